@@ -1,0 +1,201 @@
+"""The rolling state of every link of one partition: link table, rings of raw rows, and the windows that come from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.definition import FEATURES, RING_ROWS, WINDOW_ROWS
+from features.kernels import update_rings
+from features.telemetry import (
+    CATEGORIES,
+    DEFAULT_LINK_KEY,
+    KEY_COLUMNS,
+    NUMERIC,
+    Codes,
+    Flags,
+    Floats,
+    Ints,
+    Longs,
+    TelemetryBatch,
+)
+from features.timeline import ACCEPTED, DEFAULT_GAP_MULTIPLE, DUPLICATE, INTERVALS, LATE
+from features.vocabulary import Interner, Vocabulary
+
+_FIRST_CAPACITY: Final = 256
+
+_RINGS: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
+    "numeric": ((RING_ROWS, len(NUMERIC)), np.float32),
+    "codes": ((RING_ROWS, len(CATEGORIES)), np.int16),
+    "intervals": ((INTERVALS,), np.float32),
+    "last_time_s": ((), np.float64),
+    "head": ((), np.uint8),  # the ring's next row
+    "rows": ((), np.uint8),  # rows of the current run in the ring, at most RING_ROWS
+    "interval_head": ((), np.uint8),
+    "intervals_known": ((), np.uint8),
+}
+"""Per-link state and its shape. In all 39 x (11 x 4 + 6 x 2) + 9 x 4 + 12 = 2,232 bytes a link."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureRows:
+    """What one batch did to the state.
+
+    accepted: int64 (A,), the batch's rows that were new, in order; the others were duplicate or late.
+    slots: int32 (A,), link of each. codes: int16 (A, 6), codes of its categories. restarted: bool (A,): a gap lies before it.
+    watched: int64 (W,), which of the A rows belong to watched links.
+    previous: int64 (W,): position in `watched` of the link's row before, -1 where it came in an earlier batch.
+    ready: bool (W,): the link's run has the 30 rows that a forecast needs.
+    windows: float32 (W, 30, 44), features unscaled; rows that are not ready hold NaN. None where no vocabulary was given.
+    last_known: float32 (W, 4): each metric's last measured value in the run, the forecast by persistence.
+    """
+
+    accepted: Longs
+    slots: Ints
+    codes: Codes
+    restarted: Flags
+    duplicates: int
+    late: int
+    watched: Longs
+    previous: Longs
+    ready: Flags
+    windows: Floats | None
+    last_known: Floats
+
+
+def link_name(key: Sequence[str | None]) -> str:
+    """The name of a link in buffers, alerts and logs: the parts of its key joined by "|" (escaped in the parts)."""
+    return "|".join((part or "").replace("\\", "\\\\").replace("|", "\\|") for part in key) or "(all)"
+
+
+class FeatureStore:
+    """Rings of raw rows for every link. The rings are free of any model: features are computed from them when a forecast is due."""
+
+    def __init__(self, key: Sequence[str] = DEFAULT_LINK_KEY, gap_multiple: float = DEFAULT_GAP_MULTIPLE) -> None:
+        """key: the columns of KEY_COLUMNS that tell links apart; none: the stream is one merged series."""
+        if unknown := sorted(set(key) - set(KEY_COLUMNS)):
+            raise ValueError(f"a link key is made of {', '.join(KEY_COLUMNS)}; unknown: {', '.join(unknown)}")
+        self.key = tuple(key)
+        self.gap_multiple = gap_multiple
+        self.links: list[str] = []
+        self.interner = Interner()
+        self._slot_of: dict[tuple[str | None, ...], int] = {}
+        self._keys: list[tuple[str | None, ...]] = []
+        self._encoding_of: tuple[Vocabulary | None, tuple[int, ...]] = (None, ())
+        self._cached_encoding = np.zeros((0, 0), np.float32)
+        self._rings: dict[str, NDArray[Any]] = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in _RINGS.items()}
+
+    def __len__(self) -> int:
+        return len(self.links)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the rings, without the link table."""
+        return sum(ring.nbytes for ring in self._rings.values())
+
+    def resolve(self, batch: TelemetryBatch) -> Ints:
+        """int32 (N,): the slot of each record's link; new links get the next slots and empty rings."""
+        if not self.key:
+            if len(batch) and not self.links:
+                self._add(())
+            return np.zeros(len(batch), np.int32)
+        keys = zip(*(batch.column(name) for name in self.key), strict=True)
+        slot_of = self._slot_of
+        try:
+            slots = [slot_of[key] for key in keys]
+        except KeyError:
+            keys = zip(*(batch.column(name) for name in self.key), strict=True)
+            slots = [slot_of[key] if key in slot_of else self._add(key) for key in keys]
+        return np.array(slots, np.int32)
+
+    def update(self, batch: TelemetryBatch, slots: Ints, watch: Flags, vocabulary: Vocabulary | None) -> FeatureRows:
+        """Takes a batch into the rings in one pass, and computes the windows of watched links as they were at each of their rows.
+
+        slots: from `resolve`. watch: bool (L,), which links are watched. vocabulary: the live model's; None: no model, no windows.
+        """
+        codes = self.interner.codes(batch.categories)
+        rings = self._rings
+        most = int(np.count_nonzero(watch[slots]))
+        wanted = vocabulary is not None
+        encoding = self._encoding(vocabulary)
+        windows = np.full((most if wanted else 0, WINDOW_ROWS, len(FEATURES)), np.nan, np.float32)
+        status, restarted = np.zeros(len(batch), np.uint8), np.zeros(len(batch), np.bool_)
+        watched, previous = np.zeros(most, np.int64), np.zeros(most, np.int64)
+        ready, last_known = np.zeros(most, np.bool_), np.full((most, 4), np.nan, np.float32)
+        count = update_rings(
+            slots, batch.time_s, batch.numeric, codes, watch, encoding, wanted, self.gap_multiple,
+            rings["numeric"], rings["codes"], rings["intervals"], rings["last_time_s"], rings["head"], rings["rows"],
+            rings["interval_head"], rings["intervals_known"],
+            np.full(len(self.links), -1, np.int64) if most else np.zeros(0, np.int64),
+            status, restarted, watched, previous, ready, windows, last_known,
+        )  # fmt: skip
+        accepted = np.flatnonzero(status == ACCEPTED)
+        return FeatureRows(
+            accepted=accepted,
+            slots=slots[accepted],
+            codes=codes[accepted],
+            restarted=restarted[accepted],
+            duplicates=int(np.count_nonzero(status == DUPLICATE)),
+            late=int(np.count_nonzero(status == LATE)),
+            watched=watched[:count],
+            previous=previous[:count],
+            ready=ready[:count],
+            windows=windows[:count] if wanted else None,
+            last_known=last_known[:count],
+        )
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The rings as arrays of L rows (copies: the state goes on changing while they are written)."""
+        return {name: ring[: len(self.links)].copy() for name, ring in self._rings.items()}
+
+    def link_keys(self) -> list[tuple[str | None, ...]]:
+        """The key of each slot."""
+        return list(self._keys)
+
+    @classmethod
+    def restored(
+        cls,
+        key: Sequence[str],
+        gap_multiple: float,
+        keys: Sequence[Sequence[str | None]],
+        values: list[list[str]],
+        state: dict[str, NDArray[Any]],
+    ) -> FeatureStore:
+        """The store that `state`, `keys` and `interner.values` were taken from. Raises ValueError where they do not fit together."""
+        store = cls(key, gap_multiple)
+        store.interner = Interner(values)
+        for name, (shape, dtype) in _RINGS.items():
+            ring = state[name]
+            if ring.shape != (len(keys), *shape) or ring.dtype != dtype:
+                raise ValueError(f"state {name}: {ring.dtype} {ring.shape} instead of {np.dtype(dtype)} {(len(keys), *shape)}")
+            store._rings[name] = ring.copy()
+        store._keys = [tuple(part) for part in keys]
+        store._slot_of = {part: slot for slot, part in enumerate(store._keys)}
+        store.links = [link_name(part) for part in store._keys]
+        return store
+
+    def _encoding(self, vocabulary: Vocabulary | None) -> Floats:
+        if vocabulary is None:
+            return np.zeros((len(CATEGORIES), 1), np.float32)
+        lengths = tuple(len(values) for values in self.interner.values)
+        # The vocabulary itself, not its id: a new model's may get the address of one that is gone.
+        if vocabulary is not self._encoding_of[0] or lengths != self._encoding_of[1]:
+            self._encoding_of, self._cached_encoding = (vocabulary, lengths), vocabulary.encoding(self.interner.values)
+        return self._cached_encoding
+
+    def _add(self, key: tuple[str | None, ...]) -> int:
+        slot = len(self.links)
+        if slot == len(self._rings["head"]):
+            capacity = max(_FIRST_CAPACITY, slot + slot // 2)
+            for name, ring in self._rings.items():
+                grown = np.zeros((capacity, *ring.shape[1:]), ring.dtype)
+                grown[:slot] = ring
+                self._rings[name] = grown
+        self.links.append(link_name(key))
+        self._keys.append(key)
+        self._slot_of[key] = slot
+        return slot
