@@ -1,0 +1,255 @@
+"""Where the records of a telemetry file or folder lie, in the order of their timestamps."""
+
+from __future__ import annotations
+
+import gzip
+import mmap
+import os
+import shutil
+import tempfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import nan
+from pathlib import Path
+from typing import IO, Final, Literal
+
+import msgspec
+import numpy as np
+
+from features.telemetry import Doubles, Ints, Longs, Partition
+from streams.csv_form import AwareTime, MalformedError, parse_time, read_header, split_line
+from streams.source import RawBatch, SourceError
+from streams.validate import EARLIEST_S, LATEST_S
+
+Form = Literal["json", "csv"]
+_FORMS: Final[dict[str, Form]] = {".csv": "csv", ".ndjson": "json", ".jsonl": "json", ".json": "json"}
+_BLOCK_BYTES: Final = 4 << 20
+LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts; a longer one is some other kind of file
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class _Stamp(msgspec.Struct, gc=False):
+    """Of a JSON record, the timestamp alone."""
+
+    timestamp: float | AwareTime | None = None
+
+
+_decode_stamp = msgspec.json.Decoder(_Stamp).decode
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """One file and its R records. start: int64 (R,), size: int32 (R,), both in bytes; line: int32 (R,), from 1."""
+
+    path: Path
+    form: Form
+    columns: tuple[str, ...]
+    data: mmap.mmap
+    start: Longs
+    size: Ints
+    line: Ints
+
+
+class IndexedFiles:
+    """The N records of one or more files, given in the order of their timestamps; 28 bytes of index a record.
+
+    Equal times keep the order of the files' names and of the lines; a record without a readable timestamp stays
+    behind its predecessor in the file. A record's position in this order is its offset.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Reads the files once. Raises SourceError."""
+        paths = _telemetry_files(path)
+        indexed = [pair for one in paths if (pair := _index_file(one, skip_empty=len(paths) > 1))]
+        if not indexed:
+            raise SourceError(f"{path}: every telemetry file in this folder is empty")
+        self._files = [file for file, _ in indexed]
+        self._first = np.cumsum([0, *(len(file.start) for file in self._files)])
+        times = np.concatenate([_in_place(time_s) for _, time_s in indexed])
+        self._order = np.argsort(times, kind="stable").astype(np.int32)
+        self._time_s: Doubles = times[self._order]
+        self._next = 0
+
+    def seek(self, offset: int) -> None:
+        """Raises SourceError when there are fewer records than `offset`: they are not those it was counted in."""
+        if not 0 <= offset <= len(self._order):
+            raise SourceError(
+                f"there are {len(self._order)} records and the replay is to go on at {offset}: the files have changed since the "
+                "checkpoint; put them back, or start with a fresh state directory"
+            )
+        self._next = offset
+
+    def fill(self, count: int, timeout_s: float) -> None:
+        """Nothing to do: all records are at hand."""
+
+    def ended(self) -> bool:
+        return self._next == len(self._order)
+
+    def remaining(self) -> int:
+        return len(self._order) - self._next
+
+    def times(self, count: int) -> Doubles:
+        """float64 (up to count,), ascending: when the next records were recorded, UTC seconds."""
+        return self._time_s[self._next : self._next + count]
+
+    def take(self, partition: Partition, count: int) -> list[RawBatch]:
+        """The next `count` records; more than one batch where the form changes. Raises SourceError when a file has become shorter."""
+        start = self._next
+        rows = self._order[start : start + count]
+        owners = np.searchsorted(self._first, rows, side="right") - 1
+        values: list[bytes] = [b""] * len(rows)
+        lines: list[tuple[str, int]] = [("", 0)] * len(rows)
+        for owner in np.unique(owners).tolist():
+            file = self._files[owner]
+            if file.data.size() < len(file.data):  # reading the missing pages would kill the process
+                raise SourceError(f"{file.path} has become shorter during the replay: replay a copy of it")
+            at = np.flatnonzero(owners == owner)
+            local = rows[at] - self._first[owner]
+            begins, ends = file.start[local], file.start[local] + file.size[local]
+            for index, begin, end, line in zip(at.tolist(), begins.tolist(), ends.tolist(), file.line[local].tolist(), strict=True):
+                values[index] = file.data[begin:end]
+                lines[index] = (file.path.name, line)
+        batches, position = [], 0
+        for (form, columns), run in groupby(owners.tolist(), key=lambda owner: (self._files[owner].form, self._files[owner].columns)):
+            end = position + sum(1 for _ in run)
+            offsets = range(start + position, start + end)
+            batches.append(RawBatch(partition, offsets, values[position:end], form, columns, lines[position:end]))
+            position = end
+        self._next += position
+        return batches
+
+    def close(self) -> None:
+        for file in self._files:
+            file.data.close()
+
+
+def _telemetry_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise SourceError(f"{path}: no such file or folder")
+    if not path.is_dir():
+        raise SourceError(f"{path} is no regular file: pipe it to standard input and give '-' as the path")
+    try:
+        found = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and one.is_file() and _form_of(one)]
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    if not found:
+        raise SourceError(f"{path}: no file in this folder ends in {', '.join(_FORMS)}, alone or with .gz")
+    return found
+
+
+def _form_of(path: Path) -> Form | None:
+    return _FORMS.get(Path(path.name.lower().removesuffix(".gz")).suffix)
+
+
+def _index_file(path: Path, *, skip_empty: bool) -> tuple[IndexedFile, Doubles] | None:
+    """The file and its R times, float64, NaN where not readable; None for an empty file that may be skipped."""
+    data = _map(path)
+    if data is None:
+        if skip_empty:
+            return None
+        raise SourceError(f"{path} is empty: it needs a CSV header or one JSON object per line")
+    position = len(_BOM) if data[: len(_BOM)] == _BOM else 0
+    opening = data[position : position + 4096].lstrip()[:1]
+    form = _form_of(path) or ("json" if opening == b"{" else "csv")
+    if form == "json" and opening == b"[":
+        raise SourceError(f"{path} is one JSON array: one object per line is needed (jq -c '.[]' makes that of it)")
+    columns: tuple[str, ...] = ()
+    first_line = 1
+    if form == "csv":
+        header = data[position : _line_end(data, position, path)]
+        columns = read_header(header, str(path))
+        position, first_line = position + len(header), 2
+    parts = [(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))]
+    while position < len(data):
+        end = data.rfind(b"\n", position, position + _BLOCK_BYTES) + 1 or _line_end(data, position, path)
+        part, line_count = _index_block(data[position:end], position, first_line, columns)
+        parts.append(part)
+        position, first_line = end, first_line + line_count
+    start, size, line, time_s = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    return IndexedFile(path, form, columns, data, start, size, line), time_s
+
+
+def _map(path: Path) -> mmap.mmap | None:
+    """The file's bytes, unpacked if it is gzip (into a nameless file); None when it has none. Raises SourceError."""
+    try:
+        with path.open("rb") as file, tempfile.TemporaryFile() as unpacked:
+            plain: IO[bytes] = file
+            if path.suffix.lower() == ".gz":
+                shutil.copyfileobj(gzip.GzipFile(fileobj=file), unpacked, _BLOCK_BYTES)
+                unpacked.flush()
+                plain = unpacked
+            if os.fstat(plain.fileno()).st_size == 0:
+                return None
+            return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)  # keeps the file open by itself
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise SourceError(f"{path} is no whole gzip file: {error}") from error
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _line_end(data: mmap.mmap, position: int, path: Path) -> int:
+    """The position after the line that starts at `position`."""
+    end = data.find(b"\n", position, position + LONGEST_LINE_BYTES)
+    if end >= 0:
+        return end + 1
+    if len(data) - position > LONGEST_LINE_BYTES:
+        raise SourceError(f"{path} has a line of more than {LONGEST_LINE_BYTES >> 20} MiB at byte {position}: it is no telemetry")
+    return len(data)
+
+
+def _index_block(block: bytes, position: int, first_line: int, columns: tuple[str, ...]) -> tuple[tuple[Longs, Ints, Ints, Doubles], int]:
+    """The records of whole lines: start, size, line number and time; and how many lines there were.
+
+    position: of the block in the file. first_line: number of its first line. columns: the header, empty for JSON.
+    """
+    lines = block.removesuffix(b"\n").split(b"\n")
+    size = np.fromiter(map(len, lines), np.int64, len(lines))
+    start = np.concatenate([[0], np.cumsum(size[:-1] + 1)])
+    last_byte = np.frombuffer(block, np.uint8)[np.maximum(start + size - 1, 0)]
+    size -= (size > 0) & (last_byte == ord("\r"))
+    number = np.arange(first_line, first_line + len(lines))
+    filled = size > 0
+    if not filled.all():
+        lines = [line for line, keep in zip(lines, filled.tolist(), strict=True) if keep]
+        start, size, number = start[filled], size[filled], number[filled]
+    times = read_times(lines, columns)
+    return (start + position, size.astype(np.int32), number.astype(np.int32), times), len(filled)
+
+
+def read_times(lines: Sequence[bytes], columns: tuple[str, ...]) -> Doubles:
+    """UTC seconds of N records, NaN where not readable: float64 (N,). columns: the CSV header, empty for JSON."""
+    try:
+        if columns:
+            index = columns.index("timestamp")
+            times = [float(line.split(b",", index + 1)[index]) for line in lines]
+        else:
+            times = [stamp.timestamp for stamp in map(_decode_stamp, lines)]  # type: ignore[misc]
+        found = np.array(times, dtype=np.float64)
+    except (ValueError, TypeError, IndexError, RecursionError):
+        found = np.array([_one_time(line, columns) for line in lines])
+    found[~((found >= EARLIEST_S) & (found <= LATEST_S))] = nan
+    return found
+
+
+def _one_time(line: bytes, columns: tuple[str, ...]) -> float:
+    try:
+        if columns:
+            return parse_time(split_line(line, len(columns))[columns.index("timestamp")])
+        stamp = _decode_stamp(line).timestamp
+        return nan if stamp is None else stamp if isinstance(stamp, float) else stamp.timestamp()
+    except (ValueError, RecursionError, MalformedError):
+        return nan
+
+
+def _in_place(time_s: Doubles) -> Doubles:
+    """Times in which the unknown ones repeat their predecessor; those at the start of a file take the first known one."""
+    known = np.flatnonzero(~np.isnan(time_s))
+    if not len(known):
+        return np.full(len(time_s), EARLIEST_S)
+    source = np.maximum.accumulate(np.where(np.isnan(time_s), known[0], np.arange(len(time_s))))
+    filled: Doubles = time_s[source]
+    return filled

@@ -1,0 +1,49 @@
+"""Building a Kafka consumer, or finding out why there is none."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kafka import KafkaConsumer
+from kafka import errors as kafka_errors
+from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
+
+from streams.kafka_client import BrokerClient
+from streams.kafka_records import give_plain_records
+
+METADATA_TIMEOUT_S: Final = 2.0
+
+
+def open_consumer(topic: str, config: Mapping[str, Any], listener: AsyncConsumerRebalanceListener) -> tuple[KafkaConsumer, BrokerClient]:
+    """A consumer that has met its cluster and subscribed, and the client under it. Blocks for a few seconds at most.
+
+    KafkaConfigurationError: an option that cannot work. Another KafkaError, or OSError: why it does not connect.
+    """
+    clients: list[BrokerClient] = []
+
+    def make_client(**client_config: Any) -> BrokerClient:
+        clients.append(BrokerClient(**client_config))
+        return clients[0]
+
+    try:
+        consumer = KafkaConsumer(**config, kafka_client=make_client)
+        give_plain_records(consumer)
+        consumer.subscribe([topic], listener=listener)
+        _await_metadata(clients[0])
+    except Exception as error:
+        for client in clients:  # a consumer that could not be built leaves its client's thread behind
+            client.close()
+        cause = clients[0].last_error if clients else None
+        if cause is not None and isinstance(error, kafka_errors.KafkaTimeoutError):
+            raise cause from error
+        raise
+    return consumer, clients[0]
+
+
+def _await_metadata(client: BrokerClient) -> None:
+    """A member that joins before it knows the topic's partitions assigns none, and the group rebalances twice."""
+    known = threading.Event()
+    client.cluster.request_update().add_both(lambda _: known.set())
+    known.wait(METADATA_TIMEOUT_S)

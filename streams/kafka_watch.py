@@ -1,0 +1,123 @@
+"""Whether a consumer can give records now, how far it is behind, and what to tell when it cannot."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.structs import MemberState
+
+from streams.kafka_client import REFUSALS, BrokerClient, advice
+from streams.kafka_options import EventHandler, KafkaOptions
+from streams.source import SourceError
+
+LOOK_EVERY_S: Final = 1.0
+GRACE_S: Final = 3.0  # a connection that is replaced, or metadata on the way, is no fault
+REPEAT_AFTER_S: Final = 30.0  # a fault that lasts is told again
+LOOKUP_EVERY_S: Final = 5.0
+LOOKUP_TIMEOUT_MS: Final = 2000  # a question to the broker, on the member's thread
+
+
+class KafkaWatch:
+    """Looks at a connected consumer after its turns. healthy and lag are what the last look saw."""
+
+    def __init__(self, topic: str, options: KafkaOptions, tell: EventHandler, *, accept_lost_records: bool) -> None:
+        self.healthy = False
+        self.lag: int | None = None
+        self._topic = topic
+        self._options = options
+        self._tell = tell
+        self._accept_lost_records = accept_lost_records
+        self._next_look_s = 0.0
+        self._next_lookup_s = 0.0
+        self._ends: dict[TopicPartition, int] = {}
+        self._since_s: dict[str, float] = {}
+        self._told_s: dict[str, float] = {}
+
+    def connected(self) -> None:
+        self._since_s.clear()
+        self._told_s.clear()
+        self._tell("kafka_connected", {"servers": self._options.servers(), "topic": self._topic})
+
+    def look(self, consumer: KafkaConsumer, client: BrokerClient) -> None:
+        """Once a second; at every turn while something is wrong, so that its end is seen at once."""
+        now_s = time.monotonic()
+        if self.healthy and now_s < self._next_look_s:
+            return
+        self._next_look_s = now_s + LOOK_EVERY_S
+        there = client.linked()
+        known = client.cluster.partitions_for_topic(self._topic) is not None
+        if not there and isinstance(client.last_error, REFUSALS):
+            self.refused(client.last_error)
+        elif self._fault("kafka_unreachable", not there, now_s):
+            retry_in_s = round(client.least_loaded_node_refresh_ms() / 1000, 1)
+            why = str(client.last_error or "connection lost")
+            self._tell("kafka_unreachable", {"servers": self._options.servers(), "error": why, "retry_in_s": retry_in_s})
+        if self._topic in client.cluster.unauthorized_topics:
+            self.refused(kafka_errors.TopicAuthorizationFailedError({self._topic}))
+        elif there and not known:
+            client.cluster.request_update()
+            if self._fault("topic_missing", True, now_s):
+                todo = f"create topic {self._topic}, or correct its name; it is looked for until it is there"
+                self._tell("topic_missing", {"topic": self._topic, "servers": self._options.servers(), "todo": todo})
+        self.healthy = there and known and consumer.group_metadata().state == MemberState.STABLE
+        if there and "kafka_unreachable" in self._told_s:
+            self.connected()
+        try:
+            self.lag = self._records_behind(consumer, now_s)
+        except kafka_errors.RetriableError:
+            self.lag = None
+
+    def _records_behind(self, consumer: KafkaConsumer, now_s: float) -> int | None:
+        """Records between the next one to poll and the end, over the assignment; None while one of its ends is unknown."""
+        paused = consumer.paused()
+        if paused and now_s >= self._next_lookup_s:  # what is not fetched brings no news of its end
+            self._next_lookup_s = now_s + LOOKUP_EVERY_S
+            self._ends = consumer.end_offsets(list(paused), timeout_ms=LOOKUP_TIMEOUT_MS)
+        behind = 0
+        for partition in consumer.assignment():
+            end = self._ends.get(partition) if partition in paused else consumer.highwater(partition)
+            position = consumer.position(partition, timeout_ms=0)
+            if end is None or position is None:
+                return None
+            behind += max(0, end - position)
+        return behind
+
+    def refused(self, error: Exception) -> None:
+        """The broker answers, but not to this user."""
+        self.healthy = False
+        if self._due("kafka_refused", time.monotonic()):
+            who: dict[str, object] = {"servers": self._options.servers(), "topic": self._topic}
+            self._tell("kafka_refused", who | {"error": str(error), "todo": advice(error)})
+
+    def gone(self, consumer: KafkaConsumer, wanted: dict[TopicPartition, int]) -> SourceError | None:
+        """The next records are not there any more: an error, unless the operator has accepted that."""
+        for partition, offset in wanted.items():
+            try:
+                first = consumer.beginning_offsets([partition], timeout_ms=LOOKUP_TIMEOUT_MS)[partition]
+                end = consumer.end_offsets([partition], timeout_ms=LOOKUP_TIMEOUT_MS)[partition]
+            except kafka_errors.RetriableError:
+                return None  # the next turn meets the same gap, and then perhaps a broker that answers
+            where = f"{partition.topic}-{partition.partition}"
+            if not self._accept_lost_records:
+                what = f"offset {offset} of {where} is gone: it holds {first} to {end} now (retention, or the topic was created anew)"
+                todo = f"to go on without the missing records, from offset {first}, start with accept_lost_records = true"
+                return SourceError(f"{what}; {todo}")
+            self._tell("records_lost", {"partition": where, "wanted_offset": offset, "next_offset": first, "end_offset": end})
+            consumer.seek(partition, first)
+        return None
+
+    def _fault(self, name: str, present: bool, now_s: float) -> bool:
+        """Whether a fault has lasted long enough to be told (again)."""
+        if not present:
+            self._since_s.pop(name, None)
+            return False
+        return now_s - self._since_s.setdefault(name, now_s) >= GRACE_S and self._due(name, now_s)
+
+    def _due(self, name: str, now_s: float) -> bool:
+        due = now_s - self._told_s.get(name, -REPEAT_AFTER_S) >= REPEAT_AFTER_S
+        if due:
+            self._told_s[name] = now_s
+        return due

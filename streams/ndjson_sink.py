@@ -1,0 +1,103 @@
+"""Events in a file, one JSON object per line, whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from streams.events import Event
+
+
+class NdjsonSink:
+    """Appends events to a file. They are in memory until `flush`, and in the file for good after it."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens or creates the file, and removes a last line that a crash has cut off.
+
+        Raises OSError (BlockingIOError: another process writes to it), and ValueError when the file holds something else.
+        """
+        self.path = path
+        self._queue: list[bytes] = []
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._repair()
+            _sync_folder(path.parent)  # a new file's name has to survive as well
+        except BlockingIOError as error:
+            os.close(self._descriptor)
+            raise BlockingIOError(error.errno, "another process writes events to this file: give each its own", str(path)) from error
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+        self._torn_from: int | None = None
+        """Length of the file before a write that failed; what lies behind it has to go."""
+
+    def send(self, event: Event) -> None:
+        """Queues the event in memory."""
+        self._queue.append(event.encode() + b"\n")
+
+    def pending(self) -> int:
+        """Events that no flush has made durable yet."""
+        return len(self._queue)
+
+    def flush(self, timeout_s: float) -> None:  # noqa: ARG002  # a disk cannot be told to hurry
+        """Writes the queued events and waits for the disk. OSError (disk full): all are still queued, call again."""
+        self._remove_torn()
+        if not self._queue:
+            return
+        durable_bytes = os.fstat(self._descriptor).st_size
+        rest = memoryview(b"".join(self._queue))
+        try:
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            os.fsync(self._descriptor)
+        except OSError as error:
+            self._torn_from = durable_bytes
+            with suppress(OSError):  # if not now, then before the next write
+                self._remove_torn()
+            message = f"{len(self._queue)} events could not be written and are kept: {error.strerror}"
+            raise OSError(error.errno, message, str(self.path)) from error
+        self._queue.clear()
+
+    def close(self) -> None:
+        """Closes the file; call `flush` before."""
+        os.close(self._descriptor)
+
+    def _remove_torn(self) -> None:
+        if self._torn_from is not None:
+            os.ftruncate(self._descriptor, self._torn_from)
+            self._torn_from = None
+
+    def _repair(self) -> None:
+        """Makes the file end with a whole line: a cut one was never reported as durable, and its event is sent again."""
+        size = os.fstat(self._descriptor).st_size
+        # NUL bytes: what some file systems leave after a power failure.
+        if size and os.pread(self._descriptor, 1, 0) not in (b"{", b"\0"):
+            raise ValueError(f"{self.path} holds something else than events: name another file")
+        tail, start = b"", size
+        while start and b"\n" not in tail:
+            step = min(start, 1 << 16)
+            start -= step
+            tail = os.pread(self._descriptor, step, start) + tail
+        last = tail[tail.rfind(b"\n") + 1 :]
+        if not last:
+            return
+        try:
+            msgspec.json.decode(last)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            os.ftruncate(self._descriptor, size - len(last))
+        else:
+            os.write(self._descriptor, b"\n")
+        os.fsync(self._descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

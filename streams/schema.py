@@ -1,0 +1,206 @@
+"""The contracts of the topics as documents: JSON Schema of the telemetry record and AsyncAPI 3, made from the code.
+
+`python -m streams.schema docs/` writes both.
+https://json-schema.org/draft/2020-12, https://www.asyncapi.com/docs/reference/specification/v3.0.0
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from features.telemetry import CATEGORIES, COLUMNS, DEFAULT_LINK_KEY, NUMERIC, TARGETS
+from streams import dead_letters, events
+from streams.csv_form import MAX_VALUE_BYTES
+from streams.validate import EARLIEST_S, LATEST_S, MAX_FUTURE_S, MAX_TEXT_CHARS, OLDER_NAMES, RANGES, Kind
+
+Schema = dict[str, Any]
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+TELEMETRY_FILE: Final = "telemetry.schema.json"
+ASYNCAPI_FILE: Final = "asyncapi.json"
+
+_DESCRIPTIONS: Final = {
+    "timestamp": f"When the sample was taken, UTC: unix seconds, or RFC 3339 with its offset. At most {MAX_FUTURE_S:.0f} s in the future.",
+    "region": "Group of links in which drift is judged together.",
+    "az": "Availability zone.",
+    "link_type": "Kind of link; with node_id and peer_id it tells links apart.",
+    "node_id": "The measuring end of the link.",
+    "peer_id": "The far end of the link.",
+    "rtt_ms": "Round-trip time, milliseconds.",
+    "jitter_ms": "Jitter, milliseconds.",
+    "throughput_mbps": "Throughput, megabits per second.",
+    "bytes_tx": "Bytes sent in the interval.",
+    "bytes_rx": "Bytes received in the interval.",
+    "packet_loss": "Share of packets lost, 0 to 1.",
+    "retransmits": "Retransmitted segments in the interval.",
+    "congestion_window": "Congestion window, segments.",
+    "queue_depth": "Packets queued.",
+    "dwcp_mode": "Mode of the transport protocol.",
+    "network_tier": "Service class of the network.",
+    "transport_type": "Transport, such as tcp or udp.",
+    "time_of_day": "Hour with fraction; derived from the timestamp in UTC when missing.",
+    "day_of_week": "0 = Monday to 6; derived from the timestamp in UTC when missing.",
+    "bandwidth_mbps": "Older name of throughput_mbps, read where that is missing.",
+    "latency_ms": "Older name of rtt_ms, read where that is missing.",
+}
+
+
+def telemetry_schema() -> Schema:
+    """JSON Schema of one telemetry record: what `streams.decode` accepts, but for the clock."""
+    metrics = (*TARGETS, *OLDER_NAMES.values())
+    return {
+        "$schema": DIALECT,
+        "$id": f"urn:{events.TELEMETRY_TOPIC}:record:1",
+        "title": "Telemetry record",
+        "description": (
+            "One sample of one network link. Metrics may be missing or null; further fields are ignored. "
+            f"At most {MAX_VALUE_BYTES} bytes. A link is {', '.join(DEFAULT_LINK_KEY)}: key the topic by them, so that it stays in order."
+        ),
+        "type": "object",
+        "required": ["timestamp", "node_id", "peer_id"],
+        "anyOf": [{"required": [name], "properties": {name: {"type": "number"}}} for name in metrics],
+        "properties": {name: {"description": _DESCRIPTIONS[name], **_field(name)} for name in COLUMNS},
+        "additionalProperties": True,
+        "examples": [_EXAMPLE],
+    }
+
+
+def _field(name: str) -> Schema:
+    if name == "timestamp":
+        seconds = {"type": "number", "minimum": EARLIEST_S, "maximum": LATEST_S}
+        return {"anyOf": [seconds, {"type": "string", "format": "date-time"}]}
+    if name in ("node_id", "peer_id"):
+        return {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_TEXT_CHARS}
+    if name in CATEGORIES:
+        return {"type": ["string", "number", "null"], "maxLength": MAX_TEXT_CHARS}
+    if name in NUMERIC:
+        low, high = RANGES[name]
+        return {"type": ["number", "null"], "minimum": low, "maximum": high}
+    return {"type": ["number", "null"]}  # an older name is only looked at where it is needed
+
+
+_EXAMPLE: Final[Schema] = {
+    "timestamp": 1762232095, "region": "us-east-1", "az": "us-east-1b", "link_type": "metro", "node_id": "edge-17",
+    "peer_id": "core-2", "rtt_ms": 53.04, "jitter_ms": 8.87, "throughput_mbps": 424.8, "bytes_tx": 2922617192,
+    "bytes_rx": 2642833842, "packet_loss": 0.0288, "retransmits": 33, "congestion_window": 883, "queue_depth": 60,
+    "dwcp_mode": "turbo", "network_tier": "Economy", "transport_type": "udp",
+}  # fmt: skip
+
+
+def cloud_event(data: Schema, type_: Schema) -> Schema:
+    """JSON Schema of a CloudEvents 1.0 envelope as `streams.events.Event` writes it."""
+    return {
+        "type": "object",
+        "required": ["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"],
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "id": {"type": "string", "minLength": 1, "description": "The same for the same cause: a repeat can be dropped by it."},
+            "type": type_,
+            "source": {"type": "string", "format": "uri-reference", "minLength": 1},
+            "subject": {"type": "string"},
+            "time": {"type": "string", "format": "date-time"},
+            "datacontenttype": {"const": "application/json"},
+            "data": data,
+        },
+    }
+
+
+def dead_letter_data() -> Schema:
+    """JSON Schema of a dead letter's data: what `streams.dead_letters.dead_letter` writes."""
+    return {
+        "type": "object",
+        "required": ["topic", "partition", "offset", "kind", "reason", "size_bytes", "value_base64", "truncated"],
+        "properties": {
+            "topic": {"type": "string"},
+            "partition": {"type": "integer", "minimum": 0},
+            "offset": {"type": "integer", "minimum": 0},
+            "kind": {"enum": list(get_args(Kind))},
+            "reason": {"type": "string"},
+            "size_bytes": {"type": ["integer", "null"], "minimum": 0, "description": "Of the original value; null for a null value."},
+            "value_base64": {
+                "type": ["string", "null"],
+                "contentEncoding": "base64",
+                "description": f"The original bytes, of a value over {dead_letters.MAX_KEPT_BYTES} bytes the first ones.",
+            },
+            "truncated": {"type": "boolean"},
+            "sha256": {"type": "string", "pattern": "^[0-9a-f]{64}$", "description": "Of the whole value, where it is truncated."},
+            "file": {"type": "string", "description": "Where the record came from a file."},
+            "line": {"type": "integer", "minimum": 1},
+        },
+        "additionalProperties": False,
+    }
+
+
+def asyncapi() -> Schema:
+    """The AsyncAPI 3 document: what the daemon receives and sends, topic by topic."""
+    rejected = cloud_event(dead_letter_data(), {"const": dead_letters.TYPE})
+    topics: dict[str, tuple[str, str, str, Schema]] = {
+        "telemetry": (events.TELEMETRY_TOPIC, "receive", "Samples of network links.", _embedded(telemetry_schema())),
+        "rejected": (events.DEAD_LETTER_TOPIC, "send", "Records that are not telemetry, with the original bytes and the reason.", rejected),
+        "drift": (events.DRIFT_TOPIC, "send", "Incidents of a region: opened, updated, closed.", _event_of(events.DRIFT_TOPIC)),
+        "models": (events.MODELS_TOPIC, "send", "Model versions, once they are published and verified.", _event_of(events.MODELS_TOPIC)),
+    }
+    headers = {name: {"type": "string"} for name in ("topic", "partition", "offset", "kind", "reason")}
+    messages = {
+        name: {
+            "title": text,
+            "contentType": "application/json" if name == "telemetry" else events.CONTENT_TYPE.decode(),
+            **({"headers": {"type": "object", "required": list(headers), "properties": headers}} if name == "rejected" else {}),
+            "payload": {"$ref": f"#/components/schemas/{name}"},
+        }
+        for name, (_, _, text, _) in topics.items()
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "dwcp-learner",
+            "version": "1.0.0",
+            "description": "Telemetry in; drift alerts, model announcements and dead letters out. Topic names are the defaults.",
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            name: {"address": topic, "description": text, "messages": {name: {"$ref": f"#/components/messages/{name}"}}}
+            for name, (topic, _, text, _) in topics.items()
+        },
+        "operations": {
+            name: {
+                "action": action,
+                "channel": {"$ref": f"#/channels/{name}"},
+                "messages": [{"$ref": f"#/channels/{name}/messages/{name}"}],
+            }
+            for name, (_, action, _, _) in topics.items()
+        },
+        "components": {"messages": messages, "schemas": {name: schema for name, (_, _, _, schema) in topics.items()}},
+    }
+
+
+def _embedded(schema: Schema) -> Schema:
+    """A schema inside AsyncAPI's own dialect, a superset of JSON Schema draft 7: all that is used here means the same there."""
+    return {key: value for key, value in schema.items() if key not in ("$schema", "$id")}
+
+
+def _event_of(topic: str) -> Schema:
+    return cloud_event({"type": "object"}, {"type": "string", "pattern": f"^{topic.replace('.', '[.]')}[.]"})
+
+
+def documents() -> dict[str, str]:
+    """File name and text of each document."""
+    return {
+        name: json.dumps(schema, indent=2) + "\n" for name, schema in ((TELEMETRY_FILE, telemetry_schema()), (ASYNCAPI_FILE, asyncapi()))
+    }
+
+
+def main(arguments: list[str]) -> int:
+    if len(arguments) != 1:
+        print("usage: python -m streams.schema FOLDER", file=sys.stderr)
+        return 2
+    for name, text in documents().items():
+        (Path(arguments[0]) / name).write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,89 @@
+"""The one interface behind which every source of telemetry stands: Kafka, a file or folder, the simulator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from features.telemetry import Partition
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class SourceError(Exception):
+    """A source cannot give records, and waiting would not help: the message says what, where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawBatch:
+    """Undecoded records of one partition, in stream order. A value of None is a Kafka tombstone."""
+
+    partition: Partition
+    offsets: Sequence[int]
+    values: Sequence[bytes | None]
+    form: Literal["json", "csv"] = "json"
+    columns: tuple[str, ...] = ()
+    """For form "csv": the file's header."""
+    lines: Sequence[tuple[str, int]] | None = None
+    """For files: name and line number of each record, for the dead letters."""
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """What one poll brought. Changes of the assignment come before the batches and hold for them.
+
+    assigned: partitions that are new here; the caller seeks each of them before it polls again, and their records
+    only start to come then. revoked: partitions that go to another member, whose state may still be written and
+    committed before `release` is called. lost: partitions that already belong to another member: drop their state.
+    ended: a finite source has nothing more to give.
+    """
+
+    batches: list[RawBatch] = field(default_factory=list)
+    assigned: frozenset[Partition] = frozenset()
+    revoked: frozenset[Partition] = frozenset()
+    lost: frozenset[Partition] = frozenset()
+    ended: bool = False
+
+
+class Source(Protocol):
+    """A stream of telemetry in partitions, read at least once from any offset that is still there."""
+
+    def poll(self, timeout_s: float) -> Polled:
+        """Waits up to timeout_s for records. Never raises for a broker that is away: it retries with back-off."""
+        ...
+
+    def seek(self, partition: Partition, offset: int | None) -> None:
+        """The next record of an assigned partition comes from `offset`; None: from the earliest (or the committed) one."""
+        ...
+
+    def release(self, partitions: frozenset[Partition]) -> None:
+        """Tells that the state of revoked partitions is written: they may go to their next owner."""
+        ...
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """Publishes next offsets for lag monitors, without waiting for the broker."""
+        ...
+
+    def pause(self) -> None:
+        """Stops records, while polls go on for heartbeats and rebalances."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def lag(self) -> int | None:
+        """Records between the last polled one and the end of the assigned partitions; None when unknown."""
+        ...
+
+    def generation(self) -> int:
+        """The group generation, for fencing the state of a member that has lost a partition; 0 where there is no group."""
+        ...
+
+    def healthy(self) -> bool:
+        """Whether the source is connected and can give records now."""
+        ...
+
+    def close(self) -> None: ...

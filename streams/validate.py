@@ -1,0 +1,153 @@
+"""Which decoded records are telemetry: ranges, needed fields and text lengths, checked over whole columns at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import numpy as np
+
+from features.telemetry import KEY_COLUMNS, NUMERIC, TARGETS, Doubles, Floats
+
+Kind: TypeAlias = Literal["tombstone", "too_large", "not_json", "not_csv", "wrong_type", "missing_field", "timestamp", "out_of_range"]
+"""Why a record was refused, in few enough words to be a metric's label."""
+
+Text: TypeAlias = str | int | float | None
+
+OLDER_NAMES: Final = {"throughput_mbps": "bandwidth_mbps", "rtt_ms": "latency_ms"}
+"""What stands in for the first two of NUMERIC where they are absent."""
+
+NUMBERS: Final = ("timestamp", *NUMERIC, *OLDER_NAMES.values())
+"""The numeric columns of a record, in the order of the rows that `refuse` reads."""
+
+MAX_TEXT_CHARS: Final = 256
+MAX_FUTURE_S: Final = 300.0  # a producer's clock may be wrong; a link whose time has run ahead would call all that follows late
+EARLIEST_S: Final = 631_152_000.0  # 1990-01-01: anything before is a count from boot or a count of minutes, not a UTC time
+LATEST_S: Final = 1e11  # the year 5138; milliseconds passed it in 1973
+LARGEST: Final = float(np.finfo(np.float32).max)
+
+RANGES: Final[Mapping[str, tuple[float, float]]] = {
+    **dict.fromkeys(NUMERIC, (0.0, LARGEST)),
+    "packet_loss": (0.0, 1.0),
+    "time_of_day": (0.0, 24.0),  # 24 itself is what 23:59:59.99 becomes in four decimals: kept, as the last instant of its day
+    "day_of_week": (0.0, 6.0),
+}
+"""Lowest and highest allowed value of each numeric column; a value has to be finite as float32."""
+
+_LOW = np.array([RANGES[name][0] for name in NUMERIC])[:, None]
+_HIGH = np.array([RANGES[name][1] for name in NUMERIC])[:, None]
+_HOUR, _WEEKDAY = NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
+_LAST_HOUR = np.nextafter(np.float32(24), np.float32(0))
+_IDS: Final = ("node_id", "peer_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why one record is refused. reason: a short sentence that names the field, the value and what is allowed."""
+
+    kind: Kind
+    reason: str
+
+
+def complete(numbers: Doubles) -> Doubles:
+    """The columns NUMERIC with older names, hour and weekday filled in: float64 (11, N).
+
+    numbers: float64 (14, N), rows as in NUMBERS, NaN where missing. Hour and weekday follow from the timestamp in UTC.
+    """
+    time_s, numeric, older = numbers[0], numbers[1 : 1 + len(NUMERIC)].copy(), numbers[1 + len(NUMERIC) :]
+    numeric[: len(older)] = np.where(np.isnan(numeric[: len(older)]), older, numeric[: len(older)])
+    with np.errstate(invalid="ignore"):  # an infinite timestamp is refused later
+        day = np.floor(time_s / 86_400)
+        hour = (time_s - day * 86_400) / 3_600
+        weekday = np.mod(day + 3, 7)  # 1970-01-01 was a Thursday
+    numeric[_HOUR] = np.where(np.isnan(numeric[_HOUR]), hour, numeric[_HOUR])
+    numeric[_WEEKDAY] = np.where(np.isnan(numeric[_WEEKDAY]), weekday, numeric[_WEEKDAY])
+    return numeric
+
+
+def as_rows(numeric: Doubles) -> Floats:
+    """float64 (11, N) columns that passed `refuse` as float32 (N, 11) rows; the hour stays under 24 after rounding."""
+    rows = numeric.T.astype(np.float32, order="C")
+    np.minimum(rows[:, _HOUR], _LAST_HOUR, out=rows[:, _HOUR])
+    return rows
+
+
+def refuse(numbers: Doubles, numeric: Doubles, texts: Sequence[Sequence[Text]], now_s: float | None) -> dict[int, Failure]:
+    """The refused rows of N, each with its first failure.
+
+    numbers: as in `complete`. numeric: what `complete` gave. texts: the columns KEY_COLUMNS as `clean_texts` left them.
+    now_s: UTC seconds, None to accept any time between EARLIEST_S and LATEST_S.
+    """
+    failures: dict[int, Failure] = {}
+    for name, column in zip(_IDS, texts, strict=False):
+        if None in column:
+            missing = Failure("missing_field", f"{name} is missing or empty")
+            failures.update({row: missing for row, text in enumerate(column) if text is None and row not in failures})
+    time_s = numbers[0]
+    latest = LATEST_S if now_s is None else min(LATEST_S, now_s + MAX_FUTURE_S)
+    for row in np.flatnonzero(~((time_s >= EARLIEST_S) & (time_s <= latest))).tolist():
+        if row not in failures:
+            failures[row] = _bad_time(float(time_s[row]), now_s)
+    bad = (numeric < _LOW) | (numeric > _HIGH)
+    if bad.any():
+        for row in np.flatnonzero(bad.any(axis=0)).tolist():
+            if row not in failures:
+                failures[row] = _bad_number(int(np.argmax(bad[:, row])), row, numbers, numeric)
+    unmeasured = np.isnan(numeric[: len(TARGETS)]).all(axis=0)
+    if unmeasured.any():
+        missing = Failure("missing_field", f"none of {', '.join(TARGETS)} is present: at least one is needed")
+        for row in np.flatnonzero(unmeasured).tolist():
+            failures.setdefault(row, missing)
+    return failures
+
+
+def _bad_time(time_s: float, now_s: float | None) -> Failure:
+    if np.isnan(time_s):
+        return Failure("missing_field", "timestamp is missing")
+    if LATEST_S < time_s < np.inf:
+        unit = "milliseconds" if time_s < 1e14 else "microseconds" if time_s < 1e17 else "nanoseconds"
+        return Failure("timestamp", f"timestamp is {time_s!r}: that looks like {unit}, UTC seconds are needed")
+    if time_s < EARLIEST_S:
+        return Failure("timestamp", f"timestamp is {time_s!r}: that is before 1990 ({EARLIEST_S:.0f}), UTC seconds are needed")
+    if now_s is None or time_s == np.inf:
+        return Failure("timestamp", f"timestamp is {time_s!r}, allowed {EARLIEST_S:.0f} to {LATEST_S:.0f}")
+    return Failure("timestamp", f"timestamp is {time_s!r}: {time_s - now_s:.0f} s in the future, allowed {MAX_FUTURE_S:.0f} s")
+
+
+def _bad_number(column: int, row: int, numbers: Doubles, numeric: Doubles) -> Failure:
+    name = NUMERIC[column]
+    low, high = RANGES[name]
+    if np.isnan(numbers[1 + column, row]):
+        name = OLDER_NAMES[name]  # not hour or weekday: derived from a time that has passed, they are in range
+    return Failure("out_of_range", f"{name} is {float(numeric[column, row])!r}, allowed {low:g} to {high:.3g}")
+
+
+def clean_texts(texts: list[list[Text]], seen: Sequence[Mapping[Text, Text]]) -> dict[int, Failure]:
+    """Makes the columns KEY_COLUMNS strings, in place: numbers as text, empty as None; returns the rows with too long a text.
+
+    texts: one list of N for each column. seen: for each column, its different values as keys: only they are looked at,
+    and a column of fit strings is not touched at all.
+    """
+    failures: dict[int, Failure] = {}
+    for name, column, values in zip(KEY_COLUMNS, texts, seen, strict=True):
+        optional = name not in _IDS
+        if all((type(v) is str and 0 < len(v) <= MAX_TEXT_CHARS) or (v is None and optional) for v in values):
+            continue
+        cleaned = {v: _as_text(v) for v in values}
+        too_long = {v for v, text in cleaned.items() if text is not None and len(text) > MAX_TEXT_CHARS}
+        if too_long:
+            failure = Failure("too_large", f"{name} is longer than {MAX_TEXT_CHARS} characters")
+            failures.update({row: failure for row, v in enumerate(column) if v in too_long and row not in failures})
+        column[:] = [cleaned[v] for v in column]
+    return failures
+
+
+def _as_text(value: Text) -> str | None:
+    """1 and 1.0 are the same number in JSON, and so the same text."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int):
+        # Python refuses to print integers of more than 4,300 digits.
+        return str(value) if value.bit_length() < 4 * MAX_TEXT_CHARS else "9" * (MAX_TEXT_CHARS + 1)
+    return None if value is None or value == "" else str(value)
