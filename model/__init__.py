@@ -1,0 +1,1 @@
+"""Training buffer, dataset, network, export, registry, gate and predictor."""

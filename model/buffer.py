@@ -1,0 +1,232 @@
+"""The training buffer: what the stream brought, row by row, in sealed Parquet segments that a training reads.
+
+Per partition one `BufferWriter`. The loop's thread appends and takes; another thread seals what was taken. Which segments count is
+the checkpoint's business: whatever it does not name is deleted at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from features.offline import RawTable
+from features.telemetry import CATEGORIES, NUMERIC, Codes, Doubles, Floats, Ints, Longs, Partition
+from model.arrow_columns import arrow_column, numpy_column
+from model.segments import (
+    SCHEMA,
+    TEMPORARY_PREFIX,
+    Segment,
+    SegmentError,
+    SegmentName,
+    by_partition,
+    describe,
+    dictionary_column,
+    load,
+    safe_topic,
+    write_segment,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BufferRows:
+    """N accepted rows of one partition, in stream order.
+
+    offsets: int64 (N,), strictly ascending. time_s: float64 (N,), UTC seconds. numeric: float32 (N, 11), NaN where not measured.
+    codes: int16 or int32 (N, 6), the stream's own codes (Interner), -1 where missing. slots: int32 (N,), link slots.
+    """
+
+    offsets: Longs
+    time_s: Doubles
+    numeric: Floats
+    codes: Codes | Ints
+    slots: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """Rows that were detached for sealing, with the dictionaries that their slots and codes point into."""
+
+    rows: tuple[BufferRows, ...]
+    links: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return sum(len(part.offsets) for part in self.rows)
+
+
+@dataclass
+class BufferWriter:
+    """The open rows of one partition and the folder that they are sealed into."""
+
+    folder: Path
+    partition: Partition
+    _rows: list[BufferRows] = field(default_factory=list, init=False)
+    open_rows: int = field(default=0, init=False)
+
+    def append(self, rows: BufferRows) -> None:
+        """Keeps references to the arrays, which must not change afterwards. Costs no copy and no Parquet."""
+        if len(rows.offsets):
+            self._rows.append(rows)
+            self.open_rows += len(rows.offsets)
+
+    def take(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> OpenSegment | None:
+        """Detaches the open rows; None where there are none.
+
+        links: name of each slot. values: the values behind the codes of each category. Both may only ever have grown since the
+        rows were appended (FeatureStore.links, Interner.values).
+        """
+        if not self._rows:
+            return None
+        taken = OpenSegment(tuple(self._rows), tuple(links), tuple(tuple(known) for known in values))
+        self._rows, self.open_rows = [], 0
+        return taken
+
+    def give_back(self, taken: OpenSegment) -> None:
+        """Puts rows that could not be sealed back before the open ones: the next `take` has them again."""
+        self._rows[:0] = taken.rows
+        self.open_rows += len(taken)
+
+    def seal(self, taken: OpenSegment) -> Segment:
+        """Writes the rows as one segment, durably. Touches nothing that `append` and `take` use, so it may run on another thread.
+
+        Raises OSError (disk full, ...) and leaves no trace then: call again, or give the rows back.
+        """
+        table = _table(taken)
+        offsets = numpy_column(table["offset"])
+        name = SegmentName(safe_topic(self.partition.topic), self.partition.number, int(offsets[0]), int(offsets[-1]))
+        return write_segment(self.folder, name, table)
+
+
+def drop_unnamed(folder: Path, partition: Partition, named: Collection[str]) -> list[str]:
+    """Deletes the partition's segments that are not in `named` (file names), and what an interrupted sealing left. Gives their names."""
+    dropped = []
+    for path in sorted(folder.iterdir()):
+        try:
+            name = SegmentName.parse(path.name.removeprefix(TEMPORARY_PREFIX))
+        except ValueError:
+            continue
+        if name.belongs_to(partition) and path.name not in named:
+            path.unlink()
+            dropped.append(path.name)
+    return dropped
+
+
+def snapshot(paths: Iterable[Path], into: Path) -> list[Path]:
+    """Hard links of the segments in the new folder `into` (copies where the file system refuses links): retention and compaction
+    no longer touch what a training reads. Raises SegmentError where a segment is missing, FileExistsError where `into` exists."""
+    into.mkdir(parents=True)
+    linked = []
+    for path in paths:
+        target = into / path.name
+        try:
+            os.link(path, target)
+        except FileNotFoundError as error:
+            raise SegmentError(path, "is missing", "restore it from a copy, or go on without its rows") from error
+        except OSError:
+            shutil.copyfile(path, target)
+        linked.append(target)
+    return linked
+
+
+def read_segments(paths: Sequence[Path], since_s: float | None = None) -> RawTable:
+    """All rows (at or after since_s), links sorted by name, the rows of a link by time, categories in one dictionary each.
+
+    A link that has moved to another partition (more partitions, a file replayed twice under two names) is one link here; of rows at
+    the same time the one of the first partition in name order stays. Raises SegmentError where a file is damaged, overlaps another
+    one or repeats a row, ValueError where a file name is not a segment's.
+    """
+    path_of = {SegmentName.parse(path.name): path for path in paths}
+    parts: list[_Part] = []
+    links: dict[str, int] = {}
+    values: tuple[dict[str, int], ...] = tuple({} for _ in CATEGORIES)
+    for number, names in enumerate(by_partition(path_of).values()):
+        for before, after in pairwise(names):
+            if before.last >= after.first:
+                raise SegmentError(path_of[after], f"overlaps {before}", "keep the one that the checkpoint names")
+        recent = [name for name in names if since_s is None or describe(path_of[name]).last_time_s >= since_s]
+        parts.extend(_part(path_of[name], number, links, values, since_s) for name in recent)
+    return _sorted_table(parts, links, values)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of one file in stream order, with links and categories coded in order of first appearance."""
+
+    path: Path
+    partition: int
+    time_s: Doubles
+    numeric: Floats
+    codes: Ints
+    link: Ints
+
+
+def _table(taken: OpenSegment) -> pa.Table:
+    slots = np.concatenate([part.slots for part in taken.rows])
+    numeric = np.concatenate([part.numeric for part in taken.rows])
+    codes = np.concatenate([part.codes for part in taken.rows])
+    columns: list[object] = [np.concatenate([part.offsets for part in taken.rows]), np.concatenate([part.time_s for part in taken.rows])]
+    columns.extend(np.ascontiguousarray(numeric[:, column]) for column in range(len(NUMERIC)))
+    columns.append(dictionary_column(slots, taken.links))
+    columns.extend(dictionary_column(codes[:, category], known) for category, known in enumerate(taken.values))
+    return pa.Table.from_arrays([arrow_column(column) if isinstance(column, np.ndarray) else column for column in columns], schema=SCHEMA)
+
+
+def _part(path: Path, partition: int, links: dict[str, int], values: tuple[dict[str, int], ...], since_s: float | None) -> _Part:
+    table = load(path)
+    if since_s is not None:
+        table = table.filter(pa.array(table["time_s"].to_numpy() >= since_s)).combine_chunks()
+    numeric = np.empty((len(table), len(NUMERIC)), np.float32)
+    for column, name in enumerate(NUMERIC):
+        numeric[:, column] = table[name].to_numpy()
+    codes = np.empty((len(table), len(CATEGORIES)), np.int32)
+    for category, (name, known) in enumerate(zip(CATEGORIES, values, strict=True)):
+        codes[:, category] = _coded(table[name], known)
+    return _Part(path, partition, table["time_s"].to_numpy(), numeric, codes, _coded(table["link"], links))
+
+
+def _coded(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
+    """The column's codes in the shared dictionary, which grows by its new values; -1 where missing."""
+    if column.num_chunks == 0:
+        return np.empty(0, np.int32)
+    array = column.chunk(0)
+    shared = np.array([known.setdefault(value, len(known)) for value in array.dictionary.to_pylist()] + [-1], np.int32)
+    indices: Ints = array.indices.fill_null(-1).to_numpy()
+    return shared[indices]
+
+
+def _sorted_table(parts: list[_Part], links: dict[str, int], values: tuple[dict[str, int], ...]) -> RawTable:
+    names = sorted(links)
+    rank = np.empty(len(names), np.int32)
+    rank[[links[name] for name in names]] = np.arange(len(names), dtype=np.int32)
+    link = rank[np.concatenate([part.link for part in parts] or [np.empty(0, np.int32)])]
+    time_s = np.concatenate([part.time_s for part in parts] or [np.empty(0)])
+    lengths = [len(part.time_s) for part in parts]
+    partition = np.repeat(np.array([part.partition for part in parts], np.int32), lengths)
+    order = np.argsort(link, kind="stable")
+    same = (np.diff(link[order]) == 0) & (np.diff(time_s[order]) <= 0)
+    if np.any(same & (np.diff(partition[order]) == 0)):
+        row = int(order[1:][same & (np.diff(partition[order]) == 0)][0])
+        path = parts[int(np.searchsorted(np.cumsum(lengths), row, side="right"))].path
+        raise SegmentError(path, f"has a row of link {names[link[row]]!r} that is not after the one before it")
+    if np.any(same):
+        order = np.lexsort((partition, time_s, link))
+        kept = np.ones(len(order), np.bool_)
+        kept[1:] = (np.diff(link[order]) != 0) | (np.diff(time_s[order]) > 0)
+        order = order[kept]
+    numeric = np.concatenate([part.numeric for part in parts] or [np.empty((0, len(NUMERIC)), np.float32)])
+    codes = np.concatenate([part.codes for part in parts] or [np.empty((0, len(CATEGORIES)), np.int32)])
+    return RawTable(
+        links=tuple(names),
+        link=link[order],
+        time_s=time_s[order],
+        numeric=numeric[order],
+        codes=codes[order],
+        values=tuple(tuple(known) for known in values),
+    )

@@ -1,0 +1,172 @@
+"""One training as a process of its own: `python -m model.job JOB.json`.
+
+In: a job file (JobSpec) that names an immutable snapshot. Out: a candidate folder that is whole once its MANIFEST.json is there,
+result.json (JobResult) beside the job file, and one JSON line per step of progress on standard output.
+Exit code 0: result.json says how it ended. 1: it failed, and result.json and standard error say why. 2: the job file is no job.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from features.offline import RawTable
+from model.buffer import read_segments
+from model.evaluation import judge
+from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
+from model.predictor import Predictor
+from model.segments import SUFFIX
+from model.training_set import TooLittleDataError, prepare
+
+if TYPE_CHECKING:
+    from model.training import Progress
+
+PARENT_POLL_S: Final = 1.0
+Emit = Callable[[dict[str, Any]], None]
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the job of the file named by the one argument, and gives the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m model.job JOB.json", file=sys.stderr)
+        return EXIT_BAD_JOB
+    path = Path(arguments[0])
+    try:
+        spec = JobSpec.from_json(path.read_bytes())
+        _require_folders(spec)
+    except (OSError, ValueError) as error:
+        print(f"{path} is not a job that can run: {error}", file=sys.stderr)
+        return EXIT_BAD_JOB
+    emit = _prepare_process(spec)
+    job = Job(spec, emit)
+    try:
+        result = job.run()
+    except Exception as error:  # noqa: BLE001 - whatever it was, the daemon gets a result that says so
+        traceback.print_exc()
+        result = job.failed(error)
+        print(f"job {spec.job_id} failed in stage {job.stage!r}: {result.error}", file=sys.stderr)
+    result.write(path.parent)
+    return EXIT_FAILED if result.status == "failed" else EXIT_DONE
+
+
+def _require_folders(spec: JobSpec) -> None:
+    """Raises ValueError where the snapshot or the parent is not there, or the candidate already is."""
+    for name, folder in (("snapshot", spec.snapshot), ("parent", spec.parent)):
+        if folder is not None and not Path(folder).is_dir():
+            raise ValueError(f"its {name} {folder} is no folder")
+    if Path(spec.candidate).exists():
+        raise ValueError(f"its candidate {spec.candidate} already exists; a job builds a folder of its own")
+
+
+def _prepare_process(spec: JobSpec) -> Emit:
+    """Makes this process a polite child, and gives the function that writes a line of progress."""
+    for stop in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(stop, signal.SIG_DFL)  # dies at once: nothing here is worth waiting for, an ignored signal would be inherited
+    os.nice(spec.settings.nice)
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    # Before TensorFlow is imported: its banner and warnings are no news to an operator.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Progress gets a descriptor of its own, and what libraries print on standard output goes to standard error.
+    progress = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(event: dict[str, Any]) -> None:
+        progress.write(json.dumps(event, allow_nan=False) + "\n")
+        progress.flush()
+
+    return emit
+
+
+def _die_with(parent: int) -> None:
+    """A training whose daemon is gone has nobody to publish it, and would be started again beside itself."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_POLL_S)
+    os._exit(EXIT_FAILED)
+
+
+@dataclass
+class Job:
+    """One job and how far it is."""
+
+    spec: JobSpec
+    emit: Emit
+    stage: str = "start"
+    stage_s: dict[str, float] = field(default_factory=dict)
+    rows: int = 0
+
+    def run(self) -> JobResult:
+        """Every stage in order. TensorFlow is imported only once it is known that there is enough to train on."""
+        spec = self.spec
+        with self._in("read"):
+            parent = None if spec.parent is None else Predictor.load(Path(spec.parent))
+            table = self._read()
+        with self._in("features"):
+            try:
+                training_set = prepare(spec, table, None if parent is None else parent.metadata)
+            except TooLittleDataError as error:
+                return self._result("too_little_data", windows=error.windows, error=str(error))
+        with self._in("import"):
+            from model import candidate  # 7 to 14 s and 690 MB
+
+            candidate.prepare_tensorflow(spec.settings)
+        Path(spec.candidate).mkdir()
+        with self._in("build"):
+            data = candidate.training_data(training_set)
+            model, started_from = candidate.start(spec, training_set, data, None if parent is None else parent.metadata)
+        with self._in("train"):
+            fitted = candidate.fit(model, started_from, data, spec, self._report)
+        with self._in("export"):
+            metadata = candidate.write_version(fitted, data, training_set, spec)
+        with self._in("gate"):
+            evaluation = judge(training_set, Predictor.load(Path(spec.candidate)), parent, spec.gate, spec.gap_multiple)
+            candidate.finish(fitted, metadata, evaluation, training_set, spec)
+        return self._result(
+            "candidate" if evaluation.verdict.accepted else "refused",
+            candidate=spec.candidate,
+            verdict=evaluation.verdict,
+            metrics=evaluation.metrics,
+            windows=training_set.windows,
+            trained_until_s=training_set.trained_until_s,
+        )
+
+    def failed(self, error: Exception) -> JobResult:
+        return self._result("failed", error=f"{self.stage}: {error or type(error).__name__}")
+
+    def _read(self) -> RawTable:
+        table = read_segments(sorted(Path(self.spec.snapshot).glob(f"*{SUFFIX}")))
+        self.rows = len(table)
+        return table
+
+    @contextmanager
+    def _in(self, stage: str) -> Iterator[None]:
+        self.stage = stage
+        self._progress()
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.stage_s[stage] = round(time.monotonic() - began, 3)
+
+    def _report(self, progress: Progress) -> None:
+        self._progress(**{name: None if not math.isfinite(value) else value for name, value in asdict(progress).items()})
+
+    def _progress(self, **details: Any) -> None:
+        self.emit({"event": "training_progress", "job_id": self.spec.job_id, "version": self.spec.version, "stage": self.stage, **details})
+
+    def _result(self, status: Status, **details: Any) -> JobResult:
+        return JobResult(self.spec.job_id, self.spec.version, status, rows=self.rows, stage_s=dict(self.stage_s), **details)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,176 @@
+"""MANIFEST.json, the last file of a version: what it is, why it exists, and the SHA-256 of every other file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from model.documents import DocumentError, read_document, write_document
+from model.gate import Verdict
+from model.golden import GOLDEN_NAME, check_golden
+from model.metadata import VERSION_PATTERN, Metadata, core_name, metadata_name
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME: Final = "MANIFEST.json"
+SIGNATURE_NAME: Final = "MANIFEST.json.sig"
+_LSTM: Final = frozenset({"LSTM", "DynamicQuantizeLSTM"})
+_CONTROL_FLOW: Final = frozenset({"Loop", "Scan", "If"})
+"""What an LSTM becomes when the export does not recognise it: 6.6 times slower, and not quantisable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """files: SHA-256 and size of each, by path relative to the folder. verdict: of the gate, as Verdict.to_json gives it.
+
+    parent: version that training started from; None for a first one. libraries: name and version of what built it.
+    """
+
+    version: str
+    parent: str | None
+    reason: str
+    created_at_s: float
+    verdict: Mapping[str, Any] | None
+    libraries: Mapping[str, str]
+    files: Mapping[str, Mapping[str, Any]]
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    version: str,
+    parent: str | None,
+    reason: str,
+    created_at_s: float,
+    verdict: Verdict | None,
+    libraries: Mapping[str, str],
+) -> Path:
+    """Writes MANIFEST.json over every file in the folder: to be called when all of them are there.
+
+    created_at_s: UTC seconds. Raises ValueError where version is no version or a file is neither plain nor a folder.
+    """
+    if not VERSION_PATTERN.fullmatch(version):
+        raise ValueError(f"{version!r} is no version: vYYYYMMDD_HHMMSS")
+    files = {}
+    for name, path in _walk(folder):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError(f"{path} is neither a plain file nor a folder")
+        if name not in (MANIFEST_NAME, SIGNATURE_NAME):
+            files[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+    target = folder / MANIFEST_NAME
+    write_document(
+        target,
+        {
+            "schema": SCHEMA_VERSION,
+            "version": version,
+            "parent": parent,
+            "reason": reason,
+            "created_at_s": created_at_s,
+            "verdict": None if verdict is None else verdict.to_json(),
+            "libraries": dict(libraries),
+            "files": dict(sorted(files.items())),
+        },
+    )
+    return target
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest as written, its files not looked at. Raises DocumentError where it is missing, damaged or of a newer release."""
+    document = read_document(folder / MANIFEST_NAME)
+    schema = document.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        raise DocumentError(f"{MANIFEST_NAME} was written by a newer release (schema {schema}, this one reads {SCHEMA_VERSION})")
+    version, parent, reason, created_at_s = (document.get(key) for key in ("version", "parent", "reason", "created_at_s"))
+    verdict, libraries, files = (document.get(key) for key in ("verdict", "libraries", "files"))
+    if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version):
+        raise DocumentError(f"{MANIFEST_NAME} says version {version!r}")
+    if not (
+        isinstance(parent, str | None)
+        and isinstance(reason, str)
+        and isinstance(created_at_s, int | float)
+        and isinstance(verdict, dict | None)
+        and isinstance(libraries, dict)
+        and isinstance(files, dict)
+    ):
+        raise DocumentError(f"{MANIFEST_NAME} lacks parent, reason, created_at_s, verdict, libraries or files, or one is of another type")
+    return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files)
+
+
+def verify(folder: Path) -> list[str]:
+    """Why the version in the folder must not be used: empty when it is whole and ONNX Runtime reproduces its golden samples.
+
+    Never raises, whatever the folder holds. A graph is loaded only after every hash is right.
+    """
+    try:
+        manifest = read_manifest(folder)
+        problems = _file_problems(folder, manifest)
+        return problems or _content_problems(folder, manifest)
+    except (DocumentError, OSError) as error:
+        return [str(error)]
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
+    present = dict(_walk(folder))
+    unlisted = present.keys() - manifest.files.keys() - {MANIFEST_NAME, SIGNATURE_NAME}
+    problems = [f"{name!r} is not in {MANIFEST_NAME}" for name in sorted(unlisted)]
+    for name, entry in manifest.files.items():
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or str(pure) != name or ".." in pure.parts or "\0" in name:
+            problems.append(f"{MANIFEST_NAME} names {name!r}, which is no path inside the folder")
+        elif name not in present:
+            problems.append(f"{name!r} is missing")
+        elif not stat.S_ISREG(present[name].lstat().st_mode):
+            problems.append(f"{name!r} is no plain file")
+        elif not isinstance(entry, dict) or entry.get("sha256") != _sha256(present[name]):
+            problems.append(f"{name!r} is not what was published (its SHA-256 differs)")
+    needed = (core_name(manifest.version), metadata_name(manifest.version), GOLDEN_NAME)
+    return problems + [f"{MANIFEST_NAME} does not name {name}" for name in needed if name not in manifest.files]
+
+
+def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
+    problems = []
+    metadata = Metadata.read(folder)
+    if metadata.version != manifest.version:
+        problems.append(f"the metadata are of {metadata.version}, {MANIFEST_NAME} of {manifest.version}")
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            problems.extend(operator_problems(folder / name))
+    return problems or check_golden(folder, folder / core_name(manifest.version))
+
+
+def operator_problems(graph: Path) -> list[str]:
+    """Why the operators of an ONNX file are not those of a published graph: LSTM operators, no control flow, no data outside the file."""
+    import onnx  # here, because ingest needs it only when a version arrives: 0.1 s and 11 MB
+
+    try:
+        model = onnx.load(graph, load_external_data=False)
+    except Exception as error:  # noqa: BLE001  # protobuf's errors have no common base with a documented place
+        return [f"{graph.name} is no ONNX model ({error})"]
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    operators = {node.op_type for node in nodes}
+    problems = []
+    if not operators & _LSTM:
+        problems.append(f"{graph.name} has no LSTM operator")
+    if operators & _CONTROL_FLOW:
+        problems.append(f"{graph.name} has the operators {', '.join(sorted(operators & _CONTROL_FLOW))}, which a published graph never has")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        problems.append(f"{graph.name} keeps weights outside the file")
+    return problems
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Relative POSIX path and path of everything in the folder that is no folder itself; links are not followed."""
+    for root, folders, files in os.walk(folder, followlinks=False):
+        links = [name for name in folders if (Path(root) / name).is_symlink()]
+        for name in (*files, *links):
+            path = Path(root) / name
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

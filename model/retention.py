@@ -1,0 +1,73 @@
+"""How many files and rows a training buffer keeps: small neighbours are merged, the oldest are dropped. Plans are pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from model.segments import Segment, SegmentName, by_partition, load, write_segment
+
+COMPACTED_ROWS: Final = 500_000
+"""Compaction stops here: 15 MB a file, and retention still drops in small steps of a buffer of millions of rows."""
+FAN_IN: Final = 8
+"""Adjacent segments of one size class that become one. A row is rewritten once per class, so about log8 of the rows, 4 times at most."""
+
+
+def plan_retention(
+    segments: Iterable[Segment], *, rows_max: int | None, age_max_s: float | None, now_s: float
+) -> list[SegmentName]:  # fmt: skip
+    """Segments to drop, oldest first: those whose newest row is older than age_max_s, then as many as leave at most rows_max rows.
+
+    The segment with the newest rows always stays. now_s: UTC seconds on the clock of the rows' own times.
+    """
+    oldest_first = sorted(segments, key=lambda segment: (segment.last_time_s, segment.name))
+    rows = sum(segment.rows for segment in oldest_first)
+    dropped = []
+    for segment in oldest_first[:-1]:
+        too_old = age_max_s is not None and segment.last_time_s < now_s - age_max_s
+        if too_old or (rows_max is not None and rows > rows_max):
+            dropped.append(segment.name)
+            rows -= segment.rows
+    return dropped
+
+
+def plan_compaction(segments: Iterable[Segment], rows_max: int = COMPACTED_ROWS) -> list[tuple[SegmentName, ...]]:
+    """Groups of at least FAN_IN adjacent segments of one partition, of the smallest size class that has such a group, to merge into one."""
+    rows_of = {segment.name: segment.rows for segment in segments}
+    plan = []
+    for names in by_partition(rows_of).values():
+        classes = (rows_max // FAN_IN**power for power in (3, 2, 1))
+        groups = (_adjacent_groups(names, rows_of, small_rows) for small_rows in classes)
+        plan.extend(next((found for found in groups if found), []))
+    return plan
+
+
+def compact(folder: Path, names: Sequence[SegmentName]) -> Segment:
+    """Merges segments of one partition, given in offset order, into one; the parts stay until `drop_unnamed` or the caller deletes them.
+
+    Raises SegmentError where a part is damaged, ValueError where they are not of one partition or overlap, OSError where the disk refuses.
+    """
+    for before, after in pairwise(names):
+        if (before.topic, before.number) != (after.topic, after.number) or before.last >= after.first:
+            raise ValueError(f"{before} and {after} do not follow one another")
+    merged = SegmentName(names[0].topic, names[0].number, names[0].first, names[-1].last)
+    table = pa.concat_tables([load(folder / str(name)) for name in names]).unify_dictionaries().combine_chunks()
+    return write_segment(folder, merged, table)
+
+
+def _adjacent_groups(names: Sequence[SegmentName], rows_of: dict[SegmentName, int], small_rows: int) -> list[tuple[SegmentName, ...]]:
+    groups: list[tuple[SegmentName, ...]] = []
+    group: list[SegmentName] = []
+    for name in names:
+        if rows_of[name] > small_rows:
+            group = []
+            continue
+        group.append(name)
+        if len(group) == FAN_IN:
+            groups.append(tuple(group))
+            group = []
+    return groups
