@@ -1,0 +1,180 @@
+"""The command line: dwcp-learner run, replay, demo, simulate, check-config, models and schema."""
+
+from __future__ import annotations
+
+import os
+
+# Official builds of ONNX Runtime report usage to their vendor unless this is set before the first import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from daemon import config as configuration
+from daemon.config import Config, ConfigError
+from daemon.errors import DaemonError
+from daemon.models_cli import app as models_app
+from streams.kafka_sink import SinkError
+from streams.source import SourceError
+
+EPILOG = (
+    "Exit codes: 0 done · 1 failed (a demo in which something did not happen, a model that does not verify) · 2 wrong usage · "
+    "3 invalid configuration · 4 the state directory cannot be used · 5 the source cannot give records, or events cannot be sent."
+)
+EXIT_CONFIG, EXIT_SOURCE = 3, 5
+
+app = typer.Typer(
+    name="dwcp-learner", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EPILOG,
+    help="Forecasts network links from Kafka telemetry, notices drift, retrains, and publishes ONNX models.",
+)  # fmt: skip
+app.add_typer(models_app, name="models")
+
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file; DWCP_ variables go over it.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
+
+
+@app.command(epilog=EPILOG)
+def run(config: ConfigOption = None) -> None:
+    """Consume telemetry from Kafka, for ever: forecast, notice drift, retrain, publish.
+
+    Needs a Kafka topic (kafka.topic, default dwcp.telemetry) and nothing else: without a model it collects rows and trains its first
+    version when there are enough. SIGTERM stops it within 10 s, SIGHUP reloads the configuration.
+    """
+    from daemon.cli_signals import stop_on_signals
+    from daemon.clock import WallClock
+    from daemon.observe import Observer, configure_logging
+    from daemon.wiring import build, kafka_source, reloader
+
+    loaded = configuration.load(config)
+    configure_logging(loaded.log.level, loaded.log.format)
+    observer = Observer()
+    daemon = build(loaded, kafka_source(loaded, observer), WallClock(), observer)
+    reload_config = reloader(daemon, loaded, lambda: configuration.load(config), observer)
+
+    def reload_or_refuse() -> None:
+        try:
+            reload_config()
+        except ConfigError as error:
+            observer.tell("config_rejected", problem=str(error))
+
+    stop_on_signals(daemon.loop.stop)
+    signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.loop.reload_with(reload_or_refuse))
+    daemon.run()
+
+
+@app.command(epilog=EPILOG)
+def replay(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NDJSON file, a folder of them, or - for standard input.")],
+    config: ConfigOption = None,
+    speed: Annotated[float | None, typer.Option(min=0.001, help="Multiple of recorded time; default: as fast as possible.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Folder that keeps state and models; default: a temporary one.")] = None,
+    train: Annotated[bool, typer.Option(help="Train versions on the way, as the daemon would.")] = True,
+    merged: Annotated[bool, typer.Option(help="Take the file as one series, whatever its nodes and peers.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run recorded telemetry through the daemon and score its forecasts against persistence.
+
+    Every forecast is made before its row is read (prequential): the first version is trained on the first 40 % of the file, later ones
+    on drift. The stream waits for each training.
+    """
+    from daemon.replay import replay_file
+
+    replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where state, models and events go; emptied first if it is an earlier demo's.")] = Path(
+        "demo"
+    ),
+    kafka: Annotated[str | None, typer.Option(metavar="SERVERS", help="Through this Kafka cluster instead of in memory.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the simulated fleet.")] = 7,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the whole loop on a simulated fleet in about five minutes.
+
+    240 links stream; the first model is trained; a planted re-route in one region is noticed; the model is fine-tuned on it, judged, and
+    published. Exit code 0 only if all of that really happened.
+    """
+    from daemon.demo import run_demo
+
+    raise SystemExit(run_demo(folder, seed=seed, kafka=kafka, as_json=as_json))
+
+
+@app.command(epilog=EPILOG)
+def simulate(
+    folder: Annotated[Path, typer.Argument(help="Where telemetry and ground_truth.json are written.")],
+    links_per_region: Annotated[int, typer.Option(min=1)] = 50,
+    hours: Annotated[float, typer.Option(min=0.01)] = 24.0,
+    interval_s: Annotated[float, typer.Option(min=0.001)] = 60.0,
+    seed: Annotated[int, typer.Option()] = 42,
+    form: Annotated[str, typer.Option("--format", help="csv or ndjson")] = "csv",
+    event: Annotated[
+        list[str] | None,
+        typer.Option(help="KIND:REGION:HOUR[:SHARE[:SIZE_SD]], KIND one of step, ramp, variance, loss_burst, reroute. Repeatable."),
+    ] = None,
+) -> None:
+    """Write the telemetry of a simulated fleet, with planted events, and the truth about them."""
+    from daemon.simulate import write_simulation
+
+    print(write_simulation(folder, links_per_region, hours, interval_s, seed, form, event or []))
+
+
+@app.command("check-config", epilog=EPILOG)
+def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Check a configuration and show what it comes to, with defaults and environment."""
+    loaded = configuration.load(config)
+    document = loaded.model_dump(mode="json")
+    for name in document["kafka"]["options"]:
+        if "password" in name:
+            document["kafka"]["options"][name] = "***"
+    if as_json:
+        print(json.dumps(document, indent=2))
+    else:
+        console = Console()
+        console.print(f"[green]valid[/green]: {escape(str(config or 'defaults and environment'))}", soft_wrap=True)
+        for section, values in document.items():
+            console.print(f"[bold]\\[{section}][/bold]")
+            for key, value in values.items():
+                console.print(f"  {key} = {json.dumps(value)}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command(epilog=EPILOG)
+def schema(what: Annotated[str, typer.Argument(help="telemetry, asyncapi or config")] = "telemetry") -> None:
+    """Print the JSON Schema of telemetry records or of the configuration, or the AsyncAPI document of all topics."""
+    from streams.schema import asyncapi, telemetry_schema
+
+    documents: dict[str, Any] = {"telemetry": telemetry_schema, "asyncapi": asyncapi, "config": Config.model_json_schema}
+    if what not in documents:
+        raise typer.BadParameter(f"{what!r} is none of {', '.join(documents)}")
+    print(json.dumps(documents[what](), indent=2))
+
+
+def fail(message: str, code: int) -> NoReturn:
+    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    """The entry point: turns the errors that a person can mend into a message and an exit code."""
+    try:
+        app()
+    except ConfigError as error:
+        fail(str(error), EXIT_CONFIG)
+    except DaemonError as error:
+        fail(str(error), error.exit_code)
+    except (SourceError, SinkError) as error:
+        fail(str(error), EXIT_SOURCE)
+    except (OSError, ValueError) as error:
+        fail(str(error), 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""/livez, /readyz and /metrics for orchestrators and Prometheus, on loopback unless told otherwise."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+Check = Callable[[], list[str]]
+"""Gives the reasons why something is not well; empty: all is well."""
+
+
+class HttpServer:
+    """Serves in a thread of its own. Raises OSError where the address cannot be bound."""
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 10  # a client that connects and says nothing holds its thread no longer
+
+            def do_GET(self) -> None:
+                path = self.path.partition("?")[0]
+                if path == "/metrics":
+                    self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                elif path in ("/livez", "/readyz"):
+                    reasons = live() if path == "/livez" else ready()
+                    self._answer(503 if reasons else 200, ("\n".join(reasons) or "ok").encode() + b"\n", "text/plain; charset=utf-8")
+                else:
+                    self._answer(404, b"try /livez, /readyz or /metrics\n", "text/plain; charset=utf-8")
+
+            def _answer(self, status: int, body: bytes, content_type: str) -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", content_type)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Requests are no events of ours."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+        self.address = f"http://{host}:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def close(self) -> None:
+        if self._thread.is_alive():
+            self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,39 @@
+"""One daemon per member and state directory: two would delete each other's segments."""
+
+from __future__ import annotations
+
+import fcntl
+from dataclasses import dataclass
+from io import TextIOWrapper
+from pathlib import Path
+
+from daemon.errors import StateError
+
+
+@dataclass
+class StateLock:
+    """Held until released, or until the process ends in whatever way."""
+
+    _file: TextIOWrapper
+
+    @classmethod
+    def take(cls, state: Path, member: str) -> StateLock:
+        """Raises StateError where another process holds it, or the directory cannot be made."""
+        path = state / f"lock-{member}"
+        try:
+            state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = path.open("w")
+        except OSError as error:
+            raise StateError(f"{state}: the state directory cannot be written ({error.strerror}); check its owner and the disk") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.close()
+            raise StateError(
+                f"{state}: another dwcp-learner runs on this state directory as member {member!r}; stop it, or give this one its own "
+                "state.directory (or, on a shared directory, its own state.member)"
+            ) from error
+        return cls(file)
+
+    def release(self) -> None:
+        self._file.close()

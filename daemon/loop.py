@@ -1,0 +1,312 @@
+"""The main loop. `step` is the whole story: everything else is what its verbs do.
+
+Poll, decode, features, residuals, drift, forecasts, buffer (these six in `Pipeline.take`), region drift, alerts; then, if due: checkpoint,
+training, publication.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from daemon.alerts import drift_event, model_event, summary
+from daemon.checkpoint import Checkpointer, Snapshot, Written
+from daemon.clock import Clock
+from daemon.errors import DaemonError
+from daemon.models import Models
+from daemon.notify import Notifier
+from daemon.observe import Observer
+from daemon.partitions import Partitions
+from daemon.sinks import LAST_FLUSH_S, Sinks
+from daemon.training import Training
+from drift.messages import IncidentChange
+from drift.region import RegionDrift
+from features.telemetry import Partition
+from model.manifest import read_manifest
+from streams.dead_letters import dead_letter
+from streams.decode import Rejected
+from streams.source import Polled, Source
+
+POLL_S: Final = 0.25
+"""Longest wait for records: how late a signal, a finished training or a due checkpoint is noticed on a quiet stream."""
+RETRY_S: Final = 5.0
+"""After a checkpoint that failed: a disk does not get free space in less."""
+GAUGES_S: Final = 1.0
+PENDING_EVENTS_MAX: Final = 100_000
+"""Unacknowledged alerts and dead letters at which the source is paused: memory is bounded, and none is dropped."""
+
+
+@dataclass
+class LoopSettings:
+    """checkpoint_interval_s: between checkpoints. open_rows_max: unsealed rows at which the source is paused. wait_for_training: the
+    stream stands still while a training runs (replay: a month must not pass in a minute of training)."""
+
+    checkpoint_interval_s: float
+    open_rows_max: int
+    wait_for_training: bool = False
+
+
+class Loop:
+    """Owns the order of things. All its methods but `stop` and `reload_with` run on one thread."""
+
+    def __init__(
+        self,
+        source: Source,
+        sinks: Sinks,
+        partitions: Partitions,
+        regions: RegionDrift,
+        checkpointer: Checkpointer,
+        models: Models,
+        training: Training,
+        observer: Observer,
+        notifier: Notifier,
+        clock: Clock,
+        settings: LoopSettings,
+        name: str,
+    ) -> None:
+        """name: the CloudEvents source of all events."""
+        self.source, self.sinks, self.partitions, self.regions = source, sinks, partitions, regions
+        self.checkpointer, self.models, self.training = checkpointer, models, training
+        self.observer, self.notifier, self.clock, self.settings, self.name = observer, notifier, clock, settings, name
+        self.progressed_s = time.monotonic()
+        self.problems: dict[str, str] = {}
+        """Why the daemon is not ready, by subject."""
+        self.on_step: Callable[[Polled], None] | None = None
+        """Looks in after every pass: the screens of replay and demo."""
+        self._stop_reason: str | None = None
+        self._reload: Callable[[], None] | None = None
+        self._ended = self._paused = self._refused = self._ready = False
+        self._gauged_s = -1e9
+        self._checkpoint_due_s = time.monotonic() + settings.checkpoint_interval_s
+
+    def run(self) -> None:
+        """Until `stop`, or until a finite source has ended and its last training with it. Leaves a checkpoint of all it has taken."""
+        self.observer.tell("daemon_started", source=type(self.source).__name__)
+        if self.models.follow(now=True) is None and self.models.live is None:
+            self.observer.tell("model_missing", needs_rows=self.training.config.policy.rows_min)
+        self.announce_missed()
+        while self._stop_reason is None:
+            self.step()
+        self.finish(self._stop_reason)
+
+    def step(self) -> None:
+        """One pass."""
+        polled = self.poll()
+        self.follow_assignment(polled)
+        self.take(polled)
+        self.judge_regions()
+        self.checkpoint_if_due()
+        self.train_if_due()
+        self.models.follow()
+        self.reload_if_asked()
+        self.report_progress(polled)
+
+    def stop(self, reason: str) -> None:
+        """Ends the loop after the current pass. Safe to call from a signal handler."""
+        self._stop_reason = self._stop_reason or reason
+
+    def reload_with(self, apply: Callable[[], None]) -> None:
+        """Calls `apply` at the end of the current pass. Safe to call from a signal handler."""
+        self._reload = apply
+
+    def poll(self) -> Polled:
+        with self.observer.stage("poll"):
+            if self._ended or (self.settings.wait_for_training and self.training.busy):
+                time.sleep(0.02)
+                return Polled()
+            return self.source.poll(POLL_S)
+
+    def follow_assignment(self, polled: Polled) -> None:
+        """Partitions come with their state and go with it."""
+        if polled.lost:
+            self.observer.tell("partition_lost", partitions=sorted(map(str, polled.lost)))
+            self.partitions.give_up(polled.lost)
+        if polled.revoked:
+            try:
+                self.checkpoint_now()
+            except (OSError, TimeoutError) as error:  # the next owner goes on from the last one that became true
+                self.checkpoint_failed(error)
+            self.source.release(polled.revoked)
+            self.partitions.give_up(polled.revoked)
+            self.observer.tell("partition_released", partitions=sorted(map(str, polled.revoked)))
+        if polled.assigned:
+            self.partitions.take_up(polled.assigned, self.source)
+
+    def take(self, polled: Polled) -> None:
+        """Records through their partition's pipeline; what it refuses goes to the dead letters."""
+        for raw in polled.batches:
+            taken = self.partitions.take(raw, self.clock.latest_record_s(), self.regions)
+            self.regions.observe(taken.alarms, taken.samples)
+            self.bury(raw.partition, taken.rejected)
+            self.training.took(taken.rows)
+            if taken.refused is not None:
+                self._refused = True
+                self.checkpoint_failed(taken.refused)
+                self.source.seek(raw.partition, self.partitions.next_offset(raw.partition))
+        self._ended = self._ended or polled.ended
+        self.partitions.notice_idle()
+        self.partitions.shed(self.source.lag())
+
+    def bury(self, partition: Partition, rejected: list[Rejected]) -> None:
+        for record in rejected:
+            self.sinks.dead_letters.send(dead_letter(record, partition, self.name, time.time()))
+        for kind in {record.kind for record in rejected}:
+            first = next(record for record in rejected if record.kind == kind)
+            self.observer.tell("record_rejected", partition=str(partition), offset=first.offset, line=first.line, reason=first.reason)
+
+    def judge_regions(self) -> None:
+        """Closes the buckets that every partition has passed, and tells what changed."""
+        with self.observer.stage("regions"):
+            changes = self.regions.advance(self.partitions.watermark_s)
+        for change in changes:
+            self.alert(change)
+
+    def alert(self, change: IncidentChange) -> None:
+        try:
+            self.partitions.told(self.regions.closed_through)
+        except OSError as error:  # better an alert that a kill might repeat in other words than none
+            self.checkpoint_failed(error)
+        self.sinks.alerts.send(drift_event(change, self.name))
+        self.observer.alerts.labels(change.kind).inc()
+        self.observer.tell(
+            f"drift_{change.kind}", region=change.region, incident=change.id, summary=summary(change), event_time_s=change.time_s
+        )
+        self.training.heard(change)
+
+    def checkpoint_if_due(self) -> None:
+        """Starts a checkpoint when its time has come or a training waits for it; takes note of one that has become true."""
+        try:
+            if (written := self.checkpointer.finished()) is not None:
+                self.checkpoint_written(written)
+        except (OSError, TimeoutError) as error:
+            self.checkpoint_failed(error)
+        now_s = time.monotonic()
+        wanted = self.training.wants_checkpoint and "checkpoint" not in self.problems
+        if not self.checkpointer.busy and len(self.partitions) and (now_s >= self._checkpoint_due_s or wanted):
+            with self.observer.stage("snapshot"):
+                self.checkpointer.begin(self.snapshot())
+            self._checkpoint_due_s = now_s + self.settings.checkpoint_interval_s
+        self.pause_or_resume()
+
+    def checkpoint_now(self) -> None:
+        """A checkpoint of everything taken so far, before this returns. Raises what kept it from becoming true."""
+        try:
+            if (written := self.checkpointer.finished(wait=True)) is not None:
+                self.checkpoint_written(written)
+        except (OSError, TimeoutError) as error:
+            self.checkpoint_failed(error)  # its rows are back with their writers, and go into the next
+        if len(self.partitions):
+            self.checkpointer.begin(self.snapshot())
+            written = self.checkpointer.finished(wait=True)
+            assert written is not None  # it was begun and awaited
+            self.checkpoint_written(written)
+
+    def snapshot(self) -> Snapshot:
+        process = {"regions": self.regions.state(), "training": asdict(self.training.memory)}
+        generation, event_time_s = self.source.generation(), self.partitions.event_time_s
+        return Snapshot(self.partitions.snapshot(), process, generation, time.time(), event_time_s)
+
+    def checkpoint_written(self, written: Written) -> None:
+        self.source.commit(written.offsets)
+        self.problems.pop("checkpoint", None)
+        self._refused = False
+        self.observer.buffer_rows.set(written.rows)
+        self.observer.checkpoint_time.set_to_current_time()
+        self.training.start(written, self.clock.now_s(self.partitions.event_time_s))
+
+    def checkpoint_failed(self, error: Exception) -> None:
+        self.problems["checkpoint"] = f"the state cannot be written: {error}"
+        self._checkpoint_due_s = time.monotonic() + RETRY_S
+        remedy = "free space on the disk of the state directory, or mend its permissions; it is tried again"
+        self.observer.tell("checkpoint_failed", problem=str(error), remedy=remedy)
+
+    def pause_or_resume(self) -> None:
+        """Back-pressure: what cannot be sealed or sent must not fill the memory."""
+        full = self.partitions.open_rows >= self.settings.open_rows_max or self.sinks.pending() >= PENDING_EVENTS_MAX
+        full = full or self._refused
+        if full and not self._paused:
+            self.source.pause()
+            self.observer.tell("source_paused", open_rows=self.partitions.open_rows, pending_events=self.sinks.pending())
+        elif self._paused and not full:
+            self.source.resume()
+            self.observer.tell("source_resumed")
+        self._paused = full
+
+    def train_if_due(self) -> None:
+        """Decides, starts and follows trainings; a finished stream waits for the last one."""
+        now_s = self.clock.now_s(self.partitions.event_time_s)
+        self.training.follow(now_s)
+        if not self._ended:
+            self.training.decide(now_s)
+        elif not self.training.busy:
+            self.stop("the source has ended")
+
+    def announce(self, version: str) -> None:
+        """Tells subscribers of a published version. At least once, with an id that follows from the version."""
+        manifest = asdict(read_manifest(self.models.registry.folder(version)))
+        self.sinks.models.send(model_event(version, self.name, time.time(), manifest))
+        self.models.follow(now=True)
+
+    def announce_missed(self) -> None:
+        """After a kill between publication and announcement."""
+        version = self.models.current()
+        if version is not None and version != self.training.memory.announced:
+            self.announce(version)
+            self.training.memory.announced = version
+
+    def reload_if_asked(self) -> None:
+        if self._reload is not None:
+            apply, self._reload = self._reload, None
+            self.notifier.reloading()
+            apply()
+            self.notifier.ready()
+
+    def report_progress(self, polled: Polled) -> None:
+        """A poll that returned is progress; nothing else feeds the watchdog."""
+        self.progressed_s = time.monotonic()
+        self.notifier.alive()
+        if self.on_step is not None:
+            self.on_step(polled)
+        if self.progressed_s - self._gauged_s >= GAUGES_S:
+            self._gauged_s = self.progressed_s
+            self.set_gauges()
+        if not self._ready and self.source.healthy():
+            self._ready = True
+            self.notifier.ready()
+            self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
+
+    def set_gauges(self) -> None:
+        """What /metrics and `systemctl status` show."""
+        observer, partitions, lag = self.observer, self.partitions, self.source.lag()
+        observer.links.set(partitions.links)
+        observer.watched_links.set(partitions.watched_links)
+        observer.open_rows.set(partitions.open_rows)
+        observer.incidents.set(self.regions.open_incidents)
+        observer.late_samples.set(self.regions.late)
+        observer.event_time.set(partitions.event_time_s)
+        observer.lag.set(lag if lag is not None else 0)
+        version = self.models.live.version if self.models.live is not None else "none"
+        self.notifier.status(
+            f"{partitions.links} links, model {version}, {self.regions.open_incidents} open incidents, "
+            + ("training" if self.training.busy else f"training waits for {self.training.decision.waiting_for}")
+            + (f", {lag} records behind" if lag else "")
+        )
+
+    def finish(self, reason: str) -> None:
+        """Leaves everything as it can be taken up again: no training, a checkpoint, closed connections."""
+        self.notifier.stopping()
+        self.observer.tell("daemon_stopping", reason=reason)
+        self.sinks.flush_s = LAST_FLUSH_S
+        self.training.close()
+        if self._ended:  # nothing can come any more that belongs into an open bucket
+            for change in self.regions.advance(self.partitions.event_time_s):
+                self.alert(change)
+        try:
+            self.checkpoint_now()
+        except (OSError, TimeoutError, DaemonError) as error:
+            self.checkpoint_failed(error)
+        self.sinks.close_with(self.source.close)
+        self.checkpointer.close()
+        self.observer.tell("daemon_stopped", rows=self.training.memory.rows)

@@ -1,0 +1,99 @@
+"""dwcp-learner models: list, show, roll back and verify published versions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from daemon import config as configuration
+from daemon.errors import DaemonError
+from model.documents import DocumentError
+from model.manifest import read_manifest, verify
+from model.registry import Registry, RegistryError
+
+app = typer.Typer(no_args_is_help=True, help="List, show, roll back and verify published versions.")
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that names models.directory.")]
+FolderOption = Annotated[Path | None, typer.Option("--models", help="Models folder, instead of the configuration's.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
+
+
+def _registry(config: Path | None, models: Path | None) -> Registry:
+    folder = models or configuration.load(config).models.directory
+    if not folder.is_dir():
+        raise DaemonError(f"{folder}: there is no models folder; it appears with the first version (see models.directory)")
+    return Registry(folder)
+
+
+def _described(registry: Registry, version: str, live: str | None) -> dict[str, Any]:
+    try:
+        manifest = asdict(read_manifest(registry.folder(version)))
+    except (DocumentError, OSError) as error:
+        return {"version": version, "live": version == live, "problem": str(error)}
+    return {"version": version, "live": version == live, **{key: manifest.get(key) for key in ("parent", "reason", "verdict", "files")}}
+
+
+@app.command("list")
+def list_versions(config: ConfigOption = None, models: FolderOption = None, as_json: JsonOption = False) -> None:
+    """All published versions, oldest first; the live one is marked."""
+    registry = _registry(config, models)
+    live = registry.current()
+    rows = [_described(registry, version, live) for version in registry.versions()]
+    if as_json:
+        print(json.dumps([{key: value for key, value in row.items() if key not in ("files", "verdict")} for row in rows], indent=2))
+        return
+    table = Table("version", "live", "reason", "parent", "problem")
+    for row in rows:
+        table.add_row(row["version"], "●" if row["live"] else "", row.get("reason"), row.get("parent"), row.get("problem"))
+    Console().print(table)
+
+
+@app.command()
+def show(version: str, config: ConfigOption = None, models: FolderOption = None) -> None:
+    """One version's manifest with the gate's verdict, as JSON."""
+    registry = _registry(config, models)
+    try:
+        registry.folder(version)
+    except RegistryError as error:
+        raise DaemonError(str(error)) from error
+    print(json.dumps(_described(registry, version, registry.current()), indent=2))
+
+
+@app.command()
+def rollback(
+    version: Annotated[str | None, typer.Argument(help="Default: the one published before the live one.")] = None,
+    config: ConfigOption = None,
+    models: FolderOption = None,
+) -> None:
+    """Make an older version live again. A running daemon follows within seconds; consumers follow CURRENT."""
+    try:
+        print(_registry(config, models).rollback(version))
+    except RegistryError as error:
+        raise DaemonError(str(error)) from error
+
+
+@app.command("verify")
+def verify_versions(
+    version: Annotated[str | None, typer.Argument(help="Default: all.")] = None,
+    config: ConfigOption = None,
+    models: FolderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check hashes, golden vectors and operators of one version or all. Exit code 1 where something is wrong."""
+    registry = _registry(config, models)
+    problems = {name: verify(registry.root / name) for name in ([version] if version else registry.versions())}
+    if as_json:
+        print(json.dumps(problems, indent=2))
+    else:
+        for name, found in problems.items():
+            Console().print(
+                f"{name}: " + ("[green]sound[/green]" if not found else "[red]" + escape("; ".join(found)) + "[/red]"), soft_wrap=True
+            )
+    if any(problems.values()):
+        raise typer.Exit(1)

@@ -1,0 +1,158 @@
+"""What operators see: operational events, each defined once here, logged and counted together; and the metrics."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from features.telemetry import TARGETS
+
+EVENTS: Final[dict[str, tuple[str, str]]] = {
+    "daemon_started": ("info", "the loop begins"),
+    "daemon_ready": ("info", "connected, and the first poll has returned"),
+    "daemon_stopping": ("info", "a signal, or the end of a finite source"),
+    "daemon_stopped": ("info", "state is written, everything is closed"),
+    "config_reloaded": ("info", "SIGHUP: what can change while running has changed"),
+    "config_rejected": ("error", "SIGHUP: the new configuration is not valid; the old one stays"),
+    "partition_assigned": ("info", "with the offset at which it goes on"),
+    "partition_released": ("info", "its state is written for the next owner"),
+    "partition_lost": ("warning", "another member owns it already; its state here is dropped"),
+    "record_rejected": ("warning", "the first of its kind in a batch; the record is in the dead letters"),
+    "forecasts_shed": ("warning", "the stream is too far behind: no forecasts until it has caught up"),
+    "forecasts_resumed": ("info", "the stream has caught up"),
+    "checkpoint_failed": ("error", "the state could not be written; nothing is lost, it is tried again"),
+    "checkpoint_unsound": ("error", "a checkpoint on disk is damaged; an older one is used"),
+    "segment_unsound": ("error", "a file of the training buffer is missing or damaged; the stream goes on without it"),
+    "cleaning_failed": ("warning", "files that nobody needs any more could not be deleted; it is tried again"),
+    "source_paused": ("warning", "unsealed rows have reached their limit"),
+    "source_resumed": ("info", "rows could be sealed again"),
+    "model_missing": ("info", "no version yet: the first is trained when there are enough rows"),
+    "model_live": ("info", "forecasts come from this version from now on"),
+    "model_unusable": ("error", "a version cannot be loaded; the one before stays"),
+    "drift_opened": ("warning", "a region drifts: an alert was sent"),
+    "drift_updated": ("warning", "an open incident has grown"),
+    "drift_closed": ("info", "an incident has ended"),
+    "training_due": ("info", "and why; it starts after a checkpoint"),
+    "training_started": ("info", "the child process runs"),
+    "training_finished": ("info", "the child has ended, with its result"),
+    "training_failed": ("error", "the child failed, crashed or ran out of time; the stream goes on"),
+    "training_cancelled": ("info", "the daemon stops"),
+    "model_published": ("info", "verified, renamed, named by CURRENT, announced"),
+    "model_refused": ("warning", "the gate found the candidate no better; it is kept with the reasons"),
+    "publication_failed": ("error", "the candidate did not verify or could not be written"),
+    # From the Kafka client.
+    "kafka_connected": ("info", "connected"),
+    "kafka_unreachable": ("warning", "no broker; it is tried again with back-off"),
+    "kafka_refused": ("error", "the broker answers, but not to this user"),
+    "kafka_error": ("error", "anything else that the Kafka client cannot go on from by itself; it is tried again"),
+    "kafka_commit_failed": ("warning", "lag monitors see an old offset; the checkpoint is what counts"),
+    "kafka_close_failed": ("warning", "the group was not left in order; its partitions are free after the session time-out"),
+    "topic_missing": ("warning", "the topic is not there; it is looked for until it is"),
+    "records_lost": ("error", "the next records have been deleted; it goes on from the earliest, as kafka.accept_lost_records says"),
+    "event_refused": ("error", "an event is too large for its topic, and was given up"),
+    "events_unsent": ("error", "events were not acknowledged before the end; the records they come from are read again"),
+    "kafka_event": ("warning", "any other condition that the Kafka client tells"),
+}
+"""Name of each event, its log level and what it means."""
+
+
+class Observer:
+    """Tells events and keeps the metrics of one process."""
+
+    def __init__(self, listen: Callable[[str, dict[str, Any]], None] | None = None) -> None:
+        """listen: is told every event too (the demo's screen)."""
+        self._listen = listen
+        self._log = structlog.get_logger("dwcp-learner")
+        self.registry = CollectorRegistry()
+        self.events = Counter("dwcp_events", "Operational events by name", ["event"], registry=self.registry)
+        self.records = Counter("dwcp_records", "Telemetry records by what became of them", ["outcome"], registry=self.registry)
+        self.rejected = Counter("dwcp_records_rejected", "Dead letters by kind", ["kind"], registry=self.registry)
+        self.missing = Counter("dwcp_metrics_missing", "Accepted records without a primary metric", ["metric"], registry=self.registry)
+        self.window_restarts = Counter("dwcp_window_restarts", "Windows restarted after a gap", registry=self.registry)
+        self.forecasts = Counter("dwcp_forecasts", "Forecasts made for watched links", registry=self.registry)
+        self.shed = Counter("dwcp_forecasts_shed", "Rows of watched links that got no forecast while catching up", registry=self.registry)
+        self.error_sum = Counter(
+            "dwcp_forecast_error_sum", "Absolute error, in the target's unit", ["target", "by"], registry=self.registry
+        )
+        self.error_count = Counter("dwcp_forecast_error_count", "Forecasts that met their measurement", ["target"], registry=self.registry)
+        self.alerts = Counter("dwcp_alerts", "Drift alerts by kind of change", ["kind"], registry=self.registry)
+        self.late_samples = Gauge("dwcp_region_samples_late", "Messages that came after their bucket had closed", registry=self.registry)
+        self.stage_s = Counter("dwcp_stage_seconds", "CPU seconds of the loop's thread by stage", ["stage"], registry=self.registry)
+        self.links = Gauge("dwcp_links", "Links known", registry=self.registry)
+        self.watched_links = Gauge("dwcp_watched_links", "Links that are forecast and judged", registry=self.registry)
+        self.buffer_rows = Gauge("dwcp_buffer_rows", "Rows in sealed segments", registry=self.registry)
+        self.open_rows = Gauge("dwcp_buffer_open_rows", "Rows not sealed yet", registry=self.registry)
+        self.lag = Gauge("dwcp_lag_records", "Records behind the end of the assigned partitions", registry=self.registry)
+        self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of the slowest partition", registry=self.registry)
+        self.incidents = Gauge("dwcp_incidents_open", "Open drift incidents", registry=self.registry)
+        self.checkpoint_s = Histogram("dwcp_checkpoint_seconds", "Time to write a checkpoint", registry=self.registry)
+        self.checkpoint_time = Gauge("dwcp_checkpoint_time_seconds", "When the last checkpoint became true", registry=self.registry)
+        self.training = Gauge("dwcp_training_running", "1 while a training runs", registry=self.registry)
+        self.model = Gauge("dwcp_model_live", "1 for the live version", ["version"], registry=self.registry)
+
+    def tell(self, event: str, **fields: Any) -> None:
+        """Logs and counts one event of EVENTS; KeyError for any other name."""
+        level, _ = EVENTS[event]
+        self.events.labels(event).inc()
+        self._log.log(getattr(logging, level.upper()), event, **fields)
+        if self._listen is not None:
+            self._listen(event, fields)
+
+    def tell_kafka(self, event: str, fields: dict[str, object]) -> None:
+        """Events of the Kafka client, under their own name where EVENTS has it."""
+        if event in EVENTS:
+            self.tell(event, **fields)
+        else:
+            self.tell("kafka_event", condition=event, **fields)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the CPU time of the block to its stage."""
+        began_s = time.thread_time()
+        try:
+            yield
+        finally:
+            self.stage_s.labels(name).inc(time.thread_time() - began_s)
+
+    def went_live(self, version: str) -> None:
+        self.model.clear()
+        self.model.labels(version).set(1)
+
+    def measured(self, target: int, error: float, persistence_error: float, count: int) -> None:
+        """Sums of absolute errors of `count` forecasts of one target."""
+        name = TARGETS[target]
+        self.error_sum.labels(name, "model").inc(error)
+        self.error_sum.labels(name, "persistence").inc(persistence_error)
+        self.error_count.labels(name).inc(count)
+
+
+def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
+    """JSON lines on standard output, or colours on a terminal. Standard library loggers (kafka, apscheduler) go the same way."""
+    out = stream or sys.stdout
+    console = form == "console" or (form == "auto" and out.isatty())
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processor=renderer))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(getattr(logging, level.upper()))
+    for noisy in ("kafka", "apscheduler"):  # what matters of them is told as events
+        logging.getLogger(noisy).setLevel(logging.ERROR)

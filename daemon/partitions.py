@@ -1,0 +1,176 @@
+"""The partitions that this process owns: they come with their state, follow the live model, and go with their state."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from daemon.checkpoint import CheckpointStore, PartState
+from daemon.journal import Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.models import Models
+from daemon.observe import Observer
+from daemon.pipeline import Listener, Pipeline, PipelineSettings, Taken, part_of
+from drift.region import RegionDrift
+from features.telemetry import Partition
+from model.buffer import BufferWriter
+from streams.source import RawBatch, Source
+
+
+class Partitions:
+    """Owned partitions by name, with what the clock decides for each of them: live model, shedding, idleness."""
+
+    def __init__(
+        self,
+        settings: PipelineSettings,
+        store: CheckpointStore,
+        journal: Journal,
+        models: Models,
+        observer: Observer,
+        *,
+        idle_s: float,
+        shed_above_lag: int,
+        listener: Listener | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings, self._store, self._journal, self._models, self._observer = settings, store, journal, models, observer
+        self._idle_s, self._shed_above_lag, self._listener, self._clock = idle_s, shed_above_lag, listener, clock
+        self._pipelines: dict[Partition, Pipeline] = {}
+        self._heard_s: dict[Partition, float] = {}
+        self._shedding = False
+
+    def __iter__(self) -> Iterator[Pipeline]:
+        return iter(self._pipelines.values())
+
+    def __len__(self) -> int:
+        return len(self._pipelines)
+
+    @property
+    def watermark_s(self) -> float:
+        """The least event time over the partitions, UTC seconds; -inf where there are none, or one has not begun."""
+        return min((pipeline.watermark_s for pipeline in self._pipelines.values()), default=-math.inf)
+
+    @property
+    def event_time_s(self) -> float:
+        """The newest event time of any partition; -inf before the first record."""
+        return max((pipeline.event_time_s for pipeline in self._pipelines.values()), default=-math.inf)
+
+    @property
+    def rows(self) -> int:
+        return sum(pipeline.rows for pipeline in self._pipelines.values())
+
+    @property
+    def open_rows(self) -> int:
+        return sum(pipeline.open_rows for pipeline in self._pipelines.values())
+
+    @property
+    def links(self) -> int:
+        return sum(pipeline.links for pipeline in self._pipelines.values())
+
+    @property
+    def watched_links(self) -> int:
+        return sum(pipeline.watched_links for pipeline in self._pipelines.values())
+
+    def take_up(self, partitions: Iterable[Partition], source: Source) -> None:
+        """Restores the state of partitions that were assigned, and seeks to where it ends."""
+        for partition in sorted(partitions, key=str):
+            writer = BufferWriter(self._store.buffer, partition)
+            pipeline = Pipeline(partition, self._settings, writer, self._models.predictor, self._observer, self._listener)
+            if (restored := self._store.restore(partition)) is not None:
+                pipeline.restore(restored)
+            pipeline.expect(self._journal.ahead(partition, pipeline.journal_taken))
+            self._pipelines[partition] = pipeline
+            self._heard_s[partition] = self._clock()
+            source.seek(partition, pipeline.next_offset)
+            self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
+
+    def give_up(self, partitions: Iterable[Partition]) -> None:
+        """Drops the state of partitions that belong to another member."""
+        for partition in partitions:
+            self._pipelines.pop(partition, None)
+            self._store.drop(partition)
+
+    def take(self, raw: RawBatch, now_s: float | None, regions: RegionDrift) -> Taken:
+        """Hands records to their partition, each after what the clock has decided for it.
+
+        Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back to next_offset.
+        """
+        pipeline = self._pipelines[raw.partition]
+        self._heard_s[raw.partition] = self._clock()
+        taken = Taken([], [], [])
+        begin = 0
+        while begin < len(raw):
+            pipeline.catch_up(raw.offsets[begin])
+            if not pipeline.catching_up:
+                try:
+                    self._decide(pipeline, regions)
+                except OSError as error:
+                    taken.refused = error
+                    return taken
+            end = pipeline.undisturbed(raw.offsets, begin)
+            taken.add(pipeline.take(part_of(raw, begin, end), now_s))
+            pipeline.catch_up(pipeline.next_offset or 0)  # it may count as idle from here on, and no record may come for long
+            begin = end
+        return taken
+
+    def next_offset(self, partition: Partition) -> int | None:
+        return self._pipelines[partition].next_offset
+
+    def told(self, closed_through: int) -> None:
+        """To be called before an alert is told (see journal.Told). Raises OSError."""
+        if closed_through > self._journal.told_through:
+            self._enter(Told({str(pipeline.partition): pipeline.decided_through for pipeline in self}, closed_through))
+
+    def shed(self, lag: int | None) -> None:
+        """Stops forecasts while the stream is far behind, and starts them again once it has caught up; features go on."""
+        if lag is None:
+            return
+        if not self._shedding and lag > self._shed_above_lag:
+            self._shedding = True
+            self._observer.tell("forecasts_shed", lag=lag, above=self._shed_above_lag)
+        elif self._shedding and lag < self._shed_above_lag // 10:
+            self._shedding = False
+            self._observer.tell("forecasts_resumed", lag=lag)
+
+    def notice_idle(self) -> None:
+        """Partitions that bring nothing while others do no longer hold up the watermark."""
+        if len(self._pipelines) < 2:
+            return
+        now_s = self._clock()
+        heard_s = max(self._heard_s[partition] for partition in self._pipelines)
+        for partition, pipeline in self._pipelines.items():
+            silent_s = now_s - self._heard_s[partition]
+            if not pipeline.idle and not pipeline.catching_up and silent_s > self._idle_s and now_s - heard_s < self._idle_s:
+                with suppress(OSError):  # tried again with the next pass; a disk that is full is told by the checkpoint
+                    self._enter(Idle({str(partition): pipeline.decided_through}))
+
+    def snapshot(self) -> tuple[PartState, ...]:
+        """The state of all partitions as it is now; their open rows go with it."""
+        return tuple(pipeline.snapshot() for pipeline in self._pipelines.values())
+
+    def _decide(self, pipeline: Pipeline, regions: RegionDrift) -> None:
+        """What the clock has to say before the next record of a partition. A model goes live in all partitions at once: one that had to
+        decide for itself after a kill would do so before records that the run before has judged with the old model."""
+        at = {str(pipeline.partition): pipeline.decided_through}
+        live = self._models.live
+        if pipeline.idle:
+            self._enter(Resumed(at, max(regions.closed_through, self._journal.told_through)))
+        if live is not None and pipeline.epoch != live.epoch:
+            others = [other for other in self if other.decided_epoch != live.epoch]
+            self._enter(ModelLive(live.epoch, live.version, {str(other.partition): other.decided_through for other in others}))
+        if pipeline.forecasting == self._shedding:
+            self._enter(Forecasting(not self._shedding, at))
+
+    def _enter(self, entry: Entry) -> None:
+        """Makes an entry durable, then lets the partitions that it names take it at their offsets."""
+        number = self._journal.append(entry)
+        for pipeline in self:
+            if (offset := entry.offsets.get(str(pipeline.partition))) is not None:
+                pipeline.expect([(offset, number, entry)])
+
+
+def journal_path(state: Path, member: str) -> Path:
+    """Where the journal of one member lies."""
+    return state / f"journal-{member}.ndjson"

@@ -1,0 +1,371 @@
+"""One partition's way through the daemon: decode, features, residuals, drift, forecasts, buffer, and the state of all of them.
+
+What belongs to one link depends only on that link's own order, so a partition needs nothing of the others, and its state can move
+with it to another member of the group.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.checkpoint import PartState, Restored
+from daemon.errors import StateError
+from daemon.journal import Entry, Forecasting, Idle, ModelLive, Resumed
+from daemon.observe import Observer
+from drift.link import SCALE_FLOOR, LinkDrift
+from drift.messages import LinkAlarm, RegionSample
+from drift.region import BUCKET_S
+from drift.watch import WatchList, WatchPolicy
+from features.store import FeatureRows, FeatureStore
+from features.telemetry import CATEGORIES, TARGETS, Doubles, Floats, Partition, TelemetryBatch
+from model.buffer import BufferRows, BufferWriter
+from model.predictor import Predictor
+from streams.decode import Rejected, decode
+from streams.source import RawBatch
+
+CHUNK_ROWS: Final = 2048
+"""Records of one pass: windows of so many watched rows are 11 MB."""
+_REGION: Final = CATEGORIES.index("region")
+_LINK_TYPE: Final = CATEGORIES.index("link_type")
+
+
+class Listener(Protocol):
+    """Is told every forecast that met its measurement (replay and demo keep score)."""
+
+    def measured(
+        self, partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
+    ) -> None:
+        """time_s: float64 (W,). actual, forecast, persistence: float32 (W, 4), NaN where there is none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """What the pipelines of all partitions share. lateness_s: how far links may lag behind each other in event time."""
+
+    link_key: tuple[str, ...]
+    gap_multiple: float
+    watch: WatchPolicy
+    lateness_s: float
+
+
+@dataclass(slots=True)
+class Taken:
+    """What a batch gave. rows: accepted records. refused: why records at its end were not taken."""
+
+    alarms: list[LinkAlarm]
+    samples: list[RegionSample]
+    rejected: list[Rejected]
+    rows: int = 0
+    refused: OSError | None = None
+
+    def add(self, more: Taken) -> None:
+        self.alarms += more.alarms
+        self.samples += more.samples
+        self.rejected += more.rejected
+        self.rows += more.rows
+
+
+class Pipeline:
+    """The state of one partition. All methods are called from the loop's thread."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        settings: PipelineSettings,
+        writer: BufferWriter,
+        model_of: Callable[[str], Predictor | None],
+        observer: Observer,
+        listener: Listener | None = None,
+    ) -> None:
+        """model_of: the predictor of a version; None where it cannot be used any more."""
+        self.partition = partition
+        self.next_offset: int | None = None
+        """Offset after the last record taken; None before the first of a new partition."""
+        self.event_time_s = -math.inf
+        self.idle = False
+        self.epoch = 0
+        self.model: Predictor | None = None
+        self.model_version: str | None = None
+        self.journal_taken = 0
+        self.rows = 0
+        self._settings = settings
+        self._model_of = model_of
+        self._observer = observer
+        self._listener = listener
+        self._writer = writer
+        self._store = FeatureStore(settings.link_key, settings.gap_multiple)
+        self._watch = WatchList(settings.watch)
+        self._drift = LinkDrift()
+        self._forecasting = True
+        self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each watched link's next row
+        self._persistence: Floats = self._forecast.copy()
+        self._ahead: list[tuple[int, int, Entry]] = []
+        self._ignore_through = -(2**62)
+
+    @property
+    def links(self) -> int:
+        return len(self._store)
+
+    @property
+    def watched_links(self) -> int:
+        return len(self._watch)
+
+    @property
+    def open_rows(self) -> int:
+        return self._writer.open_rows
+
+    @property
+    def forecasting(self) -> bool:
+        return self._forecasting
+
+    @property
+    def catching_up(self) -> bool:
+        """After a restart: journal entries of the run before are still ahead."""
+        return bool(self._ahead)
+
+    @property
+    def watermark_s(self) -> float:
+        """Event time up to which this partition is complete, as far as the region stage cares."""
+        return math.inf if self.idle else self.event_time_s - self._settings.lateness_s
+
+    @property
+    def decided_through(self) -> int:
+        """Offset from which on the clock may decide anything anew: behind it all is decided, or was taken already."""
+        return max(self.next_offset or 0, self._ahead[-1][0] if self._ahead else 0)
+
+    @property
+    def decided_epoch(self) -> int:
+        """The last model that the journal has for this partition."""
+        return next((entry.epoch for _, _, entry in reversed(self._ahead) if isinstance(entry, ModelLive)), self.epoch)
+
+    def expect(self, ahead: list[tuple[int, int, Entry]]) -> None:
+        """Journal entries that this partition takes when it reaches their offset, after those that it expects already."""
+        self._ahead += ahead
+        self.catch_up(self.next_offset or 0)
+
+    def catch_up(self, offset: int) -> None:
+        """Lets the journal entries up to this next offset take effect."""
+        while self._ahead and self._ahead[0][0] <= offset:
+            _, number, entry = self._ahead.pop(0)
+            self._apply(number, entry)
+
+    def undisturbed(self, offsets: Sequence[int], begin: int) -> int:
+        """The end of the records from `begin` on that lie before the next journal entry."""
+        return bisect.bisect_left(offsets, self._ahead[0][0], begin) if self._ahead else len(offsets)
+
+    def take(self, raw: RawBatch, now_s: float | None) -> Taken:
+        """Takes undecoded records in stream order. now_s: UTC seconds, for timestamps in the future; None: not checked."""
+        taken = Taken([], [], [])
+        for piece in _chunks(raw):
+            with self._observer.stage("decode"):
+                decoded = decode(piece, now_s)
+            taken.rejected += decoded.rejected
+            if len(decoded.batch):
+                self._take_batch(decoded.batch, taken)
+            self.next_offset = piece.offsets[-1] + 1
+        self._count(taken, len(raw))
+        return taken
+
+    def _apply(self, number: int, entry: Entry) -> None:
+        """Lets a journal entry take effect from the next record on."""
+        self.journal_taken = number
+        if isinstance(entry, ModelLive):
+            self.go_live(entry.version, self._model_of(entry.version), entry.epoch)
+        elif isinstance(entry, Forecasting):
+            self._forecasting = entry.on
+            self._forget_forecasts()
+        elif isinstance(entry, Idle):
+            self.idle = True
+        elif isinstance(entry, Resumed):
+            self.idle, self._ignore_through = False, entry.closed_through
+
+    def go_live(self, version: str, model: Predictor | None, epoch: int) -> None:
+        """Forecasts come from another model; its residuals are others, so the detectors start anew."""
+        self.model, self.model_version, self.epoch = model, version, epoch
+        self._drift.restart(epoch)
+        self._forget_forecasts()
+
+    def snapshot(self) -> PartState:
+        """The state as it is now; detaches the open rows."""
+        store = self._store
+        document = {
+            "link_key": list(self._settings.link_key),
+            "keys": [list(key) for key in store.link_keys()],
+            "values": [list(values) for values in store.interner.values],
+            "watch_index": list(self._watch.index),
+            "watch_regions": list(self._watch.regions),
+            "drift": self._drift.state(),
+            "event_time_s": self.event_time_s,
+            "idle": self.idle,
+            "epoch": self.epoch,
+            "model_version": self.model_version,
+            "forecasting": self._forecasting,
+            "ignore_through": self._ignore_through,
+            "journal_taken": self.journal_taken,
+            "rows": self.rows,
+        }
+        arrays: dict[str, NDArray[Any]] = {f"store_{name}": ring for name, ring in store.state().items()}
+        arrays |= {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()}
+        taken = self._writer.take(store.links, store.interner.values)
+        return PartState(self.partition, self.next_offset, document, arrays, self._writer, taken)
+
+    def restore(self, restored: Restored) -> None:
+        """Takes up the state of a checkpoint. Raises StateError where it was made with other settings."""
+        state, arrays = restored.document, restored.arrays
+        if tuple(state["link_key"]) != self._settings.link_key:
+            raise StateError(
+                f"{self.partition}: the state tells links apart by {state['link_key']}, the configuration (links.key) by "
+                f"{list(self._settings.link_key)}; set it back, or start with another state directory"
+            )
+        rings = {name.removeprefix("store_"): ring for name, ring in arrays.items() if name.startswith("store_")}
+        self._store = FeatureStore.restored(
+            self._settings.link_key, self._settings.gap_multiple, state["keys"], [list(values) for values in state["values"]], rings
+        )
+        self._watch = WatchList(self._settings.watch, list(state["watch_index"]), list(state["watch_regions"]))
+        self._drift = LinkDrift.restored(state["drift"])
+        self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
+        self.next_offset = restored.offset
+        self.event_time_s, self.idle, self.epoch = state["event_time_s"], state["idle"], state["epoch"]
+        self._forecasting, self._ignore_through = state["forecasting"], state["ignore_through"]
+        self.journal_taken, self.rows = state["journal_taken"], state["rows"]
+        self.model_version = state["model_version"]
+        self.model = self._model_of(self.model_version) if self.model_version else None
+
+    def _take_batch(self, batch: TelemetryBatch, taken: Taken) -> None:
+        with self._observer.stage("features"):
+            slots = self._store.resolve(batch)
+            self._follow(batch, slots)
+            forecasting = self._forecasting and self.model is not None
+            rows = self._store.update(batch, slots, self._watch.mask, self.model.vocabulary if forecasting and self.model else None)
+        with self._observer.stage("drift"):
+            complete_s = np.maximum.accumulate(np.maximum(batch.time_s[rows.accepted], self.event_time_s))
+            if forecasting:
+                alarms, samples = self._judge(batch, rows)
+                self._keep_timely(rows, complete_s, batch, alarms, samples, taken)
+            if len(complete_s):
+                self.event_time_s = float(complete_s[-1])
+        with self._observer.stage("buffer"):
+            self._writer.append(
+                BufferRows(batch.offsets[rows.accepted], batch.time_s[rows.accepted], batch.numeric[rows.accepted], rows.codes, rows.slots)
+            )
+        observer = self._observer
+        observer.records.labels("accepted").inc(len(rows.accepted))
+        observer.records.labels("duplicate").inc(rows.duplicates)
+        observer.records.labels("late").inc(rows.late)
+        observer.window_restarts.inc(int(np.count_nonzero(rows.restarted)))
+        missing = np.count_nonzero(np.isnan(batch.numeric[rows.accepted, : len(TARGETS)]), axis=0)
+        for metric, count in zip(TARGETS, missing.tolist(), strict=True):
+            observer.missing.labels(metric).inc(count)
+        if not self._forecasting:
+            observer.shed.inc(len(rows.watched))
+        taken.rows += len(rows.accepted)
+        self.rows += len(rows.accepted)
+
+    def _follow(self, batch: TelemetryBatch, slots: NDArray[np.int32]) -> None:
+        """Decides for links that are new in this batch whether they are watched."""
+        known = len(self._watch.index)
+        if known == len(self._store):
+            return
+        new = np.flatnonzero(slots >= known)
+        _, first = np.unique(slots[new], return_index=True)
+        regions = batch.categories[_REGION]
+        self._watch.follow(self._store.links, [regions[row] for row in new[first]])
+        grown = np.full((len(self._watch), len(TARGETS)), np.nan, np.float32)
+        for name in ("_forecast", "_persistence"):
+            kept = getattr(self, name)
+            widened = grown.copy()
+            widened[: len(kept)] = kept
+            setattr(self, name, widened)
+
+    def _judge(self, batch: TelemetryBatch, rows: FeatureRows) -> tuple[list[LinkAlarm], list[RegionSample]]:
+        """Compares each watched row with the forecast that was made for it, and makes the next."""
+        assert self.model is not None
+        assert rows.windows is not None
+        at = rows.accepted[rows.watched]
+        index = self._watch.index_of_slot[rows.slots[rows.watched]]
+        forecast = np.full((len(at), len(TARGETS)), np.nan, np.float32)
+        if rows.ready.any():
+            with self._observer.stage("forecast"):
+                forecast[rows.ready] = self.model.predict(rows.windows[rows.ready])
+            self._observer.forecasts.inc(int(np.count_nonzero(rows.ready)))
+        follows = rows.previous[:, None]
+        before = np.where(follows >= 0, forecast[rows.previous], self._forecast[index])
+        known = np.where(follows >= 0, rows.last_known[rows.previous], self._persistence[index])
+        before[rows.restarted[rows.watched]] = np.nan
+        self._forecast[index], self._persistence[index] = forecast, rows.last_known  # of several rows of a link the last one stays
+        actual = batch.numeric[at][:, : len(TARGETS)]
+        residual = actual - before
+        self._score(batch, at, rows, actual, before, known)
+        regions, types = batch.categories[_REGION], batch.categories[_LINK_TYPE]
+        links = self._store.links
+        slots = rows.slots[rows.watched].tolist()
+        names = [(regions[row] or "", links[slot], types[row] or "") for row, slot in zip(at.tolist(), slots, strict=True)]
+        floor = SCALE_FLOOR * self.model.metadata.outputs.scale
+        return self._drift.update(index.tolist(), residual, floor, batch.time_s[at], batch.offsets[at], names)
+
+    def _score(
+        self, batch: TelemetryBatch, at: NDArray[np.int64], rows: FeatureRows, actual: Floats, before: Floats, known: Floats
+    ) -> None:
+        error, persistence_error = np.abs(actual - before).astype(np.float64), np.abs(actual - known).astype(np.float64)
+        both = np.isfinite(error) & np.isfinite(persistence_error)
+        for target in range(len(TARGETS)):
+            if count := int(np.count_nonzero(both[:, target])):
+                chosen = both[:, target]
+                self._observer.measured(target, error[chosen, target].sum(), persistence_error[chosen, target].sum(), count)
+        if self._listener is not None:
+            links = [self._store.links[slot] for slot in rows.slots[rows.watched].tolist()]
+            self._listener.measured(self.partition, batch.time_s[at], links, actual, before, known)
+
+    def _keep_timely(
+        self, rows: FeatureRows, complete_s: Doubles, batch: TelemetryBatch,
+        alarms: list[LinkAlarm], samples: list[RegionSample], taken: Taken,
+    ) -> None:  # fmt: skip
+        """Leaves out what comes after this partition's own watermark has passed its bucket: a rule that no other partition enters into."""
+        through = dict(zip(batch.offsets[rows.accepted].tolist(), complete_s.tolist(), strict=True)) if alarms else {}
+        lateness_s = self._settings.lateness_s
+        for alarm in alarms:
+            if self._timely(alarm.time_s, through[alarm.offset] - lateness_s):
+                taken.alarms.append(alarm)
+        if samples:
+            slowest = complete_s[-1] - lateness_s
+            if all(self._timely(sample.time_s, slowest) for sample in samples):
+                taken.samples += samples
+                return
+            watermark_of = {
+                (float(batch.time_s[row]), self._store.links[slot]): mark - lateness_s
+                for row, slot, mark in zip(rows.accepted.tolist(), rows.slots.tolist(), complete_s.tolist(), strict=True)
+            }
+            taken.samples += [sample for sample in samples if self._timely(sample.time_s, watermark_of[sample.time_s, sample.link])]
+
+    def _timely(self, time_s: float, watermark_s: float) -> bool:
+        bucket = math.floor(time_s / BUCKET_S)
+        return (bucket + 1) * BUCKET_S > watermark_s and bucket > self._ignore_through
+
+    def _forget_forecasts(self) -> None:
+        self._forecast[:] = np.nan
+        self._persistence[:] = np.nan
+
+    def _count(self, taken: Taken, records: int) -> None:
+        self._observer.records.labels("consumed").inc(records)
+        if taken.rejected:
+            self._observer.records.labels("rejected").inc(len(taken.rejected))
+        for rejected in taken.rejected:
+            self._observer.rejected.labels(rejected.kind).inc()
+
+
+def part_of(raw: RawBatch, begin: int, end: int) -> RawBatch:
+    """The records from `begin` to before `end`."""
+    lines = raw.lines[begin:end] if raw.lines is not None else None
+    return replace(raw, offsets=raw.offsets[begin:end], values=raw.values[begin:end], lines=lines)
+
+
+def _chunks(raw: RawBatch) -> Iterator[RawBatch]:
+    return (part_of(raw, begin, min(begin + CHUNK_ROWS, len(raw))) for begin in range(0, len(raw), CHUNK_ROWS))

@@ -1,0 +1,156 @@
+"""The training child: started, watched, timed, cancelled. Its death costs one training and never the stream."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+import msgspec
+
+from model.buffer import snapshot
+from model.job_spec import RESULT_NAME, JobResult, JobSpec
+
+TERMINATION_S: Final = 3.0
+"""From SIGTERM to SIGKILL: the daemon itself has 10 s to leave."""
+LOG_NAME: Final = "trainer.log"
+_LAST_LINES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended. result: None where it left none (crash, time limit, cancelled); problem says why then."""
+
+    spec: JobSpec
+    result: JobResult | None
+    problem: str | None
+    seconds: float
+
+
+@dataclass
+class _Child:
+    spec: JobSpec
+    folder: Path
+    process: subprocess.Popen[bytes]
+    began_s: float
+    progress: queue.SimpleQueue[dict[str, Any]]
+
+
+class Trainer:
+    """At most one training at a time, in a process of its own."""
+
+    def __init__(self, work: Path, time_limit_s: float) -> None:
+        """work: folder for job files, snapshots and logs. What a killed daemon left there is removed."""
+        self.time_limit_s = time_limit_s
+        self._work = work
+        self._child: _Child | None = None
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True, mode=0o700)
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None
+
+    def folder(self, job_id: str) -> Path:
+        """Where a job's file, snapshot, result and log lie."""
+        return self._work / job_id
+
+    def start(self, spec: JobSpec, segments: Sequence[Path]) -> None:
+        """Starts the child on an immutable snapshot of the segments. Raises OSError where that cannot be made."""
+        if self._child is not None:
+            raise RuntimeError("a training runs already")
+        folder = self.folder(spec.job_id)
+        shutil.rmtree(folder, ignore_errors=True)  # of a training at the same (recorded) time that failed
+        snapshot(segments, Path(spec.snapshot))
+        (folder / "job.json").write_bytes(spec.to_json())
+        # systemd listens to the daemon alone, and the child is the first to go when memory runs out.
+        environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET" and not name.startswith("WATCHDOG_")}
+        with (folder / LOG_NAME).open("wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "model.job", str(folder / "job.json")],
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment,
+            )  # fmt: skip
+        _offer_to_oom_killer(process.pid)
+        self._child = _Child(spec, folder, process, time.monotonic(), queue.SimpleQueue())
+        threading.Thread(target=_read_progress, args=(process.stdout, self._child.progress), name="trainer", daemon=True).start()
+
+    def progress(self) -> list[dict[str, Any]]:
+        """What the child has told since the last call."""
+        told = []
+        while self._child is not None and not self._child.progress.empty():
+            told.append(self._child.progress.get())
+        return told
+
+    def ended(self) -> Ended | None:
+        """The end of the child, once; None while it runs or where there is none. Kills it when its time is up."""
+        child = self._child
+        if child is None:
+            return None
+        seconds = time.monotonic() - child.began_s
+        if child.process.poll() is None:
+            if seconds < self.time_limit_s:
+                return None
+            _kill(child.process)
+            return self._end(child, None, f"took longer than the limit of {self.time_limit_s:.0f} s and was killed")
+        try:
+            result = JobResult.from_json((child.folder / RESULT_NAME).read_bytes())
+        except (OSError, ValueError):
+            code = child.process.returncode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return self._end(child, None, f"the training {how} and left no result; its last words: {_last_words(child.folder)}")
+        return self._end(child, result, result.error if result.status == "failed" else None)
+
+    def cancel(self) -> Ended | None:
+        """Ends the child now, within a few seconds."""
+        if self._child is None:
+            return None
+        _kill(self._child.process)
+        return self._end(self._child, None, "cancelled")
+
+    def _end(self, child: _Child, result: JobResult | None, problem: str | None) -> Ended:
+        self._child = None
+        shutil.rmtree(child.folder / "snapshot", ignore_errors=True)
+        return Ended(child.spec, result, problem, time.monotonic() - child.began_s)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(TERMINATION_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _read_progress(stream: IO[bytes] | None, told: queue.SimpleQueue[dict[str, Any]]) -> None:
+    """Lines that are not JSON objects come from a library and tell nothing."""
+    assert stream is not None
+    for line in stream:
+        try:
+            document = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            continue
+        if isinstance(document, dict):
+            told.put(document)
+    stream.close()
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    """Needs no privilege for one's own child. Where there is no such file the kernel chooses by size, which is the child too."""
+    try:
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    except OSError:
+        return
+
+
+def _last_words(folder: Path) -> str:
+    lines = (folder / LOG_NAME).read_text(errors="replace").strip().splitlines()
+    return " / ".join(lines[-_LAST_LINES:]) or "none"

@@ -1,0 +1,215 @@
+"""From "training is due" to "the candidate is published or refused": the steps of one training, as the loop comes by."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from daemon.checkpoint import Written
+from daemon.models import Models
+from daemon.observe import Observer
+from daemon.schedule import Schedule
+from daemon.trainer import Ended, Trainer
+from daemon.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
+from drift.messages import IncidentChange
+from model.gate import GatePolicy
+from model.job_spec import Architecture, JobSpec, TrainingSettings
+from model.registry import RegistryError
+from model.segments import SegmentError
+
+
+@dataclass
+class Memory:
+    """What training remembers over a restart; rows count accepted records of this process's state."""
+
+    rows: int = 0
+    rows_trained: int = 0
+    drift_at_rows: int | None = None
+    ended_s: float | None = None
+    failed: bool = False
+    announced: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a job is told. gap_multiple: as the features have it."""
+
+    policy: TrainingPolicy
+    settings: TrainingSettings
+    gate: GatePolicy
+    gap_multiple: float
+    drift_time_budget_s: float | None = None
+    architecture: Architecture = field(default_factory=Architecture)
+    keep_versions: int = 10
+
+
+class Training:
+    """Decides, starts and follows trainings. `step` is called at every pass of the loop and never waits."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        trainer: Trainer,
+        models: Models,
+        schedule: Schedule,
+        observer: Observer,
+        announce: Callable[[str], None],
+        memory: Memory | None = None,
+    ) -> None:
+        self.config, self.trainer, self.models, self.schedule = config, trainer, models, schedule
+        self.registry = models.registry
+        self.memory = memory or Memory()
+        self.decision = Decision(False)
+        self._observer, self._announce = observer, announce
+        self._due: str | None = None
+        self._rows_at_start = 0
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
+        self._publishing: tuple[Ended, Future[Path]] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """A training is due, runs, or its candidate is being published."""
+        return self._due is not None or self.trainer.running or self._publishing is not None
+
+    @property
+    def wants_checkpoint(self) -> bool:
+        """A due training starts on the segments of the next checkpoint."""
+        return self._due is not None
+
+    def took(self, rows: int) -> None:
+        self.memory.rows += rows
+
+    def heard(self, change: IncidentChange) -> None:
+        """An incident that opens asks for a training on what comes after it."""
+        if change.kind == "opened" and self.memory.drift_at_rows is None:
+            self.memory.drift_at_rows = self.memory.rows
+
+    def decide(self, now_s: float) -> None:
+        """Marks a training as due. now_s: UTC seconds."""
+        memory = self.memory
+        facts = TrainingFacts(
+            running=self.busy,
+            has_version=self.models.current() is not None,
+            rows=memory.rows,
+            new_rows=memory.rows - memory.rows_trained,
+            schedule_due=self.schedule.due,
+            drift_rows=None if memory.drift_at_rows is None else memory.rows - memory.drift_at_rows,
+            ended_s=memory.ended_s,
+            failed=memory.failed,
+        )
+        self.decision = decide_training(now_s, facts, self.config.policy)
+        if self.decision.start:
+            self._due = self.decision.reason
+            self._observer.tell("training_due", reason=self._due, rows=facts.rows, new_rows=facts.new_rows)
+
+    def start(self, written: Written, now_s: float) -> None:
+        """Starts the training that is due on the segments that a checkpoint has just named."""
+        if self._due is None:
+            return
+        reason, self._due = self._due, None
+        version = self.registry.new_version(now_s)
+        parent = self.models.current()
+        spec = JobSpec(
+            job_id=version,
+            version=version,
+            created_at_s=now_s,
+            reason=reason,
+            snapshot=str(self.trainer.folder(version) / "snapshot"),
+            candidate=str(self.registry.candidate_folder(version)),
+            parent=str(self.registry.folder(parent)) if parent is not None else None,
+            settings=replace(self.config.settings, time_budget_s=self.config.drift_time_budget_s)
+            if reason == "drift"
+            else self.config.settings,
+            gate=self.config.gate,
+            architecture=self.config.architecture,
+            gap_multiple=self.config.gap_multiple,
+        )
+        self._rows_at_start = self.memory.rows
+        try:
+            self.trainer.start(spec, written.segments)
+        except (OSError, ValueError, SegmentError) as error:
+            self._failed(now_s, version, str(error), 0.0)
+            return
+        self.schedule.answered()
+        self._observer.training.set(1)
+        self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
+
+    def follow(self, now_s: float) -> None:
+        """Notices the end of the child and of a publication."""
+        if (ended := self.trainer.ended()) is not None:
+            self._observer.training.set(0)
+            self._finish(ended, now_s)
+        if self._publishing is not None and self._publishing[1].done():
+            ended, future = self._publishing
+            self._publishing = None
+            self._published(ended, future, now_s)
+
+    def progress(self) -> list[dict[str, Any]]:
+        return self.trainer.progress()
+
+    def close(self) -> None:
+        """Cancels a running training; waits for a publication, which takes less than a second."""
+        if (ended := self.trainer.cancel()) is not None:
+            self._discard(ended)
+            self._observer.tell("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
+        self._publisher.shutdown(wait=True)
+        if self._publishing is not None:
+            ended, future = self._publishing
+            self._publishing = None
+            self._published(ended, future, ended.spec.created_at_s + ended.seconds)
+
+    def reload(self, config: TrainingConfig, time_limit_s: float) -> None:
+        """Takes a changed configuration for the next training."""
+        self.config = replace(config, architecture=self.config.architecture)
+        self.trainer.time_limit_s = time_limit_s
+
+    def _finish(self, ended: Ended, now_s: float) -> None:
+        result, version = ended.result, ended.spec.version
+        if result is None or result.status == "failed":
+            self._discard(ended)
+            self._failed(now_s, version, ended.problem or "no reason given", ended.seconds)
+            return
+        self._observer.tell(
+            "training_finished", version=version, status=result.status, seconds=round(ended.seconds, 1), rows=result.rows,
+            windows=result.windows, stage_s=result.stage_s,
+        )  # fmt: skip
+        memory = self.memory
+        memory.ended_s, memory.failed, memory.rows_trained = now_s, False, self._rows_at_start
+        if memory.drift_at_rows is not None and memory.drift_at_rows <= self._rows_at_start:
+            memory.drift_at_rows = None  # one that opened during the training is still unanswered
+        if result.status == "candidate":
+            self._publishing = ended, self._publisher.submit(self.registry.publish, Path(ended.spec.candidate), version)
+        elif result.status == "refused":
+            assert result.verdict is not None  # JobResult: refused candidates have a verdict
+            reasons = list(result.verdict.reasons)
+            self.registry.refuse(Path(ended.spec.candidate), version, result.verdict)
+            self._observer.tell("model_refused", version=version, reasons=reasons)
+        else:
+            self._discard(ended)
+            self._observer.tell("model_refused", version=version, reasons=[result.error or "too little data"])
+
+    def _published(self, ended: Ended, future: Future[Path], now_s: float) -> None:
+        version, result = ended.spec.version, ended.result
+        try:
+            future.result()
+        except (RegistryError, OSError) as error:
+            self.memory.failed, self.memory.ended_s = True, now_s
+            self._discard(ended)
+            self._observer.tell("publication_failed", version=version, problem=str(error))
+            return
+        verdict = result.verdict.to_json() if result is not None and result.verdict is not None else None
+        self._observer.tell("model_published", version=version, reason=ended.spec.reason, parent=ended.spec.parent, verdict=verdict)
+        self._announce(version)
+        self.memory.announced = version
+        self.registry.prune(self.config.keep_versions)
+
+    def _failed(self, now_s: float, version: str, problem: str, seconds: float) -> None:
+        self.memory.failed, self.memory.ended_s = True, now_s
+        self._observer.tell("training_failed", version=version, problem=problem, seconds=round(seconds, 1))
+
+    def _discard(self, ended: Ended) -> None:
+        shutil.rmtree(ended.spec.candidate, ignore_errors=True)

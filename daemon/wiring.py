@@ -1,0 +1,202 @@
+"""Where the parts are made and put together; nobody else makes one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from daemon.checkpoint import Checkpointer, CheckpointStore
+from daemon.clock import Clock
+from daemon.config import Config
+from daemon.http import HttpServer
+from daemon.journal import Journal
+from daemon.lock import StateLock
+from daemon.loop import Loop, LoopSettings
+from daemon.models import Models
+from daemon.notify import Notifier
+from daemon.observe import Observer
+from daemon.partitions import Partitions, journal_path
+from daemon.pipeline import Listener, PipelineSettings
+from daemon.schedule import Schedule
+from daemon.sinks import Sinks
+from daemon.trainer import Trainer
+from daemon.training import Memory, Training, TrainingConfig
+from daemon.triggers import TrainingPolicy
+from drift.region import QuorumPolicy, RegionDrift
+from drift.watch import WatchPolicy
+from model.gate import GatePolicy
+from model.job_spec import TrainingSettings
+from model.registry import Registry
+from streams.fan_out import FanOutSink
+from streams.kafka_sink import KafkaSink
+from streams.kafka_source import KafkaSource
+from streams.ndjson_sink import NdjsonSink
+from streams.sinks import Sink
+from streams.source import Source
+
+WATCHDOG_FALLBACK_S = 60.0
+"""Without systemd's watchdog, /livez turns bad after so long without progress."""
+
+
+@dataclass
+class Daemon:
+    """A loop and what lives beside it."""
+
+    loop: Loop
+    schedule: Schedule
+    http: HttpServer | None
+    lock: StateLock
+    journal: Journal
+
+    def run(self) -> None:
+        """Until the loop ends. Raises DaemonError, SourceError."""
+        self.schedule.start()
+        if self.http is not None:
+            self.http.start()
+        try:
+            self.loop.run()
+        finally:
+            self.schedule.close()
+            if self.http is not None:
+                self.http.close()
+            self.journal.close()
+            self.lock.release()
+
+
+def kafka_source(config: Config, observer: Observer) -> KafkaSource:
+    kafka = config.kafka
+    return KafkaSource(
+        kafka.topic, kafka.group_id, kafka.client_options(), observer.tell_kafka,
+        max_records=kafka.max_records, accept_lost_records=kafka.accept_lost_records,
+    )  # fmt: skip
+
+
+def build(
+    config: Config,
+    source: Source,
+    clock: Clock,
+    observer: Observer,
+    *,
+    listener: Listener | None = None,
+    wait_for_training: bool = False,
+) -> Daemon:
+    """A daemon over any source. Raises StateError where the state directory cannot be used, OSError where the HTTP address cannot."""
+    state = config.state.directory
+    lock = StateLock.take(state, config.state.member)
+    store = CheckpointStore(state, config.state.member, config.buffer.rows_max, config.buffer.age_max_s, observer.tell)
+    store.open()
+    process = store.restore_process()
+    journal = Journal(journal_path(state, config.state.member))
+    registry = Registry(config.models.directory)
+    registry.recover()
+    models = Models(registry, journal, observer, config.models.follow_interval_s)
+    partitions = Partitions(
+        pipeline_settings(config), store, journal, models, observer,
+        idle_s=config.drift.idle_s, shed_above_lag=config.drift.shed_above_lag, listener=listener,
+    )  # fmt: skip
+    policy = quorum_policy(config)
+    regions = RegionDrift.restored(process["regions"], policy) if process is not None else RegionDrift(policy)
+    sinks = make_sinks(config, observer)
+    schedule = Schedule(config.training.schedule, config.training.interval_s)
+    trainer = Trainer(state / f"training-{config.state.member}", config.training.time_limit_s)
+    loop: Loop
+    memory = Memory(**process["training"]) if process is not None else None
+    training = Training(training_config(config), trainer, models, schedule, observer, lambda version: loop.announce(version), memory)
+    notifier = Notifier()
+    loop = Loop(
+        source, sinks, partitions, regions, Checkpointer(store, sinks.flush), models, training, observer, notifier, clock,
+        LoopSettings(config.state.checkpoint_interval_s, config.buffer.open_rows_max, wait_for_training),
+        f"dwcp-learner/{config.kafka.group_id}",
+    )  # fmt: skip
+    http = make_http(config, observer, loop, notifier)
+    return Daemon(loop, schedule, http, lock, journal)
+
+
+def pipeline_settings(config: Config) -> PipelineSettings:
+    drift = config.drift
+    watch = WatchPolicy(drift.watched_share, drift.watched_per_region, drift.watched_max)
+    return PipelineSettings(config.links.key, config.links.gap_multiple, watch, drift.lateness_s)
+
+
+def quorum_policy(config: Config) -> QuorumPolicy:
+    drift = config.drift
+    return QuorumPolicy(drift.quorum_links, drift.quorum_share, drift.quorum_window_s, drift.quiet_s)
+
+
+def training_config(config: Config) -> TrainingConfig:
+    training = config.training
+    settings = TrainingSettings(
+        epochs=training.epochs,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        fine_tune_learning_rate=training.fine_tune_learning_rate,
+        epoch_windows_max=training.epoch_windows_max,
+        recent_windows_max=training.recent_windows_max,
+        replay_windows=training.replay_windows,
+        windows_min=training.windows_min,
+        patience=training.patience,
+        seed=training.seed,
+        threads=training.threads,
+        compile_xla=training.compile_xla,
+    )
+    policy = TrainingPolicy(training.rows_min, training.new_rows_min, training.drift_rows_min, training.cooldown_s)
+    gate = GatePolicy(min_windows=training.gate_windows_min)
+    return TrainingConfig(policy, settings, gate, config.links.gap_multiple, training.drift_time_budget_s, keep_versions=config.models.keep)
+
+
+def make_sinks(config: Config, observer: Observer) -> Sinks:
+    """Kafka topics, NDJSON files, or both, for alerts, announcements and dead letters."""
+    events = config.events
+    folder = events.folder or config.state.directory / "events"
+
+    def sink(topic: str, file: str) -> Sink:
+        parts: list[Sink] = []
+        if events.to in ("kafka", "both"):
+            parts.append(KafkaSink(topic, config.kafka.client_options(), observer.tell_kafka))
+        if events.to in ("file", "both"):
+            folder.mkdir(parents=True, exist_ok=True)
+            parts.append(NdjsonSink(folder / file))
+        return parts[0] if len(parts) == 1 else FanOutSink(parts)
+
+    return Sinks(
+        alerts=sink(events.drift_topic, "drift.ndjson"),
+        models=sink(events.models_topic, "models.ndjson"),
+        dead_letters=sink(events.dead_letter_topic, "dead_letters.ndjson"),
+    )
+
+
+def make_http(config: Config, observer: Observer, loop: Loop, notifier: Notifier) -> HttpServer | None:
+    if not config.http.enabled:
+        return None
+    limit_s = notifier.watchdog_s or WATCHDOG_FALLBACK_S
+
+    def live() -> list[str]:
+        silent_s = time.monotonic() - loop.progressed_s
+        return [f"no progress for {silent_s:.0f} s"] if silent_s > limit_s else []
+
+    def ready() -> list[str]:
+        reasons = live() + list(loop.problems.values())
+        if not loop.source.healthy():
+            reasons.append("the source is not connected")
+        return reasons
+
+    return HttpServer(config.http.host, config.http.port, observer.registry, live, ready)
+
+
+def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observer: Observer) -> Callable[[], None]:
+    """What SIGHUP does: takes over what can change while running, and says what cannot."""
+
+    def apply() -> None:
+        new = load()
+        daemon.schedule.change(new.training.schedule, new.training.interval_s)
+        daemon.loop.training.reload(training_config(new), new.training.time_limit_s)
+        daemon.loop.settings.checkpoint_interval_s = new.state.checkpoint_interval_s
+        daemon.loop.settings.open_rows_max = new.buffer.open_rows_max
+        store = daemon.loop.checkpointer.store
+        store.rows_max, store.age_max_s = new.buffer.rows_max, new.buffer.age_max_s
+        fixed = ("kafka", "events", "links", "drift", "models", "http", "log")
+        waiting = [section for section in fixed if getattr(new, section) != getattr(config, section)]
+        observer.tell("config_reloaded", needs_restart=waiting)
+
+    return apply
