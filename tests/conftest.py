@@ -1,0 +1,227 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from kafka.admin import KafkaAdminClient
+
+# No deadline for an example: the first one compiles kernels, and the machine may be busy.
+settings.register_profile("dwcp", deadline=None)
+settings.load_profile("dwcp")
+
+
+@pytest.fixture(scope="session")
+def kafka_module() -> ModuleType:
+    """tests/broker/broker.py, for tests that start and stop brokers of their own. Skips where there is no Java or Maven."""
+    path = Path(__file__).parent / "broker" / "broker.py"
+    spec = importlib.util.spec_from_file_location("dwcp_test_broker", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    try:
+        module.resolve_jars()
+    except module.UnavailableError as reason:
+        if os.environ.get("CI") == "true":  # there, a test that silently does not run is a defect
+            raise
+        pytest.skip(str(reason))
+    return module
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(kafka_module: ModuleType) -> Iterator[str]:
+    """The address of one Apache Kafka broker that all tests of a run share: take a topic and a group of your own."""
+    with kafka_module.Broker() as broker:
+        yield broker.bootstrap
+
+
+@pytest.fixture(scope="session")
+def lstm_graph() -> Callable[..., bytes]:
+    """A maker of core graphs, written by hand: lstm_graph(hidden=(64, 48), seed=0) gives the bytes of an ONNX model of opset 13 with
+    one LSTM operator for each entry of hidden, dense layers, and a linear path from the last row; random weights."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def make(hidden: tuple[int, ...] = (64, 48), seed: int = 0) -> bytes:
+        rng, weights, nodes, width = np.random.default_rng(seed), {}, [], 44
+
+        def weight(name: str, *shape: int) -> str:
+            weights[name] = (rng.normal(0, 1, shape) / np.sqrt(shape[-1])).astype(np.float32)
+            return name
+
+        nodes.append(helper.make_node("Transpose", ["input"], ["steps0"], perm=[1, 0, 2]))  # (T, B, F), as LSTM takes it
+        for at, units in enumerate(hidden):
+            inputs = [
+                f"steps{at}",
+                weight(f"W{at}", 1, 4 * units, width),
+                weight(f"R{at}", 1, 4 * units, units),
+                weight(f"B{at}", 1, 8 * units),
+            ]
+            nodes.append(helper.make_node("LSTM", inputs, [f"all{at}", f"last{at}"], hidden_size=units))
+            nodes.append(helper.make_node("Squeeze", [f"all{at}", "one"], [f"steps{at + 1}"]))  # (T, 1, B, H) -> (T, B, H)
+            width = units
+        weights["one"], weights["zero"] = np.array([1]), np.array([0])
+        weights["newest"] = np.array(29)
+        nodes.append(helper.make_node("Squeeze", [f"last{len(hidden) - 1}", "zero"], ["state"]))
+        nodes.append(helper.make_node("MatMul", ["state", weight("D", width, 32)], ["dense"]))
+        nodes.append(helper.make_node("Relu", ["dense"], ["relu"]))
+        nodes.append(helper.make_node("Gemm", ["relu", weight("E", 32, 4), weight("e", 4)], ["deep"]))
+        nodes.append(helper.make_node("Gather", ["input", "newest"], ["row"], axis=1))
+        nodes.append(helper.make_node("MatMul", ["row", weight("L", 44, 4)], ["linear"]))
+        nodes.append(helper.make_node("Add", ["deep", "linear"], ["output"]))
+        graph = helper.make_graph(
+            nodes,
+            "core",
+            [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 30, 44])],
+            [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["batch", 4])],
+            [numpy_helper.from_array(array, name) for name, array in weights.items()],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+        onnx.checker.check_model(model)
+        return bytes(model.SerializeToString())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_version(lstm_graph: Callable[..., bytes]) -> Callable[..., Path]:
+    """A maker of whole versions: make_version(folder, "v20261123_101500", seed=0, parent=None) fills the new folder as an export does
+    (core graph, metadata, golden samples, manifest) and gives it back."""
+    from features.vocabulary import Vocabulary
+    from model.golden import write_golden
+    from model.manifest import write_manifest
+    from model.metadata import Metadata, core_name
+    from model.predictor import core_session, run_core
+    from model.scaler import Scaler
+
+    def make(folder: Path, version: str, seed: int = 0, parent: str | None = None) -> Path:
+        folder.mkdir(parents=True)
+        rng = np.random.default_rng(seed)
+        graph = lstm_graph(seed=seed)
+        (folder / core_name(version)).write_bytes(graph)
+        inputs = Scaler(rng.normal(50, 20, 44).astype(np.float32), rng.uniform(1, 9, 44).astype(np.float32), np.ones(44, np.bool_))
+        outputs = Scaler(np.array([80, 20, 0.01, 2], np.float32), np.array([9, 3, 0.01, 1], np.float32), np.ones(4, np.bool_))
+        Metadata(version, inputs, outputs, Vocabulary.empty(), trained_until_s=1_795_000_000.0).write(folder)
+        samples = rng.normal(0, 1, (8, 30, 44)).astype(np.float32)
+        write_golden(folder, samples, run_core(core_session(graph), samples))
+        write_manifest(folder, version=version, parent=parent, reason="test", created_at_s=1.0, verdict=None, libraries={})
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def kafka_admin(kafka_broker: str) -> Iterator[KafkaAdminClient]:
+    """An admin client of the shared broker."""
+    admin = KafkaAdminClient(bootstrap_servers=kafka_broker)
+    yield admin
+    admin.close()
+
+
+@pytest.fixture
+def kafka_topic(kafka_admin: KafkaAdminClient) -> Callable[..., str]:
+    """Creates topics of the shared broker: kafka_topic(partitions=4, configs={...}) -> its name, which no other test has."""
+
+    def create(partitions: int = 1, configs: dict[str, str] | None = None) -> str:
+        name = f"test.{uuid.uuid4().hex[:12]}"
+        kafka_admin.create_topics({name: {"num_partitions": partitions, "configs": configs or {}}}, wait_for_metadata=True)
+        return name
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def rig() -> ModuleType:
+    """tests/rig/recovery_rig.py: a daemon of real parts in a process that can be killed at any point."""
+    path = Path(__file__).parent / "rig" / "recovery_rig.py"
+    spec = importlib.util.spec_from_file_location("dwcp_recovery_rig", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by its name
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def publish(make_version: Callable[..., Path]) -> Callable[..., None]:
+    """publish(folder, version, seed=0) makes a version in folder/models, and CURRENT names it."""
+    from model.registry import Registry
+
+    def make(folder: Path, version: str, seed: int = 0) -> None:
+        registry = Registry(folder / "models")
+        registry.root.mkdir(exist_ok=True)
+        registry.publish(make_version(registry.candidate_folder(version), version, seed=seed), version)
+
+    return make
+
+
+@pytest.fixture
+def home(tmp_path: Path, rig: ModuleType, publish: Callable[..., None], uninterrupted: Any) -> Path:  # noqa: ARG001 - warms up
+    """A folder for runs of the rig, with a live version."""
+    publish(tmp_path, rig.FIRST)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(rig: ModuleType, publish: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """What one run of the rig leaves that nothing disturbs. It runs in this process: those that are forked from it find every import
+    done and every kernel loaded, which is half of their time."""
+    home = tmp_path_factory.mktemp("uninterrupted")
+    publish(home, rig.FIRST)
+    rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(home)).run()
+    left = rig.outcome(home)
+    assert any("drift.opened" in line for line in left.alerts.values()), "the planted drift was not told: nothing would be tested"
+    return left
+
+
+@pytest.fixture
+def cli(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """cli("models", "list", ...) runs `dwcp-learner models list ...` in this process, in an empty folder, and gives exit code, standard
+    output and standard error. What the command changes for its process, logging and signals, is put back."""
+    import logging
+    import signal
+
+    import structlog
+
+    from daemon.cli import main
+
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("COLUMNS", "140")
+    for name in [name for name in os.environ if name.upper().startswith("DWCP_")]:
+        monkeypatch.delenv(name)
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["dwcp-learner", *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        finally:
+            root.handlers[:] = handlers
+        return code, *capsys.readouterr()
+
+    yield run
+    root.setLevel(level)
+    structlog.reset_defaults()
+    for number, handler in signals.items():
+        signal.signal(number, handler)

@@ -1,0 +1,252 @@
+"""Bad input of every kind: a message that says what is wrong and what to do, nothing lost, and the stream goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient, KafkaProducer
+
+from features.telemetry import COLUMNS
+
+Cli = Callable[..., tuple[int, str, str]]
+START_S = 1_767_571_200
+
+
+def row(second: int, **values: object) -> str:
+    """One line of the CSV form."""
+    fields = {"timestamp": START_S + second, "node_id": "a", "peer_id": "b", "rtt_ms": 20.0, "throughput_mbps": 90.0}
+    return ",".join(str((fields | values).get(column, "")) for column in COLUMNS) + "\n"
+
+
+HEADER = ",".join(COLUMNS) + "\n"
+
+
+def replayed(cli: Cli, path: Path, keep: Path) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+    """The report, the dead letters and standard error of a replay that ends well."""
+    code, out, err = cli("replay", path, "--no-train", "--json", "--keep", keep)
+    assert code == 0, err
+    letters = keep / "state/events/dead_letters.ndjson"
+    return json.loads(out), [json.loads(line) for line in letters.read_text().splitlines()], err
+
+
+UNUSABLE = {
+    "no file": (None, "no such file or folder"),
+    "an empty file": ("", "is empty: it needs a CSV header or one JSON object per line"),
+    "a wrong header": ("time,node,peer\n1,2,3\n", "header"),
+    "no timestamp in the header": ("node_id,peer_id,rtt_ms\na,b,1\n", "timestamp"),
+    "a column twice": (HEADER.replace("region", "node_id"), "node_id"),
+    "one JSON array": ('[{"timestamp": 1}]', "one object per line is needed"),
+    "binary garbage": (bytes(range(256)) * 40, ""),
+    "half a gzip file": (b"\x1f\x8b\x08\x00garbage", ""),
+}
+
+
+@pytest.mark.parametrize("case", UNUSABLE)
+def test_a_file_that_cannot_be_replayed(cli: Cli, tmp_path: Path, case: str) -> None:
+    """Exit code 5 and one line that names the file; the folder that was to be kept is not spoilt."""
+    content, message = UNUSABLE[case]
+    path = tmp_path / ("input.csv.gz" if "gzip" in case else "input.ndjson" if "JSON" in case else "input.csv")
+    if content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    code, out, err = cli("replay", path, "--no-train", "--keep", tmp_path / "kept")
+    assert code == 5, (out, err)
+    assert path.name in err
+    assert message in err
+    assert "Traceback" not in err
+    assert len(err.strip().splitlines()) <= 3
+    assert not (tmp_path / "kept").exists()
+
+
+def test_a_file_with_only_a_header(cli: Cli, tmp_path: Path) -> None:
+    """Is no error: there was no telemetry."""
+    (tmp_path / "input.csv").write_text(HEADER)
+    report, letters, _ = replayed(cli, tmp_path / "input.csv", tmp_path / "kept")
+    assert (report["records"]["consumed"], report["links"], letters) == (0, 0, [])
+
+
+def test_a_file_with_one_row(cli: Cli, tmp_path: Path) -> None:
+    """One accepted record, no forecast, and a table without numbers."""
+    (tmp_path / "input.csv").write_text(HEADER + row(0))
+    report, letters, _ = replayed(cli, tmp_path / "input.csv", tmp_path / "kept")
+    assert report["records"] == {"consumed": 1, "accepted": 1, "rejected": 0, "duplicate": 0, "late": 0}
+    assert report["missing"] == {"throughput_mbps": 0, "rtt_ms": 0, "packet_loss": 1, "jitter_ms": 1}
+    assert letters == []
+    code, out, _ = cli("replay", tmp_path / "input.csv", "--no-train")
+    assert code == 0
+    assert "1 records of 1 links: 1 accepted" in out
+
+
+BAD_RECORDS = {
+    "a timestamp in milliseconds": (row(0, timestamp=START_S * 1000), "millisecond"),
+    "a timestamp in the future": (row(0, timestamp=4_000_000_000), "future"),
+    "no timestamp": (row(0, timestamp=""), "timestamp"),
+    "no node": (row(0, node_id=""), "node_id"),
+    "none of the four metrics": (row(0, rtt_ms="", throughput_mbps=""), "throughput_mbps"),
+    "loss in per cent": (row(0, packet_loss=12.0), "packet_loss"),
+    "negative round-trip time": (row(0, rtt_ms=-1), "rtt_ms"),
+    "not a number": (row(0, rtt_ms="nan"), "rtt_ms"),
+    "text for a number": (row(0, throughput_mbps="fast"), "throughput_mbps"),
+    "too few fields": ("1767571200,eu\n", "2 cells, the header has 22"),
+    "binary garbage": ("\x00\x01\x02\xff" * 20 + "\n", ""),
+    "a field of 10 MB": (row(0, region="x" * 10_000_000), "allowed 1048576"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECORDS)
+def test_a_record_that_is_refused(cli: Cli, tmp_path: Path, case: str) -> None:
+    """It goes to the dead letters whole, with the reason and where it stood, is told on standard error, and its neighbours are taken."""
+    bad, reason = BAD_RECORDS[case]
+    (tmp_path / "input.csv").write_bytes((HEADER + row(10) + bad + row(20) + row(30)).encode("latin-1"))
+    report, letters, err = replayed(cli, tmp_path / "input.csv", tmp_path / "kept")
+    assert (report["records"]["accepted"], report["records"]["rejected"]) == (3, 1)
+    (letter,) = letters
+    assert reason in letter["data"]["reason"]
+    assert "input.csv" in json.dumps(letter["data"] | {"value": ""})
+    assert "record_rejected" in err
+    assert letter["data"]["reason"][:40] in err
+    assert letter["id"]
+
+
+def test_dead_letters_are_the_same_when_a_file_is_read_again(cli: Cli, tmp_path: Path) -> None:
+    """The id follows from where the record stood, so a subscriber can drop repeats."""
+    (tmp_path / "input.csv").write_text(HEADER + row(0) + row(10, rtt_ms=-1))
+    first = replayed(cli, tmp_path / "input.csv", tmp_path / "a")[1]
+    assert [letter["id"] for letter in replayed(cli, tmp_path / "input.csv", tmp_path / "b")[1]] == [letter["id"] for letter in first]
+
+
+def test_every_record_is_bad(cli: Cli, tmp_path: Path) -> None:
+    """A whole file in milliseconds: all refused, none lost, and one line tells why, not one for each record."""
+    (tmp_path / "input.csv").write_text(HEADER + "".join(row(0, timestamp=(START_S + second) * 1000) for second in range(3000)))
+    report, letters, err = replayed(cli, tmp_path / "input.csv", tmp_path / "kept")
+    assert (report["records"]["accepted"], report["records"]["rejected"], len(letters)) == (0, 3000, 3000)
+    assert len(err.splitlines()) < 10
+    assert "millisecond" in err
+
+
+class Running:
+    """`dwcp-learner run` with a configuration of its own, its log as it comes, and its HTTP address."""
+
+    def __init__(self, folder: Path, kafka: str, **changed: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.config, self.kafka = folder / "dwcp.toml", kafka
+        self.configure(**changed)
+        self.log = folder / "log"
+        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
+        with self.log.open("wb") as out:
+            command = [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment)
+
+    def configure(self, topic: str = "dwcp.telemetry", more: str = "") -> None:
+        self.config.write_text(
+            f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\n[http]\nport = {self.port}\n"
+            f"[events]\nto = 'file'\n[log]\nformat = 'json'\n{more}"
+        )
+
+    def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == name and fields.items() <= line.items()]
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Its value once it is true. The time limit is that of pytest; the end of the process ends the wait."""
+        while not (value := condition()):
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        return value
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def stop(self) -> int:
+        """Its exit code after SIGTERM; it has 10 s."""
+        self.process.terminate()
+        return self.process.wait(timeout=10)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Any:
+    """run(kafka, ...) starts a daemon, which is killed at the end if it still runs."""
+    started: list[Running] = []
+
+    def start(kafka: str, **changed: str) -> Running:
+        started.append(Running(tmp_path, kafka, **changed))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_an_unreachable_broker(run: Callable[..., Running]) -> None:
+    """Is told with its address and when it is tried again; the daemon lives, is not ready, reloads its configuration, and stops at once."""
+    with socket.socket() as closed:  # bound and not listening: nobody else takes the port, and every connection is refused
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        daemon = run(address)
+        told = daemon.until(lambda: daemon.told("kafka_unreachable"))[0]
+        assert told["servers"] == address
+        assert "refused" in told["error"].lower()
+        assert told["retry_in_s"] > 0
+        assert daemon.get("/livez") == (200, "ok\n")
+        assert daemon.get("/readyz") == (503, "the source is not connected\n")
+        assert 'dwcp_events_total{event="kafka_unreachable"}' in daemon.get("/metrics")[1]
+
+        daemon.configure(topic="another", more="[training]\nrows_min = 77\nschedule = '0 4 * * *'\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        reloaded = daemon.until(lambda: daemon.told("config_reloaded"))[0]
+        assert reloaded["needs_restart"] == ["kafka"], "what cannot change while running is named"
+
+        daemon.configure(more="[training]\nrows_min = 'many'\n")
+        daemon.process.send_signal(signal.SIGHUP)
+        rejected = daemon.until(lambda: daemon.told("config_rejected"))[0]
+        assert "training.rows_min: Input should be a valid integer" in rejected["problem"]
+        assert daemon.get("/livez")[0] == 200, "the old configuration stays"
+
+        assert not daemon.told("daemon_ready")
+        assert daemon.stop() == 0
+        assert daemon.told("daemon_stopped")
+    assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_missing_topic(run: Callable[..., Running], kafka_broker: str, kafka_admin: KafkaAdminClient) -> None:
+    """Is told with what to do, and is not created; once it is there, the daemon is ready without a restart, and stops within 10 s."""
+    topic = f"missing.{os.getpid()}.{time.monotonic_ns()}"
+    daemon = run(kafka_broker, topic=topic)
+    told = daemon.until(lambda: daemon.told("topic_missing") or daemon.told("kafka_event", condition="topic_missing"))[0]
+    assert f"create topic {topic}, or correct its name" in told["todo"]
+    assert daemon.get("/livez")[0] == 200
+    assert daemon.get("/readyz")[0] == 503
+    assert topic not in kafka_admin.list_topics()
+    kafka_admin.create_topics({topic: {"num_partitions": 2}}, wait_for_metadata=True)
+    daemon.until(lambda: daemon.told("daemon_ready"))
+    assert daemon.get("/readyz") == (200, "ok\n")
+    producer = KafkaProducer(bootstrap_servers=kafka_broker)
+    for second in range(10):
+        producer.send(topic, json.dumps({"timestamp": START_S + second, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}).encode())
+    producer.send(topic, b"\xff\x00 no JSON at all")
+    producer.close()
+    daemon.until(lambda: daemon.told("record_rejected"))
+    daemon.until(lambda: 'dwcp_records_total{outcome="consumed"} 11.0' in daemon.get("/metrics")[1])
+    assert daemon.stop() == 0
+    assert 'outcome="accepted"' not in daemon.log.read_text()
+    manifests = sorted((daemon.config.parent / "state/checkpoints").glob("0*/MANIFEST.json"))
+    parts = json.loads(manifests[-1].read_bytes())["parts"]
+    assert sum(part["offset"] or 0 for part in parts) == 11

@@ -1,0 +1,249 @@
+"""The benchmarks at tiny sizes: they measure what they say, and their last line has the agreed shape. No time is asserted."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from model.job_spec import Architecture
+from model.manifest import verify
+
+ROOT = Path(__file__).resolve().parents[1]
+ROWS = 35
+OWN_STAGES = {"open", "poll", "decode", "features", "drift", "forecast", "buffer", "regions", "checkpoint", "rest_of_the_loop"}
+
+
+@pytest.fixture(scope="module")
+def load() -> Iterator[Callable[[str], ModuleType]]:
+    """load("parts.stream"): a module of benchmarks/, which is no package of ours and is on the path only here."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield importlib.import_module
+    sys.path.remove(str(ROOT / "benchmarks"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, make_version: Callable[..., Path]) -> str:
+    """A registry with one small live version."""
+    from model.registry import Registry
+
+    root = tmp_path_factory.mktemp("registry") / "models"
+    registry = Registry(root)
+    registry.recover()
+    make_version(registry.candidate_folder("first"), "v20260101_000000")
+    registry.publish(registry.candidate_folder("first"), "v20260101_000000")
+    return str(root)
+
+
+def test_the_last_line_is_one_json_object_of_the_agreed_shape(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Machine, versions, figures and bars; a bar that does not hold is told on standard error, and the exit code is 0."""
+    harness = load("harness")
+    bars = [harness.Bar("fast", 3.14159265, ">=", 2.0), harness.Bar("small", 700.0, "<=", 400), harness.Bar("unknown", None, "<=", 1)]
+    assert harness.report("example", {"a": 1.23456789, "by": {"x": 123456.7}}, bars, {"rival": "1.0"}) == 0
+    out, err = capsys.readouterr()
+    document = json.loads(out.strip().splitlines()[-1])
+    assert set(document) == {"benchmark", "machine", "versions", "figures", "bars"}
+    assert document["figures"] == {"a": 1.235, "by": {"x": 123_500}}
+    assert document["bars"][0] == {"name": "fast", "value": 3.142, "op": ">=", "limit": 2.0, "holds": True}
+    assert [bar["holds"] for bar in document["bars"]] == [True, False, False]
+    assert "small" in err
+    assert "unknown" in err
+    assert "fast" not in err
+    assert {"python", "rival", "kafka-python"} <= set(document["versions"])
+
+
+def test_the_machine_is_described_without_its_name_or_a_path(load: Any) -> None:
+    """Results are published: CPU, cores and memory, and nothing that tells whose machine it was."""
+    import socket
+
+    machine = load("harness").machine()
+    text = json.dumps(machine)
+    assert machine["cores"] >= 1
+    assert machine["memory_gb"] > 0
+    assert socket.gethostname() not in text
+    assert str(Path.home()) not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "op", "limit", "holds"),
+    [(2.0, ">=", 2.0, True), (1.9, ">=", 2.0, False), (400, "<=", 400, True), (401, "<=", 400, False), (None, ">=", 0, False)],
+)
+def test_a_bar_holds_at_its_limit(load: Any, value: float | None, op: str, limit: float, holds: bool) -> None:
+    """What could not be measured does not hold."""
+    assert load("harness").Bar("bar", value, op, limit).holds is holds
+
+
+def test_records_of_the_measured_stream_have_461_bytes_and_every_column(load: Any, tmp_path: Path) -> None:
+    """On average over the fleet, so that rates are comparable from one release to the next."""
+    stream = load("parts.stream")
+    written = stream.write_file(stream.fleet(10_000), 2, tmp_path / "stream.ndjson")
+    assert written.records == 20_000
+    assert written.record_bytes == pytest.approx(461, abs=1)
+    record = json.loads((tmp_path / "stream.ndjson").open().readline())
+    assert len(record) == 22
+    assert None not in record.values()
+
+
+@pytest.mark.parametrize("with_model", [True, False])
+def test_the_daemon_takes_every_record_to_its_checkpoint_and_says_where_the_time_went(
+    load: Any, models: str, tmp_path: Path, with_model: bool
+) -> None:
+    """The stages add up to the CPU time of the whole process, and only a daemon with a model forecasts."""
+    stream, daemon_run = load("parts.stream"), load("parts.daemon_run")
+    written = stream.write_file(stream.fleet(8), ROWS, tmp_path / "stream.ndjson")
+    job = {"file": str(tmp_path / "stream.ndjson"), "records": written.records, "models": models if with_model else None}
+    ran = daemon_run.ingest(job)
+    assert ran["records"] == ran["accepted"] == 8 * ROWS
+    assert (ran["links"], ran["watched_links"]) == (8, 8)
+    assert ran["forecasts"] == (8 * (ROWS - 29) if with_model else 0)
+    assert set(ran["stage_s"]) == OWN_STAGES
+    assert sum(ran["stage_s"].values()) == pytest.approx(ran["cpu_s"], rel=0.05, abs=0.05)
+
+
+def test_rounds_are_compared_with_each_other(load: Any) -> None:
+    """A machine that becomes slower from one round to the next changes no ratio."""
+    assert load("harness").median_of_ratios([10.0, 20.0, 90.0], [5.0, 10.0, 30.0]) == 2.0
+
+
+def test_ingest_bars_come_from_the_run_with_a_live_model(load: Any) -> None:
+    """By hand: poll 4 s, ours 8 s of which 3 s are decode, features, drift and buffer, Quix 24 s."""
+    ingest = load("ingest")
+    stages = dict.fromkeys(OWN_STAGES, 1.0) | {"decode": 1.5, "features": 1.0, "drift": 0.25, "buffer": 0.25}
+    run = {"records": 100, "cpu_s": 8.0, "wall_s": 9.0, "shed": 7, "forecasts": 3, "watched_links": 5, "stage_s": stages}
+    other = run | {"cpu_s": 1.0}
+    found = {
+        "bare_poll": [{"records": 100, "cpu_s": 4.0, "wall_s": 5.0}],
+        "quix_streams": [{"records": 100, "cpu_s": 24.0, "wall_s": 30.0}],
+        "kafka_live_model": [run],
+        "kafka_no_model": [other],
+        "file_live_model": [other],
+        "file_no_model": [other],
+    }
+    bars = {bar.name: (bar.value, bar.holds) for bar in ingest.bars(found)}
+    assert bars == {"kafka_vs_poll": (0.5, True), "kafka_vs_quix": (3.0, True), "own_vs_poll": (0.75, True)}
+    cost = {"forecast_ms": {"in_batches_of_1": 0.7}, "watched_row": {"cpu_ms": 0.6}}
+    figures = ingest.figures(load("parts.stream").Written(100, 46_100), 10, found, cost)
+    assert figures["records_per_cpu_s"]["kafka_live_model"] == 12.5
+    assert figures["record_bytes"] == 461
+    assert figures["caught_up"]["watched_links_per_core_at_one_row_a_minute"] == 100_000
+
+
+def test_the_bare_poll_takes_every_record_of_the_topic(load: Any, kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
+    """With the consumer settings of our own source."""
+    stream, name = load("parts.stream"), kafka_topic(partitions=4)
+    stream._broker_module()  # the file that the benchmark takes its own broker from is there
+    from kafka import KafkaProducer
+
+    producer = KafkaProducer(bootstrap_servers=kafka_broker)
+    for number in range(50):
+        producer.send(name, value=b"{}", partition=number % 4)
+    producer.close()
+    assert load("parts.bare_poll").poll_all(kafka_broker, name, "bench", 50)["records"] == 50
+
+
+def test_a_version_of_any_size_is_built_and_published(load: Any, tmp_path: Path) -> None:
+    """With an untrained network, as whole as a trained one."""
+    small = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
+    version = load("parts.version").publish(tmp_path / "models", small)
+    assert verify(tmp_path / "models" / version) == []
+
+
+def test_memory_is_counted_per_link_above_one_link(load: Any) -> None:
+    """By hand: 50 MB more for 10,000 links are 5,000 bytes a link."""
+    run = {"peak_bytes": 9e8, "peak_before_checkpoint_bytes": 8e8, "watched_links": 1, "forecasts": 2}
+    found = {1: run | {"resident_bytes": 300_000_000}, 10_000: run | {"resident_bytes": 350_000_000}}
+    memory = load("memory")
+    assert memory.bytes_per_link(found, 1, 10_000) == 5_000
+    figures = memory.figures(found, {"bytes_per_watched_link": 10_000.0})
+    assert figures["resident_mb"] == {"1": 300.0, "10000": 350.0}
+    assert figures["bytes_per_link"] == {"10000": 5_000}
+
+
+def test_memory_is_read_after_the_open_rows_were_sealed(load: Any, models: str, tmp_path: Path) -> None:
+    """A daemon in this process: what is counted is the state, not rows that wait for the next checkpoint."""
+    stream = load("parts.stream")
+    written = stream.write_file(stream.fleet(8), ROWS, tmp_path / "stream.ndjson")
+    job = {"file": str(tmp_path / "stream.ndjson"), "records": written.records, "models": models}
+    found = load("parts.daemon_memory").run(job)
+    assert (found["links"], found["open_rows"]) == (8, 0)
+    assert 0 < found["resident_bytes"] <= found["peak_bytes"]
+    assert load("parts.detector_memory").run(4, 70)["bytes_per_watched_link"] >= 0
+
+
+def test_drift_to_live_is_the_sum_of_its_parts(load: Any) -> None:
+    """By hand, from the moments of a made-up story."""
+    drift_to_live = load("drift_to_live")
+    story = drift_to_live.Story(drift_s=1000.0)
+    story.tell("model_live", {"version": "v1"})
+    story.tell("drift_opened", {"region": "eu-1", "event_time_s": 900.0, "summary": "too early"})
+    assert story.early_alerts == 1
+    assert story.seconds == {}
+    story.tell("drift_updated", {"region": "eu-1", "event_time_s": 1600.0, "summary": "the planted one"})
+    moments = ("training_due", "training_started", "training_finished", "model_published", "model_live")
+    for at, event in enumerate(moments, start=1):
+        story.tell(event, {"version": "v2", "stage_s": {"read": 0.5, "train": 2.0}})
+        story.seconds[event] = story.seconds["drift_opened"] + 10.0 * at
+    story.seconds["forecasting"] = story.seconds["drift_opened"] + 52.0
+    parts = drift_to_live.parts(story)
+    assert sum(parts.values()) == pytest.approx(52.0)
+    assert (parts["training_epochs"], parts["child_start_and_end"], parts["swap"]) == pytest.approx((2.0, 7.5, 12.0))
+    assert drift_to_live.figures(story, {})["drift_to_live_s"] == pytest.approx(52.0)
+    assert drift_to_live.figures(story, {"epochs": 2})["settings"]["epochs"] == 2
+
+
+RESULT = {
+    "benchmark": "ingest",
+    "machine": {"cpu": "A CPU", "cores": 2, "memory_gb": 8.0},
+    "versions": {"python": "3.11.7"},
+    "figures": {"records": 1_000_000, "records_per_cpu_s": {"own": 123_456.0}, "share": 0.25, "reason": None},
+    "bars": [{"name": "own_vs_poll", "value": 0.8, "op": "<=", "limit": 1.0, "holds": True}],
+}
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    """A repository with one result and a README that asks for it."""
+    (tmp_path / "docs" / "benchmarks").mkdir(parents=True)
+    (tmp_path / "docs" / "benchmarks" / "ingest.json").write_text(json.dumps(RESULT))
+    (tmp_path / "README.md").write_text(
+        "before\n<!-- figures:ingest -->\nwhat stood here\n<!-- /figures -->\nafter\n<!-- figures:bars -->\n<!-- /figures -->\n"
+    )
+    return tmp_path
+
+
+def test_tables_are_written_between_their_markers(load: Any, documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once written they are up to date; a changed result makes them stale, and --check says so and changes nothing."""
+    tables = load("tables")
+
+    def run(*options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["tables.py", "--root", str(documents), *options])
+        return int(tables.main())
+
+    assert run("--check") == 1
+    assert run() == 0
+    text = (documents / "README.md").read_text()
+    assert "| `own_vs_poll` | 0.8 | ≤ 1 | yes |" in text
+    assert "| records per cpu s: own | 123,456 |" in text
+    assert "A CPU" in text
+    assert "what stood here" not in text
+    assert text.startswith("before\n")
+    assert "\nafter\n" in text
+    assert run("--check") == 0
+    changed = RESULT | {"figures": {"records": 2}}
+    (documents / "docs" / "benchmarks" / "ingest.json").write_text(json.dumps(changed))
+    assert run("--check") == 1
+    assert (documents / "README.md").read_text() == text
+
+
+def test_a_marker_without_figures_is_an_error(load: Any, documents: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """It names the file, the benchmark, and what to run."""
+    (documents / "README.md").write_text("<!-- figures:memory -->\n<!-- /figures -->\n")
+    monkeypatch.setattr(sys, "argv", ["tables.py", "--root", str(documents)])
+    assert load("tables").main() == 1
+    assert "make bench-memory" in capsys.readouterr().err

@@ -1,0 +1,315 @@
+"""The checkpoint as a unit on disk: damaged ones, segments that count and those that do not, retention, a full disk, foreign state."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import daemon.loop
+from daemon.checkpoint import CheckpointStore
+from daemon.errors import StateError
+from daemon.lock import StateLock
+from features.telemetry import Partition
+from model.buffer import read_segments
+from model.segments import SegmentName
+
+
+def interrupted(rig: ModuleType, home: Path, checkpoints: int = 12) -> Path:
+    """Ends a run after so many checkpoints, before the last one's cleaning; gives the state directory."""
+    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "_clean", checkpoints, after=False)) == rig.KILLED
+    return home / "state"
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def segments_named(state: Path) -> list[set[str]]:
+    """What each checkpoint names, oldest first."""
+    manifests = sorted((state / "checkpoints").glob("*/MANIFEST.json"))
+    return [{name for part in json.loads(path.read_bytes())["parts"] for name in part["segments"]} for path in manifests]
+
+
+def newest_segment(state: Path) -> Path:
+    """A segment that the newest checkpoint names and no older one."""
+    *older, newest = segments_named(state)
+    return state / "buffer" / min(newest - set().union(*older))
+
+
+DAMAGE: dict[str, Callable[[ModuleType, Path, Path], object]] = {
+    "a flipped bit in a partition": lambda _rig, newest, _state: flip(newest / "part-2.npz"),
+    "a partition's file cut short": lambda _rig, newest, _state: cut(newest / "part-0.npz"),
+    "no file of a partition": lambda _rig, newest, _state: (newest / "part-3.npz").unlink(),
+    "a flipped bit in the region stage": lambda _rig, newest, _state: flip(newest / "process.npz"),
+    "an empty manifest": lambda _rig, newest, _state: (newest / "MANIFEST.json").write_bytes(b""),
+    "no manifest": lambda _rig, newest, _state: (newest / "MANIFEST.json").unlink(),
+    "a missing segment": lambda _rig, _newest, state: newest_segment(state).unlink(),
+    "a segment cut short": lambda _rig, _newest, state: cut(newest_segment(state)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_newest_checkpoint(rig: ModuleType, home: Path, uninterrupted: Any, damage: str) -> None:
+    """The older sound one is used as a whole, an event says so once, and nothing is lost or doubled."""
+    state = interrupted(rig, home)
+    newest, _ = rig.newest(state)
+    DAMAGE[damage](rig, newest, state)
+    rig.same(rig.outcome_after(home, batch_max=400), uninterrupted)
+    (event,) = rig.told(home, "checkpoint_unsound")
+    assert event["checkpoint"] == newest.name
+    assert event["problem"]
+    assert "older" in event["remedy"]
+
+
+def test_an_older_checkpoint_stays_whole_over_a_restart(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """A start deletes no segment that an older kept checkpoint names: the newest, which has merged them, may be damaged later."""
+
+    def just_merged(_store: CheckpointStore) -> bool:
+        *_, before, newest = [set(), *segments_named(home / "state")]
+        return bool(before - newest)
+
+    assert rig.run(home, prepare=rig.kill_when(CheckpointStore, "_clean", just_merged)) == rig.KILLED
+    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "restore", 4, after=True)) == rig.KILLED
+    flip(rig.newest(home / "state")[0] / "process.npz")
+    rig.same(rig.outcome_after(home, batch_max=400), uninterrupted)
+    assert not rig.told(home, "segment_unsound")
+
+
+def test_a_segment_that_every_checkpoint_misses(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """State and alerts are whole without it; only its rows are gone, an event names the file, and the next start is as any other."""
+    state = interrupted(rig, home, checkpoints=6)
+    lost = state / "buffer" / min(set.intersection(*segments_named(state)))
+    rows = len(read_segments([lost]))
+    cut(lost)
+    left = rig.outcome_after(home, batch_max=400)
+    assert (left.parts, left.regions, left.alerts) == (uninterrupted.parts, uninterrupted.regions, uninterrupted.alerts)
+    assert len(left.buffer[0]) == len(uninterrupted.buffer[0]) - rows
+    (event,) = rig.told(home, "segment_unsound")
+    assert event["segment"] == lost.name
+    rig.outcome_after(home)
+    assert len(rig.told(home, "segment_unsound")) == 1
+
+
+@pytest.mark.parametrize("file", ["process.npz", "part-0.npz", "MANIFEST.json"])
+def test_no_sound_checkpoint_is_left(rig: ModuleType, home: Path, file: str) -> None:
+    """The daemon does not begin from nothing, which would delete the buffer: it refuses, and says what to do."""
+    state = interrupted(rig, home)
+    for checkpoint in (state / "checkpoints").glob("0*"):
+        (checkpoint / file).write_bytes(b"\0" * 100)
+    segments = sorted((state / "buffer").iterdir())
+    assert rig.run(home) == StateError.exit_code
+    (ended,) = rig.told(home, "ended")
+    assert "every checkpoint is damaged" in ended["problem"]
+    assert "restore the state directory from a copy" in ended["problem"]
+    assert sorted((state / "buffer").iterdir()) == segments
+
+
+def test_what_no_checkpoint_names_is_deleted_at_the_start(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """Sealed segments, half a segment and half a checkpoint of a run that died go; files of other partitions and strangers stay."""
+    state = interrupted(rig, home)
+    _, manifest = rig.newest(state)
+    sealed = state / "buffer" / manifest.parts[0].segments[-1]
+    name = SegmentName.parse(sealed.name)
+    orphan = state / "buffer" / str(SegmentName(name.topic, name.number, name.last + 1, name.last + 9))
+    half = state / "buffer" / f".sealing-{orphan.name}"
+    other = state / "buffer" / str(SegmentName("another.topic", 0, 0, 9))
+    for path in (orphan, half, other):
+        shutil.copy(sealed, path)
+    (state / "checkpoints/.writing-000000000099-main").mkdir()
+    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "restore", 4, after=True)) == rig.KILLED
+    assert not orphan.exists()
+    assert not half.exists()
+    assert other.exists()
+    assert not (state / "checkpoints/.writing-000000000099-main").exists()
+    rig.same(rig.outcome_after(home), uninterrupted)
+
+
+def test_merging_and_retention_keep_the_right_rows(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """Every accepted record is one row of the buffer, in few files; with a limit, only newest rows stay, and never more than that."""
+    assert len(uninterrupted.buffer[0]) == uninterrupted.rows
+    left = rig.outcome_after(home, sections={"buffer": {"rows_max": 800}})
+    assert (left.parts, left.alerts) == (uninterrupted.parts, uninterrupted.alerts)
+    _, manifest = rig.newest(home / "state")
+    kept = [path.name for path in (home / "state/buffer").iterdir()]
+    assert {name for part in manifest.parts for name in part.segments} <= set(kept)
+    rows, everything = sorted(zip(*left.buffer[:1], strict=True)), set(zip(*uninterrupted.buffer[:1], strict=True))
+    assert 400 < len(rows) <= 800
+    assert set(rows) <= everything
+    for part in manifest.parts:
+        names = sorted(SegmentName.parse(name) for name in part.segments)
+        assert all(before.last < after.first for before, after in pairwise(names))
+        assert part.offset is not None
+        assert part.offset - names[-1].last < 10, "the newest rows of a partition have gone"  # late and duplicate records have no row
+
+
+@pytest.fixture
+def small_disk(home: Path) -> Iterator[Path]:
+    """home/state on a file system of 3 MB of its own; skips where that may not be mounted."""
+    state = home / "state"
+    state.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", state], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield state
+    finally:
+        subprocess.run(["umount", "--lazy", state], check=True)
+
+
+class FullDisk:
+    """For a source's on_poll: fills a disk to the last byte from one poll on, until the source has been paused for a while."""
+
+    def __init__(self, state: Path, from_poll: int) -> None:
+        self.ballast, self.from_poll, self.paused_polls = state / "ballast", from_poll, 0
+
+    def __call__(self, source: Any) -> None:
+        self.paused_polls += source.paused
+        if source.polls < self.from_poll:
+            return
+        if self.paused_polls > 20:
+            self.ballast.unlink(missing_ok=True)
+            return
+        with self.ballast.open("ab", buffering=0) as file:
+            for size in (1 << 20, 1 << 12, 1):
+                with suppress(OSError):  # no space left
+                    while file.write(bytes(size)) == size:
+                        pass
+
+
+def retry_soon() -> None:
+    setattr(daemon.loop, "RETRY_S", 0.01)  # noqa: B010 - it is Final
+
+
+@pytest.mark.parametrize("from_poll", [2, 9], ids=["before the first record", "in the middle"])
+def test_a_full_disk(rig: ModuleType, home: Path, small_disk: Path, uninterrupted: Any, from_poll: int) -> None:
+    """Failed checkpoints are told with their remedy, the source is paused before memory fills up, and nothing is lost once there is space.
+
+    From the first record on, it is the journal that cannot say which model goes live: the records wait for that.
+    """
+    full = FullDisk(small_disk, from_poll)
+    left = rig.outcome_after(home, prepare=retry_soon, on_poll=full, sections={"buffer": {"open_rows_max": 300}})
+    rig.same(left, uninterrupted)
+    failed = rig.told(home, "checkpoint_failed")
+    assert failed, "the disk was never full"
+    assert "No space left" in failed[0]["problem"]
+    assert "free space" in failed[0]["remedy"]
+    assert len(rig.told(home, "source_paused")) == len(rig.told(home, "source_resumed")) >= 1
+    assert rig.told(home, "daemon_stopped")
+
+
+@pytest.mark.parametrize("nth", [7, 20, 21, 30, 43])
+def test_an_fsync_that_fails(rig: ModuleType, home: Path, uninterrupted: Any, nth: int) -> None:
+    """Wherever the disk refuses once, the checkpoint is tried again, and nothing is lost or doubled."""
+
+    def prepare() -> None:
+        retry_soon()
+        original, calls = os.fsync, 0
+
+        def fsync(descriptor: int) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == nth:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            original(descriptor)
+
+        setattr(os, "fsync", fsync)  # noqa: B010 - of another type
+
+    rig.same(rig.outcome_after(home, prepare=prepare), uninterrupted)
+    assert rig.told(home, "checkpoint_failed")
+
+
+def test_cleaning_that_fails_is_no_failed_checkpoint(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """The checkpoint is true then: its rows must not be sealed again."""
+
+    def prepare() -> None:
+        def refuse(*_args: object) -> None:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+        setattr(CheckpointStore, "_drop_unnamed", refuse)  # noqa: B010 - of another type
+
+    left = rig.outcome_after(home, on_poll=lambda source: prepare() if source.polls == 5 else None)
+    rig.same(left, uninterrupted)
+    assert rig.told(home, "cleaning_failed")
+    assert not rig.told(home, "checkpoint_failed")
+
+
+def test_state_of_a_newer_release_is_refused(rig: ModuleType, home: Path) -> None:
+    """The message names the checkpoint and both versions, and says what to do; nothing is touched."""
+    state = interrupted(rig, home)
+    newest, _ = rig.newest(state)
+    manifest = json.loads((newest / "MANIFEST.json").read_bytes())
+    (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": 2, "something_new": True}))
+    before = sorted(state.rglob("*"))
+    assert rig.run(home) == StateError.exit_code
+    (ended,) = rig.told(home, "ended")
+    assert newest.name in ended["problem"]
+    assert "newer release (state version 2, this one reads 1); install that release, or start with another" in ended["problem"]
+    assert sorted(state.rglob("*")) == before
+
+
+def test_another_link_key_is_refused(rig: ModuleType, home: Path) -> None:
+    """State that tells links apart in another way would be misread: the message says how to go on."""
+    interrupted(rig, home)
+    assert rig.run(home, sections={"links": {"key": ("node_id",)}}) == StateError.exit_code
+    (ended,) = rig.told(home, "ended")
+    assert "links.key" in ended["problem"]
+    assert "set it back, or start with another state directory" in ended["problem"]
+
+
+def test_two_daemons_on_one_state_directory(rig: ModuleType, home: Path) -> None:
+    """The second is refused with what to do; under another member name it may run; the lock goes with its process."""
+    (home / "state").mkdir()
+    first = StateLock.take(home / "state", "main")
+    assert rig.run(home) == StateError.exit_code
+    (ended,) = rig.told(home, "ended")
+    assert "another dwcp-learner runs on this state directory as member 'main'" in ended["problem"]
+    StateLock.take(home / "state", "second").release()
+    first.release()
+    StateLock.take(home / "state", "main").release()
+
+
+def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file in its place is refused with what to check."""
+    (tmp_path / "state").write_text("")
+    with pytest.raises(StateError, match="the state directory cannot be written"):
+        StateLock.take(tmp_path / "state", "main")
+
+
+def test_a_member_that_lost_a_partition_cannot_overwrite_its_successor(rig: ModuleType, home: Path) -> None:
+    """A checkpoint of a newer group generation that owns the partition fences the older member off."""
+    state = interrupted(rig, home)
+    newest, manifest = rig.newest(state)
+    document = json.loads((newest / "MANIFEST.json").read_bytes())
+    successor = newest.with_name(f"{manifest.sequence + 1:012d}-second")
+    shutil.copytree(newest, successor)
+    (successor / "MANIFEST.json").write_text(
+        json.dumps(document | {"member": "second", "generation": 5, "sequence": manifest.sequence + 1})
+    )
+    store = CheckpointStore(state, "main", 10**6, 1e9, lambda *_args, **_fields: None)
+    store.open()
+    restored = store.restore(Partition(rig.TOPIC, 0))
+    assert restored is not None
+    snapshot = rig.snapshot_of(Partition(rig.TOPIC, 0), restored, store.buffer, generation=4)
+    with pytest.raises(StateError, match=f"already owns {rig.TOPIC}-0: this member has lost it"):
+        store.write(snapshot, lambda: None)
+    assert (
+        store.write(rig.snapshot_of(Partition(rig.TOPIC, 0), restored, store.buffer, generation=6), lambda: None).sequence
+        > manifest.sequence
+    )

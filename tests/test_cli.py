@@ -1,0 +1,319 @@
+"""The command line: what each command prints, its exit codes, and how it takes signals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+
+from features.telemetry import COLUMNS
+from model.metadata import core_name
+
+Cli = Callable[..., tuple[int, str, str]]
+COMMAND = [sys.executable, "-m", "daemon.cli"]
+COMMANDS = {
+    (): ("run", "replay", "demo", "simulate", "check-config", "models", "schema"),
+    ("run",): ("Consume telemetry from Kafka", "SIGTERM", "--config", "DWCP_CONFIG"),
+    ("replay",): ("recorded telemetry", "prequential", "--speed", "--keep", "--merged", "--json"),
+    ("demo",): ("about five minutes", "--folder", "--kafka", "--seed"),
+    ("simulate",): ("planted events", "--event", "KIND:REGION:HOUR"),
+    ("check-config",): ("Check a configuration", "--json"),
+    ("schema",): ("telemetry, asyncapi or config",),
+    ("models",): ("list", "show", "rollback", "verify"),
+    ("models", "list"): ("the live one is marked", "--json"),
+    ("models", "show"): ("manifest",),
+    ("models", "rollback"): ("Make an older version live again",),
+    ("models", "verify"): ("Exit code 1",),
+}
+CODES = ["0 done", "1 failed", "2 wrong usage", "3 invalid configuration", "4 the state directory", "5 the source"]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_help(cli: Cli, command: tuple[str, ...]) -> None:
+    """Says what the command does and takes; the exit codes are documented where a script would look for them."""
+    code, out, _ = cli(*command, "--help")
+    text = " ".join(out.replace("│", " ").split())
+    assert code == 0
+    for words in COMMANDS[command]:
+        assert words in text
+    if command[:1] != ("models",):
+        assert all(words in text for words in CODES)
+
+
+def test_wrong_usage(cli: Cli) -> None:
+    """An unknown command, a missing argument and an unknown kind of schema are exit code 2, with what there is."""
+    assert cli("fly")[0] == cli("replay")[0] == cli("simulate", "x", "--hours", "soon")[0] == 2
+    code, _, err = cli("schema", "nothing")
+    assert code == 2
+    assert "'nothing' is none of telemetry, asyncapi, config" in " ".join(err.replace("│", " ").split())
+
+
+@pytest.fixture
+def models(tmp_path: Path, publish: Callable[..., None]) -> Path:
+    """A registry with two versions, the second one live."""
+    publish(tmp_path, "v20260101_000000")
+    publish(tmp_path, "v20260102_000000", seed=1)
+    return tmp_path / "models"
+
+
+def test_models_list(cli: Cli, models: Path) -> None:
+    """All versions, oldest first, for a person and for a program."""
+    code, out, _ = cli("models", "list", "--models", models, "--json")
+    assert code == 0
+    assert [(row["version"], row["live"], row["reason"]) for row in json.loads(out)] == [
+        ("v20260101_000000", False, "test"),
+        ("v20260102_000000", True, "test"),
+    ]
+    code, out, _ = cli("models", "list", "--models", models)
+    assert code == 0
+    assert [("●" in line) for line in out.splitlines() if "v2026" in line] == [False, True]
+
+
+def test_models_list_with_a_damaged_version(cli: Cli, models: Path) -> None:
+    """It is in the list, with its problem."""
+    (models / "v20260101_000000/MANIFEST.json").write_text("{")
+    code, out, _ = cli("models", "list", "--models", models, "--json")
+    assert code == 0
+    assert [bool(row.get("problem")) for row in json.loads(out)] == [True, False]
+
+
+def test_models_show(cli: Cli, models: Path) -> None:
+    """The manifest of one version; an unknown one is exit code 1, with where to look."""
+    code, out, _ = cli("models", "show", "v20260101_000000", "--models", models)
+    assert code == 0
+    assert core_name("v20260101_000000") in json.dumps(json.loads(out)["files"])
+    code, _, err = cli("models", "show", "v20260103_000000", "--models", models)
+    assert code == 1
+    assert "there is no version 'v20260103_000000'" in err
+    assert "models list" in err
+
+
+def test_models_rollback(cli: Cli, models: Path) -> None:
+    """To the version before, or to a named one; where there is none before, CURRENT stays and the exit code is 1."""
+    assert cli("models", "rollback", "--models", models)[:2] == (0, "v20260101_000000\n")
+    assert (models / "CURRENT").read_text() == "v20260101_000000\n"
+    code, _, err = cli("models", "rollback", "--models", models)
+    assert code == 1
+    assert "no version before v20260101_000000" in err
+    assert cli("models", "rollback", "v20260102_000000", "--models", models)[:2] == (0, "v20260102_000000\n")
+    assert cli("models", "rollback", "v20260109_000000", "--models", models)[0] == 1
+    assert (models / "CURRENT").read_text() == "v20260102_000000\n"
+
+
+def test_models_verify(cli: Cli, models: Path) -> None:
+    """All sound, or exit code 1 with what is wrong with which; a damaged one cannot be made live either."""
+    assert cli("models", "verify", "--models", models)[0] == 0
+    graph = models / "v20260101_000000" / core_name("v20260101_000000")
+    graph.write_bytes(graph.read_bytes()[:-1])
+    code, out, _ = cli("models", "verify", "--models", models, "--json")
+    problems = json.loads(out)
+    assert code == 1
+    assert problems["v20260102_000000"] == []
+    assert core_name("v20260101_000000") in " ".join(problems["v20260101_000000"])
+    assert cli("models", "verify", "v20260102_000000", "--models", models)[0] == 0
+    code, _, err = cli("models", "rollback", "--models", models)
+    assert code == 1
+    assert "cannot be made live" in err
+
+
+def test_verify_an_unknown_version(cli: Cli, models: Path) -> None:
+    """Is not called sound, and named."""
+    code, out, err = cli("models", "verify", "v20260109_000000", "--models", models)
+    assert code == 1
+    assert "v20260109_000000" in out + err
+
+
+def test_no_models_yet(cli: Cli, tmp_path: Path) -> None:
+    """Says when the folder appears."""
+    code, _, err = cli("models", "list", "--models", tmp_path / "[models]")
+    assert code == 1
+    assert f"{tmp_path}/[models]: there is no models folder; it appears with the first version" in err
+
+
+def test_simulate(cli: Cli, tmp_path: Path) -> None:
+    """Telemetry of the 22 columns beside the truth about what was planted; the same seed gives the same bytes."""
+    arguments = ("--links-per-region", 2, "--hours", 0.5, "--event", "reroute:eu-west-1:0.25:0.5:4")
+    code, out, _ = cli("simulate", tmp_path / "a", *arguments)
+    assert code == 0
+    written = Path(out.strip())
+    rows = list(csv.DictReader(written.open()))
+    assert tuple(rows[0]) == COLUMNS
+    assert 200 < len(rows) < 260  # 8 links, 30 minutes, a few records missing, late or twice
+    (event,) = json.loads((tmp_path / "a/ground_truth.json").read_text())["events"]
+    assert (event["kind"], event["region"], len(event["links"])) == ("reroute", "eu-west-1", 1)
+    again = Path(cli("simulate", tmp_path / "b", *arguments)[1].strip())
+    assert again.read_bytes() == written.read_bytes()
+    as_json = Path(cli("simulate", tmp_path / "c", *arguments, "--format", "ndjson")[1].strip())
+    assert len(as_json.read_text().splitlines()) == len(rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--event", "reroute"), "is not KIND:REGION:HOUR[:SHARE[:SIZE_SD]]"),
+        (("--event", "quake:eu-west-1:1"), "kind 'quake': one of step, ramp, variance, loss_burst, reroute"),
+        (("--event", "step:atlantis:1"), "an event is planted in region 'atlantis': the fleet has us-east-1"),
+        (("--event", "step:eu-west-1:1:2"), "a share above 0, at most 1"),
+        (("--format", "parquet"), "csv or ndjson"),
+        (("--hours", "1000000"), "records from the future would be refused"),
+    ],
+)
+def test_simulate_refuses(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    """Wrong values come back with the right ones, and nothing is written."""
+    code, _, err = cli("simulate", tmp_path / "a", *arguments)
+    assert code == 1
+    assert message in err
+    assert not (tmp_path / "a").exists()
+
+
+def test_schema(cli: Cli) -> None:
+    """Three documents, each valid JSON of its kind."""
+    code, out, _ = cli("schema")
+    telemetry = json.loads(out)
+    jsonschema.Draft202012Validator.check_schema(telemetry)
+    assert code == 0
+    assert set(COLUMNS) <= set(telemetry["properties"])
+    assert json.loads(cli("schema", "asyncapi")[1])["asyncapi"].startswith("3.")
+    assert "kafka" in json.loads(cli("schema", "config")[1])["properties"]
+
+
+def test_check_config(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shows what file, environment and defaults come to, but no password, wherever it was set."""
+    path = tmp_path / "c.toml"
+    path.write_text(
+        "[kafka]\ntopic = 'mine'\n[kafka.options]\nsecurity_protocol = 'SASL_SSL'\nsasl_mechanism = 'PLAIN'\n"
+        "sasl_plain_username = 'dwcp'\nsasl_plain_password = 'hunter2'\n"
+    )
+    monkeypatch.setenv("DWCP_KAFKA__OPTIONS__SSL_PASSWORD", "hunter3")
+    for arguments in (("--json",), ()):
+        code, out, err = cli("check-config", "--config", path, *arguments)
+        assert code == 0
+        assert "mine" in out
+        assert "hunter" not in out + err
+    shown = json.loads(cli("check-config", "--config", path, "--json")[1])
+    assert shown["kafka"]["options"]["ssl_password"] == shown["kafka"]["options"]["sasl_plain_password"] == "***"
+    assert shown["training"]["rows_min"] == 20_000
+    monkeypatch.setenv("DWCP_CONFIG", str(path))
+    assert json.loads(cli("check-config", "--json")[1])["kafka"]["topic"] == "mine"
+
+
+def test_exit_code_of_an_invalid_configuration(cli: Cli, tmp_path: Path) -> None:
+    """3, and the message as it is, with its brackets."""
+    path = tmp_path / "c.toml"
+    path.write_text("[kafak]\ntopic = 'x'\n")
+    for command in (("check-config",), ("run",), ("replay", path)):
+        code, _, err = cli(*command, "--config", path)
+        assert code == 3
+        assert "kafak: Extra inputs are not permitted" in err
+        assert "dwcp-learner schema config" in err
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hours of 12 links."""
+    folder = tmp_path_factory.mktemp("recording")
+    made = [*COMMAND, "simulate", str(folder), "--links-per-region", "3", "--hours", "2"]
+    return Path(subprocess.run(made, capture_output=True, text=True, check=True).stdout.strip())
+
+
+def test_replay(cli: Cli, recording: Path, tmp_path: Path) -> None:
+    """What became of each record, what was measured, and a kept folder that a second replay goes on from: nothing is read twice."""
+    arguments = ("replay", recording, "--no-train", "--keep", tmp_path / "kept", "--json")
+    code, out, _ = cli(*arguments)
+    report = json.loads(out)
+    rows = len(recording.read_text().splitlines()) - 1
+    assert code == 0
+    assert report["links"] == 12
+    assert report["records"]["consumed"] == rows
+    assert sum(report["records"][outcome] for outcome in ("accepted", "rejected", "duplicate", "late")) == rows
+    for metric, missing in report["missing"].items():
+        assert missing + report["measured"][metric] == report["records"]["accepted"]
+    assert report["versions"] == []
+    again = json.loads(cli(*arguments)[1])
+    assert (again["records"]["consumed"], again["links"]) == (0, 12)
+    assert json.loads(cli("replay", recording, "--no-train", "--merged", "--json")[1])["links"] == 1
+
+
+def test_replay_for_a_person(cli: Cli, recording: Path) -> None:
+    """A line of counts and a table with every target, on standard output; progress is on standard error."""
+    code, out, _ = cli("replay", recording, "--no-train")
+    assert code == 0
+    assert "accepted" in out
+    for target in ("throughput_mbps", "rtt_ms", "packet_loss", "jitter_ms"):
+        assert target in out
+
+
+def test_replay_of_standard_input(recording: Path) -> None:
+    """From a pipe, as a program would feed it."""
+    with recording.open("rb") as piped:
+        made = subprocess.run([*COMMAND, "replay", "-", "--no-train", "--json"], stdin=piped, capture_output=True, check=False)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["links"] == 12
+
+
+def test_state_of_a_newer_release_is_exit_code_4(cli: Cli, recording: Path, rig: ModuleType, tmp_path: Path) -> None:
+    """And says what to do."""
+    arguments = ("replay", recording, "--no-train", "--keep", tmp_path / "kept")
+    assert cli(*arguments)[0] == 0
+    newest, _ = rig.newest(tmp_path / "kept/state")
+    manifest = json.loads((newest / "MANIFEST.json").read_bytes())
+    (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": 99}))
+    code, _, err = cli(*arguments)
+    assert code == 4
+    assert "written by a newer release (state version 99, this one reads 1); install that release, or start with another" in err
+
+
+def started(arguments: list[object], until: str) -> subprocess.Popen[str]:
+    """A process that has printed some text."""
+    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout is not None
+    printed = ""
+    while until not in printed:
+        read = os.read(process.stdout.fileno(), 1 << 16).decode(errors="replace")
+        assert read, f"ended without {until!r}: {printed}"
+        printed += read
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_middle_of_a_stream(recording: Path, rig: ModuleType, tmp_path: Path, number: signal.Signals) -> None:
+    """The replay ends within 10 s with a checkpoint of what it has taken, and a report."""
+    config = tmp_path / "c.toml"
+    config.write_text("[state]\ncheckpoint_interval_s = 0.1\n")
+    arguments = ["replay", recording, "--no-train", "--speed", "60", "--config", config, "--keep", tmp_path / "kept"]
+    process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while not list((tmp_path / "kept").glob("state/checkpoints/0*")):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "accepted" in out
+    _, manifest = rig.newest(tmp_path / "kept/state")
+    rows = len(recording.read_text().splitlines()) - 1
+    assert 0 < (manifest.parts[0].offset or 0) < rows
+
+
+def test_sigterm_in_the_middle_of_a_training(recording: Path, rig: ModuleType, tmp_path: Path) -> None:
+    """The child is ended with the daemon, within 10 s; what was streamed is in the checkpoint."""
+    config = tmp_path / "c.toml"
+    config.write_text("[training]\nwindows_min = 1\ngate_windows_min = 1\n")
+    process = started(["replay", recording, "--config", config, "--keep", tmp_path / "kept"], "(first)")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert children
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    _, manifest = rig.newest(tmp_path / "kept/state")
+    assert (manifest.parts[0].offset or 0) > 0

@@ -1,0 +1,99 @@
+"""/livez, /readyz and /metrics, asked over a real connection."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from daemon.http import HttpServer
+from daemon.observe import Observer
+
+
+class Health:
+    """What the server is told."""
+
+    def __init__(self) -> None:
+        self.not_live: list[str] = []
+        self.not_ready: list[str] = []
+
+
+@pytest.fixture
+def served() -> Iterator[tuple[HttpServer, Health, Observer]]:
+    health, observer = Health(), Observer()
+    server = HttpServer("127.0.0.1", 0, observer.registry, lambda: health.not_live, lambda: health.not_live + health.not_ready)
+    server.start()
+    yield server, health, observer
+    server.close()
+
+
+def get(server: HttpServer, path: str) -> tuple[int, str, str]:
+    """Status, content type and body."""
+    try:
+        with urllib.request.urlopen(server.address + path, timeout=30) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def test_live_and_ready_are_two_questions(served: tuple[HttpServer, Health, Observer]) -> None:
+    """A daemon that waits for its broker lives and is not ready; one that makes no progress is neither. The answer says why."""
+    server, health, _ = served
+    assert get(server, "/livez")[::2] == get(server, "/readyz?verbose")[::2] == (200, "ok\n")
+    health.not_ready = ["the source is not connected", "the state cannot be written: No space left on device"]
+    assert get(server, "/livez")[0] == 200
+    assert get(server, "/readyz")[::2] == (503, "the source is not connected\nthe state cannot be written: No space left on device\n")
+    health.not_live = ["no progress for 61 s"]
+    assert get(server, "/livez")[::2] == (503, "no progress for 61 s\n")
+
+
+def test_metrics_are_what_prometheus_reads(served: tuple[HttpServer, Health, Observer]) -> None:
+    """Events are counted by name, with the type of each metric."""
+    server, _, observer = served
+    observer.tell("source_resumed")
+    observer.went_live("v20260101_000000")
+    status, content_type, body = get(server, "/metrics")
+    assert (status, content_type.split(";")[0]) == (200, "text/plain")
+    families = {family.name: family for family in text_string_to_metric_families(body)}
+    assert families["dwcp_events"].type == "counter"
+    samples = {(sample.name, *sample.labels.values()): sample.value for family in families.values() for sample in family.samples}
+    assert samples["dwcp_events_total", "source_resumed"] == 1
+    assert samples["dwcp_model_live", "v20260101_000000"] == 1
+
+
+def test_another_path_says_which_there_are(served: tuple[HttpServer, Health, Observer]) -> None:
+    """404, with the three that exist."""
+    assert get(served[0], "/")[::2] == (404, "try /livez, /readyz or /metrics\n")
+
+
+def test_only_questions_are_answered(served: tuple[HttpServer, Health, Observer]) -> None:
+    """Nothing can be changed over HTTP."""
+    request = urllib.request.Request(served[0].address + "/livez", data=b"x", method="POST")
+    with pytest.raises(urllib.error.HTTPError, match="501"):
+        urllib.request.urlopen(request, timeout=30)
+
+
+def test_a_silent_client_holds_up_nobody(served: tuple[HttpServer, Health, Observer]) -> None:
+    """Each connection has a thread of its own."""
+    server, _, _ = served
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))):
+        assert get(server, "/livez")[0] == 200
+
+
+def test_an_address_that_is_taken(served: tuple[HttpServer, Health, Observer]) -> None:
+    """Is an error at the start, not later."""
+    port = int(served[0].address.rsplit(":", 1)[1])
+    with pytest.raises(OSError, match="in use") as refused:
+        HttpServer("127.0.0.1", port, Observer().registry, list, list)
+    assert refused.value.errno == errno.EADDRINUSE
+
+
+def test_a_server_that_never_started_can_be_closed() -> None:
+    """The daemon ends in the middle of its start when another part refuses."""
+    HttpServer("127.0.0.1", 0, Observer().registry, list, list).close()

@@ -1,0 +1,223 @@
+"""Verifying a version: every way in which a folder can be wrong is named, and none raises."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper
+
+from model.gate import Verdict
+from model.golden import check_golden, read_golden, write_golden
+from model.manifest import MANIFEST_NAME, read_manifest, verify, write_manifest
+from model.metadata import core_name
+
+VERSION = "v20261123_101500"
+MakeVersion = Callable[..., Path]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_version: MakeVersion) -> Path:
+    return make_version(tmp_path / VERSION, VERSION, parent="v20260101_000000")
+
+
+def rewrite(folder: Path) -> None:
+    """A manifest over the files as they are now: hashes are right, contents may be wrong."""
+    write_manifest(folder, version=VERSION, parent=None, reason="test", created_at_s=2.0, verdict=None, libraries={})
+
+
+def edit_manifest(folder: Path, **changes: Any) -> None:
+    path = folder / MANIFEST_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_whole_version_has_no_problem(folder: Path) -> None:
+    """A version as it was written verifies, with a signature and sub-folders too, and its manifest reads back."""
+    assert verify(folder) == []
+    (folder / "tensorboard" / "train").mkdir(parents=True)
+    (folder / "tensorboard" / "train" / "events").write_bytes(b"x")
+    verdict = Verdict(True, ("first",), 12)
+    write_manifest(
+        folder, version=VERSION, parent=None, reason="drift", created_at_s=3.5, verdict=verdict, libraries={"numpy": np.__version__}
+    )
+    (folder / "MANIFEST.json.sig").write_bytes(b"signature")
+    assert verify(folder) == []
+    manifest = read_manifest(folder)
+    assert (manifest.version, manifest.parent, manifest.reason, manifest.created_at_s) == (VERSION, None, "drift", 3.5)
+    assert manifest.verdict == verdict.to_json()
+    assert "tensorboard/train/events" in manifest.files
+
+
+def _add_link(folder: Path) -> None:
+    (folder / "passwd").symlink_to("/etc/passwd")
+
+
+def _link_file(folder: Path) -> None:
+    target = folder.parent / "elsewhere.json"
+    (folder / "golden.json").rename(target)
+    (folder / "golden.json").symlink_to(target)
+
+
+def _names(folder: Path, name: str) -> None:
+    files = json.loads((folder / MANIFEST_NAME).read_text())["files"]
+    edit_manifest(folder, files={**files, name: {"sha256": "0" * 64, "bytes": 0}})
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda f: (f / core_name(VERSION)).open("ab").write(b"x"), "its SHA-256 differs"),
+        (lambda f: (f / "golden.json").unlink(), "'golden.json' is missing"),
+        (lambda f: (f / "extra.txt").write_text("x"), "'extra.txt' is not in MANIFEST.json"),
+        (lambda f: (f / "a\udcffb").write_text("x"), r"'a\udcffb' is not in MANIFEST.json"),
+        (lambda f: os.mkfifo(f / "pipe"), "'pipe' is not in MANIFEST.json"),
+        (_add_link, "'passwd' is not in MANIFEST.json"),
+        (_link_file, "'golden.json' is no plain file"),
+        (lambda f: (f / "sub").symlink_to("/etc"), "'sub' is not in MANIFEST.json"),
+        (lambda f: _names(f, "../outside"), "no path inside the folder"),
+        (lambda f: _names(f, "/etc/passwd"), "no path inside the folder"),
+        (lambda f: _names(f, "a/../golden.json"), "no path inside the folder"),
+        (lambda f: _names(f, ""), "no path inside the folder"),
+        (lambda f: _names(f, "a\0b"), "no path inside the folder"),
+        (lambda f: edit_manifest(f, files={}), "is not in MANIFEST.json"),
+        (lambda f: edit_manifest(f, files={"golden.json": 7}), "'golden.json' is not what was published"),
+        (lambda f: edit_manifest(f, files=[1]), "or one is of another type"),
+        (lambda f: edit_manifest(f, schema=2), "written by a newer release"),
+        (lambda f: edit_manifest(f, version="../../x"), "says version '../../x'"),
+        (lambda f: edit_manifest(f, version="v20200101_000000"), "does not name bandwidth_lstm_v20200101_000000.onnx"),
+        (lambda f: (f / MANIFEST_NAME).unlink(), "MANIFEST.json is missing"),
+        (lambda f: (f / MANIFEST_NAME).write_bytes(b"\xff\x00"), "no JSON document"),
+        (lambda f: (f / MANIFEST_NAME).write_text("[" * 1_000_000), "no JSON document"),
+        (lambda f: (f / MANIFEST_NAME).write_text('{"a": NaN}'), "no JSON document"),
+        (lambda f: (f / MANIFEST_NAME).write_text("[]"), "no JSON object"),
+        (lambda f: os.truncate(f / MANIFEST_NAME, 2**40), "more than any such document"),
+    ],
+)
+def test_damage_is_named(folder: Path, damage: Callable[[Path], object], problem: str) -> None:
+    """A changed, missing, added or linked file, a path out of the folder and a damaged manifest are each said in one sentence."""
+    damage(folder)
+    problems = verify(folder)
+    assert any(problem in sentence for sentence in problems), problems
+    assert all(sentence.isprintable() for sentence in problems)
+
+
+def test_no_folder_is_a_problem_and_no_error(tmp_path: Path) -> None:
+    """A missing folder, and a file in its place, have a problem too."""
+    assert verify(tmp_path / "nothing") == ["MANIFEST.json is missing"]
+    (tmp_path / "file").write_text("x")
+    assert verify(tmp_path / "file") == ["MANIFEST.json cannot be read (Not a directory)"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    document=st.dictionaries(
+        st.sampled_from(["schema", "version", "parent", "reason", "verdict", "libraries", "files", "created_at_s"]), json_values
+    )
+)
+def test_no_manifest_makes_it_raise(folder: Path, document: dict[str, Any]) -> None:
+    """Any JSON whatever in place of the manifest's entries gives problems, never an exception."""
+    good = (folder / MANIFEST_NAME).read_text()
+    edit_manifest(folder, **document)
+    try:
+        assert isinstance(verify(folder), list)
+    finally:
+        (folder / MANIFEST_NAME).write_text(good)
+
+
+def test_a_graph_without_lstm_is_refused(folder: Path) -> None:
+    """An export that fell back to Loop operators, or to none at all, is no version, even with right hashes."""
+    core = folder / core_name(VERSION)
+    model = onnx.load(core)
+    body = helper.make_graph([], "body", [], [])
+    kept = [node for node in model.graph.node if node.op_type != "LSTM"]
+    for operators, problem in (
+        (kept, "has no LSTM operator"),
+        ([*model.graph.node, helper.make_node("Loop", [], [], body=body)], "operators Loop"),
+    ):
+        changed = onnx.ModelProto()
+        changed.CopyFrom(model)
+        del changed.graph.node[:]
+        changed.graph.node.extend(operators)
+        core.write_bytes(changed.SerializeToString())
+        rewrite(folder)
+        assert [problem in sentence for sentence in verify(folder)] == [True], verify(folder)
+    core.write_bytes(b"no protobuf")
+    rewrite(folder)
+    assert len(verify(folder)) == 1
+
+
+def test_weights_outside_the_file_are_refused(folder: Path) -> None:
+    """A graph that would read its weights from another path is not run."""
+    core = folder / core_name(VERSION)
+    model = onnx.load(core)
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../secret")
+    core.write_bytes(model.SerializeToString())
+    rewrite(folder)
+    assert verify(folder) == [f"{core.name} keeps weights outside the file"]
+
+
+def test_another_networks_graph_fails_the_golden_samples(folder: Path, lstm_graph: Callable[..., bytes]) -> None:
+    """A graph that computes something else is found by the golden samples, which say by how much and where."""
+    (folder / core_name(VERSION)).write_bytes(lstm_graph(seed=5))
+    rewrite(folder)
+    (problem,) = verify(folder)
+    assert problem.startswith(f"{core_name(VERSION)} differs from golden.json in 8 of 8 samples, first in sample 0 by ")
+
+
+def test_golden_samples_come_back_bit_for_bit(folder: Path) -> None:
+    """Written and read samples are equal, and outputs within a 10,000th pass while more does not."""
+    inputs, outputs = read_golden(folder)
+    core = folder / core_name(VERSION)
+    for shift, problems in ((0.5e-4, 0), (2e-4, 1)):
+        write_golden(folder, inputs, outputs + np.float32(shift))
+        again, _ = read_golden(folder)
+        assert again.tobytes() == inputs.tobytes()
+        assert len(check_golden(folder, core)) == problems
+    write_golden(folder, inputs[:1], outputs[:1])
+    assert check_golden(folder, core) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"tolerance": {"absolute": 1e-4}, "samples": []},
+        {"tolerance": {"absolute": 1e-4}, "samples": [{"input": [[1.0]], "output": [1.0]}]},
+        {"tolerance": {"absolute": 1e-4}, "samples": [{"input": [[0.0] * 44] * 30, "output": ["x"] * 4}]},
+        {"tolerance": {"absolute": 1e-4}, "samples": [{"input": [[1e300] * 44] * 30, "output": [0.0] * 4}]},
+        {"tolerance": {"absolute": 1e9}, "samples": [{"input": [[0.0] * 44] * 30, "output": [0.0] * 4}]},
+        {"tolerance": {}, "samples": 3},
+        {"tolerance": 1, "samples": [7]},
+    ],
+)
+def test_golden_samples_that_prove_nothing_are_refused(folder: Path, document: dict[str, Any]) -> None:
+    """No samples, other shapes, what is no finite number, or a tolerance so wide that anything passes: each is a problem."""
+    (folder / "golden.json").write_text(json.dumps(document))
+    (problem,) = check_golden(folder, folder / core_name(VERSION))
+    assert problem.startswith("golden.json")
+
+
+def test_a_manifest_needs_a_version_and_plain_files(tmp_path: Path) -> None:
+    """A name that is no version, and a link among the files, are errors when a manifest is written."""
+    with pytest.raises(ValueError, match="is no version"):
+        write_manifest(tmp_path, version="v1", parent=None, reason="", created_at_s=0.0, verdict=None, libraries={})
+    (tmp_path / "link").symlink_to("/etc/passwd")
+    with pytest.raises(ValueError, match="neither a plain file"):
+        rewrite(tmp_path)

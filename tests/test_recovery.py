@@ -1,0 +1,200 @@
+"""Exactly once: a run that is killed at any point and started again leaves the same state, alerts and buffer as one that never stopped.
+
+The daemon is made of its real parts, in a process of its own that ends with os._exit: see tests/rig/recovery_rig.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import daemon.checkpoint
+from daemon.checkpoint import CheckpointStore
+from daemon.journal import Idle, Journal, ModelLive, Resumed, Told
+from model.buffer import BufferWriter
+
+SECOND = "v20260102_000000"
+
+
+def by_the_journal(rig: ModuleType, home: Path, into: Path) -> Any:
+    """What a run without a stop leaves that has the topic and the journal of another run, and no clock of its own."""
+    shutil.copytree(home / "models", into / "models")
+    (into / "state").mkdir(parents=True)
+    shutil.copy(home / "state/journal-main.ndjson", into / "state")
+    return rig.outcome_after(into, seed=99, batch_max=300)
+
+
+@pytest.mark.parametrize(("seed", "batch_max"), [(2, 40), (3, 900)])
+def test_batches_and_interleavings_do_not_matter(rig: ModuleType, home: Path, uninterrupted: Any, seed: int, batch_max: int) -> None:
+    """Other batches and another order of the partitions give the same state, alerts and rows, bit by bit."""
+    rig.same(rig.outcome_after(home, seed=seed, batch_max=batch_max), uninterrupted)
+
+
+POINTS = {
+    "before the first model goes live": (Journal, "append", 1, False),
+    "after the first model has gone live": (Journal, "append", 1, True),
+    "after the journal knows of an alert": (Journal, "append", 2, True),
+    "before a segment is sealed": (BufferWriter, "seal", 6, False),
+    "after one of four segments was sealed": (BufferWriter, "seal", 21, True),
+    "after the second state file of a checkpoint": (daemon.checkpoint, "write_state", 22, True),
+    "before a file or checkpoint gets its name": (Path, "rename", 43, False),
+    "after a file or checkpoint got its name": (Path, "rename", 44, True),
+    "before a checkpoint is written": (CheckpointStore, "_publish", 9, False),
+    "after a checkpoint, before cleaning": (CheckpointStore, "_clean", 12, False),
+    "in the middle of cleaning": (daemon.checkpoint, "drop_unnamed", 44, True),
+    "before a merged segment is named": (daemon.checkpoint, "compact", 2, True),
+    "after old checkpoints were deleted": (shutil, "rmtree", 3, True),
+}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_at_a_step(rig: ModuleType, home: Path, uninterrupted: Any, point: str) -> None:
+    """Killed between any two steps of checkpoint and journal, the next run goes on as if nothing had happened."""
+    owner, name, nth, after = POINTS[point]
+    killed = rig.run(home, prepare=rig.kill_around(owner, name, nth, after=after))
+    assert killed == rig.KILLED, "the run ended before it came to this point"
+    rig.same(rig.outcome_after(home, seed=5, batch_max=150), uninterrupted)
+
+
+def test_killed_in_the_middle_of_a_journal_line(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """A torn last line of the journal never took effect; it is cut off, and the decision is made again."""
+
+    def tear() -> None:
+        def append(journal: Journal, _entry: object) -> int:
+            os.write(journal._file.fileno(), b'{"type":"model_live","epoch":1,')
+            rig.die()
+            return 0
+
+        setattr(Journal, "append", append)  # noqa: B010 - as a method of another signature
+
+    assert rig.run(home, prepare=tear) == rig.KILLED
+    rig.same(rig.outcome_after(home), uninterrupted)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_anywhere(rig: ModuleType, home: Path, uninterrupted: Any, seed: int) -> None:
+    """Killed twice at random function calls, on whichever thread makes them: the same in the end."""
+    chosen = random.Random(seed)
+    kills = 0
+    for attempt in range(2):
+        calls, batch_max = int(10 ** chosen.uniform(3.0, 4.8)), chosen.choice((60, 150, 400))
+        code = rig.run(home, prepare=partial(rig.kill_after_calls, calls), seed=10 * seed + attempt, batch_max=batch_max)
+        assert code in (0, rig.KILLED), (home / "log").read_text()
+        kills += code == rig.KILLED
+    assert kills, "no run was killed: choose fewer calls"
+    rig.same(rig.outcome_after(home, seed=seed), uninterrupted)
+
+
+@pytest.mark.parametrize(
+    ("name", "nth", "after"),
+    [("_publish", 8, False), ("append", 2, True), ("append", 3, False), ("append", 3, True), ("_clean", 19, False)],
+)
+def test_a_model_that_went_live_in_the_middle_does_so_again_at_the_same_records(
+    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None], name: str, nth: int, after: bool
+) -> None:
+    """Another version goes live after the first alert. However the run is killed, what it leaves is what its journal says."""
+    publish(home, SECOND, seed=1)
+    (home / "models/CURRENT").write_text(f"{rig.FIRST}\n")
+    owner = Journal if name == "append" else CheckpointStore
+
+    def swap(source: Any) -> None:
+        if sum(source.positions.values()) > 2100:
+            (home / "models/CURRENT").write_text(f"{SECOND}\n")
+
+    assert rig.run(home, prepare=rig.kill_around(owner, name, nth, after=after), on_poll=swap) == rig.KILLED
+    left = rig.outcome_after(home, seed=7, on_poll=swap)
+    entries = rig.journal(home)
+    assert [entry.version for entry in entries if isinstance(entry, ModelLive)] == [rig.FIRST, SECOND]
+    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+
+
+def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
+    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None]
+) -> None:
+    """An alert was told, the process dies before its checkpoint, and comes back with another model: that one judges only what comes
+    after the alert, so that what subscribers heard still holds."""
+    told = rig.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Told) for entry in rig.journal(home)))
+    assert rig.run(home, prepare=told) == rig.KILLED
+    before = (home / "state/events/drift.ndjson").read_text().splitlines()
+    assert before, "the alert was to be out before the checkpoint"
+    publish(home, SECOND, seed=1)
+    left = rig.outcome_after(home, seed=7)
+    told_at = next(entry for entry in rig.journal(home) if isinstance(entry, Told)).offsets
+    live_at = next(entry for entry in rig.journal(home) if isinstance(entry, ModelLive) and entry.version == SECOND).offsets
+    assert all(live_at[partition] >= offset for partition, offset in told_at.items())
+    assert {json.loads(line)["id"] for line in before} <= left.alerts.keys()
+    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+
+
+SILENT, IDLE_POLLS = (2, 300, 560), 3.0
+"""Partition 2 of the stream brings nothing after its record 300 until the others, which have 767, 767 and 575, have given 560 each."""
+
+
+@pytest.mark.parametrize(
+    ("killed_at", "still_silent"),
+    [
+        ("never", False),
+        ("idle, before a checkpoint", True),
+        ("idle, after a checkpoint", False),
+        ("an alert was told without it", False),
+        ("an alert was told without it", True),
+        ("resumed", False),
+        ("later", True),
+    ],
+)
+def test_a_partition_that_was_idle(
+    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory, killed_at: str, still_silent: bool
+) -> None:
+    """A silent partition stops holding up the others, and resumes. However the run is killed, what it leaves is what its journal says."""
+
+    def has(kind: type) -> Callable[..., bool]:
+        return lambda *_: any(isinstance(entry, kind) for entry in rig.journal(home))
+
+    prepare = {
+        "never": lambda: None,
+        "idle, before a checkpoint": rig.kill_around(Journal, "append", 2, after=True),
+        "idle, after a checkpoint": rig.kill_when(CheckpointStore, "_clean", has(Idle)),
+        "an alert was told without it": rig.kill_when(CheckpointStore, "_publish", has(Told)),
+        "resumed": rig.kill_when(Journal, "append", lambda _journal, entry: isinstance(entry, Resumed), after=True),
+        "later": rig.kill_when(CheckpointStore, "_publish", has(Resumed), nth=3),
+    }[killed_at]
+    assert rig.run(home, prepare=prepare, silent=SILENT, idle_s=IDLE_POLLS) == (0 if killed_at == "never" else rig.KILLED)
+    if killed_at != "never":
+        assert rig.run(home, seed=7, silent=SILENT if still_silent else None, idle_s=IDLE_POLLS) == 0, (home / "log").read_text()
+    left = rig.outcome(home)
+    assert has(Idle)()
+    assert has(Resumed)()
+    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+
+
+def test_a_broker_that_is_gone_does_not_hold_up_the_end(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """SIGTERM while alerts wait for a broker and a checkpoint for them: the process is gone within 10 s, and what could not be made
+    durable is read again."""
+    kafka = {"events": {"to": "kafka"}, "kafka": {"bootstrap_servers": "127.0.0.1:1"}}
+
+    def inside() -> None:
+        made = rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(home, **kafka))
+
+        def stop_with_an_alert(_polled: object) -> None:
+            if made.loop.sinks.pending() and not signal.alarm(10):  # in 10 s the process would be killed
+                made.loop.stop("SIGTERM")
+
+        made.loop.source.on_poll = lambda _source: None  # does not wait for the checkpoint, which waits for the broker
+        made.loop.on_step = stop_with_an_alert
+        made.run()
+        assert made.loop.sinks.pending()
+
+    assert rig.in_child(inside, home / "log") == 0, (home / "log").read_text()
+    assert "not acknowledged" in rig.told(home, "checkpoint_failed")[-1]["problem"]
+    assert rig.told(home, "daemon_stopped")
+    rig.same(rig.outcome_after(home), uninterrupted)

@@ -1,0 +1,127 @@
+"""The checked-in documents say what the code does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.telemetry import COLUMNS, Partition
+from streams import schema
+from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
+from streams.decode import Rejected, decode
+from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
+from streams.source import RawBatch
+from streams.validate import LARGEST
+
+DOCS = Path(__file__).parents[1] / "docs"
+EXAMPLE = schema.telemetry_schema()["examples"][0]
+VALIDATOR = jsonschema.Draft202012Validator(schema.telemetry_schema())
+
+
+def test_the_checked_in_documents_are_current(tmp_path: Path) -> None:
+    """After a change of the code: python -m streams.schema docs/"""
+    assert schema.main([str(tmp_path)]) == 0
+    for name in (schema.TELEMETRY_FILE, schema.ASYNCAPI_FILE):
+        assert (DOCS / name).read_text() == (tmp_path / name).read_text()
+
+
+def test_the_command_wants_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    """And says so."""
+    assert schema.main([]) == 2
+    assert "python -m streams.schema FOLDER" in capsys.readouterr().err
+
+
+def test_the_schema_is_one() -> None:
+    """By its own dialect, with every column in order and described, and its example accepted by schema and decoder."""
+    jsonschema.Draft202012Validator.check_schema(schema.telemetry_schema())
+    assert tuple(schema.telemetry_schema()["properties"]) == COLUMNS
+    assert all(field["description"] for field in schema.telemetry_schema()["properties"].values())
+    assert accepted_by_schema(EXAMPLE)
+    assert accepted_by_decoder(EXAMPLE)
+
+
+def accepted_by_schema(record: Any) -> bool:
+    return VALIDATOR.is_valid(record)
+
+
+def accepted_by_decoder(record: Any) -> bool:
+    return len(decode(RawBatch(Partition("t", 0), [0], [json.dumps(record).encode()]), None).batch) == 1
+
+
+values = (
+    st.none() | st.booleans() | st.integers(-2, 30) | st.floats(-2, 30) | st.sampled_from([LARGEST, 1e39, -0.0, 1.5, 7, 10**30])
+    | st.text(max_size=3) | st.just("x" * 256) | st.just("x" * 257) | st.lists(st.integers(), max_size=1) | st.just({"a": 1})
+)  # fmt: skip
+times = st.sampled_from([None, 0, 631152000, 631151999.9, 1e11, 1.0001e11, 1762232095, True, [1762232095]])
+
+
+@given(
+    st.dictionaries(st.sampled_from([name for name in COLUMNS if name != "timestamp"]), values, max_size=4),
+    st.dictionaries(st.just("timestamp"), times),
+    st.sets(st.sampled_from(COLUMNS)),
+)
+@settings(max_examples=400, deadline=None)
+def test_schema_and_decoder_accept_the_same_records(changed: dict[str, Any], time: dict[str, Any], left_out: set[str]) -> None:
+    """Any record that one refuses the other refuses too (the clock and the text form of times apart)."""
+    record = {name: value for name, value in EXAMPLE.items() if name not in left_out} | changed | time
+    for name in ("node_id", "peer_id"):
+        if isinstance(record.get(name), float):
+            del record[name]  # in JSON Schema 1.0 is an integer; the decoder wants it written as one
+    for older, name in (("bandwidth_mbps", "throughput_mbps"), ("latency_ms", "rtt_ms")):
+        value = record.get(older)
+        if isinstance(value, int | float) and not 0 <= value <= LARGEST and record.get(name) is None:
+            del record[older]  # looked at only where it is needed, which the schema does not say
+    assert accepted_by_schema(record) == accepted_by_decoder(record)
+
+
+@pytest.mark.parametrize(
+    "rejected",
+    [
+        Rejected(0, b"\xff", "not_json", "not JSON", ("a.csv", 2)),
+        Rejected(5, None, "tombstone", "the value is null"),
+        Rejected(5, b"x" * (MAX_KEPT_BYTES + 1), "too_large", "too large"),
+    ],
+)
+def test_a_dead_letter_is_as_documented(rejected: Rejected) -> None:
+    """The event as it is encoded fits the schema of its topic, with headers of the documented names."""
+    document = schema.asyncapi()
+    letter = dead_letter(rejected, Partition("t", 0), "/dwcp", 0.0)
+    jsonschema.validate(json.loads(letter.encode()), document["components"]["schemas"]["rejected"])
+    headers = document["components"]["messages"]["rejected"]["headers"]
+    assert sorted(name for name, _ in letter.headers) == sorted(headers["required"])
+
+
+def references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "$ref" in node:
+            yield node["$ref"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from references(child)
+
+
+def test_the_asyncapi_document_is_whole() -> None:
+    """Every topic is there, every reference leads somewhere, and every schema is one in AsyncAPI's dialect (a superset of draft 7)."""
+    document = schema.asyncapi()
+    assert [channel["address"] for channel in document["channels"].values()] == [
+        TELEMETRY_TOPIC,
+        DEAD_LETTER_TOPIC,
+        DRIFT_TOPIC,
+        MODELS_TOPIC,
+    ]
+    found = set(references(document))
+    assert len(found) == 4 * 4
+    for reference in found:
+        node = document
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+    for part in document["components"]["schemas"].values():
+        jsonschema.Draft7Validator.check_schema(part)

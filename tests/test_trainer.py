@@ -1,0 +1,331 @@
+"""The supervisor of the training child. The child is the real `python -m model.job`, but for outputs that it never gives."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daemon.checkpoint import Written
+from daemon.journal import Journal
+from daemon.models import Models
+from daemon.observe import Observer
+from daemon.schedule import Schedule
+from daemon.trainer import Ended, Trainer
+from daemon.training import Training, TrainingConfig
+from daemon.triggers import TrainingPolicy
+from drift.messages import IncidentChange
+from features.telemetry import Partition
+from model.buffer import BufferRows, BufferWriter
+from model.gate import GatePolicy
+from model.job_spec import JobSpec, TrainingSettings
+from model.registry import Registry
+
+VERSION = "v20260101_000000"
+
+
+@pytest.fixture
+def segments(tmp_path: Path) -> list[Path]:
+    """One sealed segment of 40 rows: far too few to train on, which the child finds out without TensorFlow."""
+    (tmp_path / "buffer").mkdir()
+    writer = BufferWriter(tmp_path / "buffer", Partition("t", 0))
+    times = (1.7e9 + 60.0 * np.arange(40)).astype(np.float64)
+    rows = BufferRows(np.arange(40), times, np.ones((40, 11), np.float32), np.zeros((40, 6), np.int16), np.zeros(40, np.int32))
+    writer.append(rows)
+    taken = writer.take(["a|b|metro"], [["x"]] * 6)
+    assert taken is not None
+    return [tmp_path / "buffer" / str(writer.seal(taken).name)]
+
+
+@pytest.fixture
+def trainer(tmp_path: Path) -> Any:
+    made = Trainer(tmp_path / "work", time_limit_s=300.0)
+    yield made
+    made.cancel()
+
+
+def job(trainer: Trainer, tmp_path: Path, **changed: Any) -> JobSpec:
+    fields: dict[str, Any] = {
+        "job_id": VERSION,
+        "version": VERSION,
+        "created_at_s": 1.0,
+        "reason": "first",
+        "snapshot": str(trainer.folder(VERSION) / "snapshot"),
+        "candidate": str(tmp_path / "candidate"),
+    }
+    return JobSpec(**(fields | changed))
+
+
+def awaited(trainer: Trainer) -> Ended:
+    """The end of the child. The time limit of the test is that of pytest."""
+    while (ended := trainer.ended()) is None:
+        time.sleep(0.02)
+    return ended
+
+
+def pid_of(trainer: Trainer) -> int:
+    assert trainer._child is not None
+    return trainer._child.process.pid
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_a_child_that_ends_by_itself(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
+    """Its result is read, once; its progress came as it went; its snapshot is gone, and did not hang on the buffer's own files."""
+    trainer.start(job(trainer, tmp_path), segments)
+    assert trainer.running
+    segments[0].unlink()  # retention goes on meanwhile
+    told: list[dict[str, Any]] = []
+    while (ended := trainer.ended()) is None:
+        told += trainer.progress()
+        time.sleep(0.01)
+    assert ended.result is not None
+    assert (ended.result.status, ended.result.rows, ended.problem) == ("too_little_data", 40, None)
+    assert not trainer.running
+    assert trainer.ended() is None
+    assert told[0]["stage"] == "read"
+    assert not (trainer.folder(VERSION) / "snapshot").exists()
+
+
+def test_a_training_that_fails_says_why(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
+    """The child's own words: here, a parent that is no version."""
+    (tmp_path / "parent").mkdir()
+    trainer.start(job(trainer, tmp_path, parent=str(tmp_path / "parent")), segments)
+    ended = awaited(trainer)
+    assert ended.result is not None
+    assert ended.result.status == "failed"
+    assert ended.problem is not None
+    assert ended.problem.startswith("read: ")
+
+
+def test_a_child_that_refuses_its_job(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
+    """It leaves no result; exit code and last words are told."""
+    (tmp_path / "candidate").mkdir()
+    trainer.start(job(trainer, tmp_path), segments)
+    ended = awaited(trainer)
+    assert ended.result is None
+    assert ended.problem is not None
+    assert "ended with exit code 2 and left no result; its last words: " in ended.problem
+    assert "already exists" in ended.problem
+
+
+def test_a_child_that_crashes(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
+    """Killed by the kernel, say: the signal is told, and another training can start under the same name."""
+    trainer.start(job(trainer, tmp_path), segments)
+    os.kill(pid_of(trainer), signal.SIGKILL)
+    ended = awaited(trainer)
+    assert ended.problem is not None
+    assert "was killed by signal 9 and left no result" in ended.problem
+    trainer.start(job(trainer, tmp_path), segments)
+    result = awaited(trainer).result
+    assert result is not None
+    assert result.status == "too_little_data"
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped, so that only SIGKILL helps"])
+def test_time_limit(tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
+    """A child that takes too long is ended, whatever it does about SIGTERM."""
+    monkeypatch.setattr("daemon.trainer.TERMINATION_S", 0.2)
+    trainer = Trainer(tmp_path / "work", time_limit_s=0.0)
+    trainer.start(job(trainer, tmp_path), segments)
+    pid = pid_of(trainer)
+    if stopped:
+        os.kill(pid, signal.SIGSTOP)
+    ended = trainer.ended()
+    assert ended is not None
+    assert ended.problem == "took longer than the limit of 0 s and was killed"
+    assert gone(pid)
+    assert not trainer.running
+
+
+def test_cancel(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
+    """The daemon stops: the child is gone when this returns."""
+    assert trainer.cancel() is None
+    trainer.start(job(trainer, tmp_path), segments)
+    pid = pid_of(trainer)
+    ended = trainer.cancel()
+    assert ended is not None
+    assert (ended.result, ended.problem) == (None, "cancelled")
+    assert gone(pid)
+    assert trainer.ended() is None
+
+
+def test_never_two_at_once(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
+    """A second start is an error of the caller."""
+    trainer.start(job(trainer, tmp_path), segments)
+    with pytest.raises(RuntimeError, match="runs already"):
+        trainer.start(job(trainer, tmp_path), segments)
+
+
+def test_the_child_goes_first_and_cannot_speak_for_the_daemon(
+    trainer: Trainer, tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When memory runs out the kernel takes the child; and systemd's socket and watchdog are the daemon's alone."""
+    for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("DWCP_TEST_STAYS", "1")
+    trainer.start(job(trainer, tmp_path), segments)
+    process = Path(f"/proc/{pid_of(trainer)}")
+    environment = (process / "environ").read_bytes()
+    assert b"DWCP_TEST_STAYS=1" in environment
+    assert b"NOTIFY_SOCKET" not in environment
+    assert b"WATCHDOG_" not in environment
+    assert (process / "oom_score_adj").read_text().strip() == "1000"
+
+
+@pytest.mark.parametrize(
+    ("script", "problem"),
+    [
+        ("echo garbage; printf '\\377\\n'; echo '[1]'; echo '{\"stage\": \"x\"}'; exit 0", "ended with exit code 0 and left no result"),
+        ("echo '{\"job_id\": 5}' > $(dirname $3)/result.json", "ended with exit code 0 and left no result"),
+        ("head -c 100 /dev/urandom > $(dirname $3)/result.json; echo the disk is broken >&2; exit 1", "last words: the disk is broken"),
+        ("for i in 1 2 3 4 5 6 7; do echo line $i >&2; done; exit 3", "exit code 3 and left no result; its last words: line 3 / line 4"),
+    ],
+)
+def test_garbage(
+    trainer: Trainer, tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch, script: str, problem: str
+) -> None:
+    """Output that the real child never gives: neither progress nor result takes it for something else, and the problem is told."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\n{script}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr("daemon.trainer.sys.executable", str(stand_in))
+    trainer.start(job(trainer, tmp_path), segments)
+    told: list[dict[str, Any]] = []
+    while (ended := trainer.ended()) is None:
+        told += trainer.progress()
+        time.sleep(0.01)
+    assert ended.problem is not None
+    assert problem in ended.problem
+    assert all(set(one) == {"stage"} for one in told)
+
+
+def test_what_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
+    """Snapshots hold disk space that nobody would ever free."""
+    left = tmp_path / "work" / VERSION / "snapshot"
+    left.mkdir(parents=True)
+    (left / "segment.parquet").write_bytes(bytes(100))
+    Trainer(tmp_path / "work", 1.0)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+class Told:
+    """The events that were told."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, dict[str, Any]]] = []
+        self.observer = Observer(lambda event, fields: self.events.append((event, fields)))
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.events]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Any:
+    """A Training over a registry without a version, and what it tells."""
+    told = Told()
+    registry = Registry(tmp_path / "models")
+    registry.recover()
+    models = Models(registry, Journal(tmp_path / "journal"), told.observer, 0.0)
+    config = TrainingConfig(TrainingPolicy(10, 10, 10, 60.0), TrainingSettings(), GatePolicy(), 5.0)
+    training = Training(config, Trainer(tmp_path / "work", 300.0), models, Schedule("", None), told.observer, lambda _version: None)
+    yield training, told
+    training.close()
+
+
+def written(segments: list[Path]) -> Written:
+    return Written(1, {}, tuple(segments), 40)
+
+
+def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[Path]) -> None:
+    """Due, checkpoint, start, end: too little data is no failure, and the cool-down begins."""
+    training, told = made
+    training.took(40)
+    training.decide(1000.0)
+    assert training.wants_checkpoint
+    training.start(written(segments), 1000.0)
+    while training.busy:
+        training.follow(1500.0)
+        time.sleep(0.02)
+    assert told.names() == ["training_due", "training_started", "training_finished", "model_refused"]
+    assert "rows" in told.events[-1][1]["reasons"][0] or "windows" in told.events[-1][1]["reasons"][0]
+    assert (training.memory.ended_s, training.memory.failed, training.memory.rows_trained) == (1500.0, False, 40)
+    training.decide(1501.0)
+    assert "cool-down" in training.decision.waiting_for
+
+
+@pytest.mark.parametrize("cause", ["a segment is missing", "the disk refuses"])
+def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch, cause: str) -> None:
+    """Is a failed training and no end of the daemon: told, cooled down for twice as long, then tried again."""
+    training, told = made
+    if cause == "a segment is missing":
+        segments[0].unlink()
+    else:
+        monkeypatch.setattr("daemon.trainer.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    training.took(40)
+    training.decide(1000.0)
+    training.start(written(segments), 1000.0)
+    assert told.names() == ["training_due", "training_failed"]
+    assert ("is missing" if cause == "a segment is missing" else "No space left") in told.events[-1][1]["problem"]
+    assert not training.busy
+    training.decide(1060.0)
+    assert "cool-down" in training.decision.waiting_for
+    training.decide(1121.0)
+    assert training.decision.start
+
+
+def test_closing_cancels_a_training(made: Any, segments: list[Path], tmp_path: Path) -> None:
+    """And leaves no half candidate."""
+    training, told = made
+    training.took(40)
+    training.decide(1000.0)
+    training.start(written(segments), 1000.0)
+    training.close()
+    assert told.names()[-1] == "training_cancelled"
+    assert not training.trainer.running
+    assert [path.name for path in (tmp_path / "models").iterdir()] == []
+
+
+def opened() -> IncidentChange:
+    return IncidentChange("opened", "id", 0, "eu", 2.0, 1.0, (), (), 3, 9, "quorum")
+
+
+def test_an_incident_is_answered_by_a_training_that_has_seen_it(made: Any, segments: list[Path]) -> None:
+    """Which takes note of it off; of two incidents before it, the first counts."""
+    training, _ = made
+    training.took(40)
+    training.heard(opened())
+    training.took(10)
+    training.heard(opened())
+    assert training.memory.drift_at_rows == 40
+    end_of_a_training(training, segments)
+    assert training.memory.drift_at_rows is None
+
+
+def test_an_incident_that_opens_during_a_training_is_answered_by_the_next(made: Any, segments: list[Path]) -> None:
+    """The running one has not seen its rows."""
+    training, _ = made
+    training.took(40)
+    end_of_a_training(training, segments, meanwhile=lambda: (training.took(5), training.heard(opened())))
+    assert training.memory.drift_at_rows == 45
+
+
+def end_of_a_training(training: Training, segments: list[Path], meanwhile: Callable[[], object] = lambda: None) -> None:
+    training.decide(1000.0)
+    training.start(written(segments), 1000.0)
+    meanwhile()
+    while training.busy:
+        training.follow(1500.0)
+        time.sleep(0.02)
