@@ -1,0 +1,142 @@
+"""What every benchmark shares: the machine, versions, bars, processes of their own, and the one JSON line at the end.
+
+    {"benchmark": NAME, "machine": {...}, "versions": {...}, "figures": {...}, "bars": [{"name", "value", "op", "limit", "holds"}]}
+
+A bar that does not hold is a measurement, not an error: it is told on standard error, and the exit code stays 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+FOLDER: Final = Path(__file__).resolve().parent
+CHILD_LIMIT_S: Final = 3600.0
+"""No measurement takes an hour, on any machine: one that does hangs."""
+LIBRARIES: Final = ("numpy", "numba", "msgspec", "kafka-python", "onnxruntime", "river", "pyarrow", "tensorflow-cpu", "keras")
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A limit that the project sets itself. value: None where it could not be measured, which does not hold."""
+
+    name: str
+    value: float | None
+    op: Literal["<=", ">="]
+    limit: float
+
+    @property
+    def holds(self) -> bool:
+        if self.value is None:
+            return False
+        return self.value <= self.limit if self.op == "<=" else self.value >= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        return {"name": self.name, "value": rounded(self.value), "op": self.op, "limit": self.limit, "holds": self.holds}
+
+
+def report(benchmark: str, figures: Mapping[str, Any], bars: Iterable[Bar], more_versions: Mapping[str, str] | None = None) -> int:
+    """Prints the JSON line, and bars that do not hold on standard error. Gives the exit code, 0."""
+    bars = list(bars)
+    document = {
+        "benchmark": benchmark,
+        "machine": machine(),
+        "versions": versions() | dict(more_versions or {}),
+        "figures": rounded(dict(figures)),
+        "bars": [bar.to_json() for bar in bars],
+    }
+    for bar in bars:
+        if not bar.holds:
+            print(f"{benchmark}: {bar.name} is {rounded(bar.value)} and should be {bar.op} {bar.limit:g}", file=sys.stderr)
+    sys.stderr.flush()
+    print(json.dumps(document, allow_nan=False), flush=True)
+    return 0
+
+
+def machine() -> dict[str, Any]:
+    """What figures depend on. Neither host name nor path: results are published."""
+    information = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    model = re.search(r"^model name\s*:\s*(.+)$", information, re.MULTILINE)
+    flags = re.search(r"^flags\s*:\s*(.+)$", information, re.MULTILINE)
+    vectors = [name for name in ("avx2", "avx512f", "avx512_vnni", "amx_tile") if flags and name in flags[1].split()]
+    return {
+        "cpu": model[1].strip() if model else platform.machine(),
+        "vector_extensions": vectors,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that the figures rest on."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
+
+
+def rounded(value: Any) -> Any:
+    """Floats to four significant digits, in dicts and lists too: more would claim a precision that no measurement here has."""
+    if isinstance(value, Mapping):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(part) for part in value]
+    if isinstance(value, float):
+        short = float(f"{value:.4g}")
+        return int(short) if short.is_integer() and abs(short) >= 1000 else short
+    return value
+
+
+def in_process(module: str, job: Mapping[str, Any], python: str = sys.executable) -> dict[str, Any]:
+    """Runs `python -m module JOB` in the benchmarks' folder, JOB a JSON object, and gives the JSON object of its last line.
+
+    Raises RuntimeError with the end of what it said where it fails. Each measurement gets a process of its own, so that none
+    pays for the imports, the compiled code or the memory of another.
+    """
+    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    command = [python, "-m", module, json.dumps(job)]
+    done = subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True, check=False, timeout=CHILD_LIMIT_S)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        raise RuntimeError(f"{module} ended with exit code {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
+
+
+def job_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """The job of a process that `in_process` has started."""
+    job: dict[str, Any] = json.loads(arguments[1])
+    return job
+
+
+def answer(values: Mapping[str, Any]) -> None:
+    """The last line of such a process."""
+    print(json.dumps(values), flush=True)
+
+
+def median_of_ratios(above: Sequence[float], below: Sequence[float]) -> float:
+    """The median over the rounds of above / below. Both of a round were measured one after the other: a machine that becomes
+    slower between rounds changes neither ratio."""
+    return statistics.median(one / other for one, other in zip(above, below, strict=True))
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """--quick and --rounds, the two that benchmarks share."""
+    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works; its figures say little")
+    parser.add_argument("--rounds", type=int, default=3, help="repetitions of which the median is taken (default: 3)")
+    return parser.parse_args()
+
+
+def say(text: str) -> None:
+    """Progress, for a person: standard output is for the result."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,66 @@
+"""Resident memory of the daemon with a live model, after a stream and its checkpoint; no training runs."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from harness import answer, job_of
+
+from daemon.clock import WallClock
+from daemon.observe import Observer, configure_logging
+from daemon.wiring import Daemon, build
+from parts.daemon_run import config, source_of
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Bytes resident once every record is taken and sealed, and the peak until then.
+
+    job: as in parts.daemon_run.
+    """
+    configure_logging("error", "json", sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="dwcp-memory-") as name:
+        observer = Observer()
+        settings = config(job, Path(name))
+        daemon = build(settings, source_of(job, settings, observer), WallClock(), observer)
+        found: dict[str, Any] = {}
+        daemon.loop.on_step = lambda _polled: _look(daemon, job["records"], found)
+        daemon.run()
+        return found
+
+
+def _look(daemon: Daemon, records: int, found: dict[str, Any]) -> None:
+    """Within the loop: the source is connected, and nothing has been torn down."""
+    partitions = daemon.loop.partitions
+    if partitions.rows < records or found:
+        return
+    peak_before = memory()["peak_bytes"]
+    daemon.loop.checkpoint_now()  # seals the open rows
+    time.sleep(1.0)  # the client's threads give back what the last fetch held
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    found |= memory() | {
+        "peak_before_checkpoint_bytes": peak_before,
+        "links": partitions.links,
+        "watched_links": partitions.watched_links,
+        "forecasts": int(daemon.loop.observer.registry.get_sample_value("dwcp_forecasts_total") or 0),
+        "open_rows": partitions.open_rows,
+    }
+    daemon.loop.stop("everything is measured")
+
+
+def memory() -> dict[str, int]:
+    """Of this process, as the kernel counts it."""
+    status = Path("/proc/self/status").read_text()
+    kilobytes = {key: int(value) for key, value in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", status, re.MULTILINE)}
+    return {"resident_bytes": 1024 * kilobytes["VmRSS"], "peak_bytes": 1024 * kilobytes["VmHWM"]}
+
+
+if __name__ == "__main__":
+    answer(run(job_of(sys.argv)))

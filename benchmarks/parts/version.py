@@ -1,0 +1,48 @@
+"""Builds one published version of the real size with an untrained network: what a forecast costs does not depend on the weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from harness import answer, job_of
+
+from features.definition import FEATURES
+from features.vocabulary import Vocabulary
+from model.golden import write_golden
+from model.job_spec import Architecture
+from model.manifest import write_manifest
+from model.metadata import Metadata, core_name
+from model.predictor import core_session, run_core
+from model.registry import Registry
+from model.scaler import Scaler
+
+VERSION: Final = "v20260101_000000"
+_MEAN: Final = (350.0, 40.0, 0.004, 4.0)
+_SCALE: Final = (250.0, 30.0, 0.004, 4.0)
+
+
+def publish(root: Path, architecture: Architecture) -> str:
+    """A live version in the new registry `root`; gives its name."""
+    from model.export import export_core
+    from model.network import build
+
+    registry = Registry(root)
+    registry.recover()
+    folder = registry.candidate_folder(VERSION)
+    folder.mkdir()
+    samples = np.random.default_rng(0).normal(size=(32, architecture.window_rows, architecture.features)).astype(np.float32)
+    export_core(build(architecture), folder, VERSION, samples)
+    inputs = Scaler(np.zeros(len(FEATURES), np.float32), np.full(len(FEATURES), 100, np.float32), np.ones(len(FEATURES), np.bool_))
+    outputs = Scaler(np.array(_MEAN, np.float32), np.array(_SCALE, np.float32), np.ones(4, np.bool_))
+    Metadata(VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None).write(folder)
+    write_golden(folder, samples, run_core(core_session((folder / core_name(VERSION)).read_bytes()), samples))
+    write_manifest(folder, version=VERSION, parent=None, reason="benchmark", created_at_s=0.0, verdict=None, libraries={})
+    registry.publish(folder, VERSION)
+    return VERSION
+
+
+if __name__ == "__main__":
+    answer({"version": publish(Path(job_of(sys.argv)["models"]), Architecture())})
