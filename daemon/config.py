@@ -78,7 +78,9 @@ class DriftSection(_Section):
     quorum_window_s: float = Field(1800.0, gt=0)
     quiet_s: float = Field(3600.0, gt=0, description="an incident closes after this long without new evidence")
     lateness_s: float = Field(60.0, ge=0, description="how far links of one partition may lag behind each other in event time")
-    idle_s: float = Field(60.0, gt=0, description="a partition without records for this long no longer holds up the others' regions")
+    idle_s: float = Field(
+        60.0, gt=0, description="a partition whose event time stands still for this long no longer holds up those ahead of it"
+    )
     shed_above_lag: int = Field(200_000, gt=0, description="records behind at which forecasts stop until the stream has caught up")
 
 

@@ -113,10 +113,15 @@ class Loop:
 
     def poll(self) -> Polled:
         with self.observer.stage("poll"):
-            if self._ended or (self.settings.wait_for_training and self.training.busy):
+            if self._standing:
                 time.sleep(0.02)
                 return Polled()
             return self.source.poll(POLL_S)
+
+    @property
+    def _standing(self) -> bool:
+        """Whether nothing is read: a finite source has ended, or the stream waits for a training."""
+        return self._ended or (self.settings.wait_for_training and self.training.busy)
 
     def follow_assignment(self, polled: Polled) -> None:
         """Partitions come with their state and go with it."""
@@ -146,7 +151,7 @@ class Loop:
                 self.checkpoint_failed(taken.refused)
                 self.source.seek(raw.partition, self.partitions.next_offset(raw.partition))
         self._ended = self._ended or polled.ended
-        self.partitions.notice_idle()
+        self.partitions.notice_idle(reading=self.source.healthy() and not self._paused and not self._standing)
         self.partitions.shed(self.source.lag())
 
     def bury(self, partition: Partition, rejected: list[Rejected]) -> None:

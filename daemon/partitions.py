@@ -38,7 +38,8 @@ class Partitions:
         self._settings, self._store, self._journal, self._models, self._observer = settings, store, journal, models, observer
         self._idle_s, self._shed_above_lag, self._listener, self._clock = idle_s, shed_above_lag, listener, clock
         self._pipelines: dict[Partition, Pipeline] = {}
-        self._heard_s: dict[Partition, float] = {}
+        self._moved_s: dict[Partition, float] = {}
+        """When the event time of each partition last moved, by the clock."""
         self._shedding = False
 
     def __iter__(self) -> Iterator[Pipeline]:
@@ -82,7 +83,7 @@ class Partitions:
                 pipeline.restore(restored)
             pipeline.expect(self._journal.ahead(partition, pipeline.journal_taken))
             self._pipelines[partition] = pipeline
-            self._heard_s[partition] = self._clock()
+            self._moved_s[partition] = self._clock()
             source.seek(partition, pipeline.next_offset)
             self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
 
@@ -90,6 +91,7 @@ class Partitions:
         """Drops the state of partitions that belong to another member."""
         for partition in partitions:
             self._pipelines.pop(partition, None)
+            self._moved_s.pop(partition, None)
             self._store.drop(partition)
 
     def take(self, raw: RawBatch, now_s: float | None, regions: RegionDrift) -> Taken:
@@ -98,7 +100,7 @@ class Partitions:
         Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back to next_offset.
         """
         pipeline = self._pipelines[raw.partition]
-        self._heard_s[raw.partition] = self._clock()
+        before = (pipeline.event_time_s, pipeline.idle)
         taken = Taken([], [], [])
         begin = 0
         while begin < len(raw):
@@ -113,6 +115,8 @@ class Partitions:
             taken.add(pipeline.take(part_of(raw, begin, end), now_s))
             pipeline.catch_up(pipeline.next_offset or 0)  # it may count as idle from here on, and no record may come for long
             begin = end
+        if (pipeline.event_time_s, pipeline.idle) != before:
+            self._moved_s[raw.partition] = self._clock()
         return taken
 
     def next_offset(self, partition: Partition) -> int | None:
@@ -134,15 +138,20 @@ class Partitions:
             self._shedding = False
             self._observer.tell("forecasts_resumed", lag=lag)
 
-    def notice_idle(self) -> None:
-        """Partitions that bring nothing while others do no longer hold up the watermark."""
-        if len(self._pipelines) < 2:
-            return
+    def notice_idle(self, reading: bool) -> None:
+        """Partitions whose event time stands still no longer hold up those that are ahead of them: nothing comes, or nothing but refused
+        records. The one that is furthest ahead holds up nobody, so when the whole stream falls silent, its end is still judged.
+
+        reading: whether records would have come, had there been any; while that is not so, silence tells nothing.
+        """
         now_s = self._clock()
-        heard_s = max(self._heard_s[partition] for partition in self._pipelines)
+        if not reading:
+            self._moved_s = dict.fromkeys(self._moved_s, now_s)
+            return
+        furthest = max(self._pipelines.values(), key=lambda pipeline: (pipeline.event_time_s, str(pipeline.partition)), default=None)
         for partition, pipeline in self._pipelines.items():
-            silent_s = now_s - self._heard_s[partition]
-            if not pipeline.idle and not pipeline.catching_up and silent_s > self._idle_s and now_s - heard_s < self._idle_s:
+            waited_s = now_s - self._moved_s[partition]
+            if pipeline is not furthest and not pipeline.idle and not pipeline.catching_up and waited_s > self._idle_s:
                 with suppress(OSError):  # tried again with the next pass; a disk that is full is told by the checkpoint
                     self._enter(Idle({str(partition): pipeline.decided_through}))
 
