@@ -125,6 +125,7 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, 
         dead_letter_topic = "{topics["dlq"]}"
         [drift]
         quorum_links = 1
+        idle_s = 20
         [training]
         schedule = ""
         rows_min = {FIRST - 500}
