@@ -6,15 +6,13 @@ from typing import Final
 
 import keras
 import numpy as np
-from sklearn.linear_model import Ridge
 
 from features.telemetry import Flags, Floats
+from model.baselines import ridge
 from model.dataset import WindowIndex, gather
 from model.network import LINEAR_PATH, initialise_linear_path
 from model.training import VALIDATION_WINDOWS_MAX, TrainingData, evenly
 
-ALPHA: Final = 1.0
-"""Ridge's penalty: against columns that are nearly copies of each other (a metric and its means), nothing against thousands of windows."""
 CORRECTION_WINDOWS_MAX: Final = 4_096
 """90 for each of the 44 weights; forecasting them takes about 3 s."""
 _CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
@@ -44,18 +42,6 @@ def correct_linear_path(model: keras.Model, data: TrainingData) -> Flags:
     old_kernel, old_bias = layer.get_weights()
     layer.set_weights([np.where(worse, old_kernel, old_kernel + kernel), np.where(worse, old_bias, old_bias + bias)])
     return ~worse
-
-
-def ridge(rows: Floats, wanted: Floats) -> tuple[Floats, Floats]:
-    """Kernel (F, 4) and bias (4,) of a linear map from rows (M, F) to wanted (M, 4), NaN where unknown; 0 for a target never known."""
-    kernel = np.zeros((rows.shape[1], wanted.shape[1]), np.float32)
-    bias = np.zeros(wanted.shape[1], np.float32)
-    for target, column in enumerate(wanted.T):
-        known = np.isfinite(column)
-        if known.any():
-            solved = Ridge(alpha=ALPHA).fit(rows[known].astype(np.float64), column[known].astype(np.float64))
-            kernel[:, target], bias[target] = solved.coef_, solved.intercept_
-    return kernel, bias
 
 
 def _forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:

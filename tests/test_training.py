@@ -12,9 +12,10 @@ import pytest
 import tensorflow as tf
 
 from features.telemetry import Floats
+from model.baselines import ridge
 from model.dataset import WindowIndex, gather
 from model.job_spec import Architecture, TrainingSettings
-from model.linear_path import correct_linear_path, ridge, start_at_ridge
+from model.linear_path import correct_linear_path, start_at_ridge
 from model.network import build, inference_clone
 from model.training import Progress, TrainingData, masked_mse, shuffled_batches, train
 
