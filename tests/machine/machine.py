@@ -59,7 +59,7 @@ def unavailable() -> str | None:
         return "needs root, for namespaces and mounts"
     if SYSTEMD is None:
         return "needs systemd (/usr/lib/systemd/systemd)"
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    missing = [tool for tool in TOOLS if shutil.which(tool, path=_host_path()) is None]
     if missing:
         return f"needs the commands {', '.join(missing)} (util-linux, systemd)"
     if "overlay" not in Path("/proc/filesystems").read_text().split():
@@ -181,6 +181,7 @@ class Machine:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env=os.environ | {"PATH": _host_path()},
             )
         self._wait_for_systemd()
 
@@ -246,6 +247,11 @@ class Machine:
             shutil.rmtree(self._base)
         if self._log is not None:
             self._log.unlink(missing_ok=True)
+
+
+def _host_path() -> str:
+    """Where this host's commands lie: a user's PATH often lacks the folders of the administrator's."""
+    return f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
 
 
 def _cgroup2_mount() -> Path | None:
