@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_JOB: Final = 2
 
+Record = TypeVar("Record")
 Status = Literal["candidate", "refused", "too_little_data", "failed"]
 
 
@@ -133,12 +134,7 @@ class JobSpec:
     @classmethod
     def from_json(cls, document: bytes) -> JobSpec:
         """Raises ValueError that names the field which is missing, unknown, of the wrong type or out of range."""
-        try:
-            spec = msgspec.json.decode(document, type=cls)
-            _refuse_unknown_keys(msgspec.json.decode(document), spec, "")
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ValueError(str(error)) from error
-        return spec
+        return decode_strictly(document, cls)
 
 
 @dataclass(frozen=True)
@@ -181,6 +177,16 @@ class JobResult:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(folder / RESULT_NAME)
+
+
+def decode_strictly(document: bytes, kind: type[Record]) -> Record:
+    """The dataclass in a JSON document. Raises ValueError that names what is missing, unknown, of the wrong type or out of range."""
+    try:
+        record = msgspec.json.decode(document, type=kind)
+        _refuse_unknown_keys(msgspec.json.decode(document), record, "")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from error
+    return record
 
 
 def _refuse_unknown_keys(document: object, record: object, where: str) -> None:

@@ -17,6 +17,7 @@ from model.documents import DocumentError, read_document, write_document
 from model.scaler import Scaler
 
 SCHEMA_VERSION: Final = 1
+VERSION_FORMAT: Final = "v%Y%m%d_%H%M%S"
 VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
 _PREFIX: Final = "model_metadata_"
 

@@ -15,7 +15,7 @@ from typing import Final
 from model.documents import write_document
 from model.gate import Verdict
 from model.manifest import read_manifest, verify
-from model.metadata import VERSION_PATTERN
+from model.metadata import VERSION_FORMAT, VERSION_PATTERN
 from model.segments import sync_folder
 
 CURRENT_NAME: Final = "CURRENT"
@@ -27,7 +27,6 @@ REFUSED_KEPT: Final = 5
 _CANDIDATE_PREFIX: Final = ".candidate-"
 _REMOVING_PREFIX: Final = ".removing-"
 _CURRENT_PARTIAL: Final = f".{CURRENT_NAME}.partial"
-_FORMAT: Final = "v%Y%m%d_%H%M%S"
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 
@@ -72,8 +71,8 @@ class Registry:
         moment = datetime.fromtimestamp(int(now_s), UTC)
         for version in (*self.versions(), *self.refused()):
             with suppress(ValueError):  # v20260230_000000 looks like a version and is no time
-                moment = max(moment, datetime.strptime(version, _FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
-        return moment.strftime(_FORMAT)
+                moment = max(moment, datetime.strptime(version, VERSION_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
+        return moment.strftime(VERSION_FORMAT)
 
     def candidate_folder(self, job_id: str) -> Path:
         """Where a job builds its candidate, on the registry's file system so that one rename publishes it; not created here.

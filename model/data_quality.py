@@ -1,0 +1,128 @@
+"""What a table of telemetry is worth for a training: its holes, gaps, constants and windows, and what is done about each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from features.offline import OfflineFeatures, RawTable
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS
+
+WINDOWS_MIN: Final = 64
+"""Training windows below which nothing can be learnt: one batch."""
+FEW_WINDOWS: Final = 2_000
+"""Training windows below which a network of 0.9 M parameters has little to add to Ridge."""
+MANY_MISSING_RATIO: Final = 0.5
+
+Level = Literal["note", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """what was found, and what is done about it. level "error": a training makes no sense."""
+
+    level: Level
+    what: str
+    action: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataQuality:
+    """missing_ratio: share of the N rows without a value, per column. constant: columns with one value. unmeasured: targets without any.
+
+    interval_s: median time between two rows of a run; None where there is no such pair. gaps: pauses after which a window starts anew.
+    windows: per part of the split. findings: in order of weight, errors first.
+    """
+
+    rows: int
+    links: int
+    from_s: float | None
+    until_s: float | None
+    interval_s: float | None
+    gaps: int
+    rows_per_link: tuple[int, int, int]
+    missing_ratio: dict[str, float]
+    constant: tuple[str, ...]
+    unmeasured: tuple[str, ...]
+    windows: dict[str, int]
+    findings: tuple[Finding, ...]
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == "error"]
+
+
+def examine(table: RawTable, features: OfflineFeatures, windows: dict[str, int], told: tuple[Finding, ...] = ()) -> DataQuality:
+    """Looks at N rows. windows: how many each part of the split has. told: findings of whoever read the file, which come first."""
+    rows = len(table)
+    per_link = np.bincount(table.link, minlength=len(table.links)) if rows else np.zeros(1, np.int64)
+    same_run = np.diff(features.run) == 0
+    intervals = np.diff(table.time_s)[same_run]
+    missing, constant = _columns(table)
+    unmeasured = tuple(name for name in TARGETS if missing.get(name, 1.0) == 1.0)
+    quality = DataQuality(
+        rows=rows,
+        links=len(table.links),
+        from_s=float(table.time_s.min()) if rows else None,
+        until_s=float(table.time_s.max()) if rows else None,
+        interval_s=float(np.median(intervals)) if len(intervals) else None,
+        gaps=int(np.count_nonzero((np.diff(features.run) != 0) & (np.diff(table.link) == 0))),
+        rows_per_link=(int(per_link.min()), int(np.median(per_link)), int(per_link.max())),
+        missing_ratio=missing,
+        constant=constant,
+        unmeasured=unmeasured,
+        windows=dict(windows),
+        findings=told,
+    )
+    order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
+    findings = sorted((*told, *_findings(quality)), key=lambda finding: order[finding.level])
+    return DataQuality(**{name: getattr(quality, name) for name in DataQuality.__slots__} | {"findings": tuple(findings)})
+
+
+def _columns(table: RawTable) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Share of missing values of each column, and the columns that have a single value."""
+    missing, constant = {}, []
+    for at, name in enumerate(NUMERIC):
+        known = table.numeric[:, at][np.isfinite(table.numeric[:, at])]
+        missing[name] = 1.0 - len(known) / max(1, len(table))
+        if len(known) and known.min() == known.max():
+            constant.append(name)
+    for at, name in enumerate(CATEGORIES):
+        codes = table.codes[:, at][table.codes[:, at] >= 0]
+        missing[name] = 1.0 - len(codes) / max(1, len(table))
+        if len(codes) and codes.min() == codes.max():
+            constant.append(name)
+    return missing, tuple(constant)
+
+
+def _findings(quality: DataQuality) -> list[Finding]:
+    found: list[Finding] = []
+    constant_targets = [name for name in TARGETS if name in quality.constant]
+    measured = [name for name in TARGETS if name not in quality.unmeasured]
+    train = quality.windows.get("train", 0)
+    if train < WINDOWS_MIN or min(quality.windows.values(), default=0) == 0:
+        parts = ", ".join(f"{count:,} {part}" for part, count in quality.windows.items())
+        found.append(Finding("error", f"too few windows ({parts}; {WINDOWS_MIN} to train on are needed)", "give more rows of each link"))
+    elif train < FEW_WINDOWS:
+        found.append(Finding("warning", f"only {train:,} windows to train on", "it is trained; expect little more than Ridge reaches"))
+    if quality.rows and not measured:
+        found.append(Finding("error", f"none of {', '.join(TARGETS)} is measured", "give a file with at least one of them"))
+    elif measured and len(constant_targets) == len(measured):
+        found.append(
+            Finding("error", f"{', '.join(constant_targets)} never change", "there is nothing to forecast; give a longer recording")
+        )
+    elif constant_targets:
+        found.append(Finding("warning", f"{', '.join(constant_targets)} never change", "they count as a forecast of that value"))
+    if quality.unmeasured and measured:
+        found.append(Finding("note", f"{', '.join(quality.unmeasured)} are never measured", "left out of the loss and of all averages"))
+    if holes := [f"{name} {share:.0%}" for name, share in quality.missing_ratio.items() if MANY_MISSING_RATIO < share < 1.0]:
+        found.append(
+            Finding("note", f"mostly missing: {', '.join(holes)}", "a missing input is 0 after scaling, a missing target has no loss")
+        )
+    if quality.gaps:
+        found.append(Finding("note", f"{quality.gaps:,} gaps", "no window reaches across one"))
+    if others := [name for name in quality.constant if name not in TARGETS]:
+        found.append(Finding("note", f"{', '.join(others)} never change", "the network is made blind to them"))
+    return found
