@@ -1,0 +1,165 @@
+"""The charts of report.html, each as an SVG text: Matplotlib's figures, without its global state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from features.telemetry import TARGETS, Doubles, Floats
+
+UNITS: Final = {"throughput_mbps": "Mbps", "rtt_ms": "ms", "packet_loss": "ratio", "jitter_ms": "ms"}
+_BLUE, _GREY, _RED, _GREEN = "#1f5fa8", "#8a8f98", "#c23b3b", "#2c7a4b"
+_COLOURS: Final = {"network": _BLUE, "persistence": _GREY, "ewma": "#c9a227", "ridge": _GREEN}
+_SHOWN_ROWS: Final = 400
+"""Rows of a time plot: more would be a band of colour."""
+_SCATTER_MOST: Final = 4_000
+_SETTINGS: Final = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+
+def _svg(figure: Figure) -> str:
+    """The figure as an <svg> element that scales with the page, without a date: the same figure is the same text."""
+    with io.StringIO() as text:
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        content = text.getvalue()
+    content = content[content.index("<svg") :]
+    return re.sub(
+        r'<svg([^>]*?) height="[^"]*"([^>]*?) width="[^"]*"|<svg([^>]*?) width="[^"]*"([^>]*?) height="[^"]*"',
+        r"<svg\1\2\3\4",
+        content,
+        count=1,
+    )
+
+
+def _axes(count: int, height: float = 2.4, columns: int = 2) -> tuple[Figure, list[Axes]]:
+    rows = -(-count // columns)
+    figure = Figure(figsize=(10.0, height * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
+    for unused in axes[count:]:
+        unused.set_axis_off()
+    return figure, axes[:count]
+
+
+def learning_curves(history: Mapping[str, Any]) -> str:
+    """Loss and validation loss of each epoch, and the learning rate."""
+    epochs = history["epochs"]
+    number = np.arange(1, len(epochs) + 1)
+    with rc_context(_SETTINGS):
+        figure, (losses, rates) = _axes(2)
+        for key, colour, label in (("loss", _GREY, "training (with dropout)"), ("validation_loss", _BLUE, "validation")):
+            losses.plot(number, [np.nan if epoch[key] is None else epoch[key] for epoch in epochs], color=colour, label=label, marker=".")
+        start = history["start_validation_loss"]
+        if start is not None:
+            losses.axhline(start, color=_GREEN, linestyle=":", label=f"before training ({history['started_from']})")
+        if history["best_epoch"]:
+            losses.axvline(history["best_epoch"], color=_RED, linewidth=0.8, label=f"kept: epoch {history['best_epoch']}")
+        losses.set(xlabel="epoch", ylabel="masked mean squared error, scaled")
+        losses.legend(frameon=False)
+        rates.plot(number, [epoch["learning_rate"] for epoch in epochs], color=_GREY, marker=".")
+        rates.set(xlabel="epoch", ylabel="learning rate at the start", yscale="log")
+        return _svg(figure)
+
+
+def over_time(time_s: Doubles, actual: Floats, forecasts: Mapping[str, Floats], measured: Sequence[str]) -> str:
+    """Actual values of one link and the network's forecasts, the last rows. time_s: (M,), ascending. actual and forecasts: (M, 4)."""
+    with rc_context(_SETTINGS):
+        figure, axes = _axes(len(measured))
+        for target, axis in zip(measured, axes, strict=True):
+            at = TARGETS.index(target)
+            rows = np.flatnonzero(np.isfinite(actual[:, at]))[-_SHOWN_ROWS:]
+            times = [datetime.fromtimestamp(each, UTC) for each in time_s[rows].tolist()]
+            axis.plot(times, actual[rows, at], color=_GREY, linewidth=0.9, label="actual")
+            axis.plot(times, forecasts["network"][rows, at], color=_BLUE, linewidth=0.9, label="forecast")
+            axis.set(title=target, ylabel=UNITS[target])
+            axis.tick_params(axis="x", labelrotation=25)
+        if axes:
+            axes[0].legend(frameon=False, loc="upper left")
+        return _svg(figure)
+
+
+def scatter(actual: Floats, forecast: Floats, measured: Sequence[str]) -> str:
+    """Forecast against actual value; the line is where both are equal."""
+    with rc_context(_SETTINGS):
+        figure, axes = _axes(len(measured), height=3.0)
+        for target, axis in zip(measured, axes, strict=True):
+            at = TARGETS.index(target)
+            rows = np.flatnonzero(np.isfinite(actual[:, at]) & np.isfinite(forecast[:, at]))
+            rows = rows[:: max(1, -(-len(rows) // _SCATTER_MOST))]
+            axis.scatter(actual[rows, at], forecast[rows, at], s=4, alpha=0.25, color=_BLUE, linewidths=0, rasterized=True)
+            if len(rows):
+                ends = [float(actual[rows, at].min()), float(actual[rows, at].max())]
+                axis.plot(ends, ends, color=_RED, linewidth=0.8)
+            axis.set(title=target, xlabel=f"actual, {UNITS[target]}", ylabel="forecast")
+        return _svg(figure)
+
+
+def error_by(groups: Sequence[str], order: Sequence[str], actual: Floats, forecasts: Mapping[str, Floats], measured: Sequence[str]) -> str:
+    """Mean absolute error of the network and of persistence within groups of rows. groups: the group of each of M rows."""
+    member = np.array(groups)
+    with rc_context(_SETTINGS):
+        figure, axes = _axes(len(measured))
+        for target, axis in zip(measured, axes, strict=True):
+            at = TARGETS.index(target)
+            for name in ("persistence", "network"):
+                error = np.abs(actual[:, at].astype(np.float64) - forecasts[name][:, at])
+                known = [error[(member == group) & np.isfinite(error)] for group in order]
+                heights = [float(part.mean()) if len(part) else 0.0 for part in known]
+                axis.bar(
+                    np.arange(len(order)) + (0.2 if name == "network" else -0.2), heights, width=0.4, color=_COLOURS[name], label=name
+                )  # fmt: skip
+            axis.set(title=target, ylabel=f"MAE, {UNITS[target]}")
+            axis.set_xticks(np.arange(len(order)), order, rotation=0 if len(order) > 12 else 15, fontsize=7)
+        if axes:
+            axes[0].legend(frameon=False)
+        return _svg(figure)
+
+
+def attention(weights: Floats) -> str:
+    """Mean attention weight of each step of the window. weights: (T,), adding up to 1; the last step is the newest row."""
+    steps = np.arange(1 - len(weights), 1)
+    with rc_context(_SETTINGS):
+        figure, (axis,) = _axes(1, columns=1)
+        axis.bar(steps, weights, color=_BLUE)
+        axis.axhline(1.0 / len(weights), color=_GREY, linestyle=":", label="even")
+        axis.set(xlabel="rows before the newest", ylabel="share of the attention")
+        axis.legend(frameon=False)
+        return _svg(figure)
+
+
+def comparison(performance: Mapping[str, Any], measured: Sequence[str]) -> str:
+    """Skill of the network against each baseline, 1 - MAE / MAE of the baseline, with its 95 % interval."""
+    with rc_context(_SETTINGS):
+        figure, axes = _axes(len(measured))
+        for target, axis in zip(measured, axes, strict=True):
+            entries = [(name, skills[target]) for name, skills in performance["skill"].items() if skills[target]]
+            for place, (name, skill) in enumerate(entries):
+                low, high = (skill["skill"] if skill[end] is None else skill[end] for end in ("low", "high"))
+                axis.barh(place, skill["skill"], color=_COLOURS.get(name, _GREY))
+                axis.plot([low, high], [place, place], color="black", linewidth=1.2)
+            axis.axvline(0.0, color="black", linewidth=0.8)
+            axis.set_yticks(range(len(entries)), [name for name, _ in entries])
+            axis.set(title=target, xlabel="skill (right of 0: better than the baseline)")
+        return _svg(figure)
+
+
+def missing(missing_ratio: Mapping[str, float]) -> str:
+    """Share of the rows in which each column has no value."""
+    with rc_context(_SETTINGS):
+        figure, (axis,) = _axes(1, height=3.0, columns=1)
+        axis.barh(list(missing_ratio), [100.0 * share for share in missing_ratio.values()], color=_GREY)
+        axis.invert_yaxis()
+        axis.set(xlabel="% of the rows without a value", xlim=(0, 100))
+        return _svg(figure)
