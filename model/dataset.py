@@ -91,8 +91,8 @@ def gather(features: Floats, end: Longs) -> Floats:
     return features.take(rows, axis=0).reshape(len(end), WINDOW_ROWS, features.shape[1])
 
 
-def split_by_time(index: WindowIndex, table: RawTable, shares: tuple[float, float, float] = (0.70, 0.15, 0.15)) -> Split:
-    """Per link, the first 70 % of its rows train, the next 15 % validate, the last 15 % test; windows that cross a cut are left out.
+def part_starts(table: RawTable, shares: tuple[float, float, float]) -> tuple[Longs, Longs]:
+    """int64 (L,) each: the row at which every link's validation and test part begins.
 
     Raises ValueError where the shares are not three positive numbers that add up to 1.
     """
@@ -104,6 +104,15 @@ def split_by_time(index: WindowIndex, table: RawTable, shares: tuple[float, floa
     # rounded, because .70 + .15 is a little less than .85 and would cut one row too early
     validation_from = first + np.floor(np.round(rows * shares[0], 6)).astype(np.int64)
     test_from = first + np.floor(np.round(rows * (shares[0] + shares[1]), 6)).astype(np.int64)
+    return validation_from, test_from
+
+
+def split_by_time(index: WindowIndex, table: RawTable, shares: tuple[float, float, float] = (0.70, 0.15, 0.15)) -> Split:
+    """Per link, the first 70 % of its rows train, the next 15 % validate, the last 15 % test; windows that cross a cut are left out.
+
+    Raises ValueError where the shares are not three positive numbers that add up to 1.
+    """
+    validation_from, test_from = part_starts(table, shares)
     link = table.link[index.target_row]
     begin, target = index.end - (WINDOW_ROWS - 1), index.target_row
     return Split(

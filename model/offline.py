@@ -1,0 +1,149 @@
+"""One honest training over a table: fitted on each link's first rows, chosen on those after them, and judged on its last ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import keras
+import numpy as np
+
+from features.offline import OfflineFeatures, RawTable, compute
+from features.telemetry import CATEGORIES, Flags, Floats
+from features.vocabulary import Vocabulary
+from model.baselines import baseline_forecasts
+from model.candidate import RANDOM, RIDGE, prepare_tensorflow
+from model.dataset import Split, WindowIndex, build_windows, gather, part_starts, split_by_time, targets_of
+from model.job_spec import Architecture, TrainingSettings
+from model.linear_path import start_at_ridge
+from model.metrics import Metrics, forecast_metrics
+from model.network import build, silence_features
+from model.scaler import Scaler
+from model.training import History, Progress, TrainingData, train
+
+SHARES: Final = (0.70, 0.15, 0.15)
+NETWORK: Final = "network"
+_CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
+_BATCH: Final = 256
+
+
+class TooFewWindowsError(ValueError):
+    """A part of the split has no window. The message says which, and how many the others have."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What a training over N rows needs. features: unscaled. targets: float32 (N, 4), unscaled, NaN where not measured.
+
+    vocabulary, inputs, outputs: of the rows before every link's validation part alone.
+    """
+
+    features: OfflineFeatures
+    targets: Floats
+    vocabulary: Vocabulary
+    inputs: Scaler
+    outputs: Scaler
+    split: Split
+    data: TrainingData
+
+    def baselines(self, index: WindowIndex) -> dict[str, Floats]:
+        """float32 (M, 4) of each baseline, in the targets' units, fitted on the training windows."""
+        return baseline_forecasts(self.features, self.data.features, self.targets, self.split.train, index)
+
+
+@dataclass(frozen=True, eq=False)
+class OfflineRun:
+    """A trained network and what it is worth on rows that it has not seen.
+
+    forecasts: float32 (M, 4) of "network" and of each of BASELINES for the M windows of split.test, in the targets' units, NaN where
+    there is none. actual: float32 (M, 4), NaN where not measured. validation_metrics: of the same forecasters over split.validation.
+    """
+
+    model: keras.Model
+    prepared: Prepared
+    started_from: str
+    history: History
+    duration_s: float
+    forecasts: dict[str, Floats]
+    actual: Floats
+    validation_metrics: dict[str, Metrics]
+
+
+def run_offline(
+    table: RawTable,
+    settings: TrainingSettings,
+    architecture: Architecture,
+    *,
+    gap_multiple: float,
+    horizon_rows: int = 1,
+    shares: tuple[float, float, float] = SHARES,
+    on_progress: Callable[[Progress], None],
+    log_path: Path | None = None,
+) -> OfflineRun:
+    """Trains a network on the table's training part, with early stopping on its validation part, and forecasts its test part.
+
+    log_path: CSV with a line for each epoch. The same settings give the same forecasts on the same machine.
+    Raises TooFewWindowsError where a part has no window.
+    """
+    prepared = prepare_offline(table, gap_multiple=gap_multiple, horizon_rows=horizon_rows, shares=shares)
+    prepare_tensorflow(settings)
+    began = time.monotonic()
+    model = build(architecture)
+    silence_features(model, ~prepared.inputs.fitted)
+    if architecture.linear_path:
+        start_at_ridge(model, prepared.data)
+    history = train(model, prepared.data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path)
+    duration_s = time.monotonic() - began
+    split, targets = prepared.split, prepared.targets
+    validation = _forecasts(model, prepared, split.validation)
+    return OfflineRun(
+        model=model,
+        prepared=prepared,
+        started_from=RIDGE if architecture.linear_path else RANDOM,
+        history=history,
+        duration_s=duration_s,
+        forecasts=_forecasts(model, prepared, split.test),
+        actual=targets[split.test.target_row],
+        validation_metrics={
+            name: forecast_metrics(targets[split.validation.target_row], forecast) for name, forecast in validation.items()
+        },
+    )
+
+
+def prepare_offline(
+    table: RawTable, *, gap_multiple: float, horizon_rows: int = 1, shares: tuple[float, float, float] = SHARES
+) -> Prepared:  # fmt: skip
+    """Features, split and scalers, without TensorFlow's share. Raises TooFewWindowsError where a part has no window."""
+    validation_from, _ = part_starts(table, shares)
+    seen = np.arange(len(table)) < validation_from[table.link]
+    vocabulary = Vocabulary.empty().extended(_values_in(table, seen))
+    features, targets = compute(table, vocabulary, gap_multiple), targets_of(table)
+    split = split_by_time(build_windows(features, table, horizon_rows), table, shares)
+    windows = {"training": len(split.train), "validation": len(split.validation), "test": len(split.test)}
+    if not all(windows.values()):
+        raise TooFewWindowsError(
+            f"{', '.join(f'{count} {part} windows' for part, count in windows.items())}: each part needs 31 rows of one link without a gap"
+        )
+    inputs, outputs = Scaler.fit(features.features[seen]), Scaler.fit(targets[seen])
+    data = TrainingData(inputs.transform(features.features), outputs.standardise(targets), split.train, split.validation)
+    return Prepared(features, targets, vocabulary, inputs, outputs, split, data)
+
+
+def _values_in(table: RawTable, rows: Flags) -> list[list[str]]:
+    """The values of each category that occur in those rows."""
+    used = (np.unique(table.codes[rows, category]) for category in range(len(CATEGORIES)))
+    return [[values[code] for code in codes if code >= 0] for values, codes in zip(table.values, used, strict=True)]
+
+
+def _forecasts(model: keras.Model, prepared: Prepared, index: WindowIndex) -> dict[str, Floats]:
+    """float32 (M, 4) of the network and of each baseline, in the targets' units; NaN for a target never measured in training."""
+    scaled = np.empty((len(index), prepared.targets.shape[1]), np.float32)
+    for start in range(0, len(index), _CHUNK_WINDOWS):
+        part = slice(start, start + _CHUNK_WINDOWS)
+        scaled[part] = model.predict(gather(prepared.data.features, index.end[part]), batch_size=_BATCH, verbose=0)
+    known = np.isfinite(prepared.targets[prepared.split.train.target_row]).any(axis=0)
+    network = np.where(known, prepared.outputs.inverse(scaled), np.nan).astype(np.float32)
+    return {NETWORK: network, **prepared.baselines(index)}
