@@ -1,4 +1,4 @@
-"""The command line: dwcp-learner run, replay, demo, simulate, check-config, models and schema."""
+"""The command line: dwcp-learner run, replay, train, demo, simulate, check-config, models and schema."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from streams.source import SourceError
 
 EPILOG = (
     "Exit codes: 0 done · 1 failed (a demo in which something did not happen, a model that does not verify) · 2 wrong usage · "
-    "3 invalid configuration · 4 the state directory cannot be used · 5 the source cannot give records, or events cannot be sent."
+    "3 invalid configuration · 4 the state directory cannot be used · 5 the source cannot give records, or events "
+    "cannot be sent · 130 interrupted."
 )
 EXIT_CONFIG, EXIT_SOURCE = 3, 5
 
@@ -87,6 +88,46 @@ def replay(
     from daemon.replay import replay_file
 
     replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json)
+
+
+@app.command(epilog=EPILOG)
+def train(
+    data_path: Annotated[Path, typer.Option(envvar="DATA_PATH", help="CSV or NDJSON file of telemetry, or a folder of them.")],
+    output_dir: Annotated[
+        Path, typer.Option(envvar="OUTPUT_DIR", help="Folder for the files; an earlier run there is replaced at the end.")
+    ] = Path("checkpoints/bandwidth_predictor"),
+    epochs: Annotated[int, typer.Option(envvar="EPOCHS", min=1)] = 200,
+    batch_size: Annotated[int, typer.Option(envvar="BATCH_SIZE", min=1)] = 64,
+    learning_rate: Annotated[float, typer.Option(envvar="LEARNING_RATE", min=1e-6, max=1.0)] = 0.001,
+    window_size: Annotated[int, typer.Option(envvar="WINDOW_SIZE", help="Rows that a forecast sees.")] = 30,
+    validation_split: Annotated[float, typer.Option(help="Share of each link's rows, those before the test's: for early stopping.")] = 0.15,
+    test_split: Annotated[float, typer.Option(help="Share of each link's rows, the last: what the figures are of.")] = 0.15,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
+    horizon: Annotated[int, typer.Option(min=1, help="Rows ahead.")] = 1,
+    link_key: Annotated[
+        str | None, typer.Option(help='Columns that tell links apart, as "node_id,peer_id"; "" is one merged series. Default: chosen.')
+    ] = None,
+    architecture: Annotated[
+        str, typer.Option(help="full: the published model; small: a fifth of its units, to try something out.")
+    ] = "full",
+    patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one until it stops.")] = 20,
+    time_limit_s: Annotated[float, typer.Option(min=1, help="Training ends with the step in which this is spent.")] = 3300.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Train on a recording, judge honestly on its last rows, and write the model and all its reports.
+
+    The data is examined first: what is found, and what is done about it. Ctrl-C ends the training early: the best weights so far are kept
+    and reported (exit code 130). Nothing is written before the end; then report.html is the file to look at.
+    """
+    from daemon.train import train_file
+    from daemon.train_options import options_of
+
+    options = options_of(
+        data_path, output_dir, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, window_size=window_size,
+        validation_split=validation_split, test_split=test_split, seed=seed, horizon=horizon, link_key=link_key,
+        architecture=architecture, patience=patience, time_limit_s=time_limit_s,
+    )  # fmt: skip
+    raise SystemExit(train_file(options, as_json))
 
 
 @app.command(epilog=EPILOG)

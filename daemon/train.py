@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from daemon.errors import DaemonError
+from daemon.train_options import TrainError, TrainOptions
 from features.offline import RawTable, compute
 from features.telemetry import DEFAULT_LINK_KEY, TARGETS, Partition
 from features.vocabulary import Vocabulary
@@ -35,42 +35,18 @@ from model.buffer import BufferRows, BufferWriter
 from model.data_quality import DataQuality, Finding, examine
 from model.dataset import build_windows, split_by_time
 from model.documents import read_document
-from model.job_spec import EXIT_DONE, Architecture, TrainingSettings
+from model.job_spec import EXIT_DONE
 from model.manifest import MANIFEST_NAME
 from model.metadata import VERSION_FORMAT
 from model.run_spec import INTERRUPTED, RunSpec
 from streams.source import SourceError
 from streams.table import Recording, read_recording
 
-DEFAULT_OUTPUT: Final = Path("checkpoints/bandwidth_predictor")
 EXIT_INTERRUPTED: Final = 130
 LONG_ENOUGH_RATIO: Final = 0.5
 """Share of the rows that must lie in links long enough for a window; below it the file is no recording of links."""
 REPORT_NAME: Final = "TRAINING_REPORT.json"
 _LAST_LINES: Final = 8
-
-
-class TrainError(DaemonError):
-    """A training makes no sense on this data, or cannot be written here. The message says what to do."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """link_key: None chooses: a link's own columns, or one merged series where links are too short for a window."""
-
-    data_path: Path
-    output_dir: Path
-    settings: TrainingSettings
-    architecture: Architecture
-    horizon_rows: int
-    validation_split: float
-    test_split: float
-    link_key: tuple[str, ...] | None
-    gap_multiple: float
-
-    @property
-    def shares(self) -> tuple[float, float, float]:
-        return (1.0 - self.validation_split - self.test_split, self.validation_split, self.test_split)
 
 
 def train_file(options: TrainOptions, as_json: bool) -> int:
@@ -300,8 +276,3 @@ def print_report(report: dict[str, Any], output: Path) -> None:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
-
-
-def parse_link_key(text: str | None) -> tuple[str, ...] | None:
-    """--link-key as columns: "" is one merged series, None leaves the choice to the data."""
-    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())

@@ -82,10 +82,11 @@ def run_offline(
     shares: tuple[float, float, float] = SHARES,
     on_progress: Callable[[Progress], None],
     log_path: Path | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> OfflineRun:
     """Trains a network on the table's training part, with early stopping on its validation part, and forecasts its test part.
 
-    log_path: CSV with a line for each epoch. The same settings give the same forecasts on the same machine.
+    log_path, interrupted: as for `train`. The same settings give the same forecasts on the same machine.
     Raises TooFewWindowsError where a part has no window.
     """
     prepared = prepare_offline(table, gap_multiple=gap_multiple, horizon_rows=horizon_rows, shares=shares)
@@ -95,7 +96,9 @@ def run_offline(
     silence_features(model, ~prepared.inputs.fitted)
     if architecture.linear_path:
         start_at_ridge(model, prepared.data)
-    history = train(model, prepared.data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path)
+    history = train(
+        model, prepared.data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path, interrupted=interrupted
+    )  # fmt: skip
     duration_s = time.monotonic() - began
     split, targets = prepared.split, prepared.targets
     validation = _forecasts(model, prepared, split.validation)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
@@ -80,7 +79,7 @@ def over_time(time_s: Doubles, actual: Floats, forecasts: Mapping[str, Floats], 
         for target, axis in zip(measured, axes, strict=True):
             at = TARGETS.index(target)
             rows = np.flatnonzero(np.isfinite(actual[:, at]))[-_SHOWN_ROWS:]
-            times = [datetime.fromtimestamp(each, UTC) for each in time_s[rows].tolist()]
+            times = time_s[rows].astype("datetime64[s]")
             axis.plot(times, actual[rows, at], color=_GREY, linewidth=0.9, label="actual")
             axis.plot(times, forecasts["network"][rows, at], color=_BLUE, linewidth=0.9, label="forecast")
             axis.set(title=target, ylabel=UNITS[target])

@@ -72,7 +72,7 @@ class Epoch:
 class History:
     """A whole training. best_epoch counts from 1 and is the one whose weights were kept; 0: the start was not bettered.
 
-    stopped: "epochs" (all done), "no_better_epoch" (patience) or "time_budget".
+    stopped: "epochs" (all done), "no_better_epoch" (patience), "time_budget" or "interrupted".
     """
 
     epochs: tuple[Epoch, ...]
@@ -115,11 +115,13 @@ def train(
     *,
     learning_rate: float,
     log_path: Path | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> History:
     """Trains the model in place and leaves it with the weights that were best on the validation windows, the start included.
 
     The first epoch's rivals are the weights it started from: a Ridge or a parent that training cannot better is kept.
-    log_path: CSV with a line for each epoch. ValueError: no windows to train or validate on.
+    log_path: CSV with a line for each epoch. interrupted: asked after every step; once true, the training ends with this epoch.
+    ValueError: no windows to train or validate on.
     """
     if not len(data.train) or not len(data.validation):
         raise ValueError(f"nothing to train on: {len(data.train)} training and {len(data.validation)} validation windows")
@@ -129,7 +131,7 @@ def train(
     steps = epoch_steps * settings.epochs
     compile_model(model, settings, learning_rate, steps)
 
-    clock = _Clock(settings, steps, on_progress)
+    clock = _Clock(settings, steps, on_progress, interrupted)
     clock.report(1, 0, np.nan, np.nan, at_once=True)
     best = start = _validate(model, data, batch_size)
     best_weights, best_epoch, stopped = model.get_weights(), 0, "epochs"
@@ -142,7 +144,7 @@ def train(
         if epochs[-1].validation_loss < best:
             best, best_weights, best_epoch = epochs[-1].validation_loss, model.get_weights(), epoch
         if clock.is_over():
-            stopped = "time_budget"
+            stopped = "interrupted" if interrupted() else "time_budget"
             break
         if epoch - best_epoch >= settings.patience:
             stopped = "no_better_epoch"
@@ -229,8 +231,10 @@ def _log_epoch(path: Path, number: int, epoch: Epoch) -> None:
 class _Clock:
     """Says every two seconds how far the training is, and when its time budget is spent."""
 
-    def __init__(self, settings: TrainingSettings, steps: int, on_progress: Callable[[Progress], None]) -> None:
-        self._epochs, self._steps, self._on_progress = settings.epochs, steps, on_progress
+    def __init__(
+        self, settings: TrainingSettings, steps: int, on_progress: Callable[[Progress], None], interrupted: Callable[[], bool]
+    ) -> None:
+        self._epochs, self._steps, self._on_progress, self._interrupted = settings.epochs, steps, on_progress, interrupted
         self._began = self._reported = self._compiled = time.monotonic()
         self._budget_s = settings.time_budget_s or np.inf
 
@@ -245,4 +249,4 @@ class _Clock:
             self._on_progress(Progress(epoch, self._epochs, step, self._steps, loss, validation_loss, left_s))
 
     def is_over(self) -> bool:
-        return time.monotonic() - self._began > self._budget_s
+        return self._interrupted() or time.monotonic() - self._began > self._budget_s

@@ -1,0 +1,115 @@
+"""One offline training as a process of its own: `python -m model.run RUN.json`.
+
+In: a run file (RunSpec) that names a recording's segments. Out: the folder of the run with all its files, and one JSON line per step of
+progress on standard output, the last of which says how it ended. SIGINT ends the training and keeps its best weights; a second one ends
+the process. Exit code 0: the folder is whole. 1: it failed, and standard error says why. 2: the run file is no run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from model.buffer import read_segments
+from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED
+from model.run_spec import FINISHED, INTERRUPTED, RunSpec
+from model.segments import SUFFIX
+
+if TYPE_CHECKING:
+    from model.training import Progress
+
+Emit = Callable[[dict[str, Any]], None]
+
+
+class Interruption:
+    """Whether somebody wants the training to end."""
+
+    def __init__(self) -> None:
+        self.wanted = False
+        signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, _number: int, _frame: object) -> None:
+        self.wanted = True
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def __call__(self) -> bool:
+        return self.wanted
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the run of the file named by the one argument, and gives the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m model.run RUN.json", file=sys.stderr)
+        return EXIT_BAD_JOB
+    try:
+        spec = RunSpec.from_json(Path(arguments[0]).read_bytes())
+    except (OSError, ValueError) as error:
+        print(f"{arguments[0]} is not a run that can start: {error}", file=sys.stderr)
+        return EXIT_BAD_JOB
+    interruption = Interruption()
+    emit = _own_output()
+    try:
+        status = run(spec, emit, interruption)
+    except Exception as error:  # noqa: BLE001 - whatever it was, the command shows what it was
+        traceback.print_exc()
+        print(f"the training failed: {error or type(error).__name__}", file=sys.stderr)
+        return EXIT_FAILED
+    emit({"stage": "done", "status": status})
+    return EXIT_DONE
+
+
+def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
+    """Every stage in order; gives FINISHED or INTERRUPTED."""
+    emit({"stage": "reading the recording"})
+    table = read_segments(sorted(Path(spec.snapshot).glob(f"*{SUFFIX}")))
+    emit({"stage": "loading TensorFlow"})
+    from model import offline, run_files  # 7 to 14 s and 690 MB
+
+    folder = Path(spec.folder)
+    folder.mkdir()
+    emit({"stage": "building the network"})
+    made = offline.run_offline(
+        table,
+        spec.settings,
+        spec.architecture,
+        gap_multiple=spec.gap_multiple,
+        horizon_rows=spec.horizon_rows,
+        shares=spec.shares,
+        on_progress=lambda progress: emit(_message(progress)),
+        log_path=folder / run_files.TRAINING_LOG,
+        interrupted=interrupted,
+    )
+    status = INTERRUPTED if interrupted() else FINISHED
+    emit({"stage": "exporting and writing the reports"})
+    run_files.write(made, table, spec, status)
+    return status
+
+
+def _message(progress: Progress) -> dict[str, Any]:
+    values = {name: None if not math.isfinite(value) else value for name, value in asdict(progress).items()}
+    return {"stage": "train", "epoch_ended": values["validation_loss"] is not None, **values}
+
+
+def _own_output() -> Emit:
+    """Progress gets a descriptor of its own, and what libraries print on standard output goes to standard error."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its banner and warnings are no news
+    progress = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+
+    def emit(event: dict[str, Any]) -> None:
+        progress.write(json.dumps(event, allow_nan=False) + "\n")
+        progress.flush()
+
+    return emit
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

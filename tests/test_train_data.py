@@ -1,0 +1,136 @@
+"""What `dwcp-learner train` finds in a recording before it trains, and where it refuses to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from daemon.train import examined
+from daemon.train_options import TrainError, TrainOptions, options_of
+from streams.source import SourceError
+
+HEADER = "timestamp,node_id,peer_id,link_type,rtt_ms,throughput_mbps,packet_loss\n"
+START_S = 1_700_000_000
+
+
+def options(data_path: Path, output_dir: Path, **changes: object) -> TrainOptions:
+    given: dict[str, object] = {
+        "epochs": 1, "batch_size": 16, "learning_rate": 1e-3, "window_size": 30, "validation_split": 0.15, "test_split": 0.15, "seed": 1,
+        "horizon": 1, "link_key": None, "architecture": "small", "patience": 1, "time_limit_s": 60.0,
+    }  # fmt: skip
+    return options_of(data_path, output_dir, **(given | changes))  # type: ignore[arg-type]
+
+
+def csv(folder: Path, rows: list[str]) -> Path:
+    path = folder / "telemetry.csv"
+    path.write_text(HEADER + "".join(f"{row}\n" for row in rows))
+    return path
+
+
+def series(rows: int, node: Callable[[int], str] = lambda _row: "a", rtt: Callable[[int], object] = lambda row: 20 + row % 7) -> list[str]:
+    """One row a minute; throughput is 100, and loss is never measured."""
+    return [f"{START_S + 60 * row},{node(row)},p,metro,{rtt(row)},100," for row in range(rows)]
+
+
+def found(path: Path, tmp_path: Path, **changes: object) -> dict[str, str]:
+    """level and text of the findings."""
+    _, quality = examined(options(path, tmp_path / "out", **changes))
+    return {finding.what: finding.level for finding in quality.findings}
+
+
+def test_a_good_recording(tmp_path: Path) -> None:
+    """Columns that are constant or empty are told; nothing is refused."""
+    _, quality = examined(options(csv(tmp_path, series(1000)), tmp_path / "out"))
+    assert (quality.rows, quality.links, quality.gaps, quality.interval_s) == (1000, 1, 0, 60.0)
+    assert quality.windows == {"train": 670, "validation": 120, "test": 120}
+    assert quality.missing_ratio["packet_loss"] == 1.0
+    assert set(quality.unmeasured) == {"packet_loss", "jitter_ms"}
+    assert "throughput_mbps" in quality.constant
+    assert quality.errors == []
+
+
+def test_random_links_are_one_series(tmp_path: Path) -> None:
+    """Where nearly every row has a link of its own, the file is one series, with a warning; a key that was given is not changed."""
+    path = csv(tmp_path, series(1000, node=lambda row: f"n{row}"))
+    recording, quality = examined(options(path, tmp_path / "out"))
+    assert len(recording.table.links) == 1
+    assert quality.errors == []
+    assert any("less than the 31 rows" in finding.what and finding.level == "warning" for finding in quality.findings)
+    _, kept = examined(options(path, tmp_path / "out", link_key="node_id"))
+    assert kept.links == 1000
+    assert [error.what for error in kept.errors] == ["too few windows (0 train, 0 validation, 0 test; 64 to train on are needed)"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "level", "told"),
+    [
+        pytest.param(series(20), "error", "too few windows", id="one link with 20 rows"),
+        pytest.param(series(500, rtt=lambda _row: 5), "error", "never change", id="all-constant columns"),
+        pytest.param(series(400)[::-1], "note", "stand behind a later one", id="non-monotonic time"),
+        pytest.param(series(400) + series(10), "warning", "10 rows have a time that their link had before", id="duplicates"),
+        pytest.param(series(400, rtt=lambda row: "1e39" if row == 7 else row), "warning", "1 out_of_range", id="over float32"),
+        pytest.param(series(400, rtt=lambda row: "1e30" if row == 7 else row), "note", "are never measured", id="1e30 is a number"),
+        pytest.param(series(300) + [row.replace(str(START_S)[:4], "1800") for row in series(300)], "note", "1 gaps", id="a gap"),
+    ],
+)
+def test_findings(tmp_path: Path, rows: list[str], level: str, told: str) -> None:
+    """Each kind of defect is told, with the weight that it has."""
+    assert any(told in what and each == level for what, each in found(csv(tmp_path, rows), tmp_path).items())
+
+
+def test_nothing_valid(tmp_path: Path) -> None:
+    """NaN in every row is refused record by record, and the message says why."""
+    rows = [f"{START_S + 60 * row},a,p,metro,nan,nan,nan" for row in range(50)]
+    with pytest.raises(SourceError, match="none of its 50 records is valid telemetry"):
+        examined(options(csv(tmp_path, rows), tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "flag"),
+    [
+        ({"window_size": 1}, "--window-size 1"),
+        ({"architecture": "huge"}, "--architecture huge"),
+        ({"validation_split": 0.6, "test_split": 0.5}, "--validation-split"),
+        ({"test_split": 0.0}, "--test-split"),
+        ({"test_split": float("nan")}, "--test-split"),
+    ],
+)
+def test_wrong_flags(tmp_path: Path, changes: dict[str, object], flag: str) -> None:
+    """A flag that makes no sense is named."""
+    with pytest.raises(TrainError, match=flag):
+        options(tmp_path / "x.csv", tmp_path / "out", **changes)
+
+
+@pytest.mark.parametrize("kind", ["a file", "somebody's folder", "in a file"])
+def test_the_output_folder(tmp_path: Path, cli: Callable[..., tuple[int, str, str]], kind: str) -> None:
+    """Nothing that no training wrote is ever replaced, and nothing is read before that is clear."""
+    output = tmp_path / "out"
+    if kind == "a file":
+        output.write_text("mine")
+    elif kind == "in a file":
+        output.write_text("mine")
+        output = output / "sub"
+    else:
+        output.mkdir()
+        (output / "mine.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    code, _, errors = cli("train", "--data-path", csv(tmp_path, series(400)), "--output-dir", output)
+    assert code == 1
+    assert "--output-dir" in errors
+    assert set(before) | {tmp_path / "telemetry.csv"} == set(tmp_path.rglob("*"))
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    """Nobody, root neither, makes a folder in /proc: that is told before anything is trained."""
+    code, _, errors = cli("train", "--data-path", csv(tmp_path, series(400)), "--output-dir", "/proc/dwcp/out")
+    assert code == 1
+    assert "--output-dir" in errors
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
+    """The exit code is that of a source, and the message names the file."""
+    code, _, errors = cli("train", "--data-path", tmp_path / "absent.csv", "--output-dir", tmp_path / "out")
+    assert code == 5
+    assert "absent.csv" in errors
