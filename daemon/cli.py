@@ -1,4 +1,4 @@
-"""The command line: dwcp-learner run, replay, train, demo, simulate, check-config, models and schema."""
+"""The command line: dwcp-learner run, replay, train, demo, simulate, check-config, models, keys and schema."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from rich.markup import escape
 from daemon import config as configuration
 from daemon.config import Config, ConfigError
 from daemon.errors import DaemonError
+from daemon.keys import registry_with_keys
+from daemon.keys_cli import app as keys_app
 from daemon.models_cli import app as models_app
 from streams.kafka_sink import SinkError
 from streams.source import SourceError
@@ -36,6 +38,7 @@ app = typer.Typer(
     help="Forecasts network links from Kafka telemetry, notices drift, retrains, and publishes ONNX models.",
 )  # fmt: skip
 app.add_typer(models_app, name="models")
+app.add_typer(keys_app, name="keys")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file; DWCP_ variables go over it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
@@ -170,8 +173,9 @@ def simulate(
 
 @app.command("check-config", epilog=EPILOG)
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check a configuration and show what it comes to, with defaults and environment."""
+    """Check a configuration and show what it comes to, with defaults and environment. The keys that it names are read."""
     loaded = configuration.load(config)
+    registry_with_keys(loaded)
     document = loaded.model_dump(mode="json")
     for name in document["kafka"]["options"]:
         if "password" in name:

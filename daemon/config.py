@@ -128,6 +128,8 @@ class ModelsSection(_Section):
     directory: Path = Path("models")
     keep: int = Field(10, gt=0)
     follow_interval_s: float = Field(2.0, gt=0, description="how often CURRENT is read for a rollback or another member's version")
+    signing_key: Path | None = Field(None, description="private Ed25519 key (PEM) that signs what is published; none: it stays unsigned")
+    verify_key: Path | None = Field(None, description="public key (PEM) that versions must be signed with to be used; none: any is")
 
 
 class HttpSection(_Section):

@@ -29,6 +29,7 @@ class Models:
         self._looked_s = -1e9
         self._loaded: dict[str, Predictor | None] = {}
         self._unusable: set[str] = set()
+        self._trusted: dict[str, bool] = {}
         self._current: str | None = None
         newest = max((entry for entry in journal.entries if isinstance(entry, ModelLive)), key=lambda entry: entry.epoch, default=None)
         self.live = Live(newest.version, newest.epoch) if newest is not None else None
@@ -52,23 +53,42 @@ class Models:
         return self.live
 
     def current(self) -> str | None:
-        """The version that CURRENT names; where it names none that is there, the one that was live before (and an event)."""
+        """The version that CURRENT names; where it names none that is there, or none that is trusted, the one that was live before
+        (and an event)."""
         try:
-            self._current = self.registry.current()
+            version = self.registry.current()
         except RegistryError as error:
             if str(error) not in self._unusable:
                 self._unusable.add(str(error))
                 self._observer.tell("model_unusable", version=None, problem=str(error), remedy="dwcp-learner models rollback VERSION")
+            return self._current
+        if version is None or self._trusts(version):
+            self._current = version
         return self._current
 
     def predictor(self, version: str) -> Predictor | None:
         """Loads a version, or gives the loaded one; None (and an event) where it cannot be used."""
         if version not in self._loaded:
             try:
-                self._loaded[version] = Predictor.load(self.registry.folder(version))
-            except (PredictorError, OSError, ValueError) as error:
+                folder = self.registry.folder(version)
+                self._loaded[version] = Predictor.load(folder, digests=self.registry.trusted_digests(version))
+            except (PredictorError, RegistryError, OSError, ValueError) as error:
                 self._observer.tell("model_unusable", version=version, problem=str(error), remedy="roll back: dwcp-learner models rollback")
                 self._loaded[version] = None
             for old in [known for known in self._loaded if known != version][:-1]:  # the one before is needed until partitions moved on
                 del self._loaded[old]
         return self._loaded[version]
+
+    def _trusts(self, version: str) -> bool:
+        """Whether it is signed by the verify key, if there is one: found out once, for CURRENT is read at every pass of the loop.
+
+        Neither forecasts nor the next training start from a version that is not: its successor would be signed.
+        """
+        if version not in self._trusted:
+            try:
+                self.registry.trusted_digests(version)
+                self._trusted[version] = True
+            except RegistryError as error:
+                self._trusted[version] = False
+                self._observer.tell("model_unusable", version=version, problem=str(error), remedy="dwcp-learner models rollback VERSION")
+        return self._trusted[version]

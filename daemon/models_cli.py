@@ -14,6 +14,7 @@ from rich.table import Table
 
 from daemon import config as configuration
 from daemon.errors import DaemonError
+from daemon.keys import verify_key_from
 from model.documents import DocumentError
 from model.manifest import read_manifest, verify
 from model.registry import Registry, RegistryError
@@ -24,11 +25,14 @@ FolderOption = Annotated[Path | None, typer.Option("--models", help="Models fold
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
 
 
-def _registry(config: Path | None, models: Path | None) -> Registry:
-    folder = models or configuration.load(config).models.directory
+def _registry(config: Path | None, models: Path | None, public_key: Path | None = None) -> Registry:
+    """The configuration counts with --models too: its verify key says what may be made live."""
+    section = configuration.load(config).models
+    folder = models or section.directory
     if not folder.is_dir():
         raise DaemonError(f"{folder}: there is no models folder; it appears with the first version (see models.directory)")
-    return Registry(folder)
+    key = verify_key_from(section.verify_key, "models.verify_key") if public_key is None else verify_key_from(public_key, "--public-key")
+    return Registry(folder, verify_key=key)
 
 
 def _described(registry: Registry, version: str, live: str | None) -> dict[str, Any]:
@@ -83,17 +87,22 @@ def verify_versions(
     version: Annotated[str | None, typer.Argument(help="Default: all.")] = None,
     config: ConfigOption = None,
     models: FolderOption = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="Public key (PEM) that must have signed; default: models.verify_key, if it is set.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check hashes, golden vectors and operators of one version or all. Exit code 1 where something is wrong."""
-    registry = _registry(config, models)
-    problems = {name: verify(registry.root / name) for name in ([version] if version else registry.versions())}
+    """Check signature, hashes, golden vectors and operators of one version or all. Exit code 1 where something is wrong."""
+    registry = _registry(config, models, public_key)
+    names = [version] if version else registry.versions()
+    problems = {name: verify(registry.root / name, registry.verify_key) for name in names}
+    sound = "sound and signed" if registry.verify_key is not None else "sound; the signature was not looked at: no --public-key"
     if as_json:
         print(json.dumps(problems, indent=2))
     else:
         for name, found in problems.items():
             Console().print(
-                f"{name}: " + ("[green]sound[/green]" if not found else "[red]" + escape("; ".join(found)) + "[/red]"), soft_wrap=True
+                f"{name}: " + (f"[green]{sound}[/green]" if not found else "[red]" + escape("; ".join(found)) + "[/red]"), soft_wrap=True
             )
     if any(problems.values()):
         raise typer.Exit(1)

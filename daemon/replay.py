@@ -96,7 +96,7 @@ def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool)
         "http": {"enabled": False},
         "drift": {"shed_above_lag": 2**62},  # a recording is never too far behind
         "state": {"directory": folder / "state"},
-        "models": {"directory": folder / "models"},
+        "models": {"directory": folder / "models", "signing_key": None, "verify_key": None},  # nobody is to serve a replay's versions
     } | ({"links": {"key": ()}} if merged else {})
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values) for section, values in changed.items()})
 

@@ -11,6 +11,7 @@ from daemon.clock import Clock
 from daemon.config import Config
 from daemon.http import HttpServer
 from daemon.journal import Journal
+from daemon.keys import registry_with_keys
 from daemon.lock import StateLock
 from daemon.loop import Loop, LoopSettings
 from daemon.models import Models
@@ -27,7 +28,6 @@ from drift.region import QuorumPolicy, RegionDrift
 from drift.watch import WatchPolicy
 from model.gate import GatePolicy
 from model.job_spec import TrainingSettings
-from model.registry import Registry
 from streams.fan_out import FanOutSink
 from streams.kafka_sink import KafkaSink
 from streams.kafka_source import KafkaSource
@@ -81,14 +81,17 @@ def build(
     listener: Listener | None = None,
     wait_for_training: bool = False,
 ) -> Daemon:
-    """A daemon over any source. Raises StateError where the state directory cannot be used, OSError where the HTTP address cannot."""
+    """A daemon over any source.
+
+    Raises StateError where the state directory cannot be used, ConfigError where a key cannot, OSError where the HTTP address cannot.
+    """
+    registry = registry_with_keys(config)
     state = config.state.directory
     lock = StateLock.take(state, config.state.member)
     store = CheckpointStore(state, config.state.member, config.buffer.rows_max, config.buffer.age_max_s, observer.tell)
     store.open()
     process = store.restore_process()
     journal = Journal(journal_path(state, config.state.member))
-    registry = Registry(config.models.directory)
     registry.recover()
     models = Models(registry, journal, observer, config.models.follow_interval_s)
     partitions = Partitions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -17,8 +18,12 @@ class DocumentError(ValueError):
 
 
 def write_document(path: Path, document: dict[str, Any]) -> None:
-    """Writes the document through a temporary file, fsync and rename. Raises ValueError where a number is NaN or infinite."""
-    content = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode()
+    """Writes the document whole or not at all. Raises ValueError where a number is NaN or infinite."""
+    write_bytes(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file through a temporary one, fsync and rename."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
@@ -31,25 +36,40 @@ def write_document(path: Path, document: dict[str, Any]) -> None:
         raise
 
 
-def read_document(path: Path) -> dict[str, Any]:
-    """The JSON object in a plain file of at most MOST_BYTES. Raises DocumentError for everything else, a link or a pipe too."""
+def read_document(path: Path, sha256: str | None = None) -> dict[str, Any]:
+    """The JSON object in a plain file of at most MOST_BYTES. Raises DocumentError for everything else, a link or a pipe too.
+
+    sha256: hexadecimal, of the content that is wanted; None: any.
+    """
+    content = read_plain(path)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise DocumentError(f"{path.name} has changed since it was verified")
+    return parse_document(path.name, content)
+
+
+def read_plain(path: Path) -> bytes:
+    """The content of a plain file of at most MOST_BYTES. Raises DocumentError for everything else, a link or a pipe too."""
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode):
             raise DocumentError(f"{path.name} is no plain file")
         if status.st_size > MOST_BYTES:
             raise DocumentError(f"{path.name} has {status.st_size:,} bytes, more than any such document")
-        document = json.loads(path.read_bytes(), parse_constant=_refuse_constant)
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise DocumentError(f"{path.name} is missing") from error
     except OSError as error:
         raise DocumentError(f"{path.name} cannot be read ({error.strerror})") from error
-    except DocumentError:
-        raise
+
+
+def parse_document(name: str, content: bytes) -> dict[str, Any]:
+    """The JSON object that the content is. Raises DocumentError, with the name, where it is none."""
+    try:
+        document = json.loads(content, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{path.name} is no JSON document ({error})") from error
+        raise DocumentError(f"{name} is no JSON document ({error})") from error
     if not isinstance(document, dict):
-        raise DocumentError(f"{path.name} is no JSON object")
+        raise DocumentError(f"{name} is no JSON object")
     return document
 
 

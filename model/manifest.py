@@ -1,4 +1,7 @@
-"""MANIFEST.json, the last file of a version: what it is, why it exists, and the SHA-256 of every other file."""
+"""MANIFEST.json, the last file of a version: what it is, why it exists, and the SHA-256 of every other file.
+
+MANIFEST.json.sig beside it, where a signing key is configured, vouches for the manifest's bytes and so for every file.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from model.documents import DocumentError, read_document, write_document
+from model.documents import DocumentError, parse_document, read_plain, write_bytes, write_document
 from model.gate import Verdict
 from model.golden import GOLDEN_NAME, check_golden
 from model.metadata import VERSION_PATTERN, Metadata, core_name, metadata_name
+
+if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
+    from model.signing import SigningKey, VerifyKey
 
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "MANIFEST.json"
@@ -37,6 +43,10 @@ class Manifest:
     verdict: Mapping[str, Any] | None
     libraries: Mapping[str, str]
     files: Mapping[str, Mapping[str, Any]]
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file, by path relative to the folder."""
+        return {name: str(entry.get("sha256")) for name, entry in self.files.items()}
 
 
 def write_manifest(
@@ -78,9 +88,20 @@ def write_manifest(
     return target
 
 
+def sign_manifest(folder: Path, key: SigningKey) -> Path:
+    """Writes MANIFEST.json.sig over the manifest as it is. Raises DocumentError where that cannot be read."""
+    path = folder / SIGNATURE_NAME
+    write_bytes(path, key.sign(read_plain(folder / MANIFEST_NAME)))
+    return path
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest as written, its files not looked at. Raises DocumentError where it is missing, damaged or of a newer release."""
-    document = read_document(folder / MANIFEST_NAME)
+    return _parsed(read_plain(folder / MANIFEST_NAME))
+
+
+def _parsed(content: bytes) -> Manifest:
+    document = parse_document(MANIFEST_NAME, content)
     schema = document.get("schema")
     if isinstance(schema, int) and schema > SCHEMA_VERSION:
         raise DocumentError(f"{MANIFEST_NAME} was written by a newer release (schema {schema}, this one reads {SCHEMA_VERSION})")
@@ -100,17 +121,41 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files)
 
 
-def verify(folder: Path) -> list[str]:
+def verify(folder: Path, key: VerifyKey | None = None) -> list[str]:
     """Why the version in the folder must not be used: empty when it is whole and ONNX Runtime reproduces its golden samples.
 
-    Never raises, whatever the folder holds. A graph is loaded only after every hash is right.
+    key: the manifest must be signed by it; None: a signature is not looked at. Never raises, whatever the folder holds. A file is
+    read only after the signature is right, a graph loaded only after every hash is.
     """
+    manifest, problems = check_files(folder, key)
+    if manifest is None or problems:
+        return problems
     try:
-        manifest = read_manifest(folder)
-        problems = _file_problems(folder, manifest)
-        return problems or _content_problems(folder, manifest)
+        return _content_problems(folder, manifest)
     except (DocumentError, OSError) as error:
         return [str(error)]
+
+
+def check_files(folder: Path, key: VerifyKey | None = None) -> tuple[Manifest | None, list[str]]:
+    """The first half of `verify`, which costs no more than reading the files: signature and hashes. Never raises.
+
+    Gives the very manifest that was checked, None where there is no readable one, and the problems.
+    """
+    try:
+        content = read_plain(folder / MANIFEST_NAME)
+        if key is not None and (problem := _signature_problem(folder, content, key)):
+            return None, [problem]
+        manifest = _parsed(content)
+        return manifest, _file_problems(folder, manifest)
+    except (DocumentError, OSError) as error:
+        return None, [str(error)]
+
+
+def _signature_problem(folder: Path, content: bytes, key: VerifyKey) -> str | None:
+    if not (folder / SIGNATURE_NAME).is_symlink() and not (folder / SIGNATURE_NAME).exists():
+        return f"it is not signed ({SIGNATURE_NAME} is missing), and a verify key is configured"
+    problem = key.problem(content, read_plain(folder / SIGNATURE_NAME))
+    return None if problem is None else f"{SIGNATURE_NAME} {problem}"
 
 
 def _file_problems(folder: Path, manifest: Manifest) -> list[str]:

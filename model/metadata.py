@@ -83,8 +83,8 @@ class Metadata:
         return path
 
     @classmethod
-    def read(cls, folder: Path) -> Metadata:
-        """The metadata of the one version in the folder.
+    def read(cls, folder: Path, digests: Mapping[str, str] | None = None) -> Metadata:
+        """The metadata of the one version in the folder. digests: SHA-256 by file name that its content must have; None: any.
 
         Raises DocumentError where there is none or more than one, where it is of a newer release, where its features or targets are
         not this release's, or where a number is missing.
@@ -92,7 +92,7 @@ class Metadata:
         found = sorted(path for path in folder.glob(f"{_PREFIX}*.json"))
         if len(found) != 1:
             raise DocumentError(f"{len(found)} files {_PREFIX}*.json instead of one")
-        document = read_document(found[0])
+        document = read_document(found[0], None if digests is None else digests.get(found[0].name, ""))
         try:
             return cls._from_document(document, found[0].name)
         except KeyError as error:

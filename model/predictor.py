@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -36,15 +38,20 @@ class Predictor:
     _session: Any
 
     @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Predictor:
+    def load(cls, folder: Path, threads: int = 1, digests: Mapping[str, str] | None = None) -> Predictor:
         """Reads metadata and core graph of the one version in the folder. Two threads gain nothing over one (measured).
 
+        digests: SHA-256 by file name, of a manifest that was verified: what is loaded is then what was verified, and nothing that was
+        put in its place since.
         Raises PredictorError where a file is missing or unreadable, where the features are not those that this release computes, or
         where the graph is no map from "input" (batch, 30, 44) to "output" (batch, 4).
         """
         try:
-            metadata = Metadata.read(folder)
-            session = core_session((folder / core_name(metadata.version)).read_bytes(), threads)
+            metadata = Metadata.read(folder, digests)
+            graph = (folder / core_name(metadata.version)).read_bytes()
+            if digests is not None and hashlib.sha256(graph).hexdigest() != digests.get(core_name(metadata.version)):
+                raise DocumentError(f"{core_name(metadata.version)} has changed since it was verified")
+            session = core_session(graph, threads)
         except (DocumentError, OSError) as error:
             raise PredictorError(folder, str(error)) from error
         return cls(metadata, session)

@@ -10,13 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from model.documents import write_document
+from model.documents import DocumentError, write_document
 from model.gate import Verdict
-from model.manifest import read_manifest, verify
+from model.manifest import check_files, read_manifest, sign_manifest, verify
 from model.metadata import VERSION_FORMAT, VERSION_PATTERN
 from model.segments import sync_folder
+
+if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
+    from model.signing import SigningKey, VerifyKey
 
 CURRENT_NAME: Final = "CURRENT"
 REFUSED_NAME: Final = "refused"
@@ -36,9 +39,14 @@ class RegistryError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The folder of all versions. One process publishes; any number of others read CURRENT, then open the folder that it names."""
+    """The folder of all versions. One process publishes; any number of others read CURRENT, then open the folder that it names.
+
+    signing_key: signs what is published; None: it stays unsigned. verify_key: what is made live must be signed by it; None: any is taken.
+    """
 
     root: Path
+    signing_key: SigningKey | None = None
+    verify_key: VerifyKey | None = None
 
     def current(self) -> str | None:
         """The live version; None before the first. Raises RegistryError where CURRENT names nothing that is there."""
@@ -66,6 +74,18 @@ class Registry:
             raise RegistryError(f"there is no version {version!r} in {self.root}; `dwcp-learner models list` shows them")
         return self.root / version
 
+    def trusted_digests(self, version: str) -> dict[str, str] | None:
+        """SHA-256 of each file of a version that is signed by the verify key and has the files that it was signed with.
+
+        None without a verify key: nothing is known then. Raises RegistryError where it is not signed so.
+        """
+        if self.verify_key is None:
+            return None
+        manifest, problems = check_files(self.folder(version), self.verify_key)
+        if manifest is None or problems:
+            raise RegistryError(f"{self.root / version} is not trusted: {'; '.join(problems)}")
+        return manifest.digests()
+
     def new_version(self, now_s: float) -> str:
         """A name for a new version: now in UTC, or a second after the newest name ever given where the clock stands before that."""
         moment = datetime.fromtimestamp(int(now_s), UTC)
@@ -86,14 +106,16 @@ class Registry:
     def publish(self, candidate: Path, version: str) -> Path:
         """Makes a candidate the live version, whole or not at all, and gives its folder.
 
-        1. Verify it. 2. Make its files durable. 3. Rename it to its version. 4. Make the name durable. 5. Replace CURRENT.
-        A crash before 3 leaves a candidate for `recover`; one between 3 and 5 a whole version that is not live.
+        1. Verify it. 2. Sign it. 3. Make its files durable. 4. Rename it to its version. 5. Make the name durable. 6. Replace CURRENT.
+        A crash before 4 leaves a candidate for `recover`; one between 4 and 6 a whole version that is not live.
+        It is signed here, and not where it is built: the training process never sees the key.
         Raises RegistryError where it is not whole or the version exists; OSError where the disk refuses.
         """
         target = self.root / version
         problems = self._publication_problems(candidate, version)
         if problems:
             raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}")
+        self._sign(candidate, version)
         _sync_tree(candidate)
         candidate.rename(target)
         sync_folder(self.root)
@@ -116,7 +138,7 @@ class Registry:
     def rollback(self, version: str | None = None) -> str:
         """Makes an older (or any other) version live again, by default the one published before the live one; gives its name.
 
-        Raises RegistryError where there is none, or where it is not whole any more.
+        Raises RegistryError where there is none, or where it is not whole any more or not signed by the verify key.
         """
         if version is None:
             current = self.current()
@@ -124,7 +146,7 @@ class Registry:
             if not earlier:
                 raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
             version = earlier[-1]
-        problems = verify(self.folder(version))
+        problems = verify(self.folder(version), self.verify_key)
         if problems:
             raise RegistryError(f"{self.root / version} cannot be made live: {'; '.join(problems)}")
         self._set_current(version)
@@ -151,6 +173,15 @@ class Registry:
                 removed.append(path.name)
         (self.root / _CURRENT_PARTIAL).unlink(missing_ok=True)
         return removed
+
+    def _sign(self, candidate: Path, version: str) -> None:
+        if self.signing_key is not None:
+            try:
+                sign_manifest(candidate, self.signing_key)
+            except DocumentError as error:
+                raise RegistryError(f"{candidate} is not published as {version}: {error}") from error
+        if self.verify_key is not None and (problems := check_files(candidate, self.verify_key)[1]):
+            raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}; see models.signing_key")
 
     def _publication_problems(self, candidate: Path, version: str) -> list[str]:
         if (self.root / version).exists():
