@@ -11,14 +11,21 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
-from features.definition import FEATURES, WINDOW_ROWS
-from features.telemetry import TARGETS, Floats
+from features.definition import FEATURES, RING_ROWS, WINDOW_ROWS
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Floats
 from features.vocabulary import Vocabulary
 from model.documents import DocumentError
 from model.metadata import Metadata, core_name
 
 CHUNK_WINDOWS: Final = 64
 """Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
+RAW_INPUTS: Final = (
+    ("time_s", "tensor(double)", [WINDOW_ROWS]),
+    ("telemetry", "tensor(float)", [RING_ROWS, len(NUMERIC)]),
+    ("categories", "tensor(string)", [WINDOW_ROWS, len(CATEGORIES)]),
+)
+"""Name, type and shape, without the batch, of what a raw graph takes: see model/raw_windows.py."""
+FORECAST: Final = "forecast"
 
 
 class PredictorError(Exception):
@@ -88,6 +95,16 @@ class Predictor:
 
 def core_session(graph: bytes, threads: int = 1) -> Any:
     """An ONNX Runtime session of a core graph. Raises DocumentError where it cannot be loaded or has other inputs or outputs."""
+    needed = [("input", "tensor(float)", [WINDOW_ROWS, len(FEATURES)]), ("output", "tensor(float)", [len(TARGETS)])]
+    return _session(graph, threads, "core", needed)
+
+
+def raw_session(graph: bytes, threads: int = 1) -> Any:
+    """The same of a raw graph, float or quantised."""
+    return _session(graph, threads, "raw", [*RAW_INPUTS, (FORECAST, "tensor(float)", [len(TARGETS)])])
+
+
+def _session(graph: bytes, threads: int, kind: str, needed: list[tuple[str, str, list[int]]]) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_cpu_mem_arena = False  # it would keep the memory of the largest run for ever, and is no faster (measured)
@@ -95,11 +112,10 @@ def core_session(graph: bytes, threads: int = 1) -> Any:
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises a dozen types of its own, with no common base
-        raise DocumentError(f"the core graph cannot be loaded ({error})") from error
+        raise DocumentError(f"the {kind} graph cannot be loaded ({error})") from error
     described = [(node.name, node.type, node.shape[1:]) for node in (*session.get_inputs(), *session.get_outputs())]
-    needed = [("input", "tensor(float)", [WINDOW_ROWS, len(FEATURES)]), ("output", "tensor(float)", [len(TARGETS)])]
     if described != needed:
-        raise DocumentError(f"the core graph maps {described}, not {needed}")
+        raise DocumentError(f"the {kind} graph maps {described}, not {needed}")
     return session
 
 

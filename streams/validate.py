@@ -8,6 +8,7 @@ from typing import Final, Literal, TypeAlias
 
 import numpy as np
 
+from features.calendar import LAST_HOUR, hour_and_weekday
 from features.telemetry import KEY_COLUMNS, NUMERIC, TARGETS, Doubles, Floats
 
 Kind: TypeAlias = Literal["tombstone", "too_large", "not_json", "not_csv", "wrong_type", "missing_field", "timestamp", "out_of_range"]
@@ -38,7 +39,6 @@ RANGES: Final[Mapping[str, tuple[float, float]]] = {
 _LOW = np.array([RANGES[name][0] for name in NUMERIC])[:, None]
 _HIGH = np.array([RANGES[name][1] for name in NUMERIC])[:, None]
 _HOUR, _WEEKDAY = NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
-_LAST_HOUR = np.nextafter(np.float32(24), np.float32(0))
 _IDS: Final = ("node_id", "peer_id")
 
 
@@ -57,10 +57,7 @@ def complete(numbers: Doubles) -> Doubles:
     """
     time_s, numeric, older = numbers[0], numbers[1 : 1 + len(NUMERIC)].copy(), numbers[1 + len(NUMERIC) :]
     numeric[: len(older)] = np.where(np.isnan(numeric[: len(older)]), older, numeric[: len(older)])
-    with np.errstate(invalid="ignore"):  # an infinite timestamp is refused later
-        day = np.floor(time_s / 86_400)
-        hour = (time_s - day * 86_400) / 3_600
-        weekday = np.mod(day + 3, 7)  # 1970-01-01 was a Thursday
+    hour, weekday = hour_and_weekday(time_s)  # an infinite timestamp is refused later
     numeric[_HOUR] = np.where(np.isnan(numeric[_HOUR]), hour, numeric[_HOUR])
     numeric[_WEEKDAY] = np.where(np.isnan(numeric[_WEEKDAY]), weekday, numeric[_WEEKDAY])
     return numeric
@@ -69,7 +66,7 @@ def complete(numbers: Doubles) -> Doubles:
 def as_rows(numeric: Doubles) -> Floats:
     """float64 (11, N) columns that passed `refuse` as float32 (N, 11) rows; the hour stays under 24 after rounding."""
     rows = numeric.T.astype(np.float32, order="C")
-    np.minimum(rows[:, _HOUR], _LAST_HOUR, out=rows[:, _HOUR])
+    np.minimum(rows[:, _HOUR], LAST_HOUR, out=rows[:, _HOUR])
     return rows
 
 
