@@ -1,0 +1,106 @@
+"""What a raw graph takes: windows of telemetry as it was measured, cut from a table, and the features that they come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.calendar import LAST_HOUR, hour_and_weekday
+from features.definition import FEATURES, HISTORY_ROWS, RING_ROWS, WINDOW_ROWS
+from features.offline import RawTable, compute
+from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, Ints, Longs
+from features.vocabulary import MISSING, Vocabulary
+
+Texts: TypeAlias = NDArray[Any]
+_HOUR, _WEEKDAY = NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RawWindows:
+    """B windows, rows oldest first, all of a window's rows of one run of one link.
+
+    time_s: float64 (B, 30), UTC seconds of the window's rows. telemetry: float32 (B, 39, 11), columns NUMERIC, NaN where not measured;
+    the 9 rows before the window are all NaN where the run began later. Hour and weekday are taken from the time where they are NaN.
+    categories: str objects (B, 30, 6), columns CATEGORIES, "" where missing.
+    """
+
+    time_s: Doubles
+    telemetry: Floats
+    categories: Texts
+
+    def __post_init__(self) -> None:
+        require_shapes(self.time_s, self.telemetry, self.categories)
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    def take(self, which: Longs | slice) -> RawWindows:
+        """The windows at these positions, as copies."""
+        return RawWindows(self.time_s[which].copy(), self.telemetry[which].copy(), self.categories[which].copy())
+
+    def joined(self, other: RawWindows) -> RawWindows:
+        pairs = ((self.time_s, other.time_s), (self.telemetry, other.telemetry), (self.categories, other.categories))
+        return RawWindows(*(np.concatenate(pair) for pair in pairs))
+
+    def feed(self) -> dict[str, NDArray[Any]]:
+        """The inputs of a raw graph by name."""
+        return {"time_s": self.time_s, "telemetry": self.telemetry, "categories": self.categories}
+
+
+def require_shapes(time_s: Doubles, telemetry: Floats, categories: Texts) -> None:
+    """Raises ValueError that names the array which has another shape than RawWindows describes."""
+    count = len(time_s) if time_s.ndim else 0
+    needed = {"time_s": (WINDOW_ROWS,), "telemetry": (RING_ROWS, len(NUMERIC)), "categories": (WINDOW_ROWS, len(CATEGORIES))}
+    for (name, shape), array in zip(needed.items(), (time_s, telemetry, categories), strict=True):
+        if array.shape != (count, *shape):
+            batch = "B" if name == "time_s" else count
+            raise ValueError(f"{name} must be ({', '.join(map(str, (batch, *shape)))}), not {array.shape}")
+
+
+def cut(table: RawTable, run: Longs, end: Longs) -> RawWindows:
+    """The windows that end at rows `end` (B,) of the table. run: int64 (N,), as OfflineFeatures gives it.
+
+    Raises IndexError where a window would begin before the first row or end after the last, ValueError where it crosses a gap.
+    """
+    if len(end) and (end.min() < WINDOW_ROWS - 1 or end.max() >= len(table)):
+        raise IndexError(f"the windows end at rows {end.min()} to {end.max()}; there are rows {WINDOW_ROWS - 1} to {len(table) - 1} for that")
+    rows = end[:, None] + np.arange(1 - RING_ROWS, 1)  # (B, 39)
+    same_run = (rows >= 0) & (run[np.maximum(rows, 0)] == run[end][:, None])
+    if not same_run[:, HISTORY_ROWS:].all():
+        raise ValueError(f"the window that ends at row {end[~same_run[:, HISTORY_ROWS:].all(axis=1)][0]} is not of one run")
+    telemetry = np.where(same_run[:, :, None], table.numeric[np.maximum(rows, 0)], np.float32(np.nan))
+    window = rows[:, HISTORY_ROWS:]
+    categories = np.empty((len(end), WINDOW_ROWS, len(CATEGORIES)), object)
+    for at, values in enumerate(table.values):
+        categories[:, :, at] = np.array([*values, ""], object)[table.codes[window, at]]  # -1, missing, takes the last one
+    return RawWindows(table.time_s[window], telemetry, categories)
+
+
+def features_of(windows: RawWindows, vocabulary: Vocabulary) -> Floats:
+    """float32 (B, 30, 44), unscaled: the features of each window by the kernels of the stream, each window a link of its own."""
+    count = len(windows)
+    numeric = windows.telemetry.copy()
+    hour, weekday = hour_and_weekday(windows.time_s)
+    window = numeric[:, HISTORY_ROWS:]
+    for column, derived in ((_HOUR, hour), (_WEEKDAY, weekday)):
+        window[:, :, column] = np.where(np.isnan(window[:, :, column]), derived.astype(np.float32), window[:, :, column])
+    np.minimum(window[:, :, _HOUR], LAST_HOUR, out=window[:, :, _HOUR])
+    codes: Ints = np.full((count, RING_ROWS, len(CATEGORIES)), MISSING, np.int32)
+    values = []
+    for at in range(len(CATEGORIES)):
+        texts, code = np.unique(windows.categories[:, :, at].astype(object).ravel(), return_inverse=True)
+        values.append(tuple(texts))
+        code = np.where(texts[code] == "", MISSING, code)
+        codes[:, HISTORY_ROWS:, at] = code.reshape(count, WINDOW_ROWS)
+    table = RawTable(
+        links=tuple(map(str, range(count))),
+        link=np.repeat(np.arange(count, dtype=np.int32), RING_ROWS),
+        time_s=np.tile(np.arange(RING_ROWS, dtype=np.float64), count),  # steady: a window is of one run
+        numeric=numeric.reshape(-1, len(NUMERIC)),
+        codes=codes.reshape(-1, len(CATEGORIES)),
+        values=tuple(values),
+    )
+    return compute(table, vocabulary).features.reshape(count, RING_ROWS, len(FEATURES))[:, HISTORY_ROWS:]
