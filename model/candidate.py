@@ -20,12 +20,15 @@ from model.dataset import gather
 from model.documents import write_document
 from model.evaluation import Evaluation
 from model.export import OPSET, describe, export_core, load_weights, save_weights
+from model.export_raw import RawExport, export_raw, keras_forecasts
 from model.golden import write_golden
+from model.golden_raw import raw_samples
 from model.job_spec import JobSpec, TrainingSettings
 from model.linear_path import correct_linear_path, start_at_ridge
 from model.manifest import write_manifest
-from model.metadata import Metadata, core_name
+from model.metadata import Metadata, core_name, int8_name, raw_name
 from model.network import build, silence_features
+from model.raw_windows import cut
 from model.training import History, Progress, TrainingData, train
 from model.training_set import TrainingSet, scaled
 
@@ -90,38 +93,58 @@ def fit(model: keras.Model, started_from: str, data: TrainingData, spec: JobSpec
 
 
 def write_version(fitted: Fit, data: TrainingData, training_set: TrainingSet, spec: JobSpec) -> Metadata:
-    """Exports the network and writes everything that a forecast needs: core graph, weights, golden samples, metadata, history.
+    """Exports the network and writes everything that a forecast needs: three graphs, weights, golden samples, metadata, history.
 
-    Raises ExportError where the graph is not the network.
+    Raises ExportError where a graph is not the network.
     """
-    folder = Path(spec.candidate)
-    real = gather(data.features, training_set.split.gate.end[:REAL_WINDOWS])
-    parity = export_core(fitted.model, folder, spec.version, real)
-    save_weights(fitted.model, folder)
-    write_golden(folder, *_golden_samples(fitted.model, real))
-    write_document(folder / f"training_history_{spec.version}.json", _history_document(fitted))
+    folder, end = Path(spec.candidate), training_set.split.gate.end[:REAL_WINDOWS]
+    real, raw = gather(data.features, end), cut(training_set.table, training_set.features.run, end)
     metadata = Metadata(
         version=spec.version,
         inputs=training_set.inputs,
         outputs=training_set.outputs,
         vocabulary=training_set.vocabulary,
         trained_until_s=training_set.trained_until_s,
-        extra={
-            "created_at": datetime.fromtimestamp(spec.created_at_s, UTC).isoformat(),
-            "reason": spec.reason,
-            "started_from": fitted.started_from,
-            "training_duration_seconds": round(fitted.duration_s, 3),
-            "model_size_mb": round((folder / core_name(spec.version)).stat().st_size / 1e6, 3),
-            "opset": OPSET,
-            "keras_onnx_difference": parity,
-            "gap_multiple": spec.gap_multiple,
-            "training_config": asdict(spec.settings),
-            "architecture": sizes(spec),
-            "model_architecture": describe(fitted.model),
-        },
     )
+    parity = export_core(fitted.model, folder, spec.version, real)
+    exported = export_raw(fitted.model, folder, metadata, raw)
+    save_weights(fitted.model, folder)
+    samples = raw_samples(
+        raw, lambda windows: keras_forecasts(fitted.model, metadata, windows), exported.raw, exported.int8, metadata.outputs
+    )  # fmt: skip
+    write_golden(folder, *_golden_samples(fitted.model, real), samples)
+    write_document(folder / f"training_history_{spec.version}.json", _history_document(fitted))
+    metadata = replace(metadata, extra=_about(fitted, spec) | _graphs(folder, spec.version, parity, exported))
     metadata.write(folder)
     return metadata
+
+
+def _about(fitted: Fit, spec: JobSpec) -> dict[str, Any]:
+    return {
+        "created_at": datetime.fromtimestamp(spec.created_at_s, UTC).isoformat(),
+        "reason": spec.reason,
+        "started_from": fitted.started_from,
+        "training_duration_seconds": round(fitted.duration_s, 3),
+        "gap_multiple": spec.gap_multiple,
+        "training_config": asdict(spec.settings),
+        "architecture": sizes(spec),
+        "model_architecture": describe(fitted.model),
+    }
+
+
+def _graphs(folder: Path, version: str, parity: float, exported: RawExport) -> dict[str, Any]:
+    """Sizes of the three graphs, and how far each is from Keras: see the tolerances in export.py and export_raw.py."""
+    names = {"core": core_name(version), "raw": raw_name(version), "int8": int8_name(version)}
+    size_mb = {graph: round((folder / name).stat().st_size / 1e6, 3) for graph, name in names.items()}
+    return {
+        "opset": OPSET,
+        "model_size_mb": size_mb["core"],
+        "graph_size_mb": size_mb,
+        "keras_onnx_difference": parity,
+        "keras_raw_difference": exported.raw_difference,
+        "keras_int8_difference_mean": exported.int8_difference_mean,
+        "keras_int8_difference_max": exported.int8_difference_max,
+    }
 
 
 def finish(fitted: Fit, metadata: Metadata, evaluation: Evaluation, training_set: TrainingSet, spec: JobSpec) -> None:

@@ -16,6 +16,7 @@ from model.documents import DocumentError
 from model.metadata import core_name
 from model.network import INPUT_NAME, OUTPUT_NAME, inference_clone
 from model.predictor import CHUNK_WINDOWS, core_session, run_core
+from model.simplify import simplify
 
 OPSET: Final = 13
 """What every runtime of the last years reads; tf2onnx goes up to 18."""
@@ -52,6 +53,7 @@ def convert(model: keras.Model, version: str) -> Any:
     graph, _ = tf2onnx.convert.from_keras(inference_clone(model), input_signature=signature, opset=OPSET)
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"  # tf2onnx gives input and output two nameless sizes
+    simplify(graph)
     onnx.helper.set_model_props(graph, {"version": version})
     return graph
 

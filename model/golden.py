@@ -1,12 +1,18 @@
-"""golden.json: sample inputs and outputs of a core graph, so that any runtime can prove that it computes the same.
+"""golden.json: sample inputs and outputs of a version's three graphs, so that any runtime can prove that it computes the same.
 
-    {"tolerance": {"absolute": 1e-4}, "samples": [{"input": [30 rows of 44 numbers], "output": [4 numbers]}, ...]}
+    {"tolerance": {"absolute": 1e-4}, "samples": [{"input": [30 rows of 44 numbers], "output": [4 numbers]}, ...],
+     "raw": {"tolerance": {"absolute": [4 numbers], "relative": r}, "int8_tolerance": {...},
+             "samples": [{"name": text, "time_s": [30], "telemetry": [39 rows of 11], "categories": [30 rows of 6],
+                          "forecast": [4 numbers], "int8": true}, ...]}}
 
-Inputs and outputs are scaled, as the core graph takes and gives them.
+The first inputs and outputs are scaled, as the core graph takes and gives them. The raw ones are telemetry, null where missing, and
+forecasts in the units of the targets: one agrees with the expected where the difference is at most absolute + relative * |expected|.
+The quantised graph is run window by window, on those with "int8" only.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -15,14 +21,17 @@ import numpy as np
 from features.definition import FEATURES, WINDOW_ROWS
 from features.telemetry import TARGETS, Floats
 from model.documents import DocumentError, read_document, write_document
-from model.predictor import CHUNK_WINDOWS, core_session, run_core
+from model.golden_raw import RawSamples
+from model.metadata import Metadata, core_name, int8_name, raw_name
+from model.predictor import CHUNK_WINDOWS, core_session, read_graph, run_core
+from model.raw_predictor import RawPredictor
 
 GOLDEN_NAME: Final = "golden.json"
 TOLERANCE: Final = 1e-4
 """Of a scaled output: 400 times what tf2onnx's graph differs from Keras (2.4e-7), a 10,000th of a target's spread."""
 
 
-def write_golden(folder: Path, inputs: Floats, outputs: Floats) -> Path:
+def write_golden(folder: Path, inputs: Floats, outputs: Floats, raw: RawSamples) -> Path:
     """Writes golden.json. inputs: float32 (S, 30, 44), scaled; outputs: float32 (S, 4), scaled, of the network that was exported.
 
     Raises ValueError for other shapes, for no samples or too many (1 to 64), or where a number is not finite.
@@ -30,12 +39,15 @@ def write_golden(folder: Path, inputs: Floats, outputs: Floats) -> Path:
     _require(inputs, outputs)
     samples = [{"input": window.tolist(), "output": output.tolist()} for window, output in zip(inputs, outputs, strict=True)]
     path = folder / GOLDEN_NAME
-    write_document(path, {"tolerance": {"absolute": TOLERANCE}, "samples": samples})
+    write_document(path, {"tolerance": {"absolute": TOLERANCE}, "samples": samples, "raw": raw.to_json()})
     return path
 
 
-def read_golden(folder: Path) -> tuple[Floats, Floats]:
-    """Inputs float32 (S, 30, 44) and outputs float32 (S, 4) of golden.json. Raises DocumentError where it is not as described."""
+def read_golden(folder: Path) -> tuple[Floats, Floats, RawSamples]:
+    """Inputs float32 (S, 30, 44) and outputs float32 (S, 4) of golden.json, and its raw samples.
+
+    Raises DocumentError where it is not as described.
+    """
     document = read_document(folder / GOLDEN_NAME)
     try:
         tolerance = float(document["tolerance"]["absolute"])
@@ -43,30 +55,59 @@ def read_golden(folder: Path) -> tuple[Floats, Floats]:
             inputs = np.array([sample["input"] for sample in document["samples"]], np.float32)
             outputs = np.array([sample["output"] for sample in document["samples"]], np.float32)
         _require(inputs, outputs)
+        raw = RawSamples.from_json(document["raw"])
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DocumentError(f"{GOLDEN_NAME} does not hold samples of windows and outputs ({error})") from error
     if not 0 <= tolerance <= TOLERANCE:
         raise DocumentError(f"{GOLDEN_NAME} asks for a tolerance of {tolerance}, at most {TOLERANCE} proves something")
-    return inputs, outputs
+    return inputs, outputs, raw
 
 
-def check_golden(folder: Path, core: Path) -> list[str]:
-    """Problems of the core graph against golden.json: empty when every output is within TOLERANCE."""
+def check_golden(folder: Path, metadata: Metadata) -> list[str]:
+    """Problems of the version's three graphs against golden.json: empty when every output of each is within its tolerance."""
     try:
-        inputs, expected = read_golden(folder)
-        outputs = run_core(core_session(core.read_bytes()), inputs)
-    except (DocumentError, OSError) as error:
-        return [str(error)]
+        inputs, expected, raw = read_golden(folder)
+        raw.require_strict(metadata.outputs)
+    except ValueError as error:
+        return [str(error) if isinstance(error, DocumentError) else f"{GOLDEN_NAME}: {error}"]
+    names = core_name(metadata.version), raw_name(metadata.version), int8_name(metadata.version)
+    checks = (
+        lambda graph: _core_problem(graph, inputs, expected),
+        lambda graph: _raw_problem(graph, raw, int8=False),
+        lambda graph: _raw_problem(graph, raw, int8=True),
+    )
+    problems = [_problem(folder / name, check) for name, check in zip(names, checks, strict=True)]
+    return [problem for problem in problems if problem]
+
+
+def _problem(path: Path, check: Callable[[bytes], str | None]) -> str | None:
+    try:
+        found = check(read_graph(path))
+    except OSError as error:
+        return f"{path.name} cannot be read ({error.strerror})"
     except Exception as error:  # noqa: BLE001  # the runtime raises a dozen types of its own, with no common base
-        return [f"{core.name} cannot be run ({error})"]
-    difference = np.abs(outputs - expected).max(axis=1)
+        return f"{path.name} cannot be run ({error})"
+    return None if found is None else f"{path.name} differs from {GOLDEN_NAME} in {found}"
+
+
+def _core_problem(graph: bytes, inputs: Floats, expected: Floats) -> str | None:
+    difference = np.abs(run_core(core_session(graph), inputs) - expected).max(axis=1)
     wrong = np.flatnonzero(~(difference <= TOLERANCE))  # this way round, a NaN is wrong
     if not len(wrong):
-        return []
-    return [
-        f"{core.name} differs from {GOLDEN_NAME} in {len(wrong)} of {len(expected)} samples, first in sample {wrong[0]} by "
-        f"{difference[wrong[0]]:.2g} (tolerance {TOLERANCE})"
-    ]
+        return None
+    first = f"first in sample {wrong[0]} by {difference[wrong[0]]:.2g} (tolerance {TOLERANCE})"
+    return f"{len(wrong)} of {len(expected)} samples, {first}"
+
+
+def _raw_problem(graph: bytes, raw: RawSamples, int8: bool) -> str | None:
+    wanted = np.flatnonzero(raw.int8) if int8 else np.arange(len(raw.names))
+    forecasts = np.array(raw.forecasts)
+    forecasts[wanted] = RawPredictor.of(graph, int8=int8).predict_windows(raw.windows.take(wanted))
+    wrong = np.flatnonzero(raw.wrong(forecasts, int8))
+    if not len(wrong):
+        return None
+    first = f"first in {raw.names[wrong[0]]!r}: {forecasts[wrong[0]].tolist()} instead of {raw.forecasts[wrong[0]].tolist()}"
+    return f"{len(wrong)} of {len(wanted)} raw samples, {first}"
 
 
 def _require(inputs: Floats, outputs: Floats) -> None:

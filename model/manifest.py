@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from model.documents import DocumentError, parse_document, read_plain, write_bytes, write_document
 from model.gate import Verdict
 from model.golden import GOLDEN_NAME, check_golden
-from model.metadata import VERSION_PATTERN, Metadata, core_name, metadata_name
+from model.metadata import VERSION_PATTERN, Metadata, core_name, int8_name, metadata_name, raw_name
+from model.predictor import read_graph
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
     from model.signing import SigningKey, VerifyKey
@@ -27,6 +28,8 @@ SIGNATURE_NAME: Final = "MANIFEST.json.sig"
 _LSTM: Final = frozenset({"LSTM", "DynamicQuantizeLSTM"})
 _CONTROL_FLOW: Final = frozenset({"Loop", "Scan", "If"})
 """What an LSTM becomes when the export does not recognise it: 6.6 times slower, and not quantisable."""
+_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+"""Operator sets of every ONNX Runtime: ONNX itself, its text look-ups, and the runtime's quantised operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,8 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
             problems.append(f"{name!r} is no plain file")
         elif not isinstance(entry, dict) or entry.get("sha256") != _sha256(present[name]):
             problems.append(f"{name!r} is not what was published (its SHA-256 differs)")
-    needed = (core_name(manifest.version), metadata_name(manifest.version), GOLDEN_NAME)
+    version = manifest.version
+    needed = (core_name(version), raw_name(version), int8_name(version), metadata_name(version), GOLDEN_NAME)
     return problems + [f"{MANIFEST_NAME} does not name {name}" for name in needed if name not in manifest.files]
 
 
@@ -184,7 +188,7 @@ def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
     for name in manifest.files:
         if name.endswith(".onnx"):
             problems.extend(operator_problems(folder / name))
-    return problems or check_golden(folder, folder / core_name(manifest.version))
+    return problems or check_golden(folder, metadata)
 
 
 def operator_problems(graph: Path) -> list[str]:
@@ -192,7 +196,7 @@ def operator_problems(graph: Path) -> list[str]:
     import onnx  # here, because ingest needs it only when a version arrives: 0.1 s and 11 MB
 
     try:
-        model = onnx.load(graph, load_external_data=False)
+        model = onnx.load_from_string(read_graph(graph))
     except Exception as error:  # noqa: BLE001  # protobuf's errors have no common base with a documented place
         return [f"{graph.name} is no ONNX model ({error})"]
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
@@ -202,6 +206,8 @@ def operator_problems(graph: Path) -> list[str]:
         problems.append(f"{graph.name} has no LSTM operator")
     if operators & _CONTROL_FLOW:
         problems.append(f"{graph.name} has the operators {', '.join(sorted(operators & _CONTROL_FLOW))}, which a published graph never has")
+    if unknown := sorted({node.domain for node in nodes} - _DOMAINS):
+        problems.append(f"{graph.name} has operators of the sets {', '.join(map(repr, unknown))}, which no plain ONNX Runtime has")
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         problems.append(f"{graph.name} keeps weights outside the file")
     return problems

@@ -26,6 +26,8 @@ RAW_INPUTS: Final = (
 )
 """Name, type and shape, without the batch, of what a raw graph takes: see model/raw_windows.py."""
 FORECAST: Final = "forecast"
+MOST_GRAPH_BYTES: Final = 256 * 2**20
+"""Seventy times a core graph: with a vocabulary of as many values as there can be, a raw graph takes a fifth of it."""
 
 
 class PredictorError(Exception):
@@ -55,7 +57,7 @@ class Predictor:
         """
         try:
             metadata = Metadata.read(folder, digests)
-            graph = (folder / core_name(metadata.version)).read_bytes()
+            graph = read_graph(folder / core_name(metadata.version))
             if digests is not None and hashlib.sha256(graph).hexdigest() != digests.get(core_name(metadata.version)):
                 raise DocumentError(f"{core_name(metadata.version)} has changed since it was verified")
             session = core_session(graph, threads)
@@ -91,6 +93,14 @@ class Predictor:
             scaled = self.metadata.inputs.transform(np.asarray(windows[part], np.float32))
             forecasts[part] = self.metadata.outputs.inverse(run_core(self._session, scaled))
         return forecasts
+
+
+def read_graph(path: Path) -> bytes:
+    """The bytes of an ONNX file. Raises DocumentError where it is larger than any published graph, OSError where it cannot be read."""
+    size = path.stat().st_size
+    if size > MOST_GRAPH_BYTES:
+        raise DocumentError(f"{path.name} has {size:,} bytes, more than any published graph")
+    return path.read_bytes()
 
 
 def core_session(graph: bytes, threads: int = 1) -> Any:

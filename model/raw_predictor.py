@@ -11,7 +11,7 @@ import numpy as np
 from features.telemetry import TARGETS, Doubles, Floats
 from model.documents import DocumentError
 from model.metadata import Metadata, int8_name, raw_name
-from model.predictor import CHUNK_WINDOWS, FORECAST, PredictorError, raw_session
+from model.predictor import CHUNK_WINDOWS, FORECAST, PredictorError, raw_session, read_graph
 from model.raw_windows import RawWindows, Texts
 
 
@@ -30,7 +30,7 @@ class RawPredictor:
         try:
             version = Metadata.read(folder).version
             name = int8_name(version) if int8 else raw_name(version)
-            return cls.of((folder / name).read_bytes(), version, int8)
+            return cls.of(read_graph(folder / name), version, int8)
         except (DocumentError, OSError) as error:
             raise PredictorError(folder, str(error)) from error
 

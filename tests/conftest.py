@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,26 +97,73 @@ def lstm_graph() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def make_version(lstm_graph: Callable[..., bytes]) -> Callable[..., Path]:
+def made_up_windows() -> Callable[..., Any]:
+    """A maker of raw windows: made_up_windows(count, seed=0) gives RawWindows of ordinary telemetry with some holes."""
+    from features.telemetry import CATEGORIES, NUMERIC
+    from model.raw_windows import RawWindows
+
+    def make(count: int, seed: int = 0) -> RawWindows:
+        rng = np.random.default_rng(seed)
+        telemetry = rng.normal(50, 10, (count, 39, len(NUMERIC))).astype(np.float32)
+        telemetry[:, :, 2] = rng.uniform(0, 0.05, (count, 39))
+        telemetry[:, :, 9] = rng.uniform(0, 24, (count, 39))
+        telemetry[:, :, 10] = rng.integers(0, 7, (count, 39))
+        telemetry[rng.random(telemetry.shape) < 0.05] = np.nan
+        time_s = 1_795_000_000.0 + 60.0 * np.arange(30) + rng.integers(0, 10**6, (count, 1))
+        texts = np.array(["", "eu-1", "us-1", "metro", "né"], object)
+        return RawWindows(time_s, telemetry, texts[rng.integers(0, len(texts), (count, 30, len(CATEGORIES)))])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_version(lstm_graph: Callable[..., bytes], made_up_windows: Callable[..., Any]) -> Callable[..., Path]:
     """A maker of whole versions: make_version(folder, "v20261123_101500", seed=0, parent=None) fills the new folder as an export does
-    (core graph, metadata, golden samples, manifest) and gives it back."""
+    (three graphs, metadata, golden samples, manifest) and gives it back. What depends on the seed alone is made once."""
+    import onnx
+
     from features.vocabulary import Vocabulary
-    from model.golden import write_golden
+    from model.golden import GOLDEN_NAME, write_golden
+    from model.golden_raw import raw_samples
+    from model.graphs import raw_graphs
     from model.manifest import write_manifest
-    from model.metadata import Metadata, core_name
+    from model.metadata import Metadata, core_name, int8_name, raw_name
     from model.predictor import core_session, run_core
+    from model.raw_predictor import RawPredictor
+    from model.raw_windows import features_of
     from model.scaler import Scaler
+
+    def metadata_of(version: str, seed: int) -> Metadata:
+        rng = np.random.default_rng(seed)
+        inputs = Scaler(rng.normal(50, 20, 44).astype(np.float32), rng.uniform(1, 9, 44).astype(np.float32), np.ones(44, np.bool_))
+        outputs = Scaler(np.array([80, 20, 0.01, 2], np.float32), np.array([9, 3, 0.01, 1], np.float32), np.ones(4, np.bool_))
+        return Metadata(version, inputs, outputs, Vocabulary.empty(), trained_until_s=1_795_000_000.0)
+
+    @functools.cache
+    def graphs_and_golden(seed: int) -> tuple[bytes, bytes, bytes, bytes]:
+        metadata, core = metadata_of("v20260101_000000", seed), lstm_graph(seed=seed)
+        graphs, session = raw_graphs(core, metadata), core_session(core)
+
+        def forecast(windows: Any) -> Any:
+            scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
+            return metadata.outputs.inverse(run_core(session, scaled))
+
+        raw, int8 = RawPredictor.of(graphs.raw), RawPredictor.of(graphs.int8, int8=True)
+        samples = np.random.default_rng(seed).normal(0, 1, (8, 30, 44)).astype(np.float32)
+        with tempfile.TemporaryDirectory() as name:
+            raw_part = raw_samples(made_up_windows(16, seed), forecast, raw, int8, metadata.outputs)
+            golden = write_golden(Path(name), samples, run_core(session, samples), raw_part).read_bytes()
+        return core, graphs.raw, graphs.int8, golden
 
     def make(folder: Path, version: str, seed: int = 0, parent: str | None = None) -> Path:
         folder.mkdir(parents=True)
-        rng = np.random.default_rng(seed)
-        graph = lstm_graph(seed=seed)
-        (folder / core_name(version)).write_bytes(graph)
-        inputs = Scaler(rng.normal(50, 20, 44).astype(np.float32), rng.uniform(1, 9, 44).astype(np.float32), np.ones(44, np.bool_))
-        outputs = Scaler(np.array([80, 20, 0.01, 2], np.float32), np.array([9, 3, 0.01, 1], np.float32), np.ones(4, np.bool_))
-        Metadata(version, inputs, outputs, Vocabulary.empty(), trained_until_s=1_795_000_000.0).write(folder)
-        samples = rng.normal(0, 1, (8, 30, 44)).astype(np.float32)
-        write_golden(folder, samples, run_core(core_session(graph), samples))
+        *graphs, golden = graphs_and_golden(seed)
+        for name, content in zip((core_name(version), raw_name(version), int8_name(version)), graphs, strict=True):
+            graph = onnx.load_from_string(content)
+            onnx.helper.set_model_props(graph, {"version": version})
+            (folder / name).write_bytes(graph.SerializeToString())
+        (folder / GOLDEN_NAME).write_bytes(golden)
+        metadata_of(version, seed).write(folder)
         write_manifest(folder, version=version, parent=parent, reason="test", created_at_s=1.0, verdict=None, libraries={})
         return folder
 
