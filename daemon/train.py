@@ -45,6 +45,8 @@ from streams.table import Recording, read_recording
 EXIT_INTERRUPTED: Final = 130
 LONG_ENOUGH_RATIO: Final = 0.5
 """Share of the rows that must lie in links long enough for a window; below it the file is no recording of links."""
+TABLE_WIDTH: Final = 120
+"""Of the table of results where it goes into a file or a pipe."""
 REPORT_NAME: Final = "TRAINING_REPORT.json"
 _LAST_LINES: Final = 8
 
@@ -250,9 +252,10 @@ def _replace(output: Path, made: Path) -> None:
 def print_report(report: dict[str, Any], output: Path) -> None:
     """What was reached, beside what it has to be compared with."""
     console = Console()
+    console.width = max(console.width, TABLE_WIDTH) if not console.is_terminal else console.width
     performance = report["performance"]
     table = Table(
-        "target", "windows", "MAE", "best baseline", "skill", "correlation", "accuracy %", "MAPE %",
+        "target", "windows", "MAE", "best baseline", "skill", "corr.", "accuracy %", "MAPE %",
         title=f"{report['version']} on the last {report['shares'][2]:.0%} of the rows, which it has not seen",
     )  # fmt: skip
     for target in TARGETS:

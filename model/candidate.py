@@ -2,55 +2,29 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from features.telemetry import Floats
-from model.dataset import gather
 from model.documents import write_document
 from model.evaluation import Evaluation
-from model.export import OPSET, describe, export_core, load_weights, save_weights
-from model.export_raw import RawExport, export_raw, keras_forecasts
-from model.golden import write_golden
-from model.golden_raw import raw_samples
+from model.export import load_weights
 from model.job_spec import JobSpec, TrainingSettings
 from model.linear_path import correct_linear_path, start_at_ridge
 from model.manifest import write_manifest
-from model.metadata import Metadata, core_name, int8_name, raw_name
+from model.metadata import Metadata
 from model.network import build, silence_features
-from model.raw_windows import cut
-from model.training import History, Progress, TrainingData, train
+from model.training import Progress, TrainingData, train
 from model.training_set import TrainingSet, scaled
+from model.version_files import REPORT_NAME, TRAINING_LOG, Fit, Learnt, finite, libraries, settings_document, sizes, write_model
 
-LIBRARIES: Final = frozenset({"tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy"})
-GOLDEN_SAMPLES: Final = 32
-GOLDEN_OUTPUT_MOST: Final = 8.0
-"""Scaled forecast up to which a window may be a golden sample: the samples' tolerance is absolute, and float32 is relative."""
-REAL_WINDOWS: Final = 256
-"""Windows of the gate on which the exported graph is compared with Keras."""
 RIDGE: Final = "ridge"
 RANDOM: Final = "random"
-TRAINING_LOG: Final = "training_log.csv"
-
-
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A trained network. started_from: as `start` says it. duration_s: wall time of its training."""
-
-    model: keras.Model
-    started_from: str
-    history: History
-    duration_s: float
 
 
 def prepare_tensorflow(settings: TrainingSettings) -> None:
@@ -66,7 +40,7 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
     A parent of another architecture cannot lend its weights: then the candidate starts as a first version does, in its parent's units.
     """
     linear_path = spec.architecture.linear_path
-    if parent is None or spec.parent is None or parent.extra.get("architecture", sizes(spec)) != sizes(spec):
+    if parent is None or spec.parent is None or parent.extra.get("architecture", sizes(spec.architecture)) != sizes(spec.architecture):
         model = build(spec.architecture)
         silence_features(model, ~training_set.inputs.fitted)
         if linear_path:
@@ -93,58 +67,19 @@ def fit(model: keras.Model, started_from: str, data: TrainingData, spec: JobSpec
 
 
 def write_version(fitted: Fit, data: TrainingData, training_set: TrainingSet, spec: JobSpec) -> Metadata:
-    """Exports the network and writes everything that a forecast needs: three graphs, weights, golden samples, metadata, history.
-
-    Raises ExportError where a graph is not the network.
-    """
-    folder, end = Path(spec.candidate), training_set.split.gate.end[:REAL_WINDOWS]
-    real, raw = gather(data.features, end), cut(training_set.table, training_set.features.run, end)
-    metadata = Metadata(
-        version=spec.version,
+    """Exports the network and writes everything that a forecast needs. Raises ExportError where a graph is not the network."""
+    learnt = Learnt(
+        table=training_set.table,
+        features=training_set.features,
+        scaled=data.features,
         inputs=training_set.inputs,
         outputs=training_set.outputs,
         vocabulary=training_set.vocabulary,
         trained_until_s=training_set.trained_until_s,
+        held_out=training_set.split.gate.end,
     )
-    parity = export_core(fitted.model, folder, spec.version, real)
-    exported = export_raw(fitted.model, folder, metadata, raw)
-    save_weights(fitted.model, folder)
-    samples = raw_samples(
-        raw, lambda windows: keras_forecasts(fitted.model, metadata, windows), exported.raw, exported.int8, metadata.outputs
-    )  # fmt: skip
-    write_golden(folder, *_golden_samples(fitted.model, real), samples)
-    write_document(folder / f"training_history_{spec.version}.json", _history_document(fitted))
-    metadata = replace(metadata, extra=_about(fitted, spec) | _graphs(folder, spec.version, parity, exported))
-    metadata.write(folder)
-    return metadata
-
-
-def _about(fitted: Fit, spec: JobSpec) -> dict[str, Any]:
-    return {
-        "created_at": datetime.fromtimestamp(spec.created_at_s, UTC).isoformat(),
-        "reason": spec.reason,
-        "started_from": fitted.started_from,
-        "training_duration_seconds": round(fitted.duration_s, 3),
-        "gap_multiple": spec.gap_multiple,
-        "training_config": asdict(spec.settings),
-        "architecture": sizes(spec),
-        "model_architecture": describe(fitted.model),
-    }
-
-
-def _graphs(folder: Path, version: str, parity: float, exported: RawExport) -> dict[str, Any]:
-    """Sizes of the three graphs, and how far each is from Keras: see the tolerances in export.py and export_raw.py."""
-    names = {"core": core_name(version), "raw": raw_name(version), "int8": int8_name(version)}
-    size_mb = {graph: round((folder / name).stat().st_size / 1e6, 3) for graph, name in names.items()}
-    return {
-        "opset": OPSET,
-        "model_size_mb": size_mb["core"],
-        "graph_size_mb": size_mb,
-        "keras_onnx_difference": parity,
-        "keras_raw_difference": exported.raw_difference,
-        "keras_int8_difference_mean": exported.int8_difference_mean,
-        "keras_int8_difference_max": exported.int8_difference_max,
-    }
+    about = settings_document(spec.settings, spec.architecture, spec.gap_multiple, spec.created_at_s) | {"reason": spec.reason}
+    return write_model(Path(spec.candidate), spec.version, fitted, learnt, about)
 
 
 def finish(fitted: Fit, metadata: Metadata, evaluation: Evaluation, training_set: TrainingSet, spec: JobSpec) -> None:
@@ -153,7 +88,7 @@ def finish(fitted: Fit, metadata: Metadata, evaluation: Evaluation, training_set
     replace(metadata, extra={**metadata.extra, "performance_metrics": evaluation.metrics["candidate"]}).write(folder)
     table, history = training_set.table, fitted.history
     write_document(
-        folder / "TRAINING_REPORT.json",
+        folder / REPORT_NAME,
         {
             "version": spec.version,
             "job_id": spec.job_id,
@@ -185,40 +120,5 @@ def finish(fitted: Fit, metadata: Metadata, evaluation: Evaluation, training_set
         reason=spec.reason,
         created_at_s=spec.created_at_s,
         verdict=evaluation.verdict,
-        libraries=_libraries(),
+        libraries=libraries(),
     )
-
-
-def sizes(spec: JobSpec) -> dict[str, Any]:
-    """The architecture as it comes back from JSON."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(spec.architecture).items()}
-
-
-def finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None
-
-
-def _golden_samples(model: keras.Model, real: Floats) -> tuple[Floats, Floats]:
-    """Windows and the network's own forecasts of them: as many real as random ones, none with an extreme forecast."""
-    random = np.random.default_rng(1).normal(size=(GOLDEN_SAMPLES, *model.input_shape[1:])).astype(np.float32)
-    windows = np.concatenate([real[:GOLDEN_SAMPLES], random])
-    outputs = model.predict(windows, batch_size=len(windows), verbose=0)
-    usual = np.abs(outputs).max(axis=1) < GOLDEN_OUTPUT_MOST
-    return windows[usual], outputs[usual]
-
-
-def _history_document(fitted: Fit) -> dict[str, Any]:
-    history = fitted.history
-    epochs = [{name: finite(value) for name, value in asdict(epoch).items()} for epoch in history.epochs]
-    return {
-        "started_from": fitted.started_from,
-        "start_validation_loss": finite(history.start_validation_loss),
-        "best_epoch": history.best_epoch,
-        "stopped": history.stopped,
-        "epochs": epochs,
-    }
-
-
-def _libraries() -> dict[str, str]:
-    return {item.name: item.version for item in importlib.metadata.distributions() if item.name in LIBRARIES}

@@ -41,6 +41,11 @@ def metadata_name(version: str) -> str:
     return f"{_PREFIX}{version}.json"
 
 
+def history_name(version: str) -> str:
+    """The course of its training."""
+    return f"training_history_{version}.json"
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Metadata:
     """inputs: scaler of the 44 features. outputs: scaler of the 4 targets. vocabulary: codes of the categories.

@@ -71,7 +71,7 @@ def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
     emit({"stage": "reading the recording"})
     table = read_segments(sorted(Path(spec.snapshot).glob(f"*{SUFFIX}")))
     emit({"stage": "loading TensorFlow"})
-    from model import offline, run_files  # 7 to 14 s and 690 MB
+    from model import offline, run_files, version_files  # 7 to 14 s and 690 MB
 
     folder = Path(spec.folder)
     folder.mkdir()
@@ -84,7 +84,7 @@ def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
         horizon_rows=spec.horizon_rows,
         shares=spec.shares,
         on_progress=lambda progress: emit(_message(progress)),
-        log_path=folder / run_files.TRAINING_LOG,
+        log_path=folder / version_files.TRAINING_LOG,
         interrupted=interrupted,
     )
     status = INTERRUPTED if interrupted() else FINISHED

@@ -12,12 +12,12 @@ import numpy as np
 
 from features.offline import RawTable
 from features.telemetry import CATEGORIES, TARGETS, Floats
-from model.candidate import finite, sizes
 from model.dataset import gather
 from model.offline import OfflineRun
 from model.performance import best_baseline, performance
 from model.report_html import Judged
 from model.run_spec import INTERRUPTED, RunSpec
+from model.version_files import finite, sizes
 
 ATTENTION_WINDOWS: Final = 512
 _LINK_TYPE: Final = CATEGORIES.index("link_type")
