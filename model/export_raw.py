@@ -69,7 +69,9 @@ def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows)
 def _apart(found: Floats, wanted: Floats, metadata: Metadata, *, relative: bool) -> Floats:
     """In standard deviations of the targets."""
     apart: Floats = np.abs(found - wanted) / metadata.outputs.scale
-    return apart / np.maximum(1.0, np.abs(metadata.outputs.standardise(wanted))) if relative else apart
+    if relative:
+        apart /= np.maximum(np.float32(1), np.abs(metadata.outputs.standardise(wanted)))
+    return apart
 
 
 def _require(graph: str, which: str, difference: float, tolerance: float) -> None:

@@ -19,8 +19,8 @@ def quantise(core: Any) -> Any:
     """A core graph with DynamicQuantizeLSTM operators and 8-bit products, as a new onnx.ModelProto; `core` is left as it is.
 
     Weights have seven bits: on a processor without VNNI, products of eight-bit ones overflow 16 bits and another machine would forecast
-    something else. A weight matrix has one scale: one for each row is 15 % slower and no nearer (measured). The layers that end in the forecast stay float: they have few
-    weights, their errors go into the forecast undamped, and the linear path reads features far outside the usual range.
+    something else. A weight matrix has one scale: one for each row is 15 % slower and no nearer (measured). The layers that end in the
+    forecast stay float: they have few weights, their errors go into it undamped, and the linear path reads features far out of range.
     """
     model = onnx.ModelProto()
     model.CopyFrom(core)

@@ -205,7 +205,8 @@ def _rolling(nodes: _Nodes, columns: str) -> str:
     deviations = nodes.put("Div", [length, nodes.put("Sqrt", [counts], "roots_of_counts")], "deviations")  # the last of three is one
     now = nodes.rows(runs, _LONGEST - 1, _LONGEST, 2, "now")
     change = nodes.put("Sub", [now, nodes.rows(runs, _LONGEST - 2, _LONGEST - 1, 2, "before")], "change")
-    least = nodes.put("ReduceMin", [nodes.put("Where", [missing, nodes.doubles(_LARGEST), runs], "runs_or_most")], "least", axes=[2], keepdims=1)
+    most = nodes.put("Where", [missing, nodes.doubles(_LARGEST), runs], "runs_or_most")
+    least = nodes.put("ReduceMin", [most], "least", axes=[2], keepdims=1)
     ratio = nodes.put("Div", [now, nodes.put("Max", [least, nodes.doubles(_SMALLEST_RTT_MS)], "least_over_0")], "ratio_to_least")
     joined = nodes.put("Concat", [means, deviations, change, ratio], "statistics_by_metric", axis=2)  # (B, 4, 8, 30)
     return nodes.put("Reshape", [joined, nodes.longs(0, _METRICS * len(_STATISTICS), WINDOW_ROWS)], "statistics")
@@ -220,8 +221,8 @@ def _codes(nodes: _Nodes, vocabulary: Vocabulary) -> str:
     texts = sorted({value for values in vocabulary.values for value in values if value})
     table = np.zeros((len(CATEGORIES), 2 + len(texts)))  # other, missing, then the texts
     table[:, 1] = np.nan
-    for row, codes in zip(table, code_of, strict=True):
-        row[2:] = [codes.get(text, 0) for text in texts]
+    for row, known in zip(table, code_of, strict=True):
+        row[2:] = [known.get(text, 0) for text in texts]
     number = nodes.put(
         "LabelEncoder", ["categories"], "texts", domain=ML_DOMAIN,
         keys_strings=["", *texts], values_int64s=list(range(1, 2 + len(texts))), default_int64=0,

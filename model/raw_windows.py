@@ -66,7 +66,9 @@ def cut(table: RawTable, run: Longs, end: Longs) -> RawWindows:
     Raises IndexError where a window would begin before the first row or end after the last, ValueError where it crosses a gap.
     """
     if len(end) and (end.min() < WINDOW_ROWS - 1 or end.max() >= len(table)):
-        raise IndexError(f"the windows end at rows {end.min()} to {end.max()}; there are rows {WINDOW_ROWS - 1} to {len(table) - 1} for that")
+        raise IndexError(
+            f"the windows end at rows {end.min()} to {end.max()}; there are rows {WINDOW_ROWS - 1} to {len(table) - 1} for that"
+        )
     rows = end[:, None] + np.arange(1 - RING_ROWS, 1)  # (B, 39)
     same_run = (rows >= 0) & (run[np.maximum(rows, 0)] == run[end][:, None])
     if not same_run[:, HISTORY_ROWS:].all():

@@ -18,7 +18,7 @@ from onnx import helper
 from model.gate import Verdict
 from model.golden import check_golden, read_golden, write_golden
 from model.manifest import MANIFEST_NAME, read_manifest, verify, write_manifest
-from model.metadata import core_name
+from model.metadata import Metadata, core_name, int8_name, raw_name
 
 VERSION = "v20261123_101500"
 MakeVersion = Callable[..., Path]
@@ -183,15 +183,20 @@ def test_another_networks_graph_fails_the_golden_samples(folder: Path, lstm_grap
 
 def test_golden_samples_come_back_bit_for_bit(folder: Path) -> None:
     """Written and read samples are equal, and outputs within a 10,000th pass while more does not."""
-    inputs, outputs = read_golden(folder)
-    core = folder / core_name(VERSION)
+    inputs, outputs, raw = read_golden(folder)
+    metadata = Metadata.read(folder)
     for shift, problems in ((0.5e-4, 0), (2e-4, 1)):
-        write_golden(folder, inputs, outputs + np.float32(shift))
-        again, _ = read_golden(folder)
+        write_golden(folder, inputs, outputs + np.float32(shift), raw)
+        again, _, raw_again = read_golden(folder)
         assert again.tobytes() == inputs.tobytes()
-        assert len(check_golden(folder, core)) == problems
-    write_golden(folder, inputs[:1], outputs[:1])
-    assert check_golden(folder, core) == []
+        assert raw_again.names == raw.names
+        for name in ("time_s", "telemetry"):
+            np.testing.assert_array_equal(getattr(raw_again.windows, name), getattr(raw.windows, name))
+        assert (raw_again.windows.categories == raw.windows.categories).all()
+        assert raw_again.forecasts.tobytes() == raw.forecasts.tobytes()
+        assert len(check_golden(folder, metadata)) == problems
+    write_golden(folder, inputs[:1], outputs[:1], raw)
+    assert check_golden(folder, metadata) == []
 
 
 @pytest.mark.parametrize(
@@ -209,9 +214,95 @@ def test_golden_samples_come_back_bit_for_bit(folder: Path) -> None:
 )
 def test_golden_samples_that_prove_nothing_are_refused(folder: Path, document: dict[str, Any]) -> None:
     """No samples, other shapes, what is no finite number, or a tolerance so wide that anything passes: each is a problem."""
-    (folder / "golden.json").write_text(json.dumps(document))
-    (problem,) = check_golden(folder, folder / core_name(VERSION))
+    raw = json.loads((folder / "golden.json").read_text())["raw"]
+    (folder / "golden.json").write_text(json.dumps({"raw": raw, **document}))
+    (problem,) = check_golden(folder, Metadata.read(folder))
     assert problem.startswith("golden.json")
+
+
+def _sample(**changes: Any) -> Callable[[dict[str, Any]], object]:
+    return lambda raw: raw["samples"][3].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        (lambda raw: raw.clear(), "'samples'"),
+        (lambda raw: raw["samples"].__delitem__(slice(31, None)), "a list of 32 to 256"),
+        (lambda raw: raw.update(samples=raw["samples"] * 6), "a list of 32 to 256"),
+        (lambda raw: raw.update(samples={"a": 1}), "a list of 32 to 256"),
+        (_sample(name=7), "has a name"),
+        (_sample(name="x" * 1000), "has a name"),
+        (_sample(int8=1), "int8 is true or false"),
+        (lambda raw: [sample.update(int8=False) for sample in raw["samples"]], "at least half"),
+        (_sample(time_s=[0.0] * 29), "another shape"),
+        (_sample(time_s=[None] * 30), "something else among numbers"),
+        (_sample(time_s=[True] * 30), "something else among numbers"),
+        (_sample(telemetry=[[0.0] * 11] * 30), "another shape"),
+        (_sample(telemetry=[["1"] * 11] * 39), "something else among numbers"),
+        (_sample(telemetry=[[1e300] * 11] * 39), "not finite"),
+        (_sample(telemetry=[[10**400] * 11] * 39), "too large"),
+        (_sample(categories=[["a"] * 5] * 30), "30 rows of 6 texts"),
+        (_sample(categories=[[1] * 6] * 30), "30 rows of 6 texts"),
+        (_sample(categories=[["x" * 257] * 6] * 30), "30 rows of 6 texts"),
+        (_sample(forecast=[1.0, 2.0, 3.0, None]), "something else among numbers"),
+        (lambda raw: raw["tolerance"].update(absolute=[1e9] * 4), "prove something"),
+        (lambda raw: raw["tolerance"].update(absolute=[-1.0] * 4), "prove something"),
+        (lambda raw: raw["tolerance"].update(relative=0.5), "prove something"),
+        (lambda raw: raw["int8_tolerance"].update(relative=0.5), "prove something"),
+        (lambda raw: raw.update(int8_tolerance=3), "not subscriptable"),
+    ],
+)
+def test_raw_samples_that_prove_nothing_are_refused(folder: Path, change: Callable[[dict[str, Any]], object], problem: str) -> None:
+    """Too few or too many, of other shapes, with what is no number, or judged too mildly: a problem that says which, and no exception."""
+    document = json.loads((folder / "golden.json").read_text())
+    change(document["raw"])
+    (folder / "golden.json").write_text(json.dumps(document))
+    (told,) = check_golden(folder, Metadata.read(folder))
+    assert told.startswith("golden.json")
+    assert problem in told
+
+
+@pytest.mark.parametrize("name_of", [raw_name, int8_name])
+def test_a_raw_graph_that_is_not_the_published_one_is_named(
+    folder: Path, tmp_path: Path, make_version: MakeVersion, name_of: Callable[[str], str]
+) -> None:
+    """Missing, truncated, of another network, of another version, or with other inputs: verify names the file and what is wrong."""
+    graph, name = folder / name_of(VERSION), name_of(VERSION)
+    content = graph.read_bytes()
+    graph.write_bytes(content[:-100])
+    assert verify(folder) == [f"{name!r} is not what was published (its SHA-256 differs)"]
+    rewrite(folder)
+    (problem,) = verify(folder)
+    assert problem.startswith(name)
+    graph.unlink()
+    rewrite(folder)
+    assert verify(folder) == [f"MANIFEST.json does not name {name}"]
+    graph.write_bytes((make_version(tmp_path / "other", VERSION, seed=5) / name).read_bytes())
+    rewrite(folder)
+    (problem,) = verify(folder)
+    assert problem.startswith(f"{name} differs from golden.json in ")
+    assert "raw samples, first in 'ordinary" in problem
+    model = onnx.load_from_string(content)
+    helper.set_model_props(model, {"version": "v20200101_000000"})
+    graph.write_bytes(model.SerializeToString())
+    rewrite(folder)
+    assert verify(folder) == [f"{name} says version 'v20200101_000000', MANIFEST.json '{VERSION}'"]
+    graph.write_bytes((folder / core_name(VERSION)).read_bytes())
+    rewrite(folder)
+    (problem,) = verify(folder)
+    assert problem.startswith(f"{name} cannot be run (the raw graph maps ")
+
+
+def test_operators_of_an_unknown_set_are_refused(folder: Path) -> None:
+    """A graph that needs a library of its own beside the runtime is not loaded."""
+    graph = folder / raw_name(VERSION)
+    model = onnx.load(graph)
+    model.graph.node.add(op_type="Anything", domain="my.own", output=["unused"])
+    graph.write_bytes(model.SerializeToString())
+    rewrite(folder)
+    (problem,) = verify(folder)
+    assert "operators of the sets 'my.own'" in problem
 
 
 def test_a_manifest_needs_a_version_and_plain_files(tmp_path: Path) -> None:
