@@ -139,7 +139,8 @@ def test_a_job_leaves_a_whole_candidate(first: tuple[Path, JobResult, list[dict[
     assert verify(folder) == []
     assert {path.name for path in folder.iterdir()} == {
         "MANIFEST.json", "TRAINING_REPORT.json", "best_model.keras", "golden.json", "training_log.csv",
-        f"bandwidth_lstm_{FIRST}.onnx", f"model_metadata_{FIRST}.json", f"training_history_{FIRST}.json",
+        f"bandwidth_lstm_{FIRST}.onnx", f"bandwidth_lstm_{FIRST}.raw.onnx", f"bandwidth_lstm_{FIRST}.int8.onnx",
+        f"model_metadata_{FIRST}.json", f"training_history_{FIRST}.json",
     }  # fmt: skip
     assert list(result.stage_s) == ["read", "features", "import", "build", "train", "export", "gate"]
     assert (result.rows, result.windows["replay"]) == (600, 0)
@@ -173,7 +174,11 @@ def test_metadata_tell_everything_about_the_version(first: tuple[Path, JobResult
     assert document["training_config"]["epochs"] == 2
     assert document["vocabularies"]["region"] == ["eu-1"]
     assert document["trained_until_s"] == result.trained_until_s
-    assert 0 < document["model_size_mb"] < 1
+    assert 0 < document["model_size_mb"] == document["graph_size_mb"]["core"] < 1
+    assert set(document["graph_size_mb"]) == {"core", "raw", "int8"}
+    assert document["keras_onnx_difference"] <= 1e-5
+    assert document["keras_raw_difference"] <= 1e-4
+    assert document["keras_int8_difference_mean"] <= 0.02
     history = json.loads((folder / f"training_history_{FIRST}.json").read_text())
     assert history["started_from"] == RIDGE
     assert len(history["epochs"]) == 2

@@ -189,7 +189,8 @@ def test_metadata_come_back_bit_for_bit(tmp_path: Path) -> None:
 def test_the_light_half_loads_no_tensorflow() -> None:
     """Buffer, registry, gate and predictor come into a fresh interpreter without TensorFlow, Keras or tf2onnx."""
     light = (
-        "buffer, dataset, documents, gate, golden, manifest, metadata, metrics, predictor, registry, retention, scaler, segments, signing"
+        "buffer, dataset, documents, gate, golden, manifest, metadata, metrics, performance, predictor, raw_predictor, registry, "
+        "retention, scaler, segments, signing"
     )
     code = f"import sys; from model import {light}; assert not {{'tensorflow', 'keras', 'tf2onnx', 'onnx'}} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False).returncode == 0

@@ -8,10 +8,12 @@ from typing import Final
 
 import numpy as np
 from harness import answer, job_of
+from parts.windows import simulated_windows
 
 from features.definition import FEATURES
 from features.vocabulary import Vocabulary
 from model.golden import write_golden
+from model.golden_raw import raw_samples
 from model.job_spec import Architecture
 from model.manifest import write_manifest
 from model.metadata import Metadata, core_name
@@ -27,6 +29,7 @@ _SCALE: Final = (250.0, 30.0, 0.004, 4.0)
 def publish(root: Path, architecture: Architecture) -> str:
     """A live version in the new registry `root`; gives its name."""
     from model.export import export_core
+    from model.export_raw import export_raw, keras_forecasts
     from model.network import build
 
     registry = Registry(root)
@@ -34,11 +37,16 @@ def publish(root: Path, architecture: Architecture) -> str:
     folder = registry.candidate_folder(VERSION)
     folder.mkdir()
     samples = np.random.default_rng(0).normal(size=(32, architecture.window_rows, architecture.features)).astype(np.float32)
-    export_core(build(architecture), folder, VERSION, samples)
+    model = build(architecture)
+    export_core(model, folder, VERSION, samples)
     inputs = Scaler(np.zeros(len(FEATURES), np.float32), np.full(len(FEATURES), 100, np.float32), np.ones(len(FEATURES), np.bool_))
     outputs = Scaler(np.array(_MEAN, np.float32), np.array(_SCALE, np.float32), np.ones(4, np.bool_))
-    Metadata(VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None).write(folder)
-    write_golden(folder, samples, run_core(core_session((folder / core_name(VERSION)).read_bytes()), samples))
+    metadata = Metadata(VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None)
+    metadata.write(folder)
+    windows = simulated_windows(16)
+    exported = export_raw(model, folder, metadata, windows)
+    raw = raw_samples(windows, lambda part: keras_forecasts(model, metadata, part), exported.raw, exported.int8, outputs)
+    write_golden(folder, samples, run_core(core_session((folder / core_name(VERSION)).read_bytes()), samples), raw)
     write_manifest(folder, version=VERSION, parent=None, reason="benchmark", created_at_s=0.0, verdict=None, libraries={})
     registry.publish(folder, VERSION)
     return VERSION
