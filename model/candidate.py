@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
 import keras
 import tensorflow as tf
 
-from model.documents import write_document
+from model.baselines import baseline_forecasts
+from model.data_quality import examine
 from model.evaluation import Evaluation
 from model.export import load_weights
 from model.job_spec import JobSpec, TrainingSettings
@@ -19,9 +20,11 @@ from model.linear_path import correct_linear_path, start_at_ridge
 from model.manifest import write_manifest
 from model.metadata import Metadata
 from model.network import build, silence_features
+from model.performance import NETWORK, performance
+from model.report import attention_of, judged_rows, report_document, write_report
 from model.training import Progress, TrainingData, train
 from model.training_set import TrainingSet, scaled
-from model.version_files import REPORT_NAME, TRAINING_LOG, Fit, Learnt, finite, libraries, settings_document, sizes, write_model
+from model.version_files import TRAINING_LOG, Fit, Learnt, libraries, settings_document, sizes, write_model
 
 RIDGE: Final = "ridge"
 RANDOM: Final = "random"
@@ -82,37 +85,34 @@ def write_version(fitted: Fit, data: TrainingData, training_set: TrainingSet, sp
     return write_model(Path(spec.candidate), spec.version, fitted, learnt, about)
 
 
-def finish(fitted: Fit, metadata: Metadata, evaluation: Evaluation, training_set: TrainingSet, spec: JobSpec) -> None:
-    """Adds how the candidate was judged, then the report, then the manifest, which makes the folder a version."""
-    folder = Path(spec.candidate)
-    replace(metadata, extra={**metadata.extra, "performance_metrics": evaluation.metrics["candidate"]}).write(folder)
-    table, history = training_set.table, fitted.history
-    write_document(
-        folder / REPORT_NAME,
-        {
-            "version": spec.version,
-            "job_id": spec.job_id,
-            "reason": spec.reason,
-            "started_from": fitted.started_from,
-            "data": {
-                "rows": len(table),
-                "links": len(table.links),
-                "from_s": float(table.time_s.min()),
-                "until_s": float(table.time_s.max()),
-                "trained_until_s": training_set.trained_until_s,
-                "windows": training_set.windows,
-            },
-            "training": {
-                "duration_s": round(fitted.duration_s, 3),
-                "epochs": len(history.epochs),
-                "best_epoch": history.best_epoch,
-                "stopped": history.stopped,
-                "start_validation_loss": finite(history.start_validation_loss),
-            },
-            "metrics": evaluation.metrics,
-            "verdict": evaluation.verdict.to_json(),
-        },
+def finish(
+    fitted: Fit, metadata: Metadata, evaluation: Evaluation, data: TrainingData, training_set: TrainingSet, spec: JobSpec
+) -> None:  # fmt: skip
+    """Adds how the candidate was judged, in metadata and reports, then the manifest, which makes the folder a version."""
+    folder, table, index = Path(spec.candidate), training_set.table, training_set.split.gate
+    forecasts = {NETWORK: evaluation.forecasts["candidate"]} | baseline_forecasts(
+        training_set.features, data.features, training_set.targets, training_set.split.train, index
     )
+    actual = training_set.targets[index.target_row]
+    figures = performance(actual, forecasts, table.time_s[index.target_row])
+    windows = {"train": len(training_set.split.train), "validation": len(training_set.split.validation), "gate": len(index)}
+    quality = examine(table, training_set.features, windows)
+    about = settings_document(spec.settings, spec.architecture, spec.gap_multiple, spec.created_at_s) | {
+        "version": spec.version,
+        "status": "accepted" if evaluation.verdict.accepted else "refused",
+        "source": "training buffer",
+        "reason": spec.reason,
+        "job_id": spec.job_id,
+        "horizon_rows": 1,
+        "trained_until_s": training_set.trained_until_s,
+        "metrics": evaluation.metrics,
+        "verdict": evaluation.verdict.to_json(),
+    }
+    report = report_document(figures, fitted, about, asdict(quality), evaluation.verdict.reasons)
+    attention = attention_of(fitted.model, data.features, index.end)
+    write_report(folder, report, fitted, judged_rows(table, index, actual, forecasts, attention))
+    judgement = {"target_achieved": figures["success"], "performance_metrics": figures}
+    replace(metadata, extra={**metadata.extra, **judgement}).write(folder)
     write_manifest(
         folder,
         version=spec.version,

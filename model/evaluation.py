@@ -18,12 +18,16 @@ from model.training_set import TrainingSet
 _CHUNK_WINDOWS = 4_096  # 22 MB of windows at a time
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Evaluation:
-    """metrics: per forecaster ("candidate", "parent", "persistence") what forecast_metrics gives, as JSON has it."""
+    """metrics: per forecaster ("candidate", "parent", "persistence") what forecast_metrics gives, as JSON has it.
+
+    forecasts: of the same forecasters, float32 (M, 4) in engineering units, for the M windows of the gate.
+    """
 
     verdict: Verdict
     metrics: dict[str, Any]
+    forecasts: dict[str, Floats]
 
 
 def judge(training_set: TrainingSet, candidate: Predictor, parent: Predictor | None, policy: GatePolicy, gap_multiple: float) -> Evaluation:
@@ -39,7 +43,8 @@ def judge(training_set: TrainingSet, candidate: Predictor, parent: Predictor | N
         forecasts["parent"] = _forecasts(parent, training_set, features)
     errors = {name: absolute_errors(actual, forecast) for name, forecast in forecasts.items()}
     verdict = decide(errors["candidate"], errors.get("parent"), errors["persistence"], policy, training_set.outputs.scale)
-    return Evaluation(verdict, {name: asdict(forecast_metrics(actual, forecast)) for name, forecast in forecasts.items()})
+    metrics = {name: asdict(forecast_metrics(actual, forecast)) for name, forecast in forecasts.items()}
+    return Evaluation(verdict, metrics, forecasts)
 
 
 def _forecasts(predictor: Predictor, training_set: TrainingSet, features: Floats) -> Floats:

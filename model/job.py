@@ -130,7 +130,7 @@ class Job:
             metadata = candidate.write_version(fitted, data, training_set, spec)
         with self._in("gate"):
             evaluation = judge(training_set, Predictor.load(Path(spec.candidate)), parent, spec.gate, spec.gap_multiple)
-            candidate.finish(fitted, metadata, evaluation, training_set, spec)
+            candidate.finish(fitted, metadata, evaluation, data, training_set, spec)
         return self._result(
             "candidate" if evaluation.verdict.accepted else "refused",
             candidate=spec.candidate,

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Final
 
 from features.offline import RawTable
-from model.documents import write_document
 from model.manifest import write_manifest
 from model.offline import OfflineRun
-from model.report_html import render
-from model.run_report import judged, report_of
-from model.run_spec import RunSpec
-from model.version_files import PAGE_NAME, REPORT_NAME, Fit, Learnt, history_document, libraries, settings_document, write_model
+from model.performance import performance
+from model.report import attention_of, judged_rows, report_document, write_report
+from model.run_spec import INTERRUPTED, RunSpec
+from model.version_files import Fit, Learnt, libraries, settings_document, write_model
 
-REASON = "trained by hand"
+REASON: Final = "trained by hand"
+_INTERRUPTED: Final = "The training was interrupted: these are its best weights up to then."
 
 
 def write(made: OfflineRun, table: RawTable, spec: RunSpec, status: str) -> None:
     """Writes everything into the run's folder. Raises ExportError where a graph is not the network."""
     folder, prepared = Path(spec.folder), made.prepared
     fitted = Fit(made.model, made.started_from, made.history, made.duration_s)
+    index = prepared.split.test
     learnt = Learnt(
         table=table,
         features=prepared.features,
@@ -29,18 +31,27 @@ def write(made: OfflineRun, table: RawTable, spec: RunSpec, status: str) -> None
         outputs=prepared.outputs,
         vocabulary=prepared.vocabulary,
         trained_until_s=float(table.time_s[prepared.split.train.target_row].max()),
-        held_out=prepared.split.test.end,
+        held_out=index.end,
     )
     about = settings_document(spec.settings, spec.architecture, spec.gap_multiple, spec.created_at_s) | {
         "reason": REASON,
         "horizon_rows": spec.horizon_rows,
     }
     metadata = write_model(folder, spec.version, fitted, learnt, about)
-    report = report_of(made, table, spec, status)
-    judgement = {"target_achieved": report["target_achieved"], "performance_metrics": report["performance"]}
+    figures = performance(made.actual, made.forecasts, table.time_s[index.target_row])
+    story = {
+        "version": spec.version,
+        "status": status,
+        "source": spec.source,
+        "shares": list(spec.shares),
+        "validation": {name: asdict(metrics) for name, metrics in made.validation_metrics.items()},
+    }
+    notes = [_INTERRUPTED] if status == INTERRUPTED else []
+    report = report_document(figures, fitted, about | story, spec.data_quality, notes)
+    attention = attention_of(made.model, prepared.data.features, index.end)
+    write_report(folder, report, fitted, judged_rows(table, index, made.actual, made.forecasts, attention))
+    judgement = {"target_achieved": figures["success"], "performance_metrics": figures}
     replace(metadata, extra={**metadata.extra, **judgement}).write(folder)
-    write_document(folder / REPORT_NAME, report)
-    (folder / PAGE_NAME).write_text(render(report, history_document(fitted), judged(made, table)), encoding="utf-8")
     write_manifest(
         folder,
         version=spec.version,

@@ -138,7 +138,7 @@ def test_a_job_leaves_a_whole_candidate(first: tuple[Path, JobResult, list[dict[
     assert result.status == "candidate"
     assert verify(folder) == []
     assert {path.name for path in folder.iterdir()} == {
-        "MANIFEST.json", "TRAINING_REPORT.json", "best_model.keras", "golden.json", "training_log.csv",
+        "MANIFEST.json", "TRAINING_REPORT.json", "best_model.keras", "golden.json", "training_log.csv", "report.html", "tensorboard",
         f"bandwidth_lstm_{FIRST}.onnx", f"bandwidth_lstm_{FIRST}.raw.onnx", f"bandwidth_lstm_{FIRST}.int8.onnx",
         f"model_metadata_{FIRST}.json", f"training_history_{FIRST}.json",
     }  # fmt: skip
@@ -170,7 +170,7 @@ def test_metadata_tell_everything_about_the_version(first: tuple[Path, JobResult
     assert document["created_at"] == "2026-01-01T00:00:00+00:00"
     assert document["opset"] == 13
     assert document["model_architecture"]["total_parameters"] > 0
-    assert document["performance_metrics"]["targets"][0]["mae"] == result.metrics["candidate"]["targets"][0]["mae"]
+    assert document["performance_metrics"]["targets"]["throughput_mbps"]["mae"] == result.metrics["candidate"]["targets"][0]["mae"]
     assert document["training_config"]["epochs"] == 2
     assert document["vocabularies"]["region"] == ["eu-1"]
     assert document["trained_until_s"] == result.trained_until_s
@@ -287,7 +287,7 @@ def test_a_parent_of_another_architecture_is_judged_against_but_not_continued(
     """Its weights do not fit: the candidate starts at Ridge, and still has to beat it."""
     spec = replace(job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1), architecture=replace(SMALL, lstm_units=(6,)))
     result = run_here(spec)
-    assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["started_from"] == RIDGE
+    assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["training"]["started_from"] == RIDGE
     assert "parent" in result.metrics
 
 

@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 from harness import answer, job_of
-from parts.windows import simulated_windows
 
 from features.definition import FEATURES
 from features.vocabulary import Vocabulary
@@ -20,6 +19,7 @@ from model.metadata import Metadata, core_name
 from model.predictor import core_session, run_core
 from model.registry import Registry
 from model.scaler import Scaler
+from parts.windows import simulated_windows
 
 VERSION: Final = "v20260101_000000"
 _MEAN: Final = (350.0, 40.0, 0.004, 4.0)
