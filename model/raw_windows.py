@@ -54,7 +54,8 @@ def require_shapes(time_s: Doubles, telemetry: Floats, categories: Texts) -> Non
     """Raises ValueError that names the array which has another shape than RawWindows describes."""
     count = len(time_s) if time_s.ndim else 0
     needed = {"time_s": (WINDOW_ROWS,), "telemetry": (RING_ROWS, len(NUMERIC)), "categories": (WINDOW_ROWS, len(CATEGORIES))}
-    for (name, shape), array in zip(needed.items(), (time_s, telemetry, categories), strict=True):
+    arrays: tuple[NDArray[Any], ...] = (time_s, telemetry, categories)
+    for (name, shape), array in zip(needed.items(), arrays, strict=True):
         if array.shape != (count, *shape):
             batch = "B" if name == "time_s" else count
             raise ValueError(f"{name} must be ({', '.join(map(str, (batch, *shape)))}), not {array.shape}")
@@ -66,9 +67,7 @@ def cut(table: RawTable, run: Longs, end: Longs) -> RawWindows:
     Raises IndexError where a window would begin before the first row or end after the last, ValueError where it crosses a gap.
     """
     if len(end) and (end.min() < WINDOW_ROWS - 1 or end.max() >= len(table)):
-        raise IndexError(
-            f"the windows end at rows {end.min()} to {end.max()}; there are rows {WINDOW_ROWS - 1} to {len(table) - 1} for that"
-        )
+        raise IndexError(f"windows cannot end at rows {end.min()} to {end.max()}, only at {WINDOW_ROWS - 1} to {len(table) - 1}")
     rows = end[:, None] + np.arange(1 - RING_ROWS, 1)  # (B, 39)
     same_run = (rows >= 0) & (run[np.maximum(rows, 0)] == run[end][:, None])
     if not same_run[:, HISTORY_ROWS:].all():

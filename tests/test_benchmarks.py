@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from model.job_spec import Architecture
@@ -174,6 +176,44 @@ def test_memory_is_read_after_the_open_rows_were_sealed(load: Any, models: str, 
     assert (found["links"], found["open_rows"]) == (8, 0)
     assert 0 < found["resident_bytes"] <= found["peak_bytes"]
     assert load("parts.detector_memory").run(4, 70)["bytes_per_watched_link"] >= 0
+
+
+def test_inference_is_compared_within_each_round(load: Any) -> None:
+    """By hand: two rounds, of which the second ran on a machine half as fast; ratios do not notice."""
+    names = ("core", "raw", "int8", "direct_export", "keras_call", "keras_predict")
+    cost = dict(zip(names, (1.0, 1.2, 0.48, 4.8, 24.0, 60.0), strict=True))
+    runs = {
+        name: {"p50_ms": [ms, 2 * ms], "p99_ms": [2 * ms, 6 * ms], "windows_per_cpu_s": [64 / ms] * 2, "cpu_ms_at_64": [ms, 2 * ms]}
+        for name, ms in cost.items()
+    }
+    sizes = {"core": 1_000_000, "raw": 1_010_000, "int8": 260_000}
+    inference, found = load("inference"), {"runs": runs, "sizes": sizes, "parity": {"core_largest": 1e-7}, "windows_from": "simulated"}
+    bars = {bar.name: (bar.value, bar.holds) for bar in inference.bars(found)}
+    assert bars["raw_vs_core"] == (pytest.approx(1.2), True)
+    assert bars["int8_vs_raw"] == (pytest.approx(0.4), True)
+    assert bars["p99_ms_worst"] == (pytest.approx(4.8), True)  # of the published graphs: the rivals are slower
+    assert bars["int8_saving"] == (pytest.approx(0.74), True)
+    figures = inference.figures(found)
+    assert figures["raw_vs_rival"]["direct_export"] == pytest.approx(0.25)
+    assert figures["p50_ms"]["keras_predict"] == pytest.approx(90.0)
+
+
+def test_inference_times_every_graph_and_rival(load: Any) -> None:
+    """A small network in this process: each of the six forecasts one by one and in batches, and the graphs agree with Keras."""
+    from dataclasses import replace
+
+    inference = load("parts.inference")
+    small = replace(Architecture(), lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
+    with tempfile.TemporaryDirectory() as name:
+        built = inference.build_all(Path(name), small)
+        found = inference.measure(built, rounds=1, calls=4, batches=1)
+    assert set(found["runs"]) == {"core", "raw", "int8", "direct_export", "keras_call", "keras_predict"}
+    for values in found["runs"].values():
+        assert all(len(value) == 1 and value[0] > 0 for value in values.values())
+    assert found["parity"]["raw_largest"] <= 1e-4
+    assert found["sizes"]["core"] > 0
+    (alone,), (together,) = built.one["raw"](3), built.many["raw"](0)
+    np.testing.assert_allclose(alone[0], together[3], rtol=1e-4)
 
 
 def test_drift_to_live_is_the_sum_of_its_parts(load: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,23 @@ import onnx
 import pytest
 import tensorflow as tf
 import tf2onnx
+from onnx import helper, numpy_helper
 
 from features.telemetry import Floats
+from features.vocabulary import Vocabulary
 from model import export
+from model import export_raw as model_export_raw
 from model.export import ExportError, check_operators, check_parity, convert, export_core, load_weights, save_weights
+from model.export_raw import export_raw, keras_forecasts
+from model.graphs import RawGraphs, raw_graphs
 from model.job_spec import Architecture
+from model.metadata import Metadata, core_name
 from model.network import build, inference_clone, initialise_linear_path
+from model.predictor import core_session, run_core
+from model.raw_predictor import RawPredictor
+from model.raw_windows import RawWindows, features_of
+from model.scaler import Scaler
+from model.simplify import simplify
 
 SMALL = Architecture(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
 VERSION = "v20260102_030405"
@@ -46,6 +58,7 @@ def test_full_size_export_has_three_lstms_and_keras_numbers(tmp_path: Path) -> N
     operators = [node.op_type for node in graph.graph.node]
     assert operators.count("LSTM") == 3
     assert not {"Loop", "Scan"} & set(operators)
+    assert not {"Shape", "Expand", "ReduceProd"} & set(operators), "operators that only compute shapes cost as much as those that work"
     assert {entry.domain: entry.version for entry in graph.opset_import}[""] == 13
     shapes = [
         (value.name, [size.dim_param or size.dim_value for size in value.type.tensor_type.shape.dim])
@@ -98,6 +111,82 @@ def test_a_network_that_forecasts_nan_is_refused() -> None:
     initialise_linear_path(model, np.full((44, 4), np.nan, np.float32), np.zeros(4, np.float32))
     with pytest.raises(ExportError, match="differ by nan"):
         check_parity(model, convert(model, VERSION).SerializeToString(), windows_of(4))
+
+
+def test_only_what_is_known_to_do_nothing_is_taken_out(lstm_graph: Callable[..., bytes]) -> None:
+    """A first state that is not 0 stays, one of zeros goes, and so does what made it; the graph computes the same as before."""
+    model = onnx.load_from_string(lstm_graph(hidden=(6,)))
+    add = model.graph.initializer.append
+    for name, value in (("h", 0.5), ("c", 0.0)):
+        add(numpy_helper.from_array(np.full((1, 1, 6), value, np.float32), name))
+    add(numpy_helper.from_array(np.array([1, 2, 6]), "for_two"))
+    lstm = next(node for node in model.graph.node if node.op_type == "LSTM")
+    lstm.input.extend(["", "h2", "c2"])
+    for name in ("h", "c"):
+        model.graph.node.insert(0, helper.make_node("Expand", [name, "for_two"], [f"{name}2"]))
+    before = core_session(model.SerializeToString())
+    windows = windows_of(2)
+    wanted = run_core(before, windows)
+    simplify(model)
+    assert list(lstm.input[4:]) == ["", "h2"]
+    assert [node.op_type for node in model.graph.node].count("Expand") == 1
+    np.testing.assert_array_equal(run_core(core_session(model.SerializeToString()), windows), wanted)
+
+
+@pytest.fixture(scope="module")
+def exported(
+    tmp_path_factory: pytest.TempPathFactory, made_up_windows: Callable[..., RawWindows]
+) -> tuple[Path, keras.Model, Metadata, RawWindows]:
+    """A folder with a core graph, and what its raw graphs are made from."""
+    folder, windows = tmp_path_factory.mktemp("raw"), made_up_windows(24)
+    features, vocabulary = features_of(windows, Vocabulary.empty()), Vocabulary.empty()
+    inputs = Scaler.fit(features.reshape(-1, features.shape[-1]))
+    outputs = Scaler(np.array([80, 20, 0.01, 2], np.float32), np.array([9, 3, 0.01, 1], np.float32), np.ones(4, np.bool_))
+    model = build(SMALL)
+    export_core(model, folder, VERSION, inputs.transform(features))
+    return folder, model, Metadata(VERSION, inputs, outputs, vocabulary), windows
+
+
+def test_raw_graphs_are_proven_against_keras(exported: tuple[Path, keras.Model, Metadata, RawWindows]) -> None:
+    """Within a 10,000th of a standard deviation of Keras over the stream's features, the quantised one within .02 on average."""
+    folder, model, metadata, windows = exported
+    found = export_raw(model, folder, metadata, windows)
+    assert found.raw_difference <= 1e-4
+    assert found.int8_difference_mean <= 0.02
+    assert found.int8_difference_mean <= found.int8_difference_max
+    loaded = RawPredictor.load(_with_metadata(folder, metadata)).predict_windows(windows)
+    np.testing.assert_allclose(loaded, keras_forecasts(model, metadata, windows), rtol=1e-4, atol=1e-5)
+
+
+def _with_metadata(folder: Path, metadata: Metadata) -> Path:
+    metadata.write(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (lambda good, other: replace(good, raw=other.raw), r"the raw graph and Keras differ by .*largest; at most 0.0001"),
+        (lambda good, other: replace(good, int8=other.int8), r"the quantised graph and Keras differ by .*mean; at most 0.02"),
+        (lambda good, other: replace(good, int8=other.raw), "0 DynamicQuantizeLSTM operators for 2 LSTM layers"),
+    ],
+)
+def test_raw_graphs_of_another_network_are_refused_and_not_written(
+    exported: tuple[Path, keras.Model, Metadata, RawWindows],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[RawGraphs, RawGraphs], RawGraphs],
+    problem: str,
+) -> None:
+    """Each of the two is compared by itself; a refused export leaves neither behind."""
+    _, model, metadata, windows = exported
+    core = convert(model, VERSION).SerializeToString()
+    (tmp_path / core_name(VERSION)).write_bytes(core)
+    other = raw_graphs(convert(trained(SMALL), VERSION).SerializeToString(), metadata)
+    monkeypatch.setattr(model_export_raw, "raw_graphs", lambda _core, _metadata: spoil(raw_graphs(core, metadata), other))
+    with pytest.raises(ExportError, match=problem):
+        export_raw(model, tmp_path, metadata, windows)
+    assert [path.name for path in tmp_path.iterdir()] == [core_name(VERSION)]
 
 
 def test_saved_weights_come_back_with_dropout_and_without_optimiser(tmp_path: Path) -> None:

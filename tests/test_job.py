@@ -31,6 +31,8 @@ from model.job_spec import Architecture, JobResult, JobSpec, TrainingSettings
 from model.manifest import read_manifest, verify
 from model.metadata import Metadata
 from model.predictor import Predictor
+from model.raw_predictor import RawPredictor
+from model.raw_windows import cut
 
 SMALL = Architecture(
     lstm_units=(8,),
@@ -150,6 +152,25 @@ def test_a_job_leaves_a_whole_candidate(first: tuple[Path, JobResult, list[dict[
     manifest = read_manifest(folder)
     assert (manifest.version, manifest.parent, manifest.reason) == (FIRST, None, "test")
     assert {"keras", "tf2onnx", "onnx", "numpy"} <= manifest.libraries.keys()
+
+
+def test_three_graphs_of_a_trained_version_agree(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
+    """From raw rows of its snapshot: the raw graph forecasts what the daemon's predictor does, and the quantised one is as accurate,
+    100 (1 - MAE / mean), to .1 percentage points on each measured target."""
+    folder, _, _ = first
+    table = read_segments(sorted((folder.parent / "snapshot").iterdir()))
+    predictor = Predictor.load(folder)
+    features = compute(table, predictor.vocabulary)
+    index = build_windows(features, table).take(np.arange(300))
+    windows, actual = cut(table, features.run, index.end), table.numeric[index.target_row, :4]
+    float_forecasts = predictor.predict(gather(features.features, index.end))
+    scale = predictor.metadata.outputs.scale
+    assert np.abs((RawPredictor.load(folder).predict_windows(windows) - float_forecasts) / scale).max() <= 1e-4
+    int8_forecasts = RawPredictor.load(folder, int8=True).predict_windows(windows)
+    for target in range(3):  # jitter was never measured
+        mean = np.nanmean(actual[:, target])
+        accuracy = [100 * (1 - np.nanmean(np.abs(made - actual)[:, target]) / mean) for made in (float_forecasts, int8_forecasts)]
+        assert accuracy[1] == pytest.approx(accuracy[0], abs=0.1)
 
 
 def test_progress_is_one_json_line_per_event(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
