@@ -1,0 +1,162 @@
+"""The graphs of a version and their rivals, timed in one process on one thread, in turns."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from harness import answer, job_of
+
+from features.offline import compute
+from model.job_spec import Architecture
+from model.metadata import Metadata, core_name, int8_name, raw_name
+from model.predictor import core_session, raw_session, read_graph
+from model.raw_windows import RawWindows, features_of
+from model.scaler import Scaler
+from parts.windows import measured_windows
+
+VERSION: Final = "v20260101_000000"
+BATCH: Final = 64
+WINDOWS: Final = 256
+WARM_UP: Final = 5
+SLOWER: Final = {"direct_export": 5, "keras_call": 20, "keras_predict": 40}
+"""A rival gets so many times fewer calls: it would take most of the run."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Built:
+    """A version's folder, the runs by name (each takes the number of a window, or of a batch of 64), and how near the graphs are."""
+
+    one: dict[str, Callable[[int], Any]]
+    many: dict[str, Callable[[int], Any]]
+    sizes: dict[str, int]
+    parity: dict[str, float]
+    source: str
+
+
+def build_all(folder: Path, architecture: Architecture) -> Built:
+    """Exports an untrained network of which no weight is 0, as it is published and as a direct export gives it."""
+    import keras
+    import tensorflow as tf
+    import tf2onnx
+
+    from model.export import OPSET, export_core
+    from model.export_raw import export_raw
+    from model.network import build
+
+    keras.utils.set_random_seed(1)
+    model = build(architecture)
+    rng = np.random.default_rng(1)
+    model.set_weights([weight + 0.02 * rng.normal(size=weight.shape) for weight in model.get_weights()])
+    source, table, vocabulary, windows = measured_windows(WINDOWS)
+    inputs, outputs = Scaler.fit(compute(table, vocabulary).features), Scaler.fit(table.numeric[:, :4])
+    metadata = Metadata(VERSION, inputs, outputs, vocabulary)
+    scaled = inputs.transform(features_of(windows, vocabulary))
+    core = export_core(model, folder, VERSION, scaled)
+    raw = export_raw(model, folder, metadata, windows)
+    signature = (tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="input"),)
+    direct, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=OPSET)
+    files = {"core": core_name(VERSION), "raw": raw_name(VERSION), "int8": int8_name(VERSION)}
+    loop = _any_session(direct.SerializeToString())
+    scaled_runs: dict[str, Callable[[Any], Any]] = {
+        "core": _runner(core_session(read_graph(folder / files["core"]))),
+        "direct_export": _runner(loop),
+        "keras_call": lambda batch: model(batch, training=False),
+        "keras_predict": lambda batch: model.predict(batch, batch_size=BATCH, verbose=0),
+    }
+    raw_runs = {name: _raw_runner(raw_session(read_graph(folder / files[name]))) for name in ("raw", "int8")}
+    parity = {
+        "core_largest": core,
+        "raw_largest": raw.raw_difference,
+        "int8_mean": raw.int8_difference_mean,
+        "int8_largest": raw.int8_difference_max,
+    }
+    return Built(
+        one=_over(scaled_runs, raw_runs, scaled, windows, 1),
+        many=_over(scaled_runs, raw_runs, scaled, windows, BATCH),
+        sizes={name: (folder / file).stat().st_size for name, file in files.items()},
+        parity=parity,
+        source=source,
+    )
+
+
+def _runner(session: Any) -> Callable[[Any], Any]:
+    return lambda batch: session.run(None, {"input": batch})
+
+
+def _raw_runner(session: Any) -> Callable[[RawWindows], Any]:
+    return lambda windows: session.run(None, windows.feed())
+
+
+def _any_session(graph: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+
+def _over(
+    scaled_runs: dict[str, Callable[[Any], Any]], raw_runs: dict[str, Any], scaled: Any, windows: RawWindows, size: int
+) -> dict[str, Callable[[int], Any]]:
+    """Each run as a function of a number: its batch of `size` windows is cut beforehand."""
+    starts = range(0, len(windows) - size + 1, size)
+    batches = [np.ascontiguousarray(scaled[at : at + size]) for at in starts]
+    raw_batches = [windows.take(slice(at, at + size)) for at in starts]
+
+    def bound(run: Callable[[Any], Any], cuts: list[Any]) -> Callable[[int], Any]:
+        return lambda number: run(cuts[number % len(cuts)])
+
+    runs = {name: bound(run, batches) for name, run in scaled_runs.items()}
+    return runs | {name: bound(run, raw_batches) for name, run in raw_runs.items()}
+
+
+def time_calls(run: Callable[[int], Any], calls: int, first: int) -> tuple[list[float], float]:
+    """Wall seconds of each call, and CPU seconds of all of them, once the caches hold what this run needs."""
+    for number in range(WARM_UP):
+        run(first + number)
+    seconds = []
+    began_cpu_s = time.process_time()
+    for number in range(calls):
+        began_s = time.perf_counter()
+        run(first + number)
+        seconds.append(time.perf_counter() - began_s)
+    return seconds, time.process_time() - began_cpu_s
+
+
+def measure(built: Built, rounds: int, calls: int, batches: int) -> dict[str, Any]:
+    """Per run and round: p50 and p99 in ms of batch 1, and windows per CPU second at batch 64."""
+    found: dict[str, dict[str, list[float]]] = {
+        name: {"p50_ms": [], "p99_ms": [], "windows_per_cpu_s": [], "cpu_ms_at_64": []} for name in built.one
+    }
+    for number in range(rounds):
+        for name, values in found.items():
+            count = max(3, calls // SLOWER.get(name, 1))
+            seconds, _ = time_calls(built.one[name], count, number * count)
+            values["p50_ms"].append(1e3 * float(np.median(seconds)))
+            values["p99_ms"].append(1e3 * float(np.percentile(seconds, 99)))
+        for name, values in found.items():
+            _, cpu_s = time_calls(built.many[name], batches, number)
+            values["windows_per_cpu_s"].append(BATCH * batches / cpu_s)
+            values["cpu_ms_at_64"].append(1e3 * cpu_s / batches)
+    return {"runs": found, "sizes": built.sizes, "parity": built.parity, "windows_from": built.source}
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+    architecture = replace(Architecture(), **{name: tuple(value) for name, value in job.get("architecture", {}).items()})
+    with tempfile.TemporaryDirectory(prefix="dwcp-inference-") as name:
+        return measure(build_all(Path(name), architecture), job["rounds"], job["calls"], job["batches"])
+
+
+if __name__ == "__main__":
+    answer(run(job_of(sys.argv)))
