@@ -17,6 +17,7 @@ from model.job_spec import Architecture
 from model.manifest import write_manifest
 from model.metadata import Metadata, core_name
 from model.predictor import core_session, run_core
+from model.raw_windows import features_of
 from model.registry import Registry
 from model.scaler import Scaler
 from parts.windows import simulated_windows
@@ -39,11 +40,11 @@ def publish(root: Path, architecture: Architecture) -> str:
     samples = np.random.default_rng(0).normal(size=(32, architecture.window_rows, architecture.features)).astype(np.float32)
     model = build(architecture)
     export_core(model, folder, VERSION, samples)
-    inputs = Scaler(np.zeros(len(FEATURES), np.float32), np.full(len(FEATURES), 100, np.float32), np.ones(len(FEATURES), np.bool_))
+    windows = simulated_windows(256)
+    inputs = Scaler.fit(features_of(windows, Vocabulary.empty()).reshape(-1, len(FEATURES)))
     outputs = Scaler(np.array(_MEAN, np.float32), np.array(_SCALE, np.float32), np.ones(4, np.bool_))
     metadata = Metadata(VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None)
     metadata.write(folder)
-    windows = simulated_windows(16)
     exported = export_raw(model, folder, metadata, windows)
     raw = raw_samples(windows, lambda part: keras_forecasts(model, metadata, part), exported.raw, exported.int8, outputs)
     write_golden(folder, samples, run_core(core_session((folder / core_name(VERSION)).read_bytes()), samples), raw)
