@@ -155,7 +155,8 @@ def _features(nodes: _Nodes, vocabulary: Vocabulary) -> str:
 def _calendar(nodes: _Nodes, window: str) -> str:
     """(B, 2, 30): hour and weekday, from the time where they are not given, as `features/calendar.py` has them.
 
-    Remainders are exact. That of the second division is cut off: the time of day from the weekday, nothing from the hour.
+    Remainders are exact. That of the second division is cut off: the time of day from the weekday, nothing from the hour. In the last
+    instant of a day the hour may round up to 24, where the daemon keeps it 2e-6 below: less than an operator more is worth.
     """
     time_s = nodes.put("Unsqueeze", ["time_s", nodes.longs(1)], "time")  # (B, 1, 30)
     since_s = nodes.put("Add", [time_s, nodes.doubles([[0.0], [FIRST_WEEKDAY * DAY_S]])], "time_since_monday")

@@ -41,32 +41,21 @@ class Built:
 
 
 def build_all(folder: Path, architecture: Architecture) -> Built:
-    """Exports an untrained network of which no weight is 0, as it is published and as a direct export gives it."""
-    import keras
-    import tensorflow as tf
-    import tf2onnx
-
-    from model.export import OPSET, export_core
+    """Exports an untrained network as it is published, and as a direct export gives it."""
+    from model.export import export_core
     from model.export_raw import export_raw
-    from model.network import build
 
-    keras.utils.set_random_seed(1)
-    model = build(architecture)
-    rng = np.random.default_rng(1)
-    model.set_weights([weight + 0.02 * rng.normal(size=weight.shape) for weight in model.get_weights()])
+    model = _untrained(architecture)
     source, table, vocabulary, windows = measured_windows(WINDOWS)
     inputs, outputs = Scaler.fit(compute(table, vocabulary).features), Scaler.fit(table.numeric[:, :4])
     metadata = Metadata(VERSION, inputs, outputs, vocabulary)
     scaled = inputs.transform(features_of(windows, vocabulary))
     core = export_core(model, folder, VERSION, scaled)
     raw = export_raw(model, folder, metadata, windows)
-    signature = (tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="input"),)
-    direct, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=OPSET)
     files = {"core": core_name(VERSION), "raw": raw_name(VERSION), "int8": int8_name(VERSION)}
-    loop = _any_session(direct.SerializeToString())
     scaled_runs: dict[str, Callable[[Any], Any]] = {
         "core": _runner(core_session(read_graph(folder / files["core"]))),
-        "direct_export": _runner(loop),
+        "direct_export": _runner(_direct_export(model)),
         "keras_call": lambda batch: model(batch, training=False),
         "keras_predict": lambda batch: model.predict(batch, batch_size=BATCH, verbose=0),
     }
@@ -94,12 +83,32 @@ def _raw_runner(session: Any) -> Callable[[RawWindows], Any]:
     return lambda windows: session.run(None, windows.feed())
 
 
-def _any_session(graph: bytes) -> Any:
-    import onnxruntime
+def _untrained(architecture: Architecture) -> Any:
+    """A network of which no weight is 0: the linear path begins with zeros, and a forecast of zeros agrees with anything."""
+    import keras
 
+    from model.network import build
+
+    keras.utils.set_random_seed(1)
+    model = build(architecture)
+    rng = np.random.default_rng(1)
+    model.set_weights([weight + 0.02 * rng.normal(size=weight.shape) for weight in model.get_weights()])
+    return model
+
+
+def _direct_export(model: Any) -> Any:
+    """A session of the graph of the training network itself, recurrent dropout and all."""
+    import onnxruntime
+    import tensorflow as tf
+    import tf2onnx
+
+    from model.export import OPSET
+
+    signature = (tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="input"),)
+    direct, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=OPSET)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(direct.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _over(
