@@ -18,8 +18,8 @@ from typing import Any, Final
 from harness import Bar, arguments, in_process, median_of_ratios, report
 
 PUBLISHED: Final = ("core", "raw", "int8")
-ROUNDS_EACH: Final = 5
-"""Rounds for each of the harness's: a round is a second or two, and the machine changes from one to the next."""
+ROUNDS_EACH: Final = 4
+"""Rounds for each of the harness's: a round takes a few seconds, and the machine changes from one to the next."""
 
 
 def ratio(found: dict[str, Any], above: str, below: str, what: str = "p50_ms") -> float:
