@@ -1,0 +1,241 @@
+package dwcp
+
+import (
+	"context"
+	"crypto/ed25519"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"sync"
+)
+
+// Graph is which of a version's graphs is used.
+type Graph int
+
+const (
+	// Raw computes in float32, as the daemon does.
+	Raw Graph = iota
+	// Int8 is quantised: smaller and faster, and within hundredths of a standard deviation of Raw.
+	Int8
+)
+
+func (g Graph) fileName(version string) string {
+	if g == Int8 {
+		return "bandwidth_lstm_" + version + ".int8.onnx"
+	}
+	return "bandwidth_lstm_" + version + ".raw.onnx"
+}
+
+// Options of a client. The zero value uses the raw graph and takes unsigned versions.
+type Options struct {
+	// PublicKey must have signed every version that is used: see ReadPublicKey. Without one, a signature is not looked at.
+	PublicKey ed25519.PublicKey
+	// Graph is Raw or Int8.
+	Graph Graph
+	// Library is the path of ONNX Runtime's shared library; without it, DWCP_ONNXRUNTIME in the environment, then the loader's own search.
+	Library string
+	// Concurrency is how many forecasts are computed at once, by default one for each processor; others wait.
+	Concurrency int
+	// OnSwap is told by Follow and Refresh when another version has become the one that forecasts come from.
+	OnSwap func(from, to string)
+	// OnRefused is told by Follow when a version, or what CURRENT says, cannot be used; the version before stays. Once for each problem.
+	OnRefused func(err error)
+}
+
+// Forecast is what is expected at a link's next row, in the units of its fields. It is not clamped: next to 0 a number may be negative.
+type Forecast struct {
+	ThroughputMbps float64 `json:"throughput_mbps"`
+	RTTMs          float64 `json:"rtt_ms"`
+	PacketLoss     float64 `json:"packet_loss"`
+	JitterMs       float64 `json:"jitter_ms"`
+	Version        string  `json:"version"`
+}
+
+// Client forecasts with the live version of a models folder. All its methods may be called from many goroutines at once.
+type Client struct {
+	root    *os.Root
+	options Options
+	slots   chan struct{}
+
+	refreshing sync.Mutex // held while a version is verified and while the client closes; requests never wait for it
+
+	mu     sync.Mutex
+	live   *model // nil once closed
+	loaded sync.WaitGroup
+}
+
+// model is a loaded version and how many requests are using it; guarded by Client.mu.
+type model struct {
+	version     string
+	gapMultiple float64
+	session     *session
+	users       int
+	retired     bool
+}
+
+// Open reads CURRENT in a models folder, verifies the version that it names (signature where a key is given, manifest, hashes), runs its
+// golden vectors, and only then gives a client. Where a version is at fault the error is a *VersionError.
+func Open(folder string, options Options) (*Client, error) {
+	if options.PublicKey != nil && len(options.PublicKey) != ed25519.PublicKeySize {
+		return nil, fmt.Errorf("dwcp: the public key has %d bytes instead of %d", len(options.PublicKey), ed25519.PublicKeySize)
+	}
+	if options.Graph != Raw && options.Graph != Int8 {
+		return nil, fmt.Errorf("dwcp: there is no graph %d: Raw or Int8", options.Graph)
+	}
+	if err := startRuntime(options.Library); err != nil {
+		return nil, err
+	}
+	root, err := os.OpenRoot(folder)
+	if err != nil {
+		return nil, fmt.Errorf("dwcp: the models folder cannot be opened: %w", err)
+	}
+	if options.Concurrency <= 0 {
+		options.Concurrency = runtime.GOMAXPROCS(0)
+	}
+	c := &Client{root: root, options: options, slots: make(chan struct{}, options.Concurrency)}
+	name, err := current(root)
+	if err == nil {
+		c.live, err = c.load(name)
+	} else {
+		err = &VersionError{Folder: folder, Problems: []string{err.Error()}}
+	}
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// load verifies a version and proves its graph.
+func (c *Client) load(name string) (*model, error) {
+	v, err := openVersion(c.root, name, c.options.PublicKey, c.options.Graph)
+	if err != nil {
+		return nil, err
+	}
+	samples, err := readGolden(v.golden, c.options.Graph, v.scale)
+	if err != nil {
+		return nil, refused(c.root, name, err.Error())
+	}
+	loaded, err := newSession(v.graph)
+	if err != nil {
+		return nil, refused(c.root, name, err.Error())
+	}
+	stated, err := loaded.property("version")
+	if err == nil && stated != name {
+		err = fmt.Errorf("the graph says that it is of version %.40q", stated)
+	}
+	if err == nil {
+		err = samples.check(loaded)
+	}
+	if err != nil {
+		loaded.destroy()
+		return nil, refused(c.root, name, err.Error())
+	}
+	c.loaded.Add(1)
+	return &model{version: name, gapMultiple: v.gapMultiple, session: loaded}, nil
+}
+
+// Version is the one that forecasts come from now; empty once the client is closed.
+func (c *Client) Version() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live == nil {
+		return ""
+	}
+	return c.live.version
+}
+
+// Predict forecasts the row after the last of the given rows, which are of one link, oldest first. At least 30 are needed since the last
+// gap; the newest 39 are used. A row that is not newer than one before it is passed over.
+//
+// Errors: *TooFewRowsError, *RowError, ErrClosed, and the context's own.
+func (c *Client) Predict(ctx context.Context, rows []NetworkSample) (Forecast, error) {
+	if err := ctx.Err(); err != nil {
+		return Forecast{}, err
+	}
+	m := c.acquire()
+	if m == nil {
+		return Forecast{}, ErrClosed
+	}
+	defer c.release(m)
+	w, err := windowOf(rows, m.gapMultiple)
+	if err != nil {
+		return Forecast{}, err
+	}
+	// A run blocks an operating system thread: without a bound, a thousand requests would be a thousand threads.
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return Forecast{}, ctx.Err()
+	}
+	values, err := m.session.run(w)
+	<-c.slots
+	if err != nil {
+		return Forecast{}, fmt.Errorf("dwcp: version %s: %w", m.version, err)
+	}
+	for target, value := range values {
+		if math.IsNaN(float64(value)) || math.IsInf(float64(value), 0) {
+			return Forecast{}, fmt.Errorf("dwcp: version %s forecasts %v for %s: some number in the rows is too extreme",
+				m.version, value, targetNames[target])
+		}
+	}
+	return Forecast{float64(values[0]), float64(values[1]), float64(values[2]), float64(values[3]), m.version}, nil
+}
+
+// Close ends the client: later requests get ErrClosed. It returns when the last running one is done and its model destroyed.
+func (c *Client) Close() error {
+	c.refreshing.Lock() // a version that is being verified is waited for
+	defer c.refreshing.Unlock()
+	last := c.swap(nil)
+	if last == nil {
+		return ErrClosed
+	}
+	c.retire(last)
+	c.loaded.Wait()
+	return c.root.Close()
+}
+
+func (c *Client) acquire() *model {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live != nil {
+		c.live.users++
+	}
+	return c.live
+}
+
+func (c *Client) release(m *model) {
+	c.mu.Lock()
+	m.users--
+	last := m.retired && m.users == 0
+	c.mu.Unlock()
+	if last {
+		c.destroy(m)
+	}
+}
+
+// retire destroys a model that is live no more, now or when its last request is done.
+func (c *Client) retire(m *model) {
+	c.mu.Lock()
+	m.retired = true
+	unused := m.users == 0
+	c.mu.Unlock()
+	if unused {
+		c.destroy(m)
+	}
+}
+
+func (c *Client) destroy(m *model) {
+	m.session.destroy()
+	c.loaded.Done()
+}
+
+// swap makes a verified model the live one, and gives the one before, which is to be retired. Requests that run go on with that.
+func (c *Client) swap(next *model) *model {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.live
+	c.live = next
+	return before
+}

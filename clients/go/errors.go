@@ -1,0 +1,50 @@
+package dwcp
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// ErrClosed is what a client returns after Close.
+var ErrClosed = errors.New("dwcp: the client is closed")
+
+// TooFewRowsError says that a link's newest run of rows is shorter than a window.
+type TooFewRowsError struct {
+	Rows     int  // in the newest run
+	Need     int  // WindowRows
+	AfterGap bool // a gap lies before the run, and rows before it do not count
+	Skipped  int  // rows that were not newer than a row before them
+}
+
+func (e *TooFewRowsError) Error() string {
+	message := fmt.Sprintf("dwcp: %d rows", e.Rows)
+	if e.AfterGap {
+		message += " since the last gap"
+	}
+	message += fmt.Sprintf(", a forecast needs %d of one link", e.Need)
+	if e.Skipped > 0 {
+		message += fmt.Sprintf("; %d rows were skipped, because they are no newer than a row before them (rows come oldest first)", e.Skipped)
+	}
+	return message
+}
+
+// RowError says which row is no valid telemetry, and why.
+type RowError struct {
+	Row     int // index in what was given to Predict
+	Problem string
+}
+
+func (e *RowError) Error() string { return fmt.Sprintf("dwcp: row %d: %s", e.Row, e.Problem) }
+
+// VersionError says why a published version is not used. Problems name everything that was found.
+type VersionError struct {
+	Version  string // empty where CURRENT names none
+	Folder   string
+	Problems []string
+}
+
+func (e *VersionError) Error() string {
+	return fmt.Sprintf("dwcp: %s: %s; check it with `dwcp-learner models verify`, or go back with `dwcp-learner models rollback`",
+		e.Folder, strings.Join(e.Problems, "; "))
+}

@@ -1,0 +1,119 @@
+package dwcp
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+)
+
+const (
+	currentName = "CURRENT"
+
+	mostCurrentBytes  = 64
+	mostDocumentBytes = 64 << 20  // a hundred times the largest document of a version
+	mostGraphBytes    = 256 << 20 // fifty times a graph
+	mostEntries       = 10_000
+)
+
+var versionPattern = regexp.MustCompile(`^v\d{8}_\d{6}$`)
+
+// current reads CURRENT, once, and gives the version that it names.
+func current(models *os.Root) (string, error) {
+	content, _, err := readPlain(models, currentName, mostCurrentBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errors.New("there is no CURRENT: no version has been published here yet")
+	} else if err != nil {
+		return "", err
+	}
+	version := strings.TrimSpace(string(content))
+	if !versionPattern.MatchString(version) {
+		return "", fmt.Errorf("CURRENT names %.80q, which is no version", version)
+	}
+	return version, nil
+}
+
+// openPlain opens a plain file inside the root: no link, no pipe, nothing outside. It never waits.
+func openPlain(root *os.Root, name string) (*os.File, int64, error) {
+	info, err := root.Lstat(name)
+	if err != nil {
+		return nil, 0, withoutPath(name, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, 0, fmt.Errorf("%q is no plain file", name)
+	}
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe put in its place since would be waited for
+	if err != nil {
+		return nil, 0, withoutPath(name, err)
+	}
+	if info, err = file.Stat(); err != nil || !info.Mode().IsRegular() {
+		file.Close()
+		return nil, 0, fmt.Errorf("%q is no plain file", name)
+	}
+	return file, info.Size(), nil
+}
+
+// readPlain gives the content of a plain file of at most so many bytes, and the SHA-256 of that very content in hexadecimal.
+func readPlain(root *os.Root, name string, most int64) ([]byte, string, error) {
+	file, size, err := openPlain(root, name)
+	if err != nil {
+		return nil, "", err
+	}
+	defer file.Close()
+	if size > most {
+		return nil, "", fmt.Errorf("%q has %d bytes, more than any such file", name, size)
+	}
+	content, err := io.ReadAll(io.LimitReader(file, size))
+	if err != nil {
+		return nil, "", withoutPath(name, err)
+	}
+	sum := sha256.Sum256(content)
+	return content, hex.EncodeToString(sum[:]), nil
+}
+
+// hashPlain gives the SHA-256 of a plain file, in hexadecimal.
+func hashPlain(root *os.Root, name string) (string, error) {
+	file, size, err := openPlain(root, name)
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	sum := sha256.New()
+	if _, err := io.Copy(sum, io.LimitReader(file, size)); err != nil { // a file that is being appended to ends somewhere
+		return "", withoutPath(name, err)
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
+// present lists everything in the folder that is no folder itself; links are not followed.
+func present(root *os.Root) (map[string]fs.FileMode, error) {
+	found := map[string]fs.FileMode{}
+	err := fs.WalkDir(root.FS(), ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return withoutPath(name, err)
+		}
+		if !entry.IsDir() {
+			found[name] = entry.Type()
+		}
+		if len(found) > mostEntries {
+			return fmt.Errorf("there are more than %d files", mostEntries)
+		}
+		return nil
+	})
+	return found, err
+}
+
+// withoutPath is an error that says what failed with which file, without the system call's name.
+func withoutPath(name string, err error) error {
+	var failed *fs.PathError
+	if errors.As(err, &failed) {
+		return fmt.Errorf("%q: %w", name, failed.Err)
+	}
+	return fmt.Errorf("%q: %w", name, err)
+}

@@ -1,0 +1,146 @@
+package dwcp
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+)
+
+// Tolerances over these prove nothing, and are refused. The absolute ones are in standard deviations of a target.
+const (
+	mostAbsolute     = 1e-2
+	mostAbsoluteInt8 = 0.5
+	mostRelative     = 0.05
+)
+
+// golden are the raw samples of golden.json: windows and the forecasts that any runtime has to give for them.
+type golden struct {
+	absolute [targets]float64
+	relative float64
+	samples  []goldenSample
+}
+
+type goldenSample struct {
+	name     string
+	window   *window
+	forecast [targets]float64
+}
+
+type goldenTolerance struct {
+	Absolute []float64 `json:"absolute"`
+	Relative float64   `json:"relative"`
+}
+
+type goldenDocument struct {
+	Raw *struct {
+		Tolerance     goldenTolerance     `json:"tolerance"`
+		Int8Tolerance goldenTolerance     `json:"int8_tolerance"`
+		Samples       []goldenSampleEntry `json:"samples"`
+	} `json:"raw"`
+}
+
+type goldenSampleEntry struct {
+	Name       string       `json:"name"`
+	TimeS      []float64    `json:"time_s"`
+	Telemetry  [][]*float32 `json:"telemetry"`
+	Categories [][]*string  `json:"categories"`
+	Forecast   []float64    `json:"forecast"`
+	Int8       bool         `json:"int8"`
+}
+
+// readGolden reads the samples for a graph. scale: of each target, which bounds the tolerance.
+func readGolden(content []byte, graph Graph, scale [targets]float64) (*golden, error) {
+	document := goldenDocument{}
+	if err := json.Unmarshal(content, &document); err != nil {
+		return nil, fmt.Errorf("%s cannot be read (%w)", goldenName, err)
+	}
+	if document.Raw == nil {
+		return nil, fmt.Errorf("%s has no raw samples: the version was published by an older release", goldenName)
+	}
+	tolerance, most := document.Raw.Tolerance, mostAbsolute
+	if graph == Int8 {
+		tolerance, most = document.Raw.Int8Tolerance, mostAbsoluteInt8
+	}
+	g := &golden{relative: tolerance.Relative}
+	if len(tolerance.Absolute) != targets || !(g.relative >= 0 && g.relative <= mostRelative) {
+		return nil, fmt.Errorf("%s needs a tolerance for each of %d targets, and a relative one of at most %v", goldenName, targets, mostRelative)
+	}
+	for target, absolute := range tolerance.Absolute {
+		if !(absolute >= 0 && absolute <= most*scale[target]) {
+			return nil, fmt.Errorf("%s asks for a tolerance of %v for %s, at most %v proves something",
+				goldenName, absolute, targetNames[target], most*scale[target])
+		}
+		g.absolute[target] = absolute
+	}
+	for at, entry := range document.Raw.Samples {
+		if graph == Int8 && !entry.Int8 {
+			continue
+		}
+		sample, ok := entry.sample()
+		if !ok {
+			return nil, fmt.Errorf("%s: raw sample %d (%.40q) has another shape than a window and its forecast", goldenName, at, entry.Name)
+		}
+		g.samples = append(g.samples, sample)
+	}
+	if len(g.samples) == 0 {
+		return nil, fmt.Errorf("%s has no raw samples for this graph", goldenName)
+	}
+	return g, nil
+}
+
+func (e *goldenSampleEntry) sample() (sample goldenSample, ok bool) {
+	w := newWindow()
+	if len(e.TimeS) != WindowRows || len(e.Telemetry) != ringRows || len(e.Categories) != WindowRows || len(e.Forecast) != targets {
+		return sample, false
+	}
+	copy(w.timeS, e.TimeS)
+	for at, numbers := range e.Telemetry {
+		if len(numbers) != numericColumns {
+			return sample, false
+		}
+		for column, value := range numbers {
+			w.telemetry[at*numericColumns+column] = float32(math.NaN())
+			if value != nil {
+				w.telemetry[at*numericColumns+column] = *value
+			}
+		}
+	}
+	for at, texts := range e.Categories {
+		if len(texts) != categoryColumns {
+			return sample, false
+		}
+		for column, value := range texts {
+			if value != nil {
+				w.categories[at*categoryColumns+column] = *value
+			}
+		}
+	}
+	sample = goldenSample{name: e.Name, window: w}
+	copy(sample.forecast[:], e.Forecast)
+	return sample, true
+}
+
+// check runs every sample by itself, and says which forecasts are not the expected ones.
+func (g *golden) check(s *session) error {
+	wrong, first := 0, ""
+	for at, sample := range g.samples {
+		forecast, err := s.run(sample.window)
+		if err != nil {
+			return err
+		}
+		for target, value := range forecast {
+			expected := sample.forecast[target]
+			difference := math.Abs(float64(value) - expected)
+			if !(difference <= g.absolute[target]+g.relative*math.Abs(expected)) { // this way round, a NaN is wrong
+				if wrong++; wrong == 1 {
+					first = fmt.Sprintf("sample %d (%s), %s: %v instead of %v", at, sample.name, targetNames[target], value, expected)
+				}
+				break
+			}
+		}
+	}
+	if wrong > 0 {
+		return fmt.Errorf("the graph differs from %s in %d of %d raw samples, first in %s", goldenName, wrong, len(g.samples), first)
+	}
+	return nil
+}

@@ -1,0 +1,230 @@
+package dwcp
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// NetworkSample is one telemetry record of one link. The JSON names are those of the record on dwcp.telemetry.
+//
+// Timestamp is UTC seconds; in JSON it may also be an RFC 3339 text. Of the other fields any may be missing: nil or NaN for a number, ""
+// for a text. At least one of ThroughputMbps, RTTMs, PacketLoss and JitterMs is needed. NodeID, PeerID and LinkType say which link it is;
+// Predict does not look at the first two. BandwidthMbps and LatencyMs are older names, used where ThroughputMbps and RTTMs are missing.
+type NetworkSample struct {
+	Timestamp        float64  `json:"timestamp"`
+	Region           string   `json:"region,omitempty"`
+	AZ               string   `json:"az,omitempty"`
+	LinkType         string   `json:"link_type,omitempty"`
+	NodeID           string   `json:"node_id,omitempty"`
+	PeerID           string   `json:"peer_id,omitempty"`
+	RTTMs            *float64 `json:"rtt_ms,omitempty"`
+	JitterMs         *float64 `json:"jitter_ms,omitempty"`
+	ThroughputMbps   *float64 `json:"throughput_mbps,omitempty"`
+	BytesTx          *float64 `json:"bytes_tx,omitempty"`
+	BytesRx          *float64 `json:"bytes_rx,omitempty"`
+	PacketLoss       *float64 `json:"packet_loss,omitempty"` // 0 to 1
+	Retransmits      *float64 `json:"retransmits,omitempty"`
+	CongestionWindow *float64 `json:"congestion_window,omitempty"`
+	QueueDepth       *float64 `json:"queue_depth,omitempty"`
+	DWCPMode         string   `json:"dwcp_mode,omitempty"`
+	NetworkTier      string   `json:"network_tier,omitempty"`
+	TransportType    string   `json:"transport_type,omitempty"`
+	TimeOfDay        *float64 `json:"time_of_day,omitempty"` // hours, 0 to 24; follows from the timestamp where missing
+	DayOfWeek        *float64 `json:"day_of_week,omitempty"` // Monday is 0; follows from the timestamp where missing
+	BandwidthMbps    *float64 `json:"bandwidth_mbps,omitempty"`
+	LatencyMs        *float64 `json:"latency_ms,omitempty"`
+}
+
+// Float is a measured number for a NetworkSample: dwcp.Float(20.5).
+func Float(value float64) *float64 { return &value }
+
+// Limits of a valid record, as the daemon has them (streams/validate.py).
+const (
+	earliestS    = 631_152_000 // 1990-01-01: anything before is a count from boot, not a UTC time
+	latestS      = 1e11        // the year 5138; milliseconds passed it in 1973
+	mostTextRune = 256
+)
+
+var lastHour = math.Nextafter32(24, 0)
+
+// row is a sample as the graph takes it: the columns NUMERIC, NaN where not measured, and CATEGORIES, "" where missing.
+type row struct {
+	timeS      float64
+	numeric    [numericColumns]float32
+	categories [categoryColumns]string
+}
+
+// row checks a sample and fills in the older names. The problem is a short sentence, empty where there is none.
+func (s *NetworkSample) row() (r row, problem string) {
+	if r.timeS = s.Timestamp; !(r.timeS >= earliestS && r.timeS <= latestS) {
+		return r, timestampProblem(r.timeS)
+	}
+	numbers := [numericColumns]struct {
+		name         string
+		value, older *float64
+		olderName    string
+		high         float64
+	}{
+		{"throughput_mbps", s.ThroughputMbps, s.BandwidthMbps, "bandwidth_mbps", math.MaxFloat32},
+		{"rtt_ms", s.RTTMs, s.LatencyMs, "latency_ms", math.MaxFloat32},
+		{"packet_loss", s.PacketLoss, nil, "", 1},
+		{"jitter_ms", s.JitterMs, nil, "", math.MaxFloat32},
+		{"congestion_window", s.CongestionWindow, nil, "", math.MaxFloat32},
+		{"queue_depth", s.QueueDepth, nil, "", math.MaxFloat32},
+		{"retransmits", s.Retransmits, nil, "", math.MaxFloat32},
+		{"bytes_tx", s.BytesTx, nil, "", math.MaxFloat32},
+		{"bytes_rx", s.BytesRx, nil, "", math.MaxFloat32},
+		{"time_of_day", s.TimeOfDay, nil, "", 24},
+		{"day_of_week", s.DayOfWeek, nil, "", 6},
+	}
+	measured := false
+	for at, number := range numbers {
+		value, name := orNaN(number.value), number.name
+		if math.IsNaN(value) && number.older != nil {
+			value, name = *number.older, number.olderName
+		}
+		if value < 0 || value > number.high {
+			return r, fmt.Sprintf("%s is %v, allowed 0 to %.3g", name, value, number.high)
+		}
+		r.numeric[at] = float32(value)
+		measured = measured || at < targets && !math.IsNaN(value)
+	}
+	if hour := &r.numeric[9]; *hour > lastHour {
+		*hour = lastHour // 24 is the last instant of its day
+	}
+	if !measured {
+		return r, "none of throughput_mbps, rtt_ms, packet_loss, jitter_ms is present: at least one is needed"
+	}
+	r.categories = [categoryColumns]string{s.Region, s.AZ, s.LinkType, s.DWCPMode, s.NetworkTier, s.TransportType}
+	for at, text := range r.categories {
+		if utf8.RuneCountInString(text) > mostTextRune {
+			return r, fmt.Sprintf("%s is longer than %d characters", categoryNames[at], mostTextRune)
+		}
+	}
+	return r, ""
+}
+
+func orNaN(value *float64) float64 {
+	if value == nil {
+		return math.NaN()
+	}
+	return *value
+}
+
+func timestampProblem(timeS float64) string {
+	switch {
+	case timeS == 0 || math.IsNaN(timeS):
+		return "timestamp is missing"
+	case timeS > latestS && !math.IsInf(timeS, 1):
+		return fmt.Sprintf("timestamp is %v: that looks like milliseconds or less, UTC seconds are needed", timeS)
+	}
+	return fmt.Sprintf("timestamp is %v, allowed %d (1990) to %.0f, in UTC seconds", timeS, int(earliestS), latestS)
+}
+
+// UnmarshalJSON reads a telemetry record. A timestamp may be a number or an RFC 3339 text, a text field also a number, as for the daemon.
+func (s *NetworkSample) UnmarshalJSON(content []byte) error {
+	type plain NetworkSample
+	// The outer fields are taken before those of the same name inside.
+	var record struct {
+		*plain
+		Timestamp     instant `json:"timestamp"`
+		Region        text    `json:"region"`
+		AZ            text    `json:"az"`
+		LinkType      text    `json:"link_type"`
+		NodeID        text    `json:"node_id"`
+		PeerID        text    `json:"peer_id"`
+		DWCPMode      text    `json:"dwcp_mode"`
+		NetworkTier   text    `json:"network_tier"`
+		TransportType text    `json:"transport_type"`
+	}
+	var fresh NetworkSample
+	record.plain = (*plain)(&fresh)
+	if err := json.Unmarshal(content, &record); err != nil {
+		var wrong *json.UnmarshalTypeError
+		if errors.As(err, &wrong) && wrong.Field != "" {
+			return fmt.Errorf("%s is a JSON %s, a number is needed", wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:], wrong.Value)
+		} else if errors.As(err, &wrong) {
+			return fmt.Errorf("a JSON object is needed, not a %s", wrong.Value)
+		}
+		return err
+	}
+	fresh.Timestamp = float64(record.Timestamp)
+	fresh.Region, fresh.AZ, fresh.LinkType = string(record.Region), string(record.AZ), string(record.LinkType)
+	fresh.NodeID, fresh.PeerID, fresh.DWCPMode = string(record.NodeID), string(record.PeerID), string(record.DWCPMode)
+	fresh.NetworkTier, fresh.TransportType = string(record.NetworkTier), string(record.TransportType)
+	*s = fresh
+	return nil
+}
+
+// instant is a time in UTC seconds: in JSON a number or an RFC 3339 text, of which microseconds count, as for the daemon.
+type instant float64
+
+func (t *instant) UnmarshalJSON(content []byte) error {
+	if content[0] != '"' {
+		if err := json.Unmarshal(content, (*float64)(t)); err != nil {
+			return fmt.Errorf("timestamp is %.40s, UTC seconds or an RFC 3339 text is needed", content)
+		}
+		return nil
+	}
+	var written string
+	if err := json.Unmarshal(content, &written); err != nil {
+		return err
+	}
+	moment, err := time.Parse(time.RFC3339Nano, normalized(written))
+	if err != nil {
+		return fmt.Errorf("timestamp is %.40q, which is no RFC 3339 time with a zone, like 2026-11-23T10:15:00Z", written)
+	}
+	*t = instant(float64(moment.Round(time.Microsecond).UnixMicro()) / 1e6)
+	return nil
+}
+
+// normalized is an RFC 3339 text with the capital letters that time.Parse wants; a space may stand for the T.
+func normalized(written string) string {
+	written = strings.ToUpper(written)
+	if len(written) > 10 && written[10] == ' ' {
+		written = written[:10] + "T" + written[11:]
+	}
+	return written
+}
+
+// text is a text; a number counts as the text that it is written as, and 1.0 as 1, for they are the same number in JSON.
+type text string
+
+func (t *text) UnmarshalJSON(content []byte) error {
+	switch {
+	case content[0] == '"':
+		return json.Unmarshal(content, (*string)(t))
+	case string(content) == "null":
+		*t = ""
+		return nil
+	case content[0] != '-' && (content[0] < '0' || content[0] > '9'):
+		return fmt.Errorf("%.20s stands where a text is needed", content)
+	case !bytes.ContainsAny(content, ".eE"):
+		*t = text(content)
+		if *t == "-0" {
+			*t = "0"
+		}
+		return nil
+	}
+	value, err := strconv.ParseFloat(string(content), 64)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%.20s is no number that can be represented", content)
+	case value == math.Trunc(value):
+		whole, _ := big.NewFloat(value).Int(nil)
+		*t = text(whole.String())
+	case math.Abs(value) < 1e-4:
+		*t = text(strconv.FormatFloat(value, 'e', -1, 64))
+	default:
+		*t = text(strconv.FormatFloat(value, 'f', -1, 64))
+	}
+	return nil
+}

@@ -1,0 +1,208 @@
+package dwcp
+
+import (
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+const (
+	manifestName  = "MANIFEST.json"
+	signatureName = "MANIFEST.json.sig"
+	goldenName    = "golden.json"
+
+	manifestSchema = 1
+	metadataSchema = 1
+
+	defaultGapMultiple = 5.0
+)
+
+// version is a published version whose files are what the manifest says, as far as they are needed to forecast. What it holds are the
+// very bytes that were hashed: nothing is read a second time.
+type version struct {
+	name        string
+	graph       []byte
+	golden      []byte
+	gapMultiple float64
+	scale       [targets]float64 // standard deviation of each target in training
+}
+
+type manifest struct {
+	Schema  int                  `json:"schema"`
+	Version string               `json:"version"`
+	Files   map[string]fileEntry `json:"files"`
+}
+
+type fileEntry struct {
+	SHA256 string `json:"sha256"`
+	Bytes  int64  `json:"bytes"`
+}
+
+type metadata struct {
+	Schema      int      `json:"schema"`
+	Version     string   `json:"version"`
+	WindowRows  int      `json:"window_rows"`
+	Targets     []string `json:"targets"`
+	GapMultiple *float64 `json:"gap_multiple"`
+	Scalers     struct {
+		Scale []float64 `json:"y_scale"`
+	} `json:"scaler_params"`
+}
+
+// openVersion verifies a version's folder: signature if there is a key, then the manifest, then each file. Its error is a *VersionError.
+func openVersion(models *os.Root, name string, key ed25519.PublicKey, graph Graph) (*version, error) {
+	root, err := models.OpenRoot(name)
+	if err != nil {
+		return nil, refused(models, name, withoutPath(name, err).Error())
+	}
+	defer root.Close()
+	content, err := readManifest(root, key)
+	if err != nil {
+		return nil, refused(models, name, err.Error())
+	}
+	m, err := parseManifest(content, name)
+	if err != nil {
+		return nil, refused(models, name, err.Error())
+	}
+	v := &version{name: name}
+	contents, problems := m.check(root, map[string]int64{
+		graph.fileName(name): mostGraphBytes, goldenName: mostDocumentBytes, metadataName(name): mostDocumentBytes,
+	})
+	if len(problems) > 0 {
+		return nil, refused(models, name, problems...)
+	}
+	v.graph, v.golden = contents[graph.fileName(name)], contents[goldenName]
+	if err := v.readMetadata(contents[metadataName(name)]); err != nil {
+		return nil, refused(models, name, err.Error())
+	}
+	return v, nil
+}
+
+func refused(models *os.Root, name string, problems ...string) *VersionError {
+	return &VersionError{Version: name, Folder: filepath.Join(models.Name(), name), Problems: problems}
+}
+
+func metadataName(version string) string { return "model_metadata_" + version + ".json" }
+
+func readManifest(root *os.Root, key ed25519.PublicKey) ([]byte, error) {
+	content, _, err := readPlain(root, manifestName, mostDocumentBytes)
+	if err != nil || key == nil {
+		return content, err
+	}
+	line, _, err := readPlain(root, signatureName, mostSignatureBytes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("it is not signed (%s is missing), and a public key is given", signatureName)
+	} else if err != nil {
+		return nil, err
+	}
+	if problem := signatureProblem(key, content, line); problem != "" {
+		return nil, fmt.Errorf("%s %s", signatureName, problem)
+	}
+	return content, nil
+}
+
+func parseManifest(content []byte, name string) (*manifest, error) {
+	m := &manifest{}
+	if err := json.Unmarshal(content, m); err != nil {
+		return nil, fmt.Errorf("%s is no manifest (%w)", manifestName, err)
+	}
+	switch {
+	case m.Schema > manifestSchema:
+		return nil, fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", manifestName, m.Schema, manifestSchema)
+	case m.Version != name:
+		return nil, fmt.Errorf("%s is of version %.40q", manifestName, m.Version)
+	}
+	return m, nil
+}
+
+// check compares the folder with the manifest, and gives the contents of the wanted files, by name with the most bytes that each may have.
+func (m *manifest) check(root *os.Root, wanted map[string]int64) (contents map[string][]byte, problems []string) {
+	found, err := present(root)
+	if err != nil {
+		return nil, []string{err.Error()}
+	}
+	for name := range found {
+		if _, listed := m.Files[name]; !listed && name != manifestName && name != signatureName {
+			problems = append(problems, fmt.Sprintf("%.200q is not in %s", name, manifestName))
+		}
+	}
+	for name := range wanted {
+		if _, listed := m.Files[name]; !listed {
+			problems = append(problems, fmt.Sprintf("%s does not name %s", manifestName, name))
+		}
+	}
+	contents = map[string][]byte{}
+	for name, entry := range m.Files {
+		content, problem := entry.check(root, name, found, wanted[name])
+		if problem != "" {
+			problems = append(problems, problem)
+		} else if wanted[name] > 0 {
+			contents[name] = content
+		}
+	}
+	slices.Sort(problems)
+	return contents, problems
+}
+
+// check compares one file with its entry. Where most is over 0 it gives the content, which may have so many bytes.
+func (e fileEntry) check(root *os.Root, name string, found map[string]fs.FileMode, most int64) (content []byte, problem string) {
+	if !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\x00\\") {
+		return nil, fmt.Sprintf("%s names %.200q, which is no path inside the folder", manifestName, name)
+	}
+	mode, ok := found[name]
+	if !ok {
+		return nil, fmt.Sprintf("%q is missing", name)
+	} else if !mode.IsRegular() {
+		return nil, fmt.Sprintf("%q is no plain file", name)
+	}
+	var sum string
+	var err error
+	if info, failed := root.Lstat(name); failed == nil && info.Size() != e.Bytes {
+		return nil, fmt.Sprintf("%q is not what was published (%d bytes instead of %d)", name, info.Size(), e.Bytes)
+	}
+	if most > 0 {
+		content, sum, err = readPlain(root, name, most)
+	} else {
+		sum, err = hashPlain(root, name)
+	}
+	if err != nil {
+		return nil, err.Error()
+	}
+	if sum != e.SHA256 {
+		return nil, fmt.Sprintf("%q is not what was published (its SHA-256 differs)", name)
+	}
+	return content, ""
+}
+
+func (v *version) readMetadata(content []byte) error {
+	m, file := metadata{}, metadataName(v.name)
+	if err := json.Unmarshal(content, &m); err != nil {
+		return fmt.Errorf("%s cannot be read (%w)", file, err)
+	}
+	v.gapMultiple = defaultGapMultiple
+	if m.GapMultiple != nil {
+		v.gapMultiple = *m.GapMultiple
+	}
+	switch {
+	case m.Schema > metadataSchema:
+		return fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", file, m.Schema, metadataSchema)
+	case m.Version != v.name:
+		return fmt.Errorf("%s is of version %.40q", file, m.Version)
+	case m.WindowRows != WindowRows:
+		return fmt.Errorf("%s has windows of %d rows, this client of %d", file, m.WindowRows, WindowRows)
+	case !slices.Equal(m.Targets, targetNames):
+		return fmt.Errorf("%s has the targets %.200q, this client knows %q", file, m.Targets, targetNames)
+	case !(v.gapMultiple > 1):
+		return fmt.Errorf("%s has a gap_multiple of %v, which must be over 1", file, v.gapMultiple)
+	case len(m.Scalers.Scale) != targets || slices.ContainsFunc(m.Scalers.Scale, func(s float64) bool { return !(s > 0) }):
+		return fmt.Errorf("%s: the scaler y needs %d scales over 0", file, targets)
+	}
+	copy(v.scale[:], m.Scalers.Scale)
+	return nil
+}
