@@ -239,3 +239,13 @@ func (c *Client) swap(next *model) *model {
 	c.live = next
 	return before
 }
+
+// Verify checks the version that a models folder's CURRENT names, as Open does, without keeping it; it gives the version's name.
+func Verify(folder string, options Options) (version string, err error) {
+	client, err := Open(folder, options)
+	if err != nil {
+		return "", err
+	}
+	version = client.Version()
+	return version, client.Close()
+}

@@ -6,12 +6,18 @@ import (
 	"math"
 )
 
-// Tolerances over these prove nothing, and are refused. The absolute ones are in standard deviations of a target.
+// What golden.json has at least and at most (model/golden_raw.py): a wider tolerance or fewer samples would prove little.
 const (
-	mostAbsolute     = 1e-2
-	mostAbsoluteInt8 = 0.5
-	mostRelative     = 0.05
+	fewestSamples = 32
+	mostSamples   = 256
 )
+
+// limit is the widest tolerance for a graph: absolute in standard deviations of a target, relative as a share of the forecast.
+type limit struct{ absolute, relative float64 }
+
+var limits = map[Graph]limit{Raw: {1e-4, 1e-5}, Int8: {0.2, 0.01}}
+
+const rounding = 1 + 1e-6
 
 // golden are the raw samples of golden.json: windows and the forecasts that any runtime has to give for them.
 type golden struct {
@@ -57,20 +63,12 @@ func readGolden(content []byte, graph Graph, scale [targets]float64) (*golden, e
 	if document.Raw == nil {
 		return nil, fmt.Errorf("%s has no raw samples: the version was published by an older release", goldenName)
 	}
-	tolerance, most := document.Raw.Tolerance, mostAbsolute
-	if graph == Int8 {
-		tolerance, most = document.Raw.Int8Tolerance, mostAbsoluteInt8
+	if count := len(document.Raw.Samples); count < fewestSamples || count > mostSamples {
+		return nil, fmt.Errorf("%s has %d raw samples, %d to %d are needed", goldenName, count, fewestSamples, mostSamples)
 	}
-	g := &golden{relative: tolerance.Relative}
-	if len(tolerance.Absolute) != targets || !(g.relative >= 0 && g.relative <= mostRelative) {
-		return nil, fmt.Errorf("%s needs a tolerance for each of %d targets, and a relative one of at most %v", goldenName, targets, mostRelative)
-	}
-	for target, absolute := range tolerance.Absolute {
-		if !(absolute >= 0 && absolute <= most*scale[target]) {
-			return nil, fmt.Errorf("%s asks for a tolerance of %v for %s, at most %v proves something",
-				goldenName, absolute, targetNames[target], most*scale[target])
-		}
-		g.absolute[target] = absolute
+	g := &golden{}
+	if err := g.readTolerance(&document, graph, scale); err != nil {
+		return nil, err
 	}
 	for at, entry := range document.Raw.Samples {
 		if graph == Int8 && !entry.Int8 {
@@ -82,10 +80,29 @@ func readGolden(content []byte, graph Graph, scale [targets]float64) (*golden, e
 		}
 		g.samples = append(g.samples, sample)
 	}
-	if len(g.samples) == 0 {
-		return nil, fmt.Errorf("%s has no raw samples for this graph", goldenName)
+	if 2*len(g.samples) < len(document.Raw.Samples) {
+		return nil, fmt.Errorf("%s has only %d raw samples for this graph", goldenName, len(g.samples))
 	}
 	return g, nil
+}
+
+func (g *golden) readTolerance(document *goldenDocument, graph Graph, scale [targets]float64) error {
+	tolerance, most := document.Raw.Tolerance, limits[graph]
+	if graph == Int8 {
+		tolerance = document.Raw.Int8Tolerance
+	}
+	if len(tolerance.Absolute) != targets || !(tolerance.Relative >= 0 && tolerance.Relative <= most.relative*rounding) {
+		return fmt.Errorf("%s needs a tolerance for each of %d targets, and a relative one of at most %v", goldenName, targets, most.relative)
+	}
+	for target, absolute := range tolerance.Absolute {
+		if widest := most.absolute * scale[target] * rounding; !(absolute >= 0 && absolute <= widest) {
+			return fmt.Errorf("%s asks for a tolerance of %v for %s, at most %v proves something",
+				goldenName, absolute, targetNames[target], widest)
+		}
+		g.absolute[target] = absolute
+	}
+	g.relative = tolerance.Relative
+	return nil
 }
 
 func (e *goldenSampleEntry) sample() (sample goldenSample, ok bool) {

@@ -43,6 +43,12 @@ type NetworkSample struct {
 	LatencyMs        *float64 `json:"latency_ms,omitempty"`
 }
 
+// Problem says why a sample is no valid telemetry, as Predict would; it is empty where nothing is wrong.
+func (s *NetworkSample) Problem() string {
+	_, problem := s.row()
+	return problem
+}
+
 // Float is a measured number for a NetworkSample: dwcp.Float(20.5).
 func Float(value float64) *float64 { return &value }
 

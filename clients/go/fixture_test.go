@@ -1,0 +1,138 @@
+package dwcp
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// What tests/test_go_client.py makes: a folder with models/ (two signed versions of one size, CURRENT names the first), full/ (one of the
+// published size), keys/, and expected.json.
+const fixtureVariable = "DWCP_TEST_FOLDER"
+
+type expectedCase struct {
+	Name     string          `json:"name"`
+	Rows     []NetworkSample `json:"rows"`
+	Forecast []float64       `json:"forecast"` // nil where the newest run is too short
+	Int8     []float64       `json:"int8"`     // nil where the quantised graph is not compared
+}
+
+type expectedDocument struct {
+	First     string          `json:"first"`
+	Second    string          `json:"second"`
+	Tolerance goldenTolerance `json:"tolerance"`
+	Cases     []expectedCase  `json:"cases"` // of the first version
+}
+
+// fixture gives the folder that the Python side made; the test is skipped where there is none.
+func fixture(t testing.TB) string {
+	t.Helper()
+	folder := os.Getenv(fixtureVariable)
+	if folder == "" {
+		t.Skip(fixtureVariable + " is not set: run by pytest tests/test_go_client.py, which makes the models")
+	}
+	return folder
+}
+
+func expected(t testing.TB) expectedDocument {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(fixture(t), "expected.json"))
+	must(t, err)
+	document := expectedDocument{}
+	must(t, json.Unmarshal(content, &document))
+	return document
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copied gives a models folder of the test's own.
+func copied(t testing.TB) string {
+	t.Helper()
+	folder := filepath.Join(t.TempDir(), "models")
+	must(t, os.CopyFS(folder, os.DirFS(filepath.Join(fixture(t), "models"))))
+	return folder
+}
+
+func publicKey(t testing.TB) ed25519.PublicKey {
+	t.Helper()
+	key, err := ReadPublicKey(filepath.Join(fixture(t), "keys", "dwcp-verify-key.pem"))
+	must(t, err)
+	return key
+}
+
+func open(t testing.TB, folder string, options Options) *Client {
+	t.Helper()
+	client, err := Open(folder, options)
+	must(t, err)
+	t.Cleanup(func() { client.Close() })
+	return client
+}
+
+// setCurrent replaces CURRENT as the daemon does: by a rename.
+func setCurrent(t testing.TB, folder, version string) {
+	t.Helper()
+	partial := filepath.Join(folder, ".CURRENT.partial")
+	must(t, os.WriteFile(partial, []byte(version+"\n"), 0o644))
+	must(t, os.Rename(partial, filepath.Join(folder, "CURRENT")))
+}
+
+// rewrite replaces a file of a version.
+func rewrite(t testing.TB, folder, name string, change func([]byte) []byte) {
+	t.Helper()
+	path := filepath.Join(folder, name)
+	content, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, change(content), 0o644))
+}
+
+// edit changes a JSON document of a version.
+func edit(t testing.TB, folder, name string, change func(map[string]any)) {
+	t.Helper()
+	rewrite(t, folder, name, func(content []byte) []byte {
+		document := map[string]any{}
+		must(t, json.Unmarshal(content, &document))
+		change(document)
+		content, err := json.Marshal(document)
+		must(t, err)
+		return content
+	})
+}
+
+// seal makes the manifest fit the files as they are now, and signs it with the fixture's own key: hashes and signature are right.
+func seal(t testing.TB, folder string) {
+	t.Helper()
+	edit(t, folder, manifestName, func(document map[string]any) {
+		for name, entry := range document["files"].(map[string]any) {
+			content, err := os.ReadFile(filepath.Join(folder, name))
+			must(t, err)
+			sum := sha256.Sum256(content)
+			entry.(map[string]any)["sha256"], entry.(map[string]any)["bytes"] = hex.EncodeToString(sum[:]), len(content)
+		}
+	})
+	sign(t, folder)
+}
+
+func sign(t testing.TB, folder string) {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join(fixture(t), "keys", "dwcp-signing-key.pem"))
+	must(t, err)
+	block, _ := pem.Decode(content)
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	must(t, err)
+	manifest, err := os.ReadFile(filepath.Join(folder, manifestName))
+	must(t, err)
+	line := base64.StdEncoding.EncodeToString(ed25519.Sign(key.(ed25519.PrivateKey), manifest)) + "\n"
+	must(t, os.WriteFile(filepath.Join(folder, signatureName), []byte(line), 0o644))
+}

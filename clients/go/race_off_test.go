@@ -1,0 +1,5 @@
+//go:build !race
+
+package dwcp
+
+const raceDetector = false
