@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -24,6 +25,8 @@ from model.documents import write_document
 from model.gate import GatePolicy
 from model.job import Job
 from model.job_spec import Architecture, JobSpec, TrainingSettings
+from model.manifest import write_manifest
+from model.metadata import raw_name
 from model.predictor import Predictor
 from model.raw_predictor import RawPredictor
 from model.registry import Registry
@@ -37,7 +40,7 @@ STREAMS = 200
 LINKS, ROWS = 3, 300
 START_S = 1_795_000_000.0
 SMALL = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
-SETTINGS = TrainingSettings(epochs=1, batch_size=32, windows_min=64, compile_xla=False, epoch_windows_max=128, nice=0)
+SETTINGS = TrainingSettings(epochs=1, batch_size=32, windows_min=64, compile_xla=False, epoch_windows_max=64, nice=0)
 LEVELS = {
     "throughput_mbps": 400.0, "rtt_ms": 30.0, "packet_loss": 0.02, "jitter_ms": 4.0, "congestion_window": 60.0, "queue_depth": 7.0,
     "retransmits": 2.0, "bytes_tx": 1e6, "bytes_rx": 3e6,
@@ -201,10 +204,15 @@ def test_no_data_races(models: Path) -> None:
     assert output.count("--- PASS") == 4
 
 
-def test_the_command(models: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def binary(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bin") / "dwcp-predict"
+    run_go(["build", "-o", str(path), "./cmd/dwcp-predict"], models)
+    return path
+
+
+def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
     """dwcp-predict as a person runs it: a file of two links gives a line for each, and -verify says what the folder is."""
-    binary = tmp_path / "dwcp-predict"
-    run_go(["build", "-o", str(binary), "./cmd/dwcp-predict"], models)
     cases = json.loads((models / "expected.json").read_text())["cases"]
     case = next(case for case in cases if case["forecast"] is not None)
     source = tmp_path / "rows.ndjson"
@@ -223,6 +231,29 @@ def test_the_command(models: Path, tmp_path: Path) -> None:
         assert line["rtt_ms"] == pytest.approx(case["forecast"][1], rel=1e-4)
     done = predict("-models", folder, "-public-key", key, "-verify")
     assert (done.returncode, done.stdout) == (0, f"{FIRST}: sound and signed\n")
+    done = predict("-models", folder, "-library", str(tmp_path / "none.so"), "-verify")
+    assert done.returncode == 1
+    assert "name its shared library by Options.Library or DWCP_ONNXRUNTIME" in done.stderr
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin"])
+def test_weights_outside_the_graph_are_not_read(models: Path, tmp_path: Path, binary: Path, location: str) -> None:
+    """A graph that names a file for its weights is refused, also where that file lies in the working directory and is the right one."""
+    root, work = tmp_path / "models", tmp_path / "parent" / "work"
+    shutil.copytree(models / "models", root)
+    work.mkdir(parents=True)
+    graph = root / FIRST / raw_name(FIRST)
+    model = onnx.load(graph)
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (work / location).write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    graph.write_bytes(model.SerializeToString())
+    write_manifest(root / FIRST, version=FIRST, parent=None, reason="test", created_at_s=1.0, verdict=None, libraries={})
+    command = [binary, "-models", root, "-verify"]
+    done = subprocess.run(command, cwd=work, env=go_environment(), capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, "the graph cannot be loaded" in done.stderr) == (1, True), done
 
 
 def test_go_code_is_formatted() -> None:

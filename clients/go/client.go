@@ -54,7 +54,7 @@ type Forecast struct {
 
 // Client forecasts with the live version of a models folder. All its methods may be called from many goroutines at once.
 type Client struct {
-	root    *os.Root
+	folder  string
 	options Options
 	slots   chan struct{}
 
@@ -86,43 +86,52 @@ func Open(folder string, options Options) (*Client, error) {
 	if err := startRuntime(options.Library); err != nil {
 		return nil, err
 	}
-	root, err := os.OpenRoot(folder)
-	if err != nil {
-		return nil, fmt.Errorf("dwcp: the models folder cannot be opened: %w", err)
-	}
 	if options.Concurrency <= 0 {
 		options.Concurrency = runtime.GOMAXPROCS(0)
 	}
-	c := &Client{root: root, options: options, slots: make(chan struct{}, options.Concurrency)}
-	name, err := current(root)
-	if err == nil {
-		c.live, err = c.load(name)
-	} else {
-		err = &VersionError{Folder: folder, Problems: []string{err.Error()}}
-	}
+	c := &Client{folder: folder, options: options, slots: make(chan struct{}, options.Concurrency)}
+	live, err := c.loadCurrent("")
 	if err != nil {
-		root.Close()
 		return nil, err
 	}
+	c.live = live
 	return c, nil
 }
 
-// load verifies a version and proves its graph.
-func (c *Client) load(name string) (*model, error) {
-	v, err := openVersion(c.root, name, c.options.PublicKey, c.options.Graph)
+// loadCurrent verifies and loads the version that CURRENT names; nil where that is the one given. The folder is opened anew each time:
+// it may be a mount, or a link that a deployment has moved.
+func (c *Client) loadCurrent(unlessVersion string) (*model, error) {
+	root, err := os.OpenRoot(c.folder)
+	if err != nil {
+		return nil, fmt.Errorf("dwcp: the models folder cannot be opened: %w", err)
+	}
+	defer root.Close()
+	name, err := current(root)
+	if err != nil {
+		return nil, &VersionError{Folder: c.folder, Problems: []string{err.Error()}}
+	}
+	if name == unlessVersion {
+		return nil, nil
+	}
+	v, err := openVersion(root, name, c.options.PublicKey, c.options.Graph)
 	if err != nil {
 		return nil, err
 	}
+	return c.load(v)
+}
+
+// load proves a version's graph: its name, and every golden vector.
+func (c *Client) load(v *version) (*model, error) {
 	samples, err := readGolden(v.golden, c.options.Graph, v.scale)
 	if err != nil {
-		return nil, refused(c.root, name, err.Error())
+		return nil, v.refused(err.Error())
 	}
 	loaded, err := newSession(v.graph)
 	if err != nil {
-		return nil, refused(c.root, name, err.Error())
+		return nil, v.refused(err.Error())
 	}
 	stated, err := loaded.property("version")
-	if err == nil && stated != name {
+	if err == nil && stated != v.name {
 		err = fmt.Errorf("the graph says that it is of version %.40q", stated)
 	}
 	if err == nil {
@@ -130,10 +139,10 @@ func (c *Client) load(name string) (*model, error) {
 	}
 	if err != nil {
 		loaded.destroy()
-		return nil, refused(c.root, name, err.Error())
+		return nil, v.refused(err.Error())
 	}
 	c.loaded.Add(1)
-	return &model{version: name, gapMultiple: v.gapMultiple, session: loaded}, nil
+	return &model{version: v.name, gapMultiple: v.gapMultiple, session: loaded}, nil
 }
 
 // Version is the one that forecasts come from now; empty once the client is closed.
@@ -193,7 +202,7 @@ func (c *Client) Close() error {
 	}
 	c.retire(last)
 	c.loaded.Wait()
-	return c.root.Close()
+	return nil
 }
 
 func (c *Client) acquire() *model {

@@ -31,18 +31,12 @@ func (c *Client) refresh() (from, to string, err error) {
 	if from = c.Version(); from == "" {
 		return from, from, ErrClosed
 	}
-	if to, err = current(c.root); err != nil {
-		return from, from, &VersionError{Folder: c.root.Name(), Problems: []string{err.Error()}}
-	}
-	if to == from {
-		return from, to, nil
-	}
-	next, err := c.load(to)
-	if err != nil {
+	next, err := c.loadCurrent(from)
+	if err != nil || next == nil {
 		return from, from, err
 	}
 	c.retire(c.swap(next))
-	return from, to, nil
+	return from, next.version, nil
 }
 
 // Follow looks at CURRENT at every interval and changes to each new version, until the context ends or the client is closed; it gives

@@ -58,6 +58,8 @@ func newSession(graph []byte) (*session, error) {
 		options.SetInterOpNumThreads(1),
 		options.SetCpuMemArena(false), // it would keep the memory of the largest run for ever, and is no faster (measured)
 		options.SetLogSeverityLevel(ort.LoggingLevelFatal),
+		// A graph has its weights inside: without this, it could name a file below the working directory, which no manifest vouches for.
+		options.AddSessionConfigEntry("session.model_external_initializers_file_folder_path", os.DevNull),
 	)
 	if err != nil {
 		return nil, err

@@ -16,15 +16,20 @@ import (
 	"time"
 )
 
-const (
-	concurrent  = 1000
-	swaps       = 50
-	memorySwaps = 300
-)
+const memorySwaps = 300
+
+// load is how many goroutines forecast during how many swaps; the race detector makes everything ten times slower.
+func load() (goroutines, swaps int) {
+	if raceDetector {
+		return 100, 10
+	}
+	return 1000, 50
+}
 
 // A thousand goroutines forecast without a break while the version changes fifty times: no request fails, and each has the forecast of
 // the version that it names.
 func TestSwapsUnderLoad(t *testing.T) {
+	concurrent, swaps := load()
 	document := expected(t)
 	folder := copied(t)
 	var swapped atomic.Int32
@@ -72,7 +77,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	}
 	close(stop)
 	working.Wait()
-	if made := swapped.Load() - before; made != swaps {
+	if made := swapped.Load() - before; int(made) != swaps {
 		t.Errorf("%d swaps", made)
 	}
 	total := int64(0)
@@ -112,10 +117,8 @@ func TestMemoryOverSwaps(t *testing.T) {
 	}
 	slope := slope(at, kB)
 	t.Logf("figure: resident memory %.1f MB; slope over the last %d of %d swaps: %+.2f kB a swap", kB[len(kB)-1]/1024, len(at), memorySwaps, slope)
-	graph, err := os.Stat(filepath.Join(folder, document.First, Raw.fileName(document.First)))
-	must(t, err)
-	if leak := float64(graph.Size()) / 1024; slope > leak/4 { // a session that is not destroyed costs more than its graph
-		t.Errorf("%.1f kB a swap; a graph has %.0f kB", slope, leak)
+	if slope > 8 { // measured: a session that is not destroyed costs 540 kB a swap, one tensor of each request 15 kB
+		t.Errorf("%.1f kB a swap", slope)
 	}
 }
 

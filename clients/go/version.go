@@ -27,6 +27,7 @@ const (
 // very bytes that were hashed: nothing is read a second time.
 type version struct {
 	name        string
+	folder      string
 	graph       []byte
 	golden      []byte
 	gapMultiple float64
@@ -57,35 +58,35 @@ type metadata struct {
 
 // openVersion verifies a version's folder: signature if there is a key, then the manifest, then each file. Its error is a *VersionError.
 func openVersion(models *os.Root, name string, key ed25519.PublicKey, graph Graph) (*version, error) {
+	v := &version{name: name, folder: filepath.Join(models.Name(), name)}
 	root, err := models.OpenRoot(name)
 	if err != nil {
-		return nil, refused(models, name, withoutPath(name, err).Error())
+		return nil, v.refused(withoutPath(name, err).Error())
 	}
 	defer root.Close()
 	content, err := readManifest(root, key)
 	if err != nil {
-		return nil, refused(models, name, err.Error())
+		return nil, v.refused(err.Error())
 	}
 	m, err := parseManifest(content, name)
 	if err != nil {
-		return nil, refused(models, name, err.Error())
+		return nil, v.refused(err.Error())
 	}
-	v := &version{name: name}
 	contents, problems := m.check(root, map[string]int64{
 		graph.fileName(name): mostGraphBytes, goldenName: mostDocumentBytes, metadataName(name): mostDocumentBytes,
 	})
 	if len(problems) > 0 {
-		return nil, refused(models, name, problems...)
+		return nil, v.refused(problems...)
 	}
 	v.graph, v.golden = contents[graph.fileName(name)], contents[goldenName]
 	if err := v.readMetadata(contents[metadataName(name)]); err != nil {
-		return nil, refused(models, name, err.Error())
+		return nil, v.refused(err.Error())
 	}
 	return v, nil
 }
 
-func refused(models *os.Root, name string, problems ...string) *VersionError {
-	return &VersionError{Version: name, Folder: filepath.Join(models.Name(), name), Problems: problems}
+func (v *version) refused(problems ...string) *VersionError {
+	return &VersionError{Version: v.name, Folder: v.folder, Problems: problems}
 }
 
 func metadataName(version string) string { return "model_metadata_" + version + ".json" }
