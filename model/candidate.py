@@ -22,7 +22,7 @@ from model.evaluation import Evaluation
 from model.export import OPSET, describe, export_core, load_weights, save_weights
 from model.golden import write_golden
 from model.job_spec import JobSpec, TrainingSettings
-from model.linear_path import correct_linear_path, start_at_ridge
+from model.linear_path import correct_linear_path, start_linear_path
 from model.manifest import write_manifest
 from model.metadata import Metadata, core_name
 from model.network import build, silence_features
@@ -35,7 +35,7 @@ GOLDEN_OUTPUT_MOST: Final = 8.0
 """Scaled forecast up to which a window may be a golden sample: the samples' tolerance is absolute, and float32 is relative."""
 REAL_WINDOWS: Final = 256
 """Windows of the gate on which the exported graph is compared with Keras."""
-RIDGE: Final = "ridge"
+LINEAR: Final = "linear"
 RANDOM: Final = "random"
 TRAINING_LOG: Final = "training_log.csv"
 
@@ -67,8 +67,8 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
         model = build(spec.architecture)
         silence_features(model, ~training_set.inputs.fitted)
         if linear_path:
-            start_at_ridge(model, data)
-        return model, RIDGE if linear_path else RANDOM
+            start_linear_path(model, data, training_set.inputs, training_set.outputs)
+        return model, LINEAR if linear_path else RANDOM
     model = load_weights(Path(spec.parent))
     if linear_path:
         correct_linear_path(model, data)
@@ -83,7 +83,7 @@ def training_data(training_set: TrainingSet) -> TrainingData:
 def fit(model: keras.Model, started_from: str, data: TrainingData, spec: JobSpec, on_progress: Callable[[Progress], None]) -> Fit:
     """Trains the network and writes training_log.csv, a line for each epoch, into the candidate's folder."""
     settings, log_path = spec.settings, Path(spec.candidate) / TRAINING_LOG
-    learning_rate = settings.learning_rate if started_from in (RIDGE, RANDOM) else settings.fine_tune_learning_rate
+    learning_rate = settings.learning_rate if started_from in (LINEAR, RANDOM) else settings.fine_tune_learning_rate
     began = time.monotonic()
     history = train(model, data, settings, on_progress, learning_rate=learning_rate, log_path=log_path)
     return Fit(model, started_from, history, time.monotonic() - began)

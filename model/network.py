@@ -12,6 +12,7 @@ import numpy as np
 
 from features.telemetry import Flags, Floats
 from model.job_spec import Architecture
+from model.linear_inputs import inputs_of, linear_inputs
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "output"
@@ -54,11 +55,10 @@ def build(architecture: Architecture) -> keras.Model:
         output = layers.Dense(architecture.targets, name=OUTPUT_NAME)(y)  # (B, 4)
         return keras.Model(windows, output, name="bandwidth_lstm")
     nonlinear = layers.Dense(architecture.targets, name=NONLINEAR_OUTPUT)(y)  # (B, 4)
-    last_row = layers.Cropping1D((architecture.window_rows - 1, 0), name="last_step")(windows)  # (B, 1, F)
-    last_row = layers.Flatten(name="last_row")(last_row)  # (B, F)
     # Solved in closed form (linear_path.py) and not trained: steps of 1e-3 on 44 weights of columns that are nearly copies of each
     # other undo the solution faster than the network gains on it.
-    linear = layers.Dense(architecture.targets, kernel_initializer="zeros", trainable=False, name=LINEAR_PATH)(last_row)  # (B, 4)
+    inputs = linear_inputs(windows)  # (B, K)
+    linear = layers.Dense(architecture.targets, kernel_initializer="zeros", trainable=False, name=LINEAR_PATH)(inputs)  # (B, 4)
     output = layers.Add(name=OUTPUT_NAME)([nonlinear, linear])  # (B, 4)
     return keras.Model(windows, output, name="bandwidth_lstm")
 
@@ -103,8 +103,8 @@ def silence_features(model: keras.Model, columns: Flags) -> None:
     for name in ("lstm_1", LINEAR_PATH):
         layer = next((layer for layer in model.layers if layer.name == name), None)
         if layer is not None:
-            kernel, *others = layer.get_weights()  # (F, units)
-            layer.set_weights([np.where(columns[:, None], 0.0, kernel), *others])
+            kernel, *others = layer.get_weights()  # (F or K, units)
+            layer.set_weights([np.where(inputs_of(columns, len(kernel))[:, None], 0.0, kernel), *others])
 
 
 def inference_clone(model: keras.Model) -> keras.Model:

@@ -15,10 +15,10 @@ from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, Flags, Floats
 from features.vocabulary import Vocabulary
 from model.baselines import baseline_forecasts
-from model.candidate import RANDOM, RIDGE, prepare_tensorflow
-from model.dataset import Split, WindowIndex, build_windows, gather, part_starts, split_by_time, targets_of
+from model.candidate import LINEAR, RANDOM, prepare_tensorflow
+from model.dataset import Split, WindowIndex, build_windows, part_starts, split_by_time, targets_of
 from model.job_spec import Architecture, TrainingSettings
-from model.linear_path import start_at_ridge
+from model.linear_path import forecast, start_linear_path
 from model.metrics import Metrics, forecast_metrics
 from model.network import build, silence_features
 from model.scaler import Scaler
@@ -26,8 +26,6 @@ from model.training import History, Progress, TrainingData, train
 
 SHARES: Final = (0.70, 0.15, 0.15)
 NETWORK: Final = "network"
-_CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
-_BATCH: Final = 256
 
 
 class TooFewWindowsError(ValueError):
@@ -94,7 +92,7 @@ def run_offline(
     model = build(architecture)
     silence_features(model, ~prepared.inputs.fitted)
     if architecture.linear_path:
-        start_at_ridge(model, prepared.data)
+        start_linear_path(model, prepared.data, prepared.inputs, prepared.outputs)
     history = train(model, prepared.data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path)
     duration_s = time.monotonic() - began
     split, targets = prepared.split, prepared.targets
@@ -102,7 +100,7 @@ def run_offline(
     return OfflineRun(
         model=model,
         prepared=prepared,
-        started_from=RIDGE if architecture.linear_path else RANDOM,
+        started_from=LINEAR if architecture.linear_path else RANDOM,
         history=history,
         duration_s=duration_s,
         forecasts=_forecasts(model, prepared, split.test),
@@ -140,10 +138,6 @@ def _values_in(table: RawTable, rows: Flags) -> list[list[str]]:
 
 def _forecasts(model: keras.Model, prepared: Prepared, index: WindowIndex) -> dict[str, Floats]:
     """float32 (M, 4) of the network and of each baseline, in the targets' units; NaN for a target never measured in training."""
-    scaled = np.empty((len(index), prepared.targets.shape[1]), np.float32)
-    for start in range(0, len(index), _CHUNK_WINDOWS):
-        part = slice(start, start + _CHUNK_WINDOWS)
-        scaled[part] = model.predict(gather(prepared.data.features, index.end[part]), batch_size=_BATCH, verbose=0)
     known = np.isfinite(prepared.targets[prepared.split.train.target_row]).any(axis=0)
-    network = np.where(known, prepared.outputs.inverse(scaled), np.nan).astype(np.float32)
+    network = np.where(known, prepared.outputs.inverse(forecast(model, prepared.data, index)), np.nan).astype(np.float32)
     return {NETWORK: network, **prepared.baselines(index)}

@@ -22,7 +22,7 @@ from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, Partition
 from features.vocabulary import Interner, Vocabulary
 from model import training_set
 from model.buffer import BufferRows, BufferWriter, read_segments
-from model.candidate import RIDGE
+from model.candidate import LINEAR
 from model.dataset import build_windows, gather
 from model.export import load_weights
 from model.gate import GatePolicy
@@ -175,7 +175,7 @@ def test_metadata_tell_everything_about_the_version(first: tuple[Path, JobResult
     assert document["trained_until_s"] == result.trained_until_s
     assert 0 < document["model_size_mb"] < 1
     history = json.loads((folder / f"training_history_{FIRST}.json").read_text())
-    assert history["started_from"] == RIDGE
+    assert history["started_from"] == LINEAR
     assert len(history["epochs"]) == 2
 
 
@@ -282,7 +282,7 @@ def test_a_parent_of_another_architecture_is_judged_against_but_not_continued(
     """Its weights do not fit: the candidate starts at Ridge, and still has to beat it."""
     spec = replace(job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1), architecture=replace(SMALL, lstm_units=(6,)))
     result = run_here(spec)
-    assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["started_from"] == RIDGE
+    assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["started_from"] == LINEAR
     assert "parent" in result.metrics
 
 
