@@ -1,4 +1,4 @@
-"""Builds a candidate version: a network started at Ridge or at its parent's weights, trained, exported, and described in its folder."""
+"""Builds a candidate version: a network started at its linear path or its parent's weights, trained, exported, described in its folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from model.evaluation import Evaluation
 from model.export import OPSET, describe, export_core, load_weights, save_weights
 from model.golden import write_golden
 from model.job_spec import JobSpec, TrainingSettings
-from model.linear_path import correct_linear_path, start_linear_path
+from model.linear_inputs import set_calendar
+from model.linear_path import correct_linear_path, start_linear_path, weigh_network
 from model.manifest import write_manifest
 from model.metadata import Metadata, core_name
 from model.network import build, silence_features
@@ -71,6 +72,7 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
         return model, LINEAR if linear_path else RANDOM
     model = load_weights(Path(spec.parent))
     if linear_path:
+        set_calendar(model, training_set.inputs)  # a column that the parent has never seen vary has a scale only now
         correct_linear_path(model, data)
     return model, parent.version
 
@@ -86,6 +88,8 @@ def fit(model: keras.Model, started_from: str, data: TrainingData, spec: JobSpec
     learning_rate = settings.learning_rate if started_from in (LINEAR, RANDOM) else settings.fine_tune_learning_rate
     began = time.monotonic()
     history = train(model, data, settings, on_progress, learning_rate=learning_rate, log_path=log_path)
+    if spec.architecture.linear_path:
+        weigh_network(model, data)
     return Fit(model, started_from, history, time.monotonic() - began)
 
 

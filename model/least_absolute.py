@@ -12,9 +12,9 @@ from features.telemetry import Doubles, Flags, Floats
 
 AnyFloats = NDArray[np.floating[Any]]
 
-ROUNDS_MAX: Final = 20
-_SETTLED: Final = 1e-4
-"""Change of the standardised weights at which the rounds end."""
+ROUNDS_MAX: Final = 12
+_SETTLED: Final = 1e-3
+"""Change of the standardised weights at which the rounds end. Twenty rounds down to 1e-4 gave the same validation errors to .1 %."""
 _SHARP: Final = 0.02
 """Residuals under this share of their median count as squares: the weight 1 / |r| has no bound."""
 _CONSTANT: Final = 1e-6
@@ -46,10 +46,10 @@ def least_absolute(rows: Floats, wanted: AnyFloats, base: Line, penalties: tuple
     used = allowed & (spread > _CONSTANT)
     columns = np.ones((len(rows), int(used.sum()) + 1), np.float32)
     columns[:, :-1] = (rows[:, used] - mean[used]) / spread[used]
-    left = wanted - base.of(rows)
+    left = (wanted - base.of(rows)).astype(np.float32)
     start = np.zeros(columns.shape[1])
     start[-1] = np.median(left)
-    least = max(_SHARP * float(np.median(np.abs(left - start[-1]))), 1e-6)
+    least = np.float32(max(_SHARP * float(np.median(np.abs(left - start[-1]))), 1e-6))
     lines = []
     for penalty in sorted(penalties, reverse=True):  # the strongest first: each solution starts the next one
         start = _solve(columns, left, penalty, start, least)
@@ -59,15 +59,15 @@ def least_absolute(rows: Floats, wanted: AnyFloats, base: Line, penalties: tuple
     return lines
 
 
-def _solve(columns: Floats, wanted: AnyFloats, penalty: float, start: Doubles, least: float) -> Doubles:
+def _solve(columns: Floats, wanted: Floats, penalty: float, start: Doubles, least: np.float32) -> Doubles:
     """float64 (K + 1,), the last of them the intercept, which has no penalty."""
     solution = start
     ridge = np.diag(np.append(np.full(len(start) - 1, penalty), 0.0))
     for _ in range(ROUNDS_MAX):
-        weight = (1.0 / np.maximum(np.abs(wanted - columns @ solution), least)).astype(np.float32)
-        weight /= weight.sum()
-        weighted = columns * weight[:, None]
-        before, solution = solution, np.linalg.solve((weighted.T @ columns).astype(np.float64) + ridge, weighted.T @ wanted)
+        # float32 throughout: a mixed product would copy all columns first. Standardised columns lose nothing by it.
+        weight = 1.0 / np.maximum(np.abs(wanted - columns @ solution.astype(np.float32)), least)
+        weighted = columns * (weight / weight.sum())[:, None]
+        before, solution = solution, np.linalg.solve((weighted.T @ columns) + ridge, weighted.T @ wanted)
         if np.abs(solution - before).max() < _SETTLED:
             break
     return solution

@@ -80,10 +80,10 @@ def _batch_norm(name: str) -> keras.layers.Layer:
 
 
 def initialise_linear_path(model: keras.Model, kernel: Floats, bias: Floats) -> None:
-    """Makes an untrained network forecast exactly `last row @ kernel + bias`, so that training starts at Ridge and can only add to it.
+    """Makes an untrained network forecast exactly `linear inputs @ kernel + bias`, so that training starts there and can only add to it.
 
-    kernel: float32 (F, 4), bias: float32 (4,), scaled units. The non-linear output starts at zero; its kernel still has a gradient
-    (the head's activations are not zero), and the layers below have one from the second step on.
+    kernel: float32 (K, 4), bias: float32 (4,), scaled units; K: see linear_inputs.py. The non-linear output starts at zero; its kernel
+    still has a gradient (the head's activations are not zero), and the layers below have one from the second step on.
     ValueError: the model has no linear path, or the shapes do not fit it.
     """
     names = {layer.name for layer in model.layers}

@@ -12,13 +12,13 @@ import keras
 import numpy as np
 
 from features.offline import OfflineFeatures, RawTable, compute
-from features.telemetry import CATEGORIES, Flags, Floats
+from features.telemetry import CATEGORIES, TARGETS, Flags, Floats
 from features.vocabulary import Vocabulary
 from model.baselines import baseline_forecasts
 from model.candidate import LINEAR, RANDOM, prepare_tensorflow
 from model.dataset import Split, WindowIndex, build_windows, part_starts, split_by_time, targets_of
 from model.job_spec import Architecture, TrainingSettings
-from model.linear_path import forecast, start_linear_path
+from model.linear_path import forecast, start_linear_path, weigh_network
 from model.metrics import Metrics, forecast_metrics
 from model.network import build, silence_features
 from model.scaler import Scaler
@@ -57,13 +57,15 @@ class OfflineRun:
     """A trained network and what it is worth on rows that it has not seen.
 
     forecasts: float32 (M, 4) of "network" and of each of BASELINES for the M windows of split.test, in the targets' units, NaN where
-    there is none. actual: float32 (M, 4), NaN where not measured. validation_metrics: of the same forecasters over split.validation.
+    there is none. actual: float32 (M, 4), NaN where not measured. validation_metrics: of the same forecasters over
+    split.validation. network_shares: float32 (4,), see `weigh_network`.
     """
 
     model: keras.Model
     prepared: Prepared
     started_from: str
     history: History
+    network_shares: Floats
     duration_s: float
     forecasts: dict[str, Floats]
     actual: Floats
@@ -94,6 +96,7 @@ def run_offline(
     if architecture.linear_path:
         start_linear_path(model, prepared.data, prepared.inputs, prepared.outputs)
     history = train(model, prepared.data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path)
+    network_shares = weigh_network(model, prepared.data) if architecture.linear_path else np.ones(len(TARGETS), np.float32)
     duration_s = time.monotonic() - began
     split, targets = prepared.split, prepared.targets
     validation = _forecasts(model, prepared, split.validation)
@@ -102,6 +105,7 @@ def run_offline(
         prepared=prepared,
         started_from=LINEAR if architecture.linear_path else RANDOM,
         history=history,
+        network_shares=network_shares,
         duration_s=duration_s,
         forecasts=_forecasts(model, prepared, split.test),
         actual=targets[split.test.target_row],
