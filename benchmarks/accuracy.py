@@ -127,8 +127,8 @@ def spread(values: list[float]) -> float:
 def measure(sets: dict[str, tuple[str, ...]], architecture: Architecture, settings: TrainingSettings, seeds: int) -> dict[str, list[Any]]:
     """The runs of each recording, one for each seed from 1 on."""
     found: dict[str, list[Any]] = {}
-    for name, key in sets.items():
-        for seed in range(1, seeds + 1):
+    for seed in range(1, seeds + 1):  # all recordings with the first seed, before any with the second
+        for name, key in sets.items():
             job = {
                 "set": name,
                 "path": str(DATA / f"{name}.csv"),
@@ -172,9 +172,7 @@ def bars(pairs: list[Pair]) -> list[Bar]:
 
 def main() -> int:
     options_of = parser(__doc__)
-    options_of.add_argument(
-        "--published", action="store_true", help="the published sizes, trained until nothing improves"
-    )
+    options_of.add_argument("--published", action="store_true", help="the published sizes, trained until nothing improves")
     options = options_of.parse_args()
     if not DATA.is_dir():
         print(f"accuracy: there are no recordings in {DATA.relative_to(ROOT.parent)}, beside the project; put them there", file=sys.stderr)

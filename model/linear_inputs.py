@@ -95,4 +95,5 @@ def set_calendar(model: keras.Model, inputs: Scaler) -> None:
 def inputs_of(columns: Flags, width: int) -> Flags:
     """bool (width,): the linear path's inputs that are made of the features `columns`, bool (F,)."""
     averages = np.repeat(columns[: len(TARGETS)], len(RATES))
-    return np.concatenate([columns, averages, np.full(2 * HOURS, columns[_HOUR])])[:width]
+    calendar = np.concatenate([np.full(HOURS, columns[_HOUR]), np.full(HOURS, columns[_HOUR] or columns[_WEEKDAY])])
+    return np.concatenate([columns, averages, calendar])[:width]

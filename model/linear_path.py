@@ -22,7 +22,7 @@ among the candidates anyway; under 1e-4 nothing changes."""
 SHRUNK: Final = 1e-1
 """The penalty of the way from the constant forecast, for targets that hardly depend on anything."""
 SOLVED_WINDOWS_MAX: Final = 16_384
-"""140 for each of the 116 weights; solving them takes about 5 s a target."""
+"""140 for each of the 116 weights; solving them takes 1 to 2 s a target."""
 SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 CORRECTION_WINDOWS_MAX: Final = 4_096
 """Forecasting them takes about 3 s."""
@@ -38,7 +38,7 @@ def start_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, ou
     """
     set_calendar(model, inputs)
     train, validation = _thinned(data.train, SOLVED_WINDOWS_MAX), _thinned(data.validation, VALIDATION_WINDOWS_MAX)
-    rows, later_rows = linear_rows(model, data, train), linear_rows(model, data, validation)
+    rows, later_rows = linear_rows(model, data, train, validation)
     wanted, later = data.targets[train.target_row], data.targets[validation.target_row]
     lines = [
         _line(rows, wanted[:, at], later_rows, later[:, at], average_lines(at, rows.shape[1], inputs, outputs))
@@ -85,9 +85,9 @@ def correct_linear_path(model: keras.Model, data: TrainingData) -> Flags:
     Gives bool (4,), the targets that were corrected; among them those that the parent has never seen measured.
     """
     drawn, judged = _thinned(data.train, CORRECTION_WINDOWS_MAX), _thinned(data.validation, VALIDATION_WINDOWS_MAX)
-    rows, later_rows = linear_rows(model, data, drawn), linear_rows(model, data, judged)
-    wrong = data.targets[drawn.target_row] - forecast(model, data, drawn)
-    later_wrong = data.targets[judged.target_row] - forecast(model, data, judged)
+    rows, later_rows = linear_rows(model, data, drawn, judged)
+    both = drawn.joined(judged)
+    wrong, later_wrong = np.split(data.targets[both.target_row] - forecast(model, data, both), [len(drawn)])
     layer = model.get_layer(LINEAR_PATH)
     kernel, bias = layer.get_weights()
     corrected = np.zeros(len(bias), np.bool_)
@@ -119,8 +119,9 @@ def weigh_network(model: keras.Model, data: TrainingData) -> Floats:
     """
     judged = _thinned(data.validation, VALIDATION_WINDOWS_MAX)
     layer = model.get_layer(NONLINEAR_OUTPUT)
-    added = forecast(keras.Model(model.input, layer.output), data, judged)
-    left = data.targets[judged.target_row] - (forecast(model, data, judged) - added)
+    parts = keras.layers.Concatenate()([layer.output, model.output])
+    added, whole = np.split(forecast(keras.Model(model.input, parts), data, judged), 2, axis=1)
+    left = data.targets[judged.target_row] - (whole - added)
     errors = np.array([np.nansum(np.abs(left - share * added), axis=0) for share in SHARES])
     shares: Floats = np.array(SHARES, np.float32)[np.argmin(errors, axis=0)]  # of equal ones the first, which is the smaller
     kernel, bias = layer.get_weights()
@@ -128,13 +129,14 @@ def weigh_network(model: keras.Model, data: TrainingData) -> Floats:
     return shares
 
 
-def linear_rows(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
-    """float32 (M, K): what the linear path of this model reads of the windows of index."""
-    return forecast(keras.Model(model.input, model.get_layer(LINEAR_PATH).input), data, index)
+def linear_rows(model: keras.Model, data: TrainingData, first: WindowIndex, second: WindowIndex) -> tuple[Floats, Floats]:
+    """float32 (M, K) each: what the linear path of this model reads of the windows of two indices."""
+    rows = forecast(keras.Model(model.input, model.get_layer(LINEAR_PATH).input), data, first.joined(second))
+    return rows[: len(first)], rows[len(first) :]
 
 
 def forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
-    """float32 (M, 4), scaled."""
+    """float32 (M, outputs), scaled: what the model says of the windows of index."""
     parts = [index.end[start : start + _CHUNK_WINDOWS] for start in range(0, len(index), _CHUNK_WINDOWS)]
     return np.concatenate([model.predict(gather(data.features, part), batch_size=_BATCH, verbose=0) for part in parts])
 
