@@ -38,10 +38,11 @@ NAIVE: Final = ("persistence", "ewma", "ridge")
 BLOCKS: Final = 32
 RESAMPLES: Final = 2_000
 
-# A smaller network than the published one was as good on every set, and 15 trainings of that one take hours on two cores.
+# A smaller network than the published one, and a short training: 15 of the other kind take hours on two cores. Trainings of 1,270 steps
+# bettered the validation error of the linear path that they start from by at most .3 %.
 SMALLER: Final = Architecture(lstm_units=(64, 48, 32), dense_units=(48, 32), head_units=32)
+SETTINGS: Final = TrainingSettings(epochs=4, epoch_windows_max=1_024, compile_xla=False)
 TINY: Final = Architecture(lstm_units=(8, 8, 8), dense_units=(8, 8), head_units=8)
-SETTINGS: Final = TrainingSettings(epochs=6, epoch_windows_max=2_048, patience=3)
 
 
 @dataclass(frozen=True, slots=True)
