@@ -131,10 +131,15 @@ def median_of_ratios(above: Sequence[float], below: Sequence[float]) -> float:
 
 def arguments(description: str | None) -> argparse.Namespace:
     """--quick and --rounds, the two that benchmarks share."""
-    parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it works; its figures say little")
-    parser.add_argument("--rounds", type=int, default=3, help="repetitions of which the median is taken (default: 3)")
-    return parser.parse_args()
+    return parser(description).parse_args()
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """With the two options that benchmarks share, for a benchmark that has more."""
+    options = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
+    options.add_argument("--quick", action="store_true", help="small sizes, to see that it works; its figures say little")
+    options.add_argument("--rounds", type=int, default=3, help="repetitions of which the median is taken, or seeds (default: 3)")
+    return options
 
 
 def say(text: str) -> None:

@@ -4,6 +4,8 @@
 <!-- /figures -->
 <!-- figures:bars -->            the bars of all of them
 <!-- /figures -->
+<!-- figures:accuracy.pairs -->  one figure that is a list of rows
+<!-- /figures -->
 
 python benchmarks/tables.py            writes
 python benchmarks/tables.py --check    only says which files are not up to date: exit code 1
@@ -21,7 +23,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 ALL_BARS: Final = "bars"
-_BLOCK: Final = re.compile(r"(<!-- figures:(?P<name>[a-z_]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
+_BLOCK: Final = re.compile(r"(<!-- figures:(?P<name>[a-z_.]+) -->\n).*?(<!-- /figures -->)", re.DOTALL)
 
 
 class TableError(Exception):
@@ -49,8 +51,13 @@ def filled(text: str, found: Mapping[str, dict[str, Any]], where: str) -> str:
         name = match["name"]
         if name == ALL_BARS:
             return f"{match[1]}\n{all_bars(found)}\n{match[3]}"
-        if name not in found:
-            raise TableError(f"{where}: there are no figures of {name!r} under docs/benchmarks; run make bench-{name}, or drop the marker")
+        name, _, figure = name.partition(".")
+        if name not in found or (figure and not _is_table(found[name]["figures"].get(figure))):
+            raise TableError(
+                f"{where}: there are no figures of {match['name']!r} under docs/benchmarks; run make bench-{name}, or drop the marker"
+            )
+        if figure:
+            return f"{match[1]}\n{_rows(found[name]['figures'][figure])}\n\n{match[3]}"
         return f"{match[1]}\n{tables(found[name])}\n{match[3]}"
 
     return _BLOCK.sub(block, text)
@@ -88,11 +95,23 @@ def _figures(figures: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _rows(rows: list[Mapping[str, Any]]) -> str:
+    """A table with a column for each key of the first row; columns of numbers stand to the right."""
+    columns = list(rows[0])
+    marks = ["---" if isinstance(rows[0][column], str) else "---:" for column in columns]
+    lines = [" | ".join(columns), "|".join(marks), *(" | ".join(_shown(row[column]) for column in columns) for row in rows)]
+    return "\n".join(f"|{line}|" if line.startswith("-") else f"| {line} |" for line in lines)
+
+
 def _flat(figures: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in figures.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{before}{name}: ")
-        else:
+        elif not _is_table(value):
             yield f"{before}{name}", value
 
 

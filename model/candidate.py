@@ -1,4 +1,4 @@
-"""Builds a candidate version: a network started at Ridge or at its parent's weights, trained, exported, and described in its folder."""
+"""Builds a candidate version: a network started at its linear path or its parent's weights, trained, exported, described in its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from model.data_quality import examine
 from model.evaluation import Evaluation
 from model.export import load_weights
 from model.job_spec import JobSpec, TrainingSettings
-from model.linear_path import correct_linear_path, start_at_ridge
+from model.linear_inputs import set_calendar
+from model.linear_path import correct_linear_path, start_linear_path, weigh_network
 from model.manifest import write_manifest
 from model.metadata import Metadata
 from model.network import build, silence_features
@@ -26,7 +27,7 @@ from model.training import Progress, TrainingData, train
 from model.training_set import TrainingSet, scaled
 from model.version_files import TRAINING_LOG, Fit, Learnt, libraries, settings_document, sizes, write_model
 
-RIDGE: Final = "ridge"
+LINEAR: Final = "linear"
 RANDOM: Final = "random"
 
 
@@ -38,7 +39,7 @@ def prepare_tensorflow(settings: TrainingSettings) -> None:
 
 
 def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: Metadata | None) -> tuple[keras.Model, str]:
-    """The network before its training, and what it starts from: "ridge", "random" (without a linear path) or the parent's version.
+    """The network before its training, and what it starts from: "linear", "random" (without a linear path) or the parent's version.
 
     A parent of another architecture cannot lend its weights: then the candidate starts as a first version does, in its parent's units.
     """
@@ -47,10 +48,11 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
         model = build(spec.architecture)
         silence_features(model, ~training_set.inputs.fitted)
         if linear_path:
-            start_at_ridge(model, data)
-        return model, RIDGE if linear_path else RANDOM
+            start_linear_path(model, data, training_set.inputs, training_set.outputs)
+        return model, LINEAR if linear_path else RANDOM
     model = load_weights(Path(spec.parent))
     if linear_path:
+        set_calendar(model, training_set.inputs)  # a column that the parent has never seen vary has a scale only now
         correct_linear_path(model, data)
     return model, parent.version
 
@@ -63,9 +65,11 @@ def training_data(training_set: TrainingSet) -> TrainingData:
 def fit(model: keras.Model, started_from: str, data: TrainingData, spec: JobSpec, on_progress: Callable[[Progress], None]) -> Fit:
     """Trains the network and writes training_log.csv, a line for each epoch, into the candidate's folder."""
     settings, log_path = spec.settings, Path(spec.candidate) / TRAINING_LOG
-    learning_rate = settings.learning_rate if started_from in (RIDGE, RANDOM) else settings.fine_tune_learning_rate
+    learning_rate = settings.learning_rate if started_from in (LINEAR, RANDOM) else settings.fine_tune_learning_rate
     began = time.monotonic()
     history = train(model, data, settings, on_progress, learning_rate=learning_rate, log_path=log_path)
+    if spec.architecture.linear_path:
+        weigh_network(model, data)
     return Fit(model, started_from, history, time.monotonic() - began)
 
 

@@ -78,7 +78,7 @@ class TrainingSettings:
     gate_share: float = 0.15
     """The newest windows, which judge candidate and parent; neither is trained on them."""
     windows_min: int = 256
-    """Fewer training windows than this are too little data: four steps an epoch teach nothing that Ridge does not know."""
+    """Fewer training windows than this are too little data: four steps an epoch teach nothing that the linear path does not know."""
     patience: int = 20
     seed: int = 42
     time_budget_s: float | None = None
@@ -107,7 +107,7 @@ class JobSpec:
     """One training: what to learn from, what to build, what to beat.
 
     snapshot: folder of immutable Parquet segments. candidate: folder to build, named after the version; must not exist yet.
-    parent: folder of the live version, from whose weights the training starts; None: the first version, which starts at Ridge.
+    parent: folder of the live version, from whose weights the training starts; None: the first version, which starts at its linear path.
     """
 
     job_id: str

@@ -12,6 +12,7 @@ import numpy as np
 
 from features.telemetry import Flags, Floats
 from model.job_spec import Architecture
+from model.linear_inputs import inputs_of, linear_inputs
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "output"
@@ -54,11 +55,10 @@ def build(architecture: Architecture) -> keras.Model:
         output = layers.Dense(architecture.targets, name=OUTPUT_NAME)(y)  # (B, 4)
         return keras.Model(windows, output, name="bandwidth_lstm")
     nonlinear = layers.Dense(architecture.targets, name=NONLINEAR_OUTPUT)(y)  # (B, 4)
-    last_row = layers.Cropping1D((architecture.window_rows - 1, 0), name="last_step")(windows)  # (B, 1, F)
-    last_row = layers.Flatten(name="last_row")(last_row)  # (B, F)
     # Solved in closed form (linear_path.py) and not trained: steps of 1e-3 on 44 weights of columns that are nearly copies of each
     # other undo the solution faster than the network gains on it.
-    linear = layers.Dense(architecture.targets, kernel_initializer="zeros", trainable=False, name=LINEAR_PATH)(last_row)  # (B, 4)
+    inputs = linear_inputs(windows)  # (B, K)
+    linear = layers.Dense(architecture.targets, kernel_initializer="zeros", trainable=False, name=LINEAR_PATH)(inputs)  # (B, 4)
     output = layers.Add(name=OUTPUT_NAME)([nonlinear, linear])  # (B, 4)
     return keras.Model(windows, output, name="bandwidth_lstm")
 
@@ -80,10 +80,10 @@ def _batch_norm(name: str) -> keras.layers.Layer:
 
 
 def initialise_linear_path(model: keras.Model, kernel: Floats, bias: Floats) -> None:
-    """Makes an untrained network forecast exactly `last row @ kernel + bias`, so that training starts at Ridge and can only add to it.
+    """Makes an untrained network forecast exactly `linear inputs @ kernel + bias`, so that training starts there and can only add to it.
 
-    kernel: float32 (F, 4), bias: float32 (4,), scaled units. The non-linear output starts at zero; its kernel still has a gradient
-    (the head's activations are not zero), and the layers below have one from the second step on.
+    kernel: float32 (K, 4), bias: float32 (4,), scaled units; K: see linear_inputs.py. The non-linear output starts at zero; its kernel
+    still has a gradient (the head's activations are not zero), and the layers below have one from the second step on.
     ValueError: the model has no linear path, or the shapes do not fit it.
     """
     names = {layer.name for layer in model.layers}
@@ -103,8 +103,8 @@ def silence_features(model: keras.Model, columns: Flags) -> None:
     for name in ("lstm_1", LINEAR_PATH):
         layer = next((layer for layer in model.layers if layer.name == name), None)
         if layer is not None:
-            kernel, *others = layer.get_weights()  # (F, units)
-            layer.set_weights([np.where(columns[:, None], 0.0, kernel), *others])
+            kernel, *others = layer.get_weights()  # (F or K, units)
+            layer.set_weights([np.where(inputs_of(columns, len(kernel))[:, None], 0.0, kernel), *others])
 
 
 def inference_clone(model: keras.Model) -> keras.Model:

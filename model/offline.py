@@ -12,13 +12,13 @@ import keras
 import numpy as np
 
 from features.offline import OfflineFeatures, RawTable, compute
-from features.telemetry import CATEGORIES, Flags, Floats
+from features.telemetry import CATEGORIES, TARGETS, Flags, Floats
 from features.vocabulary import Vocabulary
 from model.baselines import baseline_forecasts
-from model.candidate import RANDOM, RIDGE, prepare_tensorflow
-from model.dataset import Split, WindowIndex, build_windows, gather, part_starts, split_by_time, targets_of
+from model.candidate import LINEAR, RANDOM, prepare_tensorflow
+from model.dataset import Split, WindowIndex, build_windows, part_starts, split_by_time, targets_of
 from model.job_spec import Architecture, TrainingSettings
-from model.linear_path import start_at_ridge
+from model.linear_path import forecast, start_linear_path, weigh_network
 from model.metrics import Metrics, forecast_metrics
 from model.network import build, silence_features
 from model.scaler import Scaler
@@ -26,8 +26,6 @@ from model.training import History, Progress, TrainingData, train
 
 SHARES: Final = (0.70, 0.15, 0.15)
 NETWORK: Final = "network"
-_CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
-_BATCH: Final = 256
 
 
 class TooFewWindowsError(ValueError):
@@ -59,13 +57,15 @@ class OfflineRun:
     """A trained network and what it is worth on rows that it has not seen.
 
     forecasts: float32 (M, 4) of "network" and of each of BASELINES for the M windows of split.test, in the targets' units, NaN where
-    there is none. actual: float32 (M, 4), NaN where not measured. validation_metrics: of the same forecasters over split.validation.
+    there is none. actual: float32 (M, 4), NaN where not measured. validation_metrics: of the same forecasters over
+    split.validation. network_shares: float32 (4,), see `weigh_network`.
     """
 
     model: keras.Model
     prepared: Prepared
     started_from: str
     history: History
+    network_shares: Floats
     duration_s: float
     forecasts: dict[str, Floats]
     actual: Floats
@@ -95,18 +95,20 @@ def run_offline(
     model = build(architecture)
     silence_features(model, ~prepared.inputs.fitted)
     if architecture.linear_path:
-        start_at_ridge(model, prepared.data)
+        start_linear_path(model, prepared.data, prepared.inputs, prepared.outputs)
     history = train(
         model, prepared.data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path, interrupted=interrupted
     )  # fmt: skip
+    network_shares = weigh_network(model, prepared.data) if architecture.linear_path else np.ones(len(TARGETS), np.float32)
     duration_s = time.monotonic() - began
     split, targets = prepared.split, prepared.targets
     validation = _forecasts(model, prepared, split.validation)
     return OfflineRun(
         model=model,
         prepared=prepared,
-        started_from=RIDGE if architecture.linear_path else RANDOM,
+        started_from=LINEAR if architecture.linear_path else RANDOM,
         history=history,
+        network_shares=network_shares,
         duration_s=duration_s,
         forecasts=_forecasts(model, prepared, split.test),
         actual=targets[split.test.target_row],
@@ -143,10 +145,6 @@ def _values_in(table: RawTable, rows: Flags) -> list[list[str]]:
 
 def _forecasts(model: keras.Model, prepared: Prepared, index: WindowIndex) -> dict[str, Floats]:
     """float32 (M, 4) of the network and of each baseline, in the targets' units; NaN for a target never measured in training."""
-    scaled = np.empty((len(index), prepared.targets.shape[1]), np.float32)
-    for start in range(0, len(index), _CHUNK_WINDOWS):
-        part = slice(start, start + _CHUNK_WINDOWS)
-        scaled[part] = model.predict(gather(prepared.data.features, index.end[part]), batch_size=_BATCH, verbose=0)
     known = np.isfinite(prepared.targets[prepared.split.train.target_row]).any(axis=0)
-    network = np.where(known, prepared.outputs.inverse(scaled), np.nan).astype(np.float32)
+    network = np.where(known, prepared.outputs.inverse(forecast(model, prepared.data, index)), np.nan).astype(np.float32)
     return {NETWORK: network, **prepared.baselines(index)}

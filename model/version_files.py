@@ -44,7 +44,7 @@ PAGE_NAME: Final = "report.html"
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A trained network. started_from: "ridge", "random" or the version of its parent. duration_s: wall time of its training."""
+    """A trained network. started_from: "linear", "random" or the version of its parent. duration_s: wall time of its training."""
 
     model: keras.Model
     started_from: str

@@ -281,6 +281,35 @@ def test_tables_are_written_between_their_markers(load: Any, documents: Path, mo
     assert (documents / "README.md").read_text() == text
 
 
+def test_a_list_of_rows_is_a_table_of_its_own(load: Any) -> None:
+    """It is written where its marker stands, and is no figure among the others."""
+    rows = [{"target": "rtt_ms", "network": 1.5, "skill": "+3 %"}, {"target": "jitter_ms", "network": 0.25, "skill": "-1 %"}]
+    found = {"ingest": RESULT | {"figures": {"pairs": rows, "records": 2}}}
+    written = load("tables").filled(
+        "<!-- figures:ingest.pairs -->\n<!-- /figures -->\n<!-- figures:ingest -->\n<!-- /figures -->", found, "x"
+    )
+    assert "| target | network | skill |\n|---|---:|---|\n| rtt_ms | 1.5 | +3 % |\n| jitter_ms | 0.25 | -1 % |\n" in written
+    assert "| figure | value |\n|---|---:|\n| records | 2 |\n" in written
+
+
+def test_a_pair_is_judged_on_the_rows_that_all_forecast(load: Any) -> None:
+    """Errors of seeds are averaged; the best rival on the same rows is the one that counts; a target without a row is no pair."""
+    accuracy = load("accuracy")
+    random = np.random.default_rng(1)
+    actual = np.full((400, 4), np.nan, np.float32)
+    actual[:, 0] = random.normal(size=400)
+    naive = {name: actual + error for name, error in (("persistence", 3.0), ("ewma", -2.0), ("ridge", 2.5))}
+    naive["ridge"][:200] = np.nan
+    runs = [{"actual": actual, "network": (actual + error).astype(np.float32), **naive} for error in (1.0, -2.0)]
+    pair = accuracy.pair("x", 0, runs)
+    assert (pair.windows, pair.best_naive, pair.better, pair.not_worse) == (200, "ewma", True, True)
+    assert (pair.network, pair.change) == (pytest.approx(1.5, rel=1e-5), pytest.approx(-0.5, rel=1e-5))
+    assert pair.network_sd == pytest.approx(0.5**0.5, rel=1e-5)
+    assert accuracy.pair("x", 1, runs) is None
+    worse = accuracy.pair("x", 0, [runs[0] | {"network": actual + np.float32(2.5)}])
+    assert (worse.better, worse.not_worse) == (False, False)
+
+
 def test_a_marker_without_figures_is_an_error(load: Any, documents: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """It names the file, the benchmark, and what to run."""
     (documents / "README.md").write_text("<!-- figures:memory -->\n<!-- /figures -->\n")

@@ -22,7 +22,7 @@ from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, Partition
 from features.vocabulary import Interner, Vocabulary
 from model import training_set
 from model.buffer import BufferRows, BufferWriter, read_segments
-from model.candidate import RIDGE
+from model.candidate import LINEAR
 from model.dataset import build_windows, gather
 from model.export import load_weights
 from model.gate import GatePolicy
@@ -201,7 +201,7 @@ def test_metadata_tell_everything_about_the_version(first: tuple[Path, JobResult
     assert document["keras_raw_difference"] <= 1e-4
     assert document["keras_int8_difference_mean"] <= 0.02
     history = json.loads((folder / f"training_history_{FIRST}.json").read_text())
-    assert history["started_from"] == RIDGE
+    assert history["started_from"] == LINEAR
     assert len(history["epochs"]) == 2
 
 
@@ -274,11 +274,11 @@ def test_a_fine_tuning_goes_on_from_its_parent(
     assert result.trained_until_s > parent_result.trained_until_s
     for old, new in zip(load_weights(parent_folder).layers, load_weights(Path(spec.candidate)).layers, strict=True):
         for before, after in zip(old.get_weights(), new.get_weights(), strict=True):
-            assert old.name == "linear_path" or np.array_equal(before, after)
+            assert old.name in ("linear_path", "nonlinear_output", "calendar") or np.array_equal(before, after)
     candidate = Predictor.load(Path(spec.candidate))
     assert candidate.vocabulary.values[0] == ("eu-1", "us-1")
     assert candidate.metadata.inputs.mean[0] == Metadata.read(parent_folder).inputs.mean[0]
-    # Jitter is new: its scaler is fitted now, and its forecast starts at Ridge instead of nothing.
+    # Jitter is new: its scaler is fitted now, and its forecast starts at a line instead of nothing.
     assert candidate.metadata.outputs.fitted[3]
     forecasts = candidate.predict(unscaled_windows(long_snapshot, candidate.vocabulary))
     assert forecasts[:, 3].mean() == pytest.approx(4.0, abs=1.0)
@@ -308,7 +308,7 @@ def test_a_parent_of_another_architecture_is_judged_against_but_not_continued(
     """Its weights do not fit: the candidate starts at Ridge, and still has to beat it."""
     spec = replace(job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1), architecture=replace(SMALL, lstm_units=(6,)))
     result = run_here(spec)
-    assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["training"]["started_from"] == RIDGE
+    assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["training"]["started_from"] == LINEAR
     assert "parent" in result.metrics
 
 

@@ -28,8 +28,9 @@ def test_default_network_has_the_published_size() -> None:
     assert (model.input_shape, model.output_shape) == ((None, 30, 44), (None, 4))
     # LSTM 4u(i + u + 1), dense o(i + 1), batch norm 4u; in the order of model.build
     lstm = 4 * 256 * (44 + 256 + 1) + 4 * 192 * (256 + 192 + 1) + 4 * 128 * (192 + 128 + 1)
-    dense = 128 * 129 + 192 * 129 + 128 * 193 + 64 * 257 + 4 * 65 + 4 * 45
-    assert model.count_params() == lstm + dense + 4 * (256 + 192 + 128 + 192 + 128)
+    dense = 128 * 129 + 192 * 129 + 128 * 193 + 64 * 257 + 4 * 65 + 4 * 117
+    calendar = 4
+    assert model.count_params() == lstm + dense + calendar + 4 * (256 + 192 + 128 + 192 + 128)
 
 
 def test_outputs_are_linear() -> None:
@@ -53,13 +54,16 @@ def test_attention_weighs_each_channel_over_time() -> None:
 
 
 def test_untrained_network_equals_the_linear_forecast() -> None:
-    """After initialise_linear_path the whole network is last row @ kernel + bias, whatever the LSTMs' random weights are."""
+    """After initialise_linear_path the whole network is linear inputs @ kernel + bias, whatever the LSTMs' random weights are; the last
+    row stands first in them."""
     model = build(SMALL)
     random = np.random.default_rng(1)
-    kernel, bias = random.normal(size=(44, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
+    kernel, bias = random.normal(size=(116, 4)).astype(np.float32), random.normal(size=4).astype(np.float32)
     initialise_linear_path(model, kernel, bias)
     windows = windows_of(16)
-    np.testing.assert_allclose(model.predict_on_batch(windows), windows[:, -1] @ kernel + bias, rtol=1e-5, atol=1e-5)
+    rows = keras.Model(model.input, model.get_layer("linear_inputs").output).predict_on_batch(windows)
+    np.testing.assert_array_equal(rows[:, :44], windows[:, -1])
+    np.testing.assert_allclose(model.predict_on_batch(windows), rows @ kernel + bias, rtol=1e-5, atol=1e-5)
 
 
 def test_without_a_linear_path_there_is_nothing_to_initialise() -> None:
@@ -67,7 +71,7 @@ def test_without_a_linear_path_there_is_nothing_to_initialise() -> None:
     model = build(replace(SMALL, linear_path=False))
     assert model.output_names == ["output"]
     with pytest.raises(ValueError, match="linear_path=True"):
-        initialise_linear_path(model, np.zeros((44, 4), np.float32), np.zeros(4, np.float32))
+        initialise_linear_path(model, np.zeros((116, 4), np.float32), np.zeros(4, np.float32))
 
 
 def test_inference_clone_has_the_weights_and_no_dropout() -> None:
@@ -99,7 +103,7 @@ def test_silenced_features_no_longer_move_the_forecast() -> None:
     model = build(SMALL)
     columns = np.zeros(44, np.bool_)
     columns[[5, 9]] = True
-    model.get_layer("linear_path").set_weights([np.ones((44, 4), np.float32), np.zeros(4, np.float32)])
+    model.get_layer("linear_path").set_weights([np.ones((116, 4), np.float32), np.zeros(4, np.float32)])
     quiet = windows_of(4)
     quiet[:, :, columns] = 0.0
     before = model.predict_on_batch(quiet)

@@ -1,0 +1,81 @@
+"""The offline run: it learns, compares on the same rows, and knows nothing of the rows that it is judged on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from features.offline import RawTable
+from features.telemetry import CATEGORIES, NUMERIC
+from model.baselines import BASELINES
+from model.job_spec import Architecture, TrainingSettings
+from model.offline import NETWORK, OfflineRun, TooFewWindowsError, prepare_offline, run_offline
+
+SMALL = Architecture(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
+SETTINGS = TrainingSettings(epochs=1, epoch_windows_max=128, compile_xla=False, seed=3)
+ROWS = 900
+
+
+def table() -> RawTable:
+    """One link: throughput with holes and a long tail around a level that wanders, and an RTT that is never measured."""
+    random = np.random.default_rng(4)
+    numeric = np.full((ROWS, len(NUMERIC)), np.nan, np.float32)
+    numeric[:, 0] = 100.0 + np.cumsum(random.normal(size=ROWS)) + 3.0 * random.exponential(size=ROWS)
+    numeric[::3, 0] = np.nan
+    numeric[::2, 2] = random.random(ROWS // 2)
+    numeric[:, NUMERIC.index("time_of_day")] = np.arange(ROWS) / 60.0 % 24.0
+    numeric[:, NUMERIC.index("day_of_week")] = 2.0
+    codes = np.full((ROWS, len(CATEGORIES)), -1, np.int32)
+    codes[:, 0] = np.arange(ROWS) >= 0.8 * ROWS
+    values = (("seen", "later"), *(() for _ in CATEGORIES[1:]))
+    return RawTable(("a|b|",), np.zeros(ROWS, np.int32), 60.0 * np.arange(ROWS), numeric, codes, values)
+
+
+def run(rows: RawTable) -> OfflineRun:
+    return run_offline(rows, SETTINGS, SMALL, gap_multiple=5.0, on_progress=lambda _progress: None)
+
+
+@pytest.fixture(scope="module")
+def honest() -> OfflineRun:
+    return run(table())
+
+
+def test_forecasts_are_of_the_same_windows(honest: OfflineRun) -> None:
+    """Network and baselines forecast every window of the test part; a target that is never measured has no forecast and no metric."""
+    assert set(honest.forecasts) == {NETWORK, *BASELINES}
+    assert {forecast.shape for forecast in honest.forecasts.values()} == {honest.actual.shape} == {(len(honest.prepared.split.test), 4)}
+    assert np.isfinite(honest.forecasts[NETWORK][:, [0, 2]]).all()
+    assert np.isnan(honest.forecasts[NETWORK][:, [1, 3]]).all()
+    network, ridge = (honest.validation_metrics[name].targets[0].mae for name in (NETWORK, "ridge"))
+    assert network is not None
+    assert ridge is not None
+    assert network <= ridge
+
+
+def test_only_training_rows_are_fitted_on(honest: OfflineRun) -> None:
+    """A value that first appears after the training part is unknown to the vocabulary, and scalers are those of the first 70 %."""
+    assert honest.prepared.vocabulary.values[0] == ("seen",)
+    assert honest.prepared.outputs.mean[0] == pytest.approx(np.nanmean(table().numeric[: int(0.7 * ROWS), 0]), rel=1e-5)
+
+
+def test_the_future_changes_no_forecast_before_it(honest: OfflineRun) -> None:
+    """With other measurements in the second half of the test part, every forecast of the first half is the same number."""
+    changed = table()
+    later = int(0.925 * ROWS)
+    changed.numeric[later:, :4] = 5_000.0
+    again = run(changed)
+    before = honest.prepared.split.test.target_row < later
+    assert before.any()
+    windows = np.isin(again.prepared.split.test.target_row, honest.prepared.split.test.target_row[before])
+    for name, forecast in honest.forecasts.items():
+        np.testing.assert_array_equal(again.forecasts[name][windows], forecast[before], err_msg=name)
+
+
+def test_too_short_a_table_is_refused_with_its_counts() -> None:
+    """A part without a window is named before anything is trained."""
+    short = table()
+    short = replace(short, link=short.link[:150], time_s=short.time_s[:150], numeric=short.numeric[:150], codes=short.codes[:150])
+    with pytest.raises(TooFewWindowsError, match=r"0 validation windows.*31 rows of one link"):
+        prepare_offline(short, gap_multiple=5.0)
