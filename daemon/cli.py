@@ -19,22 +19,16 @@ from rich.markup import escape
 
 from daemon import config as configuration
 from daemon.config import Config, ConfigError
-from daemon.errors import DaemonError
+from daemon.errors import EXIT_CODES, EXIT_CONFIG, EXIT_SOURCE, DaemonError
 from daemon.keys import registry_with_keys
 from daemon.keys_cli import app as keys_app
 from daemon.models_cli import app as models_app
+from model.registry import RegistryError
 from streams.kafka_sink import SinkError
 from streams.source import SourceError
 
-EPILOG = (
-    "Exit codes: 0 done · 1 failed (a demo in which something did not happen, a model that does not verify) · 2 wrong usage · "
-    "3 invalid configuration · 4 the state directory cannot be used · 5 the source cannot give records, or events "
-    "cannot be sent · 130 interrupted."
-)
-EXIT_CONFIG, EXIT_SOURCE = 3, 5
-
 app = typer.Typer(
-    name="dwcp-learner", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EPILOG,
+    name="dwcp-learner", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EXIT_CODES,
     help="Forecasts network links from Kafka telemetry, notices drift, retrains, and publishes ONNX models.",
 )  # fmt: skip
 app.add_typer(models_app, name="models")
@@ -44,7 +38,7 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWC
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def run(config: ConfigOption = None) -> None:
     """Consume telemetry from Kafka, for ever: forecast, notice drift, retrain, publish.
 
@@ -73,7 +67,7 @@ def run(config: ConfigOption = None) -> None:
     daemon.run()
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def replay(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NDJSON file, a folder of them, or - for standard input.")],
     config: ConfigOption = None,
@@ -93,7 +87,7 @@ def replay(
     replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def train(
     data_path: Annotated[Path, typer.Option(envvar="DATA_PATH", help="CSV or NDJSON file of telemetry, or a folder of them.")],
     output_dir: Annotated[
@@ -133,7 +127,7 @@ def train(
     raise SystemExit(train_file(options, as_json))
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def demo(
     folder: Annotated[Path, typer.Option(help="Where state, models and events go; emptied first if it is an earlier demo's.")] = Path(
         "demo"
@@ -152,7 +146,7 @@ def demo(
     raise SystemExit(run_demo(folder, seed=seed, kafka=kafka, as_json=as_json))
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def simulate(
     folder: Annotated[Path, typer.Argument(help="Where telemetry and ground_truth.json are written.")],
     links_per_region: Annotated[int, typer.Option(min=1)] = 50,
@@ -171,7 +165,7 @@ def simulate(
     print(write_simulation(folder, links_per_region, hours, interval_s, seed, form, event or []))
 
 
-@app.command("check-config", epilog=EPILOG)
+@app.command("check-config", epilog=EXIT_CODES)
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check a configuration and show what it comes to, with defaults and environment. The keys that it names are read."""
     loaded = configuration.load(config)
@@ -191,7 +185,7 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
                 console.print(f"  {key} = {json.dumps(value)}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def schema(what: Annotated[str, typer.Argument(help="telemetry, asyncapi or config")] = "telemetry") -> None:
     """Print the JSON Schema of telemetry records or of the configuration, or the AsyncAPI document of all topics."""
     from streams.schema import asyncapi, telemetry_schema
@@ -217,7 +211,7 @@ def main() -> None:
         fail(str(error), error.exit_code)
     except (SourceError, SinkError) as error:
         fail(str(error), EXIT_SOURCE)
-    except (OSError, ValueError) as error:
+    except (RegistryError, OSError, ValueError) as error:
         fail(str(error), 1)
 
 
