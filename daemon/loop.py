@@ -249,17 +249,19 @@ class Loop:
             self.stop("the source has ended")
 
     def announce(self, version: str) -> None:
-        """Tells subscribers of a published version. At least once, with an id that follows from the version."""
+        """Tells subscribers of a published version. At least once, with an id that follows from the version.
+
+        Raises RegistryError, DocumentError where its manifest cannot be read.
+        """
         manifest = asdict(read_manifest(self.models.registry.folder(version)))
         self.sinks.models.send(model_event(version, self.name, time.time(), manifest))
         self.models.follow(now=True)
 
     def announce_missed(self) -> None:
-        """After a kill between publication and announcement."""
+        """After a kill between publication and announcement; never of a version that cannot be used."""
         version = self.models.current()
-        if version is not None and version != self.training.memory.announced:
-            self.announce(version)
-            self.training.memory.announced = version
+        if version is not None and version != self.training.memory.announced and self.models.predictor(version) is not None:
+            self.training.announce(version)
 
     def reload_if_asked(self) -> None:
         if self._reload is not None:
