@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 # Official builds of ONNX Runtime report usage to their vendor unless this is set before the first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if sys.argv[1:2] == ["run"]:
+    # The imports take a second in which SIGHUP would end the process. Nothing is lost: the configuration is read after them.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import json
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -45,11 +48,13 @@ def run(config: ConfigOption = None) -> None:
     Needs a Kafka topic (kafka.topic, default dwcp.telemetry) and nothing else: without a model it collects rows and trains its first
     version when there are enough. SIGTERM stops it within 10 s, SIGHUP reloads the configuration.
     """
-    from daemon.cli_signals import stop_on_signals
+    from daemon.cli_signals import Reloads, stop_on_signals
     from daemon.clock import WallClock
     from daemon.observe import Observer, configure_logging
-    from daemon.wiring import build, kafka_source, reloader
+    from daemon.reload import reloader
+    from daemon.wiring import build, kafka_source
 
+    reloads = Reloads()
     loaded = configuration.load(config)
     configure_logging(loaded.log.level, loaded.log.format)
     observer = Observer()
@@ -63,7 +68,7 @@ def run(config: ConfigOption = None) -> None:
             observer.tell("config_rejected", problem=str(error))
 
     stop_on_signals(daemon.loop.stop)
-    signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.loop.reload_with(reload_or_refuse))
+    reloads.go_to(lambda: daemon.loop.reload_with(reload_or_refuse))
     daemon.run()
 
 
