@@ -50,7 +50,8 @@ def run(config: ConfigOption = None) -> None:
     """
     from daemon.cli_signals import Reloads, stop_on_signals
     from daemon.clock import WallClock
-    from daemon.observe import Observer, configure_logging
+    from daemon.logs import configure_logging
+    from daemon.observe import Observer
     from daemon.reload import reloader
     from daemon.wiring import build, kafka_source
 

@@ -23,7 +23,8 @@ from daemon.clock import StreamClock
 from daemon.config import Config, FixedConfig
 from daemon.demo_stream import KafkaFleet, LocalFleet
 from daemon.errors import DaemonError
-from daemon.observe import Observer, configure_logging
+from daemon.logs import configure_logging
+from daemon.observe import Observer
 from daemon.score import ByPhase
 from daemon.wiring import Daemon, build
 from features.store import link_name

@@ -367,6 +367,21 @@ def test_a_partition_waits_until_it_is_released(
     assert not any(polled.lost for polled in first.history)
 
 
+def test_a_join_that_takes_long_is_told(kafka_topic: Topics, open_reader: Callable[..., Reader], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The topic is there and the member waits for its group: it says so, with what it waits for."""
+    monkeypatch.setattr("streams.kafka_watch.JOIN_GRACE_S", 1.0)
+    topic, group = kafka_topic(partitions=2), f"group.{uuid.uuid4().hex[:8]}"
+    first, second = (open_reader(topic, group) for _ in range(2))
+    first.until(lambda: len(first.owned) == 2)
+    second.until(lambda: "kafka_joining" in second.names())  # the first does not poll, as one that has died
+    told = dict(second.events)["kafka_joining"]
+    assert (told["topic"], told["group"], told["state"]) == (topic, group, "rebalancing")
+    assert "session time-out" in str(told["todo"])
+    assert not second.source.healthy()
+    second.until(lambda: second.owned and first.owned and second.source.healthy(), first)
+    assert "kafka_joining" not in first.names()
+
+
 def test_an_evicted_member_hears_that_its_partitions_are_lost(
     kafka_topic: Topics, open_reader: Callable[..., Reader], produce: Callable[..., None], kafka_admin: KafkaAdminClient
 ) -> None:
