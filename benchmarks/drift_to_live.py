@@ -24,7 +24,8 @@ from harness import Bar, arguments, report, say
 
 from daemon.clock import StreamClock
 from daemon.config import Config, TrainingSection
-from daemon.observe import Observer, configure_logging
+from daemon.logs import configure_logging
+from daemon.observe import Observer
 from daemon.wiring import Daemon, build, training_config
 from streams.fleet import FleetSpec, Region
 from streams.planted import PlantedEvent

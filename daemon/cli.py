@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 
 # Official builds of ONNX Runtime report usage to their vendor unless this is set before the first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if sys.argv[1:2] == ["run"]:
+    # The imports take a second in which SIGHUP would end the process. Nothing is lost: the configuration is read after them.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import json
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -19,22 +22,16 @@ from rich.markup import escape
 
 from daemon import config as configuration
 from daemon.config import Config, ConfigError
-from daemon.errors import DaemonError
+from daemon.errors import EXIT_CODES, EXIT_CONFIG, EXIT_SOURCE, DaemonError
 from daemon.keys import registry_with_keys
 from daemon.keys_cli import app as keys_app
 from daemon.models_cli import app as models_app
+from model.registry import RegistryError
 from streams.kafka_sink import SinkError
 from streams.source import SourceError
 
-EPILOG = (
-    "Exit codes: 0 done · 1 failed (a demo in which something did not happen, a model that does not verify) · 2 wrong usage · "
-    "3 invalid configuration · 4 the state directory cannot be used · 5 the source cannot give records, or events "
-    "cannot be sent · 130 interrupted."
-)
-EXIT_CONFIG, EXIT_SOURCE = 3, 5
-
 app = typer.Typer(
-    name="dwcp-learner", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EPILOG,
+    name="dwcp-learner", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EXIT_CODES,
     help="Forecasts network links from Kafka telemetry, notices drift, retrains, and publishes ONNX models.",
 )  # fmt: skip
 app.add_typer(models_app, name="models")
@@ -44,18 +41,21 @@ ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWC
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def run(config: ConfigOption = None) -> None:
     """Consume telemetry from Kafka, for ever: forecast, notice drift, retrain, publish.
 
     Needs a Kafka topic (kafka.topic, default dwcp.telemetry) and nothing else: without a model it collects rows and trains its first
     version when there are enough. SIGTERM stops it within 10 s, SIGHUP reloads the configuration.
     """
-    from daemon.cli_signals import stop_on_signals
+    from daemon.cli_signals import Reloads, stop_on_signals
     from daemon.clock import WallClock
-    from daemon.observe import Observer, configure_logging
-    from daemon.wiring import build, kafka_source, reloader
+    from daemon.logs import configure_logging
+    from daemon.observe import Observer
+    from daemon.reload import reloader
+    from daemon.wiring import build, kafka_source
 
+    reloads = Reloads()
     loaded = configuration.load(config)
     configure_logging(loaded.log.level, loaded.log.format)
     observer = Observer()
@@ -69,11 +69,11 @@ def run(config: ConfigOption = None) -> None:
             observer.tell("config_rejected", problem=str(error))
 
     stop_on_signals(daemon.loop.stop)
-    signal.signal(signal.SIGHUP, lambda _number, _frame: daemon.loop.reload_with(reload_or_refuse))
+    reloads.go_to(lambda: daemon.loop.reload_with(reload_or_refuse))
     daemon.run()
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def replay(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NDJSON file, a folder of them, or - for standard input.")],
     config: ConfigOption = None,
@@ -93,7 +93,7 @@ def replay(
     replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def train(
     data_path: Annotated[Path, typer.Option(envvar="DATA_PATH", help="CSV or NDJSON file of telemetry, or a folder of them.")],
     output_dir: Annotated[
@@ -133,7 +133,7 @@ def train(
     raise SystemExit(train_file(options, as_json))
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def demo(
     folder: Annotated[Path, typer.Option(help="Where state, models and events go; emptied first if it is an earlier demo's.")] = Path(
         "demo"
@@ -152,7 +152,7 @@ def demo(
     raise SystemExit(run_demo(folder, seed=seed, kafka=kafka, as_json=as_json))
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def simulate(
     folder: Annotated[Path, typer.Argument(help="Where telemetry and ground_truth.json are written.")],
     links_per_region: Annotated[int, typer.Option(min=1)] = 50,
@@ -171,7 +171,7 @@ def simulate(
     print(write_simulation(folder, links_per_region, hours, interval_s, seed, form, event or []))
 
 
-@app.command("check-config", epilog=EPILOG)
+@app.command("check-config", epilog=EXIT_CODES)
 def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
     """Check a configuration and show what it comes to, with defaults and environment. The keys that it names are read."""
     loaded = configuration.load(config)
@@ -191,7 +191,7 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
                 console.print(f"  {key} = {json.dumps(value)}", markup=False, highlight=False, soft_wrap=True)
 
 
-@app.command(epilog=EPILOG)
+@app.command(epilog=EXIT_CODES)
 def schema(what: Annotated[str, typer.Argument(help="telemetry, asyncapi or config")] = "telemetry") -> None:
     """Print the JSON Schema of telemetry records or of the configuration, or the AsyncAPI document of all topics."""
     from streams.schema import asyncapi, telemetry_schema
@@ -217,7 +217,7 @@ def main() -> None:
         fail(str(error), error.exit_code)
     except (SourceError, SinkError) as error:
         fail(str(error), EXIT_SOURCE)
-    except (OSError, ValueError) as error:
+    except (RegistryError, OSError, ValueError) as error:
         fail(str(error), 1)
 
 

@@ -6,16 +6,23 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Self
 
-from apscheduler.triggers.cron import CronTrigger
-from kafka import KafkaConsumer, KafkaProducer
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
-from features.telemetry import DEFAULT_LINK_KEY, KEY_COLUMNS
-from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
-from streams.kafka_options import KafkaOptions
+from daemon.settings import (
+    BufferSection,
+    DriftSection,
+    EventsSection,
+    HttpSection,
+    KafkaSection,
+    LinksSection,
+    LogSection,
+    ModelsSection,
+    StateSection,
+    TrainingSection,
+)
 
 ENV_PREFIX: Final = "DWCP_"
 ENV_DELIMITER: Final = "__"
@@ -23,124 +30,6 @@ ENV_DELIMITER: Final = "__"
 
 class ConfigError(Exception):
     """The configuration cannot be used. The message names the file, the key, what is wrong and what to do."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class KafkaSection(_Section):
-    bootstrap_servers: str = "localhost:9092"
-    topic: str = TELEMETRY_TOPIC
-    group_id: str = "dwcp-learner"
-    max_records: int = Field(5000, gt=0, description="records of one poll: large enough that its fixed cost does not count")
-    accept_lost_records: bool = Field(
-        False, description="go on from the earliest record where the next ones have been deleted, and tell so"
-    )
-    options: dict[str, str | int | float | bool | None] = Field(
-        default_factory=dict, description="TLS, SASL and any further option of the Kafka client, by its own name"
-    )
-
-    def client_options(self) -> KafkaOptions:
-        """Raises ValueError for an option that could not work."""
-        typed = {name: _typed(name, value) for name, value in self.options.items()}
-        return KafkaOptions.from_mapping({"bootstrap_servers": self.bootstrap_servers, **typed})
-
-
-class EventsSection(_Section):
-    """Where drift alerts, model announcements and dead letters go."""
-
-    to: Literal["kafka", "file", "both"] = "kafka"
-    drift_topic: str = DRIFT_TOPIC
-    models_topic: str = MODELS_TOPIC
-    dead_letter_topic: str = DEAD_LETTER_TOPIC
-    folder: Path | None = Field(None, description="of the NDJSON files; default: events/ in the state directory")
-
-
-class LinksSection(_Section):
-    key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that tell links apart; empty: one merged series")
-    gap_multiple: float = Field(5.0, gt=1, description="a pause of more than this many intervals starts a new window")
-
-    @field_validator("key")
-    @classmethod
-    def _known(cls, key: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := sorted(set(key) - set(KEY_COLUMNS)):
-            raise ValueError(f"unknown columns {', '.join(unknown)}; a link key is made of {', '.join(KEY_COLUMNS)}")
-        return key
-
-
-class DriftSection(_Section):
-    watched_share: float = Field(1.0, gt=0, le=1, description="share of the links that are forecast and judged, by a hash of their name")
-    watched_per_region: int = Field(100, gt=0, description="links of one region and partition; bounds the cost of forecasts")
-    watched_max: int = Field(1000, gt=0, description="links of one partition")
-    quorum_links: int = Field(3, gt=0)
-    quorum_share: float = Field(0.02, gt=0, le=1)
-    quorum_window_s: float = Field(1800.0, gt=0)
-    quiet_s: float = Field(3600.0, gt=0, description="an incident closes after this long without new evidence")
-    lateness_s: float = Field(60.0, ge=0, description="how far links of one partition may lag behind each other in event time")
-    idle_s: float = Field(
-        60.0, gt=0, description="a partition whose event time stands still for this long no longer holds up those ahead of it"
-    )
-    shed_above_lag: int = Field(200_000, gt=0, description="records behind at which forecasts stop until the stream has caught up")
-
-
-class BufferSection(_Section):
-    rows_max: int = Field(5_000_000, gt=0, description="about 60 bytes each on disk")
-    age_max_s: float = Field(90 * 86_400.0, gt=0, description="a quarter: the weekly cycle some twelve times")
-    open_rows_max: int = Field(1_000_000, gt=0, description="unsealed rows at which a source is paused, when the disk refuses them")
-
-
-class TrainingSection(_Section):
-    schedule: str = Field(
-        "0 3 * * *", description="cron, UTC; empty: none. Training is due then, and starts if there is enough that is new"
-    )
-    interval_s: float | None = Field(None, gt=0, description="instead of a schedule, or beside it")
-    rows_min: int = Field(20_000, gt=0, description="rows before the first version")
-    new_rows_min: int = Field(5_000, gt=0, description="rows since the last training before the next one")
-    drift_rows_min: int = Field(5_000, gt=0, description="rows since the drift began before it is worth training on it")
-    cooldown_s: float = Field(1800.0, ge=0, description="between the end of a training and the next; a failed one waits twice as long")
-    time_limit_s: float = Field(3600.0, gt=0)
-    drift_time_budget_s: float = Field(
-        40.0, gt=0, description="for the epochs after a drift: its closed-form correction comes first, and soon beats perfect"
-    )
-    epochs: int = Field(30, gt=0)
-    batch_size: int = Field(128, gt=0)
-    learning_rate: float = Field(1e-3, gt=0)
-    fine_tune_learning_rate: float = Field(3e-4, gt=0)
-    patience: int = Field(5, gt=0)
-    epoch_windows_max: int | None = Field(8192, gt=0, description="windows of one epoch: 64 steps, some 10-40 s on two cores")
-    recent_windows_max: int | None = Field(200_000, gt=0)
-    replay_windows: int = Field(4096, ge=0)
-    windows_min: int = Field(256, gt=0)
-    gate_windows_min: int = Field(200, gt=0, description="windows that a candidate is judged on, at least")
-    seed: int = 42
-    threads: int = Field(0, ge=0)
-    compile_xla: bool = True
-
-
-class StateSection(_Section):
-    directory: Path = Path("state")
-    member: str = Field("main", pattern=r"^[A-Za-z0-9_]{1,64}$", description="name of this daemon where several share the directory")
-    checkpoint_interval_s: float = Field(30.0, gt=0, description="what a kill costs: at most so much is read again")
-
-
-class ModelsSection(_Section):
-    directory: Path = Path("models")
-    keep: int = Field(10, gt=0)
-    follow_interval_s: float = Field(2.0, gt=0, description="how often CURRENT is read for a rollback or another member's version")
-    signing_key: Path | None = Field(None, description="private Ed25519 key (PEM) that signs what is published; none: it stays unsigned")
-    verify_key: Path | None = Field(None, description="public key (PEM) that versions must be signed with to be used; none: any is")
-
-
-class HttpSection(_Section):
-    host: str = "127.0.0.1"
-    port: int = Field(9108, ge=0, le=65535, description="0: any free one")
-    enabled: bool = True
-
-
-class LogSection(_Section):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
 class Config(BaseSettings):
@@ -173,6 +62,29 @@ class Config(BaseSettings):
         """The environment is above the file, which comes in as arguments."""
         return env_settings, init_settings
 
+    @model_validator(mode="after")
+    def _own_topics(self) -> Self:
+        """A daemon that read its own dead letters would refuse them again, for ever."""
+        events = self.events
+        if events.to != "file" and self.kafka.topic in (events.drift_topic, events.models_topic, events.dead_letter_topic):
+            raise ValueError(f"kafka.topic {self.kafka.topic!r} is a topic that events go to as well: telemetry needs one of its own")
+        return self
+
+
+class FixedConfig(Config):
+    """A configuration that says itself what it is: no DWCP_ variable goes over it."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - given by name by pydantic-settings
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)
+
 
 def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Config:
     """The configuration from a TOML file (None: only defaults and environment). Raises ConfigError."""
@@ -181,10 +93,8 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     try:
         config = Config(**document)
         config.kafka.client_options()
-        if config.training.schedule:
-            CronTrigger.from_crontab(config.training.schedule)
     except ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, found['loc']))}: {found['msg']}" for found in error.errors())
+        problems = "\n".join(f"  {'.'.join(map(str, found['loc']))}: {found['msg']}".replace("  : ", "  ") for found in error.errors())
         raise ConfigError(
             f"{path or 'the environment'}: the configuration is not valid:\n{problems}\nsee: dwcp-learner schema config"
         ) from None
@@ -194,17 +104,6 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     except ValueError as error:
         raise ConfigError(f"{path or 'the environment'}: the configuration is not valid: {error}") from error
     return config
-
-
-def _typed(name: str, value: str | int | float | bool | None) -> str | int | float | bool | None:
-    """An option as its default's type: a variable is always a string, and the string "false" would count as true."""
-    default = (KafkaProducer.DEFAULT_CONFIG | KafkaConsumer.DEFAULT_CONFIG).get(name)
-    if not isinstance(value, str) or not isinstance(default, bool | int | float):
-        return value
-    try:
-        return {"true": True, "false": False}[value.lower()] if isinstance(default, bool) else type(default)(value)
-    except (ValueError, KeyError):
-        raise ValueError(f"kafka.options.{name}: {value!r} is no {type(default).__name__}") from None
 
 
 def _document(path: Path) -> dict[str, Any]:

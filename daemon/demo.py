@@ -20,10 +20,11 @@ from rich.text import Text
 
 from daemon.cli_signals import stop_on_signals
 from daemon.clock import StreamClock
-from daemon.config import Config
+from daemon.config import Config, FixedConfig
 from daemon.demo_stream import KafkaFleet, LocalFleet
 from daemon.errors import DaemonError
-from daemon.observe import Observer, configure_logging
+from daemon.logs import configure_logging
+from daemon.observe import Observer
 from daemon.score import ByPhase
 from daemon.wiring import Daemon, build
 from features.store import link_name
@@ -74,8 +75,9 @@ def demo_spec(seed: int) -> FleetSpec:
 
 
 def demo_config(folder: Path, kafka: str | None) -> Config:
-    """Defaults but for what makes five minutes enough: smaller epochs, and no waiting for a schedule."""
-    return Config(
+    """Defaults but for what makes five minutes enough: smaller epochs, and no waiting for a schedule. The environment does not count: it
+    may well be that of a real daemon, whose state, models and topics are no place for simulated links."""
+    return FixedConfig(
         kafka={"bootstrap_servers": kafka or "localhost:9092", "topic": f"dwcp.demo.{int(time.time())}", "group_id": "dwcp-demo"},
         events={"to": "both" if kafka else "file"},
         drift={"watched_per_region": 7, "shed_above_lag": 2**62},

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
+
+EXIT_CODES: Final = (
+    "Exit codes: 0 done · 1 failed (a demo in which something did not happen, a recording of which nothing was accepted, a model that does "
+    "not verify) · 2 wrong usage · 3 invalid configuration · 4 the state directory cannot be used · 5 the source cannot give records, "
+    "or events cannot be sent · 130 interrupted, 143 ended by SIGTERM (a daemon that is told to end by either: 0)."
+)
+"""The epilog of every command's help."""
+EXIT_CONFIG: Final = 3
+EXIT_SOURCE: Final = 5
 
 
 class DaemonError(Exception):

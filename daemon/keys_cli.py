@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from daemon.errors import DaemonError
+from daemon.errors import EXIT_CODES, DaemonError
 
-app = typer.Typer(no_args_is_help=True, help="Make the keys with which published versions are signed and verified.")
+app = typer.Typer(no_args_is_help=True, help="Make the keys with which published versions are signed and verified.", epilog=EXIT_CODES)
 
 
 @app.callback()
@@ -19,7 +19,7 @@ def _keys() -> None:
     """Without a callback, Typer would make the only command the group itself."""
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def generate(
     folder: Annotated[Path, typer.Option(help="Where the two files go; made if missing.")] = Path(),
 ) -> None:

@@ -15,6 +15,7 @@ from daemon.alerts import drift_event, model_event, summary
 from daemon.checkpoint import Checkpointer, Snapshot, Written
 from daemon.clock import Clock
 from daemon.errors import DaemonError
+from daemon.gauges import show
 from daemon.models import Models
 from daemon.notify import Notifier
 from daemon.observe import Observer
@@ -249,24 +250,29 @@ class Loop:
             self.stop("the source has ended")
 
     def announce(self, version: str) -> None:
-        """Tells subscribers of a published version. At least once, with an id that follows from the version."""
+        """Tells subscribers of a published version. At least once, with an id that follows from the version.
+
+        Raises RegistryError, DocumentError where its manifest cannot be read.
+        """
         manifest = asdict(read_manifest(self.models.registry.folder(version)))
         self.sinks.models.send(model_event(version, self.name, time.time(), manifest))
         self.models.follow(now=True)
 
     def announce_missed(self) -> None:
-        """After a kill between publication and announcement."""
+        """After a kill between publication and announcement; never of a version that cannot be used."""
         version = self.models.current()
-        if version is not None and version != self.training.memory.announced:
-            self.announce(version)
-            self.training.memory.announced = version
+        if version is not None and version != self.training.memory.announced and self.models.predictor(version) is not None:
+            self.training.announce(version)
 
     def reload_if_asked(self) -> None:
+        """The service manager hears of it only where it takes the daemon for ready: READY=1 is what ends a reload, and a start too."""
         if self._reload is not None:
             apply, self._reload = self._reload, None
-            self.notifier.reloading()
+            if self._ready:
+                self.notifier.reloading()
             apply()
-            self.notifier.ready()
+            if self._ready:
+                self.notifier.ready()
 
     def report_progress(self, polled: Polled) -> None:
         """A poll that returned is progress; nothing else feeds the watchdog."""
@@ -276,28 +282,11 @@ class Loop:
             self.on_step(polled)
         if self.progressed_s - self._gauged_s >= GAUGES_S:
             self._gauged_s = self.progressed_s
-            self.set_gauges()
+            show(self)
         if not self._ready and self.source.healthy():
             self._ready = True
             self.notifier.ready()
             self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
-
-    def set_gauges(self) -> None:
-        """What /metrics and `systemctl status` show."""
-        observer, partitions, lag = self.observer, self.partitions, self.source.lag()
-        observer.links.set(partitions.links)
-        observer.watched_links.set(partitions.watched_links)
-        observer.open_rows.set(partitions.open_rows)
-        observer.incidents.set(self.regions.open_incidents)
-        observer.late_samples.set(self.regions.late)
-        observer.event_time.set(partitions.event_time_s)
-        observer.lag.set(lag if lag is not None else 0)
-        version = self.models.live.version if self.models.live is not None else "none"
-        self.notifier.status(
-            f"{partitions.links} links, model {version}, {self.regions.open_incidents} open incidents, "
-            + ("training" if self.training.busy else f"training waits for {self.training.decision.waiting_for}")
-            + (f", {lag} records behind" if lag else "")
-        )
 
     def finish(self, reason: str) -> None:
         """Leaves everything as it can be taken up again: no training, a checkpoint, closed connections."""

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from daemon import config as configuration
-from daemon.errors import DaemonError
+from daemon.errors import EXIT_CODES, DaemonError
 from daemon.keys import verify_key_from
 from model.documents import DocumentError
 from model.manifest import read_manifest, verify
-from model.registry import Registry, RegistryError
+from model.registry import CURRENT_NAME, Registry, RegistryError
 
-app = typer.Typer(no_args_is_help=True, help="List, show, roll back and verify published versions.")
+app = typer.Typer(no_args_is_help=True, help="List, show, roll back and verify published versions.", epilog=EXIT_CODES)
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that names models.directory.")]
 FolderOption = Annotated[Path | None, typer.Option("--models", help="Models folder, instead of the configuration's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
@@ -43,46 +43,54 @@ def _described(registry: Registry, version: str, live: str | None) -> dict[str, 
     return {"version": version, "live": version == live, **{key: manifest.get(key) for key in ("parent", "reason", "verdict", "files")}}
 
 
-@app.command("list")
+def _live(registry: Registry) -> tuple[str | None, str | None]:
+    """What CURRENT names, and what is wrong with it."""
+    try:
+        return registry.current(), None
+    except RegistryError as error:
+        return None, str(error)
+
+
+@app.command("list", epilog=EXIT_CODES)
 def list_versions(config: ConfigOption = None, models: FolderOption = None, as_json: JsonOption = False) -> None:
-    """All published versions, oldest first; the live one is marked."""
+    """All published versions, oldest first; the live one is marked. Exit code 1 where CURRENT names none of them."""
     registry = _registry(config, models)
-    live = registry.current()
+    live, problem = _live(registry)
     rows = [_described(registry, version, live) for version in registry.versions()]
     if as_json:
         print(json.dumps([{key: value for key, value in row.items() if key not in ("files", "verdict")} for row in rows], indent=2))
-        return
-    table = Table("version", "live", "reason", "parent", "problem")
-    for row in rows:
-        table.add_row(row["version"], "●" if row["live"] else "", row.get("reason"), row.get("parent"), row.get("problem"))
-    Console().print(table)
+    else:
+        table = Table("version", "live", "reason", "parent", "problem")
+        for row in rows:
+            cells = (row.get(key) for key in ("reason", "parent", "problem"))
+            table.add_row(row["version"], "●" if row["live"] else "", *(escape(cell) if cell else None for cell in cells))
+        Console().print(table)
+    if problem is not None:
+        raise DaemonError(problem)
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def show(version: str, config: ConfigOption = None, models: FolderOption = None) -> None:
-    """One version's manifest with the gate's verdict, as JSON."""
+    """One version's manifest with the gate's verdict, as JSON. Exit code 1 where it cannot be read."""
     registry = _registry(config, models)
-    try:
-        registry.folder(version)
-    except RegistryError as error:
-        raise DaemonError(str(error)) from error
-    print(json.dumps(_described(registry, version, registry.current()), indent=2))
+    registry.folder(version)
+    described = _described(registry, version, _live(registry)[0])
+    print(json.dumps(described, indent=2))
+    if "problem" in described:
+        raise DaemonError(f"{registry.root / version}: {described['problem']}; see dwcp-learner models verify {version}")
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def rollback(
     version: Annotated[str | None, typer.Argument(help="Default: the one published before the live one.")] = None,
     config: ConfigOption = None,
     models: FolderOption = None,
 ) -> None:
     """Make an older version live again. A running daemon follows within seconds; consumers follow CURRENT."""
-    try:
-        print(_registry(config, models).rollback(version))
-    except RegistryError as error:
-        raise DaemonError(str(error)) from error
+    print(_registry(config, models).rollback(version))
 
 
-@app.command("verify")
+@app.command("verify", epilog=EXIT_CODES)
 def verify_versions(
     version: Annotated[str | None, typer.Argument(help="Default: all.")] = None,
     config: ConfigOption = None,
@@ -92,10 +100,15 @@ def verify_versions(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check signature, hashes, golden vectors and operators of one version or all. Exit code 1 where something is wrong."""
+    """Check signature, hashes, golden vectors and operators of one version or all, and CURRENT. Exit code 1 where something is wrong."""
     registry = _registry(config, models, public_key)
     names = [version] if version else registry.versions()
-    problems = {name: verify(registry.root / name, registry.verify_key) for name in names}
+    problems = {name: verify(registry.folder(name), registry.verify_key) for name in names}
+    current_problem = _live(registry)[1]
+    if current_problem is not None:
+        problems[CURRENT_NAME] = [current_problem]
+    elif not names:
+        raise DaemonError(f"{registry.root}: there is no version to verify; is it the folder that models.directory names?")
     sound = "sound and signed" if registry.verify_key is not None else "sound; the signature was not looked at: no --public-key"
     if as_json:
         print(json.dumps(problems, indent=2))

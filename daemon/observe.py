@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TextIO
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -55,6 +54,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "kafka_commit_failed": ("warning", "lag monitors see an old offset; the checkpoint is what counts"),
     "kafka_close_failed": ("warning", "the group was not left in order; its partitions are free after the session time-out"),
     "topic_missing": ("warning", "the topic is not there; it is looked for until it is"),
+    "kafka_joining": ("warning", "connected, but the group has not given this member its partitions for 10 s"),
     "records_lost": ("error", "the next records have been deleted; it goes on from the earliest, as kafka.accept_lost_records says"),
     "event_refused": ("error", "an event is too large for its topic, and was given up"),
     "events_unsent": ("error", "events were not acknowledged before the end; the records they come from are read again"),
@@ -131,28 +131,3 @@ class Observer:
         self.error_sum.labels(name, "model").inc(error)
         self.error_sum.labels(name, "persistence").inc(persistence_error)
         self.error_count.labels(name).inc(count)
-
-
-def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
-    """JSON lines on standard output, or colours on a terminal. Standard library loggers (kafka, apscheduler) go the same way."""
-    out = stream or sys.stdout
-    console = form == "console" or (form == "auto" and out.isatty())
-    shared: list[Any] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processor=renderer))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(getattr(logging, level.upper()))
-    for noisy in ("kafka", "apscheduler"):  # what matters of them is told as events
-        logging.getLogger(noisy).setLevel(logging.ERROR)

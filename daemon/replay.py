@@ -16,7 +16,8 @@ from rich.table import Table
 from daemon.cli_signals import stop_on_signals
 from daemon.clock import StreamClock
 from daemon.config import Config
-from daemon.observe import Observer, configure_logging
+from daemon.logs import configure_logging
+from daemon.observe import Observer
 from daemon.score import ByPhase
 from daemon.wiring import build
 from features.telemetry import TARGETS

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.cron import CronTrigger
+from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
+
+from daemon.cron import cron_trigger
 
 
 class Schedule:
@@ -24,7 +26,7 @@ class Schedule:
 
     def change(self, cron: str, interval_s: float | None) -> None:
         """Replaces the jobs (SIGHUP)."""
-        triggers = [CronTrigger.from_crontab(cron, timezone="UTC")] if cron else []
+        triggers: list[BaseTrigger] = [cron_trigger(cron)] if cron else []
         if interval_s is not None:
             triggers.append(IntervalTrigger(seconds=interval_s, timezone="UTC"))
         self._scheduler.remove_all_jobs()

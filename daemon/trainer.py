@@ -152,5 +152,8 @@ def _offer_to_oom_killer(pid: int) -> None:
 
 
 def _last_words(folder: Path) -> str:
-    lines = (folder / LOG_NAME).read_text(errors="replace").strip().splitlines()
+    try:
+        lines = (folder / LOG_NAME).read_text(errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"its log cannot be read ({error.strerror})"
     return " / ".join(lines[-_LAST_LINES:]) or "none"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from daemon.checkpoint import Written
 from daemon.models import Models
@@ -16,10 +16,15 @@ from daemon.schedule import Schedule
 from daemon.trainer import Ended, Trainer
 from daemon.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
 from drift.messages import IncidentChange
-from model.gate import GatePolicy
+from model.documents import DocumentError
+from model.gate import GatePolicy, Verdict
 from model.job_spec import Architecture, JobSpec, TrainingSettings
 from model.registry import RegistryError
 from model.segments import SegmentError
+
+PROBLEMS: Final = (RegistryError, DocumentError, OSError)
+"""What a models folder does when a disk is full, or a person has changed it: one training fails, and the stream goes on."""
+UNNAMED: Final = "none"
 
 
 @dataclass
@@ -111,9 +116,22 @@ class Training:
         if self._due is None:
             return
         reason, self._due = self._due, None
-        version = self.registry.new_version(now_s)
-        parent = self.models.current()
-        spec = JobSpec(
+        self._rows_at_start = self.memory.rows
+        version, parent = UNNAMED, self.models.current()
+        try:
+            version = self.registry.new_version(now_s)
+            self.trainer.start(self._spec(version, parent, reason, now_s), written.segments)
+        except (*PROBLEMS, SegmentError, ValueError) as error:
+            self._failed(now_s, version, str(error), 0.0)
+            return
+        self.schedule.answered()
+        self._observer.training.set(1)
+        self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
+
+    def _spec(self, version: str, parent: str | None, reason: str, now_s: float) -> JobSpec:
+        """Raises RegistryError where the version that training would start from is gone."""
+        settings = self.config.settings
+        return JobSpec(
             job_id=version,
             version=version,
             created_at_s=now_s,
@@ -121,22 +139,11 @@ class Training:
             snapshot=str(self.trainer.folder(version) / "snapshot"),
             candidate=str(self.registry.candidate_folder(version)),
             parent=str(self.registry.folder(parent)) if parent is not None else None,
-            settings=replace(self.config.settings, time_budget_s=self.config.drift_time_budget_s)
-            if reason == "drift"
-            else self.config.settings,
+            settings=replace(settings, time_budget_s=self.config.drift_time_budget_s) if reason == "drift" else settings,
             gate=self.config.gate,
             architecture=self.config.architecture,
             gap_multiple=self.config.gap_multiple,
         )
-        self._rows_at_start = self.memory.rows
-        try:
-            self.trainer.start(spec, written.segments)
-        except (OSError, ValueError, SegmentError) as error:
-            self._failed(now_s, version, str(error), 0.0)
-            return
-        self.schedule.answered()
-        self._observer.training.set(1)
-        self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
 
     def follow(self, now_s: float) -> None:
         """Notices the end of the child and of a publication."""
@@ -185,9 +192,8 @@ class Training:
             self._publishing = ended, self._publisher.submit(self.registry.publish, Path(ended.spec.candidate), version)
         elif result.status == "refused":
             assert result.verdict is not None  # JobResult: refused candidates have a verdict
-            reasons = list(result.verdict.reasons)
-            self.registry.refuse(Path(ended.spec.candidate), version, result.verdict)
-            self._observer.tell("model_refused", version=version, reasons=reasons)
+            self._observer.tell("model_refused", version=version, reasons=list(result.verdict.reasons))
+            self._keep_refused(ended, result.verdict)
         else:
             self._discard(ended)
             self._observer.tell("model_refused", version=version, reasons=[result.error or "too little data"])
@@ -196,16 +202,35 @@ class Training:
         version, result = ended.spec.version, ended.result
         try:
             future.result()
-        except (RegistryError, OSError) as error:
+        except PROBLEMS as error:
             self.memory.failed, self.memory.ended_s = True, now_s
             self._discard(ended)
             self._observer.tell("publication_failed", version=version, problem=str(error))
             return
         verdict = result.verdict.to_json() if result is not None and result.verdict is not None else None
         self._observer.tell("model_published", version=version, reason=ended.spec.reason, parent=ended.spec.parent, verdict=verdict)
-        self._announce(version)
-        self.memory.announced = version
-        self.registry.prune(self.config.keep_versions)
+        self.announce(version)
+        try:
+            self.registry.prune(self.config.keep_versions)
+        except PROBLEMS as error:
+            self._observer.tell("cleaning_failed", problem=str(error))
+
+    def announce(self, version: str) -> None:
+        """Tells subscribers of a published version; one that cannot be read any more is told at the next start, if it is whole then."""
+        try:
+            self._announce(version)
+        except PROBLEMS as error:
+            self._observer.tell("publication_failed", version=version, problem=f"it is not announced: {error}")
+        else:
+            self.memory.announced = version
+
+    def _keep_refused(self, ended: Ended, verdict: Verdict) -> None:
+        try:
+            self.registry.refuse(Path(ended.spec.candidate), ended.spec.version, verdict)
+        except PROBLEMS as error:
+            self._discard(ended)
+            problem = f"the refused candidate is not kept: {error}"
+            self._observer.tell("publication_failed", version=ended.spec.version, problem=problem)
 
     def _failed(self, now_s: float, version: str, problem: str, seconds: float) -> None:
         self.memory.failed, self.memory.ended_s = True, now_s

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from daemon.checkpoint import Checkpointer, CheckpointStore
@@ -85,6 +84,8 @@ def build(
 
     Raises StateError where the state directory cannot be used, ConfigError where a key cannot, OSError where the HTTP address cannot.
     """
+    notifier = Notifier()
+    notifier.status("starting")
     registry = registry_with_keys(config)
     state = config.state.directory
     lock = StateLock.take(state, config.state.member)
@@ -106,7 +107,6 @@ def build(
     loop: Loop
     memory = Memory(**process["training"]) if process is not None else None
     training = Training(training_config(config), trainer, models, schedule, observer, lambda version: loop.announce(version), memory)
-    notifier = Notifier()
     loop = Loop(
         source, sinks, partitions, regions, Checkpointer(store, sinks.flush), models, training, observer, notifier, clock,
         LoopSettings(config.state.checkpoint_interval_s, config.buffer.open_rows_max, wait_for_training),
@@ -185,21 +185,3 @@ def make_http(config: Config, observer: Observer, loop: Loop, notifier: Notifier
         return reasons
 
     return HttpServer(config.http.host, config.http.port, observer.registry, live, ready)
-
-
-def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observer: Observer) -> Callable[[], None]:
-    """What SIGHUP does: takes over what can change while running, and says what cannot."""
-
-    def apply() -> None:
-        new = load()
-        daemon.schedule.change(new.training.schedule, new.training.interval_s)
-        daemon.loop.training.reload(training_config(new), new.training.time_limit_s)
-        daemon.loop.settings.checkpoint_interval_s = new.state.checkpoint_interval_s
-        daemon.loop.settings.open_rows_max = new.buffer.open_rows_max
-        store = daemon.loop.checkpointer.store
-        store.rows_max, store.age_max_s = new.buffer.rows_max, new.buffer.age_max_s
-        fixed = ("kafka", "events", "links", "drift", "models", "http", "log")
-        waiting = [section for section in fixed if getattr(new, section) != getattr(config, section)]
-        observer.tell("config_reloaded", needs_restart=waiting)
-
-    return apply

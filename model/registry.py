@@ -49,14 +49,19 @@ class Registry:
     verify_key: VerifyKey | None = None
 
     def current(self) -> str | None:
-        """The live version; None before the first. Raises RegistryError where CURRENT names nothing that is there."""
+        """The live version; None before the first. Raises RegistryError where CURRENT cannot be read or names nothing that is there."""
         path = self.root / CURRENT_NAME
         try:
             with path.open("rb") as file:
                 version = file.read(64).decode(errors="replace").strip()
+            there = VERSION_PATTERN.fullmatch(version) is not None and (self.root / version).is_dir()
         except FileNotFoundError:
             return None
-        if not VERSION_PATTERN.fullmatch(version) or not (self.root / version).is_dir():
+        except OSError as error:
+            raise RegistryError(
+                f"{path} cannot be read ({error.strerror}); mend or remove it, then `dwcp-learner models rollback VERSION`"
+            ) from error
+        if not there:
             raise RegistryError(f"{path} names {version!r}, which is not here; choose one with `dwcp-learner models rollback VERSION`")
         return version
 
@@ -141,11 +146,7 @@ class Registry:
         Raises RegistryError where there is none, or where it is not whole any more or not signed by the verify key.
         """
         if version is None:
-            current = self.current()
-            earlier = [known for known in self.versions() if current is not None and known < current]
-            if not earlier:
-                raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
-            version = earlier[-1]
+            version = self._before_current()
         problems = verify(self.folder(version), self.verify_key)
         if problems:
             raise RegistryError(f"{self.root / version} cannot be made live: {'; '.join(problems)}")
@@ -174,6 +175,17 @@ class Registry:
         (self.root / _CURRENT_PARTIAL).unlink(missing_ok=True)
         return removed
 
+    def _before_current(self) -> str:
+        versions, current = self.versions(), self.current()
+        if not versions:
+            raise RegistryError(f"there is no version in {self.root} yet, so there is none to go back to")
+        if current is None:
+            raise RegistryError(f"nothing is live in {self.root} ({CURRENT_NAME} is missing): name one of {', '.join(versions)}")
+        earlier = [known for known in versions if known < current]
+        if not earlier:
+            raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
+        return earlier[-1]
+
     def _sign(self, candidate: Path, version: str) -> None:
         if self.signing_key is not None:
             try:
@@ -197,7 +209,11 @@ class Registry:
             file.write(f"{version}\n")
             file.flush()
             os.fsync(file.fileno())
-        partial.rename(self.root / CURRENT_NAME)
+        try:
+            partial.rename(self.root / CURRENT_NAME)
+        except IsADirectoryError as error:
+            partial.unlink()
+            raise RegistryError(f"{self.root / CURRENT_NAME} is a folder, so nothing can be made live; remove it") from error
         sync_folder(self.root)
 
     def _remove(self, folder: Path) -> None:

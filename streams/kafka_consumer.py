@@ -42,6 +42,17 @@ def open_consumer(topic: str, config: Mapping[str, Any], listener: AsyncConsumer
     return consumer, clients[0]
 
 
+def keep_joining(consumer: KafkaConsumer) -> None:
+    """To be called between polls of a consumer whose group is rebalancing.
+
+    kafka-python 3.0.12 joins again when metadata has changed since the last assignment, and takes note of the new metadata in the
+    middle of that join. Where a poll's time is up before the join is complete, the next poll sees no reason for one any more: its
+    outcome is never looked at, no heartbeat is sent, and the member stays without partitions until the metadata change again.
+    The flag that an ordinary join has from its beginning to its end prevents that.
+    """
+    consumer._coordinator.request_rejoin()
+
+
 def _await_metadata(client: BrokerClient) -> None:
     """A member that joins before it knows the topic's partitions assigns none, and the group rebalances twice."""
     known = threading.Event()

@@ -27,7 +27,7 @@ from kafka.future import Future
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from streams.kafka_client import REFUSALS, BrokerClient, advice, unreachable
-from streams.kafka_consumer import open_consumer
+from streams.kafka_consumer import keep_joining, open_consumer
 from streams.kafka_options import Backoff, EventHandler, KafkaOptions
 from streams.kafka_records import Record
 from streams.kafka_watch import KafkaWatch
@@ -166,11 +166,13 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
 
         kafka-python 3.0.12 throws away a join that completes between two polls, and begins the next: members whose callers are
         busy at different times then rebalance for ever. So a join, once begun, is waited for here, whatever the caller does.
+        And it forgets a join that new metadata has begun (a topic appears or grows): see keep_joining.
         """
         records: dict[TopicPartition, list[Record]]
         records = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=self._max_records)
         self._look(consumer, client)
         while not records and consumer.group_metadata().state == MemberState.REBALANCING and not self._closing.is_set():
+            keep_joining(consumer)
             records = consumer.poll(timeout_ms=JOIN_TIMEOUT_MS, max_records=self._max_records)
             self._look(consumer, client)
         self._backoff.reset()

@@ -39,8 +39,8 @@ class KafkaSource:
     """Reads a topic's partitions that the group assigns. Implements streams.source.Source; see this module for the protocol.
 
     Nothing connects before the first poll, and no method waits for a broker: all that happens on a thread of the source.
-    on_event gets `kafka_connected`, `kafka_unreachable`, `kafka_refused`, `topic_missing`, `records_lost`, `kafka_error`,
-    `kafka_commit_failed` and `kafka_close_failed` with their fields, on the caller's thread, within poll and close.
+    on_event gets `kafka_connected`, `kafka_unreachable`, `kafka_refused`, `topic_missing`, `kafka_joining`, `records_lost`,
+    `kafka_error`, `kafka_commit_failed` and `kafka_close_failed` with their fields, on the caller's thread, within poll and close.
     accept_lost_records: go on from the earliest record when the wanted ones have been deleted (and tell `records_lost`),
     instead of raising SourceError.
     """

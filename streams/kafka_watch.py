@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final
 
@@ -16,6 +17,8 @@ from streams.source import SourceError
 LOOK_EVERY_S: Final = 1.0
 GRACE_S: Final = 3.0  # a connection that is replaced, or metadata on the way, is no fault
 REPEAT_AFTER_S: Final = 30.0  # a fault that lasts is told again
+JOIN_GRACE_S: Final = 10.0  # a join takes a second; one that waits for a member who has died, up to its session time-out
+JOIN_REPEAT_S: Final = 60.0
 LOOKUP_EVERY_S: Final = 5.0
 LOOKUP_TIMEOUT_MS: Final = 2000  # a question to the broker, on the member's thread
 
@@ -62,7 +65,10 @@ class KafkaWatch:
             if self._fault("topic_missing", True, now_s):
                 todo = f"create topic {self._topic}, or correct its name; it is looked for until it is there"
                 self._tell("topic_missing", {"topic": self._topic, "servers": self._options.servers(), "todo": todo})
-        self.healthy = there and known and consumer.group_metadata().state == MemberState.STABLE
+        state = consumer.group_metadata().state
+        self.healthy = there and known and state == MemberState.STABLE
+        if self._fault("kafka_joining", there and known and not self.healthy, now_s, JOIN_GRACE_S, JOIN_REPEAT_S):
+            self._joining(consumer, str(state).strip("<>"), now_s)
         if there and "kafka_unreachable" in self._told_s:
             self.connected()
         try:
@@ -109,15 +115,24 @@ class KafkaWatch:
             consumer.seek(partition, first)
         return None
 
-    def _fault(self, name: str, present: bool, now_s: float) -> bool:
+    def _joining(self, consumer: KafkaConsumer, state: str, now_s: float) -> None:
+        group, limit_s = consumer.config["group_id"], consumer.config["session_timeout_ms"] / 1000
+        todo = (
+            f"wait: a member that has died is out of the group after its session time-out ({limit_s:.0f} s here), and one that stays hands "
+            "its partitions over first; if it lasts longer, see the broker's log about the group"
+        )
+        waited_s = round(now_s - self._since_s["kafka_joining"])
+        self._tell("kafka_joining", {"topic": self._topic, "group": group, "state": state, "waited_s": waited_s, "todo": todo})
+
+    def _fault(self, name: str, present: bool, now_s: float, grace_s: float = GRACE_S, repeat_s: float = REPEAT_AFTER_S) -> bool:
         """Whether a fault has lasted long enough to be told (again)."""
         if not present:
             self._since_s.pop(name, None)
             return False
-        return now_s - self._since_s.setdefault(name, now_s) >= GRACE_S and self._due(name, now_s)
+        return now_s - self._since_s.setdefault(name, now_s) >= grace_s and self._due(name, now_s, repeat_s)
 
-    def _due(self, name: str, now_s: float) -> bool:
-        due = now_s - self._told_s.get(name, -REPEAT_AFTER_S) >= REPEAT_AFTER_S
+    def _due(self, name: str, now_s: float, repeat_s: float = REPEAT_AFTER_S) -> bool:
+        due = now_s - self._told_s.get(name, -math.inf) >= repeat_s
         if due:
             self._told_s[name] = now_s
         return due

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import socket
 import sys
 import tempfile
 import uuid
@@ -190,17 +191,44 @@ def kafka_topic(kafka_admin: KafkaAdminClient) -> Callable[..., str]:
     return create
 
 
-@pytest.fixture(scope="session")
-def rig() -> ModuleType:
-    """tests/rig/recovery_rig.py: a daemon of real parts in a process that can be killed at any point."""
-    path = Path(__file__).parent / "rig" / "recovery_rig.py"
-    spec = importlib.util.spec_from_file_location("dwcp_recovery_rig", path)
+def _rig(name: str) -> ModuleType:
+    """tests/rig/NAME.py by its path: `tests` is no package, and another distribution installs one of that name."""
+    spec = importlib.util.spec_from_file_location(f"dwcp_{name}", Path(__file__).parent / "rig" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by its name
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def rig() -> ModuleType:
+    """tests/rig/recovery_rig.py: a daemon of real parts in a process that can be killed at any point."""
+    return _rig("recovery_rig")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """run(kafka, topic=..., more=...) starts a daemon (tests/rig/running.py), which is killed at the end if it still runs."""
+    running, started = _rig("running"), []
+
+    def start(kafka: str, **changed: str) -> Any:
+        started.append(running.Running(tmp_path, kafka, **changed))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.fixture
+def no_broker() -> Iterator[str]:
+    """An address at which every connection is refused: bound and not listening, so that nobody else takes the port."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{closed.getsockname()[1]}"
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,8 +49,7 @@ def test_help(cli: Cli, command: tuple[str, ...]) -> None:
     assert code == 0
     for words in COMMANDS[command]:
         assert words in text
-    if command[:1] not in (("models",), ("keys",)):
-        assert all(words in text for words in CODES)
+    assert all(words in text for words in CODES)
 
 
 def test_wrong_usage(cli: Cli) -> None:
@@ -87,6 +87,79 @@ def test_models_list_with_a_damaged_version(cli: Cli, models: Path) -> None:
     code, out, _ = cli("models", "list", "--models", models, "--json")
     assert code == 0
     assert [bool(row.get("problem")) for row in json.loads(out)] == [True, False]
+
+
+def broken_current(models: Path, how: str) -> None:
+    (models / "CURRENT").unlink()
+    if how == "a folder":
+        (models / "CURRENT").mkdir()
+    else:
+        (models / "CURRENT").write_bytes({"garbage": b"\x00\xff[red]", "another version": b"v20270101_000000\n", "empty": b""}[how])
+
+
+@pytest.mark.parametrize("how", ["garbage", "a folder", "another version", "empty"])
+def test_a_broken_current(cli: Cli, models: Path, how: str) -> None:
+    """The versions are listed and shown all the same; what is wrong with CURRENT is told with the way out, and is no success."""
+    broken_current(models, how)
+    for arguments in (("list",), ("list", "--json"), ("verify",), ("verify", "v20260101_000000")):
+        code, out, err = cli("models", *arguments, "--models", models)
+        assert code == 1
+        assert "v20260101_000000" in out
+        assert "CURRENT" in out + err
+        assert "dwcp-learner models rollback VERSION" in out + err
+    code, out, _ = cli("models", "show", "v20260101_000000", "--models", models)
+    assert (code, json.loads(out)["live"]) == (0, False)
+    code, _, err = cli("models", "rollback", "--models", models)
+    assert code == 1
+    assert "models rollback VERSION" in err
+    code, _, err = cli("models", "rollback", "v20260102_000000", "--models", models)
+    if how == "a folder":
+        assert code == 1
+        assert "CURRENT is a folder, so nothing can be made live; remove it" in err
+        (models / "CURRENT").rmdir()
+        code, _, _ = cli("models", "rollback", "v20260102_000000", "--models", models)
+    assert code == 0
+    assert cli("models", "verify", "--models", models)[0] == 0
+
+
+def test_models_show_of_a_damaged_version(cli: Cli, models: Path) -> None:
+    """Is no success, and says what to look at."""
+    (models / "v20260101_000000/MANIFEST.json").write_text("{")
+    code, out, err = cli("models", "show", "v20260101_000000", "--models", models)
+    assert code == 1
+    assert "MANIFEST.json is no JSON document" in json.loads(out)["problem"]
+    assert "models verify v20260101_000000" in err
+
+
+@pytest.mark.parametrize("command", ["verify", "show", "rollback"])
+def test_only_names_of_versions_are_taken(cli: Cli, models: Path, tmp_path: Path, command: str) -> None:
+    """Nothing outside the folder is read, and a version that is not there is said to be missing, not to be damaged."""
+    shutil.copytree(models / "v20260101_000000", tmp_path / "v20260101_000000")
+    for name in ("../v20260101_000000", tmp_path / "v20260101_000000", "refused", ".", "v20260109_000000"):
+        code, out, err = cli("models", command, name, "--models", models)
+        assert code == 1
+        assert f"there is no version '{name}'" in err
+        assert out == ""
+
+
+def test_a_models_folder_without_a_version(cli: Cli, tmp_path: Path) -> None:
+    """Nothing was verified, which is no success; there is nothing to go back to."""
+    (tmp_path / "models").mkdir()
+    code, _, err = cli("models", "verify", "--models", tmp_path / "models")
+    assert code == 1
+    assert "there is no version to verify" in err
+    code, _, err = cli("models", "rollback", "--models", tmp_path / "models")
+    assert code == 1
+    assert "there is no version in" in err
+    assert "None" not in err
+
+
+def test_rollback_without_current(cli: Cli, models: Path) -> None:
+    """Nothing is live, so there is no version before it: the choice is shown."""
+    (models / "CURRENT").unlink()
+    code, _, err = cli("models", "rollback", "--models", models)
+    assert code == 1
+    assert "name one of v20260101_000000, v20260102_000000" in err
 
 
 def test_models_show(cli: Cli, models: Path) -> None:

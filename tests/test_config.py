@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import Config, ConfigError, load
+from daemon.demo import demo_config
 
 HERE = Path(__file__).parents[1]
 
@@ -73,7 +74,25 @@ REFUSED = {
     "an unknown choice": ("[events]\nto = 'pigeon'\n", r"events.to: Input should be 'kafka', 'file' or 'both'"),
     "a link key of unknown columns": ("[links]\nkey = ['node']\n", r"links.key: .*unknown columns node; a link key is made of node_id"),
     "a member's name": ("[state]\nmember = 'a/b'\n", r"state.member: String should match pattern"),
-    "a cron line": ("[training]\nschedule = '0 25 * * *'\n", r"the configuration is not valid: .*25"),
+    "a cron line": ("[training]\nschedule = '0 25 * * *'\n", r"training.schedule: .*25"),
+    "four fields of cron": ("[training]\nschedule = '0 3 * *'\n", r"training.schedule: .*'0 3 \* \*' has 4 fields"),
+    "an empty topic": ("[kafka]\ntopic = ''\n", r"kafka.topic: .*'' is no name of a Kafka topic: 1 to 249 letters"),
+    "a topic with a blank and a slash": ("[kafka]\ntopic = 'a b/c'\n", r"kafka.topic: .*'a b/c' is no name"),
+    "a topic that is too long": (f"[kafka]\ntopic = '{'x' * 250}'\n", r"kafka.topic: .* is no name"),
+    "a topic of one dot": ("[events]\ndrift_topic = '.'\n", r"events.drift_topic: .*'.' is no name"),
+    "a topic with a newline": ("[events]\nmodels_topic = 'a\\n'\n".replace("'", '"'), r"events.models_topic: .* is no name"),
+    "the dead letters' topic for telemetry": (
+        "[kafka]\ntopic = 'dwcp.telemetry.dlq'\n",
+        r"not valid:\n  .*kafka.topic 'dwcp.telemetry.dlq' is a topic that events go to as well",
+    ),
+    "an empty group": ("[kafka]\ngroup_id = ' '\n", r"kafka.group_id: .*is empty"),
+    "an empty state directory": ("[state]\ndirectory = ''\n", r"state.directory: .*is empty"),
+    "an empty models directory": ("[models]\ndirectory = ''\n", r"models.directory: .*is empty"),
+    "an empty key file": ("[models]\nverify_key = ''\n", r"models.verify_key: .*is empty"),
+    "an empty events folder": ("[events]\nfolder = ''\n", r"events.folder: .*is empty"),
+    "an empty host, which would be all interfaces": ("[http]\nhost = ''\n", r"http.host: .*is empty"),
+    "an absurd batch": ("[training]\nbatch_size = 1_000_000_000\n", r"training.batch_size: Input should be less than or equal to 4096"),
+    "a negative seed": ("[training]\nseed = -1\n", r"training.seed: Input should be greater than or equal to 0"),
     "an address": ("[kafka]\nbootstrap_servers = 'http://x'\n", r"'http://x' is not host:port"),
     "an unknown Kafka option": (
         "[kafka.options]\nsesion_timeout_ms = 1\n",
@@ -92,6 +111,37 @@ def test_a_configuration_that_is_not_valid(tmp_path: Path, case: str) -> None:
     with pytest.raises(ConfigError, match=message) as refused:
         load(path)
     assert str(refused.value).startswith(f"{path}: ")
+
+
+FLOATS = [
+    f"{section}.{key}"
+    for section, field in Config.model_fields.items()
+    for key, value in getattr(field.annotation, "model_fields", {}).items()
+    if value.annotation in (float, float | None)
+]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+@pytest.mark.parametrize("key", FLOATS)
+def test_no_number_is_infinite(tmp_path: Path, key: str, value: str) -> None:
+    """TOML knows inf and nan; no interval, share or rate means anything with them."""
+    section, _, name = key.partition(".")
+    with pytest.raises(ConfigError, match=f"{key}: Input should be"):
+        load(written(tmp_path, f"[{section}]\n{name} = {value}\n"))
+
+
+def test_the_environment_does_not_reach_a_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the machine of a real daemon DWCP_ variables name its state, models, topics and brokers: simulated links have no place there."""
+    expected = demo_config(tmp_path, None)
+    for name in ("STATE__DIRECTORY", "MODELS__DIRECTORY", "MODELS__SIGNING_KEY", "EVENTS__FOLDER", "KAFKA__TOPIC", "KAFKA__GROUP_ID"):
+        monkeypatch.setenv(f"DWCP_{name}", "/var/lib/dwcp-learner")
+    monkeypatch.setenv("DWCP_KAFKA__BOOTSTRAP_SERVERS", "production:9092")
+    monkeypatch.setenv("DWCP_EVENTS__DRIFT_TOPIC", "production.drift")
+    monkeypatch.setenv("DWCP_TRAINING", '{"rows_min": 1}')
+    made = demo_config(tmp_path, None)
+    assert made.model_dump(exclude={"kafka": {"topic"}}) == expected.model_dump(exclude={"kafka": {"topic"}})
+    assert made.kafka.topic.startswith("dwcp.demo.")
+    assert made.state.directory == tmp_path / "state"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from kafka.admin import KafkaAdminClient, MemberToRemove
 from kafka.errors import KafkaTimeoutError
 
 from features.telemetry import Partition
+from streams.kafka_client import BrokerClient
 from streams.kafka_options import KafkaOptions
 from streams.kafka_source import KafkaSource
+from streams.kafka_watch import KafkaWatch
 from streams.source import Polled, SourceError
 
 PATIENCE_S = 60.0  # nothing here is a measurement: a busy machine may take its time
@@ -67,13 +69,13 @@ class Reader:
         self.source.release(partitions)
         self.owned -= partitions
 
-    def until(self, condition: Callable[[], Any], *others: Reader) -> None:
-        """Steps, in turn with the others, until the condition holds."""
+    def until(self, condition: Callable[[], Any], *others: Reader, timeout_s: float = 0.2) -> None:
+        """Steps, in turn with the others, until the condition holds. timeout_s: of each poll."""
         deadline_s = time.monotonic() + PATIENCE_S
         while not condition():
             assert time.monotonic() < deadline_s, f"it did not happen within {PATIENCE_S:g} s; events so far: {self.events}"
             for reader in (self, *others):
-                reader.step()
+                reader.step(timeout_s)
 
     def count(self) -> int:
         return sum(map(len, self.values.values()))
@@ -308,6 +310,25 @@ def test_a_missing_topic_is_waited_for_and_never_created(
     assert reader.source.healthy()
 
 
+def test_a_join_that_is_complete_before_the_next_poll(
+    open_reader: Callable[..., Reader], kafka_admin: KafkaAdminClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic appears, the group is joined anew for it, the poll ends too early for that, and a busy machine is slow to begin the next
+    one: the join is not forgotten."""
+    topic = f"test.{uuid.uuid4().hex[:12]}"
+    reader = open_reader(topic)
+    reader.until(lambda: "topic_missing" in reader.names())
+    look = KafkaWatch.look
+
+    def slow_look(watch: KafkaWatch, consumer: KafkaConsumer, client: BrokerClient) -> None:
+        look(watch, consumer, client)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(KafkaWatch, "look", slow_look)
+    kafka_admin.create_topics({topic: {"num_partitions": 2}}, wait_for_metadata=True)
+    reader.until(lambda: len(reader.owned) == 2, timeout_s=0.001)
+
+
 def test_a_partition_moves_with_its_state(
     kafka_topic: Topics, open_reader: Callable[..., Reader], produce: Callable[..., None], kafka_admin: KafkaAdminClient
 ) -> None:
@@ -365,6 +386,20 @@ def test_a_partition_waits_until_it_is_released(
     first.until(lambda: first.count() == second.count() == 10, second)
     assert second.owned == first.held
     assert not any(polled.lost for polled in first.history)
+
+
+def test_a_join_that_takes_long_is_told(kafka_topic: Topics, open_reader: Callable[..., Reader], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The topic is there and the member waits for its group: it says so, with what it waits for."""
+    monkeypatch.setattr("streams.kafka_watch.JOIN_GRACE_S", 1.0)
+    topic, group = kafka_topic(partitions=2), f"group.{uuid.uuid4().hex[:8]}"
+    first, second = (open_reader(topic, group) for _ in range(2))
+    first.until(lambda: len(first.owned) == 2)
+    second.until(lambda: "kafka_joining" in second.names())  # the first does not poll, as one that has died
+    told = dict(second.events)["kafka_joining"]
+    assert (told["topic"], told["group"], told["state"]) == (topic, group, "rebalancing")
+    assert "session time-out" in str(told["todo"])
+    assert not second.source.healthy()
+    second.until(lambda: second.owned and first.owned and second.source.healthy(), first)
 
 
 def test_an_evicted_member_hears_that_its_partitions_are_lost(

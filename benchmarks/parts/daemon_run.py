@@ -18,7 +18,8 @@ from harness import answer, job_of
 from daemon.checkpoint import CheckpointStore
 from daemon.clock import WallClock
 from daemon.config import Config
-from daemon.observe import Observer, configure_logging
+from daemon.logs import configure_logging
+from daemon.observe import Observer
 from daemon.wiring import Daemon, build, kafka_source
 from features.telemetry import Partition
 from model.buffer import BufferWriter, OpenSegment

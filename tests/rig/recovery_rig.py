@@ -21,7 +21,8 @@ from daemon.clock import StreamClock
 from daemon.config import Config
 from daemon.errors import DaemonError
 from daemon.journal import Entry, Journal
-from daemon.observe import Observer, configure_logging
+from daemon.logs import configure_logging
+from daemon.observe import Observer
 from daemon.state_file import read_state
 from daemon.wiring import Daemon, build
 from features.telemetry import Partition

@@ -1,0 +1,50 @@
+"""SIGHUP: what of a changed configuration is taken over while the daemon runs, and what is said to need a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from daemon.config import Config
+from daemon.observe import Observer
+from daemon.wiring import Daemon, training_config
+
+CHANGEABLE: Final[dict[str, frozenset[str] | None]] = {
+    "training": None,
+    "buffer": None,
+    "state": frozenset({"checkpoint_interval_s"}),
+    "models": frozenset({"keep"}),
+}
+"""Keys that change at once, by section; None: all of it. Any other needs a restart."""
+
+
+def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observer: Observer) -> Callable[[], None]:
+    """What SIGHUP does; it raises ConfigError where the new configuration is not valid, and has changed nothing then.
+
+    config: as the daemon was started.
+    """
+
+    def apply() -> None:
+        new = load()
+        loop, store = daemon.loop, daemon.loop.checkpointer.store
+        daemon.schedule.change(new.training.schedule, new.training.interval_s)
+        # The windows that are forecast follow links.gap_multiple of the start, and so must those that are trained on.
+        loop.training.reload(replace(training_config(new), gap_multiple=config.links.gap_multiple), new.training.time_limit_s)
+        loop.settings.checkpoint_interval_s = new.state.checkpoint_interval_s
+        loop.settings.open_rows_max = new.buffer.open_rows_max
+        store.rows_max, store.age_max_s = new.buffer.rows_max, new.buffer.age_max_s
+        observer.tell("config_reloaded", needs_restart=needs_restart(config, new))
+
+    return apply
+
+
+def needs_restart(running: Config, new: Config) -> list[str]:
+    """The sections in which a key differs that cannot change while the daemon runs."""
+    return [section for section in Config.model_fields if _fixed(running, section) != _fixed(new, section)]
+
+
+def _fixed(config: Config, section: str) -> dict[str, Any]:
+    changeable = CHANGEABLE.get(section, frozenset())
+    values: dict[str, Any] = getattr(config, section).model_dump()
+    return {} if changeable is None else {key: value for key, value in values.items() if key not in changeable}

@@ -1,0 +1,66 @@
+"""`dwcp-learner run` as a process, for tests that look at it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Running:
+    """`dwcp-learner run` with a configuration of its own, its log as it comes, and its HTTP address."""
+
+    def __init__(self, folder: Path, kafka: str, **changed: str) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.config, self.kafka = folder / "dwcp.toml", kafka
+        self.configure(**changed)
+        self.log = folder / "log"
+        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
+        with self.log.open("wb") as out:
+            command = [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)]
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment)
+
+    def configure(self, topic: str = "dwcp.telemetry", more: str = "") -> None:
+        self.config.write_text(
+            f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\n[http]\nport = {self.port}\n"
+            f"[events]\nto = 'file'\n[log]\nformat = 'json'\n{more}"
+        )
+
+    def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == name and fields.items() <= line.items()]
+
+    def until(self, condition: Callable[[], Any]) -> Any:
+        """Its value once it is true. The time limit is that of pytest; the end of the process ends the wait."""
+        while not (value := condition()):
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.1)
+        return value
+
+    def get(self, path: str) -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def reload(self, text: str) -> None:
+        """Replaces the configuration and has it read."""
+        self.config.write_text(text)
+        self.process.send_signal(signal.SIGHUP)
+
+    def stop(self) -> int:
+        """Its exit code after SIGTERM; it has 10 s."""
+        self.process.terminate()
+        return self.process.wait(timeout=10)

@@ -1,0 +1,184 @@
+"""A models folder that a full disk or a person has damaged costs a training or an announcement, and never the daemon."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from daemon.checkpoint import Written
+from daemon.clock import StreamClock
+from daemon.journal import Journal
+from daemon.models import Models
+from daemon.observe import Observer
+from daemon.schedule import Schedule
+from daemon.trainer import Trainer
+from daemon.training import Training, TrainingConfig
+from daemon.triggers import TrainingPolicy
+from daemon.wiring import build
+from features.telemetry import COLUMNS
+from model.gate import GatePolicy, Verdict
+from model.job_spec import JobResult, TrainingSettings
+from model.metadata import core_name
+from model.registry import Registry
+from streams.file_source import FileSource
+
+LIVE = "v20260101_000000"
+NEW = "v20260102_000000"
+NEW_S = 1_767_312_000.0
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "is removed": lambda models: shutil.rmtree(models / LIVE),
+    "has no manifest": lambda models: (models / LIVE / "MANIFEST.json").unlink(),
+    "has a damaged manifest": lambda models: (models / LIVE / "MANIFEST.json").write_text("{"),
+    "has a damaged graph": lambda models: (models / LIVE / core_name(LIVE)).write_bytes(b"garbage"),
+    "is not named by CURRENT": lambda models: (models / "CURRENT").write_bytes(b"\x00garbage"),
+    "cannot be read from CURRENT": lambda models: ((models / "CURRENT").unlink(), (models / "CURRENT").mkdir()),
+}
+
+
+class Rig:
+    """A Training over real parts and a live version, with a child that gives a candidate that was prepared."""
+
+    def __init__(self, folder: Path, publish: Callable[..., None], announce: Callable[[str], None]) -> None:
+        publish(folder, LIVE)
+        self.folder, self.models = folder, folder / "models"
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        observer = Observer(lambda event, fields: self.told.append((event, fields)))
+        models = Models(Registry(self.models), Journal(folder / "journal"), observer, 0.0)
+        models.follow(now=True)
+        config = TrainingConfig(TrainingPolicy(10, 10, 10, 0.0), TrainingSettings(), GatePolicy(), 5.0, keep_versions=1)
+        self.training = Training(config, Trainer(folder / "work", 300.0), models, Schedule("", None), observer, announce)
+
+    def names(self) -> list[str]:
+        return [name for name, _ in self.told if name not in ("model_live", "model_unusable")]
+
+    def train(self, before_end: Callable[[], object] = lambda: None) -> None:
+        """One training on a drift, from due to published or refused."""
+        self.training.memory.rows, self.training.memory.drift_at_rows = 100, 0
+        self.training.decide(NEW_S)
+        self.training.start(Written(1, {}, (), 100), NEW_S)
+        before_end()
+        while self.training.busy:
+            self.training.follow(NEW_S)
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def make(tmp_path: Path, publish: Callable[..., None], make_version: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """make(status="candidate") gives a Rig whose next training ends so."""
+    rigs: list[Rig] = []
+
+    def build_rig(status: Any, announce: Callable[[str], None] = lambda _version: None) -> Rig:
+        prepared = make_version(tmp_path / "prepared", NEW, seed=1, parent=LIVE)
+        candidate = tmp_path / f"models/.candidate-{NEW}"
+        result = JobResult(NEW, NEW, status, str(candidate), Verdict(status == "candidate", ("a reason",), 100))
+        result.write(tmp_path)
+        child = tmp_path / "python"
+        child.write_text(f'#!/bin/sh\ncp -r "{prepared}" "{candidate}" && cp "{tmp_path}/result.json" "$(dirname "$3")"\n')
+        child.chmod(0o755)
+        monkeypatch.setattr("daemon.trainer.sys.executable", str(child))
+        rigs.append(Rig(tmp_path, publish, announce))
+        return rigs[-1]
+
+    yield build_rig
+    for rig in rigs:
+        rig.training.close()
+
+
+@pytest.mark.parametrize("status", ["candidate", "refused"])
+def test_nothing_is_wrong(make: Any, status: str) -> None:
+    """What the other tests disturb: a candidate is published, announced and the old one pruned; a refused one is kept."""
+    rig = make(status)
+    rig.train()
+    verdict = ["model_published"] if status == "candidate" else ["model_refused"]
+    assert rig.names() == ["training_due", "training_started", "training_finished", *verdict]
+    assert Registry(rig.models).versions() == ([NEW] if status == "candidate" else [LIVE])
+    assert Registry(rig.models).refused() == ([] if status == "candidate" else [NEW])
+    assert rig.training.memory.announced == (NEW if status == "candidate" else None)
+
+
+def test_the_version_to_train_from_is_gone(make: Any) -> None:
+    """A failed training with the way out, and after the cool-down another try."""
+    rig = make("candidate")
+    shutil.rmtree(rig.models / LIVE)
+    rig.train()
+    assert rig.names() == ["training_due", "training_failed"]
+    assert f"there is no version '{LIVE}'" in rig.told[-1][1]["problem"]
+    rig.training.decide(NEW_S)
+    assert rig.training.decision.start
+
+
+def test_the_models_folder_cannot_be_read(make: Any) -> None:
+    """A name for the new version cannot be found: a failed training."""
+    rig = make("candidate")
+    shutil.rmtree(rig.models)
+    rig.models.write_text("a file where the folder was")
+    rig.train()
+    assert rig.names() == ["training_due", "training_failed"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("status", ["candidate", "refused"])
+def test_the_live_version_is_damaged_during_a_training(make: Any, status: str, damage: str) -> None:
+    """The candidate is published or refused all the same; what could not be done is told."""
+    rig = make(status)
+    rig.train(before_end=lambda: DAMAGES[damage](rig.models))
+    names = rig.names()
+    assert names[:3] == ["training_due", "training_started", "training_finished"]
+    assert names[3] in ("model_published", "model_refused", "publication_failed")
+    assert not rig.training.busy
+    assert not list(rig.models.glob(".candidate-*")), "no candidate is left behind"
+
+
+def test_a_disk_that_is_full_when_a_candidate_is_refused(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal is told; that it is not kept, too."""
+    rig = make("refused")
+    monkeypatch.setattr("model.registry.write_document", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    rig.train()
+    assert rig.names()[-2:] == ["model_refused", "publication_failed"]
+    assert "No space left" in rig.told[-1][1]["problem"]
+    assert not list(rig.models.glob(".candidate-*"))
+
+
+def test_an_old_version_that_cannot_be_deleted(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new one is live all the same."""
+    rig = make("candidate")
+    monkeypatch.setattr("model.registry.Registry._remove", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    rig.train()
+    assert rig.names()[-2:] == ["model_published", "cleaning_failed"]
+    assert rig.training.memory.announced == NEW
+
+
+def test_a_published_version_that_cannot_be_announced(make: Any, tmp_path: Path) -> None:
+    """Is told, and is announced at the next start."""
+
+    def announce(version: str) -> None:
+        Registry(tmp_path / "models").folder(f"{version[:-1]}9")
+
+    rig = make("candidate", announce)
+    rig.train()
+    assert rig.names()[-2:] == ["model_published", "publication_failed"]
+    assert rig.training.memory.announced is None
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, publish: Callable[..., None], rig: ModuleType, damage: str) -> None:
+    """With no state, as on a new machine: it runs, says what is wrong, and announces no version that cannot be used."""
+    publish(tmp_path, LIVE)
+    DAMAGES[damage](tmp_path / "models")
+    telemetry = tmp_path / "telemetry.csv"
+    row = {"timestamp": 1_767_571_200, "node_id": "a", "peer_id": "b", "rtt_ms": 20.0}
+    telemetry.write_text(",".join(COLUMNS) + "\n" + ",".join(str(row.get(column, "")) for column in COLUMNS) + "\n")
+    told: list[str] = []
+    daemon = build(rig.config(tmp_path), FileSource(telemetry), StreamClock(), Observer(lambda event, _fields: told.append(event)))
+    daemon.run()
+    assert told[-1] == "daemon_stopped"
+    assert {"model_unusable", "publication_failed"} & set(told)
+    announced = [json.loads(line) for line in (tmp_path / "state/events/models.ndjson").read_text().splitlines()]
+    assert announced == []

@@ -1,0 +1,119 @@
+"""SIGHUP: never the end of a daemon, whenever it comes; what changes at once, and what is said to need a restart."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from daemon.clock import StreamClock
+from daemon.config import Config
+from daemon.observe import Observer
+from daemon.reload import needs_restart, reloader
+from daemon.wiring import build
+from streams.file_source import FileSource
+
+
+@pytest.fixture
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """What the service manager has heard so far."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(tmp_path / "notify"))
+        listening.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        heard: list[str] = []
+
+        def messages() -> list[str]:
+            while True:
+                try:
+                    heard.append(listening.recv(4096).decode())
+                except BlockingIOError:
+                    return heard
+
+        yield messages
+
+
+def test_sighup_while_the_daemon_starts(run: Callable[..., Any], no_broker: str) -> None:
+    """From the first imports on it does not end the process; one that comes while the parts are built is answered by the loop."""
+    daemon = run(no_broker)
+    maps = Path(f"/proc/{daemon.process.pid}/maps")
+    daemon.until(lambda: "pydantic_core" in maps.read_text())  # imports go on for a second from here
+    while not daemon.told("daemon_started"):
+        assert daemon.process.poll() is None, "SIGHUP has ended it"
+        daemon.process.send_signal(signal.SIGHUP)
+        time.sleep(0.01)
+    daemon.until(lambda: daemon.told("config_reloaded"))
+    assert daemon.stop() == 0
+
+
+def test_a_reload_is_no_readiness(run: Callable[..., Any], no_broker: str, manager: Callable[[], list[str]]) -> None:
+    """While no broker can be reached, systemd is told what is waited for, and neither READY=1 nor RELOADING=1."""
+    daemon = run(no_broker)
+    daemon.until(lambda: daemon.told("kafka_unreachable"))
+    daemon.until(lambda: any("STATUS=not connected to the source" in one for one in manager()))
+    assert manager()[0] == "STATUS=starting"
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(lambda: daemon.told("config_reloaded"))
+    assert daemon.stop() == 0
+    assert not [one for one in manager() if one.startswith(("READY", "RELOADING"))]
+
+
+def test_a_reload_of_a_ready_daemon(
+    run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], manager: Callable[[], list[str]]
+) -> None:
+    """systemd hears that it begins and that it is done."""
+    daemon = run(kafka_broker, topic=kafka_topic())
+    daemon.until(lambda: daemon.told("daemon_ready"))
+    assert manager().count("READY=1") == 1
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(lambda: manager().count("READY=1") == 2)
+    assert [one.partition("\n")[0] for one in manager() if one.startswith(("READY", "RELOADING"))] == ["READY=1", "RELOADING=1", "READY=1"]
+    daemon.until(lambda: daemon.told("config_reloaded", needs_restart=[]))
+    assert daemon.stop() == 0
+
+
+CHANGES: dict[str, tuple[dict[str, dict[str, Any]], list[str]]] = {
+    "nothing": ({}, []),
+    "all of training": ({"training": {"rows_min": 7, "schedule": "0 4 * * *", "threads": 1, "cooldown_s": 5.0}}, []),
+    "all of the buffer": ({"buffer": {"rows_max": 7, "age_max_s": 7.0, "open_rows_max": 7}}, []),
+    "the interval of checkpoints": ({"state": {"checkpoint_interval_s": 7.0}}, []),
+    "the state directory": ({"state": {"directory": Path("elsewhere")}}, ["state"]),
+    "the member's name": ({"state": {"member": "other", "checkpoint_interval_s": 7.0}}, ["state"]),
+    "how many versions are kept": ({"models": {"keep": 7}}, []),
+    "the models folder": ({"models": {"keep": 7, "directory": Path("elsewhere")}}, ["models"]),
+    "the gap": ({"links": {"gap_multiple": 7.0}}, ["links"]),
+    "several": ({"http": {"port": 7}, "kafka": {"topic": "other"}, "log": {"level": "debug"}}, ["kafka", "http", "log"]),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_needs_a_restart(case: str) -> None:
+    """Just the sections in which a key differs that the running daemon goes on without."""
+    changed, sections = CHANGES[case]
+    assert needs_restart(Config(), Config(**changed)) == sections  # type: ignore[arg-type]
+
+
+def test_what_is_told_is_what_happens(tmp_path: Path, rig: ModuleType) -> None:
+    """Training takes the changed limits over, and keeps the gap with which the stream's windows are made."""
+    (tmp_path / "telemetry.ndjson").write_text('{"timestamp": 1767571200, "node_id": "a", "peer_id": "b", "rtt_ms": 1}\n')
+    told: list[dict[str, Any]] = []
+    observer = Observer(lambda event, fields: told.append(fields) if event == "config_reloaded" else None)
+    config = rig.config(tmp_path)
+    daemon = build(config, FileSource(tmp_path / "telemetry.ndjson"), StreamClock(), observer)
+    changed = rig.config(
+        tmp_path, links={"gap_multiple": 9.0}, models={"keep": 3}, training={"time_limit_s": 77.0, "rows_min": 55},
+        state={"checkpoint_interval_s": 44.0}, buffer={"rows_max": 33},
+    )  # fmt: skip
+    reloader(daemon, config, lambda: changed, observer)()
+    training, store = daemon.loop.training, daemon.loop.checkpointer.store
+    assert told == [{"needs_restart": ["links"]}]
+    assert (training.config.keep_versions, training.trainer.time_limit_s, training.config.policy.rows_min) == (3, 77.0, 55)
+    assert (daemon.loop.settings.checkpoint_interval_s, store.rows_max) == (44.0, 33)
+    assert training.config.gap_multiple == 5.0, "the pipelines keep it until the restart"
+    daemon.run()
