@@ -9,7 +9,7 @@ BENCHMARKS := $(filter-out harness tables,$(basename $(notdir $(wildcard benchma
 export ORT_DISABLE_TELEMETRY := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo demo-kafka test check types format kafka setup bench lock docs clean
+.PHONY: help demo demo-kafka train test check types format kafka setup bench lock docs clean
 
 help:  ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -19,6 +19,10 @@ demo: $(READY)  ## The whole loop on a simulated fleet, in about five minutes, w
 
 demo-kafka: $(READY)  ## The same through Apache Kafka, which it starts itself
 	$(BIN)/python tests/broker/with_broker.py $(BIN)/dwcp-learner demo --kafka '{servers}'
+
+train: $(READY)  ## A training on a recording: make train DATA=telemetry.csv [OUTPUT=folder]
+	$(BIN)/dwcp-learner train --data-path "$(or $(DATA),$(error give a recording: make train DATA=telemetry.csv))" \
+		--output-dir "$(or $(OUTPUT),checkpoints/bandwidth_predictor)"
 
 test: $(READY) check  ## All checks and tests, in less than 20 minutes
 	$(BIN)/pytest
