@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PACKAGES := daemon drift features model streams
+# The Go client is checked where Go is: in the path, or where its own installation puts it.
+GO := $(or $(shell command -v go),$(wildcard /usr/local/go/bin/go))
 BENCHMARKS := $(filter-out harness tables,$(basename $(notdir $(wildcard benchmarks/*.py))))
 # ONNX Runtime's official builds report usage to their vendor unless told not to; TensorFlow's start-up notes are no news.
 export ORT_DISABLE_TELEMETRY := 1
@@ -32,6 +34,9 @@ check: $(READY)  ## Lint, types and the table of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@if [ -n "$(GO)" ] && command -v gcc >/dev/null; then \
+		cd clients/go && test -z "$$($(GO)fmt -l . | tee /dev/stderr)" && CGO_ENABLED=1 GOFLAGS="-buildvcs=false -mod=readonly" $(GO) vet ./...; \
+	else echo "the Go client is not checked: Go or gcc is not here"; fi
 
 format: $(READY)  ## Format and mend what can be mended
 	$(BIN)/ruff check --fix .
