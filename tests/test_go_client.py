@@ -68,7 +68,7 @@ def go_command() -> list[str]:
 def go_environment(**variables: str | Path) -> dict[str, str]:
     libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
     assert libraries, "the onnxruntime package has no shared library"
-    own = {"DWCP_ONNXRUNTIME": str(libraries[-1]), "CGO_ENABLED": "1", "GOFLAGS": "-buildvcs=false -mod=readonly", "GOWORK": "off"}
+    own = {"ONNXRUNTIME_LIBRARY": str(libraries[-1]), "CGO_ENABLED": "1", "GOFLAGS": "-buildvcs=false -mod=readonly", "GOWORK": "off"}
     return os.environ | own | {name: str(value) for name, value in variables.items()}
 
 
@@ -182,7 +182,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_go(arguments: list[str], models: Path, timeout_s: float = 500.0) -> str:
     command = [*go_command(), *arguments]
     done = subprocess.run(
-        command, cwd=CLIENT, env=go_environment(DWCP_TEST_FOLDER=models), capture_output=True, text=True, timeout=timeout_s, check=False
+        command, cwd=CLIENT, env=go_environment(CLIENT_TEST_FOLDER=models), capture_output=True, text=True, timeout=timeout_s, check=False
     )
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
     return done.stdout
@@ -233,7 +233,7 @@ def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
     assert (done.returncode, done.stdout) == (0, f"{FIRST}: sound and signed\n")
     done = predict("-models", folder, "-library", str(tmp_path / "none.so"), "-verify")
     assert done.returncode == 1
-    assert "name its shared library by Options.Library or DWCP_ONNXRUNTIME" in done.stderr
+    assert "name its shared library by Options.Library or ONNXRUNTIME_LIBRARY" in done.stderr
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin"])

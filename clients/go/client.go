@@ -33,7 +33,7 @@ type Options struct {
 	PublicKey ed25519.PublicKey
 	// Graph is Raw or Int8.
 	Graph Graph
-	// Library is the path of ONNX Runtime's shared library; without it, DWCP_ONNXRUNTIME in the environment, then the loader's own search.
+	// Library is the path of ONNX Runtime's shared library; without it, ONNXRUNTIME_LIBRARY in the environment, then the loader's own search.
 	Library string
 	// Concurrency is how many forecasts are computed at once, by default one for each processor; others wait.
 	Concurrency int

@@ -15,7 +15,7 @@ import (
 
 // What tests/test_go_client.py makes: a folder with models/ (two signed versions of one size, CURRENT names the first), full/ (one of the
 // published size), keys/, and expected.json.
-const fixtureVariable = "DWCP_TEST_FOLDER"
+const fixtureVariable = "CLIENT_TEST_FOLDER"
 
 type expectedCase struct {
 	Name     string          `json:"name"`

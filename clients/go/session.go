@@ -11,7 +11,7 @@ import (
 )
 
 // LibraryVariable names ONNX Runtime's shared library where Options.Library does not.
-const LibraryVariable = "DWCP_ONNXRUNTIME"
+const LibraryVariable = "ONNXRUNTIME_LIBRARY"
 
 var runtimeStart sync.Mutex
 
