@@ -115,7 +115,6 @@ class TrainingSection(_Section):
     gate_windows_min: int = Field(200, gt=0, description="windows that a candidate is judged on, at least")
     seed: int = 42
     threads: int = Field(0, ge=0)
-    compile_xla: bool = True
 
 
 class StateSection(_Section):

@@ -95,20 +95,20 @@ def _unrolled(state_mask: Any) -> Callable[..., Any]:
             states.append(state)
 
         def gradient(dy: Any) -> tuple[Any, Any, Any, Any]:
-            recurrent_swapped = cell["w"][-units:]  # (U, 4U)
+            from_gates = tf.transpose(cell["w"])  # (4U, I + U), turned once: a product with transpose_b turns it anew at every step
+            to_input, to_state = from_gates[:, :-units], from_gates[:, -units:]
             d_state = d_carry = start
             backwards = []
             for inputs, gates, d_output in zip(before[::-1], cells[::-1], tf.unstack(dy, axis=1)[::-1], strict=True):
                 back = tf.raw_ops.LSTMBlockCellGrad(**inputs, **gates, **cell, cs_grad=d_carry, h_grad=d_output + d_state)
                 d_carry = back.cs_prev_grad
-                d_state = masked(tf.matmul(back.dicfo, recurrent_swapped, transpose_b=True))  # (B, U)
+                d_state = masked(tf.matmul(back.dicfo, to_state))  # (B, U)
                 backwards.append(back.dicfo)
-            d_gates = _rows(_swapped(tf.stack(backwards[::-1], axis=1)))  # (B * T, 4U)
-            d_x = tf.reshape(tf.matmul(d_gates, kernel, transpose_b=True), tf.shape(x))
-            d_kernel = tf.matmul(_rows(x), d_gates, transpose_a=True)
-            seen = tf.stack([inputs["h_prev"] for inputs in before], axis=1)  # (B, T, U)
-            d_recurrent = tf.matmul(_rows(seen), d_gates, transpose_a=True)
-            return d_x, d_kernel, d_recurrent, tf.reduce_sum(d_gates, axis=0)
+            d_gates = _rows(tf.stack(backwards[::-1], axis=1))  # (B * T, 4U)
+            d_x = tf.reshape(tf.matmul(d_gates, to_input), tf.shape(x))
+            seen = _rows(tf.stack([inputs["h_prev"] for inputs in before], axis=1))  # (B * T, U)
+            d_kernel, d_recurrent = (tf.matmul(rows, d_gates, transpose_a=True) for rows in (_rows(x), seen))
+            return d_x, _swapped(d_kernel), _swapped(d_recurrent), _swapped(tf.reduce_sum(d_gates, axis=0))
 
         return tf.stack(states, axis=1), gradient
 

@@ -29,7 +29,7 @@ SMALL = Architecture(
     head_units=8,
     head_dropout=0.0,
 )
-QUICK = TrainingSettings(epochs=2, batch_size=32, compile_xla=False)
+QUICK = TrainingSettings(epochs=2, batch_size=32)
 
 
 def index_of(first_row: int, after_row: int) -> WindowIndex:
