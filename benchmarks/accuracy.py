@@ -41,7 +41,7 @@ RESAMPLES: Final = 2_000
 # A smaller network than the published one, and a short training: 15 of the other kind take hours on two cores. Trainings of 1,270 steps
 # bettered the validation error of the linear path that they start from by at most .3 %.
 SMALLER: Final = Architecture(lstm_units=(64, 48, 32), dense_units=(48, 32), head_units=32)
-SETTINGS: Final = TrainingSettings(epochs=4, epoch_windows_max=1_024, compile_xla=False)
+SETTINGS: Final = TrainingSettings(epochs=4, epoch_windows_max=1_024)
 TINY: Final = Architecture(lstm_units=(8, 8, 8), dense_units=(8, 8), head_units=8)
 
 
@@ -183,7 +183,7 @@ def main() -> int:
         architecture, settings = Architecture(), TrainingSettings(epoch_windows_max=8_192)
     if options.quick:
         sets, seeds = {name: SETS[name] for name in (MERGED, "isp_backbone_5min")}, 1
-        architecture, settings = TINY, TrainingSettings(epochs=1, epoch_windows_max=1_024, compile_xla=False)
+        architecture, settings = TINY, TrainingSettings(epochs=1, epoch_windows_max=1_024)
     found = measure(sets, architecture, settings, seeds)
     pairs = [one for name, runs in found.items() for at in range(len(TARGETS)) if (one := pair(name, at, runs)) is not None]
     return report("accuracy", figures(found, pairs), bars(pairs))

@@ -167,7 +167,6 @@ def figures(story: Story, answer: dict[str, Any]) -> dict[str, Any]:
         "recent_windows_max",
         "replay_windows",
         "patience",
-        "compile_xla",
     )
     live = "forecasting" in story.seconds
     return {

@@ -16,6 +16,7 @@ import re
 import statistics
 import subprocess
 import sys
+import venv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,19 @@ def in_process(module: str, job: Mapping[str, Any], python: str = sys.executable
         raise RuntimeError(f"{module} ended with exit code {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
+
+
+def environment(name: str, lock: Path) -> str:
+    """The Python of the environment `name` in the repository's root with the packages of a lock; made where it is not there yet."""
+    folder = FOLDER.parent / name
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    if not ready.exists() or ready.read_bytes() != lock.read_bytes():
+        say(f"making {name} of {lock.name}")
+        venv.create(folder, with_pip=True, clear=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(lock)]
+        subprocess.run(install, check=True)
+        ready.write_bytes(lock.read_bytes())
+    return str(python)
 
 
 def job_of(arguments: Sequence[str]) -> dict[str, Any]:

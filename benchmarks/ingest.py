@@ -11,39 +11,26 @@ what was shed is told, and what a forecast costs is measured on its own.
 from __future__ import annotations
 
 import statistics
-import subprocess
 import sys
 import tempfile
 import uuid
-import venv
 from pathlib import Path
 from typing import Any, Final
 
-from harness import FOLDER, Bar, arguments, in_process, median_of_ratios, report, say
+from harness import FOLDER, Bar, arguments, environment, in_process, median_of_ratios, report, say
 from parts.stream import Written, broker, fleet, write_file, write_topic
 
-ENVIRONMENT: Final = FOLDER.parent / ".venv-bench"
+ENVIRONMENT: Final = ".venv-bench"
+"""Holds Quix Streams."""
 LOCK: Final = FOLDER / "requirements.lock"
 OWN: Final = ("decode", "features", "drift", "buffer")
 """The stages that `own_vs_poll` is about. Buffer includes sealing the segments."""
 LINKS: Final = 10_000
 
 
-def environment() -> str:
-    """The Python of .venv-bench, which holds Quix Streams at the versions of requirements.lock; made where it is not there yet."""
-    python, ready = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".ready"
-    if not ready.exists() or ready.read_bytes() != LOCK.read_bytes():
-        say("making .venv-bench with Quix Streams")
-        venv.create(ENVIRONMENT, with_pip=True, clear=True)
-        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", str(LOCK)]
-        subprocess.run(install, check=True)
-        ready.write_bytes(LOCK.read_bytes())
-    return str(python)
-
-
 def measure(folder: Path, links: int, rows: int, rounds: int) -> tuple[Written, dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """The stream, what each contender gave in each round, and what a forecast costs."""
-    quix, models = environment(), folder / "models"
+    quix, models = environment(ENVIRONMENT, LOCK), folder / "models"
     in_process("parts.version", {"models": str(models)})
     with broker() as kafka:
         say(f"writing {links * rows:,} records into a file and a topic")

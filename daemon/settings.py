@@ -126,7 +126,6 @@ class TrainingSection(_Section):
     gate_windows_min: int = Field(200, gt=0, description="windows that a candidate is judged on, at least")
     seed: int = Field(42, ge=0, lt=2**32)
     threads: int = Field(0, ge=0, le=1024, description="0: as many as there are processors")
-    compile_xla: bool = True
 
     @field_validator("schedule")
     @classmethod

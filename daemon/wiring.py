@@ -141,7 +141,6 @@ def training_config(config: Config) -> TrainingConfig:
         patience=training.patience,
         seed=training.seed,
         threads=training.threads,
-        compile_xla=training.compile_xla,
     )
     policy = TrainingPolicy(training.rows_min, training.new_rows_min, training.drift_rows_min, training.cooldown_s)
     gate = GatePolicy(min_windows=training.gate_windows_min)

@@ -85,8 +85,6 @@ class TrainingSettings:
     """Training ends with the epoch in which this is spent, and keeps the best weights so far."""
     threads: int = 0
     """Threads of one TensorFlow operation; 0: one per core."""
-    compile_xla: bool = True
-    """Measured 1.7 times faster per step at batch 64, for 8 s of compiling and 570 MB."""
     nice: int = 10
     """Added to the child's niceness, so that ingest goes first on a shared core."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from features.telemetry import Floats, Longs
 from model.dataset import WindowIndex, gather
+from model.fused_lstm import fused_twin
 from model.job_spec import TrainingSettings
 
 Batch = tuple[Floats, Floats]
@@ -28,8 +29,6 @@ CLIP_NORM = 1.0
 PROGRESS_EVERY_S = 2.0
 VALIDATION_WINDOWS_MAX = 4_096
 """Enough for a standard error of about 2 % of the loss; a large buffer's validation would otherwise cost more than a short epoch."""
-XLA_STEPS_MIN = 150
-"""Compiling costs about 8 s and saves about 50 ms a step: it pays from here on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +105,7 @@ def compile_model(model: keras.Model, settings: TrainingSettings, learning_rate:
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, global_clipnorm=CLIP_NORM),
         loss=masked_mae,
         metrics=[masked_mae],  # beside the loss, which has the L2 penalty in it
-        jit_compile=settings.compile_xla and steps >= XLA_STEPS_MIN,
+        jit_compile=False,  # XLA cannot compile the fused cells, and is slower than they are with what it can compile
     )
 
 
@@ -122,6 +121,7 @@ def train(
 ) -> History:
     """Trains the model in place and leaves it with the weights that were best on the validation windows, the start included.
 
+    What trains is its twin with fused LSTM layers; the model itself gets the weights.
     The first epoch's rivals are the weights it started from: a linear path or a parent that training cannot better is kept.
     log_path: CSV with a line for each epoch. interrupted: asked after every step; once true, the training ends with this epoch.
     ValueError: no windows to train or validate on.
@@ -130,22 +130,23 @@ def train(
         raise ValueError(f"nothing to train on: {len(data.train)} training and {len(data.validation)} validation windows")
     batch_size = min(settings.batch_size, len(data.train))
     epoch_windows = min(len(data.train), settings.epoch_windows_max or len(data.train))
-    epoch_steps = max(1, epoch_windows // batch_size)  # the rest is dropped: XLA compiles 8 s for every other batch shape
+    epoch_steps = max(1, epoch_windows // batch_size)  # the rest is dropped: every batch is of one shape, and weighs the same
     steps = epoch_steps * settings.epochs
-    compile_model(model, settings, learning_rate, steps)
+    twin = fused_twin(model)
+    compile_model(twin, settings, learning_rate, steps)
 
     clock = _Clock(settings, steps, on_progress, interrupted)
     clock.report(1, 0, np.nan, np.nan, at_once=True)
-    best = start = _validate(model, data, batch_size)
-    best_weights, best_epoch, stopped = model.get_weights(), 0, "epochs"
+    best = start = _validate(twin, data, batch_size)
+    best_weights, best_epoch, stopped = twin.get_weights(), 0, "epochs"
     epochs: list[Epoch] = []
     batches = shuffled_batches(data, batch_size, epoch_steps, settings.seed)
     for epoch in range(1, settings.epochs + 1):
-        epochs.append(_one_epoch(model, data, batches, range((epoch - 1) * epoch_steps, epoch * epoch_steps), epoch, clock, batch_size))
+        epochs.append(_one_epoch(twin, data, batches, range((epoch - 1) * epoch_steps, epoch * epoch_steps), epoch, clock, batch_size))
         if log_path is not None:
             _log_epoch(log_path, epoch, epochs[-1])
         if epochs[-1].validation_loss < best:
-            best, best_weights, best_epoch = epochs[-1].validation_loss, model.get_weights(), epoch
+            best, best_weights, best_epoch = epochs[-1].validation_loss, twin.get_weights(), epoch
         if clock.is_over():
             stopped = "interrupted" if interrupted() else "time_budget"
             break
@@ -201,7 +202,7 @@ def _validate(model: keras.Model, data: TrainingData, batch_size: int) -> float:
     for start in range(0, len(thinned), batch_size):
         part = thinned[start : start + batch_size]
         windows, targets = _batch(data, data.validation.take(np.resize(part, batch_size)))
-        targets[len(part) :] = np.nan  # the last batch is filled up to the one shape that XLA has compiled; NaN leaves the filling out
+        targets[len(part) :] = np.nan  # the last batch is filled up: another shape would be traced anew; NaN leaves the filling out
         loss.add(model.test_on_batch(windows, targets, return_dict=True)["masked_mae"], targets)
     return loss.value
 

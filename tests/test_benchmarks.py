@@ -316,3 +316,33 @@ def test_a_marker_without_figures_is_an_error(load: Any, documents: Path, monkey
     monkeypatch.setattr(sys, "argv", ["tables.py", "--root", str(documents)])
     assert load("tables").main() == 1
     assert "make bench-memory" in capsys.readouterr().err
+
+
+def test_a_training_step_is_measured_on_the_network_that_is_asked_for(load: Any) -> None:
+    """Plain and ours at a tiny size: each gives times and says what its first step cost."""
+    part = load("parts.training_step")
+    small = Architecture(lstm_units=(4,), lstm_dropout=(0.2,), dense_units=(4,), dense_dropout=(0.2,), head_units=4)
+    for contender in ("plain", "ours"):
+        found = part.step_ms(contender, small, batch=8, steps=2)
+        assert set(found) == {"ms", "cpu_ms", "first_s"}
+        assert min(found.values()) > 0
+    assert load("parts.matrix_rate").gflops((64, 64, 64), 1) > 0
+
+
+def test_training_bars_are_ratios_within_a_round(load: Any) -> None:
+    """By hand: 100 ms of plain Keras, 50 of ours, 40 of PyTorch, and a second round on a machine twice as slow."""
+    training = load("training")
+    assert training.step_gflop(Architecture(), 64) == pytest.approx(9.4, abs=0.1)
+
+    def runs(ms: float) -> list[dict[str, Any]]:
+        return [{str(batch): {"ms": ms * slow, "cpu_ms": ms, "first_s": 5.0} for batch in (64, 256)} for slow in (1.0, 2.0)]
+
+    found = {"rate": [{"square": 188.0}] * 2, "plain": runs(100.0), "ours": runs(50.0), "pytorch": runs(40.0)}
+    told = training.figures(found, Architecture(), "ms")
+    assert {bar.name: (bar.value, bar.holds) for bar in training.bars(told)} == {
+        "speedup_64": (2.0, True),
+        "speedup_256": (2.0, True),
+        "vs_pytorch_64": (1.25, True),
+        "vs_pytorch_256": (1.25, True),
+    }
+    assert told["batch_64"]["share_of_matrix_rate"]["plain"] == pytest.approx(9.4 / 0.15 / 188, rel=0.01)

@@ -134,7 +134,6 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, 
         epochs = 1
         epoch_windows_max = 512
         batch_size = 64
-        compile_xla = false
         [state]
         directory = "{tmp_path / "state"}"
         checkpoint_interval_s = 2

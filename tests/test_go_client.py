@@ -40,7 +40,7 @@ STREAMS = 200
 LINKS, ROWS = 3, 300
 START_S = 1_795_000_000.0
 SMALL = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
-SETTINGS = TrainingSettings(epochs=1, batch_size=32, windows_min=64, compile_xla=False, epoch_windows_max=64, nice=0)
+SETTINGS = TrainingSettings(epochs=1, batch_size=32, windows_min=64, epoch_windows_max=64, nice=0)
 LEVELS = {
     "throughput_mbps": 400.0, "rtt_ms": 30.0, "packet_loss": 0.02, "jitter_ms": 4.0, "congestion_window": 60.0, "queue_depth": 7.0,
     "retransmits": 2.0, "bytes_tx": 1e6, "bytes_rx": 3e6,

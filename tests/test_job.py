@@ -43,7 +43,7 @@ SMALL = Architecture(
     head_units=8,
     head_dropout=0.2,
 )
-SETTINGS = TrainingSettings(epochs=2, batch_size=32, windows_min=64, replay_windows=64, compile_xla=False, nice=0)
+SETTINGS = TrainingSettings(epochs=2, batch_size=32, windows_min=64, replay_windows=64, nice=0)
 FIRST, SECOND = "v20260101_000000", "v20260102_000000"
 LINKS = 3
 JITTER, QUEUE = NUMERIC.index("jitter_ms"), NUMERIC.index("queue_depth")

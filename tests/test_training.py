@@ -31,7 +31,7 @@ SMALL = Architecture(
     head_dropout=0.0,
 )
 UNSCALED = Scaler(np.zeros(44, np.float32), np.ones(44, np.float32), np.ones(44, np.bool_))
-QUICK = TrainingSettings(epochs=2, batch_size=32, compile_xla=False)
+QUICK = TrainingSettings(epochs=2, batch_size=32)
 
 
 def index_of(first_row: int, after_row: int) -> WindowIndex:

@@ -1,0 +1,66 @@
+"""Milliseconds of a training step: the plain Keras network as it is written, or ours as model/training.py trains it."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from harness import answer, job_of
+
+from model.dataset import WindowIndex
+from model.fused_lstm import fused_twin
+from model.job_spec import Architecture, TrainingSettings
+from model.network import build
+from model.training import TrainingData, compile_model, shuffled_batches
+
+ROWS = 4_096
+
+
+def step_ms(contender: str, architecture: Architecture, batch: int, steps: int) -> dict[str, float]:
+    """Median wall milliseconds of a step, CPU milliseconds of all threads on average, and seconds of the first, which traces.
+
+    A step is everything from the rows in memory to the new weights: gathering the windows too. contender: "plain" or "ours".
+    """
+    keras.utils.set_random_seed(1)
+    model = build(architecture)
+    if contender == "ours":
+        model = fused_twin(model)
+    compile_model(model, TrainingSettings(batch_size=batch), 1e-3, steps)
+    batches = shuffled_batches(_data(architecture), batch, ROWS // batch // 2, seed=1)
+    began_s = time.perf_counter()
+    model.train_on_batch(*next(batches), return_dict=True)
+    first_s = time.perf_counter() - began_s
+    model.train_on_batch(*next(batches), return_dict=True)
+    began_cpu_s, wall_ms = time.process_time(), []
+    for _ in range(steps):
+        began_s = time.perf_counter()
+        float(model.train_on_batch(*next(batches), return_dict=True)["masked_mse"])
+        wall_ms.append(1e3 * (time.perf_counter() - began_s))
+    cpu_ms = 1e3 * (time.process_time() - began_cpu_s) / steps
+    return {"ms": statistics.median(wall_ms), "cpu_ms": cpu_ms, "first_s": first_s}
+
+
+def _data(architecture: Architecture) -> TrainingData:
+    """Noise: what a step costs does not depend on it."""
+    random = np.random.default_rng(0)
+    end = np.arange(architecture.window_rows - 1, ROWS - 1)
+    features = random.normal(size=(ROWS, architecture.features)).astype(np.float32)
+    targets = random.normal(size=(ROWS, architecture.targets)).astype(np.float32)
+    return TrainingData(features, targets, WindowIndex(end, end + 1), WindowIndex(end, end + 1))
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    """The figures of each batch size in the order of the job."""
+    if job["threads"]:
+        tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
+        tf.config.threading.set_inter_op_parallelism_threads(job["threads"])
+    return {str(batch): step_ms(job["contender"], Architecture(**job["sizes"]), batch, job["steps"]) for batch in job["batches"]}
+
+
+if __name__ == "__main__":
+    answer(main(job_of(sys.argv)))

@@ -1,0 +1,107 @@
+"""Training: milliseconds of a step of plain Keras, of ours and of PyTorch, beside the machine's rate of matrix products.
+
+    make bench-training        (or: python benchmarks/training.py --quick)
+
+The network of the real size at batch 64 and 256. Plain Keras is the network as it is written (keras.layers.LSTM with dropout and
+recurrent dropout, no XLA); ours is what model/training.py does; PyTorch is its nn.LSTM of the same sizes, which has no recurrent
+dropout. Every contender runs in a process of its own, one after the other, and that in several rounds; ratios are taken within a
+round. The first step, which traces, is told apart. Once more with one thread each: there CPU time is compared, which holds on a machine
+that others use as well; PyTorch's threads wait for each other by spinning, and lose most where a core is taken away.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+from dataclasses import asdict
+from typing import Any, Final
+
+from harness import FOLDER, Bar, arguments, environment, in_process, median_of_ratios, report, say
+
+from model.job_spec import Architecture
+
+ENVIRONMENT: Final = ".venv-torch"
+"""PyTorch comes with three gigabytes of CUDA: an environment of its own, so that no other benchmark needs it."""
+LOCK: Final = FOLDER / "torch.lock"
+CONTENDERS: Final = ("plain", "ours", "pytorch")
+BATCHES: Final = (64, 256)
+QUICK_SIZES: Final = {"lstm_units": (32, 24, 16), "dense_units": (16, 16), "head_units": 8}
+
+Found = dict[str, list[dict[str, Any]]]
+"""What each contender, and "rate", gave in each round."""
+
+
+def step_gflop(architecture: Architecture, batch: int) -> float:
+    """Multiplications and additions of the LSTMs in a step, 1e9: the forecast, and twice that for the gradients. 9.4 at batch 64."""
+    weights = sum(
+        4 * units * (inputs + units)
+        for inputs, units in zip((architecture.features, *architecture.lstm_units), architecture.lstm_units, strict=False)
+    )
+    return 3 * 2 * batch * architecture.window_rows * weights / 1e9
+
+
+def measure(sizes: dict[str, Any], steps: int, rounds: int, threads: int) -> Found:
+    """threads: of each contender; 0: as many as it takes by itself."""
+    torch = environment(ENVIRONMENT, LOCK)
+    job = {"sizes": sizes, "steps": steps, "batches": BATCHES, "threads": threads}
+    found: Found = {}
+    for number in range(rounds):
+        found.setdefault("rate", []).append(in_process("parts.matrix_rate", {"repetitions": 5, "threads": threads}))
+        for name in CONTENDERS:
+            if name == "pytorch":
+                ran = in_process("parts.torch_step", job, torch)
+            else:
+                ran = in_process("parts.training_step", job | {"contender": name})
+            found.setdefault(name, []).append(ran)
+            told = ", ".join(f"{ran[str(batch)]['ms']:.0f} ms ({ran[str(batch)]['cpu_ms']:.0f} CPU) at {batch}" for batch in BATCHES)
+            say(f"round {number + 1}, {threads or 'all'} threads: {name:<8}{told}")
+    return found
+
+
+def values(found: Found, name: str, batch: int, field: str) -> list[float]:
+    return [ran[str(batch)][field] for ran in found[name]]
+
+
+def figures(found: Found, architecture: Architecture, field: str) -> dict[str, Any]:
+    """Medians over the rounds. field: "ms" or "cpu_ms", what is compared."""
+    rates = {name: statistics.median(ran[name] for ran in found["rate"]) for name in found["rate"][0]}
+    told: dict[str, Any] = {"matrix_gflop_per_s": rates, "rounds": len(found["rate"])}
+    for batch in BATCHES:
+        gflop = step_gflop(architecture, batch)
+        ms = {name: statistics.median(values(found, name, batch, field)) for name in CONTENDERS}
+        told[f"batch_{batch}"] = {
+            f"step_{field}": ms,
+            "share_of_matrix_rate": {name: gflop / (ms[name] / 1e3) / rates["square"] for name in CONTENDERS},
+            "first_step_s": {name: statistics.median(values(found, name, batch, "first_s")) for name in CONTENDERS},
+            "gflop": gflop,
+            "speedup": median_of_ratios(values(found, "plain", batch, field), values(found, "ours", batch, field)),
+            "vs_pytorch": median_of_ratios(values(found, "ours", batch, field), values(found, "pytorch", batch, field)),
+        }
+    return told
+
+
+def bars(told: dict[str, Any]) -> list[Bar]:
+    """By wall time, with as many threads as each takes by itself."""
+    return [
+        *(Bar(f"speedup_{batch}", told[f"batch_{batch}"]["speedup"], ">=", 1.15) for batch in BATCHES),
+        *(
+            Bar(f"vs_pytorch_{batch}", told[f"batch_{batch}"]["vs_pytorch"], "<=", most)
+            for batch, most in zip(BATCHES, (2.0, 1.4), strict=True)
+        ),
+    ]
+
+
+def main() -> int:
+    options = arguments(__doc__)
+    architecture = Architecture(**QUICK_SIZES) if options.quick else Architecture()  # type: ignore[arg-type]
+    sizes, steps = asdict(architecture), 5 if options.quick else 20
+    found = measure(sizes, steps, options.rounds, threads=0)
+    alone = measure(sizes, steps, math.ceil(options.rounds / 2), threads=1)
+    told = figures(found, architecture, "ms")
+    told["one_thread"] = figures(alone, architecture, "cpu_ms")
+    return report("training", told, bars(told), {"torch": found["pytorch"][0]["torch"]})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
