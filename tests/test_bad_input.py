@@ -143,7 +143,7 @@ def test_refused_records_by_reason(cli: Cli, tmp_path: Path) -> None:
     report, _, _ = replayed(cli, path, tmp_path / "kept")
     assert {kind: (found["count"], found["file"], found["line"]) for kind, found in report["rejections"].items()} == {
         "out_of_range": (2, "input.csv", 3),
-        "missing": (1, "input.csv", 4),
+        "missing_field": (1, "input.csv", 4),
     }
     assert "rtt_ms" in report["rejections"]["out_of_range"]["reason"]
     code, out, _ = cli("replay", path, "--no-train")
