@@ -13,6 +13,7 @@ if sys.argv[1:2] == ["run"]:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -78,7 +79,9 @@ def replay(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="CSV or NDJSON file, a folder of them, or - for standard input.")],
     config: ConfigOption = None,
     speed: Annotated[float | None, typer.Option(min=0.001, help="Multiple of recorded time; default: as fast as possible.")] = None,
-    keep: Annotated[Path | None, typer.Option(help="Folder that keeps state and models; default: a temporary one.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Folder that keeps state, models and dead letters; default: a temporary one.")
+    ] = None,
     train: Annotated[bool, typer.Option(help="Train versions on the way, as the daemon would.")] = True,
     merged: Annotated[bool, typer.Option(help="Take the file as one series, whatever its nodes and peers.")] = False,
     as_json: JsonOption = False,
@@ -90,7 +93,9 @@ def replay(
     """
     from daemon.replay import replay_file
 
-    replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json)
+    if speed is not None and not math.isfinite(speed):
+        raise typer.BadParameter(f"{speed}: a multiple of recorded time; leave it out for as fast as possible", param_hint="--speed")
+    raise SystemExit(replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -135,30 +140,36 @@ def train(
 
 @app.command(epilog=EXIT_CODES)
 def demo(
-    folder: Annotated[Path, typer.Option(help="Where state, models and events go; emptied first if it is an earlier demo's.")] = Path(
-        "demo"
-    ),
+    folder: Annotated[
+        Path, typer.Option(file_okay=False, help="Where state, models and events go; emptied first if it is an earlier demo's.")
+    ] = Path("demo"),
     kafka: Annotated[str | None, typer.Option(metavar="SERVERS", help="Through this Kafka cluster instead of in memory.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the simulated fleet.")] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated fleet.")] = 7,
     as_json: JsonOption = False,
 ) -> None:
     """Show the whole loop on a simulated fleet in about five minutes.
 
     240 links stream; the first model is trained; a planted re-route in one region is noticed; the model is fine-tuned on it, judged, and
-    published. Exit code 0 only if all of that really happened.
+    published. Exit code 0 only if all of that really happened. DWCP_ variables do not count here.
     """
     from daemon.demo import run_demo
+    from streams.kafka_options import KafkaOptions
 
+    if kafka is not None:
+        try:
+            KafkaOptions.from_mapping({"bootstrap_servers": kafka})
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--kafka") from error
     raise SystemExit(run_demo(folder, seed=seed, kafka=kafka, as_json=as_json))
 
 
 @app.command(epilog=EXIT_CODES)
 def simulate(
-    folder: Annotated[Path, typer.Argument(help="Where telemetry and ground_truth.json are written.")],
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="Where telemetry and ground_truth.json are written.")],
     links_per_region: Annotated[int, typer.Option(min=1)] = 50,
     hours: Annotated[float, typer.Option(min=0.01)] = 24.0,
-    interval_s: Annotated[float, typer.Option(min=0.001)] = 60.0,
-    seed: Annotated[int, typer.Option()] = 42,
+    interval_s: Annotated[float, typer.Option(min=0.1)] = 60.0,
+    seed: Annotated[int, typer.Option(min=0)] = 42,
     form: Annotated[str, typer.Option("--format", help="csv or ndjson")] = "csv",
     event: Annotated[
         list[str] | None,
@@ -166,9 +177,13 @@ def simulate(
     ] = None,
 ) -> None:
     """Write the telemetry of a simulated fleet, with planted events, and the truth about them."""
-    from daemon.simulate import write_simulation
+    from daemon.simulate import simulation, write_simulation
 
-    print(write_simulation(folder, links_per_region, hours, interval_s, seed, form, event or []))
+    try:
+        spec = simulation(links_per_region, hours, interval_s, seed, form, event or [])
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    print(write_simulation(spec, folder, hours, form))
 
 
 @app.command("check-config", epilog=EXIT_CODES)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from daemon.errors import DaemonError
+
 Check = Callable[[], list[str]]
 """Gives the reasons why something is not well; empty: all is well."""
 
 
 class HttpServer:
-    """Serves in a thread of its own. Raises OSError where the address cannot be bound."""
+    """Serves in a thread of its own. Raises DaemonError, with the setting to change, where the address cannot be bound."""
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -39,9 +43,9 @@ class HttpServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Requests are no events of ours."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server = _listen(host, port, Handler)
         self._server.daemon_threads = True
-        self.address = f"http://{host}:{self._server.server_address[1]}"
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     def start(self) -> None:
@@ -51,3 +55,23 @@ class HttpServer:
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
+
+
+class _Server6(ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+
+
+def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+    try:
+        families = {found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
+        return (ThreadingHTTPServer if socket.AF_INET in families else _Server6)((host, port), handler)
+    except socket.gaierror as error:
+        raise DaemonError(f"http.host {host!r}: there is no such host ({error.strerror}); give an address of this machine") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            todo = "another process listens there: give a free http.port, 0 for any, or switch it off with http.enabled = false"
+        elif error.errno == errno.EACCES:
+            todo = "ports below 1024 are for root: give another http.port"
+        else:
+            todo = "give an address of this machine as http.host"
+        raise DaemonError(f"http.host {host!r}, http.port {port}: cannot be listened on ({error.strerror}); {todo}") from error

@@ -68,12 +68,15 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Reads the file; a torn last line (a kill in the middle of an append) never took effect and is cut off.
 
-        Raises StateError for anything else that is not an entry.
+        Raises StateError for anything else that is not an entry, and where the file cannot be read or written.
         """
         self._path = path
         self.entries: list[Entry] = []
         durable = 0
-        content = path.read_bytes() if path.exists() else b""
+        try:
+            content = path.read_bytes() if path.exists() else b""
+        except OSError as error:
+            raise StateError(f"{path}: the journal cannot be read ({error.strerror}); restore the file from a copy") from error
         for number, line in enumerate(content.splitlines(keepends=True), start=1):
             if not line.endswith(b"\n"):
                 break
@@ -82,10 +85,13 @@ class Journal:
             except msgspec.MsgspecError as error:
                 raise StateError(f"{path}, line {number}: is no journal entry ({error}); restore the file from a copy") from error
             durable += len(line)
-        self._file = path.open("ab", buffering=0)  # a line that could not be written must not wait in a buffer for the next one
-        self._size = durable
-        self._file.truncate(durable)
-        sync_folder(path.parent)  # a new file's name has to survive as well
+        try:
+            self._file = path.open("ab", buffering=0)  # a line that could not be written must not wait in a buffer for the next one
+            self._size = durable
+            self._file.truncate(durable)
+            sync_folder(path.parent)  # a new file's name has to survive as well
+        except OSError as error:
+            raise StateError(f"{path}: the journal cannot be written ({error.strerror}); check its owner and the disk") from error
 
     @property
     def last(self) -> int:

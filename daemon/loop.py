@@ -76,7 +76,8 @@ class Loop:
         """Why the daemon is not ready, by subject."""
         self.on_step: Callable[[Polled], None] | None = None
         """Looks in after every pass: the screens of replay and demo."""
-        self._stop_reason: str | None = None
+        self.stop_reason: str | None = None
+        """Why it ends, or has ended."""
         self._reload: Callable[[], None] | None = None
         self._ended = self._paused = self._refused = self._ready = False
         self._gauged_s = -1e9
@@ -88,9 +89,9 @@ class Loop:
         if self.models.follow(now=True) is None and self.models.live is None:
             self.observer.tell("model_missing", needs_rows=self.training.config.policy.rows_min)
         self.announce_missed()
-        while self._stop_reason is None:
+        while self.stop_reason is None:
             self.step()
-        self.finish(self._stop_reason)
+        self.finish(self.stop_reason)
 
     def step(self) -> None:
         """One pass."""
@@ -106,7 +107,7 @@ class Loop:
 
     def stop(self, reason: str) -> None:
         """Ends the loop after the current pass. Safe to call from a signal handler."""
-        self._stop_reason = self._stop_reason or reason
+        self.stop_reason = self.stop_reason or reason
 
     def reload_with(self, apply: Callable[[], None]) -> None:
         """Calls `apply` at the end of the current pass. Safe to call from a signal handler."""
@@ -160,7 +161,8 @@ class Loop:
             self.sinks.dead_letters.send(dead_letter(record, partition, self.name, time.time()))
         for kind in {record.kind for record in rejected}:
             first = next(record for record in rejected if record.kind == kind)
-            self.observer.tell("record_rejected", partition=str(partition), offset=first.offset, line=first.line, reason=first.reason)
+            where = {"partition": str(partition), "offset": first.offset, "line": first.line}
+            self.observer.tell("record_rejected", kind=kind, reason=first.reason, **where)
 
     def judge_regions(self) -> None:
         """Closes the buckets that every partition has passed, and tells what changed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -66,9 +66,9 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
 class Observer:
     """Tells events and keeps the metrics of one process."""
 
-    def __init__(self, listen: Callable[[str, dict[str, Any]], None] | None = None) -> None:
-        """listen: is told every event too (the demo's screen)."""
-        self._listen = listen
+    def __init__(self, listen: Callable[[str, dict[str, Any]], None] | None = None, unlogged: Collection[str] = ()) -> None:
+        """listen: is told every event too (the demo's screen). unlogged: events that it shows a person, so that the log need not."""
+        self._listen, self._unlogged = listen, unlogged
         self._log = structlog.get_logger("dwcp-learner")
         self.registry = CollectorRegistry()
         self.events = Counter("dwcp_events", "Operational events by name", ["event"], registry=self.registry)
@@ -101,7 +101,8 @@ class Observer:
         """Logs and counts one event of EVENTS; KeyError for any other name."""
         level, _ = EVENTS[event]
         self.events.labels(event).inc()
-        self._log.log(getattr(logging, level.upper()), event, **fields)
+        if event not in self._unlogged:
+            self._log.log(getattr(logging, level.upper()), event, **fields)
         if self._listen is not None:
             self._listen(event, fields)
 

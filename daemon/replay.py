@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -11,18 +11,18 @@ from typing import Any, Final
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from daemon.cli_signals import stop_on_signals
 from daemon.clock import StreamClock
 from daemon.config import Config
+from daemon.errors import StateError
 from daemon.logs import configure_logging
 from daemon.observe import Observer
+from daemon.replay_report import make_report, print_report
 from daemon.score import ByPhase
 from daemon.wiring import build
-from features.telemetry import TARGETS
 from streams.file_source import FileSource
-from streams.source import Polled
+from streams.source import Polled, SourceError
 
 FIRST_SHARE: Final = 0.4
 """Of the rows the first version is trained on: enough of every season in a short recording, and most of it is left to be judged on."""
@@ -30,19 +30,35 @@ REPLAY_EPOCHS: Final = 6
 """From Ridge on, most of what there is to gain comes in the first epochs; a replay is read by somebody who waits for it."""
 POLL_RECORDS: Final = 1_000
 """A training starts between two polls: in a short recording 5,000 records would be a third of it."""
+NEVER: Final = 2**62
+"""Rows before a training."""
 LATER_SHARE: Final = 0.1
 """Rows after a drift before it is trained on."""
 
 
 def replay_file(
     path: Path, config: Config, *, speed: float | None, keep: Path | None, train: bool, merged: bool, as_json: bool
-) -> None:  # fmt: skip
-    """Raises SourceError for a file that cannot be replayed."""
+) -> int:  # fmt: skip
+    """Gives the exit code: 0 for a recording that was replayed to its end and of which something was accepted.
+
+    Raises SourceError for a file that cannot be replayed, StateError where the state that was to be kept could not be written.
+    """
     source = FileSource("-" if str(path) == "-" else path, speed, max_records=POLL_RECORDS)
+    if source.lag() == 0:
+        raise SourceError(f"{path}: holds no record, only a header; there is nothing to replay")
     with tempfile.TemporaryDirectory(prefix="dwcp-replay-") as temporary:
         folder = keep or Path(temporary)
         configure_logging("warning", config.log.format, sys.stderr)
-        print_report(run_replay(source, _adapted(config, folder, source.lag() or 0, train, merged), as_json), as_json)
+        report = run_replay(source, _adapted(config, folder, source.lag() or 0, train, merged), as_json)
+    interrupted, records = report["interrupted"], report["records"]
+    if str(path) == "-" and not records["consumed"] and interrupted is None:
+        raise SourceError("standard input: is empty, or holds only a header; there is nothing to replay")
+    print_report(report, as_json, keep)
+    if keep is not None and report["state_problem"] is not None:
+        raise StateError(f"{keep}: the state of this replay is not kept: {report['state_problem']}; free space there, and replay again")
+    if interrupted is not None:
+        return 128 + signal.Signals[interrupted]
+    return 1 if records["rejected"] and not records["accepted"] else 0
 
 
 def run_replay(source: FileSource, config: Config, quiet: bool) -> dict[str, Any]:
@@ -60,15 +76,16 @@ def run_replay(source: FileSource, config: Config, quiet: bool) -> dict[str, Any
         if event in _SHOWN:
             bar.console.print(f"[dim]{escape(_SHOWN[event].format(**fields))}[/dim]", highlight=False)
 
-    observer = Observer(listen)
+    observer = Observer(listen, unlogged=() if quiet else _SHOWN)
     daemon = build(config, source, StreamClock(), observer, listener=score, wait_for_training=True)
+    trains = config.training.rows_min < NEVER
     stop_on_signals(daemon.loop.stop)
     with bar:
         daemon.loop.on_step = lambda polled: _show(
-            bar, task, polled, daemon.loop.training.progress(), daemon.loop.training.decision.waiting_for
+            bar, task, polled, daemon.loop.training.progress(), daemon.loop.training.decision.waiting_for if trains else ""
         )
         daemon.run()
-    return _report(observer, score, events, daemon.loop.partitions.links)
+    return make_report(observer, score, events, daemon.loop)
 
 
 _SHOWN: Final = {
@@ -90,10 +107,10 @@ def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool)
             "new_rows_min": max(1, int(LATER_SHARE * rows)),
         }
     if not train:
-        training |= {"rows_min": 2**62}
+        training |= {"rows_min": NEVER}
     changed: dict[str, Any] = {
         "training": training,
-        "events": {"to": "file"},
+        "events": {"to": "file", "folder": None},  # beside the state: a daemon's own are no place for a recording's
         "http": {"enabled": False},
         "drift": {"shed_above_lag": 2**62},  # a recording is never too far behind
         "state": {"directory": folder / "state"},
@@ -110,56 +127,3 @@ def _show(bar: Progress, task: Any, polled: Polled, progress: list[dict[str, Any
         bar.update(task, description=f"training: {told}")
     elif polled.batches:
         bar.update(task, description=f"waiting for {waiting_for}" if waiting_for else "streaming")
-
-
-def _report(observer: Observer, score: ByPhase, events: list[dict[str, Any]], links: int) -> dict[str, Any]:
-    def counted(name: str, **labels: str) -> int:
-        return int(observer.registry.get_sample_value(name, labels) or 0)
-
-    accepted = counted("dwcp_records_total", outcome="accepted")
-    return {
-        "records": {
-            outcome: counted("dwcp_records_total", outcome=outcome) for outcome in ("consumed", "accepted", "rejected", "duplicate", "late")
-        },
-        "links": links,
-        "missing": {metric: counted("dwcp_metrics_missing_total", metric=metric) for metric in TARGETS},
-        "measured": {metric: accepted - counted("dwcp_metrics_missing_total", metric=metric) for metric in TARGETS},
-        "versions": [event["version"] for event in events if event["event"] == "model_published"],
-        "refused": [event["version"] for event in events if event["event"] == "model_refused"],
-        "failed": [event["problem"] for event in events if event["event"] in ("training_failed", "publication_failed")],
-        "drifts": [event["summary"] for event in events if event["event"] == "drift_opened"],
-        "errors": score.phases["all"].rows() if "all" in score.phases else [],
-    }
-
-
-def print_report(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(report, indent=2))
-        return
-    console = Console()
-    records = report["records"]
-    console.print(
-        f"{records['consumed']:,} records of {report['links']:,} links: "
-        f"{records['accepted']:,} accepted, {records['rejected']:,} rejected, "
-        f"{records['duplicate']:,} duplicate, {records['late']:,} late; versions: {', '.join(report['versions']) or 'none'}; "
-        f"{len(report['refused'])} refused; {len(report['drifts'])} drifts",
-        highlight=False,
-    )
-    for problem in report["failed"]:
-        console.print(f"[red]training failed:[/red] {escape(problem)}", highlight=False)
-    table = Table(
-        "target",
-        "not measured",
-        "judged",
-        "model",
-        "persistence",
-        "skill",
-        title="Mean absolute error of forecasts made before their row was read",
-    )
-    errors = {row["target"]: row for row in report["errors"]}
-    for target in TARGETS:
-        row = errors.get(target, {"forecasts": 0, "mae": None, "persistence_mae": None, "skill": None})
-        numbers = (f"{row[key]:.4g}" if row[key] is not None else "-" for key in ("mae", "persistence_mae"))
-        skill = f"{row['skill']:+.1%}" if row["skill"] is not None else "-"
-        table.add_row(target, f"{report['missing'][target]:,}", f"{row['forecasts']:,}", *numbers, skill)
-    console.print(table)

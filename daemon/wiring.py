@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from daemon.checkpoint import Checkpointer, CheckpointStore
 from daemon.clock import Clock
 from daemon.config import Config
+from daemon.errors import DaemonError, StateError
 from daemon.http import HttpServer
 from daemon.journal import Journal
 from daemon.keys import registry_with_keys
@@ -27,6 +29,7 @@ from drift.region import QuorumPolicy, RegionDrift
 from drift.watch import WatchPolicy
 from model.gate import GatePolicy
 from model.job_spec import TrainingSettings
+from model.registry import Registry
 from streams.fan_out import FanOutSink
 from streams.kafka_sink import KafkaSink
 from streams.kafka_source import KafkaSource
@@ -82,7 +85,8 @@ def build(
 ) -> Daemon:
     """A daemon over any source.
 
-    Raises StateError where the state directory cannot be used, ConfigError where a key cannot, OSError where the HTTP address cannot.
+    Raises StateError where the state directory cannot be used, ConfigError where a key cannot, DaemonError, with the setting, where
+    another folder or the HTTP address cannot.
     """
     notifier = Notifier()
     notifier.status("starting")
@@ -93,7 +97,7 @@ def build(
     store.open()
     process = store.restore_process()
     journal = Journal(journal_path(state, config.state.member))
-    registry.recover()
+    _prepare(registry)
     models = Models(registry, journal, observer, config.models.follow_interval_s)
     partitions = Partitions(
         pipeline_settings(config), store, journal, models, observer,
@@ -103,7 +107,7 @@ def build(
     regions = RegionDrift.restored(process["regions"], policy) if process is not None else RegionDrift(policy)
     sinks = make_sinks(config, observer)
     schedule = Schedule(config.training.schedule, config.training.interval_s)
-    trainer = Trainer(state / f"training-{config.state.member}", config.training.time_limit_s)
+    trainer = _trainer(state / f"training-{config.state.member}", config.training.time_limit_s)
     loop: Loop
     memory = Memory(**process["training"]) if process is not None else None
     training = Training(training_config(config), trainer, models, schedule, observer, lambda version: loop.announce(version), memory)
@@ -157,8 +161,7 @@ def make_sinks(config: Config, observer: Observer) -> Sinks:
         if events.to in ("kafka", "both"):
             parts.append(KafkaSink(topic, config.kafka.client_options(), observer.tell_kafka))
         if events.to in ("file", "both"):
-            folder.mkdir(parents=True, exist_ok=True)
-            parts.append(NdjsonSink(folder / file))
+            parts.append(_file_sink(folder, file))
         return parts[0] if len(parts) == 1 else FanOutSink(parts)
 
     return Sinks(
@@ -166,6 +169,32 @@ def make_sinks(config: Config, observer: Observer) -> Sinks:
         models=sink(events.models_topic, "models.ndjson"),
         dead_letters=sink(events.dead_letter_topic, "dead_letters.ndjson"),
     )
+
+
+def _prepare(registry: Registry) -> None:
+    """Makes the models folder, and removes what a crash has left there."""
+    try:
+        registry.recover()
+    except OSError as error:
+        problem = f"models.directory {registry.root}: cannot be used as a folder ({error.strerror})"
+        raise DaemonError(f"{problem}; name another one, or mend its owner and permissions") from error
+
+
+def _trainer(work: Path, time_limit_s: float) -> Trainer:
+    try:
+        return Trainer(work, time_limit_s)
+    except OSError as error:
+        raise StateError(f"{work}: cannot be made as a folder ({error.strerror}); remove it, or mend the state directory") from error
+
+
+def _file_sink(folder: Path, file: str) -> NdjsonSink:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return NdjsonSink(folder / file)
+    except (OSError, ValueError) as error:
+        problem = error.strerror if isinstance(error, OSError) else str(error)
+        todo = "name another folder as events.folder (default: events/ in state.directory), or mend this one"
+        raise DaemonError(f"{folder / file}: events cannot be written there ({problem}); {todo}") from error
 
 
 def make_http(config: Config, observer: Observer, loop: Loop, notifier: Notifier) -> HttpServer | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,10 +30,10 @@ def row(second: int, **values: object) -> str:
 HEADER = ",".join(COLUMNS) + "\n"
 
 
-def replayed(cli: Cli, path: Path, keep: Path) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
-    """The report, the dead letters and standard error of a replay that ends well."""
+def replayed(cli: Cli, path: Path, keep: Path, expected: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
+    """The report, the dead letters and standard error of a replay that ends with the expected code."""
     code, out, err = cli("replay", path, "--no-train", "--json", "--keep", keep)
-    assert code == 0, err
+    assert code == expected, err
     letters = keep / "state/events/dead_letters.ndjson"
     return json.loads(out), [json.loads(line) for line in letters.read_text().splitlines()], err
 
@@ -43,6 +45,7 @@ UNUSABLE = {
     "no timestamp in the header": ("node_id,peer_id,rtt_ms\na,b,1\n", "timestamp"),
     "a column twice": (HEADER.replace("region", "node_id"), "node_id"),
     "one JSON array": ('[{"timestamp": 1}]', "one object per line is needed"),
+    "only a header": (HEADER, "holds no record, only a header; there is nothing to replay"),
     "binary garbage": (bytes(range(256)) * 40, ""),
     "half a gzip file": (b"\x1f\x8b\x08\x00garbage", ""),
 }
@@ -64,11 +67,14 @@ def test_a_file_that_cannot_be_replayed(cli: Cli, tmp_path: Path, case: str) -> 
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_file_with_only_a_header(cli: Cli, tmp_path: Path) -> None:
-    """Is no error: there was no telemetry."""
-    (tmp_path / "input.csv").write_text(HEADER)
-    report, letters, _ = replayed(cli, tmp_path / "input.csv", tmp_path / "kept")
-    assert (report["records"]["consumed"], report["links"], letters) == (0, 0, [])
+@pytest.mark.parametrize("content", ["", HEADER], ids=["nothing", "a header"])
+def test_standard_input_without_a_record(tmp_path: Path, content: str) -> None:
+    """Is as an empty file: exit code 5, and a line that says so."""
+    command = [sys.executable, "-m", "daemon.cli", "replay", "-", "--no-train"]
+    made = subprocess.run(command, input=content, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert made.returncode == 5
+    assert "standard input: is empty, or holds only a header" in made.stderr
+    assert made.stdout == ""
 
 
 def test_a_file_with_one_row(cli: Cli, tmp_path: Path) -> None:
@@ -122,12 +128,29 @@ def test_dead_letters_are_the_same_when_a_file_is_read_again(cli: Cli, tmp_path:
 
 
 def test_every_record_is_bad(cli: Cli, tmp_path: Path) -> None:
-    """A whole file in milliseconds: all refused, none lost, and one line tells why, not one for each record."""
+    """A whole file in milliseconds: all refused, none lost, one line tells why, not one for each record, and it is no success."""
     (tmp_path / "input.csv").write_text(HEADER + "".join(row(0, timestamp=(START_S + second) * 1000) for second in range(3000)))
-    report, letters, err = replayed(cli, tmp_path / "input.csv", tmp_path / "kept")
+    report, letters, err = replayed(cli, tmp_path / "input.csv", tmp_path / "kept", expected=1)
     assert (report["records"]["accepted"], report["records"]["rejected"], len(letters)) == (0, 3000, 3000)
     assert len(err.splitlines()) < 10
     assert "millisecond" in err
+
+
+def test_refused_records_by_reason(cli: Cli, tmp_path: Path) -> None:
+    """How many of each kind, the first one's line and why, and where to find all of them: in the table and in the JSON."""
+    path = tmp_path / "input.csv"
+    path.write_text(HEADER + row(0) + row(10, rtt_ms=-1) + row(20, node_id="") + row(30, rtt_ms=-2) + row(40))
+    report, _, _ = replayed(cli, path, tmp_path / "kept")
+    assert {kind: (found["count"], found["file"], found["line"]) for kind, found in report["rejections"].items()} == {
+        "out_of_range": (2, "input.csv", 3),
+        "missing_field": (1, "input.csv", 4),
+    }
+    assert "rtt_ms" in report["rejections"]["out_of_range"]["reason"]
+    code, out, _ = cli("replay", path, "--no-train")
+    assert code == 0
+    assert "input.csv, line 3" in out
+    assert "--keep FOLDER keeps all of them" in out
+    assert f"{tmp_path / 'other/state/events/dead_letters.ndjson'}" in cli("replay", path, "--no-train", "--keep", tmp_path / "other")[1]
 
 
 def test_an_unreachable_broker(run: Callable[..., Any], no_broker: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -232,23 +233,66 @@ def test_simulate(cli: Cli, tmp_path: Path) -> None:
     assert len(as_json.read_text().splitlines()) == len(rows)
 
 
+def words(err: str) -> str:
+    """A message without the box that it is shown in."""
+    return " ".join(err.replace("│", " ").split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("--event", "reroute"), "is not KIND:REGION:HOUR[:SHARE[:SIZE_SD]]"),
+        (("--event", "bogus"), "is not KIND:REGION:HOUR[:SHARE[:SIZE_SD]]"),
         (("--event", "quake:eu-west-1:1"), "kind 'quake': one of step, ramp, variance, loss_burst, reroute"),
         (("--event", "step:atlantis:1"), "an event is planted in region 'atlantis': the fleet has us-east-1"),
         (("--event", "step:eu-west-1:1:2"), "a share above 0, at most 1"),
+        (("--hours", "1", "--event", "step:eu-west-1:500"), "hour 500 is not within the 1 hours of the run"),
+        (("--hours", "1", "--event", "step:eu-west-1:1"), "hour 1 is not within the 1 hours of the run"),
+        (("--event", "step:eu-west-1:nan"), "hour nan is not within"),
         (("--format", "parquet"), "csv or ndjson"),
         (("--hours", "1000000"), "records from the future would be refused"),
+        (("--hours", "1e9"), "records from the future would be refused"),
+        (("--hours", "nan"), "--hours"),
+        (("--interval-s", "inf"), "interval_s is inf"),
+        (("--seed", "-5"), "--seed"),
     ],
 )
 def test_simulate_refuses(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    """Wrong values come back with the right ones, and nothing is written."""
+    """Wrong usage, exit code 2: wrong values come back with the right ones, and nothing is written."""
     code, _, err = cli("simulate", tmp_path / "a", *arguments)
-    assert code == 1
-    assert message in err
+    assert code == 2
+    assert message in words(err)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("simulate", "FILE"), "is a file"),
+        (("demo", "--folder", "FILE"), "'--folder'"),
+        (("demo", "--seed", "-1"), "'--seed'"),
+        (("demo", "--kafka", "http://x"), "--kafka: bootstrap_servers: 'http://x' is not host:port"),
+        (("replay", "FILE", "--speed", "inf"), "--speed: inf: a multiple of recorded time"),
+        (("replay", "FILE", "--speed", "0"), "'--speed'"),
+        (("replay", "FILE", "--keep", "FILE"), "'--keep'"),
+    ],
+)
+def test_wrong_usage_names_the_flag(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
+    """Exit code 2 and nothing is done; the file that stood where a folder is wanted is still there."""
+    Path("file.csv").write_text("x")
+    code, _, err = cli(*("file.csv" if one == "FILE" else one for one in arguments))
+    assert code == 2
+    assert message in words(err)
+    assert Path("file.csv").read_text() == "x"
+    assert [path.name for path in Path().iterdir()] == ["file.csv"]
+
+
+def test_simulate_into_a_folder_that_cannot_be(cli: Cli) -> None:
+    """The folder is named, and what to do."""
+    Path("file").write_text("x")
+    code, _, err = cli("simulate", "file/x", "--hours", 1)
+    assert code == 1
+    assert "file/x: cannot be written (Not a directory); name another folder" in err
 
 
 def test_schema(cli: Cli) -> None:
@@ -314,8 +358,10 @@ def test_replay(cli: Cli, recording: Path, tmp_path: Path) -> None:
     for metric, missing in report["missing"].items():
         assert missing + report["measured"][metric] == report["records"]["accepted"]
     assert report["versions"] == []
+    assert (report["interrupted"], report["already_replayed"], report["rejections"]) == (None, False, {})
     again = json.loads(cli(*arguments)[1])
-    assert (again["records"]["consumed"], again["links"]) == (0, 12)
+    assert (again["records"]["consumed"], again["links"], again["already_replayed"]) == (0, 12, True)
+    assert f"already replayed: {tmp_path / 'kept'} has all of its records" in cli(*arguments[:-1])[1]
     assert json.loads(cli("replay", recording, "--no-train", "--merged", "--json")[1])["links"] == 1
 
 
@@ -372,7 +418,8 @@ def test_a_signal_in_the_middle_of_a_stream(recording: Path, rig: ModuleType, tm
         time.sleep(0.05)
     process.send_signal(number)
     out, _ = process.communicate(timeout=10)
-    assert process.returncode == 0
+    assert process.returncode == 128 + number
+    assert f"interrupted by {number.name}: what follows is of a part of the recording" in out
     assert "accepted" in out
     _, manifest = rig.newest(tmp_path / "kept/state")
     rows = len(recording.read_text().splitlines()) - 1
@@ -386,9 +433,38 @@ def test_sigterm_in_the_middle_of_a_training(recording: Path, rig: ModuleType, t
     process = started(["replay", recording, "--config", config, "--keep", tmp_path / "kept"], "(first)")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=10)
-    assert process.returncode == 0
+    out, _ = process.communicate(timeout=10)
+    assert "interrupted by SIGTERM" in out
+    assert process.returncode == 143
     assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
     _, manifest = rig.newest(tmp_path / "kept/state")
     assert (manifest.parts[0].offset or 0) > 0
+
+
+def test_replay_on_a_disk_that_is_full(recording: Path, tmp_path: Path) -> None:
+    """What was to be kept is not: the report is printed, and the exit code says it (here, no file may be larger than 20 kB)."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    command = [*COMMAND, "replay", str(recording), "--no-train", "--keep", str(tmp_path / "kept")]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=limit)
+    assert made.returncode == 4, made.stderr
+    assert "the state was not written" in made.stdout
+    assert "the state of this replay is not kept" in words(made.stderr)
+    assert "free space there, and replay again" in words(made.stderr)
+    assert "Traceback" not in made.stderr
+
+
+def test_each_thing_is_told_once(cli: Cli, recording: Path, tmp_path: Path) -> None:
+    """A refusal is a line for a person, or an event of the log where no lines are shown; without training nothing waits for rows."""
+    config = tmp_path / "c.toml"
+    config.write_text("[training]\nwindows_min = 1_000_000\n[log]\nformat = 'json'\n")
+    _, _, err = cli("replay", recording, "--config", config)
+    assert err.count("refused v") >= 1
+    assert "model_refused" not in err
+    _, _, err = cli("replay", recording, "--config", config, "--json")
+    assert err.count("model_refused") >= 1
+    assert "refused v" not in err
+    assert "4,611,686" not in cli("replay", recording, "--no-train")[2]

@@ -1,0 +1,112 @@
+"""What a replay was worth: its report, and the tables for a person."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from daemon.loop import Loop
+from daemon.observe import Observer
+from daemon.score import ByPhase
+from features.telemetry import TARGETS
+
+DEAD_LETTERS: Final = Path("state/events/dead_letters.ndjson")
+"""Below the folder that a replay keeps."""
+
+
+def make_report(observer: Observer, score: ByPhase, events: list[dict[str, Any]], loop: Loop) -> dict[str, Any]:
+    """All that --json prints. events: each with its name as "event"."""
+
+    def counted(name: str, **labels: str) -> int:
+        return int(observer.registry.get_sample_value(name, labels) or 0)
+
+    accepted = counted("dwcp_records_total", outcome="accepted")
+    return {
+        "interrupted": loop.stop_reason if loop.stop_reason in ("SIGTERM", "SIGINT") else None,
+        "already_replayed": not counted("dwcp_records_total", outcome="consumed") and any(one.next_offset for one in loop.partitions),
+        "records": {
+            outcome: counted("dwcp_records_total", outcome=outcome) for outcome in ("consumed", "accepted", "rejected", "duplicate", "late")
+        },
+        "rejections": _rejections(events, lambda kind: counted("dwcp_records_rejected_total", kind=kind)),
+        "state_problem": loop.problems.get("checkpoint"),
+        "links": loop.partitions.links,
+        "missing": {metric: counted("dwcp_metrics_missing_total", metric=metric) for metric in TARGETS},
+        "measured": {metric: accepted - counted("dwcp_metrics_missing_total", metric=metric) for metric in TARGETS},
+        "versions": [event["version"] for event in events if event["event"] == "model_published"],
+        "refused": [event["version"] for event in events if event["event"] == "model_refused"],
+        "failed": [event["problem"] for event in events if event["event"] in ("training_failed", "publication_failed")],
+        "drifts": [event["summary"] for event in events if event["event"] == "drift_opened"],
+        "errors": score.phases["all"].rows() if "all" in score.phases else [],
+    }
+
+
+def _rejections(events: list[dict[str, Any]], counted: Callable[[str], int]) -> dict[str, dict[str, Any]]:
+    """By kind of refusal: how many records, and the first one's line and reason."""
+    found: dict[str, dict[str, Any]] = {}
+    for event in events:
+        if event["event"] == "record_rejected" and event["kind"] not in found:
+            file, line = event["line"] or (None, None)
+            found[event["kind"]] = {"count": counted(event["kind"]), "file": file, "line": line, "reason": event["reason"]}
+    return found
+
+
+def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> None:
+    """For a program or for a person. keep: the folder with the dead letters, if there is one."""
+    if as_json:
+        print(json.dumps(report, indent=2))
+        return
+    console = Console(soft_wrap=True)
+    records = report["records"]
+    if report["interrupted"] is not None:
+        console.print(f"[bold yellow]interrupted[/bold yellow] by {report['interrupted']}: what follows is of a part of the recording")
+    if report["already_replayed"]:
+        console.print(f"[yellow]already replayed[/yellow]: {escape(str(keep))} has all of its records, so there was nothing to do")
+    console.print(
+        f"{records['consumed']:,} records of {report['links']:,} links: "
+        f"{records['accepted']:,} accepted, {records['rejected']:,} rejected, "
+        f"{records['duplicate']:,} duplicate, {records['late']:,} late; versions: {', '.join(report['versions']) or 'none'}; "
+        f"{len(report['refused'])} refused; {len(report['drifts'])} drifts",
+        highlight=False,
+    )
+    for problem in report["failed"]:
+        console.print(f"[red]training failed:[/red] {escape(problem)}", highlight=False)
+    if report["state_problem"] is not None:
+        console.print(f"[red]the state was not written:[/red] {escape(report['state_problem'])}", highlight=False)
+    if report["rejections"]:
+        _print_rejections(console, report["rejections"], keep)
+    console.print(_error_table(report))
+
+
+def _print_rejections(console: Console, rejections: dict[str, dict[str, Any]], keep: Path | None) -> None:
+    table = Table("rejected as", "records", "the first", "why", title="Records that were not accepted")
+    for kind, found in rejections.items():
+        where = "-" if found["line"] is None else f"{found['file']}, line {found['line']}"
+        table.add_row(escape(kind), f"{found['count']:,}", escape(where), escape(found["reason"]))
+    console.print(table)
+    letters = "--keep FOLDER keeps all of them" if keep is None else f"all of them: {escape(str(keep / DEAD_LETTERS))}"
+    console.print(f"{letters}, with reason, file and line", highlight=False)
+
+
+def _error_table(report: dict[str, Any]) -> Table:
+    table = Table(
+        "target",
+        "not measured",
+        "judged",
+        "model",
+        "persistence",
+        "skill",
+        title="Mean absolute error of forecasts made before their row was read",
+    )
+    errors = {row["target"]: row for row in report["errors"]}
+    for target in TARGETS:
+        row = errors.get(target, {"forecasts": 0, "mae": None, "persistence_mae": None, "skill": None})
+        numbers = (f"{row[key]:.4g}" if row[key] is not None else "-" for key in ("mae", "persistence_mae"))
+        skill = f"{row['skill']:+.1%}" if row["skill"] is not None else "-"
+        table.add_row(target, f"{report['missing'][target]:,}", f"{row['forecasts']:,}", *numbers, skill)
+    return table
