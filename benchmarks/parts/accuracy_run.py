@@ -45,10 +45,10 @@ def run(job: dict[str, Any]) -> Path:
 def _measured(job: dict[str, Any]) -> dict[str, Any]:
     from features.timeline import DEFAULT_GAP_MULTIPLE
     from model.offline import run_offline
-    from parts.recording import read_table
+    from streams.table import read_recording
 
     done = run_offline(
-        read_table(Path(job["path"]), job["key"]),
+        read_recording(Path(job["path"]), job["key"]).table,
         msgspec.convert(job["settings"], TrainingSettings),
         msgspec.convert(job["architecture"], Architecture),
         gap_multiple=DEFAULT_GAP_MULTIPLE,
