@@ -39,7 +39,7 @@ def step_ms(contender: str, architecture: Architecture, batch: int, steps: int) 
     began_cpu_s, wall_ms = time.process_time(), []
     for _ in range(steps):
         began_s = time.perf_counter()
-        float(model.train_on_batch(*next(batches), return_dict=True)["masked_mse"])
+        float(model.train_on_batch(*next(batches), return_dict=True)["masked_mae"])
         wall_ms.append(1e3 * (time.perf_counter() - began_s))
     cpu_ms = 1e3 * (time.process_time() - began_cpu_s) / steps
     return {"ms": statistics.median(wall_ms), "cpu_ms": cpu_ms, "first_s": first_s}
