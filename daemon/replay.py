@@ -27,7 +27,7 @@ from streams.source import Polled, SourceError
 FIRST_SHARE: Final = 0.4
 """Of the rows the first version is trained on: enough of every season in a short recording, and most of it is left to be judged on."""
 REPLAY_EPOCHS: Final = 6
-"""From Ridge on, most of what there is to gain comes in the first epochs; a replay is read by somebody who waits for it."""
+"""From the linear path on, most of what there is to gain comes in the first epochs; a replay is read by somebody who waits for it."""
 POLL_RECORDS: Final = 1_000
 """A training starts between two polls: in a short recording 5,000 records would be a third of it."""
 NEVER: Final = 2**62

@@ -65,7 +65,7 @@ def learning_curves(history: Mapping[str, Any]) -> str:
             losses.axhline(start, color=_GREEN, linestyle=":", label=f"before training ({history['started_from']})")
         if history["best_epoch"]:
             losses.axvline(history["best_epoch"], color=_RED, linewidth=0.8, label=f"kept: epoch {history['best_epoch']}")
-        losses.set(xlabel="epoch", ylabel="masked mean squared error, scaled")
+        losses.set(xlabel="epoch", ylabel="mean absolute error, scaled")
         losses.legend(frameon=False)
         rates.plot(number, [epoch["learning_rate"] for epoch in epochs], color=_GREY, marker=".")
         rates.set(xlabel="epoch", ylabel="learning rate at the start", yscale="log")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -173,6 +174,7 @@ def in_child(run: Callable[[], None], log: Path) -> int:
     """The exit code of `run` in a forked process, which shares nothing with this one but the disk; its log goes to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
+    gc.freeze()  # garbage of this process may own threads that the child does not have (an ONNX session): the child would wait for them
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -188,6 +190,7 @@ def in_child(run: Callable[[], None], log: Path) -> int:
         finally:
             sys.stdout.flush()
             os._exit(code)
+    gc.unfreeze()
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
