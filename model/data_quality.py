@@ -106,7 +106,7 @@ def _findings(quality: DataQuality) -> list[Finding]:
         parts = ", ".join(f"{count:,} {part}" for part, count in quality.windows.items())
         found.append(Finding("error", f"too few windows ({parts}; {WINDOWS_MIN} to train on are needed)", "give more rows of each link"))
     elif train < FEW_WINDOWS:
-        found.append(Finding("warning", f"only {train:,} windows to train on", "it is trained; expect little more than its linear path reaches"))
+        found.append(Finding("warning", f"only {train:,} windows to train on", "expect little more than the linear path reaches"))
     if quality.rows and not measured:
         found.append(Finding("error", f"none of {', '.join(TARGETS)} is measured", "give a file with at least one of them"))
     elif measured and len(constant_targets) == len(measured):
