@@ -107,7 +107,9 @@ def train(
     epochs: Annotated[int, typer.Option(envvar="EPOCHS", min=1)] = 200,
     batch_size: Annotated[int, typer.Option(envvar="BATCH_SIZE", min=1)] = 64,
     learning_rate: Annotated[float, typer.Option(envvar="LEARNING_RATE", min=1e-6, max=1.0)] = 0.001,
-    window_size: Annotated[int, typer.Option(envvar="WINDOW_SIZE", help="Rows that a forecast sees.")] = 30,
+    window_size: Annotated[
+        int, typer.Option(envvar="WINDOW_SIZE", help="Rows that a forecast sees, 10 to 240; the daemon takes models of 30.")
+    ] = 30,
     validation_split: Annotated[float, typer.Option(help="Share of each link's rows, those before the test's: for early stopping.")] = 0.15,
     test_split: Annotated[float, typer.Option(help="Share of each link's rows, the last: what the figures are of.")] = 0.15,
     seed: Annotated[int, typer.Option(min=0)] = 42,

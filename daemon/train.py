@@ -90,8 +90,9 @@ def examined(options: TrainOptions) -> tuple[Recording, DataQuality]:
             Finding("warning", f"most of the {links:,} links have less than the {reach} rows of a window", "taken as one merged series")
         )
     features = compute(recording.table, Vocabulary.empty(), options.gap_multiple)
-    index = build_windows(features, recording.table, options.horizon_rows)
-    split = split_by_time(index, recording.table, options.shares)
+    window_rows = options.architecture.window_rows
+    index = build_windows(features, recording.table, options.horizon_rows, window_rows)
+    split = split_by_time(index, recording.table, options.shares, window_rows)
     windows = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
     return recording, examine(recording.table, features, windows, (*told, *_of_the_file(recording)))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 from daemon.errors import DaemonError
-from features.definition import WINDOW_ROWS
+from features.definition import WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.job_spec import Architecture, TrainingSettings
 
@@ -47,8 +47,8 @@ def options_of(
     """The options from the command line's values. Raises TrainError that names the flag."""
     if architecture not in ARCHITECTURES:
         raise TrainError(f"--architecture {architecture}: is none of {', '.join(ARCHITECTURES)}")
-    if window_size != WINDOW_ROWS:
-        raise TrainError(f"--window-size {window_size}: the features and the published graphs are made for windows of {WINDOW_ROWS} rows")
+    if not WINDOW_ROWS_LEAST <= window_size <= WINDOW_ROWS_MOST:
+        raise TrainError(f"--window-size {window_size}: from {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} rows are possible")
     if not (validation_split > 0 and test_split > 0 and validation_split + test_split < 0.9):  # a NaN is none of it
         raise TrainError(
             f"--validation-split {validation_split} --test-split {test_split}: each must be over 0, and both together under 0.9, "
@@ -59,5 +59,13 @@ def options_of(
     )
     key = None if link_key is None else tuple(part.strip() for part in link_key.split(",") if part.strip())
     return TrainOptions(
-        data_path, output_dir, settings, ARCHITECTURES[architecture], horizon, validation_split, test_split, key, DEFAULT_GAP_MULTIPLE
+        data_path,
+        output_dir,
+        settings,
+        replace(ARCHITECTURES[architecture], window_rows=window_size),
+        horizon,
+        validation_split,
+        test_split,
+        key,
+        DEFAULT_GAP_MULTIPLE,
     )

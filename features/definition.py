@@ -13,7 +13,10 @@ from typing import Final
 
 VERSION: Final = 1
 WINDOW_ROWS: Final = 30
-"""Rows that the model sees."""
+"""Rows that the model sees: of everything that is published, and of the rings. A training by hand may choose others."""
+WINDOW_ROWS_LEAST: Final = 10
+WINDOW_ROWS_MOST: Final = 240
+"""Bounds of that choice: shorter ones hold less than the longest rolling statistic, and each row costs a step of three LSTMs."""
 HISTORY_ROWS: Final = 9
 """Rows before the window that its first row's rolling statistics reach back to."""
 RING_ROWS: Final = WINDOW_ROWS + HISTORY_ROWS

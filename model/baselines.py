@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from sklearn.linear_model import Ridge
 
+from features.definition import WINDOW_ROWS
 from features.offline import OfflineFeatures
 from features.telemetry import Floats
 from model.dataset import WindowIndex
@@ -18,7 +19,12 @@ ALPHA: Final = 1.0
 
 
 def baseline_forecasts(
-    features: OfflineFeatures, scaled: Floats, targets: Floats, fitted_on: WindowIndex, index: WindowIndex
+    features: OfflineFeatures,
+    scaled: Floats,
+    targets: Floats,
+    fitted_on: WindowIndex,
+    index: WindowIndex,
+    window_rows: int = WINDOW_ROWS,
 ) -> dict[str, Floats]:
     """float32 (M, 4) of each of BASELINES for the M windows of index, in the targets' units; NaN where it has no value.
 
@@ -28,7 +34,7 @@ def baseline_forecasts(
     kernel, bias = ridge(scaled[fitted_on.end], targets[fitted_on.target_row])
     known = np.isfinite(targets[fitted_on.target_row]).any(axis=0)
     return {
-        "persistence": persistence(targets, index),
+        "persistence": persistence(targets, index, window_rows),
         "ewma": Ewma.chosen(targets, features, fitted_on).forecast(targets, features, index),
         "ridge": np.where(known, scaled[index.end] @ kernel + bias, np.nan).astype(np.float32),
     }

@@ -63,9 +63,9 @@ class FineTuneSplit:
         return self.replay.joined(self.recent)
 
 
-def build_windows(features: OfflineFeatures, table: RawTable, horizon_rows: int = 1) -> WindowIndex:
-    """Every window of 30 rows whose target lies horizon_rows later in the same run and has at least one of TARGETS measured."""
-    reach = WINDOW_ROWS - 1 + horizon_rows
+def build_windows(features: OfflineFeatures, table: RawTable, horizon_rows: int = 1, window_rows: int = WINDOW_ROWS) -> WindowIndex:
+    """Every window of window_rows rows whose target lies horizon_rows later in the same run and has at least one of TARGETS measured."""
+    reach = window_rows - 1 + horizon_rows
     target = np.arange(reach, max(reach, len(table)), dtype=np.int64)
     whole = features.run[target] == features.run[target - reach]
     target = target[whole]
@@ -79,16 +79,16 @@ def targets_of(table: RawTable) -> Floats:
     return np.ascontiguousarray(table.numeric[:, : len(TARGETS)])
 
 
-def gather(features: Floats, end: Longs) -> Floats:
-    """The windows that end at rows `end` (B,) of features (N, F): float32 (B, 30, F), a copy.
+def gather(features: Floats, end: Longs, window_rows: int = WINDOW_ROWS) -> Floats:
+    """The windows that end at rows `end` (B,) of features (N, F): float32 (B, window_rows, F), a copy.
 
     Raises IndexError where a window would begin before the first row or end after the last.
     """
-    if len(end) and (end.min() < WINDOW_ROWS - 1 or end.max() >= len(features)):
-        first, last = end.min() - WINDOW_ROWS + 1, end.max()
+    if len(end) and (end.min() < window_rows - 1 or end.max() >= len(features)):
+        first, last = end.min() - window_rows + 1, end.max()
         raise IndexError(f"the windows take rows {first} to {last}, and there are only rows 0 to {len(features) - 1}")
-    rows = (end[:, None] + np.arange(1 - WINDOW_ROWS, 1)).ravel()
-    return features.take(rows, axis=0).reshape(len(end), WINDOW_ROWS, features.shape[1])
+    rows = (end[:, None] + np.arange(1 - window_rows, 1)).ravel()
+    return features.take(rows, axis=0).reshape(len(end), window_rows, features.shape[1])
 
 
 def part_starts(table: RawTable, shares: tuple[float, float, float]) -> tuple[Longs, Longs]:
@@ -107,14 +107,16 @@ def part_starts(table: RawTable, shares: tuple[float, float, float]) -> tuple[Lo
     return validation_from, test_from
 
 
-def split_by_time(index: WindowIndex, table: RawTable, shares: tuple[float, float, float] = (0.70, 0.15, 0.15)) -> Split:
+def split_by_time(
+    index: WindowIndex, table: RawTable, shares: tuple[float, float, float] = (0.70, 0.15, 0.15), window_rows: int = WINDOW_ROWS
+) -> Split:
     """Per link, the first 70 % of its rows train, the next 15 % validate, the last 15 % test; windows that cross a cut are left out.
 
     Raises ValueError where the shares are not three positive numbers that add up to 1.
     """
     validation_from, test_from = part_starts(table, shares)
     link = table.link[index.target_row]
-    begin, target = index.end - (WINDOW_ROWS - 1), index.target_row
+    begin, target = index.end - (window_rows - 1), index.target_row
     return Split(
         train=index.take(target < validation_from[link]),
         validation=index.take((begin >= validation_from[link]) & (target < test_from[link])),

@@ -81,7 +81,7 @@ def check_parity(model: keras.Model, graph: bytes, windows: Floats) -> float:
     random = np.random.default_rng(0).normal(size=(RANDOM_WINDOWS, *model.input_shape[1:])).astype(np.float32)
     windows = np.concatenate([random, windows.astype(np.float32)])
     try:
-        session = core_session(graph)
+        session = core_session(graph, window_rows=model.input_shape[1])
     except DocumentError as error:
         raise ExportError(f"ONNX Runtime refuses the graph: {error}") from error
     exported = np.concatenate([run_core(session, windows[at : at + CHUNK_WINDOWS]) for at in range(0, len(windows), CHUNK_WINDOWS)])

@@ -47,7 +47,9 @@ def export_raw(model: keras.Model, folder: Path, metadata: Metadata, windows: Ra
     layers = sum(isinstance(layer, keras.layers.LSTM) for layer in model.layers)
     _require_operators(graphs, layers)
     try:
-        raw, int8 = RawPredictor.of(graphs.raw, version), RawPredictor.of(graphs.int8, version, int8=True)
+        raw, int8 = (
+            RawPredictor.of(graph, version, int8, metadata.window_rows) for graph, int8 in ((graphs.raw, False), (graphs.int8, True))
+        )
     except DocumentError as error:
         raise ExportError(f"ONNX Runtime refuses a raw graph: {error}") from error
     wanted = keras_forecasts(model, metadata, windows)

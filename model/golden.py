@@ -36,14 +36,14 @@ def write_golden(folder: Path, inputs: Floats, outputs: Floats, raw: RawSamples)
 
     Raises ValueError for other shapes, for no samples or too many (1 to 64), or where a number is not finite.
     """
-    _require(inputs, outputs)
+    _require(inputs, outputs, raw.windows.time_s.shape[1])
     samples = [{"input": window.tolist(), "output": output.tolist()} for window, output in zip(inputs, outputs, strict=True)]
     path = folder / GOLDEN_NAME
     write_document(path, {"tolerance": {"absolute": TOLERANCE}, "samples": samples, "raw": raw.to_json()})
     return path
 
 
-def read_golden(folder: Path) -> tuple[Floats, Floats, RawSamples]:
+def read_golden(folder: Path, window_rows: int = WINDOW_ROWS) -> tuple[Floats, Floats, RawSamples]:
     """Inputs float32 (S, 30, 44) and outputs float32 (S, 4) of golden.json, and its raw samples.
 
     Raises DocumentError where it is not as described.
@@ -54,8 +54,8 @@ def read_golden(folder: Path) -> tuple[Floats, Floats, RawSamples]:
         with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
             inputs = np.array([sample["input"] for sample in document["samples"]], np.float32)
             outputs = np.array([sample["output"] for sample in document["samples"]], np.float32)
-        _require(inputs, outputs)
-        raw = RawSamples.from_json(document["raw"])
+        _require(inputs, outputs, window_rows)
+        raw = RawSamples.from_json(document["raw"], window_rows)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise DocumentError(f"{GOLDEN_NAME} does not hold samples of windows and outputs ({error})") from error
     if not 0 <= tolerance <= TOLERANCE:
@@ -66,7 +66,7 @@ def read_golden(folder: Path) -> tuple[Floats, Floats, RawSamples]:
 def check_golden(folder: Path, metadata: Metadata) -> list[str]:
     """Problems of the version's three graphs against golden.json: empty when every output of each is within its tolerance."""
     try:
-        inputs, expected, raw = read_golden(folder)
+        inputs, expected, raw = read_golden(folder, metadata.window_rows)
         raw.require_strict(metadata.outputs)
     except ValueError as error:
         return [str(error) if isinstance(error, DocumentError) else f"{GOLDEN_NAME}: {error}"]
@@ -91,7 +91,7 @@ def _problem(path: Path, check: Callable[[bytes], str | None]) -> str | None:
 
 
 def _core_problem(graph: bytes, inputs: Floats, expected: Floats) -> str | None:
-    difference = np.abs(run_core(core_session(graph), inputs) - expected).max(axis=1)
+    difference = np.abs(run_core(core_session(graph, window_rows=inputs.shape[1]), inputs) - expected).max(axis=1)
     wrong = np.flatnonzero(~(difference <= TOLERANCE))  # this way round, a NaN is wrong
     if not len(wrong):
         return None
@@ -102,7 +102,7 @@ def _core_problem(graph: bytes, inputs: Floats, expected: Floats) -> str | None:
 def _raw_problem(graph: bytes, raw: RawSamples, int8: bool) -> str | None:
     wanted = np.flatnonzero(raw.int8) if int8 else np.arange(len(raw.names))
     forecasts = np.array(raw.forecasts)
-    forecasts[wanted] = RawPredictor.of(graph, int8=int8).predict_windows(raw.windows.take(wanted))
+    forecasts[wanted] = RawPredictor.of(graph, int8=int8, window_rows=raw.windows.time_s.shape[1]).predict_windows(raw.windows.take(wanted))
     wrong = np.flatnonzero(raw.wrong(forecasts, int8))
     if not len(wrong):
         return None
@@ -110,10 +110,10 @@ def _raw_problem(graph: bytes, raw: RawSamples, int8: bool) -> str | None:
     return f"{len(wrong)} of {len(wanted)} raw samples, {first}"
 
 
-def _require(inputs: Floats, outputs: Floats) -> None:
+def _require(inputs: Floats, outputs: Floats, window_rows: int) -> None:
     count = len(inputs)
-    if not 1 <= count <= CHUNK_WINDOWS or inputs.shape != (count, WINDOW_ROWS, len(FEATURES)) or outputs.shape != (count, len(TARGETS)):
-        wanted = f"(S, {WINDOW_ROWS}, {len(FEATURES)}) and (S, {len(TARGETS)}), S from 1 to {CHUNK_WINDOWS}"
+    if not 1 <= count <= CHUNK_WINDOWS or inputs.shape != (count, window_rows, len(FEATURES)) or outputs.shape != (count, len(TARGETS)):
+        wanted = f"(S, {window_rows}, {len(FEATURES)}) and (S, {len(TARGETS)}), S from 1 to {CHUNK_WINDOWS}"
         raise ValueError(f"inputs {inputs.shape} and outputs {outputs.shape} instead of {wanted}")
     if not np.isfinite(inputs).all() or not np.isfinite(outputs).all():
         raise ValueError("a number is not finite")

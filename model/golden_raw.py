@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.calendar import DAY_S
-from features.definition import HISTORY_ROWS, RING_ROWS, WINDOW_ROWS
+from features.definition import HISTORY_ROWS, WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
 from model.raw_predictor import RawPredictor
 from model.raw_windows import RawWindows
@@ -66,7 +66,7 @@ class RawSamples:
         }
 
     @classmethod
-    def from_json(cls, document: Any) -> RawSamples:
+    def from_json(cls, document: Any, window_rows: int = WINDOW_ROWS) -> RawSamples:
         """Raises ValueError, KeyError, TypeError or OverflowError where the document is not what `to_json` gives, or holds too much."""
         samples = document["samples"]
         if not isinstance(samples, list) or not SAMPLES_MIN <= len(samples) <= SAMPLES_MAX:
@@ -78,9 +78,9 @@ class RawSamples:
         if not all(isinstance(flag, bool) for flag in flags) or 2 * sum(flags) < len(flags):
             raise ValueError("int8 is true or false, and true for at least half of the raw samples")
         windows = RawWindows(
-            np.array([_numbers(sample["time_s"], (WINDOW_ROWS,)) for sample in samples]),
-            _floats([_numbers(sample["telemetry"], (RING_ROWS, len(NUMERIC)), holes=True) for sample in samples]),
-            np.stack([_texts(sample["categories"]) for sample in samples]),
+            np.array([_numbers(sample["time_s"], (window_rows,)) for sample in samples]),
+            _floats([_numbers(sample["telemetry"], (HISTORY_ROWS + window_rows, len(NUMERIC)), holes=True) for sample in samples]),
+            np.stack([_texts(sample["categories"], window_rows) for sample in samples]),
         )
         forecasts = _floats([_numbers(sample["forecast"], (len(TARGETS),)) for sample in samples])
         tolerances = [(_numbers(part["absolute"], (len(TARGETS),)), float(part["relative"])) for part in _tolerances(document)]
@@ -142,7 +142,7 @@ def raw_samples(
 def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:
     """Named copies of the base windows, taken in turn: as they are, and with what a stream can do to them."""
     rng = np.random.default_rng(2)
-    changes = list(_changes(rng))
+    changes = list(_changes(rng, base.time_s.shape[1]))
     windows = base.take(np.arange(len(changes)) * 7 % len(base))
     for at, (_, change) in enumerate(changes):
         change(windows.time_s[at], windows.telemetry[at], windows.categories[at])
@@ -152,7 +152,7 @@ def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:
 Change = Callable[[Doubles, Floats, NDArray[Any]], None]
 
 
-def _changes(rng: np.random.Generator) -> Iterator[tuple[str, Change]]:
+def _changes(rng: np.random.Generator, window_rows: int) -> Iterator[tuple[str, Change]]:
     """Each writes into one window: time_s (30,), telemetry (39, 11), categories (30, 6)."""
 
     def put(part: str, where: Any, value: Any) -> Change:
@@ -168,13 +168,13 @@ def _changes(rng: np.random.Generator) -> Iterator[tuple[str, Change]]:
     for missing in (1, 2, 4, 7, 8, 9):
         yield f"stream start: {missing} rows of history missing", put("telemetry", slice(missing), np.nan)
     for share in (0.1, 0.3, 0.6, 0.9):
-        yield f"holes: {share:.0%} of all values", put("telemetry", rng.random((RING_ROWS, len(NUMERIC))) < share, np.nan)
+        yield f"holes: {share:.0%} of all values", put("telemetry", rng.random((HISTORY_ROWS + window_rows, len(NUMERIC))) < share, np.nan)
     for column in range(len(TARGETS)):
         yield f"holes: no {NUMERIC[column]} at all", put("telemetry", (slice(None), column), np.nan)
     for column in range(0, len(CATEGORIES), 2):
         yield f"unseen {CATEGORIES[column]}", put("categories", (slice(None), column), f"never seen {column}")
         yield f"missing {CATEGORIES[column + 1]}", put("categories", (slice(None), column + 1), "")
-    yield "unseen categories in single rows", put("categories", rng.random((WINDOW_ROWS, len(CATEGORIES))) < 0.3, "néver seen")
+    yield "unseen categories in single rows", put("categories", rng.random((window_rows, len(CATEGORIES))) < 0.3, "néver seen")
     yield "no categories", put("categories", ..., "")
     yield "no hour and weekday", put("telemetry", (slice(None), calendar), np.nan)
     yield "no hour and weekday over midnight", _over_midnight
@@ -182,14 +182,14 @@ def _changes(rng: np.random.Generator) -> Iterator[tuple[str, Change]]:
     yield "constant metrics", put("telemetry", (slice(None), metrics), 0.5)
     yield "zeros", put("telemetry", (slice(None), slice(0, NUMERIC.index("time_of_day"))), 0.0)
     for size in _EXTREMES:
-        yield f"extreme: one row of {size:g}", put("telemetry", (HISTORY_ROWS + 20, slice(0, NUMERIC.index("time_of_day"))), size)
+        yield f"extreme: one row of {size:g}", put("telemetry", (-10, slice(0, NUMERIC.index("time_of_day"))), size)
         yield f"extreme: RTT of {size:g} in the history", put("telemetry", (HISTORY_ROWS - 2, 1), size)
 
 
 def _over_midnight(time_s: Doubles, telemetry: Floats, categories: NDArray[Any]) -> None:  # noqa: ARG001
     midnight_s = np.floor(time_s[-1] / DAY_S) * DAY_S
-    time_s[:] = midnight_s + 60.0 * np.arange(-15, WINDOW_ROWS - 15)
-    time_s[14] = np.nextafter(midnight_s, 0.0)
+    time_s[:] = midnight_s + 60.0 * (np.arange(len(time_s)) - len(time_s) // 2)
+    time_s[len(time_s) // 2 - 1] = np.nextafter(midnight_s, 0.0)
     telemetry[:, NUMERIC.index("time_of_day") :] = np.nan
 
 
@@ -220,8 +220,8 @@ def _floats(arrays: list[Doubles]) -> Floats:
     return values
 
 
-def _texts(values: Any) -> NDArray[Any]:
-    shape = (WINDOW_ROWS, len(CATEGORIES))
+def _texts(values: Any, window_rows: int) -> NDArray[Any]:
+    shape = (window_rows, len(CATEGORIES))
     rows = isinstance(values, list) and len(values) == shape[0] and all(isinstance(row, list) and len(row) == shape[1] for row in values)
     texts = [text for row in values for text in row] if rows else [0]
     if not all(text is None or (isinstance(text, str) and len(text) <= TEXT_CHARS_MAX) for text in texts):

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from features.definition import FEATURES, WINDOW_ROWS
+from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import TARGETS
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.gate import GatePolicy, Verdict
@@ -36,18 +36,17 @@ class Architecture:
     dense_dropout: tuple[float, ...] = (0.3, 0.2)
     head_units: int = 64
     head_dropout: float = 0.2
+    window_rows: int = WINDOW_ROWS
     linear_path: bool = True
     """Measured to bring more accuracy than anything else in the network."""
 
     def __post_init__(self) -> None:
         if len(self.lstm_units) != len(self.lstm_dropout) or len(self.dense_units) != len(self.dense_dropout):
             raise ValueError("an architecture needs one dropout rate for each LSTM and each dense layer")
+        if not WINDOW_ROWS_LEAST <= self.window_rows <= WINDOW_ROWS_MOST:
+            raise ValueError(f"windows have {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} rows, not {self.window_rows}")
         if not self.lstm_units or min(*self.lstm_units, *self.dense_units, self.head_units) < 1:
             raise ValueError("an architecture needs at least one LSTM layer, and every layer at least one unit")
-
-    @property
-    def window_rows(self) -> int:
-        return WINDOW_ROWS
 
     @property
     def features(self) -> int:
@@ -125,6 +124,8 @@ class JobSpec:
             raise ValueError(f"version must be vYYYYMMDD_HHMMSS, not {self.version!r}")
         if not self.gap_multiple > 1:
             raise ValueError(f"gap_multiple must be over 1, not {self.gap_multiple}")
+        if self.architecture.window_rows != WINDOW_ROWS:
+            raise ValueError(f"what a daemon publishes has windows of {WINDOW_ROWS} rows, not {self.architecture.window_rows}")
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2)

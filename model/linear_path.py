@@ -138,7 +138,7 @@ def linear_rows(model: keras.Model, data: TrainingData, first: WindowIndex, seco
 def forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
     """float32 (M, outputs), scaled: what the model says of the windows of index."""
     parts = [index.end[start : start + _CHUNK_WINDOWS] for start in range(0, len(index), _CHUNK_WINDOWS)]
-    return np.concatenate([model.predict(gather(data.features, part), batch_size=_BATCH, verbose=0) for part in parts])
+    return np.concatenate([model.predict(gather(data.features, part, data.window_rows), batch_size=_BATCH, verbose=0) for part in parts])
 
 
 def _thinned(index: WindowIndex, most: int) -> WindowIndex:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from features.definition import FEATURES, WINDOW_ROWS
+from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import TARGETS
 from features.vocabulary import Vocabulary
 from model.documents import DocumentError, read_document, write_document
@@ -60,6 +60,7 @@ class Metadata:
     vocabulary: Vocabulary
     trained_until_s: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    window_rows: int = WINDOW_ROWS
 
     def write(self, folder: Path) -> Path:
         """Writes model_metadata_<version>.json into the folder."""
@@ -70,7 +71,7 @@ class Metadata:
                 **self.extra,
                 "schema": SCHEMA_VERSION,
                 "version": self.version,
-                "window_rows": WINDOW_ROWS,
+                "window_rows": self.window_rows,
                 "features": list(FEATURES),
                 "targets": list(TARGETS),
                 "trained_until_s": self.trained_until_s,
@@ -113,8 +114,9 @@ class Metadata:
         for key, known in (("features", FEATURES), ("targets", TARGETS)):
             if document[key] != list(known):
                 raise DocumentError(f"{name} has other {key} than this release computes: {_difference(document[key], known)}")
-        if document["window_rows"] != WINDOW_ROWS:
-            raise DocumentError(f"{name} has windows of {document['window_rows']} rows, this release of {WINDOW_ROWS}")
+        window_rows = document["window_rows"]
+        if type(window_rows) is not int or not WINDOW_ROWS_LEAST <= window_rows <= WINDOW_ROWS_MOST:
+            raise DocumentError(f"{name} has windows of {window_rows} rows, and {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible")
         if not (until_s is None or (isinstance(until_s, int | float) and not isinstance(until_s, bool))) or not isinstance(scalers, dict):
             raise DocumentError(f"{name}: trained_until_s is no time, or scaler_params no object")
         try:
@@ -128,6 +130,7 @@ class Metadata:
             outputs=_scaler(scalers, "y", len(TARGETS), name),
             vocabulary=vocabulary,
             trained_until_s=until_s,
+            window_rows=window_rows,
             extra={key: value for key, value in document.items() if key not in needed},
         )
 

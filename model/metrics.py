@@ -93,13 +93,13 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def persistence(targets: Floats, index: WindowIndex) -> Floats:
+def persistence(targets: Floats, index: WindowIndex, window_rows: int = WINDOW_ROWS) -> Floats:
     """float32 (M, 4): the last value of each target measured in the window, NaN where there is none. targets: (N, 4), rows as in index."""
     rows = np.arange(len(targets), dtype=np.int64)
     forecast = np.full((len(index), targets.shape[1]), np.nan, np.float32)
     for target in range(targets.shape[1]):
         last = np.maximum.accumulate(np.where(np.isfinite(targets[:, target]), rows, -1))[index.end]
-        inside = last > index.end - WINDOW_ROWS
+        inside = last > index.end - window_rows
         forecast[inside, target] = targets[last[inside], target]
     return forecast
 

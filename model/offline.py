@@ -11,6 +11,7 @@ from typing import Final
 import keras
 import numpy as np
 
+from features.definition import WINDOW_ROWS
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, TARGETS, Flags, Floats
 from features.vocabulary import Vocabulary
@@ -49,7 +50,7 @@ class Prepared:
 
     def baselines(self, index: WindowIndex) -> dict[str, Floats]:
         """float32 (M, 4) of each baseline, in the targets' units, fitted on the training windows."""
-        return baseline_forecasts(self.features, self.data.features, self.targets, self.split.train, index)
+        return baseline_forecasts(self.features, self.data.features, self.targets, self.split.train, index, self.data.window_rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +90,9 @@ def run_offline(
     log_path, interrupted: as for `train`. The same settings give the same forecasts on the same machine.
     Raises TooFewWindowsError where a part has no window.
     """
-    prepared = prepare_offline(table, gap_multiple=gap_multiple, horizon_rows=horizon_rows, shares=shares)
+    prepared = prepare_offline(
+        table, gap_multiple=gap_multiple, horizon_rows=horizon_rows, shares=shares, window_rows=architecture.window_rows
+    )
     prepare_tensorflow(settings)
     began = time.monotonic()
     model = build(architecture)
@@ -119,21 +122,27 @@ def run_offline(
 
 
 def prepare_offline(
-    table: RawTable, *, gap_multiple: float, horizon_rows: int = 1, shares: tuple[float, float, float] = SHARES
-) -> Prepared:  # fmt: skip
+    table: RawTable,
+    *,
+    gap_multiple: float,
+    horizon_rows: int = 1,
+    shares: tuple[float, float, float] = SHARES,
+    window_rows: int = WINDOW_ROWS,
+) -> Prepared:
     """Features, split and scalers, without TensorFlow's share. Raises TooFewWindowsError where a part has no window."""
     validation_from, _ = part_starts(table, shares)
     seen = np.arange(len(table)) < validation_from[table.link]
     vocabulary = Vocabulary.empty().extended(_values_in(table, seen))
     features, targets = compute(table, vocabulary, gap_multiple), targets_of(table)
-    split = split_by_time(build_windows(features, table, horizon_rows), table, shares)
+    split = split_by_time(build_windows(features, table, horizon_rows, window_rows), table, shares, window_rows)
     windows = {"training": len(split.train), "validation": len(split.validation), "test": len(split.test)}
     if not all(windows.values()):
         raise TooFewWindowsError(
-            f"{', '.join(f'{count} {part} windows' for part, count in windows.items())}: each part needs 31 rows of one link without a gap"
+            f"{', '.join(f'{count} {part} windows' for part, count in windows.items())}: "
+            f"each part needs {window_rows + horizon_rows} rows of one link without a gap"
         )
     inputs, outputs = Scaler.fit(features.features[seen]), Scaler.fit(targets[seen])
-    data = TrainingData(inputs.transform(features.features), outputs.standardise(targets), split.train, split.validation)
+    data = TrainingData(inputs.transform(features.features), outputs.standardise(targets), split.train, split.validation, window_rows)
     return Prepared(features, targets, vocabulary, inputs, outputs, split, data)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
-from features.definition import FEATURES, RING_ROWS, WINDOW_ROWS
+from features.definition import FEATURES, HISTORY_ROWS, WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Floats
 from features.vocabulary import Vocabulary
 from model.documents import DocumentError
@@ -19,12 +19,6 @@ from model.metadata import Metadata, core_name
 
 CHUNK_WINDOWS: Final = 64
 """Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
-RAW_INPUTS: Final = (
-    ("time_s", "tensor(double)", [WINDOW_ROWS]),
-    ("telemetry", "tensor(float)", [RING_ROWS, len(NUMERIC)]),
-    ("categories", "tensor(string)", [WINDOW_ROWS, len(CATEGORIES)]),
-)
-"""Name, type and shape, without the batch, of what a raw graph takes: see model/raw_windows.py."""
 FORECAST: Final = "forecast"
 MOST_GRAPH_BYTES: Final = 256 * 2**20
 """Seventy times a core graph: with a vocabulary of as many values as there can be, a raw graph takes a fifth of it."""
@@ -57,6 +51,8 @@ class Predictor:
         """
         try:
             metadata = Metadata.read(folder, digests)
+            if metadata.window_rows != WINDOW_ROWS:
+                raise DocumentError(f"{metadata.version} has windows of {metadata.window_rows} rows, this release of {WINDOW_ROWS}")
             graph = read_graph(folder / core_name(metadata.version))
             if digests is not None and hashlib.sha256(graph).hexdigest() != digests.get(core_name(metadata.version)):
                 raise DocumentError(f"{core_name(metadata.version)} has changed since it was verified")
@@ -103,15 +99,24 @@ def read_graph(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def core_session(graph: bytes, threads: int = 1) -> Any:
+def raw_inputs(window_rows: int) -> list[tuple[str, str, list[int]]]:
+    """Name, type and shape, without the batch, of what a raw graph takes: see model/raw_windows.py."""
+    return [
+        ("time_s", "tensor(double)", [window_rows]),
+        ("telemetry", "tensor(float)", [HISTORY_ROWS + window_rows, len(NUMERIC)]),
+        ("categories", "tensor(string)", [window_rows, len(CATEGORIES)]),
+    ]
+
+
+def core_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS) -> Any:
     """An ONNX Runtime session of a core graph. Raises DocumentError where it cannot be loaded or has other inputs or outputs."""
-    needed = [("input", "tensor(float)", [WINDOW_ROWS, len(FEATURES)]), ("output", "tensor(float)", [len(TARGETS)])]
+    needed = [("input", "tensor(float)", [window_rows, len(FEATURES)]), ("output", "tensor(float)", [len(TARGETS)])]
     return _session(graph, threads, "core", needed)
 
 
-def raw_session(graph: bytes, threads: int = 1) -> Any:
+def raw_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS) -> Any:
     """The same of a raw graph, float or quantised."""
-    return _session(graph, threads, "raw", [*RAW_INPUTS, (FORECAST, "tensor(float)", [len(TARGETS)])])
+    return _session(graph, threads, "raw", [*raw_inputs(window_rows), (FORECAST, "tensor(float)", [len(TARGETS)])])
 
 
 def _session(graph: bytes, threads: int, kind: str, needed: list[tuple[str, str, list[int]]]) -> Any:

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from features.calendar import DAY_S, FIRST_WEEKDAY, HOUR_S, WEEK_DAYS
-from features.definition import FEATURES, HISTORY_ROWS, RING_ROWS, WINDOW_ROWS
+from features.definition import FEATURES, HISTORY_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 from features.vocabulary import Vocabulary
 from model.metadata import Metadata
-from model.predictor import FORECAST, RAW_INPUTS
+from model.predictor import FORECAST, raw_inputs
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 ML_OPSET: Final = 2
@@ -72,16 +72,18 @@ def compose(core: Any, metadata: Metadata) -> Any:
         raise ValueError(f"the core graph does not go from {_CORE_INPUT!r} to {_CORE_OUTPUT!r}")
     if any(name.startswith(_PREFIX) for node in graph.node for name in (*node.input, *node.output)):
         raise ValueError(f"the core graph has names that begin with {_PREFIX!r}, as those of the feature graph do")
-    before = _Nodes()
+    before = _Nodes(metadata.window_rows)
     _scale(before, _features(before, metadata.vocabulary), metadata)
-    after = _Nodes(first_constant=len(before.constants))
+    after = _Nodes(metadata.window_rows, first_constant=len(before.constants))
     after.put("Mul", [_CORE_OUTPUT, after.floats(metadata.outputs.scale)], "forecast_scaled")
     after.put("Add", [f"{_PREFIX}forecast_scaled", after.floats(metadata.outputs.mean)], FORECAST, whole_name=True)
     nodes = [*before.nodes, *graph.node, *after.nodes]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*before.constants, *after.constants])
-    graph.input.extend(helper.make_tensor_value_info(name, _TYPES[kind], ["batch", *shape]) for name, kind, shape in RAW_INPUTS)
+    graph.input.extend(
+        helper.make_tensor_value_info(name, _TYPES[kind], ["batch", *shape]) for name, kind, shape in raw_inputs(metadata.window_rows)
+    )
     graph.output.append(helper.make_tensor_value_info(FORECAST, TensorProto.FLOAT, ["batch", _METRICS]))
     _import_operators(model)
     helper.set_model_props(model, {"version": metadata.version})
@@ -102,6 +104,7 @@ def _import_operators(model: Any) -> None:
 class _Nodes:
     """Operators and constants under names of their own; each `put` gives the name of its result."""
 
+    window_rows: int
     first_constant: int = 0
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
@@ -143,7 +146,7 @@ def _features(nodes: _Nodes, vocabulary: Vocabulary) -> str:
     """(B, 44, 30) float32: FEATURES of the window's rows, NaN where not known."""
     columns = nodes.put("Transpose", ["telemetry"], "columns", perm=[0, 2, 1])  # (B, 11, 39)
     columns = nodes.put("Cast", [columns], "columns_double", to=TensorProto.DOUBLE)
-    window = nodes.rows(columns, HISTORY_ROWS, RING_ROWS, 2, "window")  # (B, 11, 30)
+    window = nodes.rows(columns, HISTORY_ROWS, HISTORY_ROWS + nodes.window_rows, 2, "window")  # (B, 11, 30)
     calendar = _calendar(nodes, window)
     loads = _loads(nodes, window)
     parts = [window, calendar, _cycles(nodes, calendar), *loads, _rolling(nodes, columns), _codes(nodes, vocabulary)]
@@ -193,7 +196,7 @@ def _loads(nodes: _Nodes, window: str) -> list[str]:
 def _rolling(nodes: _Nodes, columns: str) -> str:
     """(B, 4 * 8, 30): for each metric the statistics of _STATISTICS, over the rows that are there."""
     metrics = nodes.rows(columns, 0, _METRICS, 1, "metrics")  # (B, 4, 39)
-    reach = nodes.constant(np.arange(WINDOW_ROWS)[None, :] + np.arange(_LONGEST)[:, None])
+    reach = nodes.constant(np.arange(nodes.window_rows)[None, :] + np.arange(_LONGEST)[:, None])
     runs = nodes.put("Gather", [metrics, reach], "runs", axis=2)  # (B, 4, 10, 30), oldest first
     missing = nodes.put("IsNaN", [runs], "runs_missing")
     zero = nodes.doubles(0.0)
@@ -210,7 +213,7 @@ def _rolling(nodes: _Nodes, columns: str) -> str:
     least = nodes.put("ReduceMin", [most], "least", axes=[2], keepdims=1)
     ratio = nodes.put("Div", [now, nodes.put("Max", [least, nodes.doubles(_SMALLEST_RTT_MS)], "least_over_0")], "ratio_to_least")
     joined = nodes.put("Concat", [means, deviations, change, ratio], "statistics_by_metric", axis=2)  # (B, 4, 8, 30)
-    return nodes.put("Reshape", [joined, nodes.longs(0, _METRICS * len(_STATISTICS), WINDOW_ROWS)], "statistics")
+    return nodes.put("Reshape", [joined, nodes.longs(0, _METRICS * len(_STATISTICS), nodes.window_rows)], "statistics")
 
 
 def _codes(nodes: _Nodes, vocabulary: Vocabulary) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from features.definition import WINDOW_ROWS
 from features.telemetry import TARGETS, Doubles, Floats
 from model.documents import DocumentError
 from model.metadata import Metadata, int8_name, raw_name
 from model.predictor import CHUNK_WINDOWS, FORECAST, PredictorError, raw_session, read_graph
-from model.raw_windows import RawWindows, Texts
+from model.raw_windows import RawWindows, Texts, require_shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,29 +23,32 @@ class RawPredictor:
 
     version: str
     int8: bool
+    window_rows: int
     _session: Any
 
     @classmethod
     def load(cls, folder: Path, int8: bool = False) -> RawPredictor:
         """The raw graph of the one version in the folder. Raises PredictorError where it is missing, damaged or no raw graph."""
         try:
-            version = Metadata.read(folder).version
-            name = int8_name(version) if int8 else raw_name(version)
-            return cls.of(read_graph(folder / name), version, int8)
+            metadata = Metadata.read(folder)
+            name = int8_name(metadata.version) if int8 else raw_name(metadata.version)
+            return cls.of(read_graph(folder / name), metadata.version, int8, metadata.window_rows)
         except (DocumentError, OSError) as error:
             raise PredictorError(folder, str(error)) from error
 
     @classmethod
-    def of(cls, graph: bytes, version: str = "", int8: bool = False) -> RawPredictor:
+    def of(cls, graph: bytes, version: str = "", int8: bool = False, window_rows: int = WINDOW_ROWS) -> RawPredictor:
         """A predictor of a graph that is not in a folder yet. Raises DocumentError where it is no raw graph."""
-        return cls(version, int8, raw_session(graph))
+        return cls(version, int8, window_rows, raw_session(graph, window_rows=window_rows))
 
     def predict(self, time_s: Doubles, telemetry: Floats, categories: Texts) -> Floats:
         """float32 (B, 4), TARGETS in their own units, for the arrays that RawWindows describes.
 
         A window's forecast has the same bits whatever the other windows of the call are. Raises ValueError for another shape.
         """
-        windows = RawWindows(np.asarray(time_s, np.float64), np.asarray(telemetry, np.float32), np.asarray(categories, object))
+        arrays = np.asarray(time_s, np.float64), np.asarray(telemetry, np.float32), np.asarray(categories, object)
+        require_shapes(*arrays, self.window_rows)
+        windows = RawWindows(*arrays)
         forecasts = np.empty((len(windows), len(TARGETS)), np.float32)
         step = 1 if self.int8 else CHUNK_WINDOWS
         for start in range(0, len(windows), step):

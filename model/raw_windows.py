@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.calendar import LAST_HOUR, hour_and_weekday
-from features.definition import FEATURES, HISTORY_ROWS, RING_ROWS, WINDOW_ROWS
+from features.definition import FEATURES, HISTORY_ROWS, WINDOW_ROWS
 from features.offline import RawTable, compute
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, Ints, Longs
 from features.vocabulary import MISSING, Vocabulary
@@ -50,10 +50,11 @@ class RawWindows:
         return {"time_s": self.time_s, "telemetry": self.telemetry, "categories": self.categories}
 
 
-def require_shapes(time_s: Doubles, telemetry: Floats, categories: Texts) -> None:
-    """Raises ValueError that names the array which has another shape than RawWindows describes."""
+def require_shapes(time_s: Doubles, telemetry: Floats, categories: Texts, window_rows: int | None = None) -> None:
+    """Raises ValueError that names the array which has another shape than RawWindows describes. window_rows: None for any."""
     count = len(time_s) if time_s.ndim else 0
-    needed = {"time_s": (WINDOW_ROWS,), "telemetry": (RING_ROWS, len(NUMERIC)), "categories": (WINDOW_ROWS, len(CATEGORIES))}
+    rows = window_rows or (time_s.shape[1] if time_s.ndim == 2 else WINDOW_ROWS)
+    needed = {"time_s": (rows,), "telemetry": (HISTORY_ROWS + rows, len(NUMERIC)), "categories": (rows, len(CATEGORIES))}
     arrays: tuple[NDArray[Any], ...] = (time_s, telemetry, categories)
     for (name, shape), array in zip(needed.items(), arrays, strict=True):
         if array.shape != (count, *shape):
@@ -61,20 +62,20 @@ def require_shapes(time_s: Doubles, telemetry: Floats, categories: Texts) -> Non
             raise ValueError(f"{name} must be ({', '.join(map(str, (batch, *shape)))}), not {array.shape}")
 
 
-def cut(table: RawTable, run: Longs, end: Longs) -> RawWindows:
+def cut(table: RawTable, run: Longs, end: Longs, window_rows: int = WINDOW_ROWS) -> RawWindows:
     """The windows that end at rows `end` (B,) of the table. run: int64 (N,), as OfflineFeatures gives it.
 
     Raises IndexError where a window would begin before the first row or end after the last, ValueError where it crosses a gap.
     """
-    if len(end) and (end.min() < WINDOW_ROWS - 1 or end.max() >= len(table)):
-        raise IndexError(f"windows cannot end at rows {end.min()} to {end.max()}, only at {WINDOW_ROWS - 1} to {len(table) - 1}")
-    rows = end[:, None] + np.arange(1 - RING_ROWS, 1)  # (B, 39)
+    if len(end) and (end.min() < window_rows - 1 or end.max() >= len(table)):
+        raise IndexError(f"windows cannot end at rows {end.min()} to {end.max()}, only at {window_rows - 1} to {len(table) - 1}")
+    rows = end[:, None] + np.arange(1 - HISTORY_ROWS - window_rows, 1)  # (B, 39)
     same_run = (rows >= 0) & (run[np.maximum(rows, 0)] == run[end][:, None])
     if not same_run[:, HISTORY_ROWS:].all():
         raise ValueError(f"the window that ends at row {end[~same_run[:, HISTORY_ROWS:].all(axis=1)][0]} is not of one run")
     telemetry = np.where(same_run[:, :, None], table.numeric[np.maximum(rows, 0)], np.float32(np.nan))
     window = rows[:, HISTORY_ROWS:]
-    categories = np.empty((len(end), WINDOW_ROWS, len(CATEGORIES)), object)
+    categories = np.empty((len(end), window_rows, len(CATEGORIES)), object)
     for at, values in enumerate(table.values):
         categories[:, :, at] = np.array([*values, ""], object)[table.codes[window, at]]  # -1, missing, takes the last one
     return RawWindows(table.time_s[window], telemetry, categories)
@@ -82,26 +83,26 @@ def cut(table: RawTable, run: Longs, end: Longs) -> RawWindows:
 
 def features_of(windows: RawWindows, vocabulary: Vocabulary) -> Floats:
     """float32 (B, 30, 44), unscaled: the features of each window by the kernels of the stream, each window a link of its own."""
-    count = len(windows)
+    count, held = windows.telemetry.shape[:2]
     numeric = windows.telemetry.copy()
     hour, weekday = hour_and_weekday(windows.time_s)
     window = numeric[:, HISTORY_ROWS:]
     for column, derived in ((_HOUR, hour), (_WEEKDAY, weekday)):
         window[:, :, column] = np.where(np.isnan(window[:, :, column]), derived.astype(np.float32), window[:, :, column])
     np.minimum(window[:, :, _HOUR], LAST_HOUR, out=window[:, :, _HOUR])
-    codes: Ints = np.full((count, RING_ROWS, len(CATEGORIES)), MISSING, np.int32)
+    codes: Ints = np.full((count, held, len(CATEGORIES)), MISSING, np.int32)
     values = []
     for at in range(len(CATEGORIES)):
         texts, code = np.unique(windows.categories[:, :, at].astype(object).ravel(), return_inverse=True)
         values.append(tuple(texts))
         code = np.where(texts[code] == "", MISSING, code)
-        codes[:, HISTORY_ROWS:, at] = code.reshape(count, WINDOW_ROWS)
+        codes[:, HISTORY_ROWS:, at] = code.reshape(count, held - HISTORY_ROWS)
     table = RawTable(
         links=tuple(map(str, range(count))),
-        link=np.repeat(np.arange(count, dtype=np.int32), RING_ROWS),
-        time_s=np.tile(np.arange(RING_ROWS, dtype=np.float64), count),  # steady: a window is of one run
+        link=np.repeat(np.arange(count, dtype=np.int32), held),
+        time_s=np.tile(np.arange(held, dtype=np.float64), count),  # steady: a window is of one run
         numeric=numeric.reshape(-1, len(NUMERIC)),
         codes=codes.reshape(-1, len(CATEGORIES)),
         values=tuple(values),
     )
-    return compute(table, vocabulary).features.reshape(count, RING_ROWS, len(FEATURES))[:, HISTORY_ROWS:]
+    return compute(table, vocabulary).features.reshape(count, held, len(FEATURES))[:, HISTORY_ROWS:]

@@ -83,7 +83,7 @@ def attention_of(model: keras.Model, scaled: Floats, end: Longs) -> Floats | Non
         return None
     end = end[:: max(1, -(-len(end) // ATTENTION_WINDOWS))]
     weights = keras.Model(model.inputs, model.get_layer(ATTENTION_LAYER).output)
-    found: Floats = weights.predict(gather(scaled, end), batch_size=64, verbose=0).mean(axis=(0, 2))
+    found: Floats = weights.predict(gather(scaled, end, model.input_shape[1]), batch_size=64, verbose=0).mean(axis=(0, 2))
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from features.definition import WINDOW_ROWS
 from features.telemetry import Floats, Longs
 from model.dataset import WindowIndex, gather
 from model.fused_lstm import fused_twin
@@ -42,6 +43,7 @@ class TrainingData:
     targets: Floats
     train: WindowIndex
     validation: WindowIndex
+    window_rows: int = WINDOW_ROWS
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ def shuffled_batches(data: TrainingData, batch_size: int, epoch_steps: int, seed
 
 
 def _batch(data: TrainingData, index: WindowIndex) -> Batch:
-    return gather(data.features, index.end), data.targets[index.target_row]
+    return gather(data.features, index.end, data.window_rows), data.targets[index.target_row]
 
 
 def evenly(count: int, most: int) -> Longs:

@@ -75,8 +75,9 @@ def write_model(folder: Path, version: str, fitted: Fit, learnt: Learnt, about: 
     Raises ExportError where a graph is not the network.
     """
     end = learnt.held_out[:REAL_WINDOWS]
-    real, raw = gather(learnt.scaled, end), cut(learnt.table, learnt.features.run, end)
-    metadata = Metadata(version, learnt.inputs, learnt.outputs, learnt.vocabulary, learnt.trained_until_s)
+    window_rows = fitted.model.input_shape[1]
+    real, raw = gather(learnt.scaled, end, window_rows), cut(learnt.table, learnt.features.run, end, window_rows)
+    metadata = Metadata(version, learnt.inputs, learnt.outputs, learnt.vocabulary, learnt.trained_until_s, window_rows=window_rows)
     parity = export_core(fitted.model, folder, version, real)
     exported = export_raw(fitted.model, folder, metadata, raw)
     save_weights(fitted.model, folder)
