@@ -16,7 +16,7 @@ from daemon import config as configuration
 from daemon.errors import EXIT_CODES, DaemonError
 from daemon.keys import verify_key_from
 from model.documents import DocumentError
-from model.manifest import read_manifest, verify
+from model.manifest import MANIFEST_NAME, read_manifest, verify
 from model.registry import CURRENT_NAME, Registry, RegistryError
 
 app = typer.Typer(no_args_is_help=True, help="List, show, roll back and verify published versions.", epilog=EXIT_CODES)
@@ -100,14 +100,19 @@ def verify_versions(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check signature, hashes, golden vectors and operators of one version or all, and CURRENT. Exit code 1 where something is wrong."""
+    """Check signature, hashes, golden vectors and operators of one version or all, and CURRENT. Exit code 1 where something is wrong.
+
+    --models may also name the output folder of a training, which is then checked as a version.
+    """
     registry = _registry(config, models, public_key)
+    alone = version is None and (registry.root / MANIFEST_NAME).is_file()
     names = [version] if version else registry.versions()
-    problems = {name: verify(registry.folder(name), registry.verify_key) for name in names}
-    current_problem = _live(registry)[1]
+    folders = {registry.root.name: registry.root} if alone else {name: registry.folder(name) for name in names}
+    problems = {name: verify(folder, registry.verify_key) for name, folder in folders.items()}
+    current_problem = None if alone else _live(registry)[1]
     if current_problem is not None:
         problems[CURRENT_NAME] = [current_problem]
-    elif not names:
+    elif not folders:
         raise DaemonError(f"{registry.root}: there is no version to verify; is it the folder that models.directory names?")
     sound = "sound and signed" if registry.verify_key is not None else "sound; the signature was not looked at: no --public-key"
     if as_json:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,16 @@ def test_the_files_are_exactly_those(trained: tuple[Path, dict[str, Any]]) -> No
     assert verify(output) == []
     assert Predictor.load(output).version == version
     assert json.loads((output / "TRAINING_REPORT.json").read_text()) == report
+
+
+def test_the_command_verifies_an_output_folder(trained: tuple[Path, dict[str, Any]], tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """As a person would check it: sound as it is, and named where a file was altered."""
+    copy = shutil.copytree(trained[0], tmp_path / "copy")
+    assert cli("models", "verify", "--models", copy)[0] == 0
+    (copy / "training_log.csv").write_text("altered")
+    code, said, _ = cli("models", "verify", "--models", copy)
+    assert code == 1
+    assert "training_log.csv" in said
 
 
 @pytest.mark.parametrize(
