@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.train import examined
-from daemon.train_options import TrainError, TrainOptions, options_of
+from daemon.train_options import OptionError, TrainOptions, options_of
 from streams.source import SourceError
 
 HEADER = "timestamp,node_id,peer_id,link_type,rtt_ms,throughput_mbps,packet_loss\n"
@@ -91,6 +91,8 @@ def test_nothing_valid(tmp_path: Path) -> None:
     ("changes", "flag"),
     [
         ({"window_size": 1}, "--window-size 1"),
+        ({"window_size": 241}, "--window-size 241"),
+        ({"link_key": "node_id,colour"}, "--link-key node_id,colour: colour is none of"),
         ({"architecture": "huge"}, "--architecture huge"),
         ({"validation_split": 0.6, "test_split": 0.5}, "--validation-split"),
         ({"test_split": 0.0}, "--test-split"),
@@ -99,8 +101,9 @@ def test_nothing_valid(tmp_path: Path) -> None:
 )
 def test_wrong_flags(tmp_path: Path, changes: dict[str, object], flag: str) -> None:
     """A flag that makes no sense is named."""
-    with pytest.raises(TrainError, match=flag):
+    with pytest.raises(OptionError, match=flag) as refused:
         options(tmp_path / "x.csv", tmp_path / "out", **changes)
+    assert refused.value.exit_code == 2
 
 
 @pytest.mark.parametrize("kind", ["a file", "somebody's folder", "in a file"])
