@@ -28,6 +28,9 @@ LEARNING_RATE_FLOOR = 1e-6
 CLIP_NORM = 1.0
 """Largest norm of a whole step's gradient: a spike of 1e9 in the telemetry must not undo the training."""
 PROGRESS_EVERY_S = 2.0
+GAIN_RATIO = 2e-4
+"""Fall of the validation loss that counts as a gain for patience: a hundredth of its standard error. A loss that creeps on by millionths
+would keep a training going for hours."""
 VALIDATION_WINDOWS_MAX = 4_096
 """Enough for a standard error of about 2 % of the loss; a large buffer's validation would otherwise cost more than a short epoch."""
 
@@ -141,6 +144,7 @@ def train(
     clock.report(1, 0, np.nan, np.nan, at_once=True)
     best = start = _validate(twin, data, batch_size)
     best_weights, best_epoch, stopped = twin.get_weights(), 0, "epochs"
+    gained, gained_epoch = start, 0
     epochs: list[Epoch] = []
     batches = shuffled_batches(data, batch_size, epoch_steps, settings.seed)
     for epoch in range(1, settings.epochs + 1):
@@ -149,10 +153,12 @@ def train(
             _log_epoch(log_path, epoch, epochs[-1])
         if epochs[-1].validation_loss < best:
             best, best_weights, best_epoch = epochs[-1].validation_loss, twin.get_weights(), epoch
+        if best < gained * (1.0 - GAIN_RATIO):
+            gained, gained_epoch = best, epoch
         if clock.is_over():
             stopped = "interrupted" if interrupted() else "time_budget"
             break
-        if epoch - best_epoch >= settings.patience:
+        if epoch - gained_epoch >= settings.patience:
             stopped = "no_better_epoch"
             break
     model.set_weights(best_weights)

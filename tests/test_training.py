@@ -259,6 +259,12 @@ def test_early_stopping_after_patience() -> None:
     assert (history.stopped, len(history.epochs), history.best_epoch) == ("no_better_epoch", 2, 0)
 
 
+def test_a_loss_that_creeps_on_is_no_gain() -> None:
+    """Improvements of millionths keep the better weights, and no training going."""
+    history = train(started(toy(400)), toy(400), replace(QUICK, epochs=50, patience=2), silent, learning_rate=1e-8)
+    assert (history.stopped, len(history.epochs)) == ("no_better_epoch", 2)
+
+
 def test_a_spent_time_budget_ends_the_training() -> None:
     """With no time left the first step is the last one, and what was learnt is still validated and kept or dropped."""
     history = train(started(toy(400)), toy(400), replace(QUICK, epochs=50, time_budget_s=1e-9), silent, learning_rate=0.001)
