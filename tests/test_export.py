@@ -158,6 +158,17 @@ def test_raw_graphs_are_proven_against_keras(exported: tuple[Path, keras.Model, 
     np.testing.assert_allclose(loaded, keras_forecasts(model, metadata, windows), rtol=1e-4, atol=1e-5)
 
 
+def test_a_spike_refuses_no_export(exported: tuple[Path, keras.Model, Metadata, RawWindows], tmp_path: Path) -> None:
+    """A window with an RTT of 1e9 in it says nothing about the graphs, and must not cost a training."""
+    folder, model, metadata, windows = exported
+    (tmp_path / core_name(VERSION)).write_bytes((folder / core_name(VERSION)).read_bytes())
+    spiked = windows.take(np.arange(len(windows)))
+    spiked.telemetry[0, -5, 1] = 1e9
+    found = export_raw(model, tmp_path, metadata, spiked)
+    assert found.raw_difference <= 1e-4
+    assert found.int8_difference_mean <= 0.02
+
+
 def _with_metadata(folder: Path, metadata: Metadata) -> Path:
     metadata.write(folder)
     return folder
