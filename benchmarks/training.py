@@ -6,7 +6,7 @@ The network of the real size at batch 64 and 256. Plain Keras is the network as 
 recurrent dropout, no XLA); ours is what model/training.py does; PyTorch is its nn.LSTM of the same sizes, which has no recurrent
 dropout. Every contender runs in a process of its own, one after the other, and that in several rounds; ratios are taken within a
 round. The first step, which traces, is told apart. Once more with one thread each: there CPU time is compared, which holds on a machine
-that others use as well; PyTorch's threads wait for each other by spinning, and lose most where a core is taken away.
+that others use as well. The wall times do not: PyTorch's lose most where a core is taken away (seen: five times the CPU time).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """The LSTM layer that training runs on: TensorFlow's fused cell, and a gradient of our own around it.
 
-keras.layers.LSTM with recurrent dropout computes four products a step and leaves the gradient to automatic differentiation: 90 steps of
-three layers are some 10,000 small operations, which cost more than the arithmetic. Here a step is one product for all gates and one fused
-operation for the rest, forwards and backwards, and the gradient of the weights is one product over all steps at the end.
+keras.layers.LSTM with recurrent dropout computes four products a step, and its gradient adds up the weights' gradient step by step. Here a
+step is one product for all gates and one fused operation for the rest, forwards and backwards, and the gradient of the weights is one
+product over all steps at the end. The products are what pays: the same gradient out of single operations takes as long a step (143
+against 140 CPU milliseconds, within the noise), and the fused cell only shortens the tracing, to less than half.
 
 Shapes in the comments: B windows, T steps, I inputs, U units. Everything is float32.
 """

@@ -87,7 +87,7 @@ class SimulatorSource:
                 return Polled(batches)
             if self._clock() >= deadline_s:
                 return Polled()
-            self._sleep(min(deadline_s - self._clock(), max(self._live.wait_s(self._stream.next_arrival_s), _SHORTEST_WAIT_S)))
+            self._sleep(min(max(0.0, deadline_s - self._clock()), max(self._live.wait_s(self._stream.next_arrival_s), _SHORTEST_WAIT_S)))
         self._sleep(max(0.0, deadline_s - self._clock()))
         return Polled()
 
