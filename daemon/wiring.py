@@ -11,6 +11,7 @@ from daemon.clock import Clock
 from daemon.config import Config
 from daemon.errors import DaemonError, StateError
 from daemon.http import HttpServer
+from daemon.instance import instance_id
 from daemon.journal import Journal
 from daemon.keys import registry_with_keys
 from daemon.lock import StateLock
@@ -67,9 +68,10 @@ class Daemon:
 
 
 def kafka_source(config: Config, observer: Observer) -> KafkaSource:
-    kafka = config.kafka
+    """Raises StateError where the state directory, which names this member of the group, cannot be used."""
+    kafka, state = config.kafka, config.state
     return KafkaSource(
-        kafka.topic, kafka.group_id, kafka.client_options(), observer.tell_kafka,
+        kafka.topic, kafka.group_id, kafka.client_options(), observer.tell_kafka, instance_id=instance_id(state.directory, state.member),
         max_records=kafka.max_records, accept_lost_records=kafka.accept_lost_records,
     )  # fmt: skip
 

@@ -85,6 +85,11 @@ def advice(error: Exception) -> str:
             return "give this user the right to READ (source) or WRITE (sink) the topic, and to DESCRIBE it"
         case kafka_errors.GroupAuthorizationFailedError():
             return "give this user the right to READ the consumer group, or choose another group"
+        case kafka_errors.FencedInstanceIdError():
+            return (
+                "another daemon has joined the group under this one's name: it runs on a copy of this state directory; stop one of "
+                "them, and give it a state directory of its own, or delete the file instance-* in its copy"
+            )
         case kafka_errors.InconsistentGroupProtocolError():
             return "consumers of another kind are in this group: choose a group of its own"
         case kafka_errors.KafkaConnectionError() | kafka_errors.KafkaTimeoutError() | kafka_errors.RequestTimedOutError():

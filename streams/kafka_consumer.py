@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kafka import KafkaConsumer
@@ -51,6 +51,30 @@ def keep_joining(consumer: KafkaConsumer) -> None:
     The flag that an ordinary join has from its beginning to its end prevents that.
     """
     consumer._coordinator.request_rejoin()
+
+
+def leave_at_close(consumer: KafkaConsumer) -> None:
+    """To be called before the consumer is closed in order. A member with a name of its own (KIP-345) would stay in its group
+    until the session time-out, for it might come back; its partitions are free at once so, and a restart finds them as well."""
+    consumer._coordinator.is_dynamic_member = lambda: True
+
+
+def tell_when_fenced(consumer: KafkaConsumer, tell: Callable[[Exception], None]) -> None:
+    """Calls `tell`, on the client's thread, when another member has joined under this one's name (KIP-345).
+
+    kafka-python 3.0.12 only logs it and sends no heartbeat any more: two members would go on with the same partitions.
+    """
+    coordinator = consumer._coordinator
+    send = coordinator._send_heartbeat_request
+
+    async def noticing() -> None:
+        try:
+            await send()
+        except kafka_errors.FencedInstanceIdError as error:
+            tell(error)
+            raise
+
+    coordinator._send_heartbeat_request = noticing
 
 
 def _await_metadata(client: BrokerClient) -> None:

@@ -27,7 +27,7 @@ from kafka.future import Future
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from streams.kafka_client import REFUSALS, BrokerClient, advice, unreachable
-from streams.kafka_consumer import keep_joining, open_consumer
+from streams.kafka_consumer import keep_joining, leave_at_close, open_consumer, tell_when_fenced
 from streams.kafka_options import Backoff, EventHandler, KafkaOptions
 from streams.kafka_records import Record
 from streams.kafka_watch import KafkaWatch
@@ -76,6 +76,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         group_id: str,
         options: KafkaOptions,
         *,
+        instance_id: str | None,
         max_records: int,
         accept_lost_records: bool,
         tell: EventHandler,
@@ -88,6 +89,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         self.commits: deque[dict[TopicPartition, OffsetAndMetadata]] = deque()
         self._options = options
         self._group_id = group_id
+        self._instance_id = instance_id
         self._max_records = max_records
         self._tell = tell
         self._requests: queue.SimpleQueue[float | None] = queue.SimpleQueue()
@@ -102,6 +104,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         self._lost: set[TopicPartition] = set()
         self._release: Future | None = None
         self._listener_error: Exception | None = None
+        self._fenced: kafka_errors.KafkaError | None = None
         self._fatal: SourceError | None = None
 
     # --- the caller's thread ---
@@ -150,6 +153,8 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         except Exception as error:  # noqa: BLE001 - a client whose I/O thread has died raises anything; the caller hears of all of it
             todo = "restart, and report it if it comes again"
             self._fatal = SourceError(f"the Kafka client failed on topic {self.topic}: {error!r}; {todo}")
+        if self._fenced is not None:
+            self._fatal = self._judge(self._fenced)
         if self._listener_error is not None:
             todo = "restart to join again from the last checkpoint"
             self._fatal = SourceError(f"a rebalance of group {self._group_id} failed: {self._listener_error!r}; {todo}")
@@ -218,8 +223,9 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             "auto_offset_reset": "none",  # records that are gone must be noticed, not jumped over
             "partition_assignment_strategy": [self._assignor],
         }
+        named = {"group_instance_id": self._instance_id}
         try:
-            consumer, self._client = open_consumer(self.topic, DEFAULTS | self._options.consumer_config() | ours, self)
+            consumer, self._client = open_consumer(self.topic, DEFAULTS | named | self._options.consumer_config() | ours, self)
         except kafka_errors.KafkaConfigurationError as error:
             raise SourceError(f"Kafka options for topic {self.topic}: {error}; correct them and start again") from error
         except (kafka_errors.KafkaError, OSError) as error:
@@ -229,6 +235,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
                 self._retry_later(f"{error}: {advice(error)}")
         else:
             self._consumer = consumer
+            tell_when_fenced(consumer, self._fenced_by)
             self.watch.connected()
 
     def _retry_later(self, reason: str) -> None:
@@ -270,9 +277,15 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         self._assignor.member_assignment = None
         try:
             self._commit(consumer)
+            leave_at_close(consumer)
             consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT_S * 1000))
         except Exception as error:  # noqa: BLE001 - it ends either way, and the broker notices by the session time-out
             self._tell("kafka_close_failed", {"topic": self.topic, "group": self._group_id, "error": repr(error)})
+
+    # --- the client's I/O thread ---
+
+    def _fenced_by(self, error: kafka_errors.KafkaError) -> None:
+        self._fenced = error
 
     # --- the client's I/O thread, while the thread above is in KafkaConsumer.poll ---
 

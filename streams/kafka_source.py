@@ -41,6 +41,8 @@ class KafkaSource:
     Nothing connects before the first poll, and no method waits for a broker: all that happens on a thread of the source.
     on_event gets `kafka_connected`, `kafka_unreachable`, `kafka_refused`, `topic_missing`, `kafka_joining`, `records_lost`,
     `kafka_error`, `kafka_commit_failed` and `kafka_close_failed` with their fields, on the caller's thread, within poll and close.
+    instance_id: a name that a restart keeps (KIP-345): the partitions of a member that was killed are its own again at once, and not only
+    after the session time-out; one that closes in order leaves the group as any other. No two members may have the same.
     accept_lost_records: go on from the earliest record when the wanted ones have been deleted (and tell `records_lost`),
     instead of raising SourceError.
     """
@@ -52,6 +54,7 @@ class KafkaSource:
         options: KafkaOptions,
         on_event: EventHandler,
         *,
+        instance_id: str | None = None,
         max_records: int = DEFAULT_MAX_RECORDS,
         accept_lost_records: bool = False,
     ) -> None:
@@ -61,6 +64,7 @@ class KafkaSource:
             topic,
             group_id,
             options,
+            instance_id=instance_id,
             max_records=max_records,
             accept_lost_records=accept_lost_records,
             tell=lambda name, fields: self._events.append((name, fields)),

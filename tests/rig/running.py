@@ -19,21 +19,21 @@ from typing import Any
 class Running:
     """`dwcp-learner run` with a configuration of its own, its log as it comes, and its HTTP address."""
 
-    def __init__(self, folder: Path, kafka: str, **changed: str) -> None:
+    def __init__(self, folder: Path, kafka: str, log: str = "log", **changed: str) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.config, self.kafka = folder / "dwcp.toml", kafka
+        self.config, self.kafka = folder / f"{log}.toml", kafka
         self.configure(**changed)
-        self.log = folder / "log"
+        self.log = folder / log
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
         with self.log.open("wb") as out:
             command = [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)]
             self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment)
 
-    def configure(self, topic: str = "dwcp.telemetry", more: str = "") -> None:
+    def configure(self, topic: str = "dwcp.telemetry", group: str = "dwcp-learner", more: str = "") -> None:
         self.config.write_text(
-            f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\n[http]\nport = {self.port}\n"
+            f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\ngroup_id = '{group}'\n[http]\nport = {self.port}\n"
             f"[events]\nto = 'file'\n[log]\nformat = 'json'\n{more}"
         )
 

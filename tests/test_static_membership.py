@@ -1,0 +1,71 @@
+"""A daemon that was killed is known again by its group: it goes on at once, and not only when the group has given the dead one up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daemon.errors import StateError
+from daemon.instance import instance_id
+
+FIFTEEN_MINUTES = "[kafka.options]\nsession_timeout_ms = 900000\n"
+"""Longer than any test may take (the broker allows no more than 30): whoever waits for it is never done."""
+
+
+def test_a_killed_daemon_has_its_partitions_again_at_once(
+    run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str]
+) -> None:
+    """Kill -9, and the next start does not wait for the session time-out of the dead member."""
+    topic = kafka_topic(partitions=2)
+    for _ in range(2):
+        daemon = run(kafka_broker, topic=topic, group=topic, more=FIFTEEN_MINUTES)
+        daemon.until(lambda daemon=daemon: len(daemon.told("partition_assigned")) == 2)
+        daemon.process.kill()
+        daemon.process.wait()
+
+
+def test_a_daemon_that_stops_leaves_its_group(
+    run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """After SIGTERM another daemon, with a state directory of its own, has the partitions at once."""
+    topic = kafka_topic(partitions=2)
+    daemon = run(kafka_broker, topic=topic, group=topic, more=FIFTEEN_MINUTES)
+    daemon.until(lambda: len(daemon.told("partition_assigned")) == 2)
+    assert daemon.stop() == 0
+    shutil.rmtree(tmp_path / "state")
+    other = run(kafka_broker, topic=topic, group=topic, more=FIFTEEN_MINUTES)
+    other.until(lambda: len(other.told("partition_assigned")) == 2)
+
+
+def test_a_copy_of_the_state_directory_is_noticed(
+    run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """Two daemons under one name: the group keeps one of them, and the other one says whose name it has and what to do."""
+    topic = kafka_topic(partitions=1)
+    first = run(kafka_broker, topic=topic, group=topic)
+    first.until(lambda: first.told("partition_assigned"))
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "instance-main").write_text((tmp_path / "state" / "instance-main").read_text())
+    run(kafka_broker, topic=topic, group=topic, more=f"[state]\ndirectory = '{tmp_path / 'copy'}'\n", log="second")
+    assert first.process.wait() == 5
+    assert "copy of this state directory" in first.log.read_text()
+
+
+def test_the_name_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
+    """The same name at every start; a torn file is a new name, not an error."""
+    name = instance_id(tmp_path / "state", "main")
+    assert instance_id(tmp_path / "state", "main") == name
+    assert instance_id(tmp_path / "state", "other") != name
+    (tmp_path / "state" / "instance-main").write_bytes(b"dwcp-main-\xff\x00")
+    assert instance_id(tmp_path / "state", "main") not in (name, "")
+
+
+def test_a_state_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """The message says which."""
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(StateError, match="cannot be written"):
+        instance_id(tmp_path / "state", "main")
