@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 from zlib import crc32
 
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
+from parts.rig import module
 from streams.fleet import FleetSpec, Region, build_fleet
 from streams.simulator import simulate
 
@@ -85,16 +83,5 @@ def write_topic(spec: FleetSpec, rows: int, bootstrap: str, topic: str) -> Writt
 
 
 def broker() -> Any:
-    """A context manager over a fresh Apache Kafka (tests/broker/broker.py, which belongs to no package)."""
-    return _broker_module().Broker()
-
-
-def _broker_module() -> ModuleType:
-    path = Path(__file__).resolve().parents[2] / "tests" / "broker" / "broker.py"
-    spec = importlib.util.spec_from_file_location("dwcp_benchmark_broker", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    """A context manager over a fresh Apache Kafka."""
+    return module("broker/broker").Broker()

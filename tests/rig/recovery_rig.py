@@ -9,7 +9,7 @@ import random
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -64,14 +64,17 @@ def stream() -> dict[Partition, list[bytes]]:
 
 @dataclass
 class ScriptedSource:
-    """A Source over the records of `stream`, in batches and an interleaving that follow from a seed.
+    """A Source over recorded partitions, in batches and an interleaving that follow from a seed.
 
+    records: those of `stream` unless others are given. ends: whether it says so at the last record, as a file does and a topic does not.
     silent: (partition, offset, until): it brings nothing from that offset on until each other has given `until` records.
     on_poll: looks in before every batch. clock counts polls, so that idleness is a matter of the script.
     """
 
     seed: int
     batch_max: int = 64
+    records: Mapping[Partition, Sequence[bytes | None]] = field(default_factory=lambda: stream())
+    ends: bool = True
     silent: tuple[int, int, int] | None = None
     on_poll: Callable[[ScriptedSource], None] = lambda _source: None
     polls: int = 0
@@ -88,14 +91,14 @@ class ScriptedSource:
     def poll(self, timeout_s: float) -> Polled:  # noqa: ARG002 - see Source
         self.polls += 1
         if self.polls == 1:
-            return Polled(assigned=frozenset(stream()))
+            return Polled(assigned=frozenset(self.records))
         self.on_poll(self)
         if self.paused:
             return Polled()
-        records = stream()
+        records = self.records
         left = [part for part in sorted(self.positions, key=str) if self.positions[part] < len(records[part]) and not self._silent(part)]
         if not left:
-            return Polled(ended=all(self.positions[part] == len(records[part]) for part in self.positions))
+            return Polled(ended=self.ends and self.exhausted())
         batches = []
         for partition in self._random.sample(left, self._random.randint(1, len(left))):
             begin = self.positions[partition]
@@ -105,6 +108,10 @@ class ScriptedSource:
             self.positions[partition] = end
             batches.append(RawBatch(partition, range(begin, end), records[partition][begin:end]))
         return Polled(batches)
+
+    def exhausted(self) -> bool:
+        """Whether every record was given."""
+        return all(self.positions[partition] == len(self.records[partition]) for partition in self.positions)
 
     def _silent(self, partition: Partition) -> bool:
         if self.silent is None or partition.number != self.silent[0] or self.positions[partition] != self.silent[1]:
@@ -254,10 +261,17 @@ class Outcome:
     buffer: tuple[Any, ...]
 
 
+def manifests(state: Path) -> list[Manifest]:
+    """The manifests of all checkpoints of a state directory, of whichever member, newest first."""
+    folders = [path for path in (state / "checkpoints").iterdir() if not path.name.startswith(".")]
+    read = [msgspec.json.decode((path / "MANIFEST.json").read_bytes(), type=Manifest) for path in folders]
+    return sorted(read, key=lambda manifest: manifest.sequence, reverse=True)
+
+
 def newest(state: Path) -> tuple[Path, Manifest]:
     """The newest checkpoint of a state directory."""
-    folders = sorted(path for path in (state / "checkpoints").iterdir() if not path.name.startswith("."))
-    return folders[-1], msgspec.json.decode((folders[-1] / "MANIFEST.json").read_bytes(), type=Manifest)
+    manifest = manifests(state)[0]
+    return state / "checkpoints" / f"{manifest.sequence:012d}-{manifest.member}", manifest
 
 
 def outcome(folder: Path) -> Outcome:

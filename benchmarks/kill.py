@@ -1,0 +1,243 @@
+"""Kills: a daemon on Apache Kafka that is killed over and over, and what it has left then compared with the raw topic.
+
+    make bench-kill        (or: python benchmarks/kill.py --quick, or --seed N --kills N)
+
+Producers write steadily. The daemon dies by SIGKILL at random moments and between any two steps of checkpoint, seal, journal and
+publication; by SIGTERM and SIGINT, which it obeys; and its training child is killed while it goes on. In the end it takes the rest of the
+topic and is checked twice (parts/consistency.py): every valid record is in the buffer exactly once, and state, alerts and buffer are those
+of a daemon that took the same topic and journal without a stop.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness import Bar, in_process, parser, report, say
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+from parts.consistency import buffered, compare, differing, read_topic, refused_of, replayed, rows_of
+from parts.daemon_process import DaemonProcess, Home, Producer
+from parts.rig import module
+from parts.stream import broker
+
+PARTITIONS: Final = 4
+LINKS: Final = 48
+SPEED: Final = 480.0
+"""Simulated seconds in one: 384 records."""
+START_LIMIT_S: Final = 120.0
+TRAINING_LIMIT_S: Final = 300.0
+POINT_LIMIT_S: Final = 15.0
+"""How long a daemon may take to come to its fault point: killed there or not, it is killed."""
+FRACTION_S: Final = (0.1, 10.0)
+"""The wait before a kill, evenly distributed in its logarithm."""
+
+POINTS: Final[dict[str, tuple[str, str, int, bool]]] = {
+    "before a segment is sealed": ("model.buffer:BufferWriter", "seal", 6, False),
+    "after a segment was sealed": ("model.buffer:BufferWriter", "seal", 6, True),
+    "before a file gets its name": ("pathlib:Path", "rename", 12, False),
+    "after a file got its name": ("pathlib:Path", "rename", 12, True),
+    "after a state file was written": ("daemon.checkpoint", "write_state", 12, True),
+    "before a checkpoint is written": ("daemon.checkpoint:CheckpointStore", "_publish", 4, False),
+    "after a checkpoint, before cleaning": ("daemon.checkpoint:CheckpointStore", "_clean", 4, False),
+    "after cleaning": ("daemon.checkpoint:CheckpointStore", "_clean", 4, True),
+    "in the middle of cleaning": ("daemon.checkpoint", "drop_unnamed", 12, True),
+    "before a merged segment is named": ("daemon.checkpoint", "compact", 2, False),
+    "after a merged segment is named": ("daemon.checkpoint", "compact", 2, True),
+    "before a journal entry": ("daemon.journal:Journal", "append", 3, False),
+    "after a journal entry": ("daemon.journal:Journal", "append", 3, True),
+    "before offsets are committed": ("streams.kafka_source:KafkaSource", "commit", 3, False),
+    "while events are flushed": ("daemon.sinks:Sinks", "flush", 4, True),
+}
+PUBLICATION: Final[dict[str, tuple[str, str, int, bool]]] = {
+    "before a candidate is verified": ("model.registry:Registry", "publish", 1, False),
+    "after a version was published": ("model.registry:Registry", "publish", 1, True),
+    "before CURRENT is replaced": ("model.registry:Registry", "_set_current", 1, False),
+    "before the announcement": ("daemon.loop:Loop", "announce", 1, False),
+    "after the announcement": ("daemon.loop:Loop", "announce", 1, True),
+}
+"""Reached only by a life in which a training ends."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """kills: at least. trainings: whether models are trained and published meanwhile; else none is, and a version must be there."""
+
+    kills: int
+    seed: int
+    trainings: bool = True
+    speed: float = SPEED
+
+    @property
+    def topic(self) -> str:
+        return f"kill.{self.seed}"
+
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """The daemon's configuration, but for what belongs to a run: small trainings as often as they can be had, and few rows to seal."""
+        never = 2**62
+        return {
+            "kafka": {"topic": self.topic, "group_id": self.topic},
+            "drift": {"idle_s": 2.0, "watched_per_region": 10, "shed_above_lag": 2000},
+            "state": {"checkpoint_interval_s": 0.5},
+            "models": {"keep": 1000, "follow_interval_s": 0.2},
+            "training": {
+                "schedule": "", "rows_min": 4000 if self.trainings else never, "new_rows_min": 500 if self.trainings else never,
+                "drift_rows_min": 500 if self.trainings else never, "cooldown_s": 0.0, "epochs": 1, "epoch_windows_max": 256,
+                "recent_windows_max": 2000, "replay_windows": 0, "batch_size": 64, "gate_windows_min": 50, "drift_time_budget_s": 1.0,
+            },
+        }  # fmt: skip
+
+
+class Killer:
+    """The lives of one daemon, one after the other."""
+
+    def __init__(self, home: Home, plan: Plan) -> None:
+        self.home, self.plan = home, plan
+        self.deaths: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._random = random.Random(plan.seed)
+
+    def run(self) -> None:
+        """Until there were enough kills."""
+        kinds = {"at any moment": 8, "once it is ready": 6, "point": 8, "SIGTERM": 3, "SIGINT": 3}
+        kinds |= {"trainer": 2, "publication": 2} if self.plan.trainings else {}
+        while (count := self.deaths.total()) < self.plan.kills and len(self.failures) < 5:
+            (kind,) = self._random.choices(list(kinds), list(kinds.values()))
+            self.live(kind)
+            if count // 20 != self.deaths.total() // 20:
+                say(f"{self.deaths.total()} kills")
+
+    def live(self, kind: str) -> None:
+        """One life, and its end."""
+        match kind:
+            case "point":
+                name = self._random.choice(list(POINTS))
+                self._at_a_point(name, POINTS[name], POINT_LIMIT_S)
+            case "publication":
+                name = self._random.choice(list(PUBLICATION))
+                self._at_a_point(name, PUBLICATION[name], TRAINING_LIMIT_S)
+            case "trainer":
+                self._trainer()
+            case "SIGTERM" | "SIGINT":
+                with self.home.start() as process:
+                    process.wait_for("daemon_ready", START_LIMIT_S)
+                    self._wait()
+                    self._end(kind, process.stop(kind), 0)
+            case _:
+                with self.home.start() as process:
+                    if kind == "once it is ready":
+                        process.wait_for("daemon_ready", START_LIMIT_S)
+                    self._wait(process)
+                    self._end(kind, process.kill(), -9)
+
+    def _at_a_point(self, name: str, point: tuple[str, str, int, bool], limit_s: float) -> None:
+        owner, function, most, after = point
+        doom = {"owner": owner, "name": function, "nth": self._random.randint(1, most), "after": after}
+        with self.home.start(doom) as process:
+            code = process.wait(limit_s)
+            self._end(name if code is not None else f"not {name}", code if code is not None else process.kill(), 137, -9)
+
+    def _trainer(self) -> None:
+        """The child dies, the daemon tells so and goes on; then it dies as well."""
+        with self.home.start() as process:
+            if (child := process.training_child(TRAINING_LIMIT_S)) is None:
+                self._end("once it is ready", process.kill(), -9)
+                return
+            self._wait()
+            child.kill()
+            if process.wait_for("training_failed", START_LIMIT_S, or_else="training_finished") == "training_failed":
+                self.deaths["the training child"] += 1
+            self._end("after its training child", process.kill(), -9)
+
+    def _wait(self, process: DaemonProcess | None = None) -> None:
+        """A random time, or until the process has ended."""
+        low, high = FRACTION_S
+        wait_s = low * (high / low) ** self._random.random()
+        if process is None:
+            time.sleep(wait_s)
+        else:
+            process.wait(wait_s)
+
+    def _end(self, name: str, code: int, *expected: int) -> None:
+        self.deaths[name] += 1
+        if code not in expected:
+            self.failures.append(f"{name}: exit code {code}")
+            say(f"{self.failures[-1]}\n{self.home.last_words()}")
+
+
+def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
+    """The figures of one plan. folder: of the daemon; models/ in it may hold a version to begin with."""
+    topic, sections = plan.topic, plan.sections()
+    names = {"drift_topic": f"{topic}.drift", "models_topic": f"{topic}.models", "dead_letter_topic": f"{topic}.dlq"}
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.create_topics([NewTopic(topic, PARTITIONS, 1), *(NewTopic(name, 1, 1) for name in names.values())])
+    admin.close()
+    kafka = sections["kafka"] | {"bootstrap_servers": bootstrap}
+    home = Home(folder, sections | {"kafka": kafka, "events": names | {"to": "both"}})
+    killer = Killer(home, plan)
+    with Producer(
+        {"bootstrap": bootstrap, "topic": topic, "partitions": PARTITIONS, "links": LINKS, "speed": plan.speed, "quiet": True}
+    ) as producer:
+        killer.run()
+        sent = producer.end()
+    raw = read_topic(bootstrap, topic)
+    home.take_the_rest({partition: len(values) for partition, values in raw.items()}, START_LIMIT_S)
+    return checked(home, plan, raw, sent) | {
+        "kills": killer.deaths.total(), "deaths": dict(sorted(killer.deaths.items())), "failures": len(killer.failures), "seed": plan.seed,
+    }  # fmt: skip
+
+
+def checked(home: Home, plan: Plan, raw: Any, sent: int) -> dict[str, Any]:
+    """What the raw topic and an undisturbed daemon say of what was left."""
+    rig = module("rig/recovery_rig")
+    rows = rows_of(raw)
+    difference = compare(rows, buffered(home.state))
+    left = rig.outcome(home.folder)
+    with tempfile.TemporaryDirectory(prefix="dwcp-reference-") as name:
+        names = differing(left, replayed(raw, home.folder, Path(name), plan.sections()))
+    buried = {(event["data"]["partition"], event["data"]["offset"]) for event in home.events("dead_letters")}
+    unburied = refused_of(raw) ^ buried
+    for line in [*difference.examples, *names, *(f"dead letter {number}:{offset}" for number, offset in sorted(unburied)[:3])]:
+        say(line)
+    records = sum(map(len, raw.values()))
+    return {
+        "records": records,
+        "rows": len(rows),
+        "alerts": len(left.alerts),
+        "versions": len({event["data"]["version"] for event in home.events("models")}),
+        "dead_letters": len(buried),
+        "journal_entries": dict(Counter(type(entry).__name__ for entry in rig.journal(home.folder))),
+        "unacknowledged": sent - records,
+        "lost": difference.lost + len(unburied),
+        "duplicated": difference.duplicated + difference.unexpected,
+        "different": len(names),
+    }
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--kills", type=int, default=200)
+    options.add_argument("--seed", type=int, default=int(time.time()), help="of what is killed when (default: the time); it is printed")
+    given = options.parse_args()
+    plan = Plan(12 if given.quick else given.kills, given.seed, trainings=not given.quick)
+    with broker() as kafka, tempfile.TemporaryDirectory(prefix="dwcp-kill-") as folder:
+        if not plan.trainings:
+            in_process("parts.version", {"models": f"{folder}/models"})
+        began_s = time.monotonic()
+        figures = measure(kafka.bootstrap, plan, Path(folder))
+        figures["minutes"] = (time.monotonic() - began_s) / 60
+    bars = [
+        Bar("kills", figures["kills"], ">=", 200),
+        *(Bar(name, figures[name], "<=", 0) for name in ("lost", "duplicated", "different", "failures")),
+    ]
+    return report("kill", figures, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""`dwcp-learner run` as a process that can be killed, its home on disk, and a producer beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psutil
+from harness import FOLDER
+
+from features.telemetry import Partition
+from parts.rig import module
+
+POLL_S: Final = 0.05
+STOP_LIMIT_S: Final = 60.0
+
+
+class DaemonProcess:
+    """One life. As a context manager it is killed at the end, if it still lives."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
+        environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(FOLDER)}
+        self._log, self._read = log, log.stat().st_size if log.exists() else 0
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(command, stdout=out, stderr=out, cwd=FOLDER, env=environment)
+
+    def told(self, event: str) -> dict[str, Any] | None:
+        """The first event of this name in this life."""
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            for line in log:
+                if f'"{event}"'.encode() in line and line.startswith(b"{") and line.endswith(b"\n") and json.loads(line)["event"] == event:
+                    return dict(json.loads(line))
+        return None
+
+    def wait_for(self, event: str, limit_s: float, or_else: str = "") -> str:
+        """Waits for one of two events and says which. Raises RuntimeError where the process ends first, or takes too long."""
+        until_s = time.monotonic() + limit_s
+        while time.monotonic() < until_s and self._process.poll() is None:
+            for name in filter(None, (event, or_else)):
+                if self.told(name) is not None:
+                    return name
+            time.sleep(POLL_S)
+        raise RuntimeError(f"no {event} within {limit_s:.0f} s, exit code {self._process.poll()}:\n{last_words(self._log)}")
+
+    def training_child(self, limit_s: float) -> psutil.Process | None:
+        """The training that runs, as soon as one does; None where none does in time, or the daemon ends."""
+        until_s = time.monotonic() + limit_s
+        while time.monotonic() < until_s and self._process.poll() is None:
+            with suppress(psutil.Error):
+                for child in psutil.Process(self._process.pid).children():
+                    if "model.job" in child.cmdline():
+                        return child
+            time.sleep(POLL_S)
+        return None
+
+    def wait(self, limit_s: float) -> int | None:
+        """Its exit code; None while it lives."""
+        try:
+            return self._process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self, signal_name: str) -> int:
+        """Its exit code after a signal that it obeys."""
+        self._process.send_signal(signal.Signals[signal_name])
+        code = self.wait(STOP_LIMIT_S)
+        return self.kill() if code is None else code
+
+    def kill(self) -> int:
+        self._process.kill()
+        return self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None) -> None:
+        self.kill()
+
+
+class Home:
+    """Where a daemon lives: configuration, state, models, log."""
+
+    def __init__(self, folder: Path, sections: Mapping[str, Mapping[str, Any]], member: str = "main", shared: Path | None = None) -> None:
+        """shared: the folder of state and models, where it is not this one's own."""
+        folder.mkdir(exist_ok=True)
+        self.folder, self.log, self.config = shared or folder, folder / "log", folder / "dwcp.toml"
+        self.state = self.folder / "state"
+        places = {"state": {"directory": str(self.state), "member": member}, "models": {"directory": str(self.folder / "models")}}
+        fixed = places | {"http": {"enabled": False}, "log": {"format": "json"}}
+        merged = {name: dict(sections.get(name, {})) | fixed.get(name, {}) for name in sections.keys() | fixed.keys()}
+        self.config.write_text(
+            "".join(f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items()) for name, keys in merged.items())
+        )
+
+    def start(self, doom: Mapping[str, Any] | None = None) -> DaemonProcess:
+        """doom: where it is to end by itself, see parts/doomed_daemon.py."""
+        if doom is None:
+            command = [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)]
+        else:
+            command = [sys.executable, "-m", "parts.doomed_daemon", json.dumps({"config": str(self.config), **doom})]
+        return DaemonProcess(command, self.log)
+
+    def take_the_rest(self, ends: Mapping[Partition, int], limit_s: float) -> None:
+        """A last life, until its checkpoint holds all records. Raises RuntimeError where there is no progress for limit_s."""
+        with self.start() as process:
+            taken, until_s = -1, time.monotonic() + limit_s
+            while (now := self._taken(ends)) < sum(ends.values()):
+                if now > taken:
+                    taken, until_s = now, time.monotonic() + limit_s
+                if time.monotonic() > until_s or process.wait(POLL_S) is not None:
+                    raise RuntimeError(f"{now} of {sum(ends.values())} records were taken:\n{self.last_words()}")
+            if (code := process.stop("SIGTERM")) != 0:
+                raise RuntimeError(f"exit code {code} after SIGTERM:\n{self.last_words()}")
+
+    def _taken(self, ends: Mapping[Partition, int]) -> int:
+        with suppress(OSError, IndexError):  # a checkpoint that is cleaned away meanwhile
+            parts = {(part.topic, part.number): part.offset or 0 for part in module("rig/recovery_rig").newest(self.state)[1].parts}
+            return sum(parts.get((partition.topic, partition.number), 0) for partition in ends)
+        return 0
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The events of one of the files under state/events."""
+        path = self.state / "events" / f"{name}.ndjson"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def last_words(self) -> str:
+        return last_words(self.log)
+
+
+def last_words(log: Path) -> str:
+    """The end of a log."""
+    return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else "(no log)"
+
+
+class Producer:
+    """parts/steady_producer.py as a process, from entering to `end`."""
+
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self._job = job
+
+    def __enter__(self) -> Self:
+        command = [sys.executable, "-m", "parts.steady_producer", json.dumps(self._job)]
+        self._process = subprocess.Popen(command, cwd=FOLDER, stdout=subprocess.PIPE)
+        return self
+
+    def end(self) -> int:
+        """Ends it in order; gives how many records it has sent."""
+        self._process.terminate()
+        out, _ = self._process.communicate(timeout=STOP_LIMIT_S)
+        return int(json.loads(out.splitlines()[-1])["sent"])
+
+    def __exit__(self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.wait()

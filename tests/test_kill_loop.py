@@ -1,0 +1,42 @@
+"""The kill loop of benchmarks/kill.py in short: a daemon on Apache Kafka that dies again and again loses nothing and repeats nothing."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[str], ModuleType]]:
+    """load("kill"): a module of benchmarks/, which is no package of ours and is on the path only here."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module
+    sys.path.remove(str(BENCHMARKS))
+
+
+def test_six_kills(load: Callable[[str], ModuleType], kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
+    """After kills at random moments, at a step, and by the signals that it obeys: every record once, and all of it as without a stop."""
+    home = tmp_path / "home"
+    home.mkdir()
+    publish(home, "v20260101_000000")
+    kill = load("kill")
+    figures = kill.measure(kafka_broker, kill.Plan(kills=6, seed=3, trainings=False), home)
+    assert figures["kills"] >= 6
+    assert (figures["lost"], figures["duplicated"], figures["different"], figures["failures"], figures["unacknowledged"]) == (0, 0, 0, 0, 0)
+    assert figures["rows"] > 1000
+    assert figures["dead_letters"] > 0
+
+
+def test_the_check_finds_what_it_is_there_for(load: Callable[[str], ModuleType]) -> None:
+    """A row that is missing, one that is there twice and one that nobody sent are found and named."""
+    compare = load("parts.consistency").compare
+    found = compare([(0, 0, 1.0), (0, 1, 2.0), (1, 0, 1.0)], [(0, 1, 2.0), (0, 1, 2.0), (1, 0, 1.5)])
+    assert (found.lost, found.duplicated, found.unexpected) == (2, 1, 1)
+    assert found.examples == ["lost 0:0", "lost 1:0", "duplicated 0:1", "unexpected 1:0"]
