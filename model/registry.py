@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection
 from contextlib import suppress
@@ -29,7 +30,7 @@ REFUSED_KEPT: Final = 5
 
 _CANDIDATE_PREFIX: Final = ".candidate-"
 _REMOVING_PREFIX: Final = ".removing-"
-_CURRENT_PARTIAL: Final = f".{CURRENT_NAME}.partial"
+_CURRENT_PARTIAL: Final = f".{CURRENT_NAME}."
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 
@@ -134,8 +135,10 @@ class Registry:
         refused = self.root / REFUSED_NAME
         refused.mkdir(exist_ok=True)
         write_document(candidate / REFUSAL_NAME, {"version": version, "verdict": verdict.to_json()})
+        _sync_tree(candidate)
         candidate.rename(refused / version)
         sync_folder(refused)
+        sync_folder(self.root)
         for old in self.refused()[:-REFUSED_KEPT]:
             self._remove(refused / old)
         return refused / version
@@ -172,7 +175,8 @@ class Registry:
             if path.name.startswith((_CANDIDATE_PREFIX, _REMOVING_PREFIX)) and path.name not in in_use:
                 shutil.rmtree(path)
                 removed.append(path.name)
-        (self.root / _CURRENT_PARTIAL).unlink(missing_ok=True)
+            elif path.name.startswith(_CURRENT_PARTIAL):
+                path.unlink(missing_ok=True)
         return removed
 
     def _before_current(self) -> str:
@@ -204,7 +208,8 @@ class Registry:
         return problems
 
     def _set_current(self, version: str) -> None:
-        partial = self.root / _CURRENT_PARTIAL
+        """Through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
+        partial = self.root / f"{_CURRENT_PARTIAL}{secrets.token_hex(8)}"
         with partial.open("w") as file:
             file.write(f"{version}\n")
             file.flush()
@@ -217,10 +222,13 @@ class Registry:
         sync_folder(self.root)
 
     def _remove(self, folder: Path) -> None:
-        """Renamed first: no reader ever finds half a version under its name."""
+        """Renamed first, and for good: no reader ever finds half a version under its name, nor does one after a power cut."""
         doomed = self.root / f"{_REMOVING_PREFIX}{folder.name}"
         shutil.rmtree(doomed, ignore_errors=True)
         folder.rename(doomed)
+        sync_folder(self.root)
+        if folder.parent != self.root:
+            sync_folder(folder.parent)
         shutil.rmtree(doomed)
 
 

@@ -139,7 +139,7 @@ def test_recover_removes_what_a_crash_left(registry: Registry, make_version: Mak
     for job in ("dead", "alive"):
         make_version(registry.candidate_folder(job), THIRD)
     (registry.root / f".removing-{FIRST}").mkdir()
-    (registry.root / ".CURRENT.partial").write_text("v2026")
+    (registry.root / ".CURRENT.0123456789abcdef").write_text("v2026")
     assert registry.recover(jobs=["alive"]) == [".candidate-dead", f".removing-{FIRST}"]
     assert sorted(path.name for path in registry.root.iterdir()) == [".candidate-alive", "CURRENT", FIRST, SECOND]
 
