@@ -208,6 +208,12 @@ def rig() -> ModuleType:
     return _rig("recovery_rig")
 
 
+@pytest.fixture(scope="session")
+def syscalls() -> ModuleType:
+    """tests/rig/syscalls.py: work that can be killed at any system call."""
+    return _rig("syscalls")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """run(kafka, topic=..., more=...) starts a daemon (tests/rig/running.py), which is killed at the end if it still runs."""

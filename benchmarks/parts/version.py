@@ -1,4 +1,5 @@
-"""Builds one published version of the real size with an untrained network: what a forecast costs does not depend on the weights."""
+"""Builds one published version with an untrained network, by default of the real size: what a forecast costs does not depend on the
+weights."""
 
 from __future__ import annotations
 
@@ -54,4 +55,5 @@ def publish(root: Path, architecture: Architecture) -> str:
 
 
 if __name__ == "__main__":
-    answer({"version": publish(Path(job_of(sys.argv)["models"]), Architecture())})
+    job = job_of(sys.argv)
+    answer({"version": publish(Path(job["models"]), Architecture(**job.get("architecture", {})))})

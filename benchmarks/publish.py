@@ -1,0 +1,78 @@
+"""Publication under kills: a publisher killed at every system call of all that it does, and a reader that must never notice.
+
+    make bench-publish        (or: python benchmarks/publish.py --quick)
+
+A version with a small network, for each kill costs its verification; publication, rollback, refusal, pruning and recovery, each begun anew until it was killed at the entry and the
+exit of each of its calls; unsigned and signed. The reader follows CURRENT in a tight loop, and checks every file of what it names.
+After each kill the next publisher starts, and everything that is there is checked again. `power_cut` counts what became visible, or was
+deleted, before the fsync that it needs, by the calls that were made.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from harness import CHILD_LIMIT_S, FOLDER, Bar, arguments, in_process, report, say
+
+SMALL: Final = {"lstm_units": [16, 12], "lstm_dropout": [0, 0], "dense_units": [8], "dense_dropout": [0], "head_units": 8}
+RIG: Final = FOLDER.parent / "tests" / "rig"
+
+
+def cannot_be_traced() -> str | None:
+    """Why system calls cannot be followed on this machine."""
+    spec = importlib.util.spec_from_file_location("syscalls", RIG / "syscalls.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by its name
+    spec.loader.exec_module(module)
+    reason: str | None = module.why_not()
+    return reason
+
+
+def killed(source: Path, folder: Path, signed: bool, stops: str) -> dict[str, Any]:
+    """What the rig has seen, in a process of its own: it forks, and has to stay one of a single thread."""
+    folder.mkdir()
+    job = {"source": str(source), "folder": str(folder), "signed": signed, "stops": stops}
+    command = [sys.executable, str(RIG / "publish_rig.py"), json.dumps(job)]
+    environment = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=CHILD_LIMIT_S)
+    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def main() -> int:
+    options = arguments(__doc__)
+    if (reason := cannot_be_traced()) is not None:
+        say(f"not measured: {reason}")
+        return report("publish", {"not_measured": reason}, [Bar("kills", None, ">=", 500), Bar("partial", None, "<=", 0)])
+    stops, runs = "changing" if options.quick else "all", {}
+    with tempfile.TemporaryDirectory(prefix="dwcp-bench-") as name:
+        version = in_process("parts.version", {"models": f"{name}/models", "architecture": SMALL})["version"]
+        for kind in ("unsigned", "signed"):
+            say(kind)
+            runs[kind] = killed(Path(name) / "models" / version, Path(name) / kind, kind == "signed", stops)
+    seen = list(runs.values())
+    for problem in (problem for run in seen for problem in (*run["wrong"], *run["reader"]["told"])):
+        say(problem)
+    figures = {
+        "kills": {kind: run["kills"] for kind, run in runs.items()},
+        "rollbacks_in_the_middle_of_another": sum(run["at_once"] for run in seen),
+        "reads": sum(run["reader"]["reads"] for run in seen),
+        "reads_with_golden_samples": sum(run["reader"]["golden"] for run in seen),
+        "versions_seen": sum(run["reader"]["versions"] for run in seen),
+        "power_cut": sum(run["power_cut"] for run in seen),
+    }
+    kills = sum(sum(run["kills"].values()) for run in seen)
+    return report("publish", figures, [Bar("kills", kills, ">=", 500), Bar("partial", sum(run["partial"] for run in seen), "<=", 0)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
