@@ -45,12 +45,16 @@ class NdjsonSink:
         return len(self._queue)
 
     def flush(self, timeout_s: float) -> None:  # noqa: ARG002  # a disk cannot be told to hurry
-        """Writes the queued events and waits for the disk. OSError (disk full): all are still queued, call again."""
+        """Writes the queued events and waits for the disk. OSError (disk full): all are still queued, call again.
+
+        Another thread may send meanwhile: what it sends waits for the next flush.
+        """
         self._remove_torn()
-        if not self._queue:
+        events = self._queue[:]
+        if not events:
             return
         durable_bytes = os.fstat(self._descriptor).st_size
-        rest = memoryview(b"".join(self._queue))
+        rest = memoryview(b"".join(events))
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
@@ -59,9 +63,9 @@ class NdjsonSink:
             self._torn_from = durable_bytes
             with suppress(OSError):  # if not now, then before the next write
                 self._remove_torn()
-            message = f"{len(self._queue)} events could not be written and are kept: {error.strerror}"
+            message = f"{len(events)} events could not be written and are kept: {error.strerror}"
             raise OSError(error.errno, message, str(self.path)) from error
-        self._queue.clear()
+        del self._queue[: len(events)]
 
     def close(self) -> None:
         """Closes the file; call `flush` before."""

@@ -154,6 +154,24 @@ def test_a_write_that_the_disk_did_not_confirm_is_done_again(tmp_path: Path) -> 
     assert written(path) == [1, 2]
 
 
+def test_what_is_sent_during_a_flush_waits_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint's thread flushes while the loop's thread sends: nothing falls in between."""
+    sink, real = NdjsonSink(tmp_path / "events.ndjson"), os.write
+    sink.send(event(1))
+
+    def write(descriptor: int, content: bytes) -> int:
+        sink.send(event(2))
+        return real(descriptor, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("streams.ndjson_sink.os.write", write)
+        sink.flush(1)
+    assert (written(sink.path), sink.pending()) == ([1], 1)
+    sink.flush(1)
+    assert (written(sink.path), sink.pending()) == ([1, 2], 0)
+    sink.close()
+
+
 @given(st.lists(st.sampled_from(["send", "flush", "full", "unconfirmed"]), max_size=25))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_event_is_written_once_in_order(tmp_path: Path, steps: list[str]) -> None:
