@@ -2,7 +2,7 @@
 
 kafka-python builds an object of 13 fields for every record, in Python: 6 us of CPU each, more than all that the daemon itself does with
 it. Here one compiled pass over a decompressed batch finds where the values lie, and the values are cut out: 0.6 us. Everything around
-that stays the client's: checksums, decompression, transactions, positions.
+that stays the client's: checksums, transactions, positions.
 
 Format: https://kafka.apache.org/documentation/#recordbatch (magic 2).
 """
@@ -20,6 +20,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from numba import njit
 
 from features.telemetry import Bytes, Longs
+from streams.kafka_codecs import TooLargeError, packed, unpacked
 
 Record: TypeAlias = tuple[int, bytes | None]
 """Offset and value."""
@@ -73,11 +74,17 @@ class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-pyt
 
 
 def plain_records(batch: Any) -> Iterator[Record]:
-    """The records of one batch of the client. Raises CorruptRecordError where its bytes are no records."""
+    """The records of one batch of the client. Raises CorruptRecordError where its bytes are no records.
+
+    One that unpacks to more than memory may hold becomes a single record, at its last offset, of the bytes as they came: no telemetry, so
+    that it ends in the dead letters, and the stream goes on behind it.
+    """
     if batch.magic != _MAGIC:
         return ((record.offset, record.value) for record in batch)
-    batch._maybe_uncompress()
-    data = bytes(memoryview(batch._buffer)[batch._pos :])
+    try:
+        data = unpacked(batch)
+    except TooLargeError:
+        return iter([(batch.last_offset, packed(batch))])
     if not 0 <= batch.records_count <= len(data):  # a record has seven bytes at least
         raise CorruptRecordError(f"record batch at offset {batch.base_offset}: {batch.records_count} records in {len(data)} bytes")
     spans = np.empty((batch.records_count, 3), np.int64)
