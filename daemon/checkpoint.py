@@ -24,6 +24,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from daemon.errors import StateError
+from daemon.private_folder import make_private
 from daemon.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
 from model.buffer import BufferWriter, OpenSegment, drop_unnamed
@@ -138,7 +139,7 @@ class CheckpointStore:
         """
         try:
             for folder in (self.buffer, self.checkpoints):
-                folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_private(folder)
             for leftover in self.checkpoints.glob(f"{_PARTIAL}*-{self.member}"):
                 shutil.rmtree(leftover)
             self._go_back_to_sound()
@@ -355,7 +356,7 @@ class CheckpointStore:
                         "install that release, or start with another state directory"
                     )
                 found.append((path, msgspec.json.decode(content, type=Manifest)))
-            except (OSError, msgspec.MsgspecError, AttributeError) as error:
+            except (OSError, ValueError, RecursionError, AttributeError) as error:  # msgspec's are ValueErrors, and so is "no UTF-8"
                 theirs = not path.name.endswith(f"-{self.member}") and path.exists()  # one's own is set aside; another deletes its own
                 if theirs and path.name not in self._told:
                     self._told.add(path.name)

@@ -8,20 +8,22 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from daemon.errors import StateError
+from daemon.private_folder import make_private
 
 
 @dataclass
 class StateLock:
-    """Held until released, or until the process ends in whatever way."""
+    """Held until released, or until the process ends in whatever way. closed: the directory had been open to other users."""
 
     _file: TextIOWrapper
+    closed: bool = False
 
     @classmethod
     def take(cls, state: Path, member: str) -> StateLock:
-        """Raises StateError where another process holds it, or the directory cannot be made."""
+        """Raises StateError where another process holds it, or the directory cannot be made, or made private."""
         path = state / f"lock-{member}"
         try:
-            state.mkdir(parents=True, exist_ok=True, mode=0o700)
+            closed = make_private(state)
             file = path.open("w")
         except OSError as error:
             raise StateError(f"{state}: the state directory cannot be written ({error.strerror}); check its owner and the disk") from error
@@ -33,7 +35,7 @@ class StateLock:
                 f"{state}: another dwcp-learner runs on this state directory as member {member!r}; stop it, or give this one its own "
                 "state.directory (or, on a shared directory, its own state.member)"
             ) from error
-        return cls(file)
+        return cls(file, closed)
 
     def release(self) -> None:
         self._file.close()

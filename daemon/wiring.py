@@ -95,6 +95,8 @@ def build(
     registry = registry_with_keys(config)
     state = config.state.directory
     lock = StateLock.take(state, config.state.member)
+    if lock.closed:
+        observer.tell("state_closed", folder=str(state), remedy="to let others read events, name a folder of their own as events.folder")
     store = CheckpointStore(state, config.state.member, config.buffer.rows_max, config.buffer.age_max_s, observer.tell)
     store.open()
     process = store.restore_process()
