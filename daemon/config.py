@@ -108,10 +108,10 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with the mark that some editors put first
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another file with --config") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets: not TOMLDecodeError
         raise ConfigError(f"{path}: is no valid TOML ({error})") from error
 
 

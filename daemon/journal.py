@@ -77,14 +77,12 @@ class Journal:
             content = path.read_bytes() if path.exists() else b""
         except OSError as error:
             raise StateError(f"{path}: the journal cannot be read ({error.strerror}); restore the file from a copy") from error
-        for number, line in enumerate(content.splitlines(keepends=True), start=1):
-            if not line.endswith(b"\n"):
-                break
+        for number, line in enumerate(content.split(b"\n")[:-1], start=1):  # not splitlines: a damaged byte may be a \r
             try:
                 self.entries.append(_DECODER.decode(line))
-            except msgspec.MsgspecError as error:
+            except (ValueError, RecursionError) as error:  # of msgspec, or bytes that are no UTF-8
                 raise StateError(f"{path}, line {number}: is no journal entry ({error}); restore the file from a copy") from error
-            durable += len(line)
+            durable += len(line) + 1
         try:
             self._file = path.open("ab", buffering=0)  # a line that could not be written must not wait in a buffer for the next one
             self._size = durable

@@ -27,6 +27,8 @@ def _legal_topic(name: str) -> str:
 def _not_blank(value: Any) -> Any:
     if isinstance(value, str) and not value.strip():
         raise ValueError("is empty; give a value, or leave the key out for its default")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("holds a NUL character, which no name or path can")
     return value
 
 

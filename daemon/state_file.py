@@ -38,6 +38,10 @@ def read_state(path: Path, sha256: str) -> tuple[dict[str, Any], dict[str, NDArr
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path.name} is not what was written (its checksum differs)")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in archive.files if name != _DOCUMENT}
-        return msgspec.msgpack.decode(archive[_DOCUMENT].tobytes()), arrays
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files if name != _DOCUMENT}
+            document = msgspec.msgpack.decode(archive[_DOCUMENT].tobytes(), type=dict[str, Any])
+    except Exception as error:  # zipfile, zlib and NumPy's header parser have no common base
+        raise ValueError(f"{path.name} is no file of a checkpoint ({error})") from error
+    return document, arrays

@@ -226,7 +226,7 @@ def _message(line: bytes) -> dict[str, Any] | None:
     """Lines that are not JSON objects come from a library and tell nothing."""
     try:
         document = msgspec.json.decode(line)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):  # of msgspec, or bytes that are no UTF-8
         return None
     return document if isinstance(document, dict) else None
 

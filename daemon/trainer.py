@@ -136,7 +136,7 @@ def _read_progress(stream: IO[bytes] | None, told: queue.SimpleQueue[dict[str, A
     for line in stream:
         try:
             document = msgspec.json.decode(line)
-        except msgspec.DecodeError:
+        except (ValueError, RecursionError):  # of msgspec, or bytes that are no UTF-8
             continue
         if isinstance(document, dict):
             told.put(document)

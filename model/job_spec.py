@@ -165,7 +165,7 @@ class JobResult:
         """Raises ValueError where the document is not a complete result."""
         try:
             return msgspec.json.decode(document, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(str(error)) from error
 
     def write(self, folder: Path) -> None:
@@ -183,7 +183,7 @@ def decode_strictly(document: bytes, kind: type[Record]) -> Record:
     try:
         record = msgspec.json.decode(document, type=kind)
         _refuse_unknown_keys(msgspec.json.decode(document), record, "")
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return record
 

@@ -121,7 +121,10 @@ def _parsed(content: bytes) -> Manifest:
         and isinstance(files, dict)
     ):
         raise DocumentError(f"{MANIFEST_NAME} lacks parent, reason, created_at_s, verdict, libraries or files, or one is of another type")
-    return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files)
+    try:
+        return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files)
+    except OverflowError as error:
+        raise DocumentError(f"{MANIFEST_NAME}: created_at_s is no time") from error
 
 
 def verify(folder: Path, key: VerifyKey | None = None) -> list[str]:

@@ -19,6 +19,8 @@ from model.scaler import Scaler
 SCHEMA_VERSION: Final = 1
 VERSION_FORMAT: Final = "v%Y%m%d_%H%M%S"
 VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
+LATEST_S: Final = 1e12
+"""No time in seconds; it keeps integers out that no double can hold."""
 _PREFIX: Final = "model_metadata_"
 
 
@@ -117,7 +119,8 @@ class Metadata:
         window_rows = document["window_rows"]
         if type(window_rows) is not int or not WINDOW_ROWS_LEAST <= window_rows <= WINDOW_ROWS_MOST:
             raise DocumentError(f"{name} has windows of {window_rows} rows, and {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible")
-        if not (until_s is None or (isinstance(until_s, int | float) and not isinstance(until_s, bool))) or not isinstance(scalers, dict):
+        timed = until_s is None or (isinstance(until_s, int | float) and not isinstance(until_s, bool) and abs(until_s) < LATEST_S)
+        if not timed or not isinstance(scalers, dict):
             raise DocumentError(f"{name}: trained_until_s is no time, or scaler_params no object")
         try:
             vocabulary = Vocabulary.from_json(document["vocabularies"])

@@ -57,7 +57,8 @@ def complete(numbers: Doubles) -> Doubles:
     """
     time_s, numeric, older = numbers[0], numbers[1 : 1 + len(NUMERIC)].copy(), numbers[1 + len(NUMERIC) :]
     numeric[: len(older)] = np.where(np.isnan(numeric[: len(older)]), older, numeric[: len(older)])
-    hour, weekday = hour_and_weekday(time_s)  # an infinite timestamp is refused later
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite timestamp, or a huge one, is refused later
+        hour, weekday = hour_and_weekday(time_s)
     numeric[_HOUR] = np.where(np.isnan(numeric[_HOUR]), hour, numeric[_HOUR])
     numeric[_WEEKDAY] = np.where(np.isnan(numeric[_WEEKDAY]), weekday, numeric[_WEEKDAY])
     return numeric
