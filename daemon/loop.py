@@ -26,7 +26,7 @@ from drift.messages import IncidentChange
 from drift.region import RegionDrift
 from features.telemetry import Partition
 from model.manifest import read_manifest
-from streams.dead_letters import dead_letter
+from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
 from streams.decode import Rejected
 from streams.source import Polled, Source
 
@@ -37,6 +37,8 @@ RETRY_S: Final = 5.0
 GAUGES_S: Final = 1.0
 PENDING_EVENTS_MAX: Final = 100_000
 """Unacknowledged alerts and dead letters at which the source is paused: memory is bounded, and none is dropped."""
+PENDING_BYTES_MAX: Final = 256 << 20
+"""Of refused records in dead letters: so much is reached with 500 of half a megabyte, long before the number is."""
 
 
 @dataclass
@@ -80,6 +82,8 @@ class Loop:
         """Why it ends, or has ended."""
         self._reload: Callable[[], None] | None = None
         self._ended = self._paused = self._refused = self._ready = False
+        self._buried_bytes = 0
+        """Of refused records since no dead letter was pending."""
         self._gauged_s = -1e9
         self._checkpoint_due_s = time.monotonic() + settings.checkpoint_interval_s
 
@@ -159,6 +163,7 @@ class Loop:
     def bury(self, partition: Partition, rejected: list[Rejected]) -> None:
         for record in rejected:
             self.sinks.dead_letters.send(dead_letter(record, partition, self.name, time.time()))
+            self._buried_bytes += min(len(record.value or b""), MAX_KEPT_BYTES)
         for kind in {record.kind for record in rejected}:
             first = next(record for record in rejected if record.kind == kind)
             where = {"partition": str(partition), "offset": first.offset, "line": first.line}
@@ -191,7 +196,7 @@ class Loop:
         except (OSError, TimeoutError) as error:
             self.checkpoint_failed(error)
         now_s = time.monotonic()
-        wanted = self.training.wants_checkpoint and "checkpoint" not in self.problems
+        wanted = (self.training.wants_checkpoint or self._flooded) and "checkpoint" not in self.problems  # it flushes the dead letters
         if not self.checkpointer.busy and len(self.partitions) and (now_s >= self._checkpoint_due_s or wanted):
             with self.observer.stage("snapshot"):
                 self.checkpointer.begin(self.snapshot())
@@ -232,8 +237,10 @@ class Loop:
 
     def pause_or_resume(self) -> None:
         """Back-pressure: what cannot be sealed or sent must not fill the memory."""
+        if not self.sinks.dead_letters.pending():
+            self._buried_bytes = 0
         full = self.partitions.open_rows >= self.settings.open_rows_max or self.sinks.pending() >= PENDING_EVENTS_MAX
-        full = full or self._refused
+        full = full or self._flooded or self._refused
         if full and not self._paused:
             self.source.pause()
             self.observer.tell("source_paused", open_rows=self.partitions.open_rows, pending_events=self.sinks.pending())
@@ -241,6 +248,10 @@ class Loop:
             self.source.resume()
             self.observer.tell("source_resumed")
         self._paused = full
+
+    @property
+    def _flooded(self) -> bool:
+        return self._buried_bytes >= PENDING_BYTES_MAX
 
     def train_if_due(self) -> None:
         """Decides, starts and follows trainings; a finished stream waits for the last one."""
