@@ -2,10 +2,10 @@
 
     make bench-publish        (or: python benchmarks/publish.py --quick)
 
-A version with a small network, for each kill costs its verification; publication, rollback, refusal, pruning and recovery, each begun anew until it was killed at the entry and the
-exit of each of its calls; unsigned and signed. The reader follows CURRENT in a tight loop, and checks every file of what it names.
-After each kill the next publisher starts, and everything that is there is checked again. `power_cut` counts what became visible, or was
-deleted, before the fsync that it needs, by the calls that were made.
+A version with a small network, for each kill costs its verification; publication, rollback, refusal, pruning and recovery, each begun
+anew until it was killed at the entry and the exit of each of its calls; unsigned and signed. The reader follows CURRENT in a tight loop,
+and checks every file of what it names. After each kill the next publisher starts, and everything that is there is checked again.
+`power_cut` counts what became visible, or was deleted, before the fsync that it needs, by the calls that were made.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from syscalls import Stop, run_traced
 from model.gate import Verdict
 from model.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify, write_manifest
 from model.metadata import VERSION_FORMAT, VERSION_PATTERN
-from model.registry import CURRENT_NAME, REFUSAL_NAME, REFUSED_NAME, Registry
+from model.registry import CURRENT_NAME, REFUSAL_NAME, REFUSED_KEPT, REFUSED_NAME, Registry
 from model.signing import SigningKey, generate
 
 KEPT: Final = 12
@@ -124,6 +124,9 @@ class Story:
         return lambda: self.registry.publish(candidate, version)
 
     def refusing(self) -> Callable[[], object]:
+        """Over as many refused ones as are kept, so that the oldest is deleted; what kills have left beyond them goes first."""
+        for old in self.registry.refused()[:-REFUSED_KEPT]:
+            shutil.rmtree(self.registry.root / REFUSED_NAME / old)
         version = self.new_name()
         candidate = self.candidate(version)
         self.done_with(version)
