@@ -214,6 +214,19 @@ def syscalls() -> ModuleType:
     return _rig("syscalls")
 
 
+@pytest.fixture(scope="session")
+def hostile() -> ModuleType:
+    """tests/rig/hostile.py: damaged messages, and what has to be true of them."""
+    return _rig("hostile")
+
+
+@pytest.fixture(scope="session")
+def hostile_documents(hostile: ModuleType) -> ModuleType:
+    """tests/rig/hostile_documents.py: every reader of a document, with good content to damage."""
+    sys.modules.setdefault("hostile", hostile)  # it is run as a script too, and finds it there beside itself
+    return _rig("hostile_documents")
+
+
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """run(kafka, topic=..., more=...) starts a daemon (tests/rig/running.py), which is killed at the end if it still runs."""

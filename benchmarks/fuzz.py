@@ -1,0 +1,79 @@
+"""Hostile input: a million damaged messages and documents, and none that crashes a reader, is lost, or is read in two ways.
+
+    make bench-fuzz        (or: python benchmarks/fuzz.py --quick)
+
+Two engines. `mutator`: tests/rig/hostile.py, which cuts, splices and plants what parsers stumble over; batches go through the decoder in
+both forms, and files through each of the 17 readers. `atheris`: guided by coverage, over the decoder and five readers; left out where it
+is not installed. Of each message it is checked that it is accepted or refused with a reason, once and in order; alone as in its batch;
+an accepted one with values in their ranges, as Python's own parser has them; a refused one whole in its dead letter. One message has
+100 MB. Each run is a process of its own: one that dies counts as a crash.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from harness import CHILD_LIMIT_S, FOLDER, Bar, arguments, in_process, report, say
+from publish import SMALL
+
+RIG: Final = FOLDER.parent / "tests" / "rig" / "hostile_run.py"
+SIZES: Final = {"json": 700_000, "csv": 200_000, "documents": 85_000, "atheris": 100_000}
+QUICK: Final = {"json": 4_000, "csv": 2_000, "documents": 1_700, "atheris": 2_000}
+HUGE_BYTES: Final = 100_000_000
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """One job of the rig; a process that dies has one crash, and nothing of what it did is counted."""
+    environment = os.environ | {"PYTHONPATH": str(FOLDER.parent), "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, str(RIG), json.dumps(job)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=CHILD_LIMIT_S)
+    lines = done.stdout.strip().splitlines()
+    if done.returncode != 0 or not lines:
+        return {"messages": 0, "crashes": 1, "told": [f"{job['what']} ended with {done.returncode}: {done.stderr[-2000:]}"]}
+    answer: dict[str, Any] = json.loads(lines[-1])
+    return answer
+
+
+def jobs(folder: Path, sizes: dict[str, int], seed: int) -> dict[str, dict[str, Any]]:
+    """By name, each with a folder of its own."""
+    version = folder / "models" / in_process("parts.version", {"models": str(folder / "models"), "architecture": SMALL})["version"]
+    found: dict[str, dict[str, Any]] = {form: {"what": "decoder", "form": form} for form in ("json", "csv")}
+    found["documents"] = {"what": "documents", "version": str(version)}
+    if importlib.util.find_spec("atheris") is not None:
+        found["atheris"] = {"what": "atheris", "version": str(version)}
+    for name, job in found.items():
+        (folder / name).mkdir()
+        job |= {"messages": sizes[name], "seed": seed, "folder": str(folder / name)}
+    return found | {"huge": {"what": "huge", "bytes": HUGE_BYTES}}
+
+
+def main() -> int:
+    options = arguments(__doc__)
+    with tempfile.TemporaryDirectory(prefix="dwcp-bench-") as name:
+        found = {}
+        for what, job in jobs(Path(name), QUICK if options.quick else SIZES, seed=options.rounds).items():
+            say(what)
+            found[what] = run(job)
+    for answer in found.values():
+        for problem in answer.pop("told"):
+            say(problem)
+    figures = {
+        "by_engine": {
+            "mutator": sum(answer["messages"] for what, answer in found.items() if what != "atheris"),
+            "atheris": found["atheris"]["messages"] if "atheris" in found else 0,
+        },
+        "runs": found,
+    }
+    mutated, crashes = (sum(answer[key] for answer in found.values()) for key in ("messages", "crashes"))
+    return report("fuzz", figures, [Bar("mutated", mutated, ">=", 1_000_000), Bar("crashes", crashes, "<=", 0)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Hostile input in a process of its own, which may crash: so many damaged messages, and what became of them.
+
+    python tests/rig/hostile_run.py '{"what": "decoder", "form": "json", "messages": 100000, "seed": 1}'
+    python tests/rig/hostile_run.py '{"what": "documents", "messages": 20000, "seed": 1, "folder": "empty", "version": "a version"}'
+    python tests/rig/hostile_run.py '{"what": "huge", "bytes": 100000000}'
+    python tests/rig/hostile_run.py '{"what": "atheris", "messages": 50000, "seed": 1, "folder": "empty", "version": "a version"}'
+
+The last line is one JSON object. `crashes` counts exceptions that nothing documents, and messages of which something else is true than
+has to be; `rss_growth_mb` is from a tenth of the run, when everything is loaded and warm, to its end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import traceback
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+TOLD_MAX: Final = 10
+INSTRUMENTED: Final = (
+    "streams.decode", "streams.csv_form", "streams.validate", "streams.dead_letters", "model.documents", "model.manifest",
+    "model.metadata", "model.job_spec", "daemon.journal", "msgspec",
+)  # fmt: skip
+_SEPARATOR: Final = b"\x1e"
+"""Between the messages of a batch in what atheris makes up: ASCII's record separator."""
+
+
+class Run:
+    """Counts, and what was wrong."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.crashes = 0
+        self.told: list[str] = []
+        self._warm_mb = 0.0
+
+    def take(self, check: Callable[[], Counter[str]], where: str) -> None:
+        try:
+            self.counts += check()
+        except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
+            self.crashes += 1
+            self.counts["crashed"] += 1
+            if len(self.told) < TOLD_MAX:
+                self.told.append(f"{where}: {traceback.format_exc()[-1500:]}")
+
+    @property
+    def messages(self) -> int:
+        return self.counts.total()
+
+    def warm(self) -> None:
+        self._warm_mb = self._warm_mb or rss_mb()
+
+    def answer(self, **more: Any) -> dict[str, Any]:
+        growth = {"rss_mb": rss_mb(), "rss_growth_mb": rss_mb() - self._warm_mb}
+        return {"messages": self.messages, **self.counts, "crashes": self.crashes, "told": self.told, **growth, **more}
+
+
+def rss_mb() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def decoder(job: dict[str, Any]) -> dict[str, Any]:
+    import hostile
+
+    run, form = Run(), job["form"]
+    seeds = hostile.json_seeds() if form == "json" else hostile.csv_seeds()
+    mutator, rng = hostile.Mutator(seeds, job["seed"]), random.Random(job["seed"])
+    for batch in hostile.batches(mutator.message, seeds[0], rng):
+        now_s = rng.choice((hostile.NOW_S, None))
+        run.take(lambda batch=batch, now_s=now_s: hostile.check_batch(batch, form, now_s), form)  # type: ignore[misc]
+        if run.messages >= job["messages"] / 10:
+            run.warm()
+        if run.messages >= job["messages"]:
+            break
+    return run.answer()
+
+
+def documents(job: dict[str, Any]) -> dict[str, Any]:
+    """Each reader gets as many: those of small documents would otherwise get nearly all of them."""
+    import hostile
+    from hostile_documents import targets
+
+    run = Run()
+    found = targets(Path(job["folder"]), Path(job["version"]))
+    for target in found:
+        mutator = hostile.Mutator(target.seeds, job["seed"])
+        for _ in range(job["messages"] // len(found)):
+            content = mutator.message()
+            run.take(lambda target=target, content=content: Counter((target.try_one(content),)), target.name)  # type: ignore[misc]
+            if run.messages >= job["messages"] / 10:
+                run.warm()
+    return run.answer(readers=len(found))
+
+
+def coverage_guided(job: dict[str, Any]) -> dict[str, Any]:
+    """atheris ends the process itself: what it has counted is in a file, which is written as it goes on."""
+    import atheris
+
+    with atheris.instrument_imports(include=list(INSTRUMENTED), enable_loader_override=False):
+        import hostile
+        from hostile_documents import targets
+    by_name = {target.name: target for target in targets(Path(job["folder"]), Path(job["version"]))}
+    documents = [by_name[name] for name in ("job", "result", "journal", "model manifest", "metadata")]
+    corpus, run = Path(job["folder"]) / "corpus", Run()
+    corpus.mkdir()
+    seeds = [b"\0" + _SEPARATOR.join(hostile.json_seeds()), b"\1" + _SEPARATOR.join(hostile.csv_seeds())]
+    seeds += [bytes((number,)) + seed for number, target in enumerate(documents, start=2) for seed in target.seeds]
+    for number, seed in enumerate(seeds):
+        (corpus / str(number)).write_bytes(seed)
+
+    def one(data: bytes) -> None:
+        kind, content = (data[0] if data else 0) % (len(documents) + 2), data[1:]
+        if kind < 2:
+            run.take(lambda: hostile.check_batch(content.split(_SEPARATOR), ("json", "csv")[kind]), "decoder")
+        else:
+            run.take(lambda: Counter((documents[kind - 2].try_one(content),)), documents[kind - 2].name)
+        if run.messages >= job["messages"] / 10:
+            run.warm()
+        if run.messages >= job["messages"]:
+            print(json.dumps(run.answer()), flush=True)
+            os._exit(0)  # libFuzzer's own end would hide the exit code
+
+    atheris.Setup([sys.argv[0], f"-seed={job['seed']}", "-max_len=4096", "-verbosity=0", "-rss_limit_mb=0", str(corpus)], one)
+    atheris.Fuzz()
+    raise AssertionError("the fuzzer ended by itself")
+
+
+def huge(job: dict[str, Any]) -> dict[str, Any]:
+    """One message of so many bytes, a good record but for its size: refused, and in a dead letter of bounded size."""
+    import hostile
+
+    from streams.dead_letters import dead_letter
+    from streams.decode import decode
+    from streams.source import RawBatch
+
+    run = Run()
+    good = hostile.json_seeds()[0]
+    message = good[:-1] + b', "x": "' + b"x" * job["bytes"] + b'"}'
+    hostile.check_batch([good])
+    run.warm()
+    tracemalloc.start()
+    run.take(lambda: hostile.check_batch([good, message, good]), "huge")
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    (rejected,) = decode(RawBatch(hostile.PARTITION, [7], [message]), None).rejected
+    letter = dead_letter(rejected, hostile.PARTITION, "hostile", hostile.NOW_S).encode()
+    return run.answer(message_mb=len(message) / 1e6, dead_letter_mb=len(letter) / 1e6, peak_more_mb=peak_bytes / 1e6)
+
+
+if __name__ == "__main__":
+    sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
+    asked = json.loads(sys.argv[1])
+    print(json.dumps({"decoder": decoder, "documents": documents, "atheris": coverage_guided, "huge": huge}[asked["what"]](asked)))
