@@ -162,7 +162,9 @@ def parse_json(values: Sequence[bytes | None]) -> tuple[Cells, dict[int, Failure
     """The columns of the values that are JSON objects with the right types, and the failures of the others by index."""
     try:
         if max(map(len, values)) <= _PLAIN_BYTES:  # type: ignore[arg-type]  # None: TypeError
-            return list(zip(*map(_cells_of, map(_decode_record, values)), strict=True)), {}  # type: ignore[arg-type]
+            # A list of its own: where zip(*map(...), strict=True) raises within the map, CPython 3.11 loses 190 bytes for good.
+            cells = list(map(_cells_of, map(_decode_record, values)))  # type: ignore[arg-type]
+            return list(zip(*cells, strict=True)), {}
     except (TypeError, ValueError):
         pass
     rows, failures = [], {}

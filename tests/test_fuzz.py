@@ -11,6 +11,7 @@ import random
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -58,6 +59,25 @@ def test_damaged_messages_are_accepted_or_refused_and_never_lost(hostile: Module
         if found.total() > 5_000:
             break
     assert min(found["accepted"], found["rejected"]) > 300, "both ways are tried"
+
+
+@pytest.mark.parametrize("value", [b"", b"{", b'{"rtt_ms": "x"}', b'{"timestamp": 1}', None], ids=repr)
+def test_a_refused_record_leaves_no_memory_behind(hostile: ModuleType, value: bytes | None) -> None:
+    """However often a batch holds one: a daemon runs for months."""
+
+    def refuse(times: int) -> None:
+        for _ in range(times):
+            hostile.decode(hostile.RawBatch(hostile.PARTITION, [0], [value]), None)
+
+    refuse(100)
+    tracemalloc.start()
+    try:
+        refuse(100)
+        before_bytes = tracemalloc.get_traced_memory()[0]
+        refuse(1_000)
+        assert tracemalloc.get_traced_memory()[0] - before_bytes < 50_000  # it was 190 bytes each
+    finally:
+        tracemalloc.stop()
 
 
 JUNK = st.recursive(
