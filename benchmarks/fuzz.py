@@ -72,7 +72,13 @@ def main() -> int:
         "runs": found,
     }
     mutated, crashes = (sum(answer[key] for answer in found.values()) for key in ("messages", "crashes"))
-    return report("fuzz", figures, [Bar("mutated", mutated, ">=", 1_000_000), Bar("crashes", crashes, "<=", 0)])
+    growth_mb = max(found[form].get("rss_growth_mb", float("inf")) for form in ("json", "csv"))
+    bars = [
+        Bar("mutated", mutated, ">=", 1_000_000),
+        Bar("crashes", crashes, "<=", 0),
+        Bar("decoder_rss_growth_mb", growth_mb if growth_mb < float("inf") else None, "<=", 20),
+    ]
+    return report("fuzz", figures, bars)
 
 
 if __name__ == "__main__":
