@@ -31,25 +31,28 @@ STOP_TIMEOUT_S = 20.0
 COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 SERVER_PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={folder}/data
 num.partitions=4
 offsets.topic.num.partitions=4
+group.initial.rebalance.delay.ms=0
+message.max.bytes=33554432
+log.retention.check.interval.ms=1000
+log.initial.task.delay.ms=1000
+"""
+"""Of every node."""
+ALONE = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
-group.initial.rebalance.delay.ms=0
-message.max.bytes=33554432
-log.retention.check.interval.ms=1000
-log.initial.task.delay.ms=1000
 """
 USER, PASSWORD = "dwcp", "correct-horse"
 SECURE_PROPERTIES = """\
@@ -102,6 +105,11 @@ def resolve_jars(cache: Path = CACHE) -> Path:
     return folder
 
 
+def new_cluster_id() -> str:
+    """22 characters, as Kafka writes a UUID."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")  # an id may not begin with "-"
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on now."""
     with socket.socket() as probe:
@@ -115,23 +123,29 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
-class Broker:
-    """One broker. `start` and `stop` may be called in turn: its data and its port stay, as with a broker that is restarted.
+class Node:
+    """One process of Apache Kafka with a folder of its own. `start`, `stop` and `kill` may be called in turn: its data and its port stay,
+    as with a broker that is restarted."""
 
-    secure: also listen with SASL_SSL at `secure_bootstrap`, for USER with PASSWORD, with the certificate in `ca_file`.
-    """
-
-    def __init__(self, port: int | None = None, *, secure: bool = False) -> None:
-        self.port = free_port() if port is None else port
-        self.bootstrap = f"127.0.0.1:{self.port}"
+    def __init__(self, port: int, properties: str, *, cluster: str | None = None, heap_mb: int = 512) -> None:
+        """port: where it answers once it has started. properties: with `{folder}` for its folder. cluster: the id that all nodes of one
+        cluster share."""
+        self.port = port
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
-        self.secure_bootstrap = f"127.0.0.1:{free_port()}" if secure else None
-        self.ca_file = self.folder / "ca.pem"
-        self._controller_port = free_port()
+        self._properties, self._cluster, self._heap_mb = properties, cluster or new_cluster_id(), heap_mb
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
     def start(self) -> None:
-        """Returns when the broker answers. RuntimeError with the end of its log when it does not."""
+        """Returns when the node answers. RuntimeError with the end of its log when it does not."""
+        self.launch()
+        self.await_start()
+
+    def launch(self) -> None:
+        """Starts it without waiting: nodes of a cluster start at the same time."""
         jars = resolve_jars()
         if not (self.folder / "data").is_dir():
             self._format(jars)
@@ -143,63 +157,9 @@ class Broker:
                 stderr=subprocess.STDOUT,
                 preexec_fn=_die_with_parent,
             )
-        self._await_start()
 
-    def stop(self) -> None:
-        """Stops the broker; its data stays for the next start."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process = None
-
-    def remove(self) -> None:
-        """Stops the broker and deletes its data."""
-        self.stop()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Broker:
-        self.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.remove()
-
-    def _log(self) -> Path:
-        return self.folder / "broker.log"
-
-    def _java(self, jars: Path, *arguments: str) -> list[str]:
-        # The client compiler alone: a broker that lives for minutes starts in half the time and is not slower to talk to.
-        log4j2 = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
-        return ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", log4j2, "-cp", f"{jars}/*", *arguments]
-
-    def _format(self, jars: Path) -> None:
-        properties = self.folder / "server.properties"
-        text = SERVER_PROPERTIES
-        values = {"port": self.port, "controller_port": self._controller_port, "folder": self.folder}
-        if self.secure_bootstrap is not None:
-            self._make_certificate()
-            text += SECURE_PROPERTIES  # of a property given twice, the later one counts
-            values |= {"secure_port": self.secure_bootstrap.rpartition(":")[2], "user": USER, "password": PASSWORD}
-        properties.write_text(text.format(**values))
-        (self.folder / "log4j2.properties").write_text(LOG4J2)
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")  # an id may not begin with "-"
-        command = self._java(jars, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(properties))
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise RuntimeError(f"formatting the broker's storage failed:\n{(done.stdout + done.stderr)[-2000:]}")
-
-    def _make_certificate(self) -> None:
-        store = ["-storetype", "PKCS12", "-keystore", str(self.folder / "broker.p12"), "-storepass", PASSWORD, "-alias", "broker"]
-        name = ["-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1", "-validity", "30"]
-        subprocess.run(["keytool", "-genkeypair", "-keyalg", "EC", *name, *store], capture_output=True, check=True)
-        subprocess.run(["keytool", "-exportcert", "-rfc", "-file", str(self.ca_file), *store], capture_output=True, check=True)
-
-    def _await_start(self) -> None:
+    def await_start(self) -> None:
+        """Returns when the node answers. RuntimeError with the end of its log when it does not."""
         assert self._process is not None
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s and self._process.poll() is None:
@@ -210,7 +170,85 @@ class Broker:
                 time.sleep(0.05)
         log = self._log().read_text(errors="replace")[-2000:]
         self.stop()
-        raise RuntimeError(f"Apache Kafka did not start within {START_TIMEOUT_S:.0f} s on {self.bootstrap}; the end of its log:\n{log}")
+        raise RuntimeError(f"Apache Kafka did not start within {START_TIMEOUT_S:.0f} s on port {self.port}; the end of its log:\n{log}")
+
+    def stop(self) -> None:
+        """Stops the node in order; its data stays for the next start."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """As a power cut: nothing is closed or handed over."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        """Ends the node and deletes its data."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _log(self) -> Path:
+        return self.folder / "broker.log"
+
+    def _java(self, jars: Path, *arguments: str) -> list[str]:
+        # The client compiler alone: a broker that lives for minutes starts in half the time and is not slower to talk to.
+        log4j2 = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
+        memory = [f"-Xmx{self._heap_mb}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+        return ["java", *memory, log4j2, "-cp", f"{jars}/*", *arguments]
+
+    def _format(self, jars: Path) -> None:
+        properties = self.folder / "server.properties"
+        properties.write_text(self._properties.replace("{folder}", str(self.folder)))
+        (self.folder / "log4j2.properties").write_text(LOG4J2)
+        command = self._java(jars, "kafka.tools.StorageTool", "format", "-t", self._cluster, "-c", str(properties))
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"formatting the broker's storage failed:\n{(done.stdout + done.stderr)[-2000:]}")
+
+
+class Broker(Node):
+    """One broker that is its own controller.
+
+    secure: also listen with SASL_SSL at `secure_bootstrap`, for USER with PASSWORD, with the certificate in `ca_file`.
+    """
+
+    def __init__(self, port: int | None = None, *, secure: bool = False) -> None:
+        port = free_port() if port is None else port
+        self.bootstrap = f"127.0.0.1:{port}"
+        self.secure_bootstrap = f"127.0.0.1:{free_port()}" if secure else None
+        text, values = SERVER_PROPERTIES + ALONE, {"port": port, "controller_port": free_port(), "folder": "{folder}"}
+        if self.secure_bootstrap is not None:
+            text += SECURE_PROPERTIES  # of a property given twice, the later one counts
+            values |= {"secure_port": self.secure_bootstrap.rpartition(":")[2], "user": USER, "password": PASSWORD}
+        super().__init__(port, text.format(**values))
+        self.ca_file = self.folder / "ca.pem"
+
+    def launch(self) -> None:
+        if self.secure_bootstrap is not None and not self.ca_file.exists():
+            self._make_certificate()
+        super().launch()
+
+    def __enter__(self) -> Broker:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.remove()
+
+    def _make_certificate(self) -> None:
+        store = ["-storetype", "PKCS12", "-keystore", str(self.folder / "broker.p12"), "-storepass", PASSWORD, "-alias", "broker"]
+        name = ["-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1", "-validity", "30"]
+        subprocess.run(["keytool", "-genkeypair", "-keyalg", "EC", *name, *store], capture_output=True, check=True)
+        subprocess.run(["keytool", "-exportcert", "-rfc", "-file", str(self.ca_file), *store], capture_output=True, check=True)
 
 
 def main() -> int:
