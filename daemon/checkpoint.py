@@ -68,8 +68,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class PartState:
-    """One partition as the loop's thread took it. offset: of the next record, None before the first. open_rows: detached from `writer`,
-    to be sealed."""
+    """One partition as the loop's thread took it. offset: of the next record, None before the first; document["log"]: what it counts in.
+    open_rows: detached from `writer`, to be sealed."""
 
     partition: Partition
     offset: int | None

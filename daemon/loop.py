@@ -24,11 +24,10 @@ from daemon.sinks import LAST_FLUSH_S, Sinks
 from daemon.training import Training
 from drift.messages import IncidentChange
 from drift.region import RegionDrift
-from features.telemetry import Partition
 from model.manifest import read_manifest
 from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
 from streams.decode import Rejected
-from streams.source import Polled, Source
+from streams.source import Polled, RawBatch, Source
 
 POLL_S: Final = 0.25
 """Longest wait for records: how late a signal, a finished training or a due checkpoint is noticed on a quiet stream."""
@@ -150,23 +149,23 @@ class Loop:
         for raw in polled.batches:
             taken = self.partitions.take(raw, self.clock.latest_record_s(), self.regions)
             self.regions.observe(taken.alarms, taken.samples)
-            self.bury(raw.partition, taken.rejected)
+            self.bury(raw, taken.rejected)
             self.training.took(taken.rows)
             if taken.refused is not None:
                 self._refused = True
                 self.checkpoint_failed(taken.refused)
-                self.source.seek(raw.partition, self.partitions.next_offset(raw.partition))
+                self.partitions.seek_back(raw.partition, self.source)
         self._ended = self._ended or polled.ended
         self.partitions.notice_idle(reading=self.source.healthy() and not self._paused and not self._standing)
         self.partitions.shed(self.source.lag())
 
-    def bury(self, partition: Partition, rejected: list[Rejected]) -> None:
+    def bury(self, raw: RawBatch, rejected: list[Rejected]) -> None:
         for record in rejected:
-            self.sinks.dead_letters.send(dead_letter(record, partition, self.name, time.time()))
+            self.sinks.dead_letters.send(dead_letter(record, raw.partition, self.name, time.time(), raw.log.shift))
             self._buried_bytes += min(len(record.value or b""), MAX_KEPT_BYTES)
         for kind in {record.kind for record in rejected}:
             first = next(record for record in rejected if record.kind == kind)
-            where = {"partition": str(partition), "offset": first.offset, "line": first.line}
+            where = {"partition": str(raw.partition), "offset": first.offset - raw.log.shift, "line": first.line}
             self.observer.tell("record_rejected", kind=kind, reason=first.reason, **where)
 
     def judge_regions(self) -> None:

@@ -56,7 +56,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "kafka_close_failed": ("warning", "the group was not left in order; its partitions are free after the session time-out"),
     "topic_missing": ("warning", "the topic is not there; it is looked for until it is"),
     "kafka_joining": ("warning", "connected, but the group has not given this member its partitions for 10 s"),
-    "records_lost": ("error", "the next records have been deleted; it goes on from the earliest, as kafka.accept_lost_records says"),
+    "records_lost": ("error", "the next records were deleted or are others now; it goes on, as kafka.accept_lost_records says"),
     "event_refused": ("error", "an event is too large for its topic, and was given up"),
     "events_unsent": ("error", "events were not acknowledged before the end; the records they come from are read again"),
     "kafka_event": ("warning", "any other condition that the Kafka client tells"),

@@ -84,7 +84,7 @@ class Partitions:
             pipeline.expect(self._journal.ahead(partition, pipeline.journal_taken))
             self._pipelines[partition] = pipeline
             self._moved_s[partition] = self._clock()
-            source.seek(partition, pipeline.next_offset)
+            source.seek(partition, pipeline.next_offset, pipeline.log)
             self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
 
     def give_up(self, partitions: Iterable[Partition]) -> None:
@@ -97,7 +97,7 @@ class Partitions:
     def take(self, raw: RawBatch, now_s: float | None, regions: RegionDrift) -> Taken:
         """Hands records to their partition, each after what the clock has decided for it.
 
-        Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back to next_offset.
+        Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back.
         """
         pipeline = self._pipelines[raw.partition]
         before = (pipeline.event_time_s, pipeline.idle)
@@ -119,8 +119,10 @@ class Partitions:
             self._moved_s[raw.partition] = self._clock()
         return taken
 
-    def next_offset(self, partition: Partition) -> int | None:
-        return self._pipelines[partition].next_offset
+    def seek_back(self, partition: Partition, source: Source) -> None:
+        """To the next record that was not taken."""
+        pipeline = self._pipelines[partition]
+        source.seek(partition, pipeline.next_offset, pipeline.log)
 
     def told(self, closed_through: int) -> None:
         """To be called before an alert is told (see journal.Told). Raises OSError."""

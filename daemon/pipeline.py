@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from features.telemetry import CATEGORIES, TARGETS, Doubles, Floats, Partition, 
 from model.buffer import BufferRows, BufferWriter
 from model.predictor import Predictor
 from streams.decode import Rejected, decode
-from streams.source import RawBatch
+from streams.source import ONLY_LOG, Log, RawBatch
 
 CHUNK_ROWS: Final = 2048
 """Records of one pass: windows of so many watched rows are 11 MB."""
@@ -89,6 +89,8 @@ class Pipeline:
         self.partition = partition
         self.next_offset: int | None = None
         """Offset after the last record taken; None before the first of a new partition."""
+        self.log = ONLY_LOG
+        """What next_offset counts in."""
         self.event_time_s = -math.inf
         self.idle = False
         self.epoch = 0
@@ -170,7 +172,7 @@ class Pipeline:
             taken.rejected += decoded.rejected
             if len(decoded.batch):
                 self._take_batch(decoded.batch, taken)
-            self.next_offset = piece.offsets[-1] + 1
+            self.next_offset, self.log = piece.offsets[-1] + 1, piece.log
         self._count(taken, len(raw))
         return taken
 
@@ -203,6 +205,7 @@ class Pipeline:
             "watch_index": list(self._watch.index),
             "watch_regions": list(self._watch.regions),
             "drift": self._drift.state(),
+            "log": asdict(self.log),
             "event_time_s": self.event_time_s,
             "idle": self.idle,
             "epoch": self.epoch,
@@ -232,7 +235,7 @@ class Pipeline:
         self._watch = WatchList(self._settings.watch, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"])
         self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
-        self.next_offset = restored.offset
+        self.next_offset, self.log = restored.offset, Log(**state.get("log", {}))  # older states have none
         self.event_time_s, self.idle, self.epoch = state["event_time_s"], state["idle"], state["epoch"]
         self._forecasting, self._ignore_through = state["forecasting"], state["ignore_through"]
         self.journal_taken, self.rows = state["journal_taken"], state["rows"]

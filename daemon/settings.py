@@ -48,7 +48,9 @@ class KafkaSection(_Section):
     group_id: Text = "dwcp-learner"
     max_records: int = Field(5000, gt=0, description="records of one poll: large enough that its fixed cost does not count")
     accept_lost_records: bool = Field(
-        False, description="go on from the earliest record where the next ones have been deleted, and tell so"
+        False,
+        description="go on where the next records have been deleted, or are others than before (the topic was created anew, its log was "
+        "cut back by an unclean leader election), and tell so",
     )
     options: dict[str, str | int | float | bool | None] = Field(
         default_factory=dict, description="TLS, SASL and any further option of the Kafka client, by its own name"

@@ -14,18 +14,19 @@ TYPE: Final = "dwcp.telemetry.rejected"
 MAX_KEPT_BYTES: Final = 512 << 10  # 683 KiB in base64: under a broker's default limit of 1 MB for a message
 
 
-def dead_letter(rejected: Rejected, partition: Partition, source: str, time_s: float) -> Event:
+def dead_letter(rejected: Rejected, partition: Partition, source: str, time_s: float, shift: int = 0) -> Event:
     """The event for one refused record.
 
-    source: the CloudEvents source, a URI reference that names this daemon. time_s: UTC seconds of the refusal.
+    source: the CloudEvents source, a URI reference that names this daemon. time_s: UTC seconds of the refusal. shift: see source.Log; the
+    event names the offset at which the record can be found, and its id is one that no other record has.
     The value is whole in `value_base64` up to MAX_KEPT_BYTES; of a larger one the first part is, with the sha256 of
     all of it (it can still be read from the source at this offset).
     """
-    value = rejected.value
+    value, offset = rejected.value, rejected.offset - shift
     data: dict[str, Any] = {
         "topic": partition.topic,
         "partition": partition.number,
-        "offset": rejected.offset,
+        "offset": offset,
         "kind": rejected.kind,
         "reason": rejected.reason,
         "size_bytes": None if value is None else len(value),
@@ -40,13 +41,13 @@ def dead_letter(rejected: Rejected, partition: Partition, source: str, time_s: f
         id=event_id(TYPE, partition.topic, partition.number, rejected.offset),
         type=TYPE,
         source=source,
-        subject=f"{partition}@{rejected.offset}",
+        subject=f"{partition}@{offset}",
         time_s=time_s,
         data=data,
         headers=(
             ("topic", partition.topic.encode()),
             ("partition", str(partition.number).encode()),
-            ("offset", str(rejected.offset).encode()),
+            ("offset", str(offset).encode()),
             ("kind", rejected.kind.encode()),
             ("reason", rejected.reason.encode()),
         ),

@@ -11,7 +11,7 @@ import numpy as np
 
 from features.telemetry import Doubles, Partition
 from streams.file_index import IndexedFiles
-from streams.source import Polled, RawBatch, SourceError
+from streams.source import ONLY_LOG, Log, Polled, RawBatch, SourceError
 from streams.standard_input import StandardInput
 
 MAX_RECORDS: Final = 5_000  # a poll of 2-3 MB: large enough for bulk decoding, small enough to stop within a second
@@ -77,7 +77,7 @@ class FileSource:
         count = self._due(timeout_s)
         return Polled(batches=self._records.take(self.partition, count) if count else [])
 
-    def seek(self, partition: Partition, offset: int | None) -> None:
+    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - there is one only
         """Raises SourceError when the files hold fewer records than `offset`."""
         if partition != self.partition:
             raise SourceError(f"no partition {partition} here: this source has {self.partition}")

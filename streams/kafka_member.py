@@ -28,10 +28,11 @@ from kafka.structs import MemberState, OffsetAndMetadata
 
 from streams.kafka_client import REFUSALS, BrokerClient, advice, unreachable
 from streams.kafka_consumer import keep_joining, leave_at_close, open_consumer, tell_when_fenced
+from streams.kafka_log import KafkaLogs, positions
 from streams.kafka_options import Backoff, EventHandler, KafkaOptions
 from streams.kafka_records import Record
 from streams.kafka_watch import KafkaWatch
-from streams.source import SourceError
+from streams.source import Log, SourceError
 
 JOIN_TIMEOUT_MS: Final = 1000  # a close waits for it
 CLOSE_TIMEOUT_S: Final = 2.0  # to leave the group; a broker that is gone does not hold up the end
@@ -58,9 +59,11 @@ class HandOver:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn brought. error: the end, for the caller to raise: every later turn brings it again."""
+    """What one turn brought. logs: of the partitions with records. error: the end, for the caller to raise: every later turn brings it
+    again."""
 
     records: dict[TopicPartition, list[Record]] = field(default_factory=dict)
+    logs: dict[TopicPartition, Log] = field(default_factory=dict)
     assigned: frozenset[TopicPartition] = frozenset()
     lost: frozenset[TopicPartition] = frozenset()
     error: SourceError | None = None
@@ -83,10 +86,11 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
     ) -> None:
         self.topic = topic
         self.generation = 0
-        self.watch = KafkaWatch(topic, options, tell, accept_lost_records=accept_lost_records)
+        self.watch = KafkaWatch(topic, options, tell)
+        self.logs = KafkaLogs(topic, tell, accept_lost_records=accept_lost_records)
         self.outcomes: queue.SimpleQueue[HandOver | Turn] = queue.SimpleQueue()
         self.todo: deque[Callable[[KafkaConsumer], None]] = deque()
-        self.commits: deque[dict[TopicPartition, OffsetAndMetadata]] = deque()
+        self.commits: deque[dict[TopicPartition, int]] = deque()
         self._options = options
         self._group_id = group_id
         self._instance_id = instance_id
@@ -141,11 +145,13 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         if self._fatal is not None:
             return Turn(error=self._fatal)
         records: dict[TopicPartition, list[Record]] = {}
+        logs: dict[TopicPartition, Log] = {}
         try:
             consumer = self._connected(timeout_s)
             if consumer is not None and self._client is not None:
                 self._do(consumer)
                 records = self._poll(consumer, self._client, timeout_s)
+                logs = {key: self.logs.of(consumer, key) for key in records}
         except SourceError as error:
             self._fatal = error
         except kafka_errors.KafkaError as error:
@@ -164,7 +170,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             self.watch.healthy = False
         assigned, self._assigned = self._assigned, set()
         lost, self._lost = self._lost, set()
-        return Turn(records, frozenset(assigned), frozenset(lost), self._fatal)
+        return Turn(records, logs, frozenset(assigned), frozenset(lost), self._fatal)
 
     def _poll(self, consumer: KafkaConsumer, client: BrokerClient, timeout_s: float) -> dict[TopicPartition, list[Record]]:
         """One poll, and more while a rebalance is going on.
@@ -173,15 +179,21 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         busy at different times then rebalance for ever. So a join, once begun, is waited for here, whatever the caller does.
         And it forgets a join that new metadata has begun (a topic appears or grows): see keep_joining.
         """
-        records: dict[TopicPartition, list[Record]]
-        records = consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=self._max_records)
-        self._look(consumer, client)
+        records = self._fetch(consumer, client, int(timeout_s * 1000))
         while not records and consumer.group_metadata().state == MemberState.REBALANCING and not self._closing.is_set():
             keep_joining(consumer)
-            records = consumer.poll(timeout_ms=JOIN_TIMEOUT_MS, max_records=self._max_records)
-            self._look(consumer, client)
+            records = self._fetch(consumer, client, JOIN_TIMEOUT_MS)
         self._backoff.reset()
         return records
+
+    def _fetch(self, consumer: KafkaConsumer, client: BrokerClient, timeout_ms: int) -> dict[TopicPartition, list[Record]]:
+        """The records of one poll, if they are of the log that was read before."""
+        before = positions(consumer)
+        records: dict[TopicPartition, list[Record]] = consumer.poll(timeout_ms=timeout_ms, max_records=self._max_records)
+        self._look(consumer, client)
+        first = {key: OffsetAndMetadata(found[0][0], "", -1) for key, found in records.items()}  # of those that had no position yet
+        same = self.logs.confirm(consumer, client, {**first, **before}, asked=bool(records))
+        return records if same else {}
 
     def _look(self, consumer: KafkaConsumer, client: BrokerClient) -> None:
         """What is found here may end the source, but does not take away the records of the poll before it."""
@@ -197,7 +209,8 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
 
     def _commit(self, consumer: KafkaConsumer) -> None:
         while self.commits:
-            consumer.commit_async(self.commits.popleft(), callback=self._committed)
+            offsets = {key: OffsetAndMetadata(self.logs.own_offset(key, offset)) for key, offset in self.commits.popleft().items()}
+            consumer.commit_async(offsets, callback=self._committed)
 
     def _committed(self, _offsets: object, response: object) -> None:
         if isinstance(response, Exception):
@@ -254,8 +267,9 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         match error:
             case kafka_errors.NoOffsetForPartitionError():  # neither a committed offset nor, so far, one of the caller
                 consumer.seek_to_beginning(*error.args[0])
-            case kafka_errors.OffsetOutOfRangeError():
-                return self.watch.gone(consumer, error.args[0])
+            case kafka_errors.OffsetOutOfRangeError() | kafka_errors.LogTruncationError():
+                assert self._client is not None
+                return self.logs.go_on(consumer, self._client, error)
             case kafka_errors.SaslAuthenticationFailedError():
                 self._refused(error)
                 self._lost |= consumer.assignment() - self._assigned

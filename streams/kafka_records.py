@@ -32,7 +32,15 @@ _TRUNCATED: Final = -1
 
 def give_plain_records(consumer: KafkaConsumer) -> None:
     """Makes a new consumer's poll give `Record`s instead of ConsumerRecords."""
-    consumer._fetcher.PartitionRecords = PlainRecords
+
+    def make(fetch_offset: int, key: TopicPartition, *arguments: Any, **options: Any) -> PlainRecords:
+        records = PlainRecords(fetch_offset, key, *arguments, **options)
+        # kafka-python 3.0.12 takes the leader epoch of a position from every fetch, and forgets it with one that brings no records:
+        # then neither it nor the broker could notice any more that the log was cut back.
+        records.leader_epoch = consumer._subscription.assignment[key].position.leader_epoch
+        return records
+
+    consumer._fetcher.PartitionRecords = make
 
 
 class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no type information

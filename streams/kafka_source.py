@@ -22,13 +22,12 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.structs import OffsetAndMetadata
 
 from features.telemetry import Partition
 from streams.kafka_member import HandOver, KafkaMember
 from streams.kafka_options import EventHandler, KafkaOptions
 from streams.kafka_records import Record
-from streams.source import Polled, RawBatch
+from streams.source import ONLY_LOG, Log, Polled, RawBatch
 
 DEFAULT_MAX_RECORDS: Final = 5000  # 25 ms of work: large enough for throughput, small against every time limit
 SLACK_S: Final = 0.05  # the client's poll returns a little after its time-out; its outcome belongs to the same poll of ours
@@ -43,8 +42,8 @@ class KafkaSource:
     `kafka_error`, `kafka_commit_failed` and `kafka_close_failed` with their fields, on the caller's thread, within poll and close.
     instance_id: a name that a restart keeps (KIP-345): the partitions of a member that was killed are its own again at once, and not only
     after the session time-out; one that closes in order leaves the group as any other. No two members may have the same.
-    accept_lost_records: go on from the earliest record when the wanted ones have been deleted (and tell `records_lost`),
-    instead of raising SourceError.
+    accept_lost_records: go on from the earliest record when the wanted ones have been deleted, or are no longer the same (the topic was
+    created anew, its log was cut back), and tell `records_lost`, instead of raising SourceError.
     """
 
     def __init__(
@@ -100,9 +99,10 @@ class KafkaSource:
         assigned, lost = _partitions(outcome.assigned), _partitions(outcome.lost)
         self._forget(lost)
         self._owned |= assigned
-        return Polled(batches=[_batch(key, records) for key, records in outcome.records.items()], assigned=assigned, lost=lost)
+        batches = [_batch(key, records, outcome.logs[key]) for key, records in outcome.records.items()]
+        return Polled(batches=batches, assigned=assigned, lost=lost)
 
-    def seek(self, partition: Partition, offset: int | None) -> None:
+    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:
         """See Source. ValueError: the partition is not assigned here, or the offset is negative."""
         if partition not in self._owned:
             raise ValueError(f"seek in {partition}, which is not assigned to this member (it has {sorted(map(str, self._owned))})")
@@ -112,8 +112,7 @@ class KafkaSource:
         key, paused = _key(partition), self._paused
 
         def place(consumer: KafkaConsumer) -> None:
-            if offset is not None:
-                consumer.seek(key, offset)
+            self._member.logs.begin(consumer, key, offset, log)
             if not paused:
                 consumer.resume(key)
 
@@ -127,7 +126,7 @@ class KafkaSource:
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """See Source. Sent with the next poll, or before the partitions are released, or at close; a failure is an event."""
         if offsets:
-            self._member.commits.append({_key(partition): OffsetAndMetadata(offset) for partition, offset in offsets.items()})
+            self._member.commits.append({_key(partition): offset for partition, offset in offsets.items()})
 
     def pause(self) -> None:
         self._paused = True
@@ -171,9 +170,9 @@ def _partitions(keys: Iterable[TopicPartition]) -> frozenset[Partition]:
     return frozenset(Partition(key.topic, key.partition) for key in keys)
 
 
-def _batch(key: TopicPartition, records: list[Record]) -> RawBatch:
-    first, last = records[0][0], records[-1][0]
+def _batch(key: TopicPartition, records: list[Record], log: Log) -> RawBatch:
+    first, last = records[0][0] + log.shift, records[-1][0] + log.shift
     # Offsets have holes after compaction and around transactions; without one, a range costs nothing.
     dense = last - first == len(records) - 1
-    offsets = range(first, last + 1) if dense else [offset for offset, _ in records]
-    return RawBatch(Partition(key.topic, key.partition), offsets, [value for _, value in records])
+    offsets = range(first, last + 1) if dense else [offset + log.shift for offset, _ in records]
+    return RawBatch(Partition(key.topic, key.partition), offsets, [value for _, value in records], log=log)

@@ -11,8 +11,8 @@ from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
 from streams.kafka_client import REFUSALS, BrokerClient, advice
+from streams.kafka_log import LOOKUP_TIMEOUT_MS
 from streams.kafka_options import EventHandler, KafkaOptions
-from streams.source import SourceError
 
 LOOK_EVERY_S: Final = 1.0
 GRACE_S: Final = 3.0  # a connection that is replaced, or metadata on the way, is no fault
@@ -20,19 +20,17 @@ REPEAT_AFTER_S: Final = 30.0  # a fault that lasts is told again
 JOIN_GRACE_S: Final = 10.0  # a join takes a second; one that waits for a member who has died, up to its session time-out
 JOIN_REPEAT_S: Final = 60.0
 LOOKUP_EVERY_S: Final = 5.0
-LOOKUP_TIMEOUT_MS: Final = 2000  # a question to the broker, on the member's thread
 
 
 class KafkaWatch:
     """Looks at a connected consumer after its turns. healthy and lag are what the last look saw."""
 
-    def __init__(self, topic: str, options: KafkaOptions, tell: EventHandler, *, accept_lost_records: bool) -> None:
+    def __init__(self, topic: str, options: KafkaOptions, tell: EventHandler) -> None:
         self.healthy = False
         self.lag: int | None = None
         self._topic = topic
         self._options = options
         self._tell = tell
-        self._accept_lost_records = accept_lost_records
         self._next_look_s = 0.0
         self._next_lookup_s = 0.0
         self._ends: dict[TopicPartition, int] = {}
@@ -97,23 +95,6 @@ class KafkaWatch:
         if self._due("kafka_refused", time.monotonic()):
             who: dict[str, object] = {"servers": self._options.servers(), "topic": self._topic}
             self._tell("kafka_refused", who | {"error": str(error), "todo": advice(error)})
-
-    def gone(self, consumer: KafkaConsumer, wanted: dict[TopicPartition, int]) -> SourceError | None:
-        """The next records are not there any more: an error, unless the operator has accepted that."""
-        for partition, offset in wanted.items():
-            try:
-                first = consumer.beginning_offsets([partition], timeout_ms=LOOKUP_TIMEOUT_MS)[partition]
-                end = consumer.end_offsets([partition], timeout_ms=LOOKUP_TIMEOUT_MS)[partition]
-            except kafka_errors.RetriableError:
-                return None  # the next turn meets the same gap, and then perhaps a broker that answers
-            where = f"{partition.topic}-{partition.partition}"
-            if not self._accept_lost_records:
-                what = f"offset {offset} of {where} is gone: it holds {first} to {end} now (retention, or the topic was created anew)"
-                todo = f"to go on without the missing records, from offset {first}, start with accept_lost_records = true"
-                return SourceError(f"{what}; {todo}")
-            self._tell("records_lost", {"partition": where, "wanted_offset": offset, "next_offset": first, "end_offset": end})
-            consumer.seek(partition, first)
-        return None
 
     def _joining(self, consumer: KafkaConsumer, state: str, now_s: float) -> None:
         group, limit_s = consumer.config["group_id"], consumer.config["session_timeout_ms"] / 1000

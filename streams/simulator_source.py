@@ -15,7 +15,7 @@ from features.telemetry import Longs, Partition
 from streams.fleet import FleetSpec, build_fleet
 from streams.simulated_records import Records
 from streams.simulator import Simulation
-from streams.source import Polled, RawBatch
+from streams.source import ONLY_LOG, Log, Polled, RawBatch
 
 _SHORTEST_WAIT_S: Final = 0.02  # live records come one by one: wait for a few rather than hand over each alone
 _MAX_RECORDS: Final = 5_000  # 10-15 ms of encoding
@@ -105,7 +105,7 @@ class SimulatorSource:
                 batches.append(RawBatch(partition, taken.offset[mine].tolist(), [values[i] for i in mine]))
         return batches
 
-    def seek(self, partition: Partition, offset: int | None) -> None:
+    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - there is one only
         """See Source. Offsets begin at 0. ValueError for another partition or a negative offset."""
         if partition not in self._partitions or (offset is not None and offset < 0):
             raise ValueError(

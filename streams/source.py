@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from features.telemetry import Partition
 
@@ -16,8 +16,28 @@ class SourceError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Log:
+    """What the offsets of a partition count in: another log has other records under them. Files and the simulator have one only.
+
+    topic_id: Kafka's, another one for each topic that is created under the same name; "" unknown. leader_epoch: of the record before the
+    offset; a log that was cut back since knows another end of it; -1 unknown. shift: what is added to the log's own offsets, so that
+    they go on where those of the log before ended.
+    """
+
+    topic_id: str = ""
+    leader_epoch: int = -1
+    shift: int = 0
+
+
+ONLY_LOG: Final = Log()
+
+
+@dataclass(frozen=True, slots=True)
 class RawBatch:
-    """Undecoded records of one partition, in stream order. A value of None is a Kafka tombstone."""
+    """Undecoded records of one partition, in stream order. A value of None is a Kafka tombstone.
+
+    offsets: strictly ascending, over all batches of a partition. log: where they count, with the leader epoch of the last record.
+    """
 
     partition: Partition
     offsets: Sequence[int]
@@ -27,6 +47,7 @@ class RawBatch:
     """For form "csv": the file's header."""
     lines: Sequence[tuple[str, int]] | None = None
     """For files: name and line number of each record, for the dead letters."""
+    log: Log = ONLY_LOG
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -56,8 +77,11 @@ class Source(Protocol):
         """Waits up to timeout_s for records. Never raises for a broker that is away: it retries with back-off."""
         ...
 
-    def seek(self, partition: Partition, offset: int | None) -> None:
-        """The next record of an assigned partition comes from `offset`; None: from the earliest (or the committed) one."""
+    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:
+        """The next record of an assigned partition comes from `offset`; None: from the earliest (or the committed) one.
+
+        log: that of the batch before. A source whose log is another one now says so with the next poll.
+        """
         ...
 
     def release(self, partitions: frozenset[Partition]) -> None:

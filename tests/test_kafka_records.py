@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
+from kafka.consumer.subscription_state import SubscriptionState
 from kafka.errors import CorruptRecordError
 from kafka.protocol.consumer import FetchResponse
 from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from kafka.structs import OffsetAndMetadata
 
 from streams.kafka_records import PlainRecords, give_plain_records, plain_records
 
@@ -148,10 +150,12 @@ def test_an_impossible_number_of_records_is_refused(count: int) -> None:
 def test_a_new_consumer_is_told_to_give_plain_records() -> None:
     """The place where the client is changed is still there in this release of it."""
 
-    class Consumer:
-        _fetcher = Fetcher.__new__(Fetcher)
-
-    consumer = Consumer()
+    consumer = KafkaConsumer.__new__(KafkaConsumer)
+    consumer._fetcher = Fetcher.__new__(Fetcher)
+    consumer._subscription = SubscriptionState("none")
+    consumer._subscription.assign_from_user([KEY])
+    consumer._subscription.seek(KEY, OffsetAndMetadata(7, "", 5))
     give_plain_records(consumer)
-    assert consumer._fetcher.PartitionRecords is PlainRecords
-    assert Fetcher.PartitionRecords is not PlainRecords
+    made = consumer._fetcher.PartitionRecords(7, KEY, MemoryRecords(b""))
+    assert isinstance(made, PlainRecords)
+    assert (made.take(10), made.leader_epoch) == ([], 5), "a fetch that brings nothing forgets no leader epoch"

@@ -31,7 +31,7 @@ from model.buffer import BufferWriter, read_segments
 from streams.fleet import DEFAULT_START_S, FleetSpec, Region
 from streams.planted import PlantedEvent
 from streams.simulator_source import SimulatorSource
-from streams.source import Polled, RawBatch
+from streams.source import ONLY_LOG, Log, Polled, RawBatch
 
 KILLED: Final = 137
 FIRST: Final = "v20260101_000000"
@@ -119,7 +119,7 @@ class ScriptedSource:
         others = [self.positions[other] for other in self.positions if other != partition]
         return min(others) < self.silent[2]
 
-    def seek(self, partition: Partition, offset: int | None) -> None:
+    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - see Source
         self.positions[partition] = offset or 0
 
     def release(self, partitions: frozenset[Partition]) -> None: ...
