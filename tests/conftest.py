@@ -27,12 +27,7 @@ settings.load_profile("dwcp")
 @pytest.fixture(scope="session")
 def kafka_module() -> ModuleType:
     """tests/broker/broker.py, for tests that start and stop brokers of their own. Skips where there is no Java or Maven."""
-    path = Path(__file__).parent / "broker" / "broker.py"
-    spec = importlib.util.spec_from_file_location("dwcp_test_broker", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _module("broker", "broker")
     try:
         module.resolve_jars()
     except module.UnavailableError as reason:
@@ -40,6 +35,13 @@ def kafka_module() -> ModuleType:
             raise
         pytest.skip(str(reason))
     return module
+
+
+@pytest.fixture(scope="module")
+def kafka_cluster(kafka_module: ModuleType) -> Iterator[Any]:  # noqa: ARG001 - skips where there is no Java
+    """Three brokers (tests/broker/cluster.py) that the tests of a file share: each leaves them running."""
+    with _module("broker", "cluster").Cluster() as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
@@ -191,9 +193,9 @@ def kafka_topic(kafka_admin: KafkaAdminClient) -> Callable[..., str]:
     return create
 
 
-def _rig(name: str) -> ModuleType:
-    """tests/rig/NAME.py by its path: `tests` is no package, and another distribution installs one of that name."""
-    spec = importlib.util.spec_from_file_location(f"dwcp_{name}", Path(__file__).parent / "rig" / f"{name}.py")
+def _module(folder: str, name: str) -> ModuleType:
+    """tests/FOLDER/NAME.py by its path: `tests` is no package, and another distribution installs one of that name."""
+    spec = importlib.util.spec_from_file_location(f"dwcp_{name}", Path(__file__).parent / folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -205,7 +207,13 @@ def _rig(name: str) -> ModuleType:
 @pytest.fixture(scope="session")
 def rig() -> ModuleType:
     """tests/rig/recovery_rig.py: a daemon of real parts in a process that can be killed at any point."""
-    return _rig("recovery_rig")
+    return _module("rig", "recovery_rig")
+
+
+@pytest.fixture(scope="session")
+def broker_faults() -> ModuleType:
+    """tests/rig/broker_faults.py: a daemon, a producer that writes on, and what the buffer holds in the end."""
+    return _module("rig", "broker_faults")
 
 
 @pytest.fixture(scope="session")
@@ -230,7 +238,7 @@ def hostile_documents(hostile: ModuleType) -> ModuleType:
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """run(kafka, topic=..., more=...) starts a daemon (tests/rig/running.py), which is killed at the end if it still runs."""
-    running, started = _rig("running"), []
+    running, started = _module("rig", "running"), []
 
     def start(kafka: str, **changed: str) -> Any:
         started.append(running.Running(tmp_path, kafka, **changed))

@@ -22,7 +22,7 @@ def test_a_killed_daemon_has_its_partitions_again_at_once(
     """Kill -9, and the next start does not wait for the session time-out of the dead member."""
     topic = kafka_topic(partitions=2)
     for _ in range(2):
-        daemon = run(kafka_broker, topic=topic, group=topic, more=FIFTEEN_MINUTES)
+        daemon = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
         daemon.until(lambda daemon=daemon: len(daemon.told("partition_assigned")) == 2)
         daemon.process.kill()
         daemon.process.wait()
@@ -33,11 +33,11 @@ def test_a_daemon_that_stops_leaves_its_group(
 ) -> None:
     """After SIGTERM another daemon, with a state directory of its own, has the partitions at once."""
     topic = kafka_topic(partitions=2)
-    daemon = run(kafka_broker, topic=topic, group=topic, more=FIFTEEN_MINUTES)
+    daemon = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
     daemon.until(lambda: len(daemon.told("partition_assigned")) == 2)
     assert daemon.stop() == 0
     shutil.rmtree(tmp_path / "state")
-    other = run(kafka_broker, topic=topic, group=topic, more=FIFTEEN_MINUTES)
+    other = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
     other.until(lambda: len(other.told("partition_assigned")) == 2)
 
 
@@ -46,11 +46,11 @@ def test_a_copy_of_the_state_directory_is_noticed(
 ) -> None:
     """Two daemons under one name: the group keeps one of them, and the other one says whose name it has and what to do."""
     topic = kafka_topic(partitions=1)
-    first = run(kafka_broker, topic=topic, group=topic)
+    first = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'")
     first.until(lambda: first.told("partition_assigned"))
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "instance-main").write_text((tmp_path / "state" / "instance-main").read_text())
-    run(kafka_broker, topic=topic, group=topic, more=f"[state]\ndirectory = '{tmp_path / 'copy'}'\n", log="second")
+    run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=f"[state]\ndirectory = '{tmp_path / 'copy'}'\n", log="second")
     assert first.process.wait() == 5
     assert "copy of this state directory" in first.log.read_text()
 

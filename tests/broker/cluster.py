@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import KafkaError
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -25,7 +25,7 @@ from broker import SERVER_PROPERTIES, Node, free_port, new_cluster_id
 SIZE = 3
 HEAP_MB = 256
 PATIENCE_S = 60.0
-PREFERRED = 0  # of the kinds of leader election
+PREFERRED, UNCLEAN = 0, 1
 CONTROLLER = """\
 process.roles=controller
 node.id={node}
@@ -95,6 +95,30 @@ class Cluster:
         assignment = {number: replicas or order[number] for number in range(partitions)}
         with self.admin() as admin:
             admin.create_topics({topic: {"assignments": assignment, "configs": configs or {}}}, wait_for_metadata=True)
+
+    def create_when_gone(self, topic: str, partitions: int) -> None:
+        """Creates a topic again that is being deleted."""
+
+        def gone() -> bool:
+            with self.admin() as admin:
+                return topic not in admin.list_topics()
+
+        self._until(gone, f"{topic} is still there")
+        self.create(topic, partitions)
+
+    def alter(self, topic: str, configs: dict[str, str]) -> None:
+        with self.admin() as admin:
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+
+    def elect_unclean(self, topic: str) -> None:
+        """Makes replicas the leaders that miss records, where those that have them are down."""
+
+        def elected() -> bool:
+            with self.admin() as admin:
+                admin.elect_leaders(UNCLEAN, {topic: list(self.leaders(topic))}, raise_errors=False)
+            return all(leader != -1 for leader in self.leaders(topic).values())
+
+        self._until(elected, f"{topic} has no leader")
 
     def leaders(self, topic: str) -> dict[int, int]:
         """The leading broker of each partition; -1 where there is none."""

@@ -31,9 +31,16 @@ class Running:
             command = [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)]
             self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment)
 
-    def configure(self, topic: str = "dwcp.telemetry", group: str = "dwcp-learner", more: str = "") -> None:
+    def configure(self, topic: str = "dwcp.telemetry", more: str = "", kafka_more: str = "") -> None:
+        """kafka_more: further lines of the section of that name. more: further sections."""
         self.config.write_text(
-            f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\ngroup_id = '{group}'\n[http]\nport = {self.port}\n"
+            f"[kafka]
+bootstrap_servers = '{self.kafka}'
+topic = '{topic}'
+{kafka_more}
+[http]
+port = {self.port}
+"
             f"[events]\nto = 'file'\n[log]\nformat = 'json'\n{more}"
         )
 

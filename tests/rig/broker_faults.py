@@ -1,0 +1,169 @@
+"""A daemon as a process, a producer that writes on, and what the daemon's buffer holds in the end: for faults of brokers and topics."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kafka import KafkaProducer
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from recovery_rig import buffer_rows, newest
+from running import Running
+
+from model.segments import SegmentError
+
+LINKS, PARTITIONS = 12, 2
+START_S = 1_790_000_000.0
+GAP_S = 0.004
+"""Between two records of a producer that writes on."""
+PATIENCE_S = 120.0
+SAFE = {"acks": "all", "enable_idempotence": True, "max_block_ms": 300_000, "delivery_timeout_ms": 300_000}
+Row = tuple[str, float]
+"""Link and time of one record: no two are the same."""
+
+
+def record(number: int) -> tuple[Row, int, bytes]:
+    """The row that it becomes, its partition and its bytes."""
+    link, time_s = number % LINKS, START_S + number // LINKS
+    values = {"throughput_mbps": 50.0 + number % 7, "rtt_ms": 20.0 + number % 5, "packet_loss": 0.0, "jitter_ms": 1.0}
+    document = {"timestamp": time_s, "node_id": f"n{link}", "peer_id": "p", "link_type": "metro", "region": "eu", **values}
+    return (f"n{link}|p|metro", time_s), link % PARTITIONS, json.dumps(document).encode()
+
+
+@dataclass
+class Writer:
+    """Writes numbered records, in order. sent: what the brokers have acknowledged."""
+
+    bootstrap: str
+    topic: str
+    number: int = 0
+    sent: list[Row] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+
+    def write(self, count: int) -> list[Row]:
+        """So many records at once; gives their rows once they are acknowledged."""
+        before, end = len(self.sent), self.number + count
+        self._write_while(lambda: self.number < end, gap_s=0.0)
+        return self.sent[before:]
+
+    def __enter__(self) -> Writer:
+        """Writes on until it is left."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._write_while, args=(lambda: not self._stop.is_set(), GAP_S), name="writer", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join()
+
+    def transaction(self, count: int, commit: bool) -> None:
+        """Records that are taken back unless commit."""
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=uuid.uuid4().hex, **SAFE)
+        producer.init_transactions()
+        producer.begin_transaction()
+        rows = [self._send(producer)[0] for _ in range(count)]
+        producer.flush()
+        if commit:
+            producer.commit_transaction()
+            self.sent += rows
+        else:
+            producer.abort_transaction()
+        producer.close()
+
+    def _send(self, producer: KafkaProducer) -> tuple[Row, Any]:
+        row, partition, value = record(self.number)
+        self.number += 1
+        return row, producer.send(self.topic, value, partition=partition)
+
+    def _write_while(self, condition: Callable[[], bool], gap_s: float) -> None:
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=5, **SAFE)
+        written = []
+        while condition():
+            written.append(self._send(producer))
+            time.sleep(gap_s)
+        producer.flush()
+        for row, future in written:
+            future.get(PATIENCE_S)  # an error here is one of the scene, not of the daemon
+            self.sent.append(row)
+        producer.close()
+
+
+@dataclass
+class Scene:
+    """One topic, one state directory, and the daemons that run one after another."""
+
+    folder: Path
+    bootstrap: str
+    topic: str
+    daemon: Running | None = None
+    consumed: Counter[str] = field(default_factory=Counter)
+    """Records by what became of them (dwcp_records_total), over all daemons that were stopped."""
+    runs: int = 0
+
+    def start(self, accept_lost_records: bool = False) -> Running:
+        self.runs += 1
+        home = self.folder / str(self.runs)
+        home.mkdir(parents=True)
+        accept = f"group_id = '{self.topic}'\naccept_lost_records = {str(accept_lost_records).lower()}"
+        state = (
+            f"[state]\ndirectory = '{self.folder / 'state'}'\ncheckpoint_interval_s = 0.5\n[models]\ndirectory = '{self.folder / 'models'}'"
+        )
+        self.daemon = Running(home, self.bootstrap, topic=self.topic, kafka_more=accept, more=state)
+        return self.daemon
+
+    def ready(self) -> bool:
+        assert self.daemon is not None
+        return bool(self.daemon.told("daemon_ready")) and self.daemon.get("/readyz")[0] == 200
+
+    def stop(self) -> None:
+        """In order; it must obey."""
+        assert self.daemon is not None
+        self.consumed += self.counted()
+        assert self.daemon.stop() == 0, self.daemon.log.read_text()[-3000:]
+
+    def ended(self) -> tuple[int, str]:
+        """Exit code of the daemon and what it said last, once it has ended by itself."""
+        assert self.daemon is not None
+        code = self.daemon.process.wait(PATIENCE_S)
+        return code, " ".join(line for line in self.daemon.log.read_text().splitlines() if not line.startswith("{"))
+
+    def counted(self) -> Counter[str]:
+        assert self.daemon is not None
+        metrics = self.daemon.get("/metrics")[1]
+        return Counter(
+            {name: int(float(count)) for name, count in re.findall(r'^dwcp_records_total\{outcome="(\w+)"\} (\S+)$', metrics, re.M)}
+        )
+
+    def rows(self) -> Counter[Row]:
+        """What the segments hold that the newest checkpoint names. Raises SegmentError where a row of a partition is there twice."""
+        links, times, *_ = buffer_rows(self.folder / "state", newest(self.folder / "state")[1])
+        return Counter(zip(links, np.frombuffer(times).tolist(), strict=True))
+
+    def until_it_holds(self, rows: list[Row]) -> None:
+        """Waits until each of these rows is in the buffer, and fails if then there is any other, or one twice."""
+        deadline_s = time.monotonic() + PATIENCE_S
+        wanted, held = Counter(rows), Counter[Row]()
+        while wanted - held:
+            assert self.daemon is None or self.daemon.process.poll() is None, self.daemon.log.read_text()[-3000:]
+            assert time.monotonic() < deadline_s, f"of {len(rows)} rows {len(wanted - held)} are missing, as {list(wanted - held)[:3]}"
+            time.sleep(0.2)
+            try:
+                held = self.rows()
+            except (OSError, IndexError, SegmentError):  # a checkpoint and its segments go while they are looked at
+                continue
+        assert self.rows() == wanted, f"{sum((held - wanted).values())} rows are there that nobody has written, or twice"
