@@ -27,7 +27,7 @@ from drift.region import RegionDrift
 from model.manifest import read_manifest
 from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
 from streams.decode import Rejected
-from streams.source import Polled, RawBatch, Source
+from streams.source import Polled, RawBatch, Source, SourceError
 
 POLL_S: Final = 0.25
 """Longest wait for records: how late a signal, a finished training or a due checkpoint is noticed on a quiet stream."""
@@ -87,13 +87,21 @@ class Loop:
         self._checkpoint_due_s = time.monotonic() + settings.checkpoint_interval_s
 
     def run(self) -> None:
-        """Until `stop`, or until a finite source has ended and its last training with it. Leaves a checkpoint of all it has taken."""
+        """Until `stop`, or until a finite source has ended and its last training with it. Leaves a checkpoint of all it has taken.
+
+        Raises SourceError where the source can give no more, and leaves all in the same order: what was taken may not come again, and a
+        group that is not left keeps its partitions from the next start until the session time-out.
+        """
         self.observer.tell("daemon_started", source=type(self.source).__name__)
         if self.models.follow(now=True) is None and self.models.live is None:
             self.observer.tell("model_missing", needs_rows=self.training.config.policy.rows_min)
         self.announce_missed()
         while self.stop_reason is None:
-            self.step()
+            try:
+                self.step()
+            except SourceError as error:
+                self.finish(str(error))
+                raise
         self.finish(self.stop_reason)
 
     def step(self) -> None:

@@ -22,6 +22,7 @@ import daemon.checkpoint
 from daemon.checkpoint import CheckpointStore
 from daemon.journal import Idle, Journal, ModelLive, Resumed, Told
 from model.buffer import BufferWriter
+from streams.source import SourceError
 
 SECOND = "v20260102_000000"
 
@@ -134,6 +135,26 @@ def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
     assert all(live_at[partition] >= offset for partition, offset in told_at.items())
     assert {json.loads(line)["id"] for line in before} <= left.alerts.keys()
     rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+
+
+def test_a_source_that_gives_no_more(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """Where the source ends with an error, all that was taken is in a checkpoint: the next start does not need those records again."""
+
+    def inside() -> None:
+        made = rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(home, state={"checkpoint_interval_s": 1e9}))
+
+        def fail(source: Any) -> None:
+            if sum(source.positions.values()) > 1200:
+                print(json.dumps({"event": "failed", "taken": {str(key): offset for key, offset in source.positions.items()}}))
+                raise SourceError("the next records are gone")
+
+        made.loop.source.on_poll = fail
+        with pytest.raises(SourceError, match="are gone"):
+            made.run()
+
+    assert rig.in_child(inside, home / "log") == 0, (home / "log").read_text()
+    assert rig.outcome(home).offsets == rig.told(home, "failed")[0]["taken"]
+    rig.same(rig.outcome_after(home), uninterrupted)
 
 
 SILENT, IDLE_POLLS = (2, 300, 560), 3.0

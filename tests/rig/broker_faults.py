@@ -110,16 +110,23 @@ class Scene:
     folder: Path
     bootstrap: str
     topic: str
+    group: str
     daemon: Running | None = None
-    consumed: Counter[str] = field(default_factory=Counter)
-    """Records by what became of them (dwcp_records_total), over all daemons that were stopped."""
     runs: int = 0
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.daemon is not None:
+            self.daemon.process.kill()
+            self.daemon.process.wait()
 
     def start(self, accept_lost_records: bool = False) -> Running:
         self.runs += 1
         home = self.folder / str(self.runs)
         home.mkdir(parents=True)
-        accept = f"group_id = '{self.topic}'\naccept_lost_records = {str(accept_lost_records).lower()}"
+        accept = f"group_id = '{self.group}'\naccept_lost_records = {str(accept_lost_records).lower()}"
         state = (
             f"[state]\ndirectory = '{self.folder / 'state'}'\ncheckpoint_interval_s = 0.5\n[models]\ndirectory = '{self.folder / 'models'}'"
         )
@@ -133,7 +140,6 @@ class Scene:
     def stop(self) -> None:
         """In order; it must obey."""
         assert self.daemon is not None
-        self.consumed += self.counted()
         assert self.daemon.stop() == 0, self.daemon.log.read_text()[-3000:]
 
     def ended(self) -> tuple[int, str]:
