@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -18,13 +19,24 @@ class Clock(Protocol):
 
 
 class WallClock:
-    """For a live stream."""
+    """For a live stream. Time never goes back: where the system's clock is set back it goes on by the monotonic one, until the system's
+    has caught up. A record that was measured at the right time is not of the future because this machine lives in the past."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._seen_s, self._seen_at_s = wall(), monotonic()
 
     def now_s(self, event_time_s: float) -> float:  # noqa: ARG002 - see Clock
-        return time.time()
+        return self._now_s()
 
     def latest_record_s(self) -> float | None:
-        return time.time()
+        return self._now_s()
+
+    def _now_s(self) -> float:
+        at_s = self._monotonic()
+        self._seen_s = max(self._wall(), self._seen_s + at_s - self._seen_at_s)
+        self._seen_at_s = at_s
+        return self._seen_s
 
 
 class StreamClock:

@@ -43,7 +43,7 @@ def decide_training(now_s: float, facts: TrainingFacts, policy: TrainingPolicy) 
     if facts.running:
         return Decision(False, waiting_for="the training that runs")
     cooldown_s = policy.cooldown_s * (2.0 if facts.failed else 1.0)
-    if facts.ended_s is not None and now_s - facts.ended_s < cooldown_s:
+    if facts.ended_s is not None and 0.0 <= now_s - facts.ended_s < cooldown_s:  # under 0: the clock was set back since
         return Decision(False, waiting_for=f"the cool-down, {cooldown_s - (now_s - facts.ended_s):.0f} s")
     if not facts.has_version:
         if facts.rows < policy.rows_min:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -32,6 +34,7 @@ CASES = [
         "more rows for the first version, 200 of 500",
     ),
     ("and again with more rows", replace(FRESH, rows=1500, new_rows=500, ended_s=NOW_S - 60.0), "first", ""),
+    ("a training that ended in the future: the clock was set back since", replace(LIVE, drift_rows=200, ended_s=NOW_S + 9e6), "drift", ""),
     ("nothing due", LIVE, "", "the schedule or a drift"),
     ("the schedule, one row short", replace(LIVE, schedule_due=True, new_rows=499), "", "new rows, 499 of 500"),
     ("the schedule", replace(LIVE, schedule_due=True, new_rows=500), "schedule", ""),
@@ -90,7 +93,7 @@ def test_rules_that_hold_for_all_facts(facts: TrainingFacts) -> None:
     assert bool(decision.waiting_for) != decision.start
     if decision.start:
         assert not facts.running
-        assert facts.ended_s is None or NOW_S - facts.ended_s >= POLICY.cooldown_s * (1 + facts.failed)
+        assert facts.ended_s is None or not 0 <= NOW_S - facts.ended_s < POLICY.cooldown_s * (1 + facts.failed)
         assert facts.rows >= POLICY.rows_min or facts.has_version
 
 
@@ -106,6 +109,31 @@ def test_the_schedule_marks_training_as_due_until_one_has_started() -> None:
     finally:
         schedule.close()
     assert not any(thread.name.startswith("APScheduler") for thread in threading.enumerate())
+
+
+def test_a_schedule_outlives_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set back, it does not wait for the time that was next before; set forward, it does not sleep through a time that has come."""
+    ahead_s, real = 0.0, time.time
+    monkeypatch.setattr("daemon.schedule._wall_ahead_s", lambda: real() - time.monotonic() + ahead_s)
+    schedule = Schedule("0 3 * * *", None)
+    schedule.start()
+    try:
+        (job,) = schedule._scheduler.get_jobs()
+        soon = job.next_run_time
+        job.modify(next_run_time=soon + timedelta(days=400))  # as it was noted while the clock was 400 days ahead
+        assert not schedule.due
+        ahead_s = -400 * 86_400.0
+        assert not schedule.due
+        (job,) = schedule._scheduler.get_jobs()
+        assert job.next_run_time == soon
+        with monkeypatch.context() as patched:  # its time comes without that the scheduler is woken: the clock was set forward
+            patched.setattr(schedule._scheduler, "wakeup", lambda: None)
+            job.modify(next_run_time=soon - timedelta(days=2))
+        assert not schedule.due
+        ahead_s += 86_400.0
+        assert schedule.due or schedule._due.wait(30.0)
+    finally:
+        schedule.close()
 
 
 def test_a_changed_schedule_replaces_the_old_one() -> None:
