@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from model.segments import SegmentError
 PROBLEMS: Final = (RegistryError, DocumentError, OSError)
 """What a models folder does when a disk is full, or a person has changed it: one training fails, and the stream goes on."""
 UNNAMED: Final = "none"
+LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder buffer from a copy to have them back"
 
 
 @dataclass
@@ -120,13 +121,23 @@ class Training:
         version, parent = UNNAMED, self.models.current()
         try:
             version = self.registry.new_version(now_s)
-            self.trainer.start(self._spec(version, parent, reason, now_s), written.segments)
+            self.trainer.start(self._spec(version, parent, reason, now_s), self._present(written.segments))
         except (*PROBLEMS, SegmentError, ValueError) as error:
             self._failed(now_s, version, str(error), 0.0)
             return
         self.schedule.answered()
         self._observer.training.set(1)
         self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
+
+    def _present(self, segments: Iterable[Path]) -> list[Path]:
+        """Without those that somebody has deleted: the others are worth a training."""
+        there = []
+        for path in segments:
+            if path.exists():
+                there.append(path)
+            else:
+                self._observer.tell("segment_unsound", segment=path.name, problem="is missing", remedy=LEFT_OUT)
+        return there
 
     def _spec(self, version: str, parent: str | None, reason: str, now_s: float) -> JobSpec:
         """Raises RegistryError where the version that training would start from is gone."""
@@ -176,6 +187,8 @@ class Training:
 
     def _finish(self, ended: Ended, now_s: float) -> None:
         result, version = ended.result, ended.spec.version
+        for segment, problem in (result.unsound if result is not None else {}).items():
+            self._observer.tell("segment_unsound", segment=segment, problem=problem, remedy=LEFT_OUT)
         if result is None or result.status == "failed":
             self._discard(ended)
             self._failed(now_s, version, ended.problem or "no reason given", ended.seconds)

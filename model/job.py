@@ -26,7 +26,7 @@ from model.buffer import read_segments
 from model.evaluation import judge
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
 from model.predictor import Predictor
-from model.segments import SUFFIX
+from model.segments import SUFFIX, SegmentError
 from model.training_set import TooLittleDataError, prepare
 
 if TYPE_CHECKING:
@@ -104,6 +104,7 @@ class Job:
     stage: str = "start"
     stage_s: dict[str, float] = field(default_factory=dict)
     rows: int = 0
+    unsound: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> JobResult:
         """Every stage in order. TensorFlow is imported only once it is known that there is enough to train on."""
@@ -144,9 +145,17 @@ class Job:
         return self._result("failed", error=f"{self.stage}: {error or type(error).__name__}")
 
     def _read(self) -> RawTable:
-        table = read_segments(sorted(Path(self.spec.snapshot).glob(f"*{SUFFIX}")))
-        self.rows = len(table)
-        return table
+        """The rows of every segment that is as it was sealed. One that is not is left out and told: it must not end all trainings."""
+        paths = sorted(Path(self.spec.snapshot).glob(f"*{SUFFIX}"))
+        while True:
+            try:
+                table = read_segments(paths)
+            except SegmentError as error:
+                paths.remove(error.path)
+                self.unsound[error.path.name] = error.problem
+            else:
+                self.rows = len(table)
+                return table
 
     @contextmanager
     def _in(self, stage: str) -> Iterator[None]:
@@ -165,7 +174,9 @@ class Job:
         self.emit({"event": "training_progress", "job_id": self.spec.job_id, "version": self.spec.version, "stage": self.stage, **details})
 
     def _result(self, status: Status, **details: Any) -> JobResult:
-        return JobResult(self.spec.job_id, self.spec.version, status, rows=self.rows, stage_s=dict(self.stage_s), **details)
+        return JobResult(
+            self.spec.job_id, self.spec.version, status, rows=self.rows, stage_s=dict(self.stage_s), unsound=self.unsound, **details
+        )
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ class JobResult:
 
     stage_s: wall seconds of each stage. windows: how many were trained on, validated on and judged on.
     metrics: of the candidate, the parent and persistence on the gate's windows, per target.
-    trained_until_s: UTC seconds of the newest row that the candidate was trained on.
+    trained_until_s: UTC seconds of the newest row that the candidate was trained on. unsound: segments that were left out, and why.
     """
 
     job_id: str
@@ -156,6 +156,7 @@ class JobResult:
     stage_s: dict[str, float] = field(default_factory=dict)
     trained_until_s: float | None = None
     error: str | None = None
+    unsound: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=2)

@@ -55,7 +55,7 @@ class SegmentError(Exception):
 
     def __init__(self, path: Path, problem: str, remedy: str = "restore it from a copy, or delete it to go on without its rows") -> None:
         super().__init__(f"{path}: {problem}; {remedy}")
-        self.path = path
+        self.path, self.problem = path, problem
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -266,19 +266,39 @@ def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[P
     assert "cool-down" in training.decision.waiting_for
 
 
-@pytest.mark.parametrize("cause", ["a segment is missing", "the disk refuses"])
-def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch, cause: str) -> None:
+@pytest.mark.parametrize("damage", ["is missing", "cut short", "zeros in the middle"])
+def test_a_damaged_segment_ends_no_training(made: Any, segments: list[Path], damage: str) -> None:
+    """Its rows are left out, it is told by its name in the buffer with what to do, and the training has the rows of all others."""
+    training, told = made
+    sound = segments[0]
+    damaged = sound.with_name(sound.name.replace("t-0-", "t-1-"))
+    content = bytearray(sound.read_bytes())
+    if damage == "zeros in the middle":
+        content[100:400] = bytes(300)
+    if damage != "is missing":
+        damaged.write_bytes(content[: -100 if damage == "cut short" else None])
+    training.took(80)
+    training.decide(1000.0)
+    training.start(written([sound, damaged]), 1000.0)
+    while training.busy:
+        training.follow(1500.0)
+        time.sleep(0.02)
+    (unsound,) = [fields for name, fields in told.events if name == "segment_unsound"]
+    assert unsound["segment"] == damaged.name
+    assert "restore it" in unsound["remedy"]
+    (finished,) = [fields for name, fields in told.events if name == "training_finished"]
+    assert finished["rows"] == 40
+
+
+def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Is a failed training and no end of the daemon: told, cooled down for twice as long, then tried again."""
     training, told = made
-    if cause == "a segment is missing":
-        segments[0].unlink()
-    else:
-        monkeypatch.setattr("daemon.trainer.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("daemon.trainer.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     training.took(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
     assert told.names() == ["training_due", "training_failed"]
-    assert ("is missing" if cause == "a segment is missing" else "No space left") in told.events[-1][1]["problem"]
+    assert "No space left" in told.events[-1][1]["problem"]
     assert not training.busy
     training.decide(1060.0)
     assert "cool-down" in training.decision.waiting_for
