@@ -211,9 +211,9 @@ def rig() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def broker_faults() -> ModuleType:
-    """tests/rig/broker_faults.py: a daemon, a producer that writes on, and what the buffer holds in the end."""
-    return _module("rig", "broker_faults")
+def scenes() -> ModuleType:
+    """tests/rig/scene.py: a daemon, a producer that writes on, and what the buffer holds in the end."""
+    return _module("rig", "scene")
 
 
 @pytest.fixture(scope="session")

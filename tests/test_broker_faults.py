@@ -15,28 +15,28 @@ from kafka import TopicPartition
 
 
 @pytest.fixture(scope="module")
-def flowing(kafka_cluster: Any, broker_faults: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def flowing(kafka_cluster: Any, scenes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """A daemon that runs through all faults that it has to go on from, and its writer."""
-    topic = _topic(kafka_cluster, broker_faults)
-    with broker_faults.Scene(tmp_path_factory.mktemp("flowing"), kafka_cluster.bootstrap, topic, "flowing") as scene:
+    topic = _topic(kafka_cluster, scenes)
+    with scenes.Scene(tmp_path_factory.mktemp("flowing"), kafka_cluster.bootstrap, topic, "flowing") as scene:
         scene.start()
         scene.daemon.until(scene.ready)
-        yield scene, broker_faults.Writer(kafka_cluster.bootstrap, topic)
+        yield scene, scenes.Writer(kafka_cluster.bootstrap, topic)
 
 
 @pytest.fixture
-def twins(kafka_cluster: Any, broker_faults: Any, tmp_path: Path) -> Iterator[Any]:
+def twins(kafka_cluster: Any, scenes: Any, tmp_path: Path) -> Iterator[Any]:
     """Two daemons of one topic, each of a group of its own, and the writer: one runs when the fault comes, the other is stopped."""
-    topic = _topic(kafka_cluster, broker_faults)
+    topic = _topic(kafka_cluster, scenes)
     groups = [f"{topic}.{name}" for name in ("running", "stopped")]
     with ExitStack() as stack:
-        scenes = [stack.enter_context(broker_faults.Scene(tmp_path / group, kafka_cluster.bootstrap, topic, group)) for group in groups]
-        yield *scenes, broker_faults.Writer(kafka_cluster.bootstrap, topic)
+        made = [stack.enter_context(scenes.Scene(tmp_path / group, kafka_cluster.bootstrap, topic, group)) for group in groups]
+        yield *made, scenes.Writer(kafka_cluster.bootstrap, topic)
 
 
-def _topic(cluster: Any, broker_faults: Any) -> str:
+def _topic(cluster: Any, scenes: Any) -> str:
     topic = f"test.{uuid.uuid4().hex[:8]}"
-    cluster.create(topic, broker_faults.PARTITIONS)
+    cluster.create(topic, scenes.PARTITIONS)
     return topic
 
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,14 +163,19 @@ class Scene:
 
     def until_it_holds(self, rows: list[Row]) -> None:
         """Waits until each of these rows is in the buffer, and fails if then there is any other, or one twice."""
+        assert self.daemon is not None
+        missing, extra = self.settled(rows)
+        assert not missing, f"of {len(rows)} rows {missing} are missing; {self.daemon.log.read_text()[-3000:]}"
+        assert not extra, f"{extra} rows are there that nobody has written, or twice"
+
+    def settled(self, rows: list[Row]) -> tuple[int, int]:
+        """Waits until each of these rows is in the buffer. How many are missing when it has waited for long, or the daemon has ended, and
+        how many are there that nobody has written, or twice."""
+        assert self.daemon is not None
         deadline_s = time.monotonic() + PATIENCE_S
         wanted, held = Counter(rows), Counter[Row]()
-        while wanted - held:
-            assert self.daemon is None or self.daemon.process.poll() is None, self.daemon.log.read_text()[-3000:]
-            assert time.monotonic() < deadline_s, f"of {len(rows)} rows {len(wanted - held)} are missing, as {list(wanted - held)[:3]}"
+        while wanted - held and time.monotonic() < deadline_s and self.daemon.process.poll() is None:
             time.sleep(0.2)
-            try:
+            with suppress(OSError, IndexError, SegmentError):  # a checkpoint and its segments go while they are looked at
                 held = self.rows()
-            except (OSError, IndexError, SegmentError):  # a checkpoint and its segments go while they are looked at
-                continue
-        assert self.rows() == wanted, f"{sum((held - wanted).values())} rows are there that nobody has written, or twice"
+        return (wanted - held).total(), (held - wanted).total()
