@@ -114,12 +114,17 @@ def _all_down(cluster: Cluster, scene: Scene, writer: Writer, length: Length) ->
     daemon = scene.daemon
     assert daemon is not None
     with writer:
+        time.sleep(1.0)
         cluster.kill()
         time.sleep(length.down_s)
         assert not scene.ready(), "it is ready without a broker"
         assert daemon.get("/livez")[0] == 200
         cluster.start()
+        began_s = time.monotonic()
         daemon.until(scene.ready)
+        say(f"ready again {time.monotonic() - began_s:.1f} s after the brokers")
+        time.sleep(1.0)
+    writer.write(500)
 
 
 def stops(cluster: Cluster, folder: Path, fault: str, break_it: Callable[[Scene, Writer], list[Any]], running: bool) -> Outcome:

@@ -96,11 +96,13 @@ def test_all_brokers_that_are_down(kafka_cluster: Any, flowing: Any) -> None:
     scene, writer = flowing
     kafka_cluster.await_replicas(scene.topic)
     with writer:
+        time.sleep(0.5)
         kafka_cluster.kill()
         scene.daemon.until(lambda: not scene.ready())
         scene.daemon.until(lambda: scene.daemon.told("kafka_unreachable"))
         assert scene.daemon.get("/livez")[0] == 200
         kafka_cluster.start()
+    writer.write(200)
     settled(scene, writer)
 
 
