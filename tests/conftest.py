@@ -219,20 +219,20 @@ def scenes() -> ModuleType:
 @pytest.fixture(scope="session")
 def syscalls() -> ModuleType:
     """tests/rig/syscalls.py: work that can be killed at any system call."""
-    return _rig("syscalls")
+    return _module("rig", "syscalls")
 
 
 @pytest.fixture(scope="session")
 def hostile() -> ModuleType:
     """tests/rig/hostile.py: damaged messages, and what has to be true of them."""
-    return _rig("hostile")
+    return _module("rig", "hostile")
 
 
 @pytest.fixture(scope="session")
 def hostile_documents(hostile: ModuleType) -> ModuleType:
     """tests/rig/hostile_documents.py: every reader of a document, with good content to damage."""
     sys.modules.setdefault("hostile", hostile)  # it is run as a script too, and finds it there beside itself
-    return _rig("hostile_documents")
+    return _module("rig", "hostile_documents")
 
 
 @pytest.fixture

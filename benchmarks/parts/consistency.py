@@ -146,9 +146,9 @@ def _stop_at_the_end(loop: Loop, source: Any, polled: Polled) -> None:
 
 
 def differing(left: Any, right: Any) -> list[str]:
-    """Names of what differs between two Outcomes."""
+    """Names of what differs between two Outcomes, but for the log that offsets count in: a topic has one, and a replay from memory none."""
     names = [name for name in ("offsets", "rows", "alerts", "regions", "buffer") if getattr(left, name) != getattr(right, name)]
     for partition in left.parts.keys() | right.parts.keys():
         one, other = left.parts.get(partition, {}), right.parts.get(partition, {})
-        names += [f"{partition} {name}" for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name)]
+        names += [f"{partition} {name}" for name in sorted((one.keys() | other.keys()) - {"log"}) if one.get(name) != other.get(name)]
     return names

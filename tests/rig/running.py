@@ -34,13 +34,7 @@ class Running:
     def configure(self, topic: str = "dwcp.telemetry", more: str = "", kafka_more: str = "") -> None:
         """kafka_more: further lines of the section of that name. more: further sections."""
         self.config.write_text(
-            f"[kafka]
-bootstrap_servers = '{self.kafka}'
-topic = '{topic}'
-{kafka_more}
-[http]
-port = {self.port}
-"
+            f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\n{kafka_more}\n[http]\nport = {self.port}\n"
             f"[events]\nto = 'file'\n[log]\nformat = 'json'\n{more}"
         )
 
