@@ -36,12 +36,18 @@ class DaemonProcess:
 
     def told(self, event: str) -> dict[str, Any] | None:
         """The first event of this name in this life."""
+        return next(iter(self.all_told(event)), None)
+
+    def all_told(self, event: str) -> list[dict[str, Any]]:
+        """All of them."""
         with self._log.open("rb") as log:
             log.seek(self._read)
-            for line in log:
-                if f'"{event}"'.encode() in line and line.startswith(b"{") and line.endswith(b"\n") and json.loads(line)["event"] == event:
-                    return dict(json.loads(line))
-        return None
+            lines = [line for line in log if f'"{event}"'.encode() in line and line.startswith(b"{") and line.endswith(b"\n")]
+        return [told for line in lines if (told := json.loads(line))["event"] == event]
+
+    def has_loaded(self, library: str) -> bool:
+        """Whether a file of this library is mapped into the process."""
+        return f"/{library}/" in Path(f"/proc/{self._process.pid}/maps").read_text()
 
     def wait_for(self, event: str, limit_s: float, or_else: str = "") -> str:
         """Waits for one of two events and says which. Raises RuntimeError where the process ends first, or takes too long."""
@@ -98,7 +104,7 @@ class Home:
         self.state = self.folder / "state"
         places = {"state": {"directory": str(self.state), "member": member}, "models": {"directory": str(self.folder / "models")}}
         fixed = places | {"http": {"enabled": False}, "log": {"format": "json"}}
-        merged = {name: dict(sections.get(name, {})) | fixed.get(name, {}) for name in sections.keys() | fixed.keys()}
+        merged = {name: fixed.get(name, {}) | dict(sections.get(name, {})) for name in sections.keys() | fixed.keys()}
         self.config.write_text(
             "".join(f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items()) for name, keys in merged.items())
         )
