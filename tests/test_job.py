@@ -424,16 +424,17 @@ def finished(spec: JobSpec, folder: Path) -> tuple[int, JobResult, str]:
     return process.returncode, JobResult.from_json((folder / "result.json").read_bytes()), errors
 
 
-def test_a_torn_segment_fails_the_job_by_name(tmp_path: Path) -> None:
-    """Exit code 1; result and standard error name the file and what to do."""
-    snapshot = snapshot_of(tmp_path / "snapshot", *telemetry(200))
-    torn = sorted(snapshot.iterdir())[1]
+def test_a_torn_segment_is_left_out_by_name(tmp_path: Path) -> None:
+    """The job has the rows of all others, none of the torn one, and its result names the file and what is wrong."""
+    snapshot = snapshot_of(tmp_path / "snapshot", *telemetry(20))
+    everything = sorted(snapshot.iterdir())
+    torn, others = everything[1], [path for path in everything if path != everything[1]]
     torn.write_bytes(torn.read_bytes()[:-100])
-    code, result, errors = finished(job_in(tmp_path, snapshot), tmp_path)
-    assert (code, result.status) == (1, "failed")
-    assert result.error is not None
-    assert torn.name in result.error
-    assert "restore it from a copy" in errors
+    code, result, _ = finished(job_in(tmp_path, snapshot), tmp_path)
+    assert (code, result.status) == (0, "too_little_data")
+    assert result.rows == len(read_segments(others)) > 0
+    assert list(result.unsound) == [torn.name]
+    assert "no complete Parquet file" in result.unsound[torn.name]
 
 
 @pytest.mark.parametrize(("rows", "problem"), [(0, "0 recent windows"), (20, "0 recent windows"), (50, "of at least 64")])
