@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -25,7 +25,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.fixture
-def umask() -> Callable[[int], object]:
+def umask() -> Iterator[None]:
     """Of a careless service: everything that is made is open to everybody, unless it says otherwise."""
     before = os.umask(0)
     yield
