@@ -157,23 +157,20 @@ FOUND = [
     ("configuration", b'[state]\ndirectory = "a\\u0000b"'),
     ("journal", b'{"type":"idle","offsets":{"\xff":1}}\n'),
     ("journal", b'{"type":"idle","offsets":{}}\r{"type":"idle","offsets":{}}\n'),
-    ("journal", b'{"type":"idle","offsets":' + b"[" * 100_000 + b"\n"),
     ("checkpoint manifest", b'{"member":"\xff"}'),
     ("checkpoint manifest", b"[" * 100_000),
-    ("state file", b"no archive"),
     ("state file", b"PK\x03\x04" + bytes(100)),
-    ("job", b"[" * 100_000),
     ("result", b'{"job_id":"j","version":"v","status":"failed","metrics":{"a":' + b"[" * 100_000),
     ("record batch", bytes(21) + b"\0\x01" + bytes(34) + b"\0\0\0\x01" + b"no gzip"),
     ("record batch", bytes(21) + b"\0\x03" + bytes(34) + b"\0\0\0\x01" + b"no lz4"),
     ("record batch", bytes(21) + b"\0\x04" + bytes(34) + b"\0\0\0\x01" + b"no zstd"),
     ("record batch", bytes(21) + b"\0\x07" + bytes(34) + b"\0\0\0\x01" + b"no codec"),
 ]
-"""What has crashed a reader, or was taken in silence."""
+"""What once ended in an error that the reader does not document, or, in the journal, was cut off in silence."""
 
 
 @pytest.mark.parametrize(("name", "content"), FOUND, ids=[f"{name} {at}" for at, (name, _) in enumerate(FOUND)])
-def test_what_the_fuzzer_has_found_is_refused(documents: dict[str, Any], name: str, content: bytes) -> None:
+def test_what_once_crashed_a_reader_is_refused(documents: dict[str, Any], name: str, content: bytes) -> None:
     """With the error that the reader documents."""
     assert documents[name].try_one(content) == "rejected"
 
