@@ -211,6 +211,12 @@ def rig() -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def storms() -> ModuleType:
+    """tests/rig/storm.py: a disk that refuses, and a power cut."""
+    return _module("rig", "storm")
+
+
+@pytest.fixture(scope="session")
 def scenes() -> ModuleType:
     """tests/rig/scene.py: a daemon, a producer that writes on, and what the buffer holds in the end."""
     return _module("rig", "scene")

@@ -1,0 +1,93 @@
+"""Seeded simulation: a daemon of real parts under a simulated clock, source and disk; each seed is another storm of faults.
+
+    make bench-simulation        (or: python benchmarks/simulation.py --first 417 --seeds 1     repeats one seed)
+
+A seed chooses batches, the interleaving of partitions, and for each of up to four lives when calls to the disk fail, when the process ends,
+and whether as kill -9 or as a power cut, which takes what was not fsynced (tests/rig/storm.py). A last life without faults takes the
+rest. Then offsets, features, detectors, regions, alerts and buffer must be those of a run that nothing disturbed, byte for byte.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+from harness import Bar, in_process, parser, report, say
+from parts.consistency import differing
+from parts.rig import module
+
+SMALL: Final = {"lstm_units": [16, 12], "lstm_dropout": [0, 0], "dense_units": [8], "dense_dropout": [0], "head_units": 8}
+LIVES_MAX: Final = 4
+SAY_EVERY: Final = 100
+
+
+def survive(rig: Any, home: Path, seed: int) -> tuple[list[int], str]:
+    """Lets one seed's lives pass over a home with a live version. Gives the exit codes, and what broke the promise, if anything."""
+    storm, chosen = module("rig/storm"), random.Random(seed)
+    codes = []
+    for life in range(chosen.randint(1, LIVES_MAX)):
+        struck = storm.Storm(home / "state", seed * LIVES_MAX + life)
+        codes.append(rig.run(home, prepare=struck.arm, seed=chosen.randrange(2**31), batch_max=chosen.choice((40, 150, 600))))
+        if codes[-1] not in (0, storm.KILLED) and not rig.told(home, "ended"):
+            return codes, f"exit code {codes[-1]}: {(home / 'log').read_text()[-2000:]}"
+    if rig.run(home, seed=seed, batch_max=300) != 0:
+        return codes, f"no way out: {(home / 'log').read_text()[-2000:]}"
+    return codes, ""
+
+
+def simulate(seeds: range, models: Path, folder: Path) -> dict[str, Any]:
+    """The figures of a range of seeds. models: with a live version."""
+    rig = module("rig/recovery_rig")
+    shutil.copytree(models, folder / "undisturbed" / "models")
+    rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(folder / "undisturbed")).run()
+    undisturbed = rig.outcome(folder / "undisturbed")
+    ends: Counter[int] = Counter()
+    failing: list[int] = []
+    for count, seed in enumerate(seeds, start=1):
+        home = folder / f"seed-{seed}"
+        shutil.copytree(models, home / "models")
+        codes, broken = survive(rig, home, seed)
+        ends.update(codes)
+        if not broken and (names := differing(rig.outcome(home), undisturbed)):
+            broken = f"differs in {', '.join(names)}"
+        if broken:
+            failing.append(seed)
+            say(f"seed {seed}: {broken}\nrepeat it: python benchmarks/simulation.py --first {seed} --seeds 1 --keep FOLDER")
+        else:
+            shutil.rmtree(home)
+        if count % SAY_EVERY == 0:
+            say(f"{count} seeds, {len(failing)} failing")
+    lives = {"ended": ends[0], "struck": ends[137], "refused_to_start": ends.total() - ends[0] - ends[137]}
+    return {
+        "seeds": len(seeds),
+        "first_seed": seeds.start,
+        "failing": len(failing),
+        "failing_seeds": failing[:20],
+        "lives": lives,
+        "alerts": len(undisturbed.alerts),
+    }
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--seeds", type=int, default=2000)
+    options.add_argument("--first", type=int, default=int(time.time()), help="the first seed (default: the time); it is printed")
+    options.add_argument("--keep", type=Path, help="folder in which the homes of failing seeds stay")
+    given = options.parse_args()
+    seeds = range(given.first, given.first + (20 if given.quick else given.seeds))
+    with tempfile.TemporaryDirectory(prefix="dwcp-simulation-") as name:
+        folder = given.keep or Path(name)
+        folder.mkdir(exist_ok=True, parents=True)
+        in_process("parts.version", {"models": f"{name}/made/models", "architecture": SMALL})
+        figures = simulate(seeds, Path(name) / "made" / "models", folder)
+    return report("simulation", figures, [Bar("seeds", figures["seeds"], ">=", 1000), Bar("failing", figures["failing"], "<=", 0)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

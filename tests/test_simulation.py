@@ -1,0 +1,77 @@
+"""The seeded simulation of benchmarks/simulation.py in short, and the storm that it lets loose."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[str], ModuleType]]:
+    """load("simulation"): a module of benchmarks/, which is no package of ours and is on the path only here."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.mark.parametrize("seed", [3, 8, 11])
+def test_a_storm_changes_nothing(load: Callable[[str], ModuleType], rig: ModuleType, home: Path, uninterrupted: Any, seed: int) -> None:
+    """Lives with refused calls, kills and power cuts, and then one without: what is left is what a run that nothing disturbed leaves."""
+    codes, broken = load("simulation").survive(rig, home, seed)
+    assert not broken
+    assert rig.KILLED in codes, "nothing has struck: choose another seed"
+    rig.same(rig.outcome(home), uninterrupted)
+
+
+def struck(rig: ModuleType, storms: ModuleType, root: Path, seed: int, work: Callable[[], None]) -> int:
+    """The exit code of a process that works until its storm ends it with a power cut at the first call after the work."""
+
+    def inside() -> None:
+        storm = storms.Storm(root, seed)
+        storm.arm()
+        storm.forecast = storms.Forecast(calls=10**9, power_cut=True, refused=0.0, spell=1)
+        work()
+        storm.forecast = storms.Forecast(calls=0, power_cut=True, refused=0.0, spell=1)
+        (root / "end").rename(root / "never")
+
+    return int(rig.in_child(inside, root.parent / "log"))
+
+
+def test_a_power_cut_takes_what_was_not_made_durable(rig: ModuleType, storms: ModuleType, tmp_path: Path) -> None:
+    """Bytes behind the last fsync are lost or zeros, a rename whose folder was not synced is undone; what was fsynced stays."""
+    lost_bytes, lost_names = 0, 0
+    for seed in range(12):
+        root = tmp_path / str(seed) / "state"
+        root.mkdir(parents=True)
+
+        def work(root: Path = root) -> None:
+            with (root / "file").open("wb") as file:
+                file.write(b"durable")
+                file.flush()
+                os.fsync(file.fileno())
+                file.write(b"in the cache")
+            (root / "kept.new").write_bytes(b"")
+            (root / "kept.new").rename(root / "kept")
+            folder = os.open(root, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+            (root / "name.new").write_bytes(b"")
+            (root / "name.new").rename(root / "name")
+
+        assert struck(rig, storms, root, seed, work) == rig.KILLED
+        content = (root / "file").read_bytes()
+        assert content.startswith(b"durable")
+        assert (root / "kept").exists()
+        lost_bytes += content != b"durablein the cache"
+        lost_names += not (root / "name").exists()
+    assert lost_bytes > 3
+    assert 0 < lost_names < 12
