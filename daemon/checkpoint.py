@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 from numpy.typing import NDArray
 
-from daemon.errors import StateError
+from daemon.errors import FencedError, StateError
 from daemon.private_folder import make_private
 from daemon.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
@@ -238,7 +238,7 @@ class CheckpointStore:
         self.segments.pop(partition, None)
 
     def write(self, snapshot: Snapshot, flush_events: Callable[[], None]) -> Written:
-        """Makes the snapshot true. Raises OSError or TimeoutError; nothing has changed then but files that nobody names."""
+        """Makes the snapshot true. Raises OSError, TimeoutError or FencedError; nothing has changed then but files that nobody names."""
         flush_events()  # 1. Alerts and dead letters of these records are out before the records count as done.
         segments = {part.partition: dict(self.segments[part.partition]) for part in snapshot.parts}
         for part in snapshot.parts:  # 2. The open rows become sealed segments.
@@ -286,13 +286,13 @@ class CheckpointStore:
                 named.pop(str(name), None)
 
     def _refuse_if_fenced(self, snapshot: Snapshot) -> None:
-        """A member that has lost a partition must not overwrite its successor's state."""
+        """A member that has lost a partition must not overwrite its successor's state. Raises FencedError."""
         ours = {(part.partition.topic, part.partition.number) for part in snapshot.parts}
         for path, manifest in self._manifests():
             if manifest.member == self.member or manifest.generation <= snapshot.generation:
                 continue
             if taken := sorted(f"{part.topic}-{part.number}" for part in manifest.parts if (part.topic, part.number) in ours):
-                raise StateError(
+                raise FencedError(
                     f"{path.name} of generation {manifest.generation} already owns {', '.join(taken)}: this member has lost it"
                 )
 

@@ -24,3 +24,7 @@ class StateError(DaemonError):
     """The state directory cannot be used as it is."""
 
     exit_code = 4
+
+
+class FencedError(StateError):
+    """Another member has taken over partitions that this one still holds: what it would write is out of date."""

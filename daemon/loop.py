@@ -14,7 +14,7 @@ from typing import Final
 from daemon.alerts import drift_event, model_event, summary
 from daemon.checkpoint import Checkpointer, Snapshot, Written
 from daemon.clock import Clock
-from daemon.errors import DaemonError
+from daemon.errors import DaemonError, FencedError
 from daemon.gauges import show
 from daemon.models import Models
 from daemon.notify import Notifier
@@ -144,7 +144,7 @@ class Loop:
         if polled.revoked:
             try:
                 self.checkpoint_now()
-            except (OSError, TimeoutError) as error:  # the next owner goes on from the last one that became true
+            except (OSError, FencedError) as error:  # the next owner goes on from the last one that became true
                 self.checkpoint_failed(error)
             self.source.release(polled.revoked)
             self.partitions.give_up(polled.revoked)
@@ -200,7 +200,7 @@ class Loop:
         try:
             if (written := self.checkpointer.finished()) is not None:
                 self.checkpoint_written(written)
-        except (OSError, TimeoutError) as error:
+        except (OSError, FencedError) as error:
             self.checkpoint_failed(error)
         now_s = time.monotonic()
         wanted = (self.training.wants_checkpoint or self._flooded) and "checkpoint" not in self.problems  # it flushes the dead letters
@@ -215,7 +215,7 @@ class Loop:
         try:
             if (written := self.checkpointer.finished(wait=True)) is not None:
                 self.checkpoint_written(written)
-        except (OSError, TimeoutError) as error:
+        except (OSError, FencedError) as error:
             self.checkpoint_failed(error)  # its rows are back with their writers, and go into the next
         if len(self.partitions):
             self.checkpointer.begin(self.snapshot())
@@ -240,6 +240,8 @@ class Loop:
         self.problems["checkpoint"] = f"the state cannot be written: {error}"
         self._checkpoint_due_s = time.monotonic() + RETRY_S
         remedy = "free space on the disk of the state directory, or mend its permissions; it is tried again"
+        if isinstance(error, FencedError):
+            remedy = "none: this member was out of its group for a while, and gives up what others have taken as soon as it hears so"
         self.observer.tell("checkpoint_failed", problem=str(error), remedy=remedy)
 
     def pause_or_resume(self) -> None:
@@ -319,7 +321,7 @@ class Loop:
                 self.alert(change)
         try:
             self.checkpoint_now()
-        except (OSError, TimeoutError, DaemonError) as error:
+        except (OSError, DaemonError) as error:
             self.checkpoint_failed(error)
         self.sinks.close_with(self.source.close)
         self.checkpointer.close()

@@ -138,7 +138,7 @@ def test_ingest_bars_come_from_the_run_with_a_live_model(load: Any) -> None:
 
 def test_the_bare_poll_takes_every_record_of_the_topic(load: Any, kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
     """With the consumer settings of our own source."""
-    stream, name = load("parts.stream"), kafka_topic(partitions=4)
+    name = kafka_topic(partitions=4)
     load("parts.rig").module("broker/broker")  # the file that the benchmark takes its own broker from is there
     from kafka import KafkaProducer
 

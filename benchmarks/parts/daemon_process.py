@@ -83,6 +83,13 @@ class DaemonProcess:
         code = self.wait(STOP_LIMIT_S)
         return self.kill() if code is None else code
 
+    def freeze(self) -> None:
+        """It does nothing any more, and keeps what it has."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self) -> int:
         self._process.kill()
         return self._process.wait()
@@ -120,6 +127,7 @@ class Home:
     def take_the_rest(self, ends: Mapping[Partition, int], limit_s: float) -> None:
         """A last life, until its checkpoint holds all records. Raises RuntimeError where there is no progress for limit_s."""
         with self.start() as process:
+            process.wait_for("daemon_ready", limit_s)
             taken, until_s = -1, time.monotonic() + limit_s
             while (now := self._taken(ends)) < sum(ends.values()):
                 if now > taken:
@@ -139,6 +147,11 @@ class Home:
         """The events of one of the files under state/events."""
         path = self.state / "events" / f"{name}.ndjson"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def all_told(self) -> list[str]:
+        """The names of all events of all lives."""
+        lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        return [str(json.loads(line)["event"]) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def last_words(self) -> str:
         return last_words(self.log)

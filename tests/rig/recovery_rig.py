@@ -274,16 +274,31 @@ def newest(state: Path) -> tuple[Path, Manifest]:
     return state / "checkpoints" / f"{manifest.sequence:012d}-{manifest.member}", manifest
 
 
-def outcome(folder: Path) -> Outcome:
-    """Reads what a run has left on disk. Fails where an alert was told twice with other words."""
-    state = folder / "state"
-    path, manifest = newest(state)
-    parts: dict[str, dict[str, bytes]] = {}
+def parts_of(path: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
+    """By partition everything that a checkpoint holds of it, but for the number of its last journal entry."""
+    parts = {}
     for part in manifest.parts:
         document, arrays = read_state(path / part.file, part.sha256)
         parts[f"{part.topic}-{part.number}"] = {name: array.tobytes() for name, array in arrays.items()} | {
             name: msgspec.msgpack.encode(value) for name, value in document.items() if name != "journal_taken"
         }
+    return parts
+
+
+def newest_parts(state: Path) -> dict[str, dict[str, bytes]]:
+    """The newest state of each partition, of whichever member."""
+    found: dict[str, dict[str, bytes]] = {}
+    for manifest in manifests(state):
+        for partition, part in parts_of(state / "checkpoints" / f"{manifest.sequence:012d}-{manifest.member}", manifest).items():
+            found.setdefault(partition, part)
+    return found
+
+
+def outcome(folder: Path) -> Outcome:
+    """Reads what a run has left on disk. Fails where an alert was told twice with other words."""
+    state = folder / "state"
+    path, manifest = newest(state)
+    parts = parts_of(path, manifest)
     process, _ = read_state(path / "process.npz", manifest.process_sha256)
     alerts: dict[str, str] = {}
     for line in (state / "events/drift.ndjson").read_text().splitlines():

@@ -1,0 +1,181 @@
+"""Rebalances: daemons of one group come and go while records flow, and each partition's state moves with it.
+
+    make bench-rebalance        (or: python benchmarks/rebalance.py --quick, or --seed N --moves N)
+
+Three members share a state directory. At random they are killed, stopped in order, started again, and frozen for longer than their session
+lasts: such a member comes back with a state that another one has taken further, which the group's generation keeps it from writing. In the
+end: across the buffers of all members every valid record exactly once, and the features of each partition those of one daemon that took the
+topic without a stop, byte for byte.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from harness import Bar, parser, report, say
+from kafka import KafkaAdminClient
+from kafka.admin import NewTopic
+from parts.consistency import buffered, compare, read_topic, replayed, rows_of
+from parts.daemon_process import DaemonProcess, Home, Producer
+from parts.rig import module
+from parts.stream import broker
+
+MEMBERS: Final = ("a", "b", "c")
+PARTITIONS: Final = 6
+LINKS: Final = 48
+SPEED: Final = 480.0
+SESSION_S: Final = 6.0
+"""The shortest that a broker allows by default."""
+FROZEN_S: Final = SESSION_S + 3.0
+LIMIT_S: Final = 180.0
+NEVER: Final = 2**62
+
+
+class Group:
+    """The members of a group, each alive or not."""
+
+    def __init__(self, homes: dict[str, Home], seed: int) -> None:
+        self.homes = homes
+        self.alive: dict[str, DaemonProcess] = {}
+        self.moves: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self._random = random.Random(seed)
+
+    def move(self) -> None:
+        """One member comes, goes, or is frozen."""
+        name = self._random.choice(MEMBERS)
+        verb = self._random.choice((self.kill, self.stop, self.freeze)) if name in self.alive else self.start
+        verb(name)
+        time.sleep(self._random.uniform(0.2, 8.0))
+
+    def start(self, name: str) -> None:
+        self.alive[name] = self.homes[name].start()
+        self.moves["started"] += 1
+
+    def kill(self, name: str) -> None:
+        self.alive.pop(name).kill()
+        self.moves["killed"] += 1
+
+    def stop(self, name: str) -> None:
+        if (code := self.alive.pop(name).stop("SIGTERM")) != 0:
+            self.failures.append(f"exit code {code} after SIGTERM")
+        self.moves["stopped"] += 1
+
+    def freeze(self, name: str) -> None:
+        """Longer than its session: the others have its partitions when it comes back."""
+        self.alive[name].freeze()
+        time.sleep(FROZEN_S)
+        self.alive[name].thaw()
+        self.moves["frozen"] += 1
+
+    def end(self) -> None:
+        """All go, in order; those that have ended by themselves are failures."""
+        for name in list(self.alive):
+            if (code := self.alive[name].wait(0.0)) is not None:
+                self.failures.append(f"exit code {code}: {self.homes[name].last_words()}")
+            self.alive.pop(name).stop("SIGTERM")
+
+
+def at_random(count: int) -> Callable[[Group], None]:
+    """So many random moves."""
+
+    def move(group: Group) -> None:
+        while group.moves.total() < count:
+            group.move()
+            if group.moves.total() % 20 == 0:
+                say(f"{group.moves.total()} moves")
+
+    return move
+
+
+def sections(bootstrap: str, topic: str) -> dict[str, dict[str, Any]]:
+    """Without models: what is compared are features, and what a model says depends on when it went live at each member."""
+    return {
+        "kafka": {"bootstrap_servers": bootstrap, "topic": topic, "group_id": topic},
+        "kafka.options": {"session_timeout_ms": int(SESSION_S * 1000)},
+        "events": {"to": "file"},
+        "state": {"checkpoint_interval_s": 1.0},
+        "training": {"schedule": "", "rows_min": NEVER, "drift_rows_min": NEVER},
+    }
+
+
+def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: Path) -> dict[str, Any]:
+    """The figures of a group after its moves, while which a producer writes."""
+    (folder / "shared").mkdir()
+    topic = f"rebalance.{seed}"
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
+    admin.close()
+    settings = sections(bootstrap, topic)
+    homes = {}
+    for name in MEMBERS:
+        events = {"events": settings["events"] | {"folder": str(folder / name / "events")}}
+        homes[name] = Home(folder / name, settings | events, member=name, shared=folder / "shared")
+    group = Group(homes, seed)
+    stream = {"bootstrap": bootstrap, "topic": topic, "partitions": PARTITIONS, "links": LINKS, "speed": SPEED, "quiet": False}
+    with Producer(stream) as producer:
+        moves(group)
+        producer.end()
+    group.end()
+    raw = read_topic(bootstrap, topic)
+    homes["a"].take_the_rest({partition: len(values) for partition, values in raw.items()}, LIMIT_S)
+    rows = rows_of(raw)
+    difference = compare(rows, buffered(folder / "shared" / "state"))
+    different = differing_features(raw, folder)
+    for line in [*difference.examples, *different, *group.failures]:
+        say(line)
+    told = [event for home in homes.values() for event in home.all_told()]
+    return {
+        "moves": group.moves.total(),
+        "kinds": dict(sorted(group.moves.items())),
+        "seed": seed,
+        "records": sum(map(len, raw.values())),
+        "rows": len(rows),
+        "handed_over": told.count("partition_released"),
+        "taken_away": told.count("partition_lost"),
+        "assigned": told.count("partition_assigned"),
+        "lost": difference.lost,
+        "duplicated": difference.duplicated + difference.unexpected,
+        "different": len(different),
+        "failures": len(group.failures),
+    }
+
+
+def differing_features(raw: Any, folder: Path) -> list[str]:
+    """Names of what differs between the newest state of each partition and that of a daemon that nothing has disturbed."""
+    rig, reference = module("rig/recovery_rig"), folder / "reference"
+    shared = folder / "shared"
+    (shared / "models").mkdir(exist_ok=True)
+    (shared / "state" / "journal-main.ndjson").touch()  # without a model the clock decides nothing that features depend on
+    replayed(raw, shared, reference, {})
+    wanted, found = rig.newest_parts(reference / "state"), rig.newest_parts(shared / "state")
+    names = []
+    for partition, part in wanted.items():
+        for name, content in part.items():
+            if (name.startswith("store_") or name in ("keys", "values", "rows")) and found[partition].get(name) != content:
+                names.append(f"{partition} {name}")
+    return names
+
+
+def main() -> int:
+    options = parser(__doc__)
+    options.add_argument("--moves", type=int, default=100)
+    options.add_argument("--seed", type=int, default=int(time.time()), help="of who comes and goes when (default: the time)")
+    given = options.parse_args()
+    with broker() as kafka, tempfile.TemporaryDirectory(prefix="dwcp-rebalance-") as name:
+        figures = measure(kafka.bootstrap, at_random(12 if given.quick else given.moves), given.seed, Path(name))
+    nothing = ("lost", "duplicated", "different", "failures")
+    return report(
+        "rebalance", figures, [Bar("moves", figures["moves"], ">=", 100), *(Bar(name, figures[name], "<=", 0) for name in nothing)]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

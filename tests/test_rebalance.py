@@ -1,0 +1,46 @@
+"""Rebalances of benchmarks/rebalance.py in short: a partition's state goes with it to another daemon, whatever became of the first."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def load() -> Iterator[Callable[[str], ModuleType]]:
+    """load("rebalance"): a module of benchmarks/, which is no package of ours and is on the path only here."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module
+    sys.path.remove(str(BENCHMARKS))
+
+
+def test_partitions_move_with_their_state(load: Callable[[str], ModuleType], kafka_broker: str, tmp_path: Path) -> None:
+    """A second daemon joins and takes a share over; the first is frozen for longer than its session, comes back with a state that is out
+    of date, and is kept from writing it; one is killed and one stopped. Every record once, and the features as without all that."""
+
+    def moves(group: Any) -> None:
+        group.start("a")
+        time.sleep(4)
+        group.start("b")
+        time.sleep(4)
+        group.freeze("a")
+        time.sleep(2)
+        group.kill("b")
+        group.start("c")
+        time.sleep(3)
+        group.stop("a")
+
+    figures = load("rebalance").measure(kafka_broker, moves, 1, tmp_path)
+    assert (figures["lost"], figures["duplicated"], figures["different"], figures["failures"]) == (0, 0, 0, 0)
+    assert figures["handed_over"] > 0
+    assert figures["taken_away"] > 0
+    assert figures["rows"] > 1000
