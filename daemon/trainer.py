@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -21,6 +22,8 @@ from model.job_spec import RESULT_NAME, JobResult, JobSpec
 
 TERMINATION_S: Final = 3.0
 """From SIGTERM to SIGKILL: the daemon itself has 10 s to leave."""
+BURIAL_S: Final = 1.0
+"""From SIGKILL to the end. A process that waits for a disk that hangs ends when the disk answers, and nobody waits for that."""
 LOG_NAME: Final = "trainer.log"
 _LAST_LINES: Final = 5
 
@@ -42,6 +45,8 @@ class _Child:
     process: subprocess.Popen[bytes]
     began_s: float
     progress: queue.SimpleQueue[dict[str, Any]]
+    terminated_s: float | None = None
+    """When its time was up and it was sent SIGTERM."""
 
 
 class Trainer:
@@ -75,7 +80,7 @@ class Trainer:
         environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET" and not name.startswith("WATCHDOG_")}
         with (folder / LOG_NAME).open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "model.job", str(folder / "job.json")],
+                [sys.executable, "-m", "model.job", str(folder / "job.json"), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment,
             )  # fmt: skip
         _offer_to_oom_killer(process.pid)
@@ -90,15 +95,15 @@ class Trainer:
         return told
 
     def ended(self) -> Ended | None:
-        """The end of the child, once; None while it runs or where there is none. Kills it when its time is up."""
+        """The end of the child, once; None while it runs or where there is none. Ends it when its time is up, without waiting for that."""
         child = self._child
         if child is None:
             return None
         seconds = time.monotonic() - child.began_s
         if child.process.poll() is None:
-            if seconds < self.time_limit_s:
-                return None
-            _kill(child.process)
+            self._end_in_time(child, seconds)
+            return None
+        if child.terminated_s is not None:
             return self._end(child, None, f"took longer than the limit of {self.time_limit_s:.0f} s and was killed")
         try:
             result = JobResult.from_json((child.folder / RESULT_NAME).read_bytes())
@@ -107,6 +112,13 @@ class Trainer:
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
             return self._end(child, None, f"the training {how} and left no result; its last words: {_last_words(child.folder)}")
         return self._end(child, result, result.error if result.status == "failed" else None)
+
+    def _end_in_time(self, child: _Child, seconds: float) -> None:
+        if child.terminated_s is None and seconds >= self.time_limit_s:
+            child.terminated_s = seconds
+            child.process.terminate()
+        elif child.terminated_s is not None and seconds - child.terminated_s >= TERMINATION_S:
+            child.process.kill()  # one that is stopped, or deaf, hears this
 
     def cancel(self) -> Ended | None:
         """Ends the child now, within a few seconds."""
@@ -127,7 +139,8 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.wait(TERMINATION_S)
     except subprocess.TimeoutExpired:
         process.kill()
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(BURIAL_S)
 
 
 def _read_progress(stream: IO[bytes] | None, told: queue.SimpleQueue[dict[str, Any]]) -> None:

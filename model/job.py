@@ -1,4 +1,4 @@
-"""One training as a process of its own: `python -m model.job JOB.json`.
+"""One training as a process of its own: `python -m model.job JOB.json [PID]`, which ends with the process PID (default: its parent).
 
 In: a job file (JobSpec) that names an immutable snapshot. Out: a candidate folder that is whole once its MANIFEST.json is there,
 result.json (JobResult) beside the job file, and one JSON line per step of progress on standard output.
@@ -7,6 +7,7 @@ Exit code 0: result.json says how it ended. 1: it failed, and result.json and st
 
 from __future__ import annotations
 
+import ctypes
 import json
 import math
 import os
@@ -33,13 +34,14 @@ if TYPE_CHECKING:
     from model.training import Progress
 
 PARENT_POLL_S: Final = 1.0
+PR_SET_PDEATHSIG: Final = 1
 Emit = Callable[[dict[str, Any]], None]
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the job of the file named by the one argument, and gives the exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m model.job JOB.json", file=sys.stderr)
+    """Runs the job of the file named by the first argument, and gives the exit code."""
+    if len(arguments) not in (1, 2) or not all(pid.isdigit() for pid in arguments[1:]):
+        print("usage: python -m model.job JOB.json [PID]", file=sys.stderr)
         return EXIT_BAD_JOB
     path = Path(arguments[0])
     try:
@@ -48,7 +50,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"{path} is not a job that can run: {error}", file=sys.stderr)
         return EXIT_BAD_JOB
-    emit = _prepare_process(spec)
+    emit = _prepare_process(spec, int(arguments[1]) if len(arguments) == 2 else os.getppid())
     job = Job(spec, emit)
     try:
         result = job.run()
@@ -69,12 +71,12 @@ def _require_folders(spec: JobSpec) -> None:
         raise ValueError(f"its candidate {spec.candidate} already exists; a job builds a folder of its own")
 
 
-def _prepare_process(spec: JobSpec) -> Emit:
-    """Makes this process a polite child, and gives the function that writes a line of progress."""
+def _prepare_process(spec: JobSpec, parent: int) -> Emit:
+    """Makes this process a polite child of the process `parent`, and gives the function that writes a line of progress."""
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.SIG_DFL)  # dies at once: nothing here is worth waiting for, an ignored signal would be inherited
+    _die_with(parent)
     os.nice(spec.settings.nice)
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     # Before TensorFlow is imported: its banner and warnings are no news to an operator.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Progress gets a descriptor of its own, and what libraries print on standard output goes to standard error.
@@ -89,10 +91,22 @@ def _prepare_process(spec: JobSpec) -> Emit:
 
 
 def _die_with(parent: int) -> None:
-    """A training whose daemon is gone has nobody to publish it, and would be started again beside itself."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_POLL_S)
-    os._exit(EXIT_FAILED)
+    """A training whose daemon is gone has nobody to publish it, and would be started again beside itself.
+
+    Linux kills it, even where it hangs or is stopped, as soon as the thread that started it is gone: the daemon's main one. The look at
+    the parent is for a daemon that died before this was asked for, and for other systems.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(EXIT_FAILED)
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        os._exit(EXIT_FAILED)
+
+    threading.Thread(target=look, daemon=True).start()
 
 
 @dataclass

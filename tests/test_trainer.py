@@ -143,8 +143,7 @@ def test_time_limit(tmp_path: Path, segments: list[Path], monkeypatch: pytest.Mo
     pid = pid_of(trainer)
     if stopped:
         os.kill(pid, signal.SIGSTOP)
-    ended = trainer.ended()
-    assert ended is not None
+    ended = awaited(trainer)
     assert ended.problem == "took longer than the limit of 0 s and was killed"
     assert gone(pid)
     assert not trainer.running
