@@ -14,6 +14,8 @@ from typing import Final
 _WATCHDOG_SHARE: Final = 3  # three heartbeats in the time that systemd allows for one
 _START_EVERY_S: Final = 15.0
 _START_EXTENSION_S: Final = 60
+_PATIENCE_S: Final = 1.0
+"""For a manager that is too busy to take a message, which would block the loop: its socket holds ten. Others come again by themselves."""
 
 
 class Notifier:
@@ -30,17 +32,17 @@ class Notifier:
 
     def ready(self) -> None:
         self._ready = True
-        self._send("READY=1")
+        self._send("READY=1", _PATIENCE_S)
 
     def status(self, text: str) -> None:
         """One line that `systemctl status` shows."""
         self._send("STATUS=" + text.replace("\n", " "))
 
     def reloading(self) -> None:
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _PATIENCE_S)
 
     def stopping(self) -> None:
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", _PATIENCE_S)
 
     def alive(self) -> None:
         """To be called on progress of the loop, and on nothing else: it feeds the watchdog. Before `ready`, when there is no watchdog
@@ -51,10 +53,11 @@ class Notifier:
             self._alive_s = now_s
             self._send("WATCHDOG=1" if self._ready else f"EXTEND_TIMEOUT_USEC={_START_EXTENSION_S * 1_000_000}")
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str, patience_s: float = 0.0) -> None:
         if not self._address:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as connection:
+            connection.settimeout(patience_s)
             try:
                 connection.sendto(message.encode(), self._address)
             except OSError:

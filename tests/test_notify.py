@@ -67,6 +67,17 @@ def test_the_watchdog_is_fed_three_times_in_its_interval(manager: tuple[socket.s
     assert heard(listening) == [], "a loop that stands still feeds nothing"
 
 
+def test_a_manager_that_does_not_listen_holds_up_nobody(manager: tuple[socket.socket, str]) -> None:
+    """Its socket holds some ten messages; what does not fit is left out, and would come again."""
+    listening, name = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "1", "WATCHDOG_PID": str(os.getpid())})
+    notifier.ready()
+    for number in range(1000):
+        notifier.status(str(number))
+        notifier.alive()
+    assert heard(listening)[:2] == ["READY=1", "STATUS=0"]
+
+
 @pytest.mark.parametrize(
     "environment",
     [{}, {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, {"NOTIFY_SOCKET": "/nowhere/notify", "WATCHDOG_USEC": "1000"}],
