@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -222,7 +223,10 @@ class CheckpointStore:
                 self.tell("checkpoint_unsound", checkpoint=path.name, problem=str(error), remedy="an older one is used")
                 continue
             self.segments[partition] = named
-            self._drop_unnamed(partition, self._manifests())
+            try:
+                self._drop_unnamed(partition, self._manifests())
+            except OSError as error:  # nobody reads what nobody names, and the next cleaning comes by
+                self.tell("cleaning_failed", problem=str(error))
             return Restored(part.offset, document, arrays)
         if problem is not None:
             raise StateError(
@@ -372,13 +376,25 @@ class Checkpointer:
         self._flush_events = flush_events
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: tuple[Snapshot, Future[Written]] | None = None
+        self._began_s = 0.0
 
     @property
     def busy(self) -> bool:
         return self._running is not None
 
+    @property
+    def open_rows(self) -> int:
+        """Rows that were taken for the checkpoint that is being written: they are in memory until it is true, and again if it fails."""
+        return sum(len(part.open_rows) for part in self._running[0].parts if part.open_rows is not None) if self._running else 0
+
+    @property
+    def under_way_s(self) -> float:
+        """For how long a checkpoint has been written; 0 where none is."""
+        return time.monotonic() - self._began_s if self.busy else 0.0
+
     def begin(self, snapshot: Snapshot) -> None:
         """Starts to write. Only when not busy."""
+        self._began_s = time.monotonic()
         self._running = snapshot, self._executor.submit(self.store.write, snapshot, self._flush_events)
 
     def finished(self, wait: bool = False) -> Written | None:

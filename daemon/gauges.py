@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,19 +14,21 @@ def show(loop: Loop) -> None:
     observer, partitions, lag = loop.observer, loop.partitions, loop.source.lag()
     observer.links.set(partitions.links)
     observer.watched_links.set(partitions.watched_links)
-    observer.open_rows.set(partitions.open_rows)
+    observer.open_rows.set(loop.open_rows)
     observer.incidents.set(loop.regions.open_incidents)
     observer.late_samples.set(loop.regions.late)
     observer.event_time.set(partitions.event_time_s)
-    observer.lag.set(lag if lag is not None else 0)
+    observer.lag.set(lag if lag is not None else math.nan)  # unknown is not 0: an alert on lag must not be silent then
     loop.notifier.status(status(loop, lag))
 
 
 def status(loop: Loop, lag: int | None) -> str:
     """One line: what is waited for, what is there, and how far behind it is."""
+    trouble = loop.health.not_ready()
     version = loop.models.live.version if loop.models.live is not None else "none"
     return (
         ("" if loop.source.healthy() else "not connected to the source, the log says why: ")
+        + ("not ready, /readyz and the log say why: " if trouble and loop.source.healthy() else "")
         + f"{loop.partitions.links} links, model {version}, {loop.regions.open_incidents} open incidents, "
         + ("training" if loop.training.busy else f"training waits for {loop.training.decision.waiting_for}")
         + (f", {lag} records behind" if lag else "")

@@ -72,6 +72,8 @@ class Journal:
         """
         self._path = path
         self.entries: list[Entry] = []
+        self.problem: str | None = None
+        """Why the last append failed, and what to do; None once one has succeeded."""
         durable = 0
         try:
             content = path.read_bytes() if path.exists() else b""
@@ -107,7 +109,10 @@ class Journal:
         except OSError as error:
             with suppress(OSError):  # if not now, then before the next append
                 self._file.truncate(self._size)
-            raise OSError(error.errno, f"the journal cannot be written: {error.strerror}", str(self._path)) from error
+            what = f"the journal cannot be written: {error.strerror}"
+            self.problem = f"{what} ({self._path}); free space on its disk, or mend its permissions; it is tried again"
+            raise OSError(error.errno, what, str(self._path)) from error
+        self.problem = None
         self._size += len(line)
         self.entries.append(entry)
         return self.last

@@ -16,6 +16,7 @@ from daemon.checkpoint import Checkpointer, Snapshot, Written
 from daemon.clock import Clock
 from daemon.errors import DaemonError, FencedError
 from daemon.gauges import show
+from daemon.health import Health, Pass
 from daemon.models import Models
 from daemon.notify import Notifier
 from daemon.observe import Observer
@@ -64,6 +65,7 @@ class Loop:
         training: Training,
         observer: Observer,
         notifier: Notifier,
+        health: Health,
         clock: Clock,
         settings: LoopSettings,
         name: str,
@@ -71,8 +73,8 @@ class Loop:
         """name: the CloudEvents source of all events."""
         self.source, self.sinks, self.partitions, self.regions = source, sinks, partitions, regions
         self.checkpointer, self.models, self.training = checkpointer, models, training
-        self.observer, self.notifier, self.clock, self.settings, self.name = observer, notifier, clock, settings, name
-        self.progressed_s = time.monotonic()
+        self.observer, self.notifier, self.health = observer, notifier, health
+        self.clock, self.settings, self.name = clock, settings, name
         self.problems: dict[str, str] = {}
         """Why the daemon is not ready, by subject."""
         self.on_step: Callable[[Polled], None] | None = None
@@ -83,6 +85,7 @@ class Loop:
         self._ended = self._paused = self._refused = self._ready = False
         self._buried_bytes = 0
         """Of refused records since no dead letter was pending."""
+        self._unready: list[str] = []
         self._gauged_s = -1e9
         self._checkpoint_due_s = time.monotonic() + settings.checkpoint_interval_s
 
@@ -237,22 +240,29 @@ class Loop:
         self.training.start(written, self.clock.now_s(self.partitions.event_time_s))
 
     def checkpoint_failed(self, error: Exception) -> None:
-        self.problems["checkpoint"] = f"the state cannot be written: {error}"
-        self._checkpoint_due_s = time.monotonic() + RETRY_S
         remedy = "free space on the disk of the state directory, or mend its permissions; it is tried again"
         if isinstance(error, FencedError):
             remedy = "none: this member was out of its group for a while, and gives up what others have taken as soon as it hears so"
+        if isinstance(error, TimeoutError):
+            remedy = "see that the broker that takes the events runs and answers; it is tried again"
+        self.problems["checkpoint"] = f"the state cannot be written: {error}; {remedy}"
+        self._checkpoint_due_s = time.monotonic() + RETRY_S
         self.observer.tell("checkpoint_failed", problem=str(error), remedy=remedy)
+
+    @property
+    def open_rows(self) -> int:
+        """Rows in memory that no segment holds yet."""
+        return self.partitions.open_rows + self.checkpointer.open_rows
 
     def pause_or_resume(self) -> None:
         """Back-pressure: what cannot be sealed or sent must not fill the memory."""
         if not self.sinks.dead_letters.pending():
             self._buried_bytes = 0
-        full = self.partitions.open_rows >= self.settings.open_rows_max or self.sinks.pending() >= PENDING_EVENTS_MAX
+        full = self.open_rows >= self.settings.open_rows_max or self.sinks.pending() >= PENDING_EVENTS_MAX
         full = full or self._flooded or self._refused
         if full and not self._paused:
             self.source.pause()
-            self.observer.tell("source_paused", open_rows=self.partitions.open_rows, pending_events=self.sinks.pending())
+            self.observer.tell("source_paused", open_rows=self.open_rows, pending_events=self.sinks.pending())
         elif self._paused and not full:
             self.source.resume()
             self.observer.tell("source_resumed")
@@ -297,18 +307,42 @@ class Loop:
                 self.notifier.ready()
 
     def report_progress(self, polled: Polled) -> None:
-        """A poll that returned is progress; nothing else feeds the watchdog."""
-        self.progressed_s = time.monotonic()
-        self.notifier.alive()
+        """Only progress feeds the watchdog (see daemon.health)."""
+        if self.health.note(self._seen(polled)):
+            self.notifier.alive()
         if self.on_step is not None:
             self.on_step(polled)
-        if self.progressed_s - self._gauged_s >= GAUGES_S:
-            self._gauged_s = self.progressed_s
+        now_s = time.monotonic()
+        if now_s - self._gauged_s >= GAUGES_S:
+            self._gauged_s = now_s
             show(self)
+            self._tell_readiness()
         if not self._ready and self.source.healthy():
             self._ready = True
             self.notifier.ready()
             self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
+
+    def _seen(self, polled: Polled) -> Pass:
+        journal = self.partitions.journal_problem
+        return Pass(
+            took=bool(polled.batches) and not self._refused,
+            waits=self._standing,
+            silent_s=polled.silent_s,
+            connected=self.source.healthy(),
+            lag=self.source.lag(),
+            paused=self._paused,
+            checkpoint_s=self.checkpointer.under_way_s,
+            publication_s=self.training.publication_s,
+            problems=(*self.problems.values(), *([journal] if journal is not None else [])),
+            troubles=tuple(self.source.troubles()),
+        )
+
+    def _tell_readiness(self) -> None:
+        """When it goes and when it is back; before the first time there is nothing to lose."""
+        reasons = self.health.not_ready() if self._ready else []
+        if bool(reasons) != bool(self._unready):
+            self.observer.tell("daemon_not_ready" if reasons else "daemon_ready_again", reasons=reasons)
+        self._unready = reasons
 
     def finish(self, reason: str) -> None:
         """Leaves everything as it can be taken up again: no training, a checkpoint, closed connections."""

@@ -16,6 +16,8 @@ from features.telemetry import TARGETS
 EVENTS: Final[dict[str, tuple[str, str]]] = {
     "daemon_started": ("info", "the loop begins"),
     "daemon_ready": ("info", "connected, and the first poll has returned"),
+    "daemon_not_ready": ("warning", "/readyz has turned to 503, with the reasons and what to do"),
+    "daemon_ready_again": ("info", "/readyz is back to 200"),
     "daemon_stopping": ("info", "a signal, or the end of a finite source"),
     "daemon_stopped": ("info", "state is written, everything is closed"),
     "config_reloaded": ("info", "SIGHUP: what can change while running has changed"),
@@ -97,6 +99,13 @@ class Observer:
         self.checkpoint_time = Gauge("dwcp_checkpoint_time_seconds", "When the last checkpoint became true", registry=self.registry)
         self.training = Gauge("dwcp_training_running", "1 while a training runs", registry=self.registry)
         self.model = Gauge("dwcp_model_live", "1 for the live version", ["version"], registry=self.registry)
+        self.live = Gauge("dwcp_live", "0 where the loop makes no progress and a restart is called for", registry=self.registry)
+        self.ready = Gauge("dwcp_ready", "0 where /readyz says what is wrong", registry=self.registry)
+
+    def watch(self, not_live: Callable[[], list[str]], not_ready: Callable[[], list[str]]) -> None:
+        """Asks these at every scrape: a loop that hangs could not set its gauges any more."""
+        self.live.set_function(lambda: not not_live())
+        self.ready.set_function(lambda: not not_ready())
 
     def tell(self, event: str, **fields: Any) -> None:
         """Logs and counts one event of EVENTS; KeyError for any other name."""

@@ -49,6 +49,11 @@ class Partitions:
         return len(self._pipelines)
 
     @property
+    def journal_problem(self) -> str | None:
+        """Why decisions of the clock cannot be written down; None while they can."""
+        return self._journal.problem
+
+    @property
     def watermark_s(self) -> float:
         """The least event time over the partitions, UTC seconds; -inf where there are none, or one has not begun."""
         return min((pipeline.watermark_s for pipeline in self._pipelines.values()), default=-math.inf)

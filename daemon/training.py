@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -75,11 +76,17 @@ class Training:
         self._rows_at_start = 0
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._publishing: tuple[Ended, Future[Path]] | None = None
+        self._publishing_since_s = 0.0
 
     @property
     def busy(self) -> bool:
         """A training is due, runs, or its candidate is being published."""
         return self._due is not None or self.trainer.running or self._publishing is not None
+
+    @property
+    def publication_s(self) -> float:
+        """For how long a candidate has been verified and published; 0 where none is."""
+        return time.monotonic() - self._publishing_since_s if self._publishing is not None else 0.0
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -202,6 +209,7 @@ class Training:
         if memory.drift_at_rows is not None and memory.drift_at_rows <= self._rows_at_start:
             memory.drift_at_rows = None  # one that opened during the training is still unanswered
         if result.status == "candidate":
+            self._publishing_since_s = time.monotonic()
             self._publishing = ended, self._publisher.submit(self.registry.publish, Path(ended.spec.candidate), version)
         elif result.status == "refused":
             assert result.verdict is not None  # JobResult: refused candidates have a verdict

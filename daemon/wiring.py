@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from daemon.checkpoint import Checkpointer, CheckpointStore
 from daemon.clock import Clock
 from daemon.config import Config
 from daemon.errors import DaemonError, StateError
+from daemon.health import Health
 from daemon.http import HttpServer
 from daemon.instance import instance_id
 from daemon.journal import Journal
@@ -112,15 +112,17 @@ def build(
     sinks = make_sinks(config, observer)
     schedule = Schedule(config.training.schedule, config.training.interval_s)
     trainer = _trainer(state / f"training-{config.state.member}", config.training.time_limit_s)
+    health = Health(notifier.watchdog_s or WATCHDOG_FALLBACK_S)
+    observer.watch(health.not_live, health.not_ready)
     loop: Loop
     memory = Memory(**process["training"]) if process is not None else None
     training = Training(training_config(config), trainer, models, schedule, observer, lambda version: loop.announce(version), memory)
     loop = Loop(
-        source, sinks, partitions, regions, Checkpointer(store, sinks.flush), models, training, observer, notifier, clock,
+        source, sinks, partitions, regions, Checkpointer(store, sinks.flush), models, training, observer, notifier, health, clock,
         LoopSettings(config.state.checkpoint_interval_s, config.buffer.open_rows_max, wait_for_training),
         f"dwcp-learner/{config.kafka.group_id}",
     )  # fmt: skip
-    http = make_http(config, observer, loop, notifier)
+    http = make_http(config, observer, health)
     return Daemon(loop, schedule, http, lock, journal)
 
 
@@ -201,19 +203,7 @@ def _file_sink(folder: Path, file: str) -> NdjsonSink:
         raise DaemonError(f"{folder / file}: events cannot be written there ({problem}); {todo}") from error
 
 
-def make_http(config: Config, observer: Observer, loop: Loop, notifier: Notifier) -> HttpServer | None:
+def make_http(config: Config, observer: Observer, health: Health) -> HttpServer | None:
     if not config.http.enabled:
         return None
-    limit_s = notifier.watchdog_s or WATCHDOG_FALLBACK_S
-
-    def live() -> list[str]:
-        silent_s = time.monotonic() - loop.progressed_s
-        return [f"no progress for {silent_s:.0f} s"] if silent_s > limit_s else []
-
-    def ready() -> list[str]:
-        reasons = live() + list(loop.problems.values())
-        if not loop.source.healthy():
-            reasons.append("the source is not connected")
-        return reasons
-
-    return HttpServer(config.http.host, config.http.port, observer.registry, live, ready)
+    return HttpServer(config.http.host, config.http.port, observer.registry, health.not_live, health.not_ready)

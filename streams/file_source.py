@@ -107,6 +107,9 @@ class FileSource:
     def healthy(self) -> bool:
         return not self._closed
 
+    def troubles(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         self._closed = True
         self._records.close()

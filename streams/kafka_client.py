@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from typing import Any, Final
 
 from kafka import errors as kafka_errors
@@ -59,15 +60,17 @@ class _NotingManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-pyt
             self.last_error = result
 
 
-def unreachable(options: KafkaOptions) -> str | None:
+def unreachable(options: KafkaOptions, before_each: Callable[[], None] = lambda: None) -> str | None:
     """Why none of the bootstrap servers takes a TCP connection; None when one does, or when a proxy stands between.
 
     Tried before a consumer or producer is built: it says at once what those would only show as a time-out, seconds later.
+    before_each: is called before each server, which may take half a minute where no name server answers.
     """
     if options.client.get("proxy_url"):
         return None
     reasons = []
     for host, port in options.addresses():
+        before_each()
         try:
             with socket.create_connection((host, port), PROBE_TIMEOUT_S):
                 return None

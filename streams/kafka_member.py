@@ -104,6 +104,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         self._consumer: KafkaConsumer | None = None
         self._backoff = Backoff()
         self._retry_at_s = 0.0
+        self._moved_s = time.monotonic()
         self._assigned: set[TopicPartition] = set()
         self._lost: set[TopicPartition] = set()
         self._release: Future | None = None
@@ -113,8 +114,14 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
 
     # --- the caller's thread ---
 
+    @property
+    def silent_s(self) -> float:
+        """For how long this thread has not come back from the client, whose calls all have a time limit of some seconds."""
+        return time.monotonic() - self._moved_s
+
     def ask(self, timeout_s: float) -> None:
         """Starts one turn; its outcome, and before it perhaps a HandOver, comes to `outcomes`."""
+        self._moved()
         if not self._thread.is_alive():
             self._thread.start()
         self._requests.put(timeout_s)
@@ -135,6 +142,9 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             self._thread.join(timeout_s)
 
     # --- the thread of the member ---
+
+    def _moved(self) -> None:
+        self._moved_s = time.monotonic()
 
     def _run(self) -> None:
         while (timeout_s := self._requests.get()) is not None:
@@ -191,6 +201,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         before = positions(consumer)
         records: dict[TopicPartition, list[Record]] = consumer.poll(timeout_ms=timeout_ms, max_records=self._max_records)
         self._look(consumer, client)
+        self._moved()
         first = {key: OffsetAndMetadata(found[0][0], "", -1) for key, found in records.items()}  # of those that had no position yet
         same = self.logs.confirm(consumer, client, {**first, **before}, asked=bool(records))
         return records if same else {}
@@ -227,9 +238,10 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         return self._consumer
 
     def _connect(self) -> None:
-        if (reason := unreachable(self._options)) is not None:
+        if (reason := unreachable(self._options, self._moved)) is not None:
             self._retry_later(reason)
             return
+        self._moved()
         ours = {
             "group_id": self._group_id,
             "enable_auto_commit": False,  # a checkpoint decides what was read
@@ -254,6 +266,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
     def _retry_later(self, reason: str) -> None:
         delay_s = self._backoff.next_s()
         self._retry_at_s = time.monotonic() + delay_s
+        self.watch.unreachable(reason)
         self._tell("kafka_unreachable", {"servers": self._options.servers(), "error": reason, "retry_in_s": round(delay_s, 1)})
 
     def _refused(self, error: Exception) -> None:

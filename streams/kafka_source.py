@@ -85,7 +85,7 @@ class KafkaSource:
         try:
             outcome = self._member.outcomes.get(timeout=timeout_s + SLACK_S)
         except queue.Empty:
-            return Polled()
+            return Polled(silent_s=0.0 if self._handing_over else self._member.silent_s)  # then it waits for the caller
         finally:
             self._tell_events()
         if isinstance(outcome, HandOver):
@@ -145,6 +145,9 @@ class KafkaSource:
 
     def healthy(self) -> bool:
         return self._member.watch.healthy
+
+    def troubles(self) -> list[str]:
+        return self._member.watch.troubles()
 
     def close(self) -> None:
         """Leaves the group, so that its partitions are free at once. Returns within seconds, with or without a broker."""

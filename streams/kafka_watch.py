@@ -6,12 +6,12 @@ import math
 import time
 from typing import Final
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
 from streams.kafka_client import REFUSALS, BrokerClient, advice
-from streams.kafka_log import LOOKUP_TIMEOUT_MS
+from streams.kafka_lag import KafkaLag
 from streams.kafka_options import EventHandler, KafkaOptions
 
 LOOK_EVERY_S: Final = 1.0
@@ -19,23 +19,36 @@ GRACE_S: Final = 3.0  # a connection that is replaced, or metadata on the way, i
 REPEAT_AFTER_S: Final = 30.0  # a fault that lasts is told again
 JOIN_GRACE_S: Final = 10.0  # a join takes a second; one that waits for a member who has died, up to its session time-out
 JOIN_REPEAT_S: Final = 60.0
-LOOKUP_EVERY_S: Final = 5.0
 
 
 class KafkaWatch:
-    """Looks at a connected consumer after its turns. healthy and lag are what the last look saw."""
+    """Looks at a connected consumer after its turns. healthy is what the last look saw."""
 
     def __init__(self, topic: str, options: KafkaOptions, tell: EventHandler) -> None:
         self.healthy = False
-        self.lag: int | None = None
+        self._lag = KafkaLag()
+        self._why = "no broker has answered yet"
         self._topic = topic
         self._options = options
         self._tell = tell
         self._next_look_s = 0.0
-        self._next_lookup_s = 0.0
-        self._ends: dict[TopicPartition, int] = {}
         self._since_s: dict[str, float] = {}
         self._told_s: dict[str, float] = {}
+
+    @property
+    def lag(self) -> int | None:
+        """Records between the next one to poll and the end, over the assignment; None while one of its ends is unknown."""
+        return self._lag.records if self.healthy else None
+
+    def troubles(self) -> list[str]:
+        """Why there are no records, or not all of them, each with what to do."""
+        return self._lag.troubles() if self.healthy else [f"the source is not connected: {self._why}"]
+
+    def unreachable(self, why: str) -> None:
+        """No broker takes a connection, or the one that does gives no answer."""
+        self.healthy = False
+        self._lag.forget()
+        self._why = f"{why}; see that a broker of {self._options.servers()} runs and answers, it is tried again"
 
     def connected(self) -> None:
         self._since_s.clear()
@@ -50,48 +63,52 @@ class KafkaWatch:
         self._next_look_s = now_s + LOOK_EVERY_S
         there = client.linked()
         known = client.cluster.partitions_for_topic(self._topic) is not None
-        if not there and isinstance(client.last_error, REFUSALS):
-            self.refused(client.last_error)
-        elif self._fault("kafka_unreachable", not there, now_s):
-            retry_in_s = round(client.least_loaded_node_refresh_ms() / 1000, 1)
-            why = str(client.last_error or "connection lost")
-            self._tell("kafka_unreachable", {"servers": self._options.servers(), "error": why, "retry_in_s": retry_in_s})
-        if self._topic in client.cluster.unauthorized_topics:
-            self.refused(kafka_errors.TopicAuthorizationFailedError({self._topic}))
-        elif there and not known:
-            client.cluster.request_update()
-            if self._fault("topic_missing", True, now_s):
-                todo = f"create topic {self._topic}, or correct its name; it is looked for until it is there"
-                self._tell("topic_missing", {"topic": self._topic, "servers": self._options.servers(), "todo": todo})
         state = consumer.group_metadata().state
         self.healthy = there and known and state == MemberState.STABLE
+        if there:
+            self._since_s.pop("kafka_unreachable", None)
+        if not there:
+            self._not_linked(client, now_s)
+        elif self._topic in client.cluster.unauthorized_topics:
+            self.refused(kafka_errors.TopicAuthorizationFailedError({self._topic}))
+        elif not known:
+            self._topic_missing(client, now_s)
         if self._fault("kafka_joining", there and known and not self.healthy, now_s, JOIN_GRACE_S, JOIN_REPEAT_S):
             self._joining(consumer, str(state).strip("<>"), now_s)
         if there and "kafka_unreachable" in self._told_s:
             self.connected()
-        try:
-            self.lag = self._records_behind(consumer, now_s)
-        except kafka_errors.RetriableError:
-            self.lag = None
+        self._look_at_lag(consumer, there and known)
 
-    def _records_behind(self, consumer: KafkaConsumer, now_s: float) -> int | None:
-        """Records between the next one to poll and the end, over the assignment; None while one of its ends is unknown."""
-        paused = consumer.paused()
-        if paused and now_s >= self._next_lookup_s:  # what is not fetched brings no news of its end
-            self._next_lookup_s = now_s + LOOKUP_EVERY_S
-            self._ends = consumer.end_offsets(list(paused), timeout_ms=LOOKUP_TIMEOUT_MS)
-        behind = 0
-        for partition in consumer.assignment():
-            end = self._ends.get(partition) if partition in paused else consumer.highwater(partition)
-            position = consumer.position(partition, timeout_ms=0)
-            if end is None or position is None:
-                return None
-            behind += max(0, end - position)
-        return behind
+    def _look_at_lag(self, consumer: KafkaConsumer, connected: bool) -> None:
+        if self.healthy:
+            self._lag.look(consumer)
+            return
+        self._lag.forget()
+        if connected:
+            self._why = "the group has not given this member its partitions yet; if that lasts, see the broker's log about the group"
+
+    def _not_linked(self, client: BrokerClient, now_s: float) -> None:
+        if isinstance(client.last_error, REFUSALS):
+            self.refused(client.last_error)
+            return
+        why = str(client.last_error or "connection lost")
+        self.unreachable(why)
+        if self._fault("kafka_unreachable", True, now_s):
+            retry_in_s = round(client.least_loaded_node_refresh_ms() / 1000, 1)
+            self._tell("kafka_unreachable", {"servers": self._options.servers(), "error": why, "retry_in_s": retry_in_s})
+
+    def _topic_missing(self, client: BrokerClient, now_s: float) -> None:
+        client.cluster.request_update()
+        todo = f"create topic {self._topic}, or correct its name; it is looked for until it is there"
+        self._why = todo
+        if self._fault("topic_missing", True, now_s):
+            self._tell("topic_missing", {"topic": self._topic, "servers": self._options.servers(), "todo": todo})
 
     def refused(self, error: Exception) -> None:
         """The broker answers, but not to this user."""
         self.healthy = False
+        self._lag.forget()
+        self._why = f"the broker refuses it ({error}); {advice(error)}"
         if self._due("kafka_refused", time.monotonic()):
             who: dict[str, object] = {"servers": self._options.servers(), "topic": self._topic}
             self._tell("kafka_refused", who | {"error": str(error), "todo": advice(error)})

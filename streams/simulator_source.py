@@ -136,6 +136,9 @@ class SimulatorSource:
     def healthy(self) -> bool:
         return True
 
+    def troubles(self) -> list[str]:
+        return []
+
     def close(self) -> None:
         """Nothing is held open."""
 

@@ -60,7 +60,7 @@ class Polled:
     assigned: partitions that are new here; the caller seeks each of them before it polls again, and their records
     only start to come then. revoked: partitions that go to another member, whose state may still be written and
     committed before `release` is called. lost: partitions that already belong to another member: drop their state.
-    ended: a finite source has nothing more to give.
+    ended: a finite source has nothing more to give. silent_s: for how long the source's own thread has not come back; 0 while it works.
     """
 
     batches: list[RawBatch] = field(default_factory=list)
@@ -68,6 +68,7 @@ class Polled:
     revoked: frozenset[Partition] = frozenset()
     lost: frozenset[Partition] = frozenset()
     ended: bool = False
+    silent_s: float = 0.0
 
 
 class Source(Protocol):
@@ -108,6 +109,10 @@ class Source(Protocol):
 
     def healthy(self) -> bool:
         """Whether the source is connected and can give records now."""
+        ...
+
+    def troubles(self) -> list[str]:
+        """Why it cannot give records, or not all of them, each with what to do; empty: all is well."""
         ...
 
     def close(self) -> None: ...

@@ -241,12 +241,18 @@ def hostile_documents(hostile: ModuleType) -> ModuleType:
     return _module("rig", "hostile_documents")
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Any]]:
-    """run(kafka, topic=..., more=...) starts a daemon (tests/rig/running.py), which is killed at the end if it still runs."""
-    running, started = _module("rig", "running"), []
+@pytest.fixture(scope="session")
+def running() -> ModuleType:
+    """tests/rig/running.py: the daemon as a process."""
+    return _module("rig", "running")
 
-    def start(kafka: str, **changed: str) -> Any:
+
+@pytest.fixture
+def run(tmp_path: Path, running: ModuleType) -> Iterator[Callable[..., Any]]:
+    """run(kafka, topic=..., more=..., faults=...) starts a daemon (tests/rig/running.py), which is killed at the end if it still runs."""
+    started = []
+
+    def start(kafka: str, **changed: Any) -> Any:
         started.append(running.Running(tmp_path, kafka, **changed))
         return started[-1]
 

@@ -142,6 +142,9 @@ class ScriptedSource:
     def healthy(self) -> bool:
         return True
 
+    def troubles(self) -> list[str]:
+        return []
+
     def close(self) -> None: ...
 
 

@@ -19,7 +19,8 @@ from typing import Any
 class Running:
     """`dwcp-learner run` with a configuration of its own, its log as it comes, and its HTTP address."""
 
-    def __init__(self, folder: Path, kafka: str, log: str = "log", **changed: str) -> None:
+    def __init__(self, folder: Path, kafka: str, log: str = "log", *, faults: dict[str, Any] | None = None, **changed: str) -> None:
+        """faults: see faulty.py."""
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -28,7 +29,8 @@ class Running:
         self.log = folder / log
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
         with self.log.open("wb") as out:
-            command = [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)]
+            launcher = ["-m", "daemon.cli"] if faults is None else [str(Path(__file__).with_name("faulty.py")), json.dumps(faults)]
+            command = [sys.executable, *launcher, "run", "--config", str(self.config)]
             self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment)
 
     def configure(self, topic: str = "dwcp.telemetry", more: str = "", kafka_more: str = "") -> None:

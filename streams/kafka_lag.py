@@ -1,0 +1,110 @@
+"""How far a consumer is behind, and which of its partitions stand still although they have records."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka import errors as kafka_errors
+
+from streams.kafka_log import LOOKUP_TIMEOUT_MS
+
+ASK_AFTER_S: Final = 10.0
+"""A partition that brings nothing brings no news of its end either: it is asked for. This is the end for read_committed, so that
+an open transaction of a producer does not count as records that could be read."""
+LOOKUP_EVERY_S: Final = 5.0
+LOOKUP_AGAIN_S: Final = 30.0
+"""After a question that nobody answered: each costs the member's thread its whole time-out."""
+UNHEARD_S: Final = 60.0
+"""Twice the client's own time limit for a request (30 s), after which it tries another connection."""
+STUCK_S: Final = 300.0
+"""A partition may have to wait for its turn while others catch up: 50 MB of each broker's answer are some 300,000 records, half a minute
+of work, and there may be several answers ahead of it."""
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a partition stands, since when, and when the broker last told its end."""
+
+    position: int | None
+    since_s: float
+    heard_s: float
+    end: int | None = None
+
+    @property
+    def behind(self) -> int | None:
+        """Records from here to the end; None where either is not known."""
+        return max(0, self.end - self.position) if self.end is not None and self.position is not None else None
+
+
+class KafkaLag:
+    """Looks at a connected consumer. records is what the last look saw: between the next record to poll and the end, over the assignment;
+    None while an end is not known."""
+
+    def __init__(self) -> None:
+        self.records: int | None = None
+        self._places: dict[TopicPartition, _Place] = {}
+        self._next_lookup_s = 0.0
+        self._troubles: list[str] = []
+
+    def look(self, consumer: KafkaConsumer) -> None:
+        now_s = time.monotonic()
+        paused = consumer.paused()
+        self._follow(consumer, now_s)
+        still = [part for part, place in self._places.items() if part in paused or now_s - place.since_s > ASK_AFTER_S]
+        if still and now_s >= self._next_lookup_s:
+            self._ask(consumer, still, now_s)
+        behind = [place.behind for place in self._places.values()]
+        known = [records for records in behind if records is not None]
+        self.records = sum(known) if len(known) == len(behind) else None
+        self._troubles = [text for part, place in self._places.items() if (text := _trouble(part, place, part in paused, now_s))]
+
+    def troubles(self) -> list[str]:
+        """Partitions that are not heard of or do not move, each with what to do."""
+        return self._troubles
+
+    def forget(self) -> None:
+        """The consumer is not connected: nothing is known."""
+        self.records, self._places, self._troubles = None, {}, []
+
+    def _follow(self, consumer: KafkaConsumer, now_s: float) -> None:
+        places = {}
+        for part in consumer.assignment():
+            position, place = _position(consumer, part), self._places.get(part)
+            if place is None or place.position != position:
+                place = _Place(position, now_s, now_s, consumer.highwater(part))
+            elif now_s - place.since_s <= ASK_AFTER_S:
+                place.end = consumer.highwater(part)
+            places[part] = place
+        self._places = places
+
+    def _ask(self, consumer: KafkaConsumer, parts: list[TopicPartition], now_s: float) -> None:
+        try:
+            ends = consumer.end_offsets(parts, timeout_ms=LOOKUP_TIMEOUT_MS)
+        except kafka_errors.RetriableError:
+            self._next_lookup_s = now_s + LOOKUP_AGAIN_S
+            return
+        self._next_lookup_s = now_s + LOOKUP_EVERY_S
+        for part, end in ends.items():
+            self._places[part].end, self._places[part].heard_s = end, now_s
+
+
+def _position(consumer: KafkaConsumer, part: TopicPartition) -> int | None:
+    try:
+        position: int | None = consumer.position(part, timeout_ms=0)
+    except kafka_errors.RetriableError:  # it waits for its seek, or for its leader
+        return None
+    return position
+
+
+def _trouble(part: TopicPartition, place: _Place, paused: bool, now_s: float) -> str | None:
+    name = f"{part.topic}-{part.partition}"
+    unheard_s, stood_s = now_s - place.heard_s, now_s - place.since_s
+    if unheard_s > ASK_AFTER_S + UNHEARD_S:
+        return f"no broker has told the end of {name} for {unheard_s:.0f} s: see that its leader runs and answers"
+    if not paused and stood_s > STUCK_S and place.behind:
+        waiting = f"{place.behind} records of {name} have not come for {stood_s:.0f} s, it stands at {place.position}"
+        return f"{waiting}: see the log of its leader, and restart this daemon if other consumers read it"
+    return None
