@@ -23,7 +23,8 @@ def test_a_killed_daemon_has_its_partitions_again_at_once(
     topic = kafka_topic(partitions=2)
     for _ in range(2):
         daemon = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
-        daemon.until(lambda daemon=daemon: len(daemon.told("partition_assigned")) == 2)
+        daemon.until(lambda daemon=daemon: daemon.told("daemon_ready"))
+        assert len(daemon.told("partition_assigned")) == 2
         daemon.process.kill()
         daemon.process.wait()
 
