@@ -15,6 +15,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -377,6 +378,8 @@ class Checkpointer:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: tuple[Snapshot, Future[Written]] | None = None
         self._began_s = 0.0
+        self.patience_s: float | None = None
+        """How long `finished` waits; None: for as long as it takes."""
 
     @property
     def busy(self) -> bool:
@@ -400,11 +403,14 @@ class Checkpointer:
     def finished(self, wait: bool = False) -> Written | None:
         """The checkpoint that has become true since the last call, if any.
 
-        Raises what `CheckpointStore.write` raised; the rows that were taken for it are back with their writers then.
+        Raises what `CheckpointStore.write` raised; the rows that were taken for it are back with their writers then. TimeoutError where it
+        is still under way after patience_s.
         """
         if self._running is None or not (wait or self._running[1].done()):
             return None
         snapshot, future = self._running
+        if not futures.wait([future], self.patience_s).done:
+            raise TimeoutError(f"a checkpoint has been written for {self.under_way_s:.0f} s: the disk does not answer")
         self._running = None
         try:
             return future.result()
@@ -415,4 +421,5 @@ class Checkpointer:
             raise
 
     def close(self) -> None:
-        self._executor.shutdown(wait=True)
+        """Waits for a checkpoint that is under way, unless `finished` has given it up."""
+        self._executor.shutdown(wait=not self.busy)

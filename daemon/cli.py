@@ -23,7 +23,7 @@ from rich.markup import escape
 
 from daemon import config as configuration
 from daemon.config import Config, ConfigError
-from daemon.errors import EXIT_CODES, EXIT_CONFIG, EXIT_SOURCE, DaemonError
+from daemon.errors import EXIT_CODES, EXIT_CONFIG, EXIT_SOURCE, DaemonError, StateError
 from daemon.keys import registry_with_keys
 from daemon.keys_cli import app as keys_app
 from daemon.models_cli import app as models_app
@@ -72,6 +72,8 @@ def run(config: ConfigOption = None) -> None:
     stop_on_signals(daemon.loop.stop)
     reloads.go_to(lambda: daemon.loop.reload_with(reload_or_refuse))
     daemon.run()
+    if daemon.hangs:  # the interpreter would wait for that thread; its checkpoint does not count, and its records are read again
+        os._exit(StateError.exit_code)
 
 
 @app.command(epilog=EXIT_CODES)

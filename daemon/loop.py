@@ -35,6 +35,8 @@ POLL_S: Final = 0.25
 RETRY_S: Final = 5.0
 """After a checkpoint that failed: a disk does not get free space in less."""
 GAUGES_S: Final = 1.0
+LAST_CHECKPOINT_S: Final = 3.0
+"""When the daemon stops: a disk that hangs may take so long twice (a checkpoint that runs, and the last one) before it is given up."""
 PENDING_EVENTS_MAX: Final = 100_000
 """Unacknowledged alerts and dead letters at which the source is paused: memory is bounded, and none is dropped."""
 PENDING_BYTES_MAX: Final = 256 << 20
@@ -220,7 +222,7 @@ class Loop:
                 self.checkpoint_written(written)
         except (OSError, FencedError) as error:
             self.checkpoint_failed(error)  # its rows are back with their writers, and go into the next
-        if len(self.partitions):
+        if len(self.partitions) and not self.checkpointer.busy:
             self.checkpointer.begin(self.snapshot())
             written = self.checkpointer.finished(wait=True)
             assert written is not None  # it was begun and awaited
@@ -349,6 +351,7 @@ class Loop:
         self.notifier.stopping()
         self.observer.tell("daemon_stopping", reason=reason)
         self.sinks.flush_s = LAST_FLUSH_S
+        self.checkpointer.patience_s = LAST_CHECKPOINT_S
         self.training.close()
         if self._ended:  # nothing can come any more that belongs into an open bucket
             for change in self.regions.advance(self.partitions.event_time_s):

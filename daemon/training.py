@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ PROBLEMS: Final = (RegistryError, DocumentError, OSError)
 """What a models folder does when a disk is full, or a person has changed it: one training fails, and the stream goes on."""
 UNNAMED: Final = "none"
 LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder buffer from a copy to have them back"
+LAST_PUBLICATION_S: Final = 3.0
+"""When the daemon stops. A version that is not published then is trained again."""
 
 
 @dataclass
@@ -177,12 +180,14 @@ class Training:
         return self.trainer.progress()
 
     def close(self) -> None:
-        """Cancels a running training; waits for a publication, which takes less than a second."""
+        """Cancels a running training; waits for a publication, which takes less than a second, unless its disk hangs."""
         if (ended := self.trainer.cancel()) is not None:
             self._discard(ended)
             self._observer.tell("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
-        self._publisher.shutdown(wait=True)
+        self._publisher.shutdown(wait=False)
         if self._publishing is not None:
+            futures.wait([self._publishing[1]], LAST_PUBLICATION_S)
+        if self._publishing is not None and self._publishing[1].done():
             ended, future = self._publishing
             self._publishing = None
             self._published(ended, future, ended.spec.created_at_s + ended.seconds)

@@ -52,6 +52,11 @@ class Daemon:
     lock: StateLock
     journal: Journal
 
+    @property
+    def hangs(self) -> bool:
+        """After `run`: a thread is left that waits for a disk, and would keep the process from its end."""
+        return self.loop.checkpointer.busy or self.loop.training.publication_s > 0
+
     def run(self) -> None:
         """Until the loop ends. Raises DaemonError, SourceError."""
         self.schedule.start()

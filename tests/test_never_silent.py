@@ -177,6 +177,16 @@ def test_what_cannot_be_mended_by_a_restart_does_not_ask_for_one(told: Told) -> 
     told.well()
 
 
+def test_a_disk_that_hangs_does_not_hold_up_the_end(told: Told) -> None:
+    """SIGTERM while a checkpoint hangs: the process ends within its 10 s, says that the state was not written, and with which code."""
+    told.well()
+    (told.folder / "hanging disk").touch()
+    told.says("/readyz", "nothing becomes durable")
+    assert told.daemon.stop() == 4
+    assert "the disk does not answer" in told.daemon.told("checkpoint_failed")[-1]["problem"]
+    assert told.daemon.told("daemon_stopped")
+
+
 WELL: Final = Pass(True, False, 0.0, True, 0, False, 0.0, 0.0, (), ())
 WAITING: Final = replace(WELL, took=False, lag=7)
 LIMIT_S: Final = 60.0
