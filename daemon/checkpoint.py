@@ -146,9 +146,7 @@ class CheckpointStore:
                 shutil.rmtree(leftover)
             self._go_back_to_sound()
         except OSError as error:
-            raise StateError(
-                f"{self.folder}: the state directory cannot be written ({error.strerror}); check its owner and the disk"
-            ) from error
+            raise StateError.unwritable(self.folder, error) from error
         self.sequence = max((manifest.sequence for _, manifest in self._manifests()), default=0)
 
     def _go_back_to_sound(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Final
 
 EXIT_CODES: Final = (
@@ -24,6 +25,11 @@ class StateError(DaemonError):
     """The state directory cannot be used as it is."""
 
     exit_code = 4
+
+    @classmethod
+    def unwritable(cls, folder: Path, error: OSError) -> StateError:
+        """For a folder of the state that cannot be made or written into."""
+        return cls(f"{folder}: the state directory cannot be written ({error.strerror}); check its owner and the disk")
 
 
 class FencedError(StateError):

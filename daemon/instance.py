@@ -6,13 +6,13 @@ Without it a daemon that was killed and starts again is a stranger: its partitio
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from pathlib import Path
 from typing import Final
 
 from daemon.errors import StateError
+from model.documents import write_bytes
 from model.segments import sync_folder
 
 _NAME: Final = re.compile(r"dwcp-[A-Za-z0-9_]{1,64}-[0-9a-f]{16}")
@@ -27,13 +27,9 @@ def instance_id(state: Path, member: str) -> str:
         known = path.read_bytes().decode(errors="replace").strip() if path.exists() else ""
         if _NAME.fullmatch(known):
             return known
-        name, partial = f"dwcp-{member}-{secrets.token_hex(8)}", path.with_name(f".{path.name}.partial")
-        with partial.open("w") as file:
-            file.write(f"{name}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
+        name = f"dwcp-{member}-{secrets.token_hex(8)}"
+        write_bytes(path, f"{name}\n".encode())
         sync_folder(state)
     except OSError as error:
-        raise StateError(f"{state}: the state directory cannot be written ({error.strerror}); check its owner and the disk") from error
+        raise StateError.unwritable(state, error) from error
     return name

@@ -26,7 +26,7 @@ class StateLock:
             closed = make_private(state)
             file = path.open("w")
         except OSError as error:
-            raise StateError(f"{state}: the state directory cannot be written ({error.strerror}); check its owner and the disk") from error
+            raise StateError.unwritable(state, error) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
