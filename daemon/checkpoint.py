@@ -222,10 +222,7 @@ class CheckpointStore:
                 self.tell("checkpoint_unsound", checkpoint=path.name, problem=str(error), remedy="an older one is used")
                 continue
             self.segments[partition] = named
-            try:
-                self._drop_unnamed(partition, self._manifests())
-            except OSError as error:  # nobody reads what nobody names, and the next cleaning comes by
-                self.tell("cleaning_failed", problem=str(error))
+            self._drop_unnamed(partition, self._manifests())
             return Restored(part.offset, document, arrays)
         if problem is not None:
             raise StateError(
@@ -340,9 +337,15 @@ class CheckpointStore:
             self._drop_unnamed(partition, kept)
 
     def _drop_unnamed(self, partition: Partition, kept: Iterable[tuple[Path, Manifest]]) -> None:
-        """Segments stay as long as any kept checkpoint names them: an older one must be whole, should the newest be damaged."""
+        """Segments stay as long as any kept checkpoint names them: an older one must be whole, should the newest be damaged.
+
+        One that cannot be deleted is told and stays: nobody reads what nobody names, and the next cleaning comes by.
+        """
         parts = [part for _, manifest in kept if (part := manifest.part(partition)) is not None]
-        drop_unnamed(self.buffer, partition, {name for part in parts for name in part.segments})
+        try:
+            drop_unnamed(self.buffer, partition, {name for part in parts for name in part.segments})
+        except OSError as error:
+            self.tell("cleaning_failed", problem=str(error))
 
     def _manifests(self) -> Iterable[tuple[Path, Manifest]]:
         """Every readable manifest, newest first. Raises StateError for one of a newer release."""

@@ -77,6 +77,18 @@ def test_a_disk_that_refuses_for_a_while(rig: ModuleType, home: Path, uninterrup
     assert rig.told(home, "daemon_stopped")
 
 
+@pytest.mark.parametrize("checkpoints", [True, False], ids=["with checkpoints", "without any"])
+def test_a_disk_that_refuses_to_delete_at_the_start(rig: ModuleType, home: Path, uninterrupted: Any, checkpoints: bool) -> None:
+    """Segments that no checkpoint names cannot be deleted, whether there are older checkpoints or somebody has removed them: told, and the
+    daemon starts all the same, for nobody reads those segments."""
+    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "_publish", 9, after=False)) == rig.KILLED
+    if not checkpoints:
+        shutil.rmtree(home / "state" / "checkpoints")
+    refused = refusing("unlink", ".parquet", errno.EIO, 0, 3)
+    rig.same(rig.outcome_after(home, prepare=refused, seed=5, batch_max=150), uninterrupted)
+    assert rig.told(home, "cleaning_failed")
+
+
 def torn(content: bytes) -> dict[str, bytes]:
     """What a crash may leave of a file: cut anywhere, zeros in place of pages that were never written."""
     length = len(content)
