@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness import CHILD_LIMIT_S, FOLDER, Bar, arguments, in_process, report, say
-from publish import SMALL
+from parts.rig import TESTS
+from parts.version import SMALL
 
-RIG: Final = FOLDER.parent / "tests" / "rig" / "hostile_run.py"
 SIZES: Final = {"json": 700_000, "csv": 200_000, "documents": 85_000, "atheris": 100_000}
 QUICK: Final = {"json": 4_000, "csv": 2_000, "documents": 1_700, "atheris": 2_000}
 HUGE_BYTES: Final = 100_000_000
@@ -32,7 +32,7 @@ HUGE_BYTES: Final = 100_000_000
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """One job of the rig; a process that dies has one crash, and nothing of what it did is counted."""
     environment = os.environ | {"PYTHONPATH": str(FOLDER.parent), "PYTHONFAULTHANDLER": "1"}
-    command = [sys.executable, str(RIG), json.dumps(job)]
+    command = [sys.executable, str(TESTS / "rig" / "hostile_run.py"), json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=CHILD_LIMIT_S)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:

@@ -72,7 +72,6 @@ class Plan:
     kills: int
     seed: int
     trainings: bool = True
-    speed: float = SPEED
 
     @property
     def topic(self) -> str:
@@ -182,7 +181,7 @@ def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
     home = Home(folder, sections | {"kafka": kafka, "events": names | {"to": "both"}})
     killer = Killer(home, plan)
     with Producer(
-        {"bootstrap": bootstrap, "topic": topic, "partitions": PARTITIONS, "links": LINKS, "speed": plan.speed, "quiet": True}
+        {"bootstrap": bootstrap, "topic": topic, "partitions": PARTITIONS, "links": LINKS, "speed": SPEED, "quiet": True}
     ) as producer:
         killer.run()
         sent = producer.end()

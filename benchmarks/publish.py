@@ -10,38 +10,24 @@ and checks every file of what it names. After each kill the next publisher start
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from harness import CHILD_LIMIT_S, FOLDER, Bar, arguments, in_process, report, say
-
-SMALL: Final = {"lstm_units": [16, 12], "lstm_dropout": [0, 0], "dense_units": [8], "dense_dropout": [0], "head_units": 8}
-RIG: Final = FOLDER.parent / "tests" / "rig"
-
-
-def cannot_be_traced() -> str | None:
-    """Why system calls cannot be followed on this machine."""
-    spec = importlib.util.spec_from_file_location("syscalls", RIG / "syscalls.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by its name
-    spec.loader.exec_module(module)
-    reason: str | None = module.why_not()
-    return reason
+from parts.rig import TESTS, module
+from parts.version import SMALL
 
 
 def killed(source: Path, folder: Path, signed: bool, stops: str) -> dict[str, Any]:
     """What the rig has seen, in a process of its own: it forks, and has to stay one of a single thread."""
     folder.mkdir()
     job = {"source": str(source), "folder": str(folder), "signed": signed, "stops": stops}
-    command = [sys.executable, str(RIG / "publish_rig.py"), json.dumps(job)]
+    command = [sys.executable, str(TESTS / "rig" / "publish_rig.py"), json.dumps(job)]
     environment = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=CHILD_LIMIT_S)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -50,7 +36,7 @@ def killed(source: Path, folder: Path, signed: bool, stops: str) -> dict[str, An
 
 def main() -> int:
     options = arguments(__doc__)
-    if (reason := cannot_be_traced()) is not None:
+    if (reason := module("rig/syscalls").why_not()) is not None:
         say(f"not measured: {reason}")
         return report("publish", {"not_measured": reason}, [Bar("kills", None, ">=", 500), Bar("partial", None, "<=", 0)])
     stops, runs = "changing" if options.quick else "all", {}

@@ -21,8 +21,8 @@ from typing import Any, Final
 from harness import Bar, in_process, parser, report, say
 from parts.consistency import differing
 from parts.rig import module
+from parts.version import SMALL
 
-SMALL: Final = {"lstm_units": [16, 12], "lstm_dropout": [0, 0], "dense_units": [8], "dense_dropout": [0], "head_units": 8}
 LIVES_MAX: Final = 4
 SAY_EVERY: Final = 100
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import os
 import socket
 import sys
@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from kafka.admin import KafkaAdminClient
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # at the end: an installed package of the same name comes first
 
 # No deadline for an example: the first one compiles kernels, and the machine may be busy.
 settings.register_profile("dwcp", deadline=None)
@@ -194,14 +196,15 @@ def kafka_topic(kafka_admin: KafkaAdminClient) -> Callable[..., str]:
 
 
 def _module(folder: str, name: str) -> ModuleType:
-    """tests/FOLDER/NAME.py by its path: `tests` is no package, and another distribution installs one of that name."""
-    spec = importlib.util.spec_from_file_location(f"dwcp_{name}", Path(__file__).parent / folder / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by its name
-    spec.loader.exec_module(module)
-    return module
+    """tests/FOLDER/NAME.py, which is the same module for tests and benchmarks."""
+    loaded: ModuleType = importlib.import_module("parts.rig").module(f"{folder}/{name}")
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[str], ModuleType]:
+    """load("kill"), load("parts.stream"): a module of benchmarks/, which is no package of ours."""
+    return importlib.import_module
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,14 +18,6 @@ from model.manifest import verify
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 35
 OWN_STAGES = {"open", "poll", "decode", "features", "drift", "forecast", "buffer", "regions", "checkpoint", "rest_of_the_loop"}
-
-
-@pytest.fixture(scope="module")
-def load() -> Iterator[Callable[[str], ModuleType]]:
-    """load("parts.stream"): a module of benchmarks/, which is no package of ours and is on the path only here."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield importlib.import_module
-    sys.path.remove(str(ROOT / "benchmarks"))
 
 
 @pytest.fixture(scope="module")

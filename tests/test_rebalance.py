@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-import pytest
-
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
-
-
-@pytest.fixture
-def load() -> Iterator[Callable[[str], ModuleType]]:
-    """load("rebalance"): a module of benchmarks/, which is no package of ours and is on the path only here."""
-    sys.path.insert(0, str(BENCHMARKS))
-    yield importlib.import_module
-    sys.path.remove(str(BENCHMARKS))
 
 
 def test_partitions_move_with_their_state(load: Callable[[str], ModuleType], kafka_broker: str, tmp_path: Path) -> None:

@@ -87,13 +87,12 @@ def _telemetry(value: bytes) -> dict[str, Any] | None:
     return record if known and min(known) >= 0 and (metrics[2] is None or metrics[2] <= 1) else None
 
 
-def buffered(state: Path, member: str | None = None) -> list[Row]:
-    """What the newest checkpoint of a state directory names; of several members' partitions, each at its newest owner."""
+def buffered(state: Path) -> list[Row]:
+    """What the newest checkpoint of each partition names, of whichever member."""
     segments: dict[tuple[str, int], Sequence[str]] = {}
-    for manifest in module("rig/recovery_rig").manifests(state):
-        if member is None or manifest.member == member:
-            for part in manifest.parts:
-                segments.setdefault((part.topic, part.number), part.segments)
+    for _, manifest in module("rig/recovery_rig").checkpoints(state):
+        for part in manifest.parts:
+            segments.setdefault((part.topic, part.number), part.segments)
     rows: list[Row] = []
     for name in (name for names in segments.values() for name in names):
         table = pq.read_table(state / "buffer" / name, columns=["offset", "time_s"])

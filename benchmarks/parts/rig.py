@@ -1,4 +1,4 @@
-"""What the tests bring along and belongs to no package: the broker and the recovery rig, by their paths."""
+"""What the tests bring along and belongs to no package, by its path: the brokers and the rigs. The tests load them by this as well."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TESTS = Path(__file__).resolve().parents[2] / "tests"
 @cache
 def module(name: str) -> ModuleType:
     """module("broker/broker"): tests/broker/broker.py. `tests` is no package, and another distribution installs one of that name."""
-    spec = importlib.util.spec_from_file_location(f"dwcp_benchmark_{Path(name).name}", TESTS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"dwcp_tests_{Path(name).name}", TESTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)

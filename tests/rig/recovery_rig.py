@@ -264,17 +264,16 @@ class Outcome:
     buffer: tuple[Any, ...]
 
 
-def manifests(state: Path) -> list[Manifest]:
-    """The manifests of all checkpoints of a state directory, of whichever member, newest first."""
+def checkpoints(state: Path) -> list[tuple[Path, Manifest]]:
+    """All checkpoints of a state directory, of whichever member, newest first."""
     folders = [path for path in (state / "checkpoints").iterdir() if not path.name.startswith(".")]
-    read = [msgspec.json.decode((path / "MANIFEST.json").read_bytes(), type=Manifest) for path in folders]
-    return sorted(read, key=lambda manifest: manifest.sequence, reverse=True)
+    read = [(path, msgspec.json.decode((path / "MANIFEST.json").read_bytes(), type=Manifest)) for path in folders]
+    return sorted(read, key=lambda one: one[1].sequence, reverse=True)
 
 
 def newest(state: Path) -> tuple[Path, Manifest]:
     """The newest checkpoint of a state directory."""
-    manifest = manifests(state)[0]
-    return state / "checkpoints" / f"{manifest.sequence:012d}-{manifest.member}", manifest
+    return checkpoints(state)[0]
 
 
 def parts_of(path: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
@@ -291,9 +290,8 @@ def parts_of(path: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
 def newest_parts(state: Path) -> dict[str, dict[str, bytes]]:
     """The newest state of each partition, of whichever member."""
     found: dict[str, dict[str, bytes]] = {}
-    for manifest in manifests(state):
-        for partition, part in parts_of(state / "checkpoints" / f"{manifest.sequence:012d}-{manifest.member}", manifest).items():
-            found.setdefault(partition, part)
+    for path, manifest in checkpoints(state):
+        found = parts_of(path, manifest) | found
     return found
 
 
