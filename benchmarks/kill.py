@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,30 +39,31 @@ POINT_LIMIT_S: Final = 15.0
 FRACTION_S: Final = (0.1, 10.0)
 """The wait before a kill, evenly distributed in its logarithm."""
 
-POINTS: Final[dict[str, tuple[str, str, int, bool]]] = {
-    "before a segment is sealed": ("model.buffer:BufferWriter", "seal", 6, False),
-    "after a segment was sealed": ("model.buffer:BufferWriter", "seal", 6, True),
-    "before a file gets its name": ("pathlib:Path", "rename", 12, False),
-    "after a file got its name": ("pathlib:Path", "rename", 12, True),
-    "after a state file was written": ("daemon.checkpoint", "write_state", 12, True),
-    "before a checkpoint is written": ("daemon.checkpoint:CheckpointStore", "_publish", 4, False),
-    "after a checkpoint, before cleaning": ("daemon.checkpoint:CheckpointStore", "_clean", 4, False),
-    "after cleaning": ("daemon.checkpoint:CheckpointStore", "_clean", 4, True),
-    "in the middle of cleaning": ("daemon.checkpoint", "drop_unnamed", 12, True),
-    "before a merged segment is named": ("daemon.checkpoint", "compact", 2, False),
-    "after a merged segment is named": ("daemon.checkpoint", "compact", 2, True),
-    "before a journal entry": ("daemon.journal:Journal", "append", 3, False),
-    "after a journal entry": ("daemon.journal:Journal", "append", 3, True),
-    "before offsets are committed": ("streams.kafka_source:KafkaSource", "commit", 3, False),
-    "while events are flushed": ("daemon.sinks:Sinks", "flush", 4, True),
-}
-PUBLICATION: Final[dict[str, tuple[str, str, int, bool]]] = {
-    "before a candidate is verified": ("model.registry:Registry", "publish", 1, False),
-    "after a version was published": ("model.registry:Registry", "publish", 1, True),
-    "before CURRENT is replaced": ("model.registry:Registry", "_set_current", 1, False),
-    "before the announcement": ("daemon.loop:Loop", "announce", 1, False),
-    "after the announcement": ("daemon.loop:Loop", "announce", 1, True),
-}
+POINTS: Final = (
+    ("before", "model.buffer.BufferWriter.seal", 6),
+    ("after", "model.buffer.BufferWriter.seal", 6),
+    ("before", "pathlib.Path.rename", 12),
+    ("after", "pathlib.Path.rename", 12),
+    ("after", "daemon.checkpoint.write_state", 12),
+    ("before", "daemon.checkpoint.CheckpointStore._publish", 4),
+    ("before", "daemon.checkpoint.CheckpointStore._clean", 4),
+    ("after", "daemon.checkpoint.CheckpointStore._clean", 4),
+    ("after", "daemon.checkpoint.drop_unnamed", 12),
+    ("before", "daemon.checkpoint.compact", 2),
+    ("after", "daemon.checkpoint.compact", 2),
+    ("before", "daemon.journal.Journal.append", 3),
+    ("after", "daemon.journal.Journal.append", 3),
+    ("before", "streams.kafka_source.KafkaSource.commit", 3),
+    ("after", "daemon.sinks.Sinks.flush", 4),
+)
+"""Where a daemon is killed: before or after one of the first so many calls of a function."""
+PUBLICATION: Final = (
+    ("before", "model.registry.Registry.publish", 1),
+    ("after", "model.registry.Registry.publish", 1),
+    ("before", "model.registry.Registry._set_current", 1),
+    ("before", "daemon.loop.Loop.announce", 1),
+    ("after", "daemon.loop.Loop.announce", 1),
+)
 """Reached only by a life in which a training ends."""
 
 
@@ -116,11 +118,9 @@ class Killer:
         """One life, and its end."""
         match kind:
             case "point":
-                name = self._random.choice(list(POINTS))
-                self._at_a_point(name, POINTS[name], POINT_LIMIT_S)
+                self._at_a_point(POINTS, POINT_LIMIT_S)
             case "publication":
-                name = self._random.choice(list(PUBLICATION))
-                self._at_a_point(name, PUBLICATION[name], TRAINING_LIMIT_S)
+                self._at_a_point(PUBLICATION, TRAINING_LIMIT_S)
             case "trainer":
                 self._trainer()
             case "SIGTERM" | "SIGINT":
@@ -135,10 +135,10 @@ class Killer:
                     self._wait(process)
                     self._end(kind, process.kill(), -9)
 
-    def _at_a_point(self, name: str, point: tuple[str, str, int, bool], limit_s: float) -> None:
-        owner, function, most, after = point
-        doom = {"owner": owner, "name": function, "nth": self._random.randint(1, most), "after": after}
-        with self.home.start(doom) as process:
+    def _at_a_point(self, points: Sequence[tuple[str, str, int]], limit_s: float) -> None:
+        when, function, most = self._random.choice(points)
+        name = f"{when} {function}"
+        with self.home.start({"death": {when: function, "call": self._random.randint(1, most)}}) as process:
             code = process.wait(limit_s)
             self._end(name if code is not None else f"not {name}", code if code is not None else process.kill(), 137, -9)
 

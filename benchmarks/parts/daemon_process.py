@@ -18,7 +18,7 @@ import psutil
 from harness import FOLDER
 
 from features.telemetry import Partition
-from parts.rig import module
+from parts.rig import TESTS, module
 
 POLL_S: Final = 0.05
 STOP_LIMIT_S: Final = 60.0
@@ -116,13 +116,10 @@ class Home:
             "".join(f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items()) for name, keys in merged.items())
         )
 
-    def start(self, doom: Mapping[str, Any] | None = None) -> DaemonProcess:
-        """doom: where it is to end by itself, see parts/doomed_daemon.py."""
-        if doom is None:
-            command = [sys.executable, "-m", "daemon.cli", "run", "--config", str(self.config)]
-        else:
-            command = [sys.executable, "-m", "parts.doomed_daemon", json.dumps({"config": str(self.config), **doom})]
-        return DaemonProcess(command, self.log)
+    def start(self, faults: Mapping[str, Any] | None = None) -> DaemonProcess:
+        """faults: see tests/rig/faulty.py."""
+        launcher = ["-m", "daemon.cli"] if faults is None else [str(TESTS / "rig" / "faulty.py"), json.dumps(faults)]
+        return DaemonProcess([sys.executable, *launcher, "run", "--config", str(self.config)], self.log)
 
     def take_the_rest(self, ends: Mapping[Partition, int], limit_s: float) -> None:
         """A last life, until its checkpoint holds all records. Raises RuntimeError where there is no progress for limit_s."""

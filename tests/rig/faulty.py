@@ -3,6 +3,7 @@
 FAULTS is a JSON object. "constants": names of constants and the values they have instead, such as {"daemon.health.STALLED_S": 2.0}.
 "faults": for the name of a function, such as "os.fsync", what it does while a file exists: {"while": PATH, "does": "hang" (returns once the
 file is gone), "refuse" (no space left) or "nothing" (returns an empty dict), "thread": the beginning of the name of the thread}.
+"death": {"before" or "after": name of a function, "call": n}: as kill -9, around its nth call.
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ def main() -> None:
     for name, fault in asked.get("faults", {}).items():
         owner, last = owner_of(name)
         setattr(owner, last, faulty(getattr(owner, last), fault))
+    if death := asked.get("death"):
+        from recovery_rig import kill_around  # beside this script
+
+        after = "after" in death
+        owner, last = owner_of(death["after" if after else "before"])
+        kill_around(owner, last, death["call"], after=after)()
     run()
 
 
