@@ -404,14 +404,14 @@ class Checkpointer:
     def finished(self, wait: bool = False) -> Written | None:
         """The checkpoint that has become true since the last call, if any.
 
-        Raises what `CheckpointStore.write` raised; the rows that were taken for it are back with their writers then. TimeoutError where it
-        is still under way after patience_s.
+        Raises what `CheckpointStore.write` raised; the rows that were taken for it are back with their writers then. OSError, and no
+        TimeoutError, which is the broker's, where it is still under way after patience_s.
         """
         if self._running is None or not (wait or self._running[1].done()):
             return None
         snapshot, future = self._running
         if not futures.wait([future], self.patience_s).done:
-            raise TimeoutError(f"a checkpoint has been written for {self.under_way_s:.0f} s: the disk does not answer")
+            raise OSError(f"a checkpoint has been written for {self.under_way_s:.0f} s: the disk does not answer")
         self._running = None
         try:
             return future.result()

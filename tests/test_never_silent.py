@@ -183,7 +183,9 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end(told: Told) -> None:
     (told.folder / "hanging disk").touch()
     told.says("/readyz", "nothing becomes durable")
     assert told.daemon.stop() == 4
-    assert "the disk does not answer" in told.daemon.told("checkpoint_failed")[-1]["problem"]
+    failed = told.daemon.told("checkpoint_failed")[-1]
+    assert "the disk does not answer" in failed["problem"]
+    assert "disk of the state directory" in failed["remedy"]
     assert told.daemon.told("daemon_stopped")
 
 
