@@ -8,6 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+LIMIT_S = 120.0
+"""For a move that takes a second or a session time-out of 6: machines are slow at times."""
+
 
 def test_partitions_move_with_their_state(load: Callable[[str], ModuleType], kafka_broker: str, tmp_path: Path) -> None:
     """A second daemon joins and takes a share over; the first is frozen for longer than its session, comes back with a state that is out
@@ -15,14 +18,16 @@ def test_partitions_move_with_their_state(load: Callable[[str], ModuleType], kaf
 
     def moves(group: Any) -> None:
         group.start("a")
-        time.sleep(4)
+        group.alive["a"].wait_for("partition_assigned", LIMIT_S)
         group.start("b")
-        time.sleep(4)
-        group.freeze("a")
+        group.alive["a"].wait_for("partition_released", LIMIT_S)
+        group.alive["b"].wait_for("partition_assigned", LIMIT_S)
         time.sleep(2)
+        group.freeze("a")
+        group.alive["a"].wait_for("partition_lost", LIMIT_S)
         group.kill("b")
         group.start("c")
-        time.sleep(3)
+        group.alive["c"].wait_for("partition_assigned", LIMIT_S)
         group.stop("a")
 
     figures = load("rebalance").measure(kafka_broker, moves, 1, tmp_path)
