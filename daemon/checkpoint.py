@@ -26,6 +26,7 @@ import msgspec
 from numpy.typing import NDArray
 
 from daemon.errors import FencedError, StateError
+from daemon.migration import migrated
 from daemon.private_folder import make_private
 from daemon.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
@@ -33,7 +34,8 @@ from model.buffer import BufferWriter, OpenSegment, drop_unnamed
 from model.retention import compact, plan_compaction, plan_retention
 from model.segments import Segment, SegmentError, SegmentName, describe, sync_folder
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""Of a checkpoint. What older ones hold is brought up to date by daemon.migration."""
 KEPT: Final = 3
 """Checkpoints of one member that stay: the newest, and two to go back to should it be damaged."""
 _PARTIAL: Final = ".writing-"
@@ -51,6 +53,8 @@ class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file: str
     sha256: str
     segments: tuple[str, ...]
+    journal: int = 0
+    """The last entry of the member's journal that the state has taken."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -71,7 +75,7 @@ class Manifest(msgspec.Struct, frozen=True):
 @dataclass(frozen=True)
 class PartState:
     """One partition as the loop's thread took it. offset: of the next record, None before the first; document["log"]: what it counts in.
-    open_rows: detached from `writer`, to be sealed."""
+    journal: the last entry of the journal that it has taken. open_rows: detached from `writer`, to be sealed."""
 
     partition: Partition
     offset: int | None
@@ -79,6 +83,7 @@ class PartState:
     arrays: dict[str, NDArray[Any]]
     writer: BufferWriter
     open_rows: OpenSegment | None
+    journal: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Restored:
-    """One partition as a checkpoint has it."""
+    """One partition as a checkpoint of some member has it."""
 
+    member: str
     offset: int | None
     document: dict[str, Any]
     arrays: dict[str, NDArray[Any]]
@@ -103,12 +109,14 @@ class Restored:
 
 @dataclass(frozen=True)
 class Written:
-    """A checkpoint that has become true. offsets: to publish for lag monitors."""
+    """A checkpoint that has become true. offsets: to publish for lag monitors. journal: for each partition that one of this member's kept
+    checkpoints names the last journal entry that all of them have taken."""
 
     sequence: int
     offsets: dict[Partition, int]
     segments: tuple[Path, ...]
     rows: int
+    journal: dict[str, int]
 
 
 @dataclass
@@ -223,7 +231,8 @@ class CheckpointStore:
                 continue
             self.segments[partition] = named
             self._drop_unnamed(partition, self._manifests())
-            return Restored(part.offset, document, arrays)
+            document, arrays = migrated(manifest.schema_version, document, arrays)
+            return Restored(manifest.member, part.offset, document, arrays)
         if problem is not None:
             raise StateError(
                 f"{self.checkpoints}: no checkpoint of {partition} is sound ({problem}); restore the state directory from a copy, or start "
@@ -262,7 +271,16 @@ class CheckpointStore:
             {part.partition: part.offset for part in snapshot.parts if part.offset is not None},
             tuple(self.buffer / str(segment.name) for segment in kept),
             sum(segment.rows for segment in kept),
+            self._journal_taken(),
         )
+
+    def _journal_taken(self) -> dict[str, int]:
+        taken: dict[str, int] = {}
+        for manifest in (manifest for _, manifest in self._manifests() if manifest.member == self.member):
+            for part in manifest.parts:
+                name = str(Partition(part.topic, part.number))
+                taken[name] = min(part.journal, taken.get(name, part.journal))
+        return taken
 
     def _compact(self, segments: dict[Partition, dict[str, Segment]]) -> None:
         for named in segments.values():
@@ -306,7 +324,7 @@ class CheckpointStore:
                 file = f"part-{len(parts)}.npz"
                 digest = write_state(partial / file, part.document, part.arrays)
                 where = part.partition
-                parts.append(PartEntry(where.topic, where.number, part.offset, file, digest, tuple(sorted(segments[where]))))
+                parts.append(PartEntry(where.topic, where.number, part.offset, file, digest, tuple(sorted(segments[where])), part.journal))
             digest = write_state(partial / "process.npz", snapshot.process, {})
             manifest = Manifest(SCHEMA_VERSION, sequence, self.member, snapshot.generation, snapshot.created_at_s, digest, tuple(parts))
             with (partial / _MANIFEST).open("wb") as file_:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -58,12 +60,30 @@ class Told(msgspec.Struct, frozen=True, tag="told"):
     closed_through: int
 
 
-Entry = ModelLive | Forecasting | Idle | Resumed | Told
+class TakenUp(msgspec.Struct, frozen=True, tag="taken_up"):
+    """The partition came with another member's state, which ends at this next offset: what stands here of it before is void."""
+
+    offsets: dict[str, int]
+
+
+class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
+    """The first line of a journal whose oldest entries nobody needs any more: how many went, what the last Told of them said, and the last
+    model that went live with them."""
+
+    entries: int = 0
+    closed_through: int = -(2**62)
+    live: ModelLive | None = None
+
+
+Entry = ModelLive | Forecasting | Idle | Resumed | Told | TakenUp
 _DECODER: Final = msgspec.json.Decoder(Entry)
+_FIRST_LINE: Final = msgspec.json.Decoder(Entry | Dropped)
+DROPPED_AT_ONCE: Final = 10_000
+"""Entries, about a megabyte: so rarely is the file written anew."""
 
 
 class Journal:
-    """An append-only NDJSON file. Entries are numbered from 1; a partition's state knows the last one it has taken."""
+    """An NDJSON file that grows at its end. Entries are numbered from 1; a partition's state knows the last one it has taken."""
 
     def __init__(self, path: Path) -> None:
         """Reads the file; a torn last line (a kill in the middle of an append) never took effect and is cut off.
@@ -74,6 +94,9 @@ class Journal:
         self.entries: list[Entry] = []
         self.problem: str | None = None
         """Why the last append failed, and what to do; None once one has succeeded."""
+        self._dropped = Dropped()
+        self._renamed = False
+        """Whether the file has a name that a power cut could take back."""
         durable = 0
         try:
             content = path.read_bytes() if path.exists() else b""
@@ -81,7 +104,11 @@ class Journal:
             raise StateError(f"{path}: the journal cannot be read ({error.strerror}); restore the file from a copy") from error
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):  # not splitlines: a damaged byte may be a \r
             try:
-                self.entries.append(_DECODER.decode(line))
+                read = (_FIRST_LINE if number == 1 else _DECODER).decode(line)
+                if isinstance(read, Dropped):
+                    self._dropped = read
+                else:
+                    self.entries.append(read)
             except (ValueError, RecursionError) as error:  # of msgspec, or bytes that are no UTF-8
                 raise StateError(f"{path}, line {number}: is no journal entry ({error}); restore the file from a copy") from error
             durable += len(line) + 1
@@ -96,7 +123,7 @@ class Journal:
     @property
     def last(self) -> int:
         """Number of the newest entry."""
-        return len(self.entries)
+        return self._dropped.entries + len(self.entries)
 
     def append(self, entry: Entry) -> int:
         """Makes the entry durable; gives its number. Raises OSError, and the entry has no effect then."""
@@ -106,6 +133,7 @@ class Journal:
             if self._file.write(line) < len(line):  # there was room for a part of it
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file.fileno())
+            self._sync_name()
         except OSError as error:
             with suppress(OSError):  # if not now, then before the next append
                 self._file.truncate(self._size)
@@ -120,16 +148,75 @@ class Journal:
     @property
     def told_through(self) -> int:
         """The last bucket that any alert which was told rests on."""
-        return max((entry.closed_through for entry in self.entries if isinstance(entry, Told)), default=-(2**62))
+        return self._summary(self.last).closed_through
+
+    @property
+    def live(self) -> ModelLive | None:
+        """How the newest model went live; None before the first."""
+        return self._summary(self.last).live
+
+    def taken_up(self, partition: Partition, offset: int) -> int:
+        """Number of the entry after which a partition that came with another member's state, up to `offset`, goes on.
+
+        A second start from the same state goes on from the same entry. Raises OSError where there is none and it cannot be written.
+        """
+        entry = TakenUp({str(partition): offset})
+        numbered = enumerate(self.entries, start=self._dropped.entries + 1)
+        return max((number for number, one in numbered if one == entry), default=0) or self.append(entry)
 
     def ahead(self, partition: Partition, taken: int) -> list[tuple[int, int, Entry]]:
         """(offset, number, entry) of what the partition has yet to take when it reaches that offset, in order."""
         name = str(partition)
         return [
             (entry.offsets[name], number, entry)
-            for number, entry in enumerate(self.entries[taken:], start=taken + 1)
-            if name in entry.offsets
+            for number, entry in enumerate(self.entries, start=self._dropped.entries + 1)
+            if number > taken and name in entry.offsets
         ]
+
+    def drop(self, taken: Mapping[str, int]) -> None:
+        """Drops the oldest entries that nobody will read again, once they are many.
+
+        taken: for each partition the last entry that is in every state which a start could go back to; partitions that are not named have
+        no such state. A disk that refuses changes nothing: it is tried again with the next checkpoint.
+        """
+        numbered = enumerate(self.entries, start=self._dropped.entries + 1)
+        needless = takewhile(lambda one: all(taken.get(name, one[0]) >= one[0] for name in one[1].offsets), numbered)
+        if (count := sum(1 for _ in needless)) < DROPPED_AT_ONCE:
+            return
+        dropped = self._summary(self._dropped.entries + count)
+        content = b"".join(msgspec.json.encode(line) + b"\n" for line in (dropped, *self.entries[count:]))
+        partial = self._path.with_name(f".{self._path.name}")
+        try:
+            partial.unlink(missing_ok=True)
+            file = partial.open("ab", buffering=0)
+        except OSError:
+            return
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+            partial.rename(self._path)
+        except OSError:
+            file.close()
+            return
+        self._file.close()
+        self._file, self._size, self._renamed = file, len(content), True
+        self._dropped, self.entries = dropped, self.entries[count:]
+        with suppress(OSError):  # then with the next append, which has no effect without it
+            self._sync_name()
+
+    def _sync_name(self) -> None:
+        if self._renamed:
+            sync_folder(self._path.parent)
+            self._renamed = False
+
+    def _summary(self, through: int) -> Dropped:
+        """What has to be known of the entries up to a number, were they dropped."""
+        entries = self.entries[: through - self._dropped.entries]
+        told = [entry.closed_through for entry in entries if isinstance(entry, Told)]
+        live = [entry for entry in entries if isinstance(entry, ModelLive)]
+        before = self._dropped
+        return Dropped(through, max([before.closed_through, *told]), max(live, key=lambda entry: entry.epoch, default=before.live))
 
     def close(self) -> None:
         self._file.close()

@@ -235,6 +235,7 @@ class Loop:
 
     def checkpoint_written(self, written: Written) -> None:
         self.source.commit(written.offsets)
+        self.partitions.drop_decisions(written.journal)
         self.problems.pop("checkpoint", None)
         self._refused = False
         self.observer.buffer_rows.set(written.rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from daemon.journal import Journal, ModelLive
+from daemon.journal import Journal
 from daemon.observe import Observer
 from model.predictor import Predictor, PredictorError
 from model.registry import Registry, RegistryError
@@ -31,8 +31,7 @@ class Models:
         self._unusable: set[str] = set()
         self._trusted: dict[str, bool] = {}
         self._current: str | None = None
-        newest = max((entry for entry in journal.entries if isinstance(entry, ModelLive)), key=lambda entry: entry.epoch, default=None)
-        self.live = Live(newest.version, newest.epoch) if newest is not None else None
+        self.live = Live(journal.live.version, journal.live.epoch) if journal.live is not None else None
         if self.live is not None:
             self._observer.went_live(self.live.version)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -86,6 +86,8 @@ class Partitions:
             pipeline = Pipeline(partition, self._settings, writer, self._models.predictor, self._observer, self._listener)
             if (restored := self._store.restore(partition)) is not None:
                 pipeline.restore(restored)
+                if restored.member != self._store.member:  # its numbers count in another journal
+                    pipeline.journal_taken = self._taken_up(partition, pipeline.next_offset or 0)
             pipeline.expect(self._journal.ahead(partition, pipeline.journal_taken))
             self._pipelines[partition] = pipeline
             self._moved_s[partition] = self._clock()
@@ -162,9 +164,19 @@ class Partitions:
                 with suppress(OSError):  # tried again with the next pass; a disk that is full is told by the checkpoint
                     self._enter(Idle({str(partition): pipeline.decided_through}))
 
+    def drop_decisions(self, taken: Mapping[str, int]) -> None:
+        """After a checkpoint: lets go of journal entries that no state needs. taken: see Written.journal."""
+        self._journal.drop({str(pipeline.partition): 0 for pipeline in self} | dict(taken))
+
     def snapshot(self) -> tuple[PartState, ...]:
         """The state of all partitions as it is now; their open rows go with it."""
         return tuple(pipeline.snapshot() for pipeline in self._pipelines.values())
+
+    def _taken_up(self, partition: Partition, offset: int) -> int:
+        try:
+            return self._journal.taken_up(partition, offset)
+        except OSError:  # a disk that is full is told by the checkpoint
+            return self._journal.last
 
     def _decide(self, pipeline: Pipeline, regions: RegionDrift) -> None:
         """What the clock has to say before the next record of a partition. A model goes live in all partitions at once: one that had to

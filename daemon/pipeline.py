@@ -48,10 +48,12 @@ class Listener(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
-    """What the pipelines of all partitions share. lateness_s: how far links may lag behind each other in event time."""
+    """What the pipelines of all partitions share. links_max: of one partition. lateness_s: how far links may lag behind each other in
+    event time."""
 
     link_key: tuple[str, ...]
     gap_multiple: float
+    links_max: int
     watch: WatchPolicy
     lateness_s: float
 
@@ -103,10 +105,12 @@ class Pipeline:
         self._observer = observer
         self._listener = listener
         self._writer = writer
-        self._store = FeatureStore(settings.link_key, settings.gap_multiple)
+        self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max)
         self._watch = WatchList(settings.watch)
         self._drift = LinkDrift()
         self._forecasting = True
+        self._evicting = False
+        """Whether that links are evicted was told."""
         self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each watched link's next row
         self._persistence: Floats = self._forecast.copy()
         self._ahead: list[tuple[int, int, Entry]] = []
@@ -190,10 +194,16 @@ class Pipeline:
             self.idle, self._ignore_through = False, entry.closed_through
 
     def go_live(self, version: str, model: Predictor | None, epoch: int) -> None:
-        """Forecasts come from another model; its residuals are others, so the detectors start anew."""
+        """Forecasts come from another model; its residuals are others, so the detectors start anew.
+
+        A partition that comes with the state of another member may have this model already, under that member's epoch: it goes on.
+        """
+        if version == self.model_version:
+            self._drift.epoch = epoch
+        else:
+            self._drift.restart(epoch)
+            self._forget_forecasts()
         self.model, self.model_version, self.epoch = model, version, epoch
-        self._drift.restart(epoch)
-        self._forget_forecasts()
 
     def snapshot(self) -> PartState:
         """The state as it is now; detaches the open rows."""
@@ -202,6 +212,7 @@ class Pipeline:
             "link_key": list(self._settings.link_key),
             "keys": [list(key) for key in store.link_keys()],
             "values": [list(values) for values in store.interner.values],
+            "evicted_through_s": store.evicted_through_s,
             "watch_index": list(self._watch.index),
             "watch_regions": list(self._watch.regions),
             "drift": self._drift.state(),
@@ -218,7 +229,7 @@ class Pipeline:
         arrays: dict[str, NDArray[Any]] = {f"store_{name}": ring for name, ring in store.state().items()}
         arrays |= {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()}
         taken = self._writer.take(store.links, store.interner.values)
-        return PartState(self.partition, self.next_offset, document, arrays, self._writer, taken)
+        return PartState(self.partition, self.next_offset, document, arrays, self._writer, taken, self.journal_taken)
 
     def restore(self, restored: Restored) -> None:
         """Takes up the state of a checkpoint. Raises StateError where it was made with other settings."""
@@ -229,13 +240,11 @@ class Pipeline:
                 f"{list(self._settings.link_key)}; set it back, or start with another state directory"
             )
         rings = {name.removeprefix("store_"): ring for name, ring in arrays.items() if name.startswith("store_")}
-        self._store = FeatureStore.restored(
-            self._settings.link_key, self._settings.gap_multiple, state["keys"], [list(values) for values in state["values"]], rings
-        )
+        self._store.restore(state["keys"], [list(values) for values in state["values"]], rings, state["evicted_through_s"])
         self._watch = WatchList(self._settings.watch, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"])
         self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
-        self.next_offset, self.log = restored.offset, Log(**state.get("log", {}))  # older states have none
+        self.next_offset, self.log = restored.offset, Log(**state["log"])
         self.event_time_s, self.idle, self.epoch = state["event_time_s"], state["idle"], state["epoch"]
         self._forecasting, self._ignore_through = state["forecasting"], state["ignore_through"]
         self.journal_taken, self.rows = state["journal_taken"], state["rows"]
@@ -243,8 +252,34 @@ class Pipeline:
         self.model = self._model_of(self.model_version) if self.model_version else None
 
     def _take_batch(self, batch: TelemetryBatch, taken: Taken) -> None:
+        while len(batch):
+            with self._observer.stage("features"):
+                slots = self._store.resolve(batch)
+            if len(slots) == len(batch):
+                self._take_resolved(batch, slots, taken)
+                return
+            if len(slots):
+                self._take_resolved(batch.part(0, len(slots)), slots, taken)
+            self._evict()
+            batch = batch.part(len(slots), len(batch))
+
+    def _evict(self) -> None:
+        """Forgets the links that were not seen for longest, in everything that numbers links."""
+        before = len(self._store)
+        self._writer.settle(self._store.links)
+        watched = self._watch.keep(self._store.evict())
+        self._drift.keep(watched.tolist())
+        self._forecast, self._persistence = self._forecast[watched], self._persistence[watched]
+        self._observer.evicted.inc(before - len(self._store))
+        if not self._evicting:
+            self._evicting = True
+            remedy = (
+                "raise links.max if there is memory for more, or find who sends ever new names; dwcp_links_evicted_total goes on counting"
+            )
+            self._observer.tell("links_evicted", partition=str(self.partition), links_max=self._settings.links_max, remedy=remedy)
+
+    def _take_resolved(self, batch: TelemetryBatch, slots: NDArray[np.int32], taken: Taken) -> None:
         with self._observer.stage("features"):
-            slots = self._store.resolve(batch)
             self._follow(batch, slots)
             forecasting = self._forecasting and self.model is not None
             rows = self._store.update(batch, slots, self._watch.mask, self.model.vocabulary if forecasting and self.model else None)

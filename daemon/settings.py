@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from daemon.cron import cron_trigger
+from features.store import DEFAULT_LINKS_MAX
 from features.telemetry import DEFAULT_LINK_KEY, KEY_COLUMNS
 from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
 from streams.kafka_options import KafkaOptions
@@ -75,6 +76,10 @@ class EventsSection(_Section):
 class LinksSection(_Section):
     key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that tell links apart; empty: one merged series")
     gap_multiple: float = Field(5.0, gt=1, description="a pause of more than this many intervals starts a new window")
+    max: int = Field(
+        DEFAULT_LINKS_MAX, gt=0, lt=2**31,
+        description="links of one partition, some 3 kB of memory each; when there are more, those not seen for longest are forgotten",
+    )  # fmt: skip
 
     @field_validator("key")
     @classmethod

@@ -134,7 +134,7 @@ def build(
 def pipeline_settings(config: Config) -> PipelineSettings:
     drift = config.drift
     watch = WatchPolicy(drift.watched_share, drift.watched_per_region, drift.watched_max)
-    return PipelineSettings(config.links.key, config.links.gap_multiple, watch, drift.lateness_s)
+    return PipelineSettings(config.links.key, config.links.gap_multiple, config.links.max, watch, drift.lateness_s)
 
 
 def quorum_policy(config: Config) -> QuorumPolicy:

@@ -84,6 +84,10 @@ class LinkDrift:
         self.epoch = epoch
         self._links = [[_Metric() for _ in TARGETS] for _ in self._links]
 
+    def keep(self, watch: Sequence[int]) -> None:
+        """Only these watch indices stay (ascending), and are 0, 1, ... from now on."""
+        self._links = [self._links[at] for at in watch if at < len(self._links)]
+
     def update(
         self,
         watch: Sequence[int],

@@ -55,6 +55,15 @@ class WatchList:
         if len(links) > known:
             self._arrays()
 
+    def keep(self, slots: Ints) -> Ints:
+        """Only these slots stay (ascending), and are 0, 1, ... from now on. Gives int32, ascending: the watch indices that stay."""
+        kept = self.index_of_slot[slots]
+        watched = kept[kept >= 0]
+        self.index = np.where(kept >= 0, np.cumsum(kept >= 0) - 1, -1).tolist()
+        self.regions = [self.regions[at] for at in watched.tolist()]
+        self.__post_init__()
+        return watched
+
     def _wanted(self, link: str, region: str) -> bool:
         if len(self.regions) >= self.policy.links_max or self._per_region[region] >= self.policy.links_per_region:
             return False

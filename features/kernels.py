@@ -136,11 +136,11 @@ def update_rings(
     accepted = count = 0
     for row in range(len(slots)):
         slot = slots[row]
+        interval_s = time_s[row] - last_time_s[slot]
+        if interval_s <= 0.0:
+            status[row] = DUPLICATE if interval_s == 0.0 else LATE
+            continue
         if rows[slot] > 0:
-            interval_s = time_s[row] - last_time_s[slot]
-            if interval_s <= 0.0:
-                status[row] = DUPLICATE if interval_s == 0.0 else LATE
-                continue
             if is_gap(intervals[slot], intervals_known[slot], interval_s, gap_multiple):
                 rows[slot] = 0
                 restarted[row] = True

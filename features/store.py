@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -27,6 +28,9 @@ from features.timeline import ACCEPTED, DEFAULT_GAP_MULTIPLE, DUPLICATE, INTERVA
 from features.vocabulary import Interner, Vocabulary
 
 _FIRST_CAPACITY: Final = 256
+DEFAULT_LINKS_MAX: Final = 100_000
+_EVICTED_AT_ONCE: Final = 8
+"""One link in so many goes when the table is full, so that a flood of new links does not move the rings for each of them."""
 
 _RINGS: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
     "numeric": ((RING_ROWS, len(NUMERIC)), np.float32),
@@ -37,8 +41,9 @@ _RINGS: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
     "rows": ((), np.uint8),  # rows of the current run in the ring, at most RING_ROWS
     "interval_head": ((), np.uint8),
     "intervals_known": ((), np.uint8),
+    "last_offset": ((), np.int64),  # of the newest record, were it late or a duplicate
 }
-"""Per-link state and its shape. In all 39 x (11 x 4 + 6 x 2) + 9 x 4 + 12 = 2,232 bytes a link."""
+"""Per-link state and its shape. In all 39 x (11 x 4 + 6 x 2) + 9 x 4 + 20 = 2,240 bytes a link."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +80,17 @@ def link_name(key: Sequence[str | None]) -> str:
 class FeatureStore:
     """Rings of raw rows for every link. The rings are free of any model: features are computed from them when a forecast is due."""
 
-    def __init__(self, key: Sequence[str] = DEFAULT_LINK_KEY, gap_multiple: float = DEFAULT_GAP_MULTIPLE) -> None:
-        """key: the columns of KEY_COLUMNS that tell links apart; none: the stream is one merged series."""
+    def __init__(
+        self, key: Sequence[str] = DEFAULT_LINK_KEY, gap_multiple: float = DEFAULT_GAP_MULTIPLE, links_max: int = DEFAULT_LINKS_MAX
+    ) -> None:
+        """key: the columns of KEY_COLUMNS that tell links apart; none: the stream is one merged series. links_max: see `evict`."""
         if unknown := sorted(set(key) - set(KEY_COLUMNS)):
             raise ValueError(f"a link key is made of {', '.join(KEY_COLUMNS)}; unknown: {', '.join(unknown)}")
         self.key = tuple(key)
         self.gap_multiple = gap_multiple
+        self.links_max = links_max
+        self.evicted_through_s = -math.inf
+        """The newest event time of any link that was evicted: nobody remembers what came up to then, so for a new link it is late."""
         self.links: list[str] = []
         self.interner = Interner()
         self._slot_of: dict[tuple[str | None, ...], int] = {}
@@ -98,7 +108,10 @@ class FeatureStore:
         return sum(ring.nbytes for ring in self._rings.values())
 
     def resolve(self, batch: TelemetryBatch) -> Ints:
-        """int32 (N,): the slot of each record's link; new links get the next slots and empty rings."""
+        """int32 (M,): the slots of the first M records' links; new links get the next slots and empty rings.
+
+        M is less than N where the table is full and record M is of a new link: take the records before it, `evict`, and go on with it.
+        """
         if not self.key:
             if len(batch) and not self.links:
                 self._add(())
@@ -109,8 +122,31 @@ class FeatureStore:
             slots = [slot_of[key] for key in keys]
         except KeyError:
             keys = zip(*(batch.column(name) for name in self.key), strict=True)
-            slots = [slot_of[key] if key in slot_of else self._add(key) for key in keys]
+            slots = []
+            for key in keys:
+                slot = slot_of.get(key)
+                if slot is None:
+                    if len(self.links) >= self.links_max:
+                        break
+                    slot = self._add(key)
+                slots.append(slot)
         return np.array(slots, np.int32)
+
+    def evict(self) -> Ints:
+        """Makes room in a full table: the links whose last record is the oldest go, an eighth of them. Depends on the stream alone.
+
+        Gives int32 (K,), ascending: the slots that stay, which are 0 to K - 1 from now on.
+        """
+        count = len(self.links)
+        going = max(1, self.links_max // _EVICTED_AT_ONCE) + count - self.links_max
+        oldest_first = np.argsort(self._rings["last_offset"][:count], kind="stable")
+        gone, kept = oldest_first[:going], np.sort(oldest_first[going:]).astype(np.int32)
+        self.evicted_through_s = max(self.evicted_through_s, float(self._rings["last_time_s"][gone].max()))
+        for ring in self._rings.values():
+            ring[: len(kept)] = ring[kept]
+            ring[len(kept) : count] = 0
+        self._name([self._keys[slot] for slot in kept.tolist()])
+        return kept
 
     def update(self, batch: TelemetryBatch, slots: Ints, watch: Flags, vocabulary: Vocabulary | None) -> FeatureRows:
         """Takes a batch into the rings in one pass, and computes the windows of watched links as they were at each of their rows.
@@ -133,6 +169,7 @@ class FeatureStore:
             np.full(len(self.links), -1, np.int64) if most else np.zeros(0, np.int64),
             status, restarted, watched, previous, ready, windows, last_known,
         )  # fmt: skip
+        rings["last_offset"][slots] = batch.offsets  # of several records of a link the last one stays
         accepted = np.flatnonzero(status == ACCEPTED)
         return FeatureRows(
             accepted=accepted,
@@ -156,27 +193,24 @@ class FeatureStore:
         """The key of each slot."""
         return list(self._keys)
 
-    @classmethod
-    def restored(
-        cls,
-        key: Sequence[str],
-        gap_multiple: float,
-        keys: Sequence[Sequence[str | None]],
-        values: list[list[str]],
-        state: dict[str, NDArray[Any]],
-    ) -> FeatureStore:
-        """The store that `state`, `keys` and `interner.values` were taken from. Raises ValueError where they do not fit together."""
-        store = cls(key, gap_multiple)
-        store.interner = Interner(values)
+    def restore(
+        self, keys: Sequence[Sequence[str | None]], values: list[list[str]], state: dict[str, NDArray[Any]], evicted_through_s: float
+    ) -> None:
+        """Becomes the store that the arguments were taken from. Raises ValueError where they do not fit together."""
         for name, (shape, dtype) in _RINGS.items():
             ring = state[name]
             if ring.shape != (len(keys), *shape) or ring.dtype != dtype:
                 raise ValueError(f"state {name}: {ring.dtype} {ring.shape} instead of {np.dtype(dtype)} {(len(keys), *shape)}")
-            store._rings[name] = ring.copy()
-        store._keys = [tuple(part) for part in keys]
-        store._slot_of = {part: slot for slot, part in enumerate(store._keys)}
-        store.links = [link_name(part) for part in store._keys]
-        return store
+            self._rings[name] = ring.copy()
+        self.interner = Interner(values)
+        self.evicted_through_s = evicted_through_s
+        self._name([tuple(part) for part in keys])
+
+    def _name(self, keys: list[tuple[str | None, ...]]) -> None:
+        """Makes the link table anew: slot k is the link of keys[k]."""
+        self._keys = keys
+        self._slot_of = {key: slot for slot, key in enumerate(keys)}
+        self.links = [link_name(key) for key in keys]
 
     def _encoding(self, vocabulary: Vocabulary | None) -> Floats:
         if vocabulary is None:
@@ -190,11 +224,12 @@ class FeatureStore:
     def _add(self, key: tuple[str | None, ...]) -> int:
         slot = len(self.links)
         if slot == len(self._rings["head"]):
-            capacity = max(_FIRST_CAPACITY, slot + slot // 2)
+            capacity = max(slot + 1, min(self.links_max, max(_FIRST_CAPACITY, slot + slot // 2)))
             for name, ring in self._rings.items():
                 grown = np.zeros((capacity, *ring.shape[1:]), ring.dtype)
                 grown[:slot] = ring
                 self._rings[name] = grown
+        self._rings["last_time_s"][slot] = self.evicted_through_s
         self.links.append(link_name(key))
         self._keys.append(key)
         self._slot_of[key] = slot

@@ -69,6 +69,17 @@ class TelemetryBatch:
     def __len__(self) -> int:
         return len(self.offsets)
 
+    def part(self, begin: int, end: int) -> TelemetryBatch:
+        """The records from `begin` to before `end`."""
+        return TelemetryBatch(
+            self.offsets[begin:end],
+            self.time_s[begin:end],
+            self.numeric[begin:end],
+            self.node_id[begin:end],
+            self.peer_id[begin:end],
+            tuple(column[begin:end] for column in self.categories),
+        )
+
     def column(self, name: str) -> list[str] | list[str | None]:
         """The N values of one of KEY_COLUMNS."""
         if name == "node_id":

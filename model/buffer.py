@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -67,8 +67,11 @@ class BufferWriter:
 
     folder: Path
     partition: Partition
-    _rows: list[BufferRows] = field(default_factory=list, init=False)
     open_rows: int = field(default=0, init=False)
+    _rows: list[BufferRows] = field(default_factory=list, init=False)
+    _settled: list[BufferRows] = field(default_factory=list, init=False)
+    """Rows that came before those of _rows; their slots number `_names`."""
+    _names: dict[str, int] = field(default_factory=dict, init=False)
 
     def append(self, rows: BufferRows) -> None:
         """Keeps references to the arrays, which must not change afterwards. Costs no copy and no Parquet."""
@@ -79,18 +82,33 @@ class BufferWriter:
     def take(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> OpenSegment | None:
         """Detaches the open rows; None where there are none.
 
-        links: name of each slot. values: the values behind the codes of each category. Both may only ever have grown since the
-        rows were appended (FeatureStore.links, Interner.values).
+        links: name of each slot (FeatureStore.links). values: the values behind the codes of each category (Interner.values), which may
+        only ever have grown since the rows were appended; so may the links, or `settle` was called before they changed otherwise.
         """
-        if not self._rows:
+        if not self.open_rows:
             return None
-        taken = OpenSegment(tuple(self._rows), tuple(links), tuple(tuple(known) for known in values))
-        self._rows, self.open_rows = [], 0
+        if self._settled:
+            self.settle(links)
+            rows, links = self._settled, tuple(self._names)
+        else:
+            rows = self._rows
+        taken = OpenSegment(tuple(rows), tuple(links), tuple(tuple(known) for known in values))
+        self._rows, self._settled, self._names, self.open_rows = [], [], {}, 0
         return taken
+
+    def settle(self, links: Sequence[str]) -> None:
+        """To be called before slots come to stand for other links: the open rows keep those that they have."""
+        self._settled += [self._by_name(rows, links) for rows in self._rows]
+        self._rows = []
+
+    def _by_name(self, rows: BufferRows, links: Sequence[str]) -> BufferRows:
+        used, position = np.unique(rows.slots, return_inverse=True)
+        numbers = [self._names.setdefault(links[slot], len(self._names)) for slot in used.tolist()]
+        return replace(rows, slots=np.array(numbers, np.int32)[position])
 
     def give_back(self, taken: OpenSegment) -> None:
         """Puts rows that could not be sealed back before the open ones: the next `take` has them again."""
-        self._rows[:0] = taken.rows
+        self._settled[:0] = [self._by_name(rows, taken.links) for rows in taken.rows]
         self.open_rows += len(taken)
 
     def seal(self, taken: OpenSegment) -> Segment:

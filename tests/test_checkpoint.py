@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import daemon.loop
-from daemon.checkpoint import CheckpointStore
+from daemon.checkpoint import SCHEMA_VERSION, CheckpointStore
 from daemon.errors import StateError
 from daemon.lock import StateLock
 from features.telemetry import Partition
@@ -255,12 +255,13 @@ def test_state_of_a_newer_release_is_refused(rig: ModuleType, home: Path) -> Non
     state = interrupted(rig, home)
     newest, _ = rig.newest(state)
     manifest = json.loads((newest / "MANIFEST.json").read_bytes())
-    (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": 2, "something_new": True}))
+    (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": SCHEMA_VERSION + 1, "something_new": True}))
     before = sorted(state.rglob("*"))
     assert rig.run(home) == StateError.exit_code
     (ended,) = rig.told(home, "ended")
     assert newest.name in ended["problem"]
-    assert "newer release (state version 2, this one reads 1); install that release, or start with another" in ended["problem"]
+    versions = f"(state version {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})"
+    assert f"newer release {versions}; install that release, or start with another" in ended["problem"]
     assert sorted(state.rglob("*")) == before
 
 

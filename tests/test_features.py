@@ -215,7 +215,8 @@ def test_a_restored_store_goes_on_as_if_nothing_had_happened():
     store = FeatureStore(("node_id",))
     batch = make_batch(rows[:120])
     store.update(batch, store.resolve(batch), np.zeros(3, np.bool_), None)
-    restored = FeatureStore.restored(("node_id",), 5.0, store.link_keys(), store.interner.values, store.state())
+    restored = FeatureStore(("node_id",))
+    restored.restore(store.link_keys(), store.interner.values, store.state(), store.evicted_through_s)
     batch = make_batch(rows[120:], 120)
     result = restored.update(batch, restored.resolve(batch), np.ones(3, np.bool_), VOCABULARY)
     for at, row in enumerate(result.accepted):
@@ -229,7 +230,7 @@ def test_state_that_does_not_fit_is_refused():
     store.update(batch, store.resolve(batch), np.zeros(1, np.bool_), None)
     state = store.state() | {"numeric": np.zeros((1, 12, 11), np.float32)}
     with pytest.raises(ValueError, match="state numeric"):
-        FeatureStore.restored(("node_id",), 5.0, store.link_keys(), store.interner.values, state)
+        FeatureStore(("node_id",)).restore(store.link_keys(), store.interner.values, state, store.evicted_through_s)
 
 
 def test_a_merged_series_is_one_link():

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import daemon.journal
 from daemon.errors import StateError
 from daemon.journal import Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
 from features.telemetry import Partition
@@ -113,3 +117,109 @@ class Refusing:
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._real, name)
+
+
+@pytest.fixture
+def dropping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries are dropped as soon as there are three."""
+    monkeypatch.setattr("daemon.journal.DROPPED_AT_ONCE", 3)
+
+
+@pytest.mark.usefixtures("dropping")
+def test_entries_that_nobody_needs_are_dropped(tmp_path: Path) -> None:
+    """Up to the first that some state has yet to take; numbers, what is ahead and the last told bucket stay, after a restart too."""
+    path = tmp_path / "journal"
+    journal = filled(path)
+    journal.drop({"t-0": 4, "t-1": 4})
+    for again in (journal, Journal(path)):
+        assert again.entries == [ENTRIES[4]]
+        assert again.live == ENTRIES[0]
+        assert (again.last, again.told_through) == (5, 29_000_000)
+        assert again.ahead(Partition("t", 0), 3) == [(120, 5, ENTRIES[4])]
+    assert journal.append(ENTRIES[1]) == 6
+    assert Journal(path).ahead(Partition("t", 1), 4) == [(40, 6, ENTRIES[1])]
+    journal.append(ENTRIES[1])
+    journal.drop({"t-0": 7, "t-1": 7})
+    assert Journal(path).entries == []
+    assert (Journal(path).last, Journal(path).told_through) == (7, 29_000_000)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["journal"]
+
+
+@pytest.mark.parametrize(
+    "taken", [{"t-0": 5, "t-1": 0}, {"t-0": 0, "t-1": 5}, {"t-0": 2, "t-1": 5}, {"t-0": 5, "t-1": 2}], ids=lambda taken: str(taken)
+)
+@pytest.mark.usefixtures("dropping")
+def test_entries_that_a_state_has_yet_to_take_stay(tmp_path: Path, taken: dict[str, int]) -> None:
+    """And those behind them, so that the numbers go on without a hole; and a few needless ones, which are not worth a new file."""
+    path = tmp_path / "journal"
+    journal = filled(path)
+    before = path.read_bytes()
+    journal.drop(taken)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.usefixtures("dropping")
+def test_a_disk_that_refuses_the_shorter_journal_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old file stays and goes on; the next attempt succeeds."""
+    path = tmp_path / "journal"
+    journal = filled(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+        journal.drop({"t-0": 5, "t-1": 5})
+    assert journal.append(ENTRIES[1]) == 6
+    assert Journal(path).entries == [*ENTRIES, ENTRIES[1]]
+    journal.drop({"t-0": 6, "t-1": 6})
+    assert Journal(path).entries == []
+    assert journal.append(ENTRIES[2]) == Journal(path).last == 7
+
+
+@pytest.mark.usefixtures("dropping")
+def test_an_entry_has_no_effect_before_the_new_name_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut could bring the old file back, without what was appended to the new one: the append fails until the folder is synced."""
+    journal = filled(tmp_path / "journal")
+    refuse = [True]
+    synced = daemon.journal.sync_folder
+
+    def sync(folder: Path) -> None:
+        if refuse:
+            raise OSError(errno.EIO, "Input/output error")
+        synced(folder)
+
+    monkeypatch.setattr("daemon.journal.sync_folder", sync)
+    journal.drop({"t-0": 5, "t-1": 5})
+    with pytest.raises(OSError, match="cannot be written"):
+        journal.append(ENTRIES[1])
+    refuse.clear()
+    assert journal.append(ENTRIES[1]) == 6
+    assert Journal(tmp_path / "journal").entries == [ENTRIES[1]]
+
+
+def test_a_partition_that_comes_with_another_members_state(tmp_path: Path) -> None:
+    """What was decided for it before is void; a second start from the same state finds what was decided since."""
+    path, partition = tmp_path / "journal", Partition("t", 1)
+    journal = filled(path)
+    number = journal.taken_up(partition, 40)
+    assert journal.ahead(partition, number) == []
+    journal.append(Idle({"t-1": 70}))
+    again = Journal(path)
+    assert again.taken_up(partition, 40) == number == 6
+    assert [offset for offset, _, _ in again.ahead(partition, number)] == [70]
+    assert again.taken_up(partition, 90) == 8
+    assert again.ahead(partition, 8) == []
+
+
+def test_a_journal_that_is_dropped_all_the_time_changes_nothing(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """Killed before and after dropping, a run leaves what an undisturbed one leaves, and the journal ends short."""
+
+    def prepare(nth: int, after: bool) -> Callable[[], None]:
+        def arm() -> None:
+            daemon.journal.DROPPED_AT_ONCE = 1  # type: ignore[misc]
+            if nth:
+                rig.kill_around(Path, "rename" if after else "unlink", nth, after=after)()
+
+        return arm
+
+    for nth, after in ((4, False), (30, True)):
+        assert rig.run(home, prepare=prepare(nth, after)) == rig.KILLED
+    rig.same(rig.outcome_after(home, prepare=prepare(0, False)), uninterrupted)
+    assert (home / "state/journal-main.ndjson").read_text().startswith('{"type":"dropped"')

@@ -16,11 +16,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 import daemon.checkpoint
 from daemon.checkpoint import CheckpointStore
-from daemon.journal import Idle, Journal, ModelLive, Resumed, Told
+from daemon.journal import Idle, Journal, ModelLive, Resumed, TakenUp, Told
+from drift.link import CALIBRATION_ROWS
 from model.buffer import BufferWriter
 from streams.source import SourceError
 
@@ -135,6 +137,35 @@ def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
     assert all(live_at[partition] >= offset for partition, offset in told_at.items())
     assert {json.loads(line)["id"] for line in before} <= left.alerts.keys()
     rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+
+
+def test_a_partition_keeps_its_detectors_under_another_member(
+    rig: ModuleType, home: Path, publish: Callable[..., None], uninterrupted: Any
+) -> None:
+    """The first member is at its second model when it dies. For the next one it is the first, and each link goes on calibrated; what the
+    next one then decides holds for its own restart too."""
+    publish(home, SECOND, seed=1)
+    (home / "models/CURRENT").write_text(f"{rig.FIRST}\n")
+    second = {"state": {"member": "second"}}
+
+    def swap(source: Any) -> None:
+        if sum(source.positions.values()) > 300:
+            (home / "models/CURRENT").write_text(f"{SECOND}\n")
+        if sum(source.positions.values()) > 2100:
+            rig.die()
+
+    assert rig.run(home, on_poll=swap) == rig.KILLED
+    assert rig.run(home, sections=second, prepare=rig.kill_around(CheckpointStore, "_publish", 1, after=False)) == rig.KILLED
+    assert rig.run(home, sections=second, prepare=rig.kill_around(CheckpointStore, "_publish", 3, after=False)) == rig.KILLED
+    left = rig.outcome_after(home, sections=second)
+    for state in left.parts.values():
+        drift = msgspec.msgpack.decode(state["drift"])
+        assert drift["epoch"] == 1
+        assert {count for link in drift["links"] for count, *_ in link} == {CALIBRATION_ROWS}
+    entries = Journal(home / "state/journal-second.ndjson").entries
+    assert [entry.version for entry in entries if isinstance(entry, ModelLive)] == [SECOND]
+    assert sum(isinstance(entry, TakenUp) for entry in entries) == rig.PARTITIONS
+    assert left.buffer == uninterrupted.buffer
 
 
 def test_a_source_that_gives_no_more(rig: ModuleType, home: Path, uninterrupted: Any) -> None:

@@ -1,0 +1,44 @@
+"""State of older releases: what tests/states holds of each schema version is taken up, and the stream goes on from it."""
+
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from daemon.checkpoint import SCHEMA_VERSION
+
+STATES = Path(__file__).parent / "states"
+
+
+def test_every_version_has_its_state() -> None:
+    """A new schema version comes with a state directory of the one before it."""
+    assert sorted(path.name for path in STATES.iterdir()) == [f"version-{version}.tar.xz" for version in range(1, SCHEMA_VERSION)]
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_an_older_state_is_taken_up(rig: ModuleType, home: Path, uninterrupted: Any, version: int) -> None:
+    """A run that was stopped after two thousand records under an older release leaves what an undisturbed run of this one leaves.
+
+    What comes from forecasts is compared by its names: the older half was computed on another machine.
+    """
+    with tarfile.open(STATES / f"version-{version}.tar.xz") as archive:
+        archive.extractall(home, filter="data")
+    _, before = rig.newest(home / "state")
+    assert before.schema_version == version
+    assert 1000 < sum(part.offset for part in before.parts) < uninterrupted.rows, "nothing would be left to take"
+    left = rig.outcome_after(home)
+    for name in ("offsets", "rows", "buffer"):
+        assert getattr(left, name) == getattr(uninterrupted, name), name
+    assert set(left.alerts) == set(uninterrupted.alerts)
+    for partition, state in left.parts.items():
+        wanted = uninterrupted.parts[partition]
+        assert state.keys() == wanted.keys()
+        recent = {name for name in state if name.startswith("store_")} | {"keys", "values", "watch_index", "epoch", "event_time_s"}
+        assert not [name for name in recent if state[name] != wanted[name]]
+    _, after = rig.newest(home / "state")
+    assert after.schema_version == SCHEMA_VERSION
+    assert not rig.told(home, "checkpoint_unsound")
