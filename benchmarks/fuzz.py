@@ -6,7 +6,8 @@ Two engines. `mutator`: tests/rig/hostile.py, which cuts, splices and plants wha
 both forms, and files through each of the 17 readers. `atheris`: guided by coverage, over the decoder and five readers; left out where it
 is not installed. Of each message it is checked that it is accepted or refused with a reason, once and in order; alone as in its batch;
 an accepted one with values in their ranges, as Python's own parser has them; a refused one whole in its dead letter. One message has
-100 MB. Each run is a process of its own: one that dies counts as a crash.
+100 MB. And a daemon takes a million records of a million links (`links`, not counted as mutated). Each run is a process of its own: one
+that dies counts as a crash.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from harness import CHILD_LIMIT_S, FOLDER, Bar, arguments, in_process, report, s
 from parts.rig import TESTS
 from parts.version import SMALL
 
-SIZES: Final = {"json": 700_000, "csv": 200_000, "documents": 85_000, "atheris": 100_000}
-QUICK: Final = {"json": 4_000, "csv": 2_000, "documents": 1_700, "atheris": 2_000}
+SIZES: Final = {"json": 700_000, "csv": 200_000, "documents": 85_000, "atheris": 100_000, "links": 1_000_000}
+QUICK: Final = {"json": 4_000, "csv": 2_000, "documents": 1_700, "atheris": 2_000, "links": 20_000}
 HUGE_BYTES: Final = 100_000_000
 
 
@@ -51,6 +52,8 @@ def jobs(folder: Path, sizes: dict[str, int], seed: int) -> dict[str, dict[str, 
     for name, job in found.items():
         (folder / name).mkdir()
         job |= {"messages": sizes[name], "seed": seed, "folder": str(folder / name)}
+    (folder / "links").mkdir()
+    found["links"] = {"what": "links", "messages": sizes["links"], "links_max": sizes["links"] // 10, "folder": str(folder / "links")}
     return found | {"huge": {"what": "huge", "bytes": HUGE_BYTES}}
 
 
@@ -66,17 +69,21 @@ def main() -> int:
             say(problem)
     figures = {
         "by_engine": {
-            "mutator": sum(answer["messages"] for what, answer in found.items() if what != "atheris"),
+            "mutator": sum(answer["messages"] for what, answer in found.items() if what not in ("atheris", "links")),
             "atheris": found["atheris"]["messages"] if "atheris" in found else 0,
         },
         "runs": found,
     }
-    mutated, crashes = (sum(answer[key] for answer in found.values()) for key in ("messages", "crashes"))
+    mutated = sum(answer["messages"] for what, answer in found.items() if what != "links")
+    crashes = sum(answer["crashes"] for answer in found.values())
+    flood = found["links"]
     growth_mb = max(found[form].get("rss_growth_mb", float("inf")) for form in ("json", "csv"))
     bars = [
         Bar("mutated", mutated, ">=", 1_000_000),
         Bar("crashes", crashes, "<=", 0),
         Bar("decoder_rss_growth_mb", growth_mb if growth_mb < float("inf") else None, "<=", 20),
+        Bar("links_left_out", flood.get("messages", 0) - flood.get("taken", -1), "<=", 0),
+        Bar("links_rss_growth_mb", flood.get("rss_growth_mb"), "<=", 50),
     ]
     return report("fuzz", figures, bars)
 

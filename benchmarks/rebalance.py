@@ -2,10 +2,11 @@
 
     make bench-rebalance        (or: python benchmarks/rebalance.py --quick, or --seed N --moves N)
 
-Three members share a state directory. At random they are killed, stopped in order, started again, and frozen for longer than their session
-lasts: such a member comes back with a state that another one has taken further, which the group's generation keeps it from writing. In the
-end: across the buffers of all members every valid record exactly once, and the features of each partition those of one daemon that took the
-topic without a stop, byte for byte.
+Three members share a state directory. At random they are killed, stopped in order, started again, and, for longer than their session lasts,
+frozen or cut off from the broker: such a member comes back with a state that another one has taken further, which the group's generation
+keeps it from writing. Each trains and publishes meanwhile, and every fourth move waits until one is at it. In the end: across the buffers
+of all members every valid record exactly once, and the features of each partition those of one daemon that took the topic without a stop,
+byte for byte.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 from harness import Bar, parser, report, say
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+from parts.cable import Cable
 from parts.consistency import buffered, compare, read_topic, replayed, rows_of
 from parts.daemon_process import DaemonProcess, Home, Producer
 from parts.rig import module
@@ -33,27 +36,41 @@ LINKS: Final = 48
 SPEED: Final = 480.0
 SESSION_S: Final = 6.0
 """The shortest that a broker allows by default."""
-FROZEN_S: Final = SESSION_S + 3.0
+GONE_S: Final = SESSION_S + 3.0
 LIMIT_S: Final = 180.0
+TRAINING_LIMIT_S: Final = 60.0
 NEVER: Final = 2**62
 
 
 class Group:
-    """The members of a group, each alive or not."""
+    """The members of a group, each alive or not, each with a network of its own to the broker."""
 
-    def __init__(self, homes: dict[str, Home], seed: int) -> None:
-        self.homes = homes
+    def __init__(self, homes: dict[str, Home], cables: dict[str, Cable], seed: int) -> None:
+        self.homes, self.cables = homes, cables
         self.alive: dict[str, DaemonProcess] = {}
         self.moves: Counter[str] = Counter()
+        self.moves_in_training = 0
         self.failures: list[str] = []
         self._random = random.Random(seed)
 
     def move(self) -> None:
-        """One member comes, goes, or is frozen."""
+        """One member comes, goes, or is gone for a while."""
         name = self._random.choice(MEMBERS)
-        verb = self._random.choice((self.kill, self.stop, self.freeze)) if name in self.alive else self.start
+        if self._random.random() < 0.25:
+            name = self.await_training(TRAINING_LIMIT_S) or name
+        verb = self._random.choice((self.kill, self.stop, self.freeze, self.cut)) if name in self.alive else self.start
         verb(name)
         time.sleep(self._random.uniform(0.2, 8.0))
+
+    def await_training(self, limit_s: float) -> str | None:
+        """The first member that has a training run; None where none has in time."""
+        until_s = time.monotonic() + limit_s
+        while self.alive and time.monotonic() < until_s:
+            for name, process in self.alive.items():
+                if process.training_child(0.1) is not None:
+                    self.moves_in_training += 1
+                    return name
+        return None
 
     def start(self, name: str) -> None:
         self.alive[name] = self.homes[name].start()
@@ -64,16 +81,30 @@ class Group:
         self.moves["killed"] += 1
 
     def stop(self, name: str) -> None:
-        if (code := self.alive.pop(name).stop("SIGTERM")) != 0:
+        process = self.alive.pop(name)
+        begun = process.told("daemon_started") is not None  # before that, Python itself obeys the signal
+        if (code := process.stop("SIGTERM")) != 0 and begun:
             self.failures.append(f"exit code {code} after SIGTERM")
         self.moves["stopped"] += 1
 
     def freeze(self, name: str) -> None:
         """Longer than its session: the others have its partitions when it comes back."""
         self.alive[name].freeze()
-        time.sleep(FROZEN_S)
+        time.sleep(GONE_S)
         self.alive[name].thaw()
         self.moves["frozen"] += 1
+
+    def cut(self, name: str) -> None:
+        """Its network is gone for longer than its session; it runs on."""
+        self.cables[name].cut()
+        time.sleep(GONE_S)
+        self.cables[name].mend()
+        self.moves["cut off"] += 1
+
+    def kill_all(self) -> None:
+        """Whatever is left, where something went wrong."""
+        for process in self.alive.values():
+            process.kill()
 
     def end(self) -> None:
         """All go, in order; those that have ended by themselves are failures."""
@@ -96,14 +127,18 @@ def at_random(count: int) -> Callable[[Group], None]:
 
 
 def sections(bootstrap: str, topic: str) -> dict[str, dict[str, Any]]:
-    """Without models: what is compared are features, and what a model says depends on when it went live at each member."""
+    """Small trainings as often as they can be had. What is compared are features: what a model says depends on when it went live at each
+    member, and which that is, on time."""
     return {
         "kafka": {"bootstrap_servers": bootstrap, "topic": topic, "group_id": topic},
         "kafka.options": {"session_timeout_ms": int(SESSION_S * 1000)},
         "events": {"to": "file"},
         "state": {"checkpoint_interval_s": 1.0},
-        "training": {"schedule": "", "rows_min": NEVER, "drift_rows_min": NEVER},
-    }
+        "training": {
+            "schedule": "", "rows_min": 1500, "new_rows_min": 500, "drift_rows_min": NEVER, "cooldown_s": 0.0, "epochs": 1,
+            "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0, "batch_size": 64, "gate_windows_min": 50,
+        },
+    }  # fmt: skip
 
 
 def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: Path) -> dict[str, Any]:
@@ -115,17 +150,22 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
     admin.close()
     settings = sections(bootstrap, topic)
     homes = {}
-    for name in MEMBERS:
-        events = {"events": settings["events"] | {"folder": str(folder / name / "events")}}
-        homes[name] = Home(folder / name, settings | events, member=name, shared=folder / "shared")
-    group = Group(homes, seed)
     stream = {"bootstrap": bootstrap, "topic": topic, "partitions": PARTITIONS, "links": LINKS, "speed": SPEED, "quiet": False}
-    with Producer(stream) as producer:
+    with ExitStack() as stack:
+        cables = {name: stack.enter_context(Cable()) for name in MEMBERS}
+        for name, cable in cables.items():
+            events = {"events": settings["events"] | {"folder": str(folder / name / "events")}}
+            options = {"kafka.options": settings["kafka.options"] | {"socks5_proxy": cable.url}}
+            homes[name] = Home(folder / name, settings | events | options, member=name, shared=folder / "shared")
+        group = Group(homes, cables, seed)
+        stack.callback(group.kill_all)
+        producer = stack.enter_context(Producer(stream))
         moves(group)
         producer.end()
-    group.end()
+        group.end()
     raw = read_topic(bootstrap, topic)
-    homes["a"].take_the_rest({partition: len(values) for partition, values in raw.items()}, LIMIT_S)
+    last = Home(folder / "last", settings | {"events": {"to": "file"}}, member="a", shared=folder / "shared")
+    last.take_the_rest({partition: len(values) for partition, values in raw.items()}, LIMIT_S)
     rows = rows_of(raw)
     difference = compare(rows, buffered(folder / "shared" / "state"))
     different = differing_features(raw, folder)
@@ -134,13 +174,17 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
     told = [event for home in homes.values() for event in home.all_told()]
     return {
         "moves": group.moves.total(),
+        "moves_in_training": group.moves_in_training,
         "kinds": dict(sorted(group.moves.items())),
         "seed": seed,
         "records": sum(map(len, raw.values())),
         "rows": len(rows),
         "handed_over": told.count("partition_released"),
         "taken_away": told.count("partition_lost"),
+        "fenced": told.count("checkpoint_failed"),
         "assigned": told.count("partition_assigned"),
+        "trainings": told.count("training_started"),
+        "published": told.count("model_published"),
         "lost": difference.lost,
         "duplicated": difference.duplicated + difference.unexpected,
         "different": len(different),

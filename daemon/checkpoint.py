@@ -347,7 +347,9 @@ class CheckpointStore:
             names = {(part.topic, part.number) for part in manifest.parts}
             mine += manifest.member == self.member
             if manifest.member == self.member and mine > KEPT and names <= newest:
-                shutil.rmtree(path)
+                gone = path.with_name(f"{_PARTIAL}{path.name}")
+                path.rename(gone)  # at once, for other members: one that has lost its manifest alone would count as damaged
+                shutil.rmtree(gone)
             else:
                 kept.append((path, manifest))
             newest |= names

@@ -336,3 +336,15 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == [True, True, True]
+
+
+def test_ever_new_links_do_not_grow_the_memory(tmp_path: Path) -> None:
+    """A daemon takes each record of twenty thousand links with room for two thousand, and forgets the rest; the millions are in
+    benchmarks/fuzz.py."""
+    job = {"what": "links", "messages": 20_000, "links_max": 2_000, "folder": str(tmp_path)}
+    command = [sys.executable, str(ROOT / "tests/rig/hostile_run.py"), json.dumps(job)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["taken"], found["crashes"], found["told"]) == (20_000, 0, [])
+    assert found["links"] <= 2_000
+    assert found["evicted"] == 20_000 - found["links"]

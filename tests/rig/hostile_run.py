@@ -3,6 +3,7 @@
     python tests/rig/hostile_run.py '{"what": "decoder", "form": "json", "messages": 100000, "seed": 1}'
     python tests/rig/hostile_run.py '{"what": "documents", "messages": 20000, "seed": 1, "folder": "empty", "version": "a version"}'
     python tests/rig/hostile_run.py '{"what": "huge", "bytes": 100000000}'
+    python tests/rig/hostile_run.py '{"what": "links", "messages": 1000000, "links_max": 100000, "folder": "empty"}'
     python tests/rig/hostile_run.py '{"what": "atheris", "messages": 50000, "seed": 1, "folder": "empty", "version": "a version"}'
 
 The last line is one JSON object. `crashes` counts exceptions that nothing documents, and messages of which something else is true than
@@ -18,9 +19,9 @@ import sys
 import traceback
 import tracemalloc
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, overload
 
 TOLD_MAX: Final = 10
 INSTRUMENTED: Final = (
@@ -153,7 +154,59 @@ def huge(job: dict[str, Any]) -> dict[str, Any]:
     return run.answer(message_mb=len(message) / 1e6, dead_letter_mb=len(letter) / 1e6, peak_more_mb=peak_bytes / 1e6)
 
 
+class NewLinks(Sequence[bytes]):
+    """Records of which each is of a link that never was before, one of them a second; made when they are read."""
+
+    def __init__(self, good: bytes, count: int) -> None:
+        self._record, self._count = json.loads(good), count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        if isinstance(at, slice):
+            return [self[one] for one in range(*at.indices(self._count))]
+        return json.dumps(self._record | {"node_id": f"n{at}", "timestamp": 1.7e9 + at}).encode()
+
+
+def links(job: dict[str, Any]) -> dict[str, Any]:
+    """A daemon with checkpoints over a partition of ever new links. Memory is compared between the middle and the last third of the run,
+    by the most in each: a checkpoint copies the rings."""
+    import hostile
+    import recovery_rig as rig
+
+    from daemon.logs import configure_logging
+    from features.telemetry import Partition
+
+    configure_logging("error", "json")
+    thirds, count = [0.0, 0.0, 0.0], job["messages"]
+    records = {Partition("hostile", 0): NewLinks(hostile.json_seeds()[0], count)}
+    source = rig.ScriptedSource(seed=1, batch_max=2000, records=records)
+
+    def watch(source: Any) -> None:
+        (position,) = source.positions.values()
+        third = min(2, 3 * position // count)
+        thirds[third] = max(thirds[third], rss_mb())
+
+    source.on_poll = watch
+    sections = {"links": {"max": job["links_max"]}, "state": {"checkpoint_interval_s": 1.0}, "log": {"level": "error"}}
+    made = rig.daemon_over(source, rig.config(Path(job["folder"]), **sections))
+    run = Run()
+    run.take(lambda: Counter({"taken": made.run() or made.loop.training.memory.rows}), "links")
+    known, observer = made.loop.partitions.links, made.loop.observer
+    evicted = int(observer.registry.get_sample_value("dwcp_links_evicted_total") or 0)
+    return run.answer(links=known, evicted=evicted) | {"rss_growth_mb": thirds[2] - thirds[1]}
+
+
 if __name__ == "__main__":
     sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
     asked = json.loads(sys.argv[1])
-    print(json.dumps({"decoder": decoder, "documents": documents, "atheris": coverage_guided, "huge": huge}[asked["what"]](asked)))
+    print(
+        json.dumps(
+            {"decoder": decoder, "documents": documents, "atheris": coverage_guided, "huge": huge, "links": links}[asked["what"]](asked)
+        )
+    )
