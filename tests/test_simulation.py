@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 
-@pytest.mark.parametrize("seed", [3, 6, 11])
+@pytest.mark.parametrize("seed", [3, 7, 11])
 def test_a_storm_changes_nothing(load: Callable[[str], ModuleType], rig: ModuleType, home: Path, uninterrupted: Any, seed: int) -> None:
     """Lives with refused calls, kills and power cuts, and then one without: what is left is what a run that nothing disturbed leaves."""
     codes, broken = load("simulation").survive(rig, home, seed)
