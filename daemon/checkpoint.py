@@ -13,24 +13,21 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable
-from concurrent import futures
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from numpy.typing import NDArray
 
 from daemon.errors import FencedError, StateError
 from daemon.migration import migrated
 from daemon.private_folder import make_private
+from daemon.snapshot import Manifest, PartEntry, Restored, Snapshot, Written
 from daemon.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
-from model.buffer import BufferWriter, OpenSegment, drop_unnamed
+from model.buffer import drop_unnamed
 from model.retention import compact, plan_compaction, plan_retention
 from model.segments import Segment, SegmentError, SegmentName, describe, sync_folder
 
@@ -42,81 +39,6 @@ _PARTIAL: Final = ".writing-"
 _UNSOUND: Final = ".unsound-"
 """Put before the name of what is damaged: it is out of the way, and still there for a person to look at."""
 _MANIFEST: Final = "MANIFEST.json"
-
-
-class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One partition in a manifest."""
-
-    topic: str
-    number: int
-    offset: int | None
-    file: str
-    sha256: str
-    segments: tuple[str, ...]
-    journal: int = 0
-    """The last entry of the member's journal that the state has taken."""
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What makes a checkpoint true."""
-
-    schema_version: int
-    sequence: int
-    member: str
-    generation: int
-    created_at_s: float
-    process_sha256: str
-    parts: tuple[PartEntry, ...]
-
-    def part(self, partition: Partition) -> PartEntry | None:
-        return next((part for part in self.parts if (part.topic, part.number) == (partition.topic, partition.number)), None)
-
-
-@dataclass(frozen=True)
-class PartState:
-    """One partition as the loop's thread took it. offset: of the next record, None before the first; document["log"]: what it counts in.
-    journal: the last entry of the journal that it has taken. open_rows: detached from `writer`, to be sealed."""
-
-    partition: Partition
-    offset: int | None
-    document: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
-    writer: BufferWriter
-    open_rows: OpenSegment | None
-    journal: int = 0
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """Everything that one checkpoint writes. now_s: event time, for the retention by age."""
-
-    parts: tuple[PartState, ...]
-    process: dict[str, Any]
-    generation: int
-    created_at_s: float
-    now_s: float
-
-
-@dataclass(frozen=True)
-class Restored:
-    """One partition as a checkpoint of some member has it."""
-
-    member: str
-    offset: int | None
-    document: dict[str, Any]
-    arrays: dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Written:
-    """A checkpoint that has become true. offsets: to publish for lag monitors. journal: for each partition that one of this member's kept
-    checkpoints names the last journal entry that all of them have taken."""
-
-    sequence: int
-    offsets: dict[Partition, int]
-    segments: tuple[Path, ...]
-    rows: int
-    journal: dict[str, int]
 
 
 @dataclass
@@ -388,59 +310,3 @@ class CheckpointStore:
                     self._told.add(path.name)
                     self.tell("checkpoint_unsound", checkpoint=path.name, problem=str(error), remedy="an older one is used")
         return sorted(found, key=lambda item: item[1].sequence, reverse=True)
-
-
-class Checkpointer:
-    """Writes checkpoints on a thread of its own, one at a time, so that sealing and fsync do not hold up the stream."""
-
-    def __init__(self, store: CheckpointStore, flush_events: Callable[[], None]) -> None:
-        self.store = store
-        self._flush_events = flush_events
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._running: tuple[Snapshot, Future[Written]] | None = None
-        self._began_s = 0.0
-        self.patience_s: float | None = None
-        """How long `finished` waits; None: for as long as it takes."""
-
-    @property
-    def busy(self) -> bool:
-        return self._running is not None
-
-    @property
-    def open_rows(self) -> int:
-        """Rows that were taken for the checkpoint that is being written: they are in memory until it is true, and again if it fails."""
-        return sum(len(part.open_rows) for part in self._running[0].parts if part.open_rows is not None) if self._running else 0
-
-    @property
-    def under_way_s(self) -> float:
-        """For how long a checkpoint has been written; 0 where none is."""
-        return time.monotonic() - self._began_s if self.busy else 0.0
-
-    def begin(self, snapshot: Snapshot) -> None:
-        """Starts to write. Only when not busy."""
-        self._began_s = time.monotonic()
-        self._running = snapshot, self._executor.submit(self.store.write, snapshot, self._flush_events)
-
-    def finished(self, wait: bool = False) -> Written | None:
-        """The checkpoint that has become true since the last call, if any.
-
-        Raises what `CheckpointStore.write` raised; the rows that were taken for it are back with their writers then. OSError, and no
-        TimeoutError, which is the broker's, where it is still under way after patience_s.
-        """
-        if self._running is None or not (wait or self._running[1].done()):
-            return None
-        snapshot, future = self._running
-        if not futures.wait([future], self.patience_s).done:
-            raise OSError(f"a checkpoint has been written for {self.under_way_s:.0f} s: the disk does not answer")
-        self._running = None
-        try:
-            return future.result()
-        except Exception:
-            for part in snapshot.parts:
-                if part.open_rows is not None:
-                    part.writer.give_back(part.open_rows)
-            raise
-
-    def close(self) -> None:
-        """Waits for a checkpoint that is under way, unless `finished` has given it up."""
-        self._executor.shutdown(wait=not self.busy)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from daemon.alerts import drift_event, model_event, summary
-from daemon.checkpoint import Checkpointer, Snapshot, Written
+from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
 from daemon.errors import DaemonError, FencedError
 from daemon.gauges import show
@@ -22,6 +22,7 @@ from daemon.notify import Notifier
 from daemon.observe import Observer
 from daemon.partitions import Partitions
 from daemon.sinks import LAST_FLUSH_S, Sinks
+from daemon.snapshot import Snapshot, Written
 from daemon.training import Training
 from drift.messages import IncidentChange
 from drift.region import RegionDrift

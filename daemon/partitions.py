@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from daemon.checkpoint import CheckpointStore, PartState
+from daemon.checkpoint import CheckpointStore
 from daemon.journal import Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
 from daemon.models import Models
 from daemon.observe import Observer
-from daemon.pipeline import Listener, Pipeline, PipelineSettings, Taken, part_of
+from daemon.pipeline import Pipeline, PipelineSettings, Taken, part_of
+from daemon.snapshot import PartState
+from daemon.watched import Listener
 from drift.region import RegionDrift
 from features.telemetry import Partition
 from model.buffer import BufferWriter

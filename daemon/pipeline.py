@@ -10,21 +10,21 @@ import bisect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.checkpoint import PartState, Restored
 from daemon.errors import StateError
 from daemon.journal import Entry, Forecasting, Idle, ModelLive, Resumed
 from daemon.observe import Observer
-from drift.link import SCALE_FLOOR, LinkDrift
+from daemon.snapshot import PartState, Restored
+from daemon.watched import Listener, WatchedLinks
 from drift.messages import LinkAlarm, RegionSample
 from drift.region import BUCKET_S
-from drift.watch import WatchList, WatchPolicy
+from drift.watch import WatchPolicy
 from features.store import FeatureRows, FeatureStore
-from features.telemetry import CATEGORIES, TARGETS, Doubles, Floats, Partition, TelemetryBatch
+from features.telemetry import TARGETS, Doubles, Partition, TelemetryBatch
 from model.buffer import BufferRows, BufferWriter
 from model.predictor import Predictor
 from streams.decode import Rejected, decode
@@ -32,18 +32,6 @@ from streams.source import ONLY_LOG, Log, RawBatch
 
 CHUNK_ROWS: Final = 2048
 """Records of one pass: windows of so many watched rows are 11 MB."""
-_REGION: Final = CATEGORIES.index("region")
-_LINK_TYPE: Final = CATEGORIES.index("link_type")
-
-
-class Listener(Protocol):
-    """Is told every forecast that met its measurement (replay and demo keep score)."""
-
-    def measured(
-        self, partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
-    ) -> None:
-        """time_s: float64 (W,). actual, forecast, persistence: float32 (W, 4), NaN where there is none."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,24 +83,16 @@ class Pipeline:
         """What next_offset counts in."""
         self.event_time_s = -math.inf
         self.idle = False
-        self.epoch = 0
-        self.model: Predictor | None = None
-        self.model_version: str | None = None
         self.journal_taken = 0
         self.rows = 0
         self._settings = settings
         self._model_of = model_of
         self._observer = observer
-        self._listener = listener
         self._writer = writer
         self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max)
-        self._watch = WatchList(settings.watch)
-        self._drift = LinkDrift()
-        self._forecasting = True
+        self._watched = WatchedLinks(partition, settings.watch, observer, listener)
         self._evicting = False
         """Whether that links are evicted was told."""
-        self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each watched link's next row
-        self._persistence: Floats = self._forecast.copy()
         self._ahead: list[tuple[int, int, Entry]] = []
         self._ignore_through = -(2**62)
 
@@ -122,7 +102,7 @@ class Pipeline:
 
     @property
     def watched_links(self) -> int:
-        return len(self._watch)
+        return len(self._watched)
 
     @property
     def open_rows(self) -> int:
@@ -130,7 +110,17 @@ class Pipeline:
 
     @property
     def forecasting(self) -> bool:
-        return self._forecasting
+        return not self._watched.shedding
+
+    @property
+    def epoch(self) -> int:
+        """Which model is live here, counted from 1; 0 before the first."""
+        return self._watched.epoch
+
+    @property
+    def model_version(self) -> str | None:
+        """The version that is live here."""
+        return self._watched.version
 
     @property
     def catching_up(self) -> bool:
@@ -184,26 +174,13 @@ class Pipeline:
         """Lets a journal entry take effect from the next record on."""
         self.journal_taken = number
         if isinstance(entry, ModelLive):
-            self.go_live(entry.version, self._model_of(entry.version), entry.epoch)
+            self._watched.go_live(entry.version, self._model_of(entry.version), entry.epoch)
         elif isinstance(entry, Forecasting):
-            self._forecasting = entry.on
-            self._forget_forecasts()
+            self._watched.shed(not entry.on)
         elif isinstance(entry, Idle):
             self.idle = True
         elif isinstance(entry, Resumed):
             self.idle, self._ignore_through = False, entry.closed_through
-
-    def go_live(self, version: str, model: Predictor | None, epoch: int) -> None:
-        """Forecasts come from another model; its residuals are others, so the detectors start anew.
-
-        A partition that comes with the state of another member may have this model already, under that member's epoch: it goes on.
-        """
-        if version == self.model_version:
-            self._drift.epoch = epoch
-        else:
-            self._drift.restart(epoch)
-            self._forget_forecasts()
-        self.model, self.model_version, self.epoch = model, version, epoch
 
     def snapshot(self) -> PartState:
         """The state as it is now; detaches the open rows."""
@@ -213,21 +190,14 @@ class Pipeline:
             "keys": [list(key) for key in store.link_keys()],
             "values": [list(values) for values in store.interner.values],
             "evicted_through_s": store.evicted_through_s,
-            "watch_index": list(self._watch.index),
-            "watch_regions": list(self._watch.regions),
-            "drift": self._drift.state(),
             "log": asdict(self.log),
             "event_time_s": self.event_time_s,
             "idle": self.idle,
-            "epoch": self.epoch,
-            "model_version": self.model_version,
-            "forecasting": self._forecasting,
             "ignore_through": self._ignore_through,
             "journal_taken": self.journal_taken,
             "rows": self.rows,
-        }
-        arrays: dict[str, NDArray[Any]] = {f"store_{name}": ring for name, ring in store.state().items()}
-        arrays |= {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()}
+        } | self._watched.state()
+        arrays = {f"store_{name}": ring for name, ring in store.state().items()} | self._watched.arrays()
         taken = self._writer.take(store.links, store.interner.values)
         return PartState(self.partition, self.next_offset, document, arrays, self._writer, taken, self.journal_taken)
 
@@ -241,15 +211,11 @@ class Pipeline:
             )
         rings = {name.removeprefix("store_"): ring for name, ring in arrays.items() if name.startswith("store_")}
         self._store.restore(state["keys"], [list(values) for values in state["values"]], rings, state["evicted_through_s"])
-        self._watch = WatchList(self._settings.watch, list(state["watch_index"]), list(state["watch_regions"]))
-        self._drift = LinkDrift.restored(state["drift"])
-        self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
+        version = state["model_version"]
+        self._watched.restore(state, arrays, self._model_of(version) if version else None)
         self.next_offset, self.log = restored.offset, Log(**state["log"])
-        self.event_time_s, self.idle, self.epoch = state["event_time_s"], state["idle"], state["epoch"]
-        self._forecasting, self._ignore_through = state["forecasting"], state["ignore_through"]
+        self.event_time_s, self.idle, self._ignore_through = state["event_time_s"], state["idle"], state["ignore_through"]
         self.journal_taken, self.rows = state["journal_taken"], state["rows"]
-        self.model_version = state["model_version"]
-        self.model = self._model_of(self.model_version) if self.model_version else None
 
     def _take_batch(self, batch: TelemetryBatch, taken: Taken) -> None:
         while len(batch):
@@ -267,9 +233,7 @@ class Pipeline:
         """Forgets the links that were not seen for longest, in everything that numbers links."""
         before = len(self._store)
         self._writer.settle(self._store.links)
-        watched = self._watch.keep(self._store.evict())
-        self._drift.keep(watched.tolist())
-        self._forecast, self._persistence = self._forecast[watched], self._persistence[watched]
+        self._watched.keep(self._store.evict())
         self._observer.evicted.inc(before - len(self._store))
         if not self._evicting:
             self._evicting = True
@@ -280,13 +244,13 @@ class Pipeline:
 
     def _take_resolved(self, batch: TelemetryBatch, slots: NDArray[np.int32], taken: Taken) -> None:
         with self._observer.stage("features"):
-            self._follow(batch, slots)
-            forecasting = self._forecasting and self.model is not None
-            rows = self._store.update(batch, slots, self._watch.mask, self.model.vocabulary if forecasting and self.model else None)
+            self._watched.follow(self._store.links, batch, slots)
+            model = self._watched.live
+            rows = self._store.update(batch, slots, self._watched.mask, model.vocabulary if model is not None else None)
         with self._observer.stage("drift"):
             complete_s = np.maximum.accumulate(np.maximum(batch.time_s[rows.accepted], self.event_time_s))
-            if forecasting:
-                alarms, samples = self._judge(batch, rows)
+            if model is not None:
+                alarms, samples = self._watched.judge(batch, rows, self._store.links)
                 self._keep_timely(rows, complete_s, batch, alarms, samples, taken)
             if len(complete_s):
                 self.event_time_s = float(complete_s[-1])
@@ -302,65 +266,10 @@ class Pipeline:
         missing = np.count_nonzero(np.isnan(batch.numeric[rows.accepted, : len(TARGETS)]), axis=0)
         for metric, count in zip(TARGETS, missing.tolist(), strict=True):
             observer.missing.labels(metric).inc(count)
-        if not self._forecasting:
+        if self._watched.shedding:
             observer.shed.inc(len(rows.watched))
         taken.rows += len(rows.accepted)
         self.rows += len(rows.accepted)
-
-    def _follow(self, batch: TelemetryBatch, slots: NDArray[np.int32]) -> None:
-        """Decides for links that are new in this batch whether they are watched."""
-        known = len(self._watch.index)
-        if known == len(self._store):
-            return
-        new = np.flatnonzero(slots >= known)
-        _, first = np.unique(slots[new], return_index=True)
-        regions = batch.categories[_REGION]
-        self._watch.follow(self._store.links, [regions[row] for row in new[first]])
-        grown = np.full((len(self._watch), len(TARGETS)), np.nan, np.float32)
-        for name in ("_forecast", "_persistence"):
-            kept = getattr(self, name)
-            widened = grown.copy()
-            widened[: len(kept)] = kept
-            setattr(self, name, widened)
-
-    def _judge(self, batch: TelemetryBatch, rows: FeatureRows) -> tuple[list[LinkAlarm], list[RegionSample]]:
-        """Compares each watched row with the forecast that was made for it, and makes the next."""
-        assert self.model is not None
-        assert rows.windows is not None
-        at = rows.accepted[rows.watched]
-        index = self._watch.index_of_slot[rows.slots[rows.watched]]
-        forecast = np.full((len(at), len(TARGETS)), np.nan, np.float32)
-        if rows.ready.any():
-            with self._observer.stage("forecast"):
-                forecast[rows.ready] = self.model.predict(rows.windows[rows.ready])
-            self._observer.forecasts.inc(int(np.count_nonzero(rows.ready)))
-        follows = rows.previous[:, None]
-        before = np.where(follows >= 0, forecast[rows.previous], self._forecast[index])
-        known = np.where(follows >= 0, rows.last_known[rows.previous], self._persistence[index])
-        before[rows.restarted[rows.watched]] = np.nan
-        self._forecast[index], self._persistence[index] = forecast, rows.last_known  # of several rows of a link the last one stays
-        actual = batch.numeric[at][:, : len(TARGETS)]
-        residual = actual - before
-        self._score(batch, at, rows, actual, before, known)
-        regions, types = batch.categories[_REGION], batch.categories[_LINK_TYPE]
-        links = self._store.links
-        slots = rows.slots[rows.watched].tolist()
-        names = [(regions[row] or "", links[slot], types[row] or "") for row, slot in zip(at.tolist(), slots, strict=True)]
-        floor = SCALE_FLOOR * self.model.metadata.outputs.scale
-        return self._drift.update(index.tolist(), residual, floor, batch.time_s[at], batch.offsets[at], names)
-
-    def _score(
-        self, batch: TelemetryBatch, at: NDArray[np.int64], rows: FeatureRows, actual: Floats, before: Floats, known: Floats
-    ) -> None:
-        error, persistence_error = np.abs(actual - before).astype(np.float64), np.abs(actual - known).astype(np.float64)
-        both = np.isfinite(error) & np.isfinite(persistence_error)
-        for target in range(len(TARGETS)):
-            if count := int(np.count_nonzero(both[:, target])):
-                chosen = both[:, target]
-                self._observer.measured(target, error[chosen, target].sum(), persistence_error[chosen, target].sum(), count)
-        if self._listener is not None:
-            links = [self._store.links[slot] for slot in rows.slots[rows.watched].tolist()]
-            self._listener.measured(self.partition, batch.time_s[at], links, actual, before, known)
 
     def _keep_timely(
         self, rows: FeatureRows, complete_s: Doubles, batch: TelemetryBatch,
@@ -386,10 +295,6 @@ class Pipeline:
     def _timely(self, time_s: float, watermark_s: float) -> bool:
         bucket = math.floor(time_s / BUCKET_S)
         return (bucket + 1) * BUCKET_S > watermark_s and bucket > self._ignore_through
-
-    def _forget_forecasts(self) -> None:
-        self._forecast[:] = np.nan
-        self._persistence[:] = np.nan
 
     def _count(self, taken: Taken, records: int) -> None:
         self._observer.records.labels("consumed").inc(records)

@@ -53,7 +53,7 @@ class ByPhase:
     def measured(
         self, _partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
     ) -> None:
-        """See daemon.pipeline.Listener."""
+        """See daemon.watched.Listener."""
         phases = [self._phase_of(at_s) if self._links(link) else None for at_s, link in zip(time_s.tolist(), links, strict=True)]
         for phase in {phase for phase in phases if phase is not None}:
             chosen = np.array([one == phase for one in phases])

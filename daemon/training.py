@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.checkpoint import Written
 from daemon.models import Models
 from daemon.observe import Observer
 from daemon.schedule import Schedule
+from daemon.snapshot import Written
 from daemon.trainer import Ended, Trainer
 from daemon.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
 from drift.messages import IncidentChange

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.checkpoint import Checkpointer, CheckpointStore
+from daemon.checkpoint import CheckpointStore
+from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
 from daemon.config import Config
 from daemon.errors import DaemonError, StateError
@@ -20,12 +21,13 @@ from daemon.models import Models
 from daemon.notify import Notifier
 from daemon.observe import Observer
 from daemon.partitions import Partitions, journal_path
-from daemon.pipeline import Listener, PipelineSettings
+from daemon.pipeline import PipelineSettings
 from daemon.schedule import Schedule
 from daemon.sinks import Sinks
 from daemon.trainer import Trainer
 from daemon.training import Memory, Training, TrainingConfig
 from daemon.triggers import TrainingPolicy
+from daemon.watched import Listener
 from drift.region import QuorumPolicy, RegionDrift
 from drift.watch import WatchPolicy
 from model.gate import GatePolicy

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from daemon.checkpoint import Written
 from daemon.clock import StreamClock
 from daemon.journal import Journal
 from daemon.models import Models
 from daemon.observe import Observer
 from daemon.schedule import Schedule
+from daemon.snapshot import Written
 from daemon.trainer import Trainer
 from daemon.training import Training, TrainingConfig
 from daemon.triggers import TrainingPolicy

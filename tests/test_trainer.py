@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.checkpoint import Written
 from daemon.journal import Journal
 from daemon.models import Models
 from daemon.observe import Observer
 from daemon.schedule import Schedule
+from daemon.snapshot import Written
 from daemon.trainer import Ended, Trainer
 from daemon.training import Training, TrainingConfig
 from daemon.triggers import TrainingPolicy

@@ -17,13 +17,13 @@ from typing import Any, Final
 
 import msgspec
 
-from daemon.checkpoint import Manifest, PartState, Restored, Snapshot
 from daemon.clock import StreamClock
 from daemon.config import Config
 from daemon.errors import DaemonError
 from daemon.journal import Entry, Journal
 from daemon.logs import configure_logging
 from daemon.observe import Observer
+from daemon.snapshot import Manifest, PartState, Restored, Snapshot
 from daemon.state_file import read_state
 from daemon.wiring import Daemon, build
 from features.telemetry import Partition

@@ -1,0 +1,153 @@
+"""The links of one partition that are forecast and judged: which they are, what is forecast for each one's next row, and its detectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.observe import Observer
+from drift.link import SCALE_FLOOR, LinkDrift
+from drift.messages import LinkAlarm, RegionSample
+from drift.watch import WatchList, WatchPolicy
+from features.store import FeatureRows
+from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
+from model.predictor import Predictor
+
+_REGION, _LINK_TYPE = CATEGORIES.index("region"), CATEGORIES.index("link_type")
+
+
+class Listener(Protocol):
+    """Is told every forecast that met its measurement (replay and demo keep score)."""
+
+    def measured(
+        self, partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
+    ) -> None:
+        """time_s: float64 (W,). actual, forecast, persistence: float32 (W, 4), NaN where there is none."""
+        ...
+
+
+class WatchedLinks:
+    """W links by watch index, with the model whose residuals their detectors see."""
+
+    def __init__(self, partition: Partition, policy: WatchPolicy, observer: Observer, listener: Listener | None) -> None:
+        self.epoch = 0
+        self.version: str | None = None
+        self.model: Predictor | None = None
+        self.shedding = False
+        """No forecasts are made, since the stream is too far behind."""
+        self._partition, self._policy, self._observer, self._listener = partition, policy, observer, listener
+        self._watch = WatchList(policy)
+        self._drift = LinkDrift()
+        self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each link's next row
+        self._persistence: Floats = self._forecast.copy()
+
+    def __len__(self) -> int:
+        return len(self._watch)
+
+    @property
+    def mask(self) -> Flags:
+        """bool (L,): whether the link of each slot is watched."""
+        return self._watch.mask
+
+    @property
+    def live(self) -> Predictor | None:
+        """What forecasts now; None without a model, or while shedding."""
+        return None if self.shedding else self.model
+
+    def go_live(self, version: str, model: Predictor | None, epoch: int) -> None:
+        """Forecasts come from another model; its residuals are others, so the detectors start anew.
+
+        A partition that comes with the state of another member may have this model already, under that member's epoch: it goes on.
+        """
+        if version == self.version:
+            self._drift.epoch = epoch
+        else:
+            self._drift.restart(epoch)
+            self._forget_forecasts()
+        self.model, self.version, self.epoch = model, version, epoch
+
+    def shed(self, shedding: bool) -> None:
+        self.shedding = shedding
+        self._forget_forecasts()
+
+    def follow(self, links: Sequence[str], batch: TelemetryBatch, slots: Ints) -> None:
+        """Decides for links that are new in this batch whether they are watched. links: names of all slots. slots: int32 (N,)."""
+        known = len(self._watch.index)
+        if known == len(links):
+            return
+        new = np.flatnonzero(slots >= known)
+        _, first = np.unique(slots[new], return_index=True)
+        regions = batch.categories[_REGION]
+        self._watch.follow(links, [regions[row] for row in new[first]])
+        none_yet = np.full((len(self) - len(self._forecast), len(TARGETS)), np.nan, np.float32)
+        self._forecast, self._persistence = (np.concatenate([kept, none_yet]) for kept in (self._forecast, self._persistence))
+
+    def keep(self, slots: Ints) -> None:
+        """Only the links of these slots stay (ascending), and have the slots 0, 1, ... from now on."""
+        watched = self._watch.keep(slots)
+        self._drift.keep(watched.tolist())
+        self._forecast, self._persistence = self._forecast[watched], self._persistence[watched]
+
+    def judge(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> tuple[list[LinkAlarm], list[RegionSample]]:
+        """Compares each watched row with the forecast that was made for it, and makes the next. Only with a live model."""
+        assert self.model is not None
+        assert rows.windows is not None
+        at = rows.accepted[rows.watched]
+        index = self._watch.index_of_slot[rows.slots[rows.watched]]
+        forecast = np.full((len(at), len(TARGETS)), np.nan, np.float32)
+        if rows.ready.any():
+            with self._observer.stage("forecast"):
+                forecast[rows.ready] = self.model.predict(rows.windows[rows.ready])
+            self._observer.forecasts.inc(int(np.count_nonzero(rows.ready)))
+        follows = rows.previous[:, None]
+        before = np.where(follows >= 0, forecast[rows.previous], self._forecast[index])
+        known = np.where(follows >= 0, rows.last_known[rows.previous], self._persistence[index])
+        before[rows.restarted[rows.watched]] = np.nan
+        self._forecast[index], self._persistence[index] = forecast, rows.last_known  # of several rows of a link the last one stays
+        actual = batch.numeric[at][:, : len(TARGETS)]
+        names = [links[slot] for slot in rows.slots[rows.watched].tolist()]
+        self._score(batch.time_s[at], names, actual, before, known)
+        regions, types = batch.categories[_REGION], batch.categories[_LINK_TYPE]
+        described = [(regions[row] or "", name, types[row] or "") for row, name in zip(at.tolist(), names, strict=True)]
+        floor = SCALE_FLOOR * self.model.metadata.outputs.scale
+        return self._drift.update(index.tolist(), actual - before, floor, batch.time_s[at], batch.offsets[at], described)
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the arrays, as plain values."""
+        return {
+            "watch_index": list(self._watch.index),
+            "watch_regions": list(self._watch.regions),
+            "drift": self._drift.state(),
+            "epoch": self.epoch,
+            "model_version": self.version,
+            "forecasting": not self.shedding,
+        }
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """forecast, persistence: float32 (W, 4)."""
+        return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()}
+
+    def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None) -> None:
+        """Becomes what `state` and `arrays` were taken from. model: the predictor of state["model_version"]."""
+        self._watch = WatchList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
+        self._drift = LinkDrift.restored(state["drift"])
+        self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
+        self.epoch, self.version, self.model = state["epoch"], state["model_version"], model
+        self.shedding = not state["forecasting"]
+
+    def _forget_forecasts(self) -> None:
+        self._forecast[:] = np.nan
+        self._persistence[:] = np.nan
+
+    def _score(self, time_s: Doubles, links: Sequence[str], actual: Floats, before: Floats, known: Floats) -> None:
+        error, persistence_error = np.abs(actual - before).astype(np.float64), np.abs(actual - known).astype(np.float64)
+        both = np.isfinite(error) & np.isfinite(persistence_error)
+        for target in range(len(TARGETS)):
+            if count := int(np.count_nonzero(both[:, target])):
+                chosen = both[:, target]
+                self._observer.measured(target, error[chosen, target].sum(), persistence_error[chosen, target].sum(), count)
+        if self._listener is not None:
+            self._listener.measured(self._partition, time_s, links, actual, before, known)
