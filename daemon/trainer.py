@@ -25,6 +25,8 @@ TERMINATION_S: Final = 3.0
 BURIAL_S: Final = 1.0
 """From SIGKILL to the end. A process that waits for a disk that hangs ends when the disk answers, and nobody waits for that."""
 LOG_NAME: Final = "trainer.log"
+FOLDERS_KEPT: Final = 5
+"""Job, result and log of the last trainings: enough to see why they failed, and a daemon that runs for a year fills no disk with them."""
 _LAST_LINES: Final = 5
 
 
@@ -57,6 +59,8 @@ class Trainer:
         self.time_limit_s = time_limit_s
         self._work = work
         self._child: _Child | None = None
+        self._ended: list[Path] = []
+        """Folders of trainings that have ended, the last one last."""
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True, mode=0o700)
 
@@ -130,7 +134,15 @@ class Trainer:
     def _end(self, child: _Child, result: JobResult | None, problem: str | None) -> Ended:
         self._child = None
         shutil.rmtree(child.folder / "snapshot", ignore_errors=True)
+        self._keep_newest(child.folder)
         return Ended(child.spec, result, problem, time.monotonic() - child.began_s)
+
+    def _keep_newest(self, folder: Path) -> None:
+        """What cannot be removed now is tried again after the next training."""
+        self._ended = [*(other for other in self._ended if other != folder), folder]
+        for old in self._ended[:-FOLDERS_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._ended = [other for other in self._ended[:-FOLDERS_KEPT] if other.exists()] + self._ended[-FOLDERS_KEPT:]
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

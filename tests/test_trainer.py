@@ -99,6 +99,15 @@ def test_a_child_that_ends_by_itself(trainer: Trainer, tmp_path: Path, segments:
     assert not (trainer.folder(VERSION) / "snapshot").exists()
 
 
+def test_only_the_folders_of_the_last_trainings_stay(trainer: Trainer, tmp_path: Path) -> None:
+    """A daemon trains for years: what its trainings leave behind is bounded. One that is repeated under its name counts as the newest."""
+    for number in (0, 1, 2, 0, 3, 4, 5):
+        name = f"v20260101_00000{number}"
+        trainer.start(job(trainer, tmp_path, job_id=name, snapshot=str(trainer.folder(name) / "snapshot")), [])
+        trainer.cancel()
+    assert sorted(path.name[-1] for path in (tmp_path / "work").iterdir()) == ["0", "2", "3", "4", "5"]
+
+
 def test_a_training_that_fails_says_why(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
     """The child's own words: here, a parent that is no version."""
     (tmp_path / "parent").mkdir()
