@@ -209,7 +209,7 @@ class Loop:
         except (OSError, FencedError) as error:
             self.checkpoint_failed(error)
         now_s = time.monotonic()
-        wanted = (self.training.wants_checkpoint or self._flooded) and "checkpoint" not in self.problems  # it flushes the dead letters
+        wanted = (self.training.wants_checkpoint or self._filling) and "checkpoint" not in self.problems
         if not self.checkpointer.busy and len(self.partitions) and (now_s >= self._checkpoint_due_s or wanted):
             with self.observer.stage("snapshot"):
                 self.checkpointer.begin(self.snapshot())
@@ -275,6 +275,12 @@ class Loop:
     @property
     def _flooded(self) -> bool:
         return self._buried_bytes >= PENDING_BYTES_MAX
+
+    @property
+    def _filling(self) -> bool:
+        """Whether the memory fills up with what a checkpoint writes: dead letters, or half of the open rows that there may be. The other
+        half comes while it writes, so that a stream that catches up does not stand still until the next one is due."""
+        return self._flooded or 2 * self.open_rows >= self.settings.open_rows_max
 
     def train_if_due(self) -> None:
         """Decides, starts and follows trainings; a finished stream waits for the last one."""

@@ -23,6 +23,7 @@ from daemon.lock import StateLock
 from features.telemetry import Partition
 from model.buffer import read_segments
 from model.segments import SegmentName
+from streams.source import SourceError
 
 
 def interrupted(rig: ModuleType, home: Path, checkpoints: int = 12) -> Path:
@@ -212,6 +213,19 @@ def test_a_full_disk(rig: ModuleType, home: Path, small_disk: Path, uninterrupte
     assert "free space" in failed[0]["remedy"]
     assert len(rig.told(home, "source_paused")) == len(rig.told(home, "source_resumed")) >= 1
     assert rig.told(home, "daemon_stopped")
+
+
+def test_a_stream_that_catches_up_does_not_wait_for_the_interval(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+    """More rows between two checkpoints than may be open: the next one comes early, where the source would stand still until it is due."""
+    paused = []
+
+    def impatient(source: Any) -> None:
+        paused.append(source.paused)
+        if all(paused[-20:]) and len(paused) > 20:
+            raise SourceError("the source is paused, and nothing is written that could end it")
+
+    sections = {"buffer": {"open_rows_max": 300}, "state": {"checkpoint_interval_s": 2.0**40}}
+    rig.same(rig.outcome_after(home, on_poll=impatient, sections=sections), uninterrupted)
 
 
 @pytest.mark.parametrize("nth", [7, 20, 21, 30, 43])
