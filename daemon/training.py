@@ -203,6 +203,7 @@ class Training:
             self._observer.tell("segment_unsound", segment=segment, problem=problem, remedy=LEFT_OUT)
         if result is None or result.status == "failed":
             self._discard(ended)
+            self._wait_for_more_rows()
             self._failed(now_s, version, ended.problem or "no reason given", ended.seconds)
             return
         self._observer.tell(
@@ -223,6 +224,13 @@ class Training:
         else:
             self._discard(ended)
             self._observer.tell("model_refused", version=version, reasons=[result.error or "too little data"])
+
+    def _wait_for_more_rows(self) -> None:
+        """The same rows would fail a child in the same way, again and again where there is no cool-down (replay)."""
+        memory = self.memory
+        memory.rows_trained = self._rows_at_start
+        if memory.drift_at_rows is not None:
+            memory.drift_at_rows = max(memory.drift_at_rows, self._rows_at_start)
 
     def _published(self, ended: Ended, future: Future[Path], now_s: float) -> None:
         version, result = ended.spec.version, ended.result

@@ -314,6 +314,26 @@ def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypat
     assert training.decision.start
 
 
+def test_a_child_that_failed_is_not_repeated_on_the_same_rows(made: Any, segments: list[Path]) -> None:
+    """It would fail again, and without a cool-down for ever: a replay, whose stream stands still meanwhile, would never end."""
+    training, told = made
+    (training.registry.root / VERSION).mkdir()  # a live version that no training can start from
+    (training.registry.root / "CURRENT").write_text(f"{VERSION}\n")
+    training.heard(opened())
+    training.took(40)
+    training.decide(1000.0)
+    training.start(written(segments), 1000.0)
+    while training.busy:
+        training.follow(1000.0)
+        time.sleep(0.02)
+    assert told.names()[-2:] == ["training_started", "training_failed"]
+    training.decide(9000.0)
+    assert training.decision.waiting_for == "rows since the drift, 0 of 10"
+    training.took(10)
+    training.decide(9000.0)
+    assert training.decision.reason == "drift"
+
+
 def test_closing_cancels_a_training(made: Any, segments: list[Path], tmp_path: Path) -> None:
     """And leaves no half candidate."""
     training, told = made
