@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,24 +31,34 @@ Row = tuple[int, int, float]
 """Partition, offset, UTC seconds."""
 BATCH_MAX: Final = 4000
 IDLE_POLL_MS: Final = 2000
+READERS: Final = 3
+READER_PATIENCE_S: Final = 30.0
 
 
 def read_topic(bootstrap: str, topic: str) -> dict[Partition, list[bytes]]:
-    """All values of a topic by partition, by a consumer without a group. The list index is the offset: nothing has been deleted."""
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
-    keys = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-    consumer.assign(keys)
-    consumer.seek_to_beginning(*keys)
-    ends = consumer.end_offsets(keys)
-    values: dict[TopicPartition, list[bytes]] = {key: [] for key in keys}
-    while any(consumer.position(key) < ends[key] for key in keys):
-        for key, records in consumer.poll(IDLE_POLL_MS, max_records=50_000).items():
-            for record in records:
-                if record.offset != len(values[key]):
-                    raise RuntimeError(f"{topic}-{key.partition} has a hole before offset {record.offset}")
-                values[key].append(record.value)
-    consumer.close()
-    return {Partition(key.topic, key.partition): found for key, found in values.items()}
+    """All values of a topic by partition, by a consumer without a group. The list index is the offset: nothing has been deleted.
+
+    A consumer that brings nothing for half a minute although there is more is replaced; RuntimeError where the third brings nothing either.
+    """
+    values: dict[Partition, list[bytes]] = {}
+    for _ in range(READERS):
+        consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+        keys = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+        found = [values.setdefault(Partition(topic, key.partition), []) for key in keys]
+        consumer.assign(keys)
+        for key, known in zip(keys, found, strict=True):
+            consumer.seek(key, len(known))
+        ends, until_s = consumer.end_offsets(keys), time.monotonic() + READER_PATIENCE_S
+        while any(len(known) < ends[key] for key, known in zip(keys, found, strict=True)) and time.monotonic() < until_s:
+            for key, records in consumer.poll(IDLE_POLL_MS, max_records=50_000).items():
+                until_s, known = time.monotonic() + READER_PATIENCE_S, values[Partition(topic, key.partition)]
+                if records[0].offset != len(known) or records[-1].offset - records[0].offset != len(records) - 1:
+                    raise RuntimeError(f"{topic}-{key.partition} has a hole behind offset {len(known)}")
+                known += [record.value for record in records]
+        consumer.close()
+        if all(len(known) >= ends[key] for key, known in zip(keys, found, strict=True)):
+            return values
+    raise RuntimeError(f"{topic} could not be read to its end")
 
 
 def rows_of(topic: Topic) -> list[Row]:
@@ -131,6 +142,7 @@ def replayed(topic: Topic, home: Path, into: Path, sections: Mapping[str, Mappin
     shutil.copy(home / "state" / "journal-main.ndjson", into / "state")
     source = rig.ScriptedSource(seed=99, batch_max=BATCH_MAX, records=topic, ends=False)
     settings = {name: dict(values) for name, values in sections.items()}
+    settings["training"] = {"schedule": "", "rows_min": 2**62, "drift_rows_min": 2**62}  # which versions went live is in the journal too
     settings["drift"] = settings.get("drift", {}) | {"idle_s": 2.0**40}  # what the clock decides is in the journal
     made = rig.daemon_over(source, rig.config(into, **settings))
     made.loop.partitions._decide = lambda *_: None  # nor is anything decided behind the journal's end
