@@ -24,7 +24,7 @@ from typing import Any, Final, Literal
 
 FOLDER: Final = Path(__file__).resolve().parent
 CHILD_LIMIT_S: Final = 3600.0
-"""No measurement takes an hour, on any machine: one that does hangs."""
+"""No measurement but one takes an hour, on any machine: one that does hangs."""
 LIBRARIES: Final = ("numpy", "numba", "msgspec", "kafka-python", "onnxruntime", "river", "pyarrow", "tensorflow-cpu", "keras")
 
 
@@ -97,18 +97,23 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def in_process(module: str, job: Mapping[str, Any], python: str = sys.executable) -> dict[str, Any]:
+def in_process(
+    module: str, job: Mapping[str, Any], python: str = sys.executable, *, limit_s: float = CHILD_LIMIT_S, aloud: bool = False
+) -> dict[str, Any]:
     """Runs `python -m module JOB` in the benchmarks' folder, JOB a JSON object, and gives the JSON object of its last line.
 
-    Raises RuntimeError with the end of what it said where it fails. Each measurement gets a process of its own, so that none
-    pays for the imports, the compiled code or the memory of another.
+    aloud: what it says on standard error is shown as it comes. Raises RuntimeError with the end of what it said where it fails. Each
+    measurement gets a process of its own, so that none pays for the imports, the compiled code or the memory of another.
     """
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [python, "-m", module, json.dumps(job)]
-    done = subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True, check=False, timeout=CHILD_LIMIT_S)
-    lines = done.stdout.strip().splitlines()
+    errors = None if aloud else subprocess.PIPE
+    done = subprocess.run(
+        command, cwd=FOLDER, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, check=False, timeout=limit_s
+    )
+    lines, said = done.stdout.strip().splitlines(), done.stderr or ""
     if done.returncode != 0 or not lines:
-        raise RuntimeError(f"{module} ended with exit code {done.returncode}:\n{(done.stdout + done.stderr)[-3000:]}")
+        raise RuntimeError(f"{module} ended with exit code {done.returncode}:\n{(done.stdout + said)[-3000:]}")
     answer: dict[str, Any] = json.loads(lines[-1])
     return answer
 

@@ -30,8 +30,8 @@ _MEAN: Final = (350.0, 40.0, 0.004, 4.0)
 _SCALE: Final = (250.0, 30.0, 0.004, 4.0)
 
 
-def publish(root: Path, architecture: Architecture) -> str:
-    """A live version in the new registry `root`; gives its name."""
+def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
+    """A live version in the new registry `root`; gives its name. rows: how many minutes of telemetry its scales are of."""
     from model.export import export_core
     from model.export_raw import export_raw, keras_forecasts
     from model.network import build
@@ -43,7 +43,7 @@ def publish(root: Path, architecture: Architecture) -> str:
     samples = np.random.default_rng(0).normal(size=(32, architecture.window_rows, architecture.features)).astype(np.float32)
     model = build(architecture)
     export_core(model, folder, VERSION, samples)
-    windows = simulated_windows(256)
+    windows = simulated_windows(256, rows)
     inputs = Scaler.fit(features_of(windows, Vocabulary.empty()).reshape(-1, len(FEATURES)))
     outputs = Scaler(np.array(_MEAN, np.float32), np.array(_SCALE, np.float32), np.ones(4, np.bool_))
     metadata = Metadata(VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None)
@@ -58,4 +58,4 @@ def publish(root: Path, architecture: Architecture) -> str:
 
 if __name__ == "__main__":
     job = job_of(sys.argv)
-    answer({"version": publish(Path(job["models"]), Architecture(**job.get("architecture", {})))})
+    answer({"version": publish(Path(job["models"]), Architecture(**job.get("architecture", {})), job.get("rows", 120))})

@@ -27,15 +27,15 @@ def measured_windows(count: int) -> tuple[str, RawTable, Vocabulary, RawWindows]
     return ("simulated", *_windows(_simulated(), count))
 
 
-def simulated_windows(count: int) -> RawWindows:
-    """`count` windows of a small fleet, in turn."""
-    return _windows(_simulated(), count)[2]
+def simulated_windows(count: int, rows: int = _ROWS) -> RawWindows:
+    """`count` windows of a small fleet, spread evenly over so many rows, one a minute, of each of its links."""
+    return _windows(_simulated(rows), count)[2]
 
 
-def _simulated() -> RawTable:
+def _simulated(rows: int = _ROWS) -> RawTable:
     with tempfile.TemporaryDirectory(prefix="dwcp-windows-") as name:
         path = Path(name) / "fleet.ndjson"
-        write_file(fleet(_LINKS), _ROWS, path)
+        write_file(fleet(_LINKS), rows, path)
         return read_recording(path).table
 
 

@@ -1,0 +1,88 @@
+"""What is soaked: the fleet with what happens to it over the week, and the daemon's configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from daemon.config import Config, FixedConfig
+from parts.stream import REGIONS
+from streams.fleet import DEFAULT_START_S, FleetSpec
+from streams.planted import PlantedEvent
+
+DAY_H: Final = 24
+REROUTE_H: Final = (8, 10)
+"""A region is re-routed every day from the one hour to the other: an incident opens, grows, and closes."""
+IDLE_S: Final = 2.0
+"""Real seconds: less than the daemon reads for in the two hours in which a partition is silent (see parts.soak_stream)."""
+START_S: Final = DEFAULT_START_S
+ARCHITECTURE: Final = {"lstm_units": [8], "lstm_dropout": [0.2], "dense_units": [8], "dense_dropout": [0.2], "head_units": 8}
+"""As small as one can be: what a training is worth is not what is looked at."""
+SEED_ROWS: Final = 7 * DAY_H * 60
+"""The version of the first day has scales of a week. All later ones keep them: those of an hour would know nothing of an evening, and
+forecasts run away so far by then that the export refuses them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One soak: the first `hours` of a simulated week. rows_max and keep: small enough that buffer and models folder are full early.
+
+    refusing_h: between these hours of a day trainings end without a candidate, because more windows are asked for than there are. A model
+    that lives for an hour would see no drift, for so long its detectors calibrate. At both hours the configuration is read again, as by
+    SIGHUP.
+    """
+
+    links: int
+    interval_s: float
+    hours: int
+    training_every_h: int
+    rows_max: int
+    keep: int = 5
+    refusing_h: tuple[int, int] = (5, 11)
+
+    @property
+    def rows_per_hour(self) -> int:
+        return int(self.links * 3600 / self.interval_s)
+
+    @property
+    def poll_records(self) -> int:
+        """At most three minutes of the fleet: an hour that is passed in one poll would have no sample."""
+        return min(5000, self.rows_per_hour // 20)
+
+    @property
+    def trainings(self) -> int:
+        """How many come due: the last boundary is the end of the stream."""
+        return self.hours // self.training_every_h - 1
+
+    def fleet(self) -> FleetSpec:
+        """Imperfect as fleets are: with holes, gaps, late and repeated records, and a region that drifts every day."""
+        days = range(-(-self.hours // DAY_H))
+        first, last = REROUTE_H
+        events = tuple(
+            PlantedEvent(
+                "reroute", START_S + 3600.0 * (DAY_H * day + first), REGIONS[day % len(REGIONS)].name, 3600.0 * (last - first), 0.6
+            )
+            for day in days
+        )
+        return FleetSpec(regions=REGIONS, links_per_region=self.links // len(REGIONS), interval_s=self.interval_s, events=events)
+
+    def config(self, folder: Path, hour: int = 0) -> Config:
+        """As it is from an hour on. Trainings as small as in benchmarks/kill.py, and a checkpoint every second: an hour of the week takes
+        some 20 s."""
+        first, last = self.refusing_h
+        gate_windows_min = 2**31 if first <= hour % DAY_H < last else 50
+        return FixedConfig(
+            kafka={"topic": "simulator"},
+            events={"to": "file"},
+            drift={"watched_per_region": 25, "idle_s": IDLE_S, "shed_above_lag": 2**62},
+            buffer={"rows_max": self.rows_max},
+            training={
+                "schedule": "", "new_rows_min": 1, "drift_rows_min": self.rows_per_hour // 10,
+                "cooldown_s": 0.0, "epochs": 1, "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0,
+                "batch_size": 64, "gate_windows_min": gate_windows_min, "drift_time_budget_s": 1.0, "threads": 1,
+            },
+            state={"directory": folder / "state", "checkpoint_interval_s": 1.0},
+            models={"directory": folder / "models", "keep": self.keep, "follow_interval_s": 0.2},
+            http={"port": 0},
+        )  # fmt: skip
