@@ -20,8 +20,8 @@ START_S: Final = DEFAULT_START_S
 ARCHITECTURE: Final = {"lstm_units": [8], "lstm_dropout": [0.2], "dense_units": [8], "dense_dropout": [0.2], "head_units": 8}
 """As small as one can be: what a training is worth is not what is looked at."""
 SEED_ROWS: Final = 7 * DAY_H * 60
-"""The version of the first day has scales of a week. All later ones keep them: those of an hour would know nothing of an evening, and
-forecasts run away so far by then that the export refuses them."""
+"""The version of the first day is untrained, of another architecture, and has scales of a week, which all later ones keep: those of an
+hour would know nothing of an evening, and forecasts run away so far by then that the export refuses them."""
 
 
 @dataclass(frozen=True, slots=True)

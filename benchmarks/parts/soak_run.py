@@ -32,6 +32,7 @@ from model.job_spec import Architecture
 from parts.soak_plan import ARCHITECTURE, DAY_H, SEED_ROWS, START_S, Plan
 from parts.soak_stream import ChangingFleet
 from parts.stream import PARTITIONS
+from parts.version import SMALL
 
 OUTCOMES: Final = ("accepted", "duplicate", "late", "rejected")
 """What becomes of a record: one of these."""
@@ -203,7 +204,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory(prefix="dwcp-soak-") as name:
         folder = Path(name)
-        in_process("parts.version", {"models": f"{folder}/models", "architecture": ARCHITECTURE, "rows": SEED_ROWS})
+        in_process("parts.version", {"models": f"{folder}/models", "architecture": SMALL, "rows": SEED_ROWS})
         duration_s = 3600.0 * plan.hours
         source = ChangingFleet(plan.fleet(), duration_s, duration_s, partitions=PARTITIONS, max_records=plan.poll_records)
         daemon = build(plan.config(folder), source, StreamClock(), Observer(listen))

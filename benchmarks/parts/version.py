@@ -35,6 +35,7 @@ def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
     from model.export import export_core
     from model.export_raw import export_raw, keras_forecasts
     from model.network import build
+    from model.version_files import sizes
 
     registry = Registry(root)
     registry.recover()
@@ -46,7 +47,9 @@ def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
     windows = simulated_windows(256, rows)
     inputs = Scaler.fit(features_of(windows, Vocabulary.empty()).reshape(-1, len(FEATURES)))
     outputs = Scaler(np.array(_MEAN, np.float32), np.array(_SCALE, np.float32), np.ones(4, np.bool_))
-    metadata = Metadata(VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None)
+    metadata = Metadata(
+        VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None, extra={"architecture": sizes(architecture)}
+    )  # fmt: skip
     metadata.write(folder)
     exported = export_raw(model, folder, metadata, windows)
     raw = raw_samples(windows, lambda part: keras_forecasts(model, metadata, part), exported.raw, exported.int8, outputs)
