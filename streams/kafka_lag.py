@@ -12,9 +12,8 @@ from kafka import errors as kafka_errors
 from streams.kafka_log import LOOKUP_TIMEOUT_MS
 
 ASK_AFTER_S: Final = 10.0
-"""A fetch tells the end. A partition that brings nothing is not fetched with news, and a consumer that is far behind works for minutes on
-what it has fetched: then the end is asked for. This is the end for read_committed, so that an open transaction of a producer does not count
-as records that could be read."""
+"""A partition that brings nothing brings no news of its end either: it is asked for. This is the end for read_committed, so that
+an open transaction of a producer does not count as records that could be read."""
 LOOKUP_EVERY_S: Final = 5.0
 LOOKUP_AGAIN_S: Final = 30.0
 """After a question that nobody answered: each costs the member's thread its whole time-out."""
@@ -27,14 +26,12 @@ of work, and there may be several answers ahead of it."""
 
 @dataclass(slots=True)
 class _Place:
-    """Where a partition stands, since when, and its end: when it was last new, and what the last fetch said of it."""
+    """Where a partition stands, since when, and when the broker last told its end."""
 
     position: int | None
     since_s: float
     heard_s: float
     end: int | None = None
-    told_s: float = 0.0
-    fetched_end: int | None = None
 
     @property
     def behind(self) -> int | None:
@@ -56,9 +53,9 @@ class KafkaLag:
         now_s = time.monotonic()
         paused = consumer.paused()
         self._follow(consumer, now_s)
-        old = [part for part, place in self._places.items() if part in paused or now_s - place.told_s > ASK_AFTER_S]
-        if old and now_s >= self._next_lookup_s:
-            self._ask(consumer, old, now_s)
+        still = [part for part, place in self._places.items() if part in paused or now_s - place.since_s > ASK_AFTER_S]
+        if still and now_s >= self._next_lookup_s:
+            self._ask(consumer, still, now_s)
         behind = [place.behind for place in self._places.values()]
         known = [records for records in behind if records is not None]
         self.records = sum(known) if len(known) == len(behind) else None
@@ -76,13 +73,10 @@ class KafkaLag:
         places = {}
         for part in consumer.assignment():
             position, place = _position(consumer, part), self._places.get(part)
-            if place is None:
-                place = _Place(position, now_s, now_s)
-            elif place.position != position:
-                place.position, place.since_s, place.heard_s = position, now_s, now_s
-            if (end := consumer.highwater(part)) != place.fetched_end:
-                place.fetched_end = place.end = end
-                place.told_s = now_s
+            if place is None or place.position != position:
+                place = _Place(position, now_s, now_s, consumer.highwater(part))
+            elif now_s - place.since_s <= ASK_AFTER_S:
+                place.end = consumer.highwater(part)
             places[part] = place
         self._places = places
 
@@ -94,8 +88,7 @@ class KafkaLag:
             return
         self._next_lookup_s = now_s + LOOKUP_EVERY_S
         for part, end in ends.items():
-            place = self._places[part]
-            place.end, place.told_s, place.heard_s = end, now_s, now_s
+            self._places[part].end, self._places[part].heard_s = end, now_s
 
 
 def _position(consumer: KafkaConsumer, part: TopicPartition) -> int | None:

@@ -83,10 +83,6 @@ class DaemonProcess:
         code = self.wait(STOP_LIMIT_S)
         return self.kill() if code is None else code
 
-    def rss_mb(self) -> float:
-        """Its resident memory."""
-        return float(psutil.Process(self._process.pid).memory_info().rss) / 1e6
-
     def freeze(self) -> None:
         """It does nothing any more, and keeps what it has."""
         self._process.send_signal(signal.SIGSTOP)
@@ -164,30 +160,21 @@ def last_words(log: Path) -> str:
 
 
 class Producer:
-    """parts/steady_producer.py, or another producer, as a process, from entering to `end`."""
+    """parts/steady_producer.py as a process, from entering to `end`."""
 
-    def __init__(self, job: Mapping[str, Any], program: str = "parts.steady_producer") -> None:
-        self._job, self._program = job, program
+    def __init__(self, job: Mapping[str, Any]) -> None:
+        self._job = job
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", self._program, json.dumps(self._job)]
+        command = [sys.executable, "-m", "parts.steady_producer", json.dumps(self._job)]
         self._process = subprocess.Popen(command, cwd=FOLDER, stdout=subprocess.PIPE)
         return self
 
     def end(self) -> int:
         """Ends it in order; gives how many records it has sent."""
-        self.terminate()
-        return int(self.answer()["sent"])
-
-    def terminate(self) -> None:
-        """Tells it to end."""
         self._process.terminate()
-
-    def answer(self) -> dict[str, Any]:
-        """What it says at its end."""
         out, _ = self._process.communicate(timeout=STOP_LIMIT_S)
-        said: dict[str, Any] = json.loads(out.splitlines()[-1])
-        return said
+        return int(json.loads(out.splitlines()[-1])["sent"])
 
     def __exit__(self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None) -> None:
         self._process.kill()
