@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,34 +30,28 @@ Row = tuple[int, int, float]
 """Partition, offset, UTC seconds."""
 BATCH_MAX: Final = 4000
 IDLE_POLL_MS: Final = 2000
-READERS: Final = 3
-READER_PATIENCE_S: Final = 30.0
 
 
-def read_topic(bootstrap: str, topic: str) -> dict[Partition, list[bytes]]:
+def read_topic(bootstrap: str, topic: str, only: int | None = None) -> dict[Partition, list[bytes]]:
     """All values of a topic by partition, by a consumer without a group. The list index is the offset: nothing has been deleted.
 
-    A consumer that brings nothing for half a minute although there is more is replaced; RuntimeError where the third brings nothing either.
+    only: one partition, where all of them would not fit into memory.
     """
-    values: dict[Partition, list[bytes]] = {}
-    for _ in range(READERS):
-        consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
-        keys = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
-        found = [values.setdefault(Partition(topic, key.partition), []) for key in keys]
-        consumer.assign(keys)
-        for key, known in zip(keys, found, strict=True):
-            consumer.seek(key, len(known))
-        ends, until_s = consumer.end_offsets(keys), time.monotonic() + READER_PATIENCE_S
-        while any(len(known) < ends[key] for key, known in zip(keys, found, strict=True)) and time.monotonic() < until_s:
-            for key, records in consumer.poll(IDLE_POLL_MS, max_records=50_000).items():
-                until_s, known = time.monotonic() + READER_PATIENCE_S, values[Partition(topic, key.partition)]
-                if records[0].offset != len(known) or records[-1].offset - records[0].offset != len(records) - 1:
-                    raise RuntimeError(f"{topic}-{key.partition} has a hole behind offset {len(known)}")
-                known += [record.value for record in records]
-        consumer.close()
-        if all(len(known) >= ends[key] for key, known in zip(keys, found, strict=True)):
-            return values
-    raise RuntimeError(f"{topic} could not be read to its end")
+    consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
+    numbers = sorted(consumer.partitions_for_topic(topic)) if only is None else [only]
+    keys = [TopicPartition(topic, number) for number in numbers]
+    consumer.assign(keys)
+    consumer.seek_to_beginning(*keys)
+    ends = consumer.end_offsets(keys)
+    values: dict[TopicPartition, list[bytes]] = {key: [] for key in keys}
+    while any(consumer.position(key) < ends[key] for key in keys):
+        for key, records in consumer.poll(IDLE_POLL_MS, max_records=50_000).items():
+            for record in records:
+                if record.offset != len(values[key]):
+                    raise RuntimeError(f"{topic}-{key.partition} has a hole before offset {record.offset}")
+                values[key].append(record.value)
+    consumer.close()
+    return {Partition(key.topic, key.partition): found for key, found in values.items()}
 
 
 def rows_of(topic: Topic) -> list[Row]:

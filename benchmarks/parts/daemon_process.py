@@ -27,12 +27,17 @@ STOP_LIMIT_S: Final = 60.0
 class DaemonProcess:
     """One life. As a context manager it is killed at the end, if it still lives."""
 
-    def __init__(self, command: list[str], log: Path) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
-        environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(FOLDER)}
+    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
+        """environment: in addition to this process's own."""
+        ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
+        ours |= {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(FOLDER)}
         self._log, self._read = log, log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
-            self._process = subprocess.Popen(command, stdout=out, stderr=out, cwd=FOLDER, env=environment)
+            self._process = subprocess.Popen(command, stdout=out, stderr=out, cwd=FOLDER, env=ours | dict(environment))
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     def told(self, event: str) -> dict[str, Any] | None:
         """The first event of this name in this life."""
@@ -116,10 +121,10 @@ class Home:
             "".join(f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items()) for name, keys in merged.items())
         )
 
-    def start(self, faults: Mapping[str, Any] | None = None) -> DaemonProcess:
-        """faults: see tests/rig/faulty.py."""
+    def start(self, faults: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> DaemonProcess:
+        """faults: see tests/rig/faulty.py. environment: in addition to this process's own."""
         launcher = ["-m", "daemon.cli"] if faults is None else [str(TESTS / "rig" / "faulty.py"), json.dumps(faults)]
-        return DaemonProcess([sys.executable, *launcher, "run", "--config", str(self.config)], self.log)
+        return DaemonProcess([sys.executable, *launcher, "run", "--config", str(self.config)], self.log, environment or {})
 
     def take_the_rest(self, ends: Mapping[Partition, int], limit_s: float) -> None:
         """A last life, until its checkpoint holds all records. Raises RuntimeError where there is no progress for limit_s."""
@@ -160,21 +165,26 @@ def last_words(log: Path) -> str:
 
 
 class Producer:
-    """parts/steady_producer.py as a process, from entering to `end`."""
+    """parts/steady_producer.py as a process, or another one that obeys SIGTERM, from entering to `end`."""
 
-    def __init__(self, job: Mapping[str, Any]) -> None:
-        self._job = job
+    def __init__(self, job: Mapping[str, Any], module: str = "parts.steady_producer") -> None:
+        self._job, self._module = job, module
 
     def __enter__(self) -> Self:
-        command = [sys.executable, "-m", "parts.steady_producer", json.dumps(self._job)]
+        command = [sys.executable, "-m", self._module, json.dumps(self._job)]
         self._process = subprocess.Popen(command, cwd=FOLDER, stdout=subprocess.PIPE)
         return self
 
     def end(self) -> int:
         """Ends it in order; gives how many records it has sent."""
+        return int(self.answer()["sent"])
+
+    def answer(self) -> dict[str, Any]:
+        """Ends it in order; gives all that it has to say."""
         self._process.terminate()
         out, _ = self._process.communicate(timeout=STOP_LIMIT_S)
-        return int(json.loads(out.splitlines()[-1])["sent"])
+        told: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return told
 
     def __exit__(self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None) -> None:
         self._process.kill()

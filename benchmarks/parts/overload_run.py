@@ -1,0 +1,187 @@
+"""The phases of an overload (benchmarks/overload.py): capacity, three times as much, a disk that hangs meanwhile, catching up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from harness import in_process
+
+from parts.cpu_share import CpuShare, cpu_s
+from parts.daemon_process import DaemonProcess, Producer
+from parts.stream import PARTITIONS
+from parts.watcher import Sample, Watcher
+
+STEP_LIMIT_S: Final = 900.0
+"""For anything that is waited for, and takes seconds or, with a share of a core, minutes."""
+OFFERED: Final = 3.3
+"""Times the capacity: the machine is shared, and the capacity was measured without a producer."""
+HANG_FROM: Final = 0.3
+"""Share of the overload after which the disk hangs."""
+FASTEST_PER_CPU_S: Final = 250_000
+"""Records: more than any machine takes with one core, so that the topic stays full while the capacity is measured."""
+NEVER_ROWS: Final = 2**62
+OFTEN_S: Final = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much, and how long.
+
+    share: of a core, for the daemon. hold_s: how long the source stays paused before the disk goes on. session_s: the group's.
+    checkpoint_late_s: after which /readyz tells of a checkpoint that hangs (daemon.health.CHECKPOINT_S).
+    """
+
+    topic: str = "overload"
+    links: int = 10_000
+    share: float = 0.04
+    capacity_s: float = 45.0
+    overload_s: float = 600.0
+    drain_s: float = 60.0
+    hold_s: float = 75.0
+    session_s: float = 45.0
+    watchdog_s: float = 60.0
+    checkpoint_late_s: float = 60.0
+    checkpoint_interval_s: float = 30.0
+    shed_above_lag: int = 200_000
+    open_rows_max: int = 300_000
+    sample_s: float = 5.0
+
+    def sections(self, bootstrap: str, port: int) -> dict[str, dict[str, Any]]:
+        """The daemon's configuration: no training, every row kept, and what belongs to the plan."""
+        kafka = {"bootstrap_servers": bootstrap, "topic": self.topic, "group_id": self.topic}
+        names = {f"{name}_topic": f"{self.topic}.{name}" for name in ("drift", "models", "dead_letter")}
+        return {
+            "kafka": kafka,
+            "kafka.options": {"session_timeout_ms": int(1000 * self.session_s)},
+            "events": names | {"to": "both"},
+            "drift": {"shed_above_lag": self.shed_above_lag},
+            "buffer": {"open_rows_max": self.open_rows_max, "rows_max": NEVER_ROWS},
+            "training": {"schedule": "", "rows_min": NEVER_ROWS, "drift_rows_min": NEVER_ROWS},
+            "state": {"checkpoint_interval_s": self.checkpoint_interval_s},
+            "http": {"enabled": True, "port": port},
+        }
+
+    def faults(self, switch: Path) -> dict[str, Any]:
+        """See tests/rig/faulty.py."""
+        hang = {"does": "hang", "thread": "checkpoint", "while": str(switch)}
+        return {"faults": {"os.fsync": hang}, "constants": {"daemon.health.CHECKPOINT_S": self.checkpoint_late_s}}
+
+
+@dataclass(frozen=True)
+class Hang:
+    """What was to be seen before the disk hung, once the source was paused, and once it went on."""
+
+    before: Sample
+    paused: Sample
+    resumed: Sample
+
+
+@dataclass(frozen=True)
+class Course:
+    """What became of the overload: what the producer says of itself, and what was to be seen of the daemon."""
+
+    sent: Mapping[str, Any]
+    began: Sample
+    hang: Hang
+    ended: Sample
+    drained: Sample
+    caught_up: Sample
+
+
+class Overload:
+    """The phases of one daemon's life."""
+
+    def __init__(self, plan: Plan, bootstrap: str, process: DaemonProcess, watcher: Watcher, switch: Path) -> None:
+        """switch: the file with which the disk hangs."""
+        self.plan, self.process, self.watcher = plan, process, watcher
+        self.sent = 0
+        self._bootstrap, self._switch = bootstrap, switch
+        self._rows = 0
+
+    def write(self, rows: int) -> None:
+        """So many more rows of each link, as fast as it goes."""
+        self._count(in_process("parts.paced_producer", self._job(rows, None)))
+
+    def until_caught_up(self) -> Sample:
+        """Every record is taken, and forecasts are made again. Not to be called with a share of a core: it looks often."""
+        return self._until(lambda seen: seen.consumed == self.sent and seen.lag == 0 and not self._shedding, OFTEN_S)
+
+    def forecasting_records_per_cpu_s(self) -> float:
+        """With a forecast for every watched row: so few records that none is shed."""
+        before, used_s = self.sent, cpu_s(self.process.pid)
+        self.write(max(1, self.plan.shed_above_lag // 3 // self.plan.links))
+        self.until_caught_up()
+        return (self.sent - before) / (cpu_s(self.process.pid) - used_s)
+
+    def capacity(self) -> float:
+        """Records a second with the share, from a topic that is full."""
+        plan = self.plan
+        records = 1.3 * plan.shed_above_lag + plan.share * FASTEST_PER_CPU_S * (plan.capacity_s + 3 * plan.sample_s)
+        with CpuShare(self.process.pid, plan.share):
+            self.write(math.ceil(records / plan.links))
+            first = self._until(lambda _seen: self._shedding)
+            last = self.after(first, plan.capacity_s)
+        if not last.lag or not self._shedding:
+            raise RuntimeError(f"the topic was not full while the capacity was measured: {first}, {last}")
+        self.until_caught_up()
+        return taken_per_s(first, last)
+
+    def overload(self, records_per_s: float) -> Course:
+        """From nothing to the end of the catching up."""
+        plan = self.plan
+        with CpuShare(self.process.pid, plan.share), Producer(self._job(None, records_per_s), "parts.paced_producer") as producer:
+            began = self._until(lambda seen: seen.consumed > self.sent)
+            self.after(began, plan.overload_s * HANG_FROM)
+            hang = self._hang()
+            self.after(began, plan.overload_s)
+            sent = producer.answer()
+            self._count(sent)
+            ended = self.watcher.look()
+            drained = self.after(ended, plan.drain_s)
+        return Course(sent, began, hang, ended, drained, self.until_caught_up())
+
+    def after(self, since: Sample, seconds: float) -> Sample:
+        """The first look after so long."""
+        return self._until(lambda seen: seen.at_s - since.at_s >= seconds)
+
+    def _hang(self) -> Hang:
+        """The disk hangs until the source has been paused for hold_s."""
+        before = self.watcher.look()
+        self._switch.touch()
+        paused = self._until(lambda _seen: self._paused)
+        self.after(paused, self.plan.hold_s)
+        self._switch.unlink()
+        resumed = self._until(lambda _seen: not self._paused)
+        return Hang(before, paused, resumed)
+
+    def _until(self, condition: Callable[[Sample], bool], every_s: float | None = None) -> Sample:
+        return self.watcher.until(condition, every_s or self.plan.sample_s, STEP_LIMIT_S)
+
+    def _told(self, event: str) -> int:
+        return len(self.process.all_told(event))
+
+    @property
+    def _paused(self) -> bool:
+        return self._told("source_paused") > self._told("source_resumed")
+
+    @property
+    def _shedding(self) -> bool:
+        return self._told("forecasts_shed") > self._told("forecasts_resumed")
+
+    def _job(self, rows: int | None, records_per_s: float | None) -> dict[str, Any]:
+        plan = self.plan
+        to = {"bootstrap": self._bootstrap, "topic": plan.topic, "partitions": PARTITIONS}
+        return to | {"links": plan.links, "first_row": self._rows, "rows": rows, "records_per_s": records_per_s}
+
+    def _count(self, sent: Mapping[str, Any]) -> None:
+        self.sent += sent["sent"]
+        self._rows += sent["rows"]
+
+
+def taken_per_s(first: Sample, last: Sample) -> float:
+    """Records."""
+    return (last.consumed - first.consumed) / (last.at_s - first.at_s)

@@ -1,0 +1,61 @@
+"""benchmarks/overload.py in short: more comes than the daemon can take, and a disk hangs meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+SMALL = {
+    "links": 300, "share": 0.08, "capacity_s": 2.0, "overload_s": 7.0, "drain_s": 1.0, "hold_s": 2.0, "watchdog_s": 20.0,
+    "checkpoint_late_s": 1.0, "checkpoint_interval_s": 1.0, "shed_above_lag": 4_000, "open_rows_max": 6_000, "sample_s": 0.5,
+}  # fmt: skip
+
+
+def test_overload_sheds_forecasts_and_no_record(
+    load: Callable[[str], ModuleType], kafka_broker: str, publish: Callable[..., None], tmp_path: Path
+) -> None:
+    """The lag grows, forecasts are shed and counted, a disk that hangs pauses the source; the group keeps its member, and in the end every
+    record is taken, once, and forecasts are made again."""
+    home = tmp_path / "home"
+    home.mkdir()
+    publish(home, "v20260101_000000")
+    figures = load("overload").measure(kafka_broker, load("overload").Plan(topic="overload.short", **SMALL), home)
+    assert (figures["lost"], figures["duplicated"], figures["miscounted"], figures["lag_in_the_end"]) == (0, 0, 0, 0)
+    assert figures["rejected"] > 0
+    assert figures["forecasts"] > 0
+    assert figures["forecasts_shed_rows"] > 0
+    assert figures["forecasts_shed"] == figures["forecasts_resumed"] >= 2, "while the capacity was measured, and in the overload"
+    assert figures["lag_peak"] > SMALL["shed_above_lag"]
+    assert figures["source_paused"] == figures["source_resumed"] >= 1
+    assert figures["told_not_ready_in_the_hang"]
+    assert (figures["not_assigned_once"], figures["not_live"], figures["exit_code"]) == (0, 0, 0)
+
+
+def test_a_share_of_a_core_is_all_that_a_process_gets(load: Callable[[str], ModuleType]) -> None:
+    """One that would use all of a core uses no more than its share of the time, and is left running."""
+    share = load("parts.cpu_share")
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        began_s = time.monotonic()
+        used_s = share.cpu_s(busy.pid)
+        with share.CpuShare(busy.pid, 0.1):
+            time.sleep(2.0)
+        passed_s, used_s = time.monotonic() - began_s, share.cpu_s(busy.pid) - used_s
+        assert 0 < used_s < 0.5 * passed_s
+        assert Path(f"/proc/{busy.pid}/stat").read_text().rpartition(")")[2].split()[0] != "T"
+        os.kill(busy.pid, signal.SIGKILL)
+
+
+def test_what_is_produced_is_telemetry_whose_time_moves(load: Callable[[str], ModuleType]) -> None:
+    """Every link in turn, each record later than the last of its link, from one producer to the next, and now and then no telemetry."""
+    producer, consistency = load("parts.paced_producer"), load("parts.consistency")
+    partition = load("parts.consistency").Partition("topic", 0)
+    links, values = zip(*[*producer.records(8, 0, 3), *producer.records(8, 3, 2)], strict=True)
+    assert [link for link in links if link >= 0] == [*range(8)] * 5
+    assert len(consistency.rows_of({partition: values})) == 8 * 5
+    assert len(consistency.refused_of({partition: values})) == links.count(-1) == 1
