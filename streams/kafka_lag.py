@@ -14,6 +14,9 @@ from streams.kafka_log import LOOKUP_TIMEOUT_MS
 ASK_AFTER_S: Final = 10.0
 """A partition that brings nothing brings no news of its end either: it is asked for. This is the end for read_committed, so that
 an open transaction of a producer does not count as records that could be read."""
+STALE_S: Final = 2.0
+"""The client asks for more of a partition only once all is taken of what it has, which may be 100,000 records: while they last, its end is
+that of the last fetch, and of a stream that comes faster than it is taken the lag would seem to fall. So the end is asked for then too."""
 LOOKUP_EVERY_S: Final = 5.0
 LOOKUP_AGAIN_S: Final = 30.0
 """After a question that nobody answered: each costs the member's thread its whole time-out."""
@@ -26,12 +29,17 @@ of work, and there may be several answers ahead of it."""
 
 @dataclass(slots=True)
 class _Place:
-    """Where a partition stands, since when, and when the broker last told its end."""
+    """Where a partition stands, since when, and when the broker last told its end. fetched: the end that the last fetch told."""
 
     position: int | None
     since_s: float
     heard_s: float
     end: int | None = None
+    fetched: int | None = None
+
+    def asks(self, now_s: float) -> bool:
+        """Whether its end has to be asked for."""
+        return now_s - self.since_s > ASK_AFTER_S or (bool(self.behind) and now_s - self.heard_s > STALE_S)
 
     @property
     def behind(self) -> int | None:
@@ -53,9 +61,9 @@ class KafkaLag:
         now_s = time.monotonic()
         paused = consumer.paused()
         self._follow(consumer, now_s)
-        still = [part for part, place in self._places.items() if part in paused or now_s - place.since_s > ASK_AFTER_S]
-        if still and now_s >= self._next_lookup_s:
-            self._ask(consumer, still, now_s)
+        asked = [part for part, place in self._places.items() if part in paused or place.asks(now_s)]
+        if asked and now_s >= self._next_lookup_s:
+            self._ask(consumer, asked, now_s)
         behind = [place.behind for place in self._places.values()]
         known = [records for records in behind if records is not None]
         self.records = sum(known) if len(known) == len(behind) else None
@@ -72,11 +80,13 @@ class KafkaLag:
     def _follow(self, consumer: KafkaConsumer, now_s: float) -> None:
         places = {}
         for part in consumer.assignment():
-            position, place = _position(consumer, part), self._places.get(part)
-            if place is None or place.position != position:
-                place = _Place(position, now_s, now_s, consumer.highwater(part))
-            elif now_s - place.since_s <= ASK_AFTER_S:
-                place.end = consumer.highwater(part)
+            position, fetched = _position(consumer, part), consumer.highwater(part)
+            place = self._places.get(part) or _Place(position, now_s, now_s, fetched, fetched)
+            if place.position != position:
+                place.position, place.since_s = position, now_s
+            if place.fetched != fetched and now_s - place.since_s <= ASK_AFTER_S:
+                place.end = place.fetched = fetched
+                place.heard_s = now_s
             places[part] = place
         self._places = places
 

@@ -13,6 +13,7 @@ from kafka.admin import KafkaAdminClient, MemberToRemove
 from kafka.errors import KafkaTimeoutError
 
 from features.telemetry import Partition
+from streams import kafka_lag
 from streams.kafka_client import BrokerClient
 from streams.kafka_options import KafkaOptions
 from streams.kafka_source import KafkaSource
@@ -424,6 +425,25 @@ def test_an_evicted_member_hears_that_its_partitions_are_lost(
     assert not any(polled.revoked for polled in reader.history)
     reader.until(lambda: reader.owned == both)
     reader.until(lambda: reader.count() == 40)  # the reader had no checkpoint: it starts again
+
+
+def test_the_lag_grows_while_records_are_taken_that_were_fetched_before(
+    kafka_topic: Topics, open_reader: Callable[..., Reader], produce: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that comes faster than it is taken: the client fetches no more until what it has is taken, and hears of no newer end."""
+    for name in ("STALE_S", "LOOKUP_EVERY_S"):
+        monkeypatch.setattr(kafka_lag, name, 0.2)
+    topic = kafka_topic()
+    produce(topic, numbered(5000))
+    reader = open_reader(topic, max_records=10)
+    reader.until(lambda: reader.count() > 0)
+    produce(topic, numbered(5000))
+    while (reader.source.lag() or 0) <= 5000:
+        assert reader.count() < 3000, f"it seems to be {reader.source.lag()} behind, of 10000, and {reader.count()} are taken"
+        reader.step()
+        time.sleep(0.02)  # as a daemon that has other work
+    reader.until(lambda: reader.count() == 10_000, timeout_s=0.0)
+    reader.until(lambda: reader.source.lag() == 0)
 
 
 def test_an_unknown_lag_costs_no_records(
