@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -170,6 +171,7 @@ class CheckpointStore:
 
     def write(self, snapshot: Snapshot, flush_events: Callable[[], None]) -> Written:
         """Makes the snapshot true. Raises OSError, TimeoutError or FencedError; nothing has changed then but files that nobody names."""
+        began_s = time.monotonic()
         flush_events()  # 1. Alerts and dead letters of these records are out before the records count as done.
         segments = {part.partition: dict(self.segments[part.partition]) for part in snapshot.parts}
         for part in snapshot.parts:  # 2. The open rows become sealed segments.
@@ -194,6 +196,7 @@ class CheckpointStore:
             tuple(self.buffer / str(segment.name) for segment in kept),
             sum(segment.rows for segment in kept),
             self._journal_taken(),
+            time.monotonic() - began_s,
         )
 
     def _journal_taken(self) -> dict[str, int]:

@@ -240,6 +240,7 @@ class Loop:
         self.problems.pop("checkpoint", None)
         self._refused = False
         self.observer.buffer_rows.set(written.rows)
+        self.observer.checkpoint_s.observe(written.seconds)
         self.observer.checkpoint_time.set_to_current_time()
         self.training.start(written, self.clock.now_s(self.partitions.event_time_s))
 

@@ -79,10 +79,11 @@ class Restored:
 @dataclass(frozen=True)
 class Written:
     """A checkpoint that has become true. offsets: to publish for lag monitors. journal: for each partition that one of this member's kept
-    checkpoints names the last journal entry that all of them have taken."""
+    checkpoints names the last journal entry that all of them have taken. seconds: what it took to write."""
 
     sequence: int
     offsets: dict[Partition, int]
     segments: tuple[Path, ...]
     rows: int
     journal: dict[str, int]
+    seconds: float

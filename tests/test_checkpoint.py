@@ -228,6 +228,15 @@ def test_a_stream_that_catches_up_does_not_wait_for_the_interval(rig: ModuleType
     rig.same(rig.outcome_after(home, on_poll=impatient, sections=sections), uninterrupted)
 
 
+def test_what_a_checkpoint_takes_is_in_the_metrics(rig: ModuleType, home: Path) -> None:
+    """Each one that has become true is counted with the seconds that it took."""
+    made = rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=900), rig.config(home))
+    made.run()
+    count, seconds = (made.loop.observer.registry.get_sample_value(f"dwcp_checkpoint_seconds_{name}") for name in ("count", "sum"))
+    assert count >= made.loop.checkpointer.store.sequence >= 2
+    assert seconds > 0
+
+
 @pytest.mark.parametrize("nth", [7, 20, 21, 30, 43])
 def test_an_fsync_that_fails(rig: ModuleType, home: Path, uninterrupted: Any, nth: int) -> None:
     """Wherever the disk refuses once, the checkpoint is tried again, and nothing is lost or doubled."""
