@@ -15,8 +15,8 @@ ASK_AFTER_S: Final = 10.0
 """A partition that brings nothing brings no news of its end either: it is asked for. This is the end for read_committed, so that
 an open transaction of a producer does not count as records that could be read."""
 STALE_S: Final = 2.0
-"""The client asks for more of a partition only once all is taken of what it has, which may be 100,000 records: while they last, its end is
-that of the last fetch, and of a stream that comes faster than it is taken the lag would seem to fall. So the end is asked for then too."""
+"""The client asks for more of a partition only once all is taken of what it has, which may be 100,000 records. While they last, the end
+that it knows is that of the last fetch, and the lag of a stream that comes faster than it is taken would seem to fall: it is asked for."""
 LOOKUP_EVERY_S: Final = 5.0
 LOOKUP_AGAIN_S: Final = 30.0
 """After a question that nobody answered: each costs the member's thread its whole time-out."""
@@ -29,13 +29,17 @@ of work, and there may be several answers ahead of it."""
 
 @dataclass(slots=True)
 class _Place:
-    """Where a partition stands, since when, and when the broker last told its end. fetched: the end that the last fetch told."""
+    """Where a partition stands, since when, and when the broker last told its end."""
 
     position: int | None
     since_s: float
     heard_s: float
     end: int | None = None
-    fetched: int | None = None
+
+    def hear(self, end: int | None, now_s: float) -> None:
+        """What a fetch says, which may have waited for long: only a later end is news."""
+        if end is not None and (self.end is None or end > self.end):
+            self.end, self.heard_s = end, now_s
 
     def asks(self, now_s: float) -> bool:
         """Whether its end has to be asked for."""
@@ -80,13 +84,12 @@ class KafkaLag:
     def _follow(self, consumer: KafkaConsumer, now_s: float) -> None:
         places = {}
         for part in consumer.assignment():
-            position, fetched = _position(consumer, part), consumer.highwater(part)
-            place = self._places.get(part) or _Place(position, now_s, now_s, fetched, fetched)
+            position = _position(consumer, part)
+            place = self._places.get(part) or _Place(position, now_s, now_s)
             if place.position != position:
                 place.position, place.since_s = position, now_s
-            if place.fetched != fetched and now_s - place.since_s <= ASK_AFTER_S:
-                place.end = place.fetched = fetched
-                place.heard_s = now_s
+            if now_s - place.since_s <= ASK_AFTER_S:
+                place.hear(consumer.highwater(part), now_s)
             places[part] = place
         self._places = places
 

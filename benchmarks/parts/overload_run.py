@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,7 +109,7 @@ class Overload:
 
     def until_caught_up(self) -> Sample:
         """Every record is taken, and forecasts are made again. Not to be called with a share of a core: it looks often."""
-        return self._until(lambda seen: seen.consumed == self.sent and seen.lag == 0 and not self._shedding, OFTEN_S)
+        return self._until(lambda seen: seen.consumed == self.sent and seen.lag == 0 and not seen.shedding, OFTEN_S)
 
     def forecasting_records_per_cpu_s(self) -> float:
         """With a forecast for every watched row: so few records that none is shed."""
@@ -123,9 +124,9 @@ class Overload:
         records = 1.3 * plan.shed_above_lag + plan.share * FASTEST_PER_CPU_S * (plan.capacity_s + 3 * plan.sample_s)
         with CpuShare(self.process.pid, plan.share):
             self.write(math.ceil(records / plan.links))
-            first = self._until(lambda _seen: self._shedding)
+            first = self._until(lambda seen: seen.shedding)
             last = self.after(first, plan.capacity_s)
-        if not last.lag or not self._shedding:
+        if not last.shedding:
             raise RuntimeError(f"the topic was not full while the capacity was measured: {first}, {last}")
         self.until_caught_up()
         return taken_per_s(first, last)
@@ -152,25 +153,14 @@ class Overload:
         """The disk hangs until the source has been paused for hold_s."""
         before = self.watcher.look()
         self._switch.touch()
-        paused = self._until(lambda _seen: self._paused)
+        paused = self._until(lambda seen: seen.paused)
         self.after(paused, self.plan.hold_s)
         self._switch.unlink()
-        resumed = self._until(lambda _seen: not self._paused)
+        resumed = self._until(lambda seen: not seen.paused)
         return Hang(before, paused, resumed)
 
     def _until(self, condition: Callable[[Sample], bool], every_s: float | None = None) -> Sample:
         return self.watcher.until(condition, every_s or self.plan.sample_s, STEP_LIMIT_S)
-
-    def _told(self, event: str) -> int:
-        return len(self.process.all_told(event))
-
-    @property
-    def _paused(self) -> bool:
-        return self._told("source_paused") > self._told("source_resumed")
-
-    @property
-    def _shedding(self) -> bool:
-        return self._told("forecasts_shed") > self._told("forecasts_resumed")
 
     def _job(self, rows: int | None, records_per_s: float | None) -> dict[str, Any]:
         plan = self.plan
@@ -185,3 +175,16 @@ class Overload:
 def taken_per_s(first: Sample, last: Sample) -> float:
     """Records."""
     return (last.consumed - first.consumed) / (last.at_s - first.at_s)
+
+
+def taken_while_shedding_per_s(samples: Sequence[Sample], course: Course) -> float | None:
+    """Records, in the overload but not while the disk hung; None where no forecasts were shed."""
+    stretches = [(course.began, course.hang.before), (course.hang.resumed, course.ended)]
+    pairs = [
+        (one, next_)
+        for first, last in stretches
+        for one, next_ in pairwise(seen for seen in samples if first.at_s <= seen.at_s <= last.at_s)
+        if one.shedding and next_.shedding
+    ]
+    passed_s = sum(next_.at_s - one.at_s for one, next_ in pairs)
+    return sum(next_.consumed - one.consumed for one, next_ in pairs) / passed_s if passed_s else None

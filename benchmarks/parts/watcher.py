@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,11 +22,14 @@ ANSWER_LIMIT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one look saw. at_s: monotonic. lag: None where it is not known. not_ready: what /readyz says; empty: all is well."""
+    """What one look saw. at_s: monotonic. lag: None where it is not known. shedding: forecasts. paused: the source. not_ready: what
+    /readyz says; empty: all is well."""
 
     at_s: float
     consumed: int
     lag: int | None
+    shedding: bool
+    paused: bool
     resident_bytes: int
     live: bool
     not_ready: str
@@ -50,7 +54,9 @@ class Watcher:
         seen = Sample(
             at_s=time.monotonic(),
             consumed=int(metrics.get('dwcp_records_total{outcome="consumed"}', 0)),
-            lag=None if lag != lag else int(lag),  # NaN: unknown
+            lag=None if math.isnan(lag) else int(lag),
+            shedding=_told(metrics, "forecasts_shed") > _told(metrics, "forecasts_resumed"),
+            paused=_told(metrics, "source_paused") > _told(metrics, "source_resumed"),
             resident_bytes=memory(self._pid)["VmRSS"],
             live=live == 200,
             not_ready="" if ready == 200 else why.strip(),
@@ -73,6 +79,10 @@ class Watcher:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+
+def _told(metrics: Mapping[str, float], event: str) -> float:
+    return metrics.get(f'dwcp_events_total{{event="{event}"}}', 0)
 
 
 class ServiceManager:
