@@ -62,7 +62,7 @@ class Rig:
         """One training on a drift, from due to published or refused."""
         self.training.memory.rows, self.training.memory.drift_at_rows = 100, 0
         self.training.decide(NEW_S)
-        self.training.start(Written(1, {}, (), 100), NEW_S)
+        self.training.start(Written(1, {}, (), 100, {}, 0.0), NEW_S)
         before_end()
         while self.training.busy:
             self.training.follow(NEW_S)

@@ -254,7 +254,7 @@ def made(tmp_path: Path) -> Any:
 
 
 def written(segments: list[Path]) -> Written:
-    return Written(1, {}, tuple(segments), 40)
+    return Written(1, {}, tuple(segments), 40, {}, 0.0)
 
 
 def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[Path]) -> None:
