@@ -28,7 +28,7 @@ from daemon.private_folder import make_private
 from daemon.snapshot import Manifest, PartEntry, Restored, Snapshot, Written
 from daemon.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
-from model.buffer import drop_unnamed
+from model.buffer import drop_unnamed, reclaim
 from model.retention import compact, plan_compaction, plan_retention
 from model.segments import Segment, SegmentError, SegmentName, describe, sync_folder
 
@@ -85,6 +85,7 @@ class CheckpointStore:
 
         Where each of them misses rows of the buffer, the newest with whole state files is sound enough, and goes on without those rows.
         """
+        reclaim(self.buffer, self._named())
         own = [(path, manifest) for path, manifest in self._manifests() if manifest.member == self.member]
         unreadable = [path for path in self.checkpoints.glob(f"*-{self.member}") if path.name[0] != "." and path not in dict(own)]
         flaws = [(path, *self._flaws(path, manifest)) for path, manifest in own]
@@ -142,6 +143,7 @@ class CheckpointStore:
         checkpoints of it and none is sound.
         """
         problem = None
+        reclaim(self.buffer, self._named())
         for path, manifest in self._manifests():
             if (part := manifest.part(partition)) is None:
                 continue
@@ -153,7 +155,7 @@ class CheckpointStore:
                 self.tell("checkpoint_unsound", checkpoint=path.name, problem=str(error), remedy="an older one is used")
                 continue
             self.segments[partition] = named
-            self._drop_unnamed(partition, self._manifests())
+            self._drop_unnamed([partition])
             document, arrays = migrated(manifest.schema_version, document, arrays)
             return Restored(manifest.member, part.offset, document, arrays)
         if problem is not None:
@@ -162,7 +164,7 @@ class CheckpointStore:
                 "with another one"
             )
         self.segments[partition] = {}
-        self._drop_unnamed(partition, ())
+        self._drop_unnamed([partition])
         return None
 
     def drop(self, partition: Partition) -> None:
@@ -184,6 +186,7 @@ class CheckpointStore:
         sequence = max(sequence, self.sequence) + 1  # of checkpoints that were damaged in the meantime too
         self._refuse_if_fenced(snapshot)
         self._publish(sequence, snapshot, segments)  # 3. The checkpoint that names them, true by one rename.
+        self._retract_if_robbed(sequence, segments)
         self.sequence, self.segments = sequence, self.segments | segments
         try:
             self._clean()  # 4. What no kept checkpoint names.
@@ -239,6 +242,19 @@ class CheckpointStore:
                     f"{path.name} of generation {manifest.generation} already owns {', '.join(taken)}: this member has lost it"
                 )
 
+    def _retract_if_robbed(self, sequence: int, segments: dict[Partition, dict[str, Segment]]) -> None:
+        """A member that takes a partition over deletes what no checkpoint names, so also what this one, which does not know yet, has just
+        sealed. Named afterwards, it would be missing from this checkpoint and all that follow. Raises FencedError, and nothing is true."""
+        fresh = {name for partition, named in segments.items() for name in named.keys() - self.segments[partition].keys()}
+        reclaim(self.buffer, fresh)
+        if missing := sorted(name for name in fresh if not (self.buffer / name).exists()):
+            path = self.checkpoints / f"{sequence:012d}-{self.member}"
+            retracted = path.with_name(f"{_PARTIAL}{path.name}")
+            path.rename(retracted)
+            sync_folder(self.checkpoints)
+            shutil.rmtree(retracted, ignore_errors=True)
+            raise FencedError(f"{missing[0]} was deleted by another member, which is taking its partition over")
+
     def _publish(self, sequence: int, snapshot: Snapshot, segments: dict[Partition, dict[str, Segment]]) -> None:
         name = f"{sequence:012d}-{self.member}"
         partial = self.checkpoints / f"{_PARTIAL}{name}"
@@ -266,7 +282,6 @@ class CheckpointStore:
     def _clean(self) -> None:
         """Old checkpoints of this member go, but for those that are the newest to name some partition; then segments that none names."""
         newest: set[tuple[str, int]] = set()
-        kept: list[tuple[Path, Manifest]] = []
         mine = 0
         for path, manifest in self._manifests():
             names = {(part.topic, part.number) for part in manifest.parts}
@@ -275,22 +290,22 @@ class CheckpointStore:
                 gone = path.with_name(f"{_PARTIAL}{path.name}")
                 path.rename(gone)  # at once, for other members: one that has lost its manifest alone would count as damaged
                 shutil.rmtree(gone)
-            else:
-                kept.append((path, manifest))
             newest |= names
-        for partition in self.segments:
-            self._drop_unnamed(partition, kept)
+        self._drop_unnamed(self.segments)
 
-    def _drop_unnamed(self, partition: Partition, kept: Iterable[tuple[Path, Manifest]]) -> None:
-        """Segments stay as long as any kept checkpoint names them: an older one must be whole, should the newest be damaged.
+    def _drop_unnamed(self, partitions: Iterable[Partition]) -> None:
+        """Segments stay as long as any checkpoint names them: an older one must be whole, should the newest be damaged.
 
         One that cannot be deleted is told and stays: nobody reads what nobody names, and the next cleaning comes by.
         """
-        parts = [part for _, manifest in kept if (part := manifest.part(partition)) is not None]
         try:
-            drop_unnamed(self.buffer, partition, {name for part in parts for name in part.segments})
+            drop_unnamed(self.buffer, partitions, self._named)
         except OSError as error:
             self.tell("cleaning_failed", problem=str(error))
+
+    def _named(self) -> set[str]:
+        """The segments that any checkpoint names."""
+        return {name for _, manifest in self._manifests() for part in manifest.parts for name in part.segments}
 
     def _manifests(self) -> Iterable[tuple[Path, Manifest]]:
         """Every readable manifest, newest first. Raises StateError for one of a newer release."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +34,9 @@ from model.segments import (
     safe_topic,
     write_segment,
 )
+
+GONE_PREFIX: Final = ".gone-"
+"""Before the name of a segment that is about to be deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +127,64 @@ class BufferWriter:
         return write_segment(self.folder, name, table)
 
 
-def drop_unnamed(folder: Path, partition: Partition, named: Collection[str]) -> list[str]:
-    """Deletes the partition's segments that are not in `named` (file names), and what an interrupted sealing left. Gives their names."""
-    dropped = []
-    for path in sorted(folder.iterdir()):
+def drop_unnamed(folder: Path, partitions: Iterable[Partition], named: Callable[[], Collection[str]]) -> list[str]:
+    """Deletes segments of these partitions that nobody names, and what an interrupted sealing left. Gives the names of the files.
+
+    named: gives the file names that any checkpoint names. It is asked twice, since another member may seal a segment and name it in the
+    meantime: what goes is renamed first, and comes back if it is named by then (see `reclaim`, for a process that ends in between). So
+    whoever names a segment and then finds it in its place has it for good. Raises the first OSError, after it has done what it can.
+    """
+    ours = {(safe_topic(partition.topic), partition.number) for partition in partitions}
+    found = [(path, name) for path in sorted(folder.iterdir()) if (name := _segment_of(path)) and (name.topic, name.number) in ours]
+    problems: list[OSError] = []
+
+    def tried(call: Callable[[], object]) -> bool:
         try:
-            name = SegmentName.parse(path.name.removeprefix(TEMPORARY_PREFIX))
-        except ValueError:
-            continue
-        if name.belongs_to(partition) and path.name not in named:
-            path.unlink()
-            dropped.append(path.name)
+            call()
+        except FileNotFoundError:  # another member was faster
+            return False
+        except OSError as error:
+            problems.append(error)
+            return False
+        return True
+
+    known = named()
+    going = [(path, name) for path, name in found if path.name.startswith(GONE_PREFIX)]
+    dropped = [path.name for path, _ in going]
+    for path, name in found:
+        if path.name.startswith(TEMPORARY_PREFIX):
+            dropped += [path.name] if tried(path.unlink) else []
+        elif path.name == str(name) and path.name not in known:
+            gone = folder / f"{GONE_PREFIX}{name}"
+            if tried(lambda path=path, gone=gone: path.rename(gone)):  # type: ignore[misc]
+                going.append((gone, name))
+                dropped.append(path.name)
+    known = named() if going else known
+    for gone, name in going:
+        if str(name) in known and not (folder / str(name)).exists():
+            dropped.remove(str(name) if str(name) in dropped else gone.name)
+            tried(lambda gone=gone, name=name: gone.rename(folder / str(name)))  # type: ignore[misc]
+        else:
+            tried(gone.unlink)
+    if problems:
+        raise problems[0]
     return dropped
+
+
+def reclaim(folder: Path, named: Collection[str]) -> None:
+    """Gives segments that are named their place back where a process has ended in the middle of `drop_unnamed`."""
+    for gone in folder.glob(f"{GONE_PREFIX}*"):
+        name = gone.name.removeprefix(GONE_PREFIX)
+        if name in named and not (folder / name).exists():
+            with suppress(FileNotFoundError):
+                gone.rename(folder / name)
+
+
+def _segment_of(path: Path) -> SegmentName | None:
+    try:
+        return SegmentName.parse(path.name.removeprefix(TEMPORARY_PREFIX).removeprefix(GONE_PREFIX))
+    except ValueError:
+        return None
 
 
 def snapshot(paths: Iterable[Path], into: Path) -> list[Path]:

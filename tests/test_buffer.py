@@ -157,7 +157,7 @@ def test_a_kill_while_sealing_leaves_no_segment(tmp_path: Path) -> None:
     left = [path.name for path in tmp_path.iterdir()]
     assert len(left) == 1
     assert left[0].startswith(".sealing-")
-    assert drop_unnamed(tmp_path, PARTITION, []) == left
+    assert drop_unnamed(tmp_path, [PARTITION], list) == left
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,7 +167,7 @@ def test_drop_unnamed_touches_only_its_partition(tmp_path: Path) -> None:
     other = sealed(tmp_path, 10, 10, Partition("dwcp.telemetry", 33))
     stranger = tmp_path / "notes.txt"
     stranger.write_text("mine")
-    assert drop_unnamed(tmp_path, PARTITION, {kept.name}) == [gone.name]
+    assert drop_unnamed(tmp_path, [PARTITION], lambda: {kept.name}) == [gone.name]
     assert set(tmp_path.iterdir()) == {kept, other, stranger}
 
 
