@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import psutil
+import pyarrow as pa
 from harness import answer, in_process, job_of, say
 
 from daemon.clock import StreamClock
@@ -158,7 +159,8 @@ class Mallinfo(ctypes.Structure):
 
 def memory() -> dict[str, int]:
     """Resident bytes as the kernel counts them, and what stands behind them: blocks of Python's allocator that are in use, and bytes that
-    the C library has given out and that it holds free. A leak is in use; what is only not given back is free."""
+    the C library has given out and that it holds free, and bytes that Arrow's allocator has given out. A leak is in use; what is only not
+    given back is resident and not in use."""
     status = Path("/proc/self/status").read_text()
     kilobytes = {key: int(value) for key, value in re.findall(r"^(VmRSS|RssAnon):\s+(\d+) kB$", status, re.MULTILINE)}
     library = ctypes.CDLL(None)
@@ -170,6 +172,7 @@ def memory() -> dict[str, int]:
         "python_blocks": sys.getallocatedblocks(),
         "malloc_used_bytes": heap.uordblks + heap.hblkhd,
         "malloc_free_bytes": heap.fordblks,
+        "arrow_used_bytes": pa.total_allocated_bytes(),
     }
 
 
