@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,12 @@ HOUR_S: Final = 3_600.0
 WEEK_DAYS: Final = 7.0
 FIRST_WEEKDAY: Final = 3.0
 """1970-01-01 was a Thursday, and Monday is 0."""
+SPREAD: Final[dict[str, tuple[float, float]]] = {
+    "time_of_day": (12.0, 24.0 / math.sqrt(12.0)),
+    "day_of_week": (3.0, 2.0),
+    **dict.fromkeys(("hour_sin", "hour_cos", "weekday_sin", "weekday_cos"), (0.0, math.sqrt(0.5))),
+}
+"""Mean and standard deviation of the features of the calendar over whole weeks, which nobody has to see to know them."""
 LAST_HOUR: Final = np.nextafter(np.float32(24), np.float32(0))
 """The last instant of a day: what an hour of 24, or one that float32 rounds up to 24, is kept as."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,8 +24,11 @@ class Scaler:
     fitted: Flags
 
     @classmethod
-    def fit(cls, values: Floats) -> Scaler:
-        """The scaler of values (N, F), NaN where missing; computed in float64, for bytes_total is about 1e10."""
+    def fit(cls, values: Floats, spreads: Mapping[int, tuple[float, float]] | None = None) -> Scaler:
+        """The scaler of values (N, F), NaN where missing; computed in float64, for bytes_total is about 1e10.
+
+        spreads: mean and scale of columns for which a few values say little. They are fitted where the values are not all the same.
+        """
         columns = values.shape[1]
         mean, scale, fitted = np.zeros(columns), np.ones(columns), np.zeros(columns, np.bool_)
         for column in range(columns):  # one at a time: a float64 copy of the whole table would be twice its size
@@ -34,12 +38,13 @@ class Scaler:
                 continue
             mean[column], deviation = known.mean(), known.std()
             if deviation > _CONSTANT * abs(mean[column]) and np.float32(deviation) > 0:
-                scale[column], fitted[column] = deviation, True
+                fitted[column] = True
+                mean[column], scale[column] = (spreads or {}).get(column, (mean[column], deviation))
         return cls(mean.astype(np.float32), scale.astype(np.float32), fitted)
 
-    def extended(self, values: Floats) -> Scaler:
+    def extended(self, values: Floats, spreads: Mapping[int, tuple[float, float]] | None = None) -> Scaler:
         """This scaler with its unfitted columns fitted on values (N, F); all others stay, so that a network keeps its parent's units."""
-        newly = Scaler.fit(values)
+        newly = Scaler.fit(values, spreads)
         take = ~self.fitted & newly.fitted
         return Scaler(
             np.where(take, newly.mean, self.mean), np.where(take, newly.scale, self.scale), self.fitted | take

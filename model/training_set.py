@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from features.calendar import SPREAD
+from features.definition import FEATURES
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import Floats
 from features.vocabulary import Vocabulary
@@ -15,6 +18,9 @@ from model.job_spec import JobSpec
 from model.metadata import Metadata
 from model.scaler import Scaler
 
+CALENDAR: Final = {FEATURES.index(name): spread for name, spread in SPREAD.items()}
+"""The scales of a first version are its successors' too, and it may have seen less than an hour: over that hour's deviation, an evening is
+thirty deviations away, and forecasts and the parity of the exported graphs go wrong."""
 VALIDATION_WINDOWS_MAX: Final = 2_048
 GATE_WINDOWS_MAX: Final = 4_096
 """What is held out is the newest, and after a drift the newest is what is to be learnt: in a large buffer a share of it would hold out
@@ -81,8 +87,8 @@ def prepare(spec: JobSpec, table: RawTable, parent: Metadata | None) -> Training
         features=features,
         targets=targets,
         vocabulary=vocabulary,
-        inputs=_scaler(None if parent is None else parent.inputs, features.features[seen]),
-        outputs=_scaler(None if parent is None else parent.outputs, targets[seen]),
+        inputs=_scaler(None if parent is None else parent.inputs, features.features[seen], CALENDAR),
+        outputs=_scaler(None if parent is None else parent.outputs, targets[seen], {}),
         split=split,
         trained_until_s=trained_until_s,
     )
@@ -97,8 +103,8 @@ def scaled(training_set: TrainingSet) -> tuple[Floats, Floats]:
     return training_set.inputs.transform(training_set.features.features), training_set.outputs.standardise(training_set.targets)
 
 
-def _scaler(parent: Scaler | None, values: Floats) -> Scaler:
-    return Scaler.fit(values) if parent is None else parent.extended(values)
+def _scaler(parent: Scaler | None, values: Floats, spreads: Mapping[int, tuple[float, float]]) -> Scaler:
+    return Scaler.fit(values, spreads) if parent is None else parent.extended(values, spreads)
 
 
 def _require_enough(spec: JobSpec, split: FineTuneSplit, parent: Metadata | None) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from features.definition import FEATURES
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, NUMERIC, Floats
 from features.vocabulary import Vocabulary
@@ -20,6 +21,7 @@ from model.dataset import (
     targets_of,
 )
 from model.scaler import Scaler
+from model.training_set import CALENDAR
 
 
 def table_of(runs: list[list[int]], missing: float = 0.0, seed: int = 0) -> tuple[RawTable, OfflineFeatures]:
@@ -188,6 +190,28 @@ def test_the_scaler_knows_what_was_measured(values: tuple[float, ...], mean: flo
     assert scaler.mean[0] == pytest.approx(mean, rel=1e-6)
     assert scaler.scale[0] == pytest.approx(scale if fitted else 1.0, rel=1e-6)
     assert bool(scaler.fitted[0]) is fitted
+
+
+def test_a_known_scale_takes_the_place_of_a_fitted_one() -> None:
+    """For a column whose values say little: but for a constant one, which stays marked as such; by a child that fits it, too."""
+    spreads = {0: (12.0, 7.0), 1: (3.0, 2.0)}
+    scaler = Scaler.fit(np.array([[8.0, 5.0, 1.0], [8.5, 5.0, 3.0]], np.float32), spreads)
+    assert (scaler.mean.tolist(), scaler.scale.tolist()) == ([12.0, 5.0, 2.0], [7.0, 1.0, 1.0])
+    assert scaler.fitted.tolist() == [True, False, True]
+    child = scaler.extended(np.array([[1.0, 5.0, 9.0], [2.0, 6.0, 9.0]], np.float32), spreads)
+    assert (child.mean.tolist(), child.scale.tolist()) == ([12.0, 3.0, 2.0], [7.0, 2.0, 1.0])
+
+
+def test_the_scales_of_a_first_hour_hold_for_a_week() -> None:
+    """The calendar's columns of a version that has seen one hour are within two deviations all week: its successors keep its scales."""
+    hour = np.full((60, len(FEATURES)), 1.0, np.float32)
+    hour[:, FEATURES.index("time_of_day")] = np.linspace(9, 10, 60)
+    hour[:, FEATURES.index("hour_sin")] = np.sin(2 * np.pi * np.linspace(9, 10, 60) / 24)
+    scaler = Scaler.fit(hour, CALENDAR)
+    week = np.full((24, len(FEATURES)), 1.0, np.float32)
+    week[:, FEATURES.index("time_of_day")] = np.arange(24)
+    week[:, FEATURES.index("hour_sin")] = np.sin(2 * np.pi * np.arange(24) / 24)
+    assert np.abs(scaler.transform(week)).max() <= 2
 
 
 def test_missing_inputs_are_zero_and_missing_targets_stay() -> None:
