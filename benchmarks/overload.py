@@ -47,6 +47,7 @@ TOLD: Final = (
 GROWTH_MB: Final = 400.0
 """However long the topic is: a fetch is at most 4 MB of each partition before it is unpacked, a row that is open has some 90 bytes (300,000
 of them are 27 MB), and sealing holds those rows, their columns and the file, all at once. What waits in the topic are gigabytes."""
+
 SHORT: Final = Plan(
     links=2000, share=0.06, capacity_s=8.0, overload_s=35.0, drain_s=5.0, hold_s=8.0, session_s=6.0, watchdog_s=15.0, checkpoint_late_s=5.0,
     checkpoint_interval_s=3.0, shed_above_lag=20_000, open_rows_max=60_000, sample_s=1.0,
@@ -180,8 +181,8 @@ def by_partition(rows: Iterable[Row]) -> dict[int, list[Row]]:
 
 
 def bars(figures: Mapping[str, Any]) -> list[Bar]:
-    """Memory: what a fetch, a poll, the rows that may be open and a checkpoint of them take, however long the topic is. A pause that is
-    shorter than the session would show nothing."""
+    """A pause that is shorter than the session would show nothing. taken_of_capacity cannot be measured, and so does not hold, where the
+    overload itself has shed no forecasts."""
     none = ("lost", "duplicated", "miscounted", "not_assigned_once", "exit_code", "lag_in_the_end", "not_live", "not_ready_otherwise")
     some = ("forecasts_shed_rows", "forecasts_shed", "forecasts_resumed", "source_paused", "source_resumed", "told_not_ready_in_the_hang")
     return [
