@@ -18,6 +18,7 @@ from types import ModuleType
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
+from daemon.checkpoint import SCHEMA_VERSION
 from features.telemetry import COLUMNS
 from model.metadata import core_name
 
@@ -391,7 +392,8 @@ def test_state_of_a_newer_release_is_exit_code_4(cli: Cli, recording: Path, rig:
     (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": 99}))
     code, _, err = cli(*arguments)
     assert code == 4
-    assert "written by a newer release (state version 99, this one reads 1); install that release, or start with another" in err
+    versions = f"(state version 99, this one reads {SCHEMA_VERSION})"
+    assert f"written by a newer release {versions}; install that release, or start with another" in err
 
 
 def started(arguments: list[object], until: str) -> subprocess.Popen[str]:
