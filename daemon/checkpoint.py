@@ -268,6 +268,7 @@ class CheckpointStore:
                 parts.append(PartEntry(where.topic, where.number, part.offset, file, digest, tuple(sorted(segments[where])), part.journal))
             digest = write_state(partial / "process.npz", snapshot.process, {})
             manifest = Manifest(SCHEMA_VERSION, sequence, self.member, snapshot.generation, snapshot.created_at_s, digest, tuple(parts))
+            manifest = manifest.sealed()
             with (partial / _MANIFEST).open("wb") as file_:
                 file_.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
                 file_.flush()
@@ -321,7 +322,10 @@ class CheckpointStore:
                         f"{path}: was written by a newer release (state version {version}, this one reads {SCHEMA_VERSION}); "
                         "install that release, or start with another state directory"
                     )
-                found.append((path, msgspec.json.decode(content, type=Manifest)))
+                manifest = msgspec.json.decode(content, type=Manifest)
+                if not manifest.sound:
+                    raise ValueError(f"{_MANIFEST} is not what was written (its checksum differs)")
+                found.append((path, manifest))
             except (OSError, ValueError, RecursionError, AttributeError) as error:  # msgspec's are ValueErrors, and so is "no UTF-8"
                 theirs = not path.name.endswith(f"-{self.member}") and path.exists()  # one's own is set aside; another deletes its own
                 if theirs and path.name not in self._told:

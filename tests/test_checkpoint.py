@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 
 import daemon.loop
@@ -54,12 +55,21 @@ def newest_segment(state: Path) -> Path:
     return state / "buffer" / min(newest - set().union(*older))
 
 
+def skip_a_record(newest: Path) -> None:
+    """One more in the offset of the first partition."""
+    path = newest / "MANIFEST.json"
+    document = json.loads(path.read_bytes())
+    document["parts"][0]["offset"] += 1
+    path.write_text(json.dumps(document))
+
+
 DAMAGE: dict[str, Callable[[ModuleType, Path, Path], object]] = {
     "a flipped bit in a partition": lambda _rig, newest, _state: flip(newest / "part-2.npz"),
     "a partition's file cut short": lambda _rig, newest, _state: cut(newest / "part-0.npz"),
     "no file of a partition": lambda _rig, newest, _state: (newest / "part-3.npz").unlink(),
     "a flipped bit in the region stage": lambda _rig, newest, _state: flip(newest / "process.npz"),
     "an empty manifest": lambda _rig, newest, _state: (newest / "MANIFEST.json").write_bytes(b""),
+    "an altered offset in the manifest": lambda _rig, newest, _state: skip_a_record(newest),
     "no manifest": lambda _rig, newest, _state: (newest / "MANIFEST.json").unlink(),
     "a missing segment": lambda _rig, _newest, state: newest_segment(state).unlink(),
     "a segment cut short": lambda _rig, _newest, state: cut(newest_segment(state)),
@@ -320,12 +330,10 @@ def test_a_member_that_lost_a_partition_cannot_overwrite_its_successor(rig: Modu
     """A checkpoint of a newer group generation that owns the partition fences the older member off."""
     state = interrupted(rig, home)
     newest, manifest = rig.newest(state)
-    document = json.loads((newest / "MANIFEST.json").read_bytes())
     successor = newest.with_name(f"{manifest.sequence + 1:012d}-second")
     shutil.copytree(newest, successor)
-    (successor / "MANIFEST.json").write_text(
-        json.dumps(document | {"member": "second", "generation": 5, "sequence": manifest.sequence + 1})
-    )
+    theirs = msgspec.structs.replace(manifest, member="second", generation=5, sequence=manifest.sequence + 1).sealed()
+    (successor / "MANIFEST.json").write_bytes(msgspec.json.encode(theirs))
     store = CheckpointStore(state, "main", 10**6, 1e9, lambda *_args, **_fields: None)
     store.open()
     restored = store.restore(Partition(rig.TOPIC, 0))
