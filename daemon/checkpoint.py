@@ -202,6 +202,12 @@ class CheckpointStore:
             time.monotonic() - began_s,
         )
 
+    @property
+    def journal_taken(self) -> int:
+        """The last entry of this member's journal that any of its checkpoints has taken."""
+        own = (manifest for _, manifest in self._manifests() if manifest.member == self.member)
+        return max((part.journal for manifest in own for part in manifest.parts), default=0)
+
     def _journal_taken(self) -> dict[str, int]:
         taken: dict[str, int] = {}
         for manifest in (manifest for _, manifest in self._manifests() if manifest.member == self.member):

@@ -125,6 +125,15 @@ class Journal:
         """Number of the newest entry."""
         return self._dropped.entries + len(self.entries)
 
+    def require(self, taken: int) -> None:
+        """Raises StateError where the file ends before the entry that a checkpoint has taken: what was appended now would get a number that
+        counts as taken, and have no effect after a restart."""
+        if self.last < taken:
+            raise StateError(
+                f"{self._path}: ends with entry {self.last}, a checkpoint has taken entry {taken}; restore the file from a copy, or start "
+                "with another state directory"
+            )
+
     def append(self, entry: Entry) -> int:
         """Makes the entry durable; gives its number. Raises OSError, and the entry has no effect then."""
         line = msgspec.json.encode(entry) + b"\n"

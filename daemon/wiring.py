@@ -108,6 +108,7 @@ def build(
     store.open()
     process = store.restore_process()
     journal = Journal(journal_path(state, config.state.member))
+    journal.require(store.journal_taken)
     _prepare(registry)
     models = Models(registry, journal, observer, config.models.follow_interval_s)
     partitions = Partitions(

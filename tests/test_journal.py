@@ -223,3 +223,17 @@ def test_a_journal_that_is_dropped_all_the_time_changes_nothing(rig: ModuleType,
         assert rig.run(home, prepare=prepare(nth, after)) == rig.KILLED
     rig.same(rig.outcome_after(home, prepare=prepare(0, False)), uninterrupted)
     assert (home / "state/journal-main.ndjson").read_text().startswith('{"type":"dropped"')
+
+
+def test_a_journal_that_ends_before_its_checkpoint(rig: ModuleType, home: Path) -> None:
+    """Entries that a checkpoint has taken are gone: what came next would get their numbers, and no effect after a restart. It is refused,
+    whether the cut is in a line or between two."""
+    assert rig.run(home) == 0
+    path = home / "state" / "journal-main.ndjson"
+    content = path.read_bytes()
+    for cut in (len(content) - 5, 0):
+        path.write_bytes(content[:cut])
+        assert rig.run(home) == StateError.exit_code
+        assert "restore the file from a copy" in rig.told(home, "ended")[-1]["problem"]
+    path.write_bytes(content)
+    assert rig.run(home) == 0
