@@ -20,6 +20,8 @@ from features.telemetry import TARGETS
 
 BUCKET_S: Final = 60.0
 CALIBRATION_BUCKETS: Final = 60
+REGIONS_MAX: Final = 20_000
+"""Some 2 kB each. A link may name another region in each of its records, so the number of watched links is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,11 @@ class _Region:
     watched: dict[str, float] = field(default_factory=dict)  # link -> time of its last sample
     alarms: list[LinkAlarm] = field(default_factory=list)  # of the last window_s
     incident: Incident | None = None
+
+    @property
+    def seen_s(self) -> float:
+        """Time of its newest message, as far as it is remembered."""
+        return max([*self.watched.values(), *(alarm.time_s for alarm in self.alarms)], default=-math.inf)
 
 
 class RegionDrift:
@@ -122,7 +129,16 @@ class RegionDrift:
             region = self._regions.setdefault(name, _Region())
             if change := self._judge(name, region, now_s, *by_region[name]):
                 changes.append(change)
+        self._forget()
         return changes
+
+    def _forget(self) -> None:
+        """Of too many regions those go whose last message is the oldest, an eighth of them; one with an open incident stays longer."""
+        going = len(self._regions) - REGIONS_MAX
+        if going > 0:
+            oldest_first = sorted(self._regions.items(), key=lambda one: (one[1].incident is not None, one[1].seen_s, one[0]))
+            for name, _ in oldest_first[: going + REGIONS_MAX // 8]:
+                del self._regions[name]
 
     def _judge(
         self, name: str, region: _Region, now_s: float, alarms: list[LinkAlarm], samples: list[RegionSample]

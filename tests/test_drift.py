@@ -233,6 +233,23 @@ def test_ten_thousand_regions_and_a_region_with_one_link():
     assert changes == []
 
 
+def test_a_link_with_ever_new_regions_does_not_fill_the_memory(monkeypatch):
+    """Those that were not seen for longest are forgotten, one with an open incident last; a restart at any minute changes nothing."""
+    monkeypatch.setattr("drift.region.REGIONS_MAX", 16)
+    drift = RegionDrift()
+    drift.observe([alarm(0, f"link{at}") for at in range(3)], [])
+    for minute in range(200):
+        again = RegionDrift.restored(drift.state())
+        for one in (drift, again):
+            one.observe([], [sample(minute, "link", region=f"new{minute:03}")])
+            one.advance((minute + 1) * 60.0)
+        regions = drift.state()["regions"]
+        assert drift.state() == again.state()
+        assert len(regions) <= 16
+        assert f"new{minute:03}" in regions
+        assert "eu" in regions or minute >= 60
+
+
 def test_watch_list_is_stable_bounded_and_fair_to_new_regions():
     """Each region has its share; a link never changes its state; the same links are chosen whatever the batches."""
     links = [f"link-{i}" for i in range(300)]
