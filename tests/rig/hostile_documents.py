@@ -19,10 +19,11 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
-from daemon.checkpoint import CheckpointStore
+from daemon.checkpoint import SCHEMA_VERSION, CheckpointStore
 from daemon.config import ConfigError, load
 from daemon.errors import StateError
 from daemon.journal import Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.snapshot import Manifest, PartEntry
 from daemon.state_file import read_state, write_state
 from features.telemetry import COLUMNS, NUMERIC, Partition
 from model.documents import DocumentError
@@ -124,11 +125,9 @@ def _of_journal(folder: Path) -> list[Target]:
 def _of_checkpoint(folder: Path) -> list[Target]:
     name = "000000000001-main"
     process = folder / "process.npz"
-    digest = write_state(process, {"regions": {}, "training": {}}, {})
-    manifest = {
-        "schema_version": 1, "sequence": 1, "member": "main", "generation": 0, "created_at_s": 1.5, "process_sha256": digest,
-        "parts": [{"topic": "t", "number": 0, "offset": 7, "file": "process.npz", "sha256": digest, "segments": []}],
-    }  # fmt: skip
+    digest = write_state(process, {"regions": {}, "training": {}, "keys": []}, {})  # it stands in for the partition's file as well
+    oldest = Manifest(1, 1, "main", 0, 1.5, digest, (PartEntry("t", 0, 7, "process.npz", digest, ()),))
+    newest = msgspec.structs.replace(oldest, schema_version=SCHEMA_VERSION).sealed()
 
     def read(content: bytes) -> None:
         shutil.rmtree(folder / "state", ignore_errors=True)
@@ -140,7 +139,7 @@ def _of_checkpoint(folder: Path) -> list[Target]:
         store.restore_process()
         store.restore(Partition("t", 0))
 
-    return [Target("checkpoint manifest", (msgspec.json.encode(manifest),), read, (StateError,))]
+    return [Target("checkpoint manifest", (msgspec.json.encode(oldest), msgspec.json.encode(newest)), read, (StateError,))]
 
 
 def _of_state_file(folder: Path) -> list[Target]:
