@@ -184,8 +184,12 @@ class Loop:
 
     def judge_regions(self) -> None:
         """Closes the buckets that every partition has passed, and tells what changed."""
+        known = self.regions.forgotten
         with self.observer.stage("regions"):
             changes = self.regions.advance(self.partitions.watermark_s)
+        if forgotten := self.regions.forgotten - known:
+            self.observer.regions_forgotten.inc(forgotten)
+            self.observer.tell("regions_forgotten", regions=forgotten, remedy="find who sends ever new names of regions")
         for change in changes:
             self.alert(change)
 

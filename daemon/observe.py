@@ -27,6 +27,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "partition_lost": ("warning", "another member owns it already; its state here is dropped"),
     "record_rejected": ("warning", "the first of its kind in a batch; the record is in the dead letters"),
     "links_evicted": ("warning", "a partition has more links than links.max: those not seen for longest are forgotten, from now on"),
+    "regions_forgotten": ("warning", "there are more regions than can be kept: those not heard of for longest have gone"),
     "forecasts_shed": ("warning", "the stream is too far behind: no forecasts until it has caught up"),
     "forecasts_resumed": ("info", "the stream has caught up"),
     "state_closed": ("warning", "other users could read or change the state directory; now they cannot"),
@@ -91,6 +92,7 @@ class Observer:
         self.stage_s = Counter("dwcp_stage_seconds", "CPU seconds of the loop's thread by stage", ["stage"], registry=self.registry)
         self.links = Gauge("dwcp_links", "Links known", registry=self.registry)
         self.evicted = Counter("dwcp_links_evicted", "Links forgotten because there were more than links.max", registry=self.registry)
+        self.regions_forgotten = Counter("dwcp_regions_forgotten", "Regions forgotten: there were too many", registry=self.registry)
         self.watched_links = Gauge("dwcp_watched_links", "Links that are forecast and judged", registry=self.registry)
         self.buffer_rows = Gauge("dwcp_buffer_rows", "Rows in sealed segments", registry=self.registry)
         self.open_rows = Gauge("dwcp_buffer_open_rows", "Rows not sealed yet", registry=self.registry)

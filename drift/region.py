@@ -83,6 +83,8 @@ class RegionDrift:
         self.closed_through = -(2**62)
         """The last closed bucket (its start divided by 60 s); what comes for it or an earlier one is late."""
         self.late = 0
+        self.forgotten = 0
+        """Regions that were forgotten since the start because there were too many."""
         self._buckets: defaultdict[int, tuple[list[LinkAlarm], list[RegionSample]]] = defaultdict(lambda: ([], []))
         self._regions: dict[str, _Region] = {}
 
@@ -139,6 +141,7 @@ class RegionDrift:
             oldest_first = sorted(self._regions.items(), key=lambda one: (one[1].incident is not None, one[1].seen_s, one[0]))
             for name, _ in oldest_first[: going + REGIONS_MAX // 8]:
                 del self._regions[name]
+                self.forgotten += 1
 
     def _judge(
         self, name: str, region: _Region, now_s: float, alarms: list[LinkAlarm], samples: list[RegionSample]

@@ -248,6 +248,7 @@ def test_a_link_with_ever_new_regions_does_not_fill_the_memory(monkeypatch):
         assert len(regions) <= 16
         assert f"new{minute:03}" in regions
         assert "eu" in regions or minute >= 60
+    assert drift.forgotten > 150
 
 
 def test_watch_list_is_stable_bounded_and_fair_to_new_regions():
