@@ -36,6 +36,13 @@ class Forecasting(msgspec.Struct, frozen=True, tag="forecasting"):
     offsets: dict[str, int]
 
 
+class Clock(msgspec.Struct, frozen=True, tag="clock"):
+    """From these next offsets on, this is the time, UTC seconds, that says which timestamps lie in the future."""
+
+    now_s: float
+    offsets: dict[str, int]
+
+
 class Idle(msgspec.Struct, frozen=True, tag="idle"):
     """The partition brought nothing for so long that it no longer holds up the others; its next record resumes it."""
 
@@ -75,7 +82,7 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
     live: ModelLive | None = None
 
 
-Entry = ModelLive | Forecasting | Idle | Resumed | Told | TakenUp
+Entry = ModelLive | Forecasting | Clock | Idle | Resumed | Told | TakenUp
 _DECODER: Final = msgspec.json.Decoder(Entry)
 _FIRST_LINE: Final = msgspec.json.Decoder(Entry | Dropped)
 DROPPED_AT_ONCE: Final = 10_000

@@ -16,10 +16,10 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     """document, arrays: of a partition, as a checkpoint of schema `version` has them. Gives them as this release writes them.
 
     1 to 2: links can be evicted. Nobody wrote down which were seen last, so those that came first count as the oldest; and the first
-    releases did not tell a topic from another one of its name.
+    releases did not tell a topic from another one of its name. The clock is read anew before the next record.
     """
     if version < 2:
         links = len(document["keys"])
-        document = {"log": asdict(ONLY_LOG), "evicted_through_s": -math.inf} | document
+        document = {"log": asdict(ONLY_LOG), "evicted_through_s": -math.inf, "clock_s": None} | document
         arrays = arrays | {"store_last_offset": np.full(links, -1, np.int64)}
     return document, arrays

@@ -9,10 +9,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from daemon.checkpoint import CheckpointStore
-from daemon.journal import Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
 from daemon.models import Models
 from daemon.observe import Observer
-from daemon.pipeline import Pipeline, PipelineSettings, Taken, part_of
+from daemon.pipeline import CLOCK_S, Pipeline, PipelineSettings, Taken, part_of
 from daemon.snapshot import PartState
 from daemon.watched import Listener
 from drift.region import RegionDrift
@@ -104,7 +104,8 @@ class Partitions:
             self._store.drop(partition)
 
     def take(self, raw: RawBatch, now_s: float | None, regions: RegionDrift) -> Taken:
-        """Hands records to their partition, each after what the clock has decided for it.
+        """Hands records to their partition, each after what the clock has decided for it. now_s: UTC seconds; None: timestamps are not
+        checked against the time.
 
         Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back.
         """
@@ -116,12 +117,12 @@ class Partitions:
             pipeline.catch_up(raw.offsets[begin])
             if not pipeline.catching_up:
                 try:
-                    self._decide(pipeline, regions)
+                    self._decide(pipeline, now_s, regions)
                 except OSError as error:
                     taken.refused = error
                     return taken
             end = pipeline.undisturbed(raw.offsets, begin)
-            taken.add(pipeline.take(part_of(raw, begin, end), now_s))
+            taken.add(pipeline.take(part_of(raw, begin, end)))
             pipeline.catch_up(pipeline.next_offset or 0)  # it may count as idle from here on, and no record may come for long
             begin = end
         if (pipeline.event_time_s, pipeline.idle) != before:
@@ -180,11 +181,13 @@ class Partitions:
         except OSError:  # a disk that is full is told by the checkpoint
             return self._journal.last
 
-    def _decide(self, pipeline: Pipeline, regions: RegionDrift) -> None:
+    def _decide(self, pipeline: Pipeline, now_s: float | None, regions: RegionDrift) -> None:
         """What the clock has to say before the next record of a partition. A model goes live in all partitions at once: one that had to
         decide for itself after a kill would do so before records that the run before has judged with the old model."""
         at = {str(pipeline.partition): pipeline.decided_through}
         live = self._models.live
+        if now_s is not None and (pipeline.clock_s is None or now_s - pipeline.clock_s >= CLOCK_S):
+            self._enter(Clock(now_s, {str(other.partition): other.decided_through for other in self}))
         if pipeline.idle:
             self._enter(Resumed(at, max(regions.closed_through, self._journal.told_through)))
         if live is not None and pipeline.epoch != live.epoch:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import StateError
-from daemon.journal import Entry, Forecasting, Idle, ModelLive, Resumed
+from daemon.journal import Clock, Entry, Forecasting, Idle, ModelLive, Resumed
 from daemon.observe import Observer
 from daemon.snapshot import PartState, Restored
 from daemon.watched import Listener, WatchedLinks
@@ -30,6 +30,8 @@ from model.predictor import Predictor
 from streams.decode import Rejected, decode
 from streams.source import ONLY_LOG, Log, RawBatch
 
+CLOCK_S: Final = 60.0
+"""So long a reading of the clock holds: which timestamps lie in the future is decided by one that is in the journal, and may be so old."""
 CHUNK_ROWS: Final = 2048
 """Records of one pass: windows of so many watched rows are 11 MB."""
 
@@ -83,6 +85,8 @@ class Pipeline:
         """What next_offset counts in."""
         self.event_time_s = -math.inf
         self.idle = False
+        self.clock_s: float | None = None
+        """The last reading of the clock, UTC seconds; None: timestamps are not checked against it."""
         self.journal_taken = 0
         self.rows = 0
         self._settings = settings
@@ -157,12 +161,12 @@ class Pipeline:
         """The end of the records from `begin` on that lie before the next journal entry."""
         return bisect.bisect_left(offsets, self._ahead[0][0], begin) if self._ahead else len(offsets)
 
-    def take(self, raw: RawBatch, now_s: float | None) -> Taken:
-        """Takes undecoded records in stream order. now_s: UTC seconds, for timestamps in the future; None: not checked."""
+    def take(self, raw: RawBatch) -> Taken:
+        """Takes undecoded records in stream order."""
         taken = Taken([], [], [])
         for piece in _chunks(raw):
             with self._observer.stage("decode"):
-                decoded = decode(piece, now_s)
+                decoded = decode(piece, None if self.clock_s is None else self.clock_s + CLOCK_S)
             taken.rejected += decoded.rejected
             if len(decoded.batch):
                 self._take_batch(decoded.batch, taken)
@@ -177,6 +181,8 @@ class Pipeline:
             self._watched.go_live(entry.version, self._model_of(entry.version), entry.epoch)
         elif isinstance(entry, Forecasting):
             self._watched.shed(not entry.on)
+        elif isinstance(entry, Clock):
+            self.clock_s = entry.now_s
         elif isinstance(entry, Idle):
             self.idle = True
         elif isinstance(entry, Resumed):
@@ -193,6 +199,7 @@ class Pipeline:
             "log": asdict(self.log),
             "event_time_s": self.event_time_s,
             "idle": self.idle,
+            "clock_s": self.clock_s,
             "ignore_through": self._ignore_through,
             "journal_taken": self.journal_taken,
             "rows": self.rows,
@@ -215,7 +222,7 @@ class Pipeline:
         self._watched.restore(state, arrays, self._model_of(version) if version else None)
         self.next_offset, self.log = restored.offset, Log(**state["log"])
         self.event_time_s, self.idle, self._ignore_through = state["event_time_s"], state["idle"], state["ignore_through"]
-        self.journal_taken, self.rows = state["journal_taken"], state["rows"]
+        self.clock_s, self.journal_taken, self.rows = state["clock_s"], state["journal_taken"], state["rows"]
 
     def _take_batch(self, batch: TelemetryBatch, taken: Taken) -> None:
         while len(batch):

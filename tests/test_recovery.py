@@ -21,20 +21,22 @@ import pytest
 
 import daemon.checkpoint
 from daemon.checkpoint import CheckpointStore
-from daemon.journal import Idle, Journal, ModelLive, Resumed, TakenUp, Told
+from daemon.clock import StreamClock
+from daemon.journal import Clock, Idle, Journal, ModelLive, Resumed, TakenUp, Told
 from drift.link import CALIBRATION_ROWS
 from model.buffer import BufferWriter
+from streams.fleet import DEFAULT_START_S
 from streams.source import SourceError
 
 SECOND = "v20260102_000000"
 
 
-def by_the_journal(rig: ModuleType, home: Path, into: Path) -> Any:
+def by_the_journal(rig: ModuleType, home: Path, into: Path, **script: Any) -> Any:
     """What a run without a stop leaves that has the topic and the journal of another run, and no clock of its own."""
     shutil.copytree(home / "models", into / "models")
     (into / "state").mkdir(parents=True)
     shutil.copy(home / "state/journal-main.ndjson", into / "state")
-    return rig.outcome_after(into, seed=99, batch_max=300)
+    return rig.outcome_after(into, seed=99, batch_max=300, **script)
 
 
 @pytest.mark.parametrize(("seed", "batch_max"), [(2, 40), (3, 900)])
@@ -54,7 +56,7 @@ POINTS = {
     "after a file or checkpoint got its name": (Path, "rename", 44, True),
     "before a checkpoint is written": (CheckpointStore, "_publish", 9, False),
     "after a checkpoint, before cleaning": (CheckpointStore, "_clean", 12, False),
-    "in the middle of cleaning": (daemon.checkpoint, "drop_unnamed", 44, True),
+    "in the middle of cleaning": (daemon.checkpoint, "drop_unnamed", 15, True),
     "before a merged segment is named": (daemon.checkpoint, "compact", 2, True),
     "after old checkpoints were deleted": (shutil, "rmtree", 3, True),
 }
@@ -137,6 +139,29 @@ def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
     assert all(live_at[partition] >= offset for partition, offset in told_at.items())
     assert {json.loads(line)["id"] for line in before} <= left.alerts.keys()
     rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+
+
+def test_which_timestamps_lie_in_the_future_is_in_the_journal(
+    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A clock that is behind refuses records, and after a kill it has caught up: what is read again is judged by the reading of then."""
+
+    def life(minutes: float, checkpoints: int) -> Callable[[], None]:
+        def arm() -> None:
+            setattr(StreamClock, "latest_record_s", lambda _clock: DEFAULT_START_S + 60.0 * minutes)  # noqa: B010 - of another type
+            rig.kill_around(CheckpointStore, "_publish", checkpoints, after=False)()
+
+        return arm
+
+    for minutes, checkpoints in ((40, 5), (60, 4), (100, 4)):
+        assert rig.run(home, prepare=life(minutes, checkpoints)) == rig.KILLED
+    last = life(150, 10**6)
+    left = rig.outcome_after(home, prepare=last, seed=7)
+    assert rig.told(home, "record_rejected")
+    readings = [entry.now_s for entry in rig.journal(home) if isinstance(entry, Clock)]
+    assert readings == [DEFAULT_START_S + 60.0 * minutes for minutes in (40, 60, 100, 150)]
+    assert left.rows < sum(map(len, rig.stream().values())) - 100, "nothing was refused"
+    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed"), prepare=last), left)
 
 
 def test_a_partition_keeps_its_detectors_under_another_member(

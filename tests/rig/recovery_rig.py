@@ -277,12 +277,12 @@ def newest(state: Path) -> tuple[Path, Manifest]:
 
 
 def parts_of(path: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
-    """By partition everything that a checkpoint holds of it, but for the number of its last journal entry."""
+    """By partition everything that a checkpoint holds of it, but for the number of its last journal entry and its reading of the clock."""
     parts = {}
     for part in manifest.parts:
         document, arrays = read_state(path / part.file, part.sha256)
         parts[f"{part.topic}-{part.number}"] = {name: array.tobytes() for name, array in arrays.items()} | {
-            name: msgspec.msgpack.encode(value) for name, value in document.items() if name != "journal_taken"
+            name: msgspec.msgpack.encode(value) for name, value in document.items() if name not in ("journal_taken", "clock_s")
         }
     return parts
 
