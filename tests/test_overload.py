@@ -12,8 +12,8 @@ from pathlib import Path
 from types import ModuleType
 
 SMALL = {
-    "links": 300, "share": 0.08, "capacity_s": 2.0, "overload_s": 7.0, "drain_s": 1.0, "hold_s": 2.0, "watchdog_s": 20.0,
-    "checkpoint_late_s": 1.0, "checkpoint_interval_s": 1.0, "shed_above_lag": 4_000, "open_rows_max": 6_000, "sample_s": 0.5,
+    "links": 150, "share": 0.05, "capacity_s": 1.0, "overload_s": 4.0, "drain_s": 1.0, "hold_s": 1.0, "watchdog_s": 20.0, "sample_s": 0.7,
+    "checkpoint_late_s": 1.0, "checkpoint_interval_s": 1.0, "shed_above_lag": 2_000, "open_rows_max": 8_000, "max_records": 1_000,
 }  # fmt: skip
 
 

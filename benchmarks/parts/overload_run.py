@@ -49,11 +49,12 @@ class Plan:
     checkpoint_interval_s: float = 30.0
     shed_above_lag: int = 200_000
     open_rows_max: int = 300_000
+    max_records: int = 5000
     sample_s: float = 5.0
 
     def sections(self, bootstrap: str, port: int) -> dict[str, dict[str, Any]]:
         """The daemon's configuration: no training, every row kept, and what belongs to the plan."""
-        kafka = {"bootstrap_servers": bootstrap, "topic": self.topic, "group_id": self.topic}
+        kafka = {"bootstrap_servers": bootstrap, "topic": self.topic, "group_id": self.topic, "max_records": self.max_records}
         names = {f"{name}_topic": f"{self.topic}.{name}" for name in ("drift", "models", "dead_letter")}
         return {
             "kafka": kafka,
