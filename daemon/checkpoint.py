@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +86,7 @@ class CheckpointStore:
         Where each of them misses rows of the buffer, the newest with whole state files is sound enough, and goes on without those rows.
         """
         reclaim(self.buffer, self._named())
-        own = [(path, manifest) for path, manifest in self._manifests() if manifest.member == self.member]
+        own = self._own()
         unreadable = [path for path in self.checkpoints.glob(f"*-{self.member}") if path.name[0] != "." and path not in dict(own)]
         flaws = [(path, *self._flaws(path, manifest)) for path, manifest in own]
         sound = next((at for at, (_, damaged, missing) in enumerate(flaws) if not damaged and not missing), None)
@@ -131,9 +131,8 @@ class CheckpointStore:
 
     def restore_process(self) -> dict[str, Any] | None:
         """What this member's newest sound checkpoint says of its region stage and training; None where it has none."""
-        for path, manifest in self._manifests():
-            if manifest.member == self.member:
-                return read_state(path / "process.npz", manifest.process_sha256)[0]
+        for path, manifest in self._own():
+            return read_state(path / "process.npz", manifest.process_sha256)[0]
         return None
 
     def restore(self, partition: Partition) -> Restored | None:
@@ -198,19 +197,19 @@ class CheckpointStore:
             {part.partition: part.offset for part in snapshot.parts if part.offset is not None},
             tuple(self.buffer / str(segment.name) for segment in kept),
             sum(segment.rows for segment in kept),
-            self._journal_taken(),
+            self._taken_by_all(),
             time.monotonic() - began_s,
         )
 
     @property
     def journal_taken(self) -> int:
         """The last entry of this member's journal that any of its checkpoints has taken."""
-        own = (manifest for _, manifest in self._manifests() if manifest.member == self.member)
-        return max((part.journal for manifest in own for part in manifest.parts), default=0)
+        return max((part.journal for _, manifest in self._own() for part in manifest.parts), default=0)
 
-    def _journal_taken(self) -> dict[str, int]:
+    def _taken_by_all(self) -> dict[str, int]:
+        """See Written.journal."""
         taken: dict[str, int] = {}
-        for manifest in (manifest for _, manifest in self._manifests() if manifest.member == self.member):
+        for _, manifest in self._own():
             for part in manifest.parts:
                 name = str(Partition(part.topic, part.number))
                 taken[name] = min(part.journal, taken.get(name, part.journal))
@@ -300,7 +299,7 @@ class CheckpointStore:
             newest |= names
         self._drop_unnamed(self.segments)
 
-    def _drop_unnamed(self, partitions: Iterable[Partition]) -> None:
+    def _drop_unnamed(self, partitions: Collection[Partition]) -> None:
         """Segments stay as long as any checkpoint names them: an older one must be whole, should the newest be damaged.
 
         One that cannot be deleted is told and stays: nobody reads what nobody names, and the next cleaning comes by.
@@ -309,6 +308,10 @@ class CheckpointStore:
             drop_unnamed(self.buffer, partitions, self._named)
         except OSError as error:
             self.tell("cleaning_failed", problem=str(error))
+
+    def _own(self) -> list[tuple[Path, Manifest]]:
+        """This member's, newest first."""
+        return [(path, manifest) for path, manifest in self._manifests() if manifest.member == self.member]
 
     def _named(self) -> set[str]:
         """The segments that any checkpoint names."""

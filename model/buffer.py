@@ -127,15 +127,15 @@ class BufferWriter:
         return write_segment(self.folder, name, table)
 
 
-def drop_unnamed(folder: Path, partitions: Iterable[Partition], named: Callable[[], Collection[str]]) -> list[str]:
+def drop_unnamed(folder: Path, partitions: Collection[Partition], named: Callable[[], Collection[str]]) -> list[str]:
     """Deletes segments of these partitions that nobody names, and what an interrupted sealing left. Gives the names of the files.
 
     named: gives the file names that any checkpoint names. It is asked twice, since another member may seal a segment and name it in the
     meantime: what goes is renamed first, and comes back if it is named by then (see `reclaim`, for a process that ends in between). So
     whoever names a segment and then finds it in its place has it for good. Raises the first OSError, after it has done what it can.
     """
-    ours = {(safe_topic(partition.topic), partition.number) for partition in partitions}
-    found = [(path, name) for path in sorted(folder.iterdir()) if (name := _segment_of(path)) and (name.topic, name.number) in ours]
+    names = ((path, _segment_of(path)) for path in sorted(folder.iterdir()))
+    found = [(path, name) for path, name in names if name and any(name.belongs_to(partition) for partition in partitions)]
     problems: list[OSError] = []
 
     def tried(call: Callable[[], object]) -> bool:

@@ -120,10 +120,3 @@ def memory(pid: int) -> dict[str, int]:
     """VmRSS and VmHWM (its peak) of a process, in bytes. Raises OSError where there is none."""
     status = Path(f"/proc/{pid}/status").read_text()
     return {key: 1024 * int(value) for key, value in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", status, re.MULTILINE)}
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
