@@ -56,7 +56,10 @@ def compact(folder: Path, names: Sequence[SegmentName]) -> Segment:
             raise ValueError(f"{before} and {after} do not follow one another")
     merged = SegmentName(names[0].topic, names[0].number, names[0].first, names[-1].last)
     table = pa.concat_tables([load(folder / str(name)) for name in names]).unify_dictionaries().combine_chunks()
-    return write_segment(folder, merged, table)
+    segment = write_segment(folder, merged, table)
+    del table
+    pa.default_memory_pool().release_unused()  # or the daemon would keep some 90 MB of the largest merge for ever
+    return segment
 
 
 def _adjacent_groups(names: Sequence[SegmentName], rows_of: dict[SegmentName, int], small_rows: int) -> list[tuple[SegmentName, ...]]:
