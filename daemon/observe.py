@@ -23,6 +23,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "config_reloaded": ("info", "SIGHUP: what can change while running has changed"),
     "config_rejected": ("error", "SIGHUP: the new configuration is not valid; the old one stays"),
     "partition_assigned": ("info", "with the offset at which it goes on"),
+    "records_passed_over": ("warning", "no state of this partition: the group's committed offset, or the earliest record, is the start"),
     "partition_released": ("info", "its state is written for the next owner"),
     "partition_lost": ("warning", "another member owns it already; its state here is dropped"),
     "record_rejected": ("warning", "the first of its kind in a batch; the record is in the dead letters"),

@@ -110,6 +110,8 @@ class Partitions:
         Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back.
         """
         pipeline = self._pipelines[raw.partition]
+        if pipeline.next_offset is None and raw.offsets[0] > 0:
+            self._observer.tell("records_passed_over", partition=str(raw.partition), before=int(raw.offsets[0]))
         before = (pipeline.event_time_s, pipeline.idle)
         taken = Taken([], [], [])
         begin = 0

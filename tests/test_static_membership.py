@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import KafkaProducer
 
 from daemon.errors import StateError
 from daemon.instance import instance_id
 
 FIFTEEN_MINUTES = "[kafka.options]\nsession_timeout_ms = 900000\n"
 """Longer than any test may take (the broker allows no more than 30): whoever waits for it is never done."""
+
+
+def record(second: int) -> bytes:
+    return json.dumps({"timestamp": 1_764_000_000 + second, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}).encode()
 
 
 def test_a_killed_daemon_has_its_partitions_again_at_once(
@@ -40,6 +46,30 @@ def test_a_daemon_that_stops_leaves_its_group(
     shutil.rmtree(tmp_path / "state")
     other = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
     other.until(lambda: len(other.told("partition_assigned")) == 2)
+
+
+def test_a_daemon_whose_state_is_gone_says_where_it_goes_on(
+    run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """The group's committed offset is all that is left: what was taken before it is in no buffer any more, and that is told."""
+    topic = kafka_topic(partitions=1)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker)
+    for minute in range(20):
+        producer.send(topic, record(minute))
+    producer.flush()
+    first = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'")
+    first.until(lambda: first.told("daemon_ready"))
+    first.until(lambda: 'dwcp_records_total{outcome="consumed"} 20.0' in first.get("/metrics")[1])
+    assert first.stop() == 0
+    assert not first.told("records_passed_over")
+    shutil.rmtree(tmp_path / "state")
+    producer.send(topic, record(20))
+    producer.close()
+    second = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'")
+    second.until(lambda: second.told("daemon_ready"))
+    second.until(lambda: 'dwcp_records_total{outcome="consumed"} 1.0' in second.get("/metrics")[1])
+    (passed,) = second.told("records_passed_over")
+    assert passed["before"] == 20
 
 
 def test_a_copy_of_the_state_directory_is_noticed(
