@@ -53,7 +53,7 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
     model = load_weights(Path(spec.parent))
     if linear_path:
         set_calendar(model, training_set.inputs)  # a column that the parent has never seen vary has a scale only now
-        correct_linear_path(model, data)
+        correct_linear_path(model, data, training_set.inputs)
     return model, parent.version
 
 

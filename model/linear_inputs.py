@@ -11,8 +11,9 @@ from typing import Any, Final
 import keras
 import numpy as np
 
+from features.calendar import WEEK_DAYS
 from features.definition import FEATURES
-from features.telemetry import TARGETS, Flags
+from features.telemetry import TARGETS, Flags, Floats
 from model.scaler import Scaler
 
 AVERAGES: Final = "averages"
@@ -24,6 +25,10 @@ RATES: Final = (1.0, 0.5, 0.25, 0.12, 0.06, 0.02)
 HOURS: Final = 24
 SATURDAY: Final = 5
 _HOUR, _WEEKDAY = FEATURES.index("time_of_day"), FEATURES.index("day_of_week")
+_OF_HOUR: Final = [FEATURES.index(name) for name in ("time_of_day", "hour_sin", "hour_cos")]
+_OF_WEEKDAY: Final = [FEATURES.index(name) for name in ("day_of_week", "weekday_sin", "weekday_cos")]
+HOURS_UNSEEN_MAX: Final = 3.0
+"""A day with a longer gap was not seen; a probe every two hours sees it."""
 _LAST_ONLY: Final = -69.0  # log of 1e-30: every value before the last one weighs nothing
 _DECAYS: Final = tuple(math.log(1.0 - rate) if rate < 1.0 else _LAST_ONLY for rate in RATES)
 _TINY: Final = 1e-20
@@ -90,6 +95,20 @@ def set_calendar(model: keras.Model, inputs: Scaler) -> None:
     if any(layer.name == CALENDAR for layer in model.layers):
         unit = [[inputs.scale[at], inputs.mean[at]] for at in (_HOUR, _WEEKDAY)]
         model.get_layer(CALENDAR).set_weights([np.array(unit, np.float32)])
+
+
+def unseen_calendar(rows: Floats, inputs: Scaler) -> Flags:
+    """bool (K,): the inputs of the calendar that training rows (M, K) say nothing of, because whole parts of a day or week are missing.
+
+    An hour that was never seen is extrapolated: from two hours of data the columns of the calendar, all but collinear there, got weights of
+    a thousand that cancelled each other, and the forecasts of the third hour were anything. inputs: the scaler of rows.
+    """
+    hours = np.unique(rows[:, _HOUR] * inputs.scale[_HOUR] + inputs.mean[_HOUR])
+    weekdays = np.unique(np.rint(rows[:, _WEEKDAY] * inputs.scale[_WEEKDAY] + inputs.mean[_WEEKDAY]))
+    unseen = np.zeros(len(FEATURES), np.bool_)
+    unseen[_OF_HOUR] = np.diff(hours, append=hours[:1] + HOURS).max(initial=0.0) > HOURS_UNSEEN_MAX
+    unseen[_OF_WEEKDAY] = len(weekdays) < WEEK_DAYS
+    return inputs_of(unseen, rows.shape[1])
 
 
 def inputs_of(columns: Flags, width: int) -> Flags:

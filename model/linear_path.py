@@ -11,7 +11,7 @@ from features.definition import FEATURES
 from features.telemetry import TARGETS, Flags, Floats
 from model.dataset import WindowIndex, gather
 from model.least_absolute import Line, blended, least_absolute
-from model.linear_inputs import RATES, set_calendar
+from model.linear_inputs import RATES, set_calendar, unseen_calendar
 from model.network import LINEAR_PATH, NONLINEAR_OUTPUT, initialise_linear_path
 from model.scaler import Scaler
 from model.training import VALIDATION_WINDOWS_MAX, TrainingData, evenly
@@ -40,8 +40,9 @@ def start_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, ou
     train, validation = _thinned(data.train, SOLVED_WINDOWS_MAX), _thinned(data.validation, VALIDATION_WINDOWS_MAX)
     rows, later_rows = linear_rows(model, data, train, validation)
     wanted, later = data.targets[train.target_row], data.targets[validation.target_row]
+    seen = ~unseen_calendar(rows, inputs)
     lines = [
-        _line(rows, wanted[:, at], later_rows, later[:, at], average_lines(at, rows.shape[1], inputs, outputs))
+        _line(rows, wanted[:, at], later_rows, later[:, at], average_lines(at, rows.shape[1], inputs, outputs), seen)
         for at in range(wanted.shape[1])
     ]
     kernel = np.stack([line.kernel for line in lines], axis=1).astype(np.float32)
@@ -58,7 +59,7 @@ def average_lines(target: int, width: int, inputs: Scaler, outputs: Scaler) -> l
     return [Line(kernel, bias) for kernel in kernels]
 
 
-def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, averages: list[Line]) -> Line:
+def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, averages: list[Line], seen: Flags) -> Line:
     """The line of one target; of one that is never measured the constant 0."""
     measured, judged = np.isfinite(wanted), np.isfinite(later)
     if not measured.any():
@@ -66,10 +67,9 @@ def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, avera
     rows, wanted = rows[measured], wanted[measured].astype(np.float64)
     best = min(averages, key=lambda line: float(np.abs(line.of(rows) - wanted).mean()))
     constant = Line(np.zeros(rows.shape[1]), float(np.median(wanted)))
-    everything = np.ones(rows.shape[1], np.bool_)
     timeless = np.arange(rows.shape[1]) < len(FEATURES) + len(TARGETS) * len(RATES)
     lines = [*averages, constant]
-    for allowed in (timeless, everything):
+    for allowed in (timeless & seen, seen):
         lines += least_absolute(rows, wanted, best, PENALTIES, allowed)
         lines += least_absolute(rows, wanted, constant, (SHRUNK,), allowed)
     if not judged.any():  # nothing later to choose on: what is best in training, which is no worse than the averages
@@ -77,22 +77,23 @@ def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, avera
     return blended(lines, later_rows[judged], later[judged].astype(np.float64))
 
 
-def correct_linear_path(model: keras.Model, data: TrainingData) -> Flags:
+def correct_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler) -> Flags:
     """Adds to the linear path a line through what the network now gets wrong, for the targets on which that helps the validation windows.
 
     A drift is mostly a new level or scale, and weights in closed form follow it from a thousand windows at once. Measured on a
     planted re-route, with Ridge: error of the region .419 before, .166 after this (8 s), .297 after six epochs without it (92 s).
-    Gives bool (4,), the targets that were corrected; among them those that the parent has never seen measured.
+    inputs: the scaler of data. Gives bool (4,), the targets that were corrected; among them those that the parent has never seen measured.
     """
     drawn, judged = _thinned(data.train, CORRECTION_WINDOWS_MAX), _thinned(data.validation, VALIDATION_WINDOWS_MAX)
     rows, later_rows = linear_rows(model, data, drawn, judged)
     both = drawn.joined(judged)
     wrong, later_wrong = np.split(data.targets[both.target_row] - forecast(model, data, both), [len(drawn)])
+    seen = ~unseen_calendar(rows, inputs)
     layer = model.get_layer(LINEAR_PATH)
     kernel, bias = layer.get_weights()
     corrected = np.zeros(len(bias), np.bool_)
     for at in range(len(bias)):
-        line = _correction(rows, wrong[:, at], later_rows, later_wrong[:, at])
+        line = _correction(rows, wrong[:, at], later_rows, later_wrong[:, at], seen)
         kernel[:, at] += line.kernel
         bias[at] += line.bias
         corrected[at] = line.bias != 0.0 or bool(line.kernel.any())
@@ -100,14 +101,13 @@ def correct_linear_path(model: keras.Model, data: TrainingData) -> Flags:
     return corrected
 
 
-def _correction(rows: Floats, wrong: Floats, later_rows: Floats, later_wrong: Floats) -> Line:
+def _correction(rows: Floats, wrong: Floats, later_rows: Floats, later_wrong: Floats, seen: Flags) -> Line:
     """The line of one target, as much of it as helps later; nothing for a target that is not measured in both."""
     nothing = Line(np.zeros(rows.shape[1]), 0.0)
     measured, judged = np.isfinite(wrong), np.isfinite(later_wrong)
     if not measured.any() or not judged.any():
         return nothing
-    everything = np.ones(rows.shape[1], np.bool_)
-    lines = least_absolute(rows[measured], wrong[measured].astype(np.float64), nothing, PENALTIES, everything)
+    lines = least_absolute(rows[measured], wrong[measured].astype(np.float64), nothing, PENALTIES, seen)
     return blended([nothing, *lines], later_rows[judged], later_wrong[judged].astype(np.float64))
 
 

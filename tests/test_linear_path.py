@@ -14,7 +14,7 @@ from features.telemetry import Floats
 from model.dataset import WindowIndex, gather
 from model.job_spec import Architecture
 from model.least_absolute import Line, blended, least_absolute
-from model.linear_inputs import RATES, inputs_of, set_calendar
+from model.linear_inputs import RATES, inputs_of, set_calendar, unseen_calendar
 from model.metrics import Ewma, persistence
 from model.network import build
 from model.scaler import Scaler
@@ -98,6 +98,30 @@ def test_a_silent_feature_silences_what_is_made_of_it() -> None:
     columns[[1, WEEKDAY]] = True
     silent = inputs_of(columns, 116)
     assert np.flatnonzero(silent).tolist() == [1, WEEKDAY, *range(50, 56), *range(92, 116)]
+
+
+@pytest.mark.parametrize(
+    ("minutes", "unseen"),
+    [
+        (range(0, 60 * 20, 5), "hour weekday"),
+        (range(0, 60 * 24, 5), "weekday"),
+        (range(0, 60 * 24 * 6, 120), "weekday"),
+        (range(0, 60 * 24 * 7, 120), ""),
+        (range(0, 60 * 24 * 7, 240), "hour"),
+    ],
+)
+def test_a_calendar_that_was_not_seen_is_not_used(minutes: range, unseen: str) -> None:
+    """From part of a day no line reads the hour, from part of a week none the weekday: what they would say of the rest is anything."""
+    scaler = Scaler(np.full(44, 11.5, np.float32), np.full(44, 7.0, np.float32), np.ones(44, np.bool_))
+    at = np.array(minutes, np.float64)
+    rows = np.zeros((len(at), 116), np.float32)
+    rows[:, HOUR], rows[:, WEEKDAY] = (at / 60 % 24 - 11.5) / 7.0, (at // 1440 % 7 - 11.5) / 7.0
+    columns = np.zeros(44, np.bool_)
+    for name in ("time_of_day", "hour_sin", "hour_cos") if "hour" in unseen else ():
+        columns[FEATURES.index(name)] = True
+    for name in ("day_of_week", "weekday_sin", "weekday_cos") if "weekday" in unseen else ():
+        columns[FEATURES.index(name)] = True
+    np.testing.assert_array_equal(unseen_calendar(rows, scaler), inputs_of(columns, 116))
 
 
 def test_tails_do_not_move_the_line() -> None:

@@ -147,7 +147,7 @@ def test_a_changed_stream_is_followed_in_closed_form() -> None:
     after = toy()
     after.targets[:, 1] = 3.0 - 0.5 * after.targets[:, 1]
     after.targets[1:, 2] = 2.0 * after.features[:-1, 1] + 1.0
-    assert correct_linear_path(model, after).tolist()[1:3] == [True, True]
+    assert correct_linear_path(model, after, UNSCALED).tolist()[1:3] == [True, True]
     assert validation_mae(model, after) < 1.02 * ridge_mae(after)
 
 
@@ -159,7 +159,7 @@ def test_a_correction_that_does_not_hold_later_is_left_out() -> None:
     misled = replace(data, targets=data.targets.copy())
     misled.targets[:1_200, 0] += 5.0
     misled.targets[:, 1] += 5.0
-    assert correct_linear_path(model, misled).tolist()[:2] == [False, True]
+    assert correct_linear_path(model, misled, UNSCALED).tolist()[:2] == [False, True]
     kernel, bias = model.get_layer("linear_path").get_weights()
     np.testing.assert_array_equal(kernel[:, 0], old_kernel[:, 0])
     assert bias[1] == pytest.approx(5.0, abs=0.1)
