@@ -71,8 +71,9 @@ class Story:
             say(event)
 
     def _alert(self, event: str, fields: dict[str, Any]) -> str:
-        """The alert of the planted drift as "drift_opened", even where it enlarges an incident that was open before; others as "early"."""
-        if fields["event_time_s"] < self.drift_s or fields["region"] != REGIONS[0].name:
+        """The alert of the planted drift as "drift_opened", even where it enlarges an incident that was open before; others as "early".
+        One of a single link is no alert that is answered."""
+        if fields["event_time_s"] < self.drift_s or fields["region"] != REGIONS[0].name or fields["scope"] == "link":
             self.early_alerts += event == "drift_opened" and fields["event_time_s"] < self.drift_s
             return "early"
         if "drift_opened" not in self.seconds:

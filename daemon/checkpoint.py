@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from daemon.errors import FencedError, StateError
-from daemon.migration import migrated
+from daemon.migration import migrated, migrated_process
 from daemon.private_folder import make_private
 from daemon.snapshot import Manifest, PartEntry, Restored, Snapshot, Written
 from daemon.state_file import check_state, read_state, write_state
@@ -32,7 +32,7 @@ from model.buffer import drop_unnamed, reclaim
 from model.retention import compact, plan_compaction, plan_retention
 from model.segments import Segment, SegmentError, SegmentName, describe, sync_folder
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Of a checkpoint. What older ones hold is brought up to date by daemon.migration."""
 KEPT: Final = 3
 """Checkpoints of one member that stay: the newest, and two to go back to should it be damaged."""
@@ -132,7 +132,7 @@ class CheckpointStore:
     def restore_process(self) -> dict[str, Any] | None:
         """What this member's newest sound checkpoint says of its region stage and training; None where it has none."""
         for path, manifest in self._own():
-            return read_state(path / "process.npz", manifest.process_sha256)[0]
+            return migrated_process(manifest.schema_version, read_state(path / "process.npz", manifest.process_sha256)[0])
         return None
 
     def restore(self, partition: Partition) -> Restored | None:

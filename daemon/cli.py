@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from daemon import config as configuration
+from daemon.alerts_cli import app as alerts_app
 from daemon.config import Config, ConfigError
 from daemon.errors import EXIT_CODES, EXIT_CONFIG, EXIT_SOURCE, DaemonError, StateError
 from daemon.keys import registry_with_keys
@@ -36,6 +37,7 @@ app = typer.Typer(
     help="Forecasts network links from Kafka telemetry, notices drift, retrains, and publishes ONNX models.",
 )  # fmt: skip
 app.add_typer(models_app, name="models")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(keys_app, name="keys")
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file; DWCP_ variables go over it.")]
@@ -211,11 +213,15 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
 
 
 @app.command(epilog=EXIT_CODES)
-def schema(what: Annotated[str, typer.Argument(help="telemetry, asyncapi or config")] = "telemetry") -> None:
-    """Print the JSON Schema of telemetry records or of the configuration, or the AsyncAPI document of all topics."""
+def schema(what: Annotated[str, typer.Argument(help="telemetry, alerts, asyncapi or config")] = "telemetry") -> None:
+    """Print the JSON Schema of telemetry records, drift alerts or the configuration, or the AsyncAPI document of all topics."""
+    from daemon.documents import alert_schema
     from streams.schema import asyncapi, telemetry_schema
 
-    documents: dict[str, Any] = {"telemetry": telemetry_schema, "asyncapi": asyncapi, "config": Config.model_json_schema}
+    documents: dict[str, Any] = {
+        "telemetry": telemetry_schema, "alerts": alert_schema, "asyncapi": lambda: asyncapi(alert_schema()),
+        "config": Config.model_json_schema,
+    }  # fmt: skip
     if what not in documents:
         raise typer.BadParameter(f"{what!r} is none of {', '.join(documents)}")
     print(json.dumps(documents[what](), indent=2))

@@ -34,9 +34,10 @@ class Screen:
         story = self.story
         if event == "drift_opened":
             region = self.spec.events[0].region
-            if fields["region"] == region and fields["event_time_s"] >= story.drift_s and story.detected_s is None:
+            planted = fields["region"] == region and fields["event_time_s"] >= story.drift_s
+            if planted and fields["scope"] == "region" and story.detected_s is None:
                 story.detected_s, story.detected_wall_s = fields["event_time_s"], time.monotonic()
-            elif fields["event_time_s"] < story.drift_s or fields["region"] != region:
+            elif not planted:
                 story.false_alarms.append(fields["summary"])
         elif event == "model_published" and fields["reason"] == "drift" and story.detected_s is not None:
             story.new_version = fields["version"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from daemon.alerts import drift_event, model_event, summary
+from daemon.alerts import drift_event, model_event, retraining_event, summary
 from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
 from daemon.errors import DaemonError, FencedError
@@ -162,7 +162,7 @@ class Loop:
         """Records through their partition's pipeline; what it refuses goes to the dead letters."""
         for raw in polled.batches:
             taken = self.partitions.take(raw, self.clock.latest_record_s(), self.regions)
-            self.regions.observe(taken.alarms, taken.samples)
+            self.regions.observe(taken.alarms, taken.seen)
             self.bury(raw, taken.rejected)
             self.training.took(taken.rows)
             if taken.refused is not None:
@@ -199,10 +199,11 @@ class Loop:
         except OSError as error:  # better an alert that a kill might repeat in other words than none
             self.checkpoint_failed(error)
         self.sinks.alerts.send(drift_event(change, self.name))
-        self.observer.alerts.labels(change.kind).inc()
+        self.observer.alerts.labels(change.kind, change.scope, change.group).inc()
         self.observer.tell(
-            f"drift_{change.kind}", region=change.region, incident=change.id, summary=summary(change), event_time_s=change.time_s
-        )
+            f"drift_{change.kind}", scope=change.scope, group=change.group, region=change.region, incident=change.id,
+            summary=summary(change), event_time_s=change.time_s,
+        )  # fmt: skip
         self.training.heard(change)
 
     def checkpoint_if_due(self) -> None:
@@ -295,6 +296,11 @@ class Loop:
             self.training.decide(now_s)
         elif not self.training.busy:
             self.stop("the source has ended")
+
+    def answer(self, incident: str, answer: str, version: str) -> None:
+        """Tells what becomes of the training that an incident has asked for."""
+        now_s = self.clock.now_s(self.partitions.event_time_s)
+        self.sinks.alerts.send(retraining_event(incident, answer, version, self.name, now_s))
 
     def announce(self, version: str) -> None:
         """Tells subscribers of a published version. At least once, with an id that follows from the version.

@@ -9,6 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from drift import data_faults
+from drift.cusum import FIELDS
+from drift.messages import SIGNALS
+from drift.region import QuorumPolicy
+from features.telemetry import TARGETS
 from streams.source import ONLY_LOG
 
 
@@ -17,9 +22,51 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
 
     1 to 2: links can be evicted. Nobody wrote down which were seen last, so those that came first count as the oldest; and the first
     releases did not tell a topic from another one of its name. The clock is read anew before the next record.
+    2 to 3: other detectors. They know nothing of what the older ones have seen, so every watched link calibrates anew.
     """
     if version < 2:
         links = len(document["keys"])
         document = {"log": asdict(ONLY_LOG), "evicted_through_s": -math.inf, "clock_s": None} | document
         arrays = arrays | {"store_last_offset": np.full(links, -1, np.int64)}
+    if version < 3 and "drift" in document:
+        watched = len(document["watch_regions"])
+        document = document | {"drift": {"epoch": document["drift"]["epoch"], "adwin": [[None] * len(TARGETS)] * watched}}
+        arrays = arrays | {"drift_kept": np.zeros((watched, len(TARGETS), FIELDS)), "drift_seen_s": np.full(watched, -np.inf)}
+        arrays["drift_data"] = np.zeros((watched, len(SIGNALS), data_faults.FIELDS))
+        arrays["drift_slow"] = np.zeros((watched, len(TARGETS), 7))
     return document, arrays
+
+
+def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
+    """The same for what is not of a partition. 2 to 3: open incidents stay open; which links were affected is not known any more."""
+    if version >= 3 or not document.get("regions"):
+        return document
+    old, window_s = document["regions"], QuorumPolicy().window_s
+    epoch = max((region["epoch"] for region in old["regions"].values()), default=0)
+    regions = {
+        name: {
+            "watched": {link: at_s + window_s for link, at_s in region["watched"].items()},
+            "alarms": [],
+            "incidents": [_migrated_incident(region["incident"])] if region["incident"] else [],
+            "links": [],
+            "expected": [],
+            "seen_s": max(region["watched"].values(), default=-math.inf),
+        }
+        for name, region in old["regions"].items()
+    }
+    stages = {"closed_through": old["closed_through"], "late": old["late"], "epoch": epoch, "buckets": [], "regions": regions}
+    stages |= {"opened_s": [], "fleet": None}
+    return document | {"regions": stages}
+
+
+def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: old[name] for name in ("id", "region", "opened_s", "evidence_s", "sequence", "watched")}
+    new = {
+        "scope": "region",
+        "group": "network",
+        "quiet_s": QuorumPolicy().quiet_s,
+        "told": old["affected"],
+        "evidence": [],
+        "recovered": {},
+    }
+    return kept | new

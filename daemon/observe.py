@@ -88,7 +88,13 @@ class Observer:
             "dwcp_forecast_error_sum", "Absolute error, in the target's unit", ["target", "by"], registry=self.registry
         )
         self.error_count = Counter("dwcp_forecast_error_count", "Forecasts that met their measurement", ["target"], registry=self.registry)
-        self.alerts = Counter("dwcp_alerts", "Drift alerts by kind of change", ["kind"], registry=self.registry)
+        self.alerts = Counter(
+            "dwcp_alerts", "Alerts by kind of change, scope and group", ["kind", "scope", "group"], registry=self.registry
+        )
+        self.alerts_in_a_week = Gauge("dwcp_alerts_in_a_week", "Incidents opened in the last week of event time", registry=self.registry)
+        self.alerts_budget = Gauge(
+            "dwcp_alerts_budget_per_week", "False alerts that are accepted (drift.false_alerts_per_week)", registry=self.registry
+        )
         self.late_samples = Gauge("dwcp_region_samples_late", "Messages that came after their bucket had closed", registry=self.registry)
         self.stage_s = Counter("dwcp_stage_seconds", "CPU seconds of the loop's thread by stage", ["stage"], registry=self.registry)
         self.links = Gauge("dwcp_links", "Links known", registry=self.registry)

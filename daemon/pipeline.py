@@ -20,8 +20,9 @@ from daemon.journal import Clock, Entry, Forecasting, Idle, ModelLive, Resumed
 from daemon.observe import Observer
 from daemon.snapshot import PartState, Restored
 from daemon.watched import Listener, WatchedLinks
-from drift.messages import LinkAlarm, RegionSample
+from drift.messages import LinkAlarm, LinkSeen
 from drift.region import BUCKET_S
+from drift.sensitivity import Sensitivity
 from drift.watch import WatchPolicy
 from features.store import FeatureRows, FeatureStore
 from features.telemetry import TARGETS, Doubles, Partition, TelemetryBatch
@@ -45,6 +46,7 @@ class PipelineSettings:
     gap_multiple: float
     links_max: int
     watch: WatchPolicy
+    sensitivity: Sensitivity
     lateness_s: float
 
 
@@ -53,14 +55,14 @@ class Taken:
     """What a batch gave. rows: accepted records. refused: why records at its end were not taken."""
 
     alarms: list[LinkAlarm]
-    samples: list[RegionSample]
+    seen: list[LinkSeen]
     rejected: list[Rejected]
     rows: int = 0
     refused: OSError | None = None
 
     def add(self, more: Taken) -> None:
         self.alarms += more.alarms
-        self.samples += more.samples
+        self.seen += more.seen
         self.rejected += more.rejected
         self.rows += more.rows
 
@@ -94,7 +96,7 @@ class Pipeline:
         self._observer = observer
         self._writer = writer
         self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max)
-        self._watched = WatchedLinks(partition, settings.watch, observer, listener)
+        self._watched = WatchedLinks(partition, settings.watch, settings.sensitivity, observer, listener)
         self._evicting = False
         """Whether that links are evicted was told."""
         self._ahead: list[tuple[int, int, Entry]] = []
@@ -219,7 +221,7 @@ class Pipeline:
         rings = {name.removeprefix("store_"): ring for name, ring in arrays.items() if name.startswith("store_")}
         self._store.restore(state["keys"], [list(values) for values in state["values"]], rings, state["evicted_through_s"])
         version = state["model_version"]
-        self._watched.restore(state, arrays, self._model_of(version) if version else None)
+        self._watched.restore(state, arrays, self._model_of(version) if version else None, self._store.links)
         self.next_offset, self.log = restored.offset, Log(**state["log"])
         self.event_time_s, self.idle, self._ignore_through = state["event_time_s"], state["idle"], state["ignore_through"]
         self.clock_s, self.journal_taken, self.rows = state["clock_s"], state["journal_taken"], state["rows"]
@@ -257,8 +259,8 @@ class Pipeline:
         with self._observer.stage("drift"):
             complete_s = np.maximum.accumulate(np.maximum(batch.time_s[rows.accepted], self.event_time_s))
             if model is not None:
-                alarms, samples = self._watched.judge(batch, rows, self._store.links)
-                self._keep_timely(rows, complete_s, batch, alarms, samples, taken)
+                alarms, seen = self._watched.judge(batch, rows, self._store.links, complete_s)
+                self._keep_timely(rows, complete_s, batch, alarms, seen, taken)
             if len(complete_s):
                 self.event_time_s = float(complete_s[-1])
         with self._observer.stage("buffer"):
@@ -280,7 +282,7 @@ class Pipeline:
 
     def _keep_timely(
         self, rows: FeatureRows, complete_s: Doubles, batch: TelemetryBatch,
-        alarms: list[LinkAlarm], samples: list[RegionSample], taken: Taken,
+        alarms: list[LinkAlarm], seen: list[LinkSeen], taken: Taken,
     ) -> None:  # fmt: skip
         """Leaves out what comes after this partition's own watermark has passed its bucket: a rule that no other partition enters into."""
         through = dict(zip(batch.offsets[rows.accepted].tolist(), complete_s.tolist(), strict=True)) if alarms else {}
@@ -288,16 +290,16 @@ class Pipeline:
         for alarm in alarms:
             if self._timely(alarm.time_s, through[alarm.offset] - lateness_s):
                 taken.alarms.append(alarm)
-        if samples:
+        if seen:
             slowest = complete_s[-1] - lateness_s
-            if all(self._timely(sample.time_s, slowest) for sample in samples):
-                taken.samples += samples
+            if all(self._timely(one.time_s, slowest) for one in seen):
+                taken.seen += seen
                 return
             watermark_of = {
                 (float(batch.time_s[row]), self._store.links[slot]): mark - lateness_s
                 for row, slot, mark in zip(rows.accepted.tolist(), rows.slots.tolist(), complete_s.tolist(), strict=True)
             }
-            taken.samples += [sample for sample in samples if self._timely(sample.time_s, watermark_of[sample.time_s, sample.link])]
+            taken.seen += [one for one in seen if self._timely(one.time_s, watermark_of[one.time_s, one.link])]
 
     def _timely(self, time_s: float, watermark_s: float) -> bool:
         bucket = math.floor(time_s / BUCKET_S)

@@ -93,6 +93,15 @@ class DriftSection(_Section):
     watched_share: float = Field(1.0, gt=0, le=1, description="share of the links that are forecast and judged, by a hash of their name")
     watched_per_region: int = Field(100, gt=0, description="links of one region and partition; bounds the cost of forecasts")
     watched_max: int = Field(1000, gt=0, description="links of one partition")
+    watched_always: tuple[str, ...] = Field(
+        (), description='patterns of link names ("node-17|*") that are watched whatever the bounds; * stands for anything'
+    )
+    false_alerts_per_week: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        description="alerts without a cause that are accepted, of a fleet of 2,000 watched links; fewer make the detectors slower",
+    )
     quorum_links: int = Field(3, gt=0)
     quorum_share: float = Field(0.02, gt=0, le=1)
     quorum_window_s: float = Field(1800.0, gt=0)

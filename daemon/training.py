@@ -9,7 +9,7 @@ from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from daemon.models import Models
 from daemon.observe import Observer
@@ -28,6 +28,9 @@ PROBLEMS: Final = (RegistryError, DocumentError, OSError)
 """What a models folder does when a disk is full, or a person has changed it: one training fails, and the stream goes on."""
 UNNAMED: Final = "none"
 LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder buffer from a copy to have them back"
+ASKED_MAX: Final = 1000
+"""Incidents that are told what becomes of the next training: the newest."""
+Answer = Literal["started", "published", "refused", "failed"]
 LAST_PUBLICATION_S: Final = 3.0
 """When the daemon stops. A version that is not published then is trained again."""
 
@@ -42,6 +45,8 @@ class Memory:
     ended_s: float | None = None
     failed: bool = False
     announced: str | None = None
+    asked: list[list[Any]] = field(default_factory=list)
+    """Incidents that no training has answered, each with the rows at which it opened."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +73,15 @@ class Training:
         schedule: Schedule,
         observer: Observer,
         announce: Callable[[str], None],
+        answered: Callable[[str, Answer, str], None],
         memory: Memory | None = None,
     ) -> None:
         self.config, self.trainer, self.models, self.schedule = config, trainer, models, schedule
         self.registry = models.registry
         self.memory = memory or Memory()
         self.decision = Decision(False)
-        self._observer, self._announce = observer, announce
+        self._observer, self._announce, self._answered = observer, announce, answered
+        self._answering: list[str] = []
         self._due: str | None = None
         self._rows_at_start = 0
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
@@ -100,8 +107,12 @@ class Training:
         self.memory.rows += rows
 
     def heard(self, change: IncidentChange) -> None:
-        """An incident that opens asks for a training on what comes after it."""
-        if change.kind == "opened" and self.memory.drift_at_rows is None:
+        """An incident of a region or of the fleet that opens asks for a training on what comes after it. One bad link says nothing of the
+        model, and a fault of the data must not be learnt."""
+        if change.kind != "opened" or change.scope == "link" or change.group != "network":
+            return
+        self.memory.asked = [*self.memory.asked, [change.id, self.memory.rows]][-ASKED_MAX:]
+        if self.memory.drift_at_rows is None:
             self.memory.drift_at_rows = self.memory.rows
 
     def decide(self, now_s: float) -> None:
@@ -128,6 +139,7 @@ class Training:
             return
         reason, self._due = self._due, None
         self._rows_at_start = self.memory.rows
+        self._answering = [incident for incident, _ in self.memory.asked]  # whatever the reason, it sees their rows
         version, parent = UNNAMED, self.models.current()
         try:
             version = self.registry.new_version(now_s)
@@ -138,6 +150,7 @@ class Training:
         self.schedule.answered()
         self._observer.training.set(1)
         self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
+        self._answer("started", version)
 
     def _present(self, segments: Iterable[Path]) -> list[Path]:
         """Without those that somebody has deleted: the others are worth a training."""
@@ -212,18 +225,22 @@ class Training:
         )  # fmt: skip
         memory = self.memory
         memory.ended_s, memory.failed, memory.rows_trained = now_s, False, self._rows_at_start
+        memory.asked = [[incident, rows] for incident, rows in memory.asked if incident not in self._answering]
         if memory.drift_at_rows is not None and memory.drift_at_rows <= self._rows_at_start:
-            memory.drift_at_rows = None  # one that opened during the training is still unanswered
+            # One that opened during the training is still unanswered.
+            memory.drift_at_rows = min((rows for _, rows in memory.asked), default=None)
         if result.status == "candidate":
             self._publishing_since_s = time.monotonic()
             self._publishing = ended, self._publisher.submit(self.registry.publish, Path(ended.spec.candidate), version)
         elif result.status == "refused":
             assert result.verdict is not None  # JobResult: refused candidates have a verdict
             self._observer.tell("model_refused", version=version, reasons=list(result.verdict.reasons))
+            self._answer("refused", version)
             self._keep_refused(ended, result.verdict)
         else:
             self._discard(ended)
             self._observer.tell("model_refused", version=version, reasons=[result.error or "too little data"])
+            self._answer("refused", version)
 
     def _wait_for_more_rows(self) -> None:
         """The same rows would fail a child in the same way, again and again where there is no cool-down (replay)."""
@@ -240,9 +257,11 @@ class Training:
             self.memory.failed, self.memory.ended_s = True, now_s
             self._discard(ended)
             self._observer.tell("publication_failed", version=version, problem=str(error))
+            self._answer("failed", version)
             return
         verdict = result.verdict.to_json() if result is not None and result.verdict is not None else None
         self._observer.tell("model_published", version=version, reason=ended.spec.reason, parent=ended.spec.parent, verdict=verdict)
+        self._answer("published", version)
         self.announce(version)
         try:
             self.registry.prune(self.config.keep_versions)
@@ -269,6 +288,12 @@ class Training:
     def _failed(self, now_s: float, version: str, problem: str, seconds: float) -> None:
         self.memory.failed, self.memory.ended_s = True, now_s
         self._observer.tell("training_failed", version=version, problem=problem, seconds=round(seconds, 1))
+        self._answer("failed", version)
+
+    def _answer(self, answer: Answer, version: str) -> None:
+        """Tells the incidents that have asked for this training what becomes of it."""
+        for incident in self._answering:
+            self._answered(incident, answer, version)
 
     def _discard(self, ended: Ended) -> None:
         shutil.rmtree(ended.spec.candidate, ignore_errors=True)

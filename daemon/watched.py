@@ -9,13 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.observe import Observer
-from drift.link import SCALE_FLOOR, LinkDrift
-from drift.messages import LinkAlarm, RegionSample
+from drift.link import SCALE_FLOOR, LinkDrift, WatchedRows
+from drift.messages import LinkAlarm, LinkSeen
+from drift.sensitivity import Sensitivity
 from drift.watch import WatchList, WatchPolicy
+from features.definition import FEATURES
 from features.store import FeatureRows
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
 from model.predictor import Predictor
 
+_CODES = slice(FEATURES.index("region_encoded"), FEATURES.index("region_encoded") + len(CATEGORIES))
 _REGION, _LINK_TYPE = CATEGORIES.index("region"), CATEGORIES.index("link_type")
 
 
@@ -32,7 +35,9 @@ class Listener(Protocol):
 class WatchedLinks:
     """W links by watch index, with the model whose residuals their detectors see."""
 
-    def __init__(self, partition: Partition, policy: WatchPolicy, observer: Observer, listener: Listener | None) -> None:
+    def __init__(
+        self, partition: Partition, policy: WatchPolicy, sensitivity: Sensitivity, observer: Observer, listener: Listener | None
+    ) -> None:  # fmt: skip
         self.epoch = 0
         self.version: str | None = None
         self.model: Predictor | None = None
@@ -40,7 +45,8 @@ class WatchedLinks:
         """No forecasts are made, since the stream is too far behind."""
         self._partition, self._policy, self._observer, self._listener = partition, policy, observer, listener
         self._watch = WatchList(policy)
-        self._drift = LinkDrift()
+        self._sensitivity = sensitivity
+        self._drift = LinkDrift(sensitivity=sensitivity)
         self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each link's next row
         self._persistence: Floats = self._forecast.copy()
 
@@ -91,8 +97,13 @@ class WatchedLinks:
         self._drift.keep(watched.tolist())
         self._forecast, self._persistence = self._forecast[watched], self._persistence[watched]
 
-    def judge(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> tuple[list[LinkAlarm], list[RegionSample]]:
-        """Compares each watched row with the forecast that was made for it, and makes the next. Only with a live model."""
+    def judge(
+        self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str], complete_s: Doubles
+    ) -> tuple[list[LinkAlarm], list[LinkSeen]]:  # fmt: skip
+        """Compares each watched row with the forecast that was made for it, and makes the next. Only with a live model.
+
+        complete_s: float64 (A,), the newest time of the partition up to each accepted row.
+        """
         assert self.model is not None
         assert rows.windows is not None
         at = rows.accepted[rows.watched]
@@ -111,30 +122,44 @@ class WatchedLinks:
         names = [links[slot] for slot in rows.slots[rows.watched].tolist()]
         self._score(batch.time_s[at], names, actual, before, known)
         regions, types = batch.categories[_REGION], batch.categories[_LINK_TYPE]
-        described = [(regions[row] or "", name, types[row] or "") for row, name in zip(at.tolist(), names, strict=True)]
-        floor = SCALE_FLOOR * self.model.metadata.outputs.scale
-        return self._drift.update(index.tolist(), actual - before, floor, batch.time_s[at], batch.offsets[at], described)
+
+        def describe(row: int) -> tuple[str, str, str]:
+            return regions[at[row]] or "", names[row], types[at[row]] or ""
+
+        watched = WatchedRows(
+            watch=index,
+            numeric=batch.numeric[at],
+            residual=actual - before,
+            codes=rows.windows[:, -1, _CODES],
+            time_s=batch.time_s[at],
+            lag_s=complete_s[rows.watched] - batch.time_s[at],
+            offsets=batch.offsets[at],
+            describe=describe,
+        )
+        return self._drift.update(watched, SCALE_FLOOR * self.model.metadata.outputs.scale)
 
     def state(self) -> dict[str, Any]:
         """Everything but the arrays, as plain values."""
         return {
             "watch_index": list(self._watch.index),
             "watch_regions": list(self._watch.regions),
-            "drift": self._drift.state(),
+            "drift": self._drift.document(),
             "epoch": self.epoch,
             "model_version": self.version,
             "forecasting": not self.shedding,
         }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """forecast, persistence: float32 (W, 4)."""
-        return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()}
+        """forecast, persistence: float32 (W, 4); and those of LinkDrift."""
+        return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()} | self._drift.arrays()
 
-    def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None) -> None:
-        """Becomes what `state` and `arrays` were taken from. model: the predictor of state["model_version"]."""
+    def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None, links: Sequence[str]) -> None:
+        """Becomes what `state` and `arrays` were taken from, and watches what is pinned since. model: the predictor of
+        state["model_version"]. links: the names of all slots."""
         self._watch = WatchList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
-        self._drift = LinkDrift.restored(state["drift"])
-        self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
+        self._drift = LinkDrift.restored(state["drift"], arrays, self._sensitivity)
+        none_yet = np.full((self._watch.pin(links), len(TARGETS)), np.nan, np.float32)
+        self._forecast, self._persistence = (np.concatenate([arrays[name], none_yet]) for name in ("forecast", "persistence"))
         self.epoch, self.version, self.model = state["epoch"], state["model_version"], model
         self.shedding = not state["forecasting"]
 

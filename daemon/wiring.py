@@ -29,6 +29,7 @@ from daemon.training import Memory, Training, TrainingConfig
 from daemon.triggers import TrainingPolicy
 from daemon.watched import Listener
 from drift.region import QuorumPolicy, RegionDrift
+from drift.sensitivity import Sensitivity
 from drift.watch import WatchPolicy
 from model.gate import GatePolicy
 from model.job_spec import TrainingSettings
@@ -117,6 +118,7 @@ def build(
     )  # fmt: skip
     policy = quorum_policy(config)
     regions = RegionDrift.restored(process["regions"], policy) if process is not None else RegionDrift(policy)
+    observer.alerts_budget.set(config.drift.false_alerts_per_week)
     sinks = make_sinks(config, observer)
     schedule = Schedule(config.training.schedule, config.training.interval_s)
     trainer = _trainer(state / f"training-{config.state.member}", config.training.time_limit_s)
@@ -124,7 +126,16 @@ def build(
     observer.watch(health.not_live, health.not_ready)
     loop: Loop
     memory = Memory(**process["training"]) if process is not None else None
-    training = Training(training_config(config), trainer, models, schedule, observer, lambda version: loop.announce(version), memory)
+    training = Training(
+        training_config(config),
+        trainer,
+        models,
+        schedule,
+        observer,
+        lambda version: loop.announce(version),
+        lambda *told: loop.answer(*told),
+        memory,
+    )
     loop = Loop(
         source, sinks, partitions, regions, Checkpointer(store, sinks.flush), models, training, observer, notifier, health, clock,
         LoopSettings(config.state.checkpoint_interval_s, config.buffer.open_rows_max, wait_for_training),
@@ -136,8 +147,9 @@ def build(
 
 def pipeline_settings(config: Config) -> PipelineSettings:
     drift = config.drift
-    watch = WatchPolicy(drift.watched_share, drift.watched_per_region, drift.watched_max)
-    return PipelineSettings(config.links.key, config.links.gap_multiple, config.links.max, watch, drift.lateness_s)
+    watch = WatchPolicy(drift.watched_share, drift.watched_per_region, drift.watched_max, drift.watched_always)
+    sensitivity = Sensitivity.for_budget(drift.false_alerts_per_week)
+    return PipelineSettings(config.links.key, config.links.gap_multiple, config.links.max, watch, sensitivity, drift.lateness_s)
 
 
 def quorum_policy(config: Config) -> QuorumPolicy:

@@ -1,4 +1,4 @@
-"""The region stage: joins the links of a region in event-time buckets of one minute, and decides when the region drifts.
+"""The region stage: joins the links of a region in event-time buckets of one minute, and decides what is an incident, of whom.
 
 A bucket closes when the watermark, the least event time over the partitions, has passed it; its messages are then taken in the order
 of their links. So the result depends on neither the batches nor the interleaving of partitions.
@@ -8,20 +8,27 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any, Final
 
-from drift.incident import Incident
-from drift.link import ADWIN_DELTA, CLIP_SIGMA, adwin_state, restored_adwin
-from drift.messages import IncidentChange, LinkAlarm, RegionSample
-from drift.river_detectors import ADWIN
-from features.telemetry import TARGETS
+from drift.cusum import SEEN_EVERY_S
+from drift.data_faults import ACCEPTED_S
+from drift.incident import Incident, Key, key_of
+from drift.messages import Group, IncidentChange, LinkAlarm, LinkSeen
 
 BUCKET_S: Final = 60.0
-CALIBRATION_BUCKETS: Final = 60
 REGIONS_MAX: Final = 20_000
 """Some 2 kB each. A link may name another region in each of its records, so the number of watched links is no limit."""
+WINDOW_ROWS: Final = 30
+"""A link's alarm counts for so many of its own rows at least."""
+QUIET_ROWS: Final = 60
+WEEK_S: Final = 7 * 86_400.0
+OPENED_MAX: Final = 10_000
+FLEET_REGIONS_MIN: Final = 4
+"""Fewer regions are not called a fleet; of more, most must have changed at the same time."""
+GROUPS: Final[tuple[Group, ...]] = ("network", "data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,52 +38,45 @@ class QuorumPolicy:
     links_min: int = 3
     links_share: float = 0.02
     window_s: float = 1800.0
+    """How long an alarm counts, or for WINDOW_ROWS rows of its link where that is longer."""
     quiet_s: float = 3600.0
-    """An incident closes after this long without new evidence."""
+    """An incident closes after this long without new evidence, or after QUIET_ROWS rows of its links where that is longer."""
 
     def quorum(self, watched: int) -> int:
         return max(self.links_min, math.ceil(self.links_share * watched))
 
+    def met(self, alarms: Sequence[LinkAlarm], watched: int) -> bool:
+        """Whether alarms of one key make an incident of their region. A region with fewer watched links than a quorum needs all of them,
+        and each worth telling by itself."""
+        links = {alarm.link for alarm in alarms}
+        if watched >= self.links_min:
+            return len(links) >= self.quorum(watched)
+        return 0 < watched <= len({alarm.link for alarm in alarms if alarm.certain})
 
-@dataclass(slots=True)
-class _Level:
-    """The mean absolute residual of one metric over the links of one region: calibration (Welford), then River's ADWIN."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-    adwin: ADWIN = field(default_factory=lambda: ADWIN(delta=ADWIN_DELTA))
-
-    def fired(self, level: float) -> bool:
-        if self.count < CALIBRATION_BUCKETS:
-            self.count += 1
-            step = level - self.mean
-            self.mean += step / self.count
-            self.squares += step * (level - self.mean)
-            return False
-        scale = max(math.sqrt(self.squares / (CALIBRATION_BUCKETS - 1)), 1e-6)
-        before = self.adwin.estimation
-        self.adwin.update(max(-CLIP_SIGMA, min(CLIP_SIGMA, (level - self.mean) / scale)))
-        # A level that falls is a model that fits better than before: nothing to alert anybody about.
-        return bool(self.adwin.drift_detected) and self.adwin.estimation > before
+    def counts_until(self, alarm: LinkAlarm) -> float:
+        return alarm.time_s + max(self.window_s, WINDOW_ROWS * alarm.interval_s)
 
 
 @dataclass(slots=True)
 class _Region:
-    epoch: int = 0
-    levels: list[_Level] = field(default_factory=lambda: [_Level() for _ in TARGETS])
-    watched: dict[str, float] = field(default_factory=dict)  # link -> time of its last sample
-    alarms: list[LinkAlarm] = field(default_factory=list)  # of the last window_s
-    incident: Incident | None = None
+    watched: dict[str, float] = field(default_factory=dict)  # link -> until when it counts as watched
+    alarms: list[LinkAlarm] = field(default_factory=list)  # that count
+    incidents: dict[Group, Incident] = field(default_factory=dict)  # of the region
+    links: dict[tuple[Group, str], Incident] = field(default_factory=dict)  # of single links
+    expected: dict[str, tuple[float, float, list[Key]]] = field(default_factory=dict)
+    """Of links that will yet tell that they have gone back: until when, up to which time of the change, and how."""
+    seen_s: float = -math.inf
 
-    @property
-    def seen_s(self) -> float:
-        """Time of its newest message, as far as it is remembered."""
-        return max([*self.watched.values(), *(alarm.time_s for alarm in self.alarms)], default=-math.inf)
+    def all(self) -> list[Incident]:
+        return [*self.incidents.values(), *self.links.values()]
+
+    def drop(self, incident: Incident) -> None:
+        self.incidents = {group: one for group, one in self.incidents.items() if one is not incident}
+        self.links = {key: one for key, one in self.links.items() if one is not incident}
 
 
 class RegionDrift:
-    """Region detectors, quorum and incidents of one process."""
+    """Quorum and incidents of one process."""
 
     def __init__(self, policy: QuorumPolicy | None = None) -> None:
         self.policy = policy or QuorumPolicy()
@@ -85,23 +85,31 @@ class RegionDrift:
         self.late = 0
         self.forgotten = 0
         """Regions that were forgotten since the start because there were too many."""
-        self._buckets: defaultdict[int, tuple[list[LinkAlarm], list[RegionSample]]] = defaultdict(lambda: ([], []))
+        self._buckets: defaultdict[int, tuple[list[LinkAlarm], list[LinkSeen]]] = defaultdict(lambda: ([], []))
         self._regions: dict[str, _Region] = {}
+        self._fleet: Incident | None = None
+        self._opened_s: list[float] = []
+        self._epoch = 0
 
     @property
     def open_incidents(self) -> int:
-        return sum(region.incident is not None for region in self._regions.values())
+        return sum(len(region.all()) for region in self._regions.values()) + (self._fleet is not None)
 
-    def observe(self, alarms: Sequence[LinkAlarm], samples: Sequence[RegionSample]) -> None:
+    @property
+    def opened_in_a_week(self) -> int:
+        """Incidents that opened in the last week of event time: what the budget of false alerts is held against."""
+        return len(self._opened_s)
+
+    def observe(self, alarms: Sequence[LinkAlarm], seen: Sequence[LinkSeen]) -> None:
         """Keeps messages of the link stage until their bucket closes. Late ones are counted and left out."""
         for alarm in alarms:
             if (bucket := _bucket(alarm.time_s)) > self.closed_through:
                 self._buckets[bucket][0].append(alarm)
             else:
                 self.late += 1
-        for sample in samples:
-            if (bucket := _bucket(sample.time_s)) > self.closed_through:
-                self._buckets[bucket][1].append(sample)
+        for one in seen:
+            if (bucket := _bucket(one.time_s)) > self.closed_through:
+                self._buckets[bucket][1].append(one)
             else:
                 self.late += 1
 
@@ -116,21 +124,28 @@ class RegionDrift:
         if through > self.closed_through:
             self.closed_through = through
             changes += self._close_quiet((through + 1) * BUCKET_S)
+            week_s = (through + 1) * BUCKET_S - WEEK_S
+            opened = [change.time_s for change in changes if change.kind == "opened"]
+            self._opened_s = [at_s for at_s in self._opened_s + opened if at_s > week_s][-OPENED_MAX:]
         return changes
 
-    def _close(self, bucket: int, alarms: list[LinkAlarm], samples: list[RegionSample]) -> list[IncidentChange]:
+    def _close(self, bucket: int, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
         now_s = (bucket + 1) * BUCKET_S
-        by_region: defaultdict[str, tuple[list[LinkAlarm], list[RegionSample]]] = defaultdict(lambda: ([], []))
+        by_region: defaultdict[str, tuple[list[LinkAlarm], list[LinkSeen]]] = defaultdict(lambda: ([], []))
         for alarm in _sorted_alarms(alarms):
             by_region[alarm.region][0].append(alarm)
-        for sample in _sorted_samples(samples):
-            by_region[sample.region][1].append(sample)
+        for one in _sorted_seen(seen):
+            by_region[one.region][1].append(one)
         # Whoever is quiet long enough closes before new evidence could keep an incident open that had ended.
         changes = self._close_quiet(now_s)
+        newest = max([0, *(alarm.epoch for alarm in alarms), *(one.epoch for one in seen)])
+        if newest > self._epoch:
+            changes += self._replaced(now_s) if self._epoch else []
+            self._epoch = newest
         for name in sorted(by_region):
-            region = self._regions.setdefault(name, _Region())
-            if change := self._judge(name, region, now_s, *by_region[name]):
-                changes.append(change)
+            changes += self._judge(name, self._regions.setdefault(name, _Region()), now_s, *by_region[name])
+        if any(change.kind == "opened" and change.scope == "region" for change in changes):
+            changes += self._judge_fleet(now_s)
         self._forget()
         return changes
 
@@ -138,105 +153,257 @@ class RegionDrift:
         """Of too many regions those go whose last message is the oldest, an eighth of them; one with an open incident stays longer."""
         going = len(self._regions) - REGIONS_MAX
         if going > 0:
-            oldest_first = sorted(self._regions.items(), key=lambda one: (one[1].incident is not None, one[1].seen_s, one[0]))
+            oldest_first = sorted(self._regions.items(), key=lambda one: (bool(one[1].all()), one[1].seen_s, one[0]))
             for name, _ in oldest_first[: going + REGIONS_MAX // 8]:
                 del self._regions[name]
                 self.forgotten += 1
 
     def _judge(
-        self, name: str, region: _Region, now_s: float, alarms: list[LinkAlarm], samples: list[RegionSample]
-    ) -> IncidentChange | None:
-        """Takes one bucket of one region, and opens or updates its incident."""
-        newest = max(region.epoch, *(alarm.epoch for alarm in alarms), *(sample.epoch for sample in samples), 0)
-        if newest > region.epoch:  # another model went live: its residuals have another level
-            region.epoch, region.alarms, region.levels = newest, [], [_Level() for _ in TARGETS]
-        alarms = [alarm for alarm in alarms if alarm.epoch == region.epoch]
-        samples = [sample for sample in samples if sample.epoch == region.epoch]
-        for sample in samples:
-            region.watched[sample.link] = sample.time_s
-        region.watched = {link: at_s for link, at_s in region.watched.items() if at_s > now_s - self.policy.window_s}
-        region.alarms = [alarm for alarm in region.alarms if alarm.time_s > now_s - self.policy.window_s] + alarms
-        levels = {metric for metric, level in enumerate(region.levels) if _level_fired(level, metric, samples)}
-        quorum = self.policy.quorum(len(region.watched))
-        links_of: defaultdict[int, set[str]] = defaultdict(set)
-        for alarm in region.alarms:
-            links_of[alarm.metric].add(alarm.link)
-        drifting = {metric for metric, links in links_of.items() if len(links) >= quorum}
-        if not drifting and not levels:
-            return None
-        if region.incident is None:
-            cause = "quorum" if drifting else "adwin"
-            region.incident = Incident.opened(name, now_s, region.alarms, drifting | levels, len(region.watched), cause)
-            return region.incident.change("opened", now_s)
-        # An old alarm that is still in the window is no new evidence.
-        if alarms or levels:
-            return region.incident.take(now_s, region.alarms, drifting | levels, len(region.watched))
-        return None
-
-    def _close_quiet(self, now_s: float) -> list[IncidentChange]:
-        changes = []
-        for name in sorted(self._regions):
-            region = self._regions[name]
-            incident = region.incident
-            if incident is not None and now_s - incident.evidence_s >= self.policy.quiet_s:
-                region.incident = None
-                changes.append(incident.closed(incident.evidence_s + self.policy.quiet_s))
+        self, name: str, region: _Region, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]
+    ) -> list[IncidentChange]:  # fmt: skip
+        """Takes one bucket of one region."""
+        region.seen_s = now_s
+        for one in seen:
+            lasts_s = max(self.policy.window_s, SEEN_EVERY_S + WINDOW_ROWS * one.interval_s)
+            region.watched[one.link] = max(one.time_s + lasts_s, region.watched.get(one.link, -math.inf))
+        region.watched = {link: until_s for link, until_s in region.watched.items() if until_s > now_s}
+        region.expected = {link: one for link, one in region.expected.items() if one[0] > now_s}
+        region.alarms = [alarm for alarm in region.alarms if self.policy.counts_until(alarm) > now_s]
+        # A fault of the data is one whatever the model; what the model before had to say is over.
+        alarms = [alarm for alarm in alarms if alarm.group == "data" or alarm.epoch == self._epoch]
+        changes, alarms = self._recovered(region, alarms, now_s)
+        region.alarms += alarms
+        for group in GROUPS:
+            of_group = [alarm for alarm in alarms if alarm.group == group]
+            if of_group:
+                changes += self._judge_region(name, region, now_s, group, of_group)
         return changes
 
+    def _replaced(self, now_s: float) -> list[IncidentChange]:
+        """Another model went live: closes, in all regions, what was of the residuals of the one before, or of what it did not know."""
+        over = []
+        for _, region in sorted(self._regions.items()):
+            for incident in region.all():
+                if incident.group == "network" or all(aspect == "category" for _, _, aspect in incident.evidence):
+                    over.append(incident)
+                    region.drop(incident)
+            region.alarms = [alarm for alarm in region.alarms if alarm.group != "network"]
+            region.expected = {}
+        if self._fleet is not None and self._fleet.group == "network":
+            over.append(self._fleet)
+            self._fleet = None
+        return [incident.closed(now_s, "model_replaced") for incident in over]
+
+    def _recovered(self, region: _Region, alarms: list[LinkAlarm], now_s: float) -> tuple[list[IncidentChange], list[LinkAlarm]]:
+        """Closes incidents most of whose links have gone back. Gives the changes, and the alarms that have not told of a way back."""
+        left = []
+        for alarm in alarms:
+            incidents = [*region.all(), *([self._fleet] if self._fleet is not None else [])]
+            noted = [incident.goes_back(alarm) for incident in incidents]
+            ends = alarm.group == "data" and alarm.direction < 0  # of a fault that nobody has heard of any more
+            if not any(noted) and not self._was_expected(region, alarm) and not ends:
+                left.append(alarm)
+        changes = []
+        for incident in [*region.all(), *([self._fleet] if self._fleet is not None else [])]:
+            if not incident.is_over:
+                continue
+            changes.append(incident.closed(now_s, "recovered"))
+            region_of = {alarm.link: alarm.region for own in incident.evidence.values() for alarm in own.values()}
+            for link, keys in incident.still_to_come().items():
+                if (other := self._regions.get(region_of[link])) is not None:
+                    other.expected[link] = (now_s + incident.quiet_s, now_s + self.policy.window_s, keys)
+            region.drop(incident)
+            if incident is self._fleet:
+                self._fleet = None
+        return changes, left
+
+    def _was_expected(self, region: _Region, alarm: LinkAlarm) -> bool:
+        """Whether the alarm is the late way back of a link whose incident has recovered: each is expected once, from about that time on."""
+        _, latest_s, keys = region.expected.get(alarm.link, (0.0, -math.inf, []))
+        if key_of(alarm) not in keys or alarm.since_s > latest_s:
+            return False
+        if alarm.certain:
+            del region.expected[alarm.link]
+        return True
+
+    def _judge_region(
+        self, name: str, region: _Region, now_s: float, group: Group, alarms: list[LinkAlarm]
+    ) -> list[IncidentChange]:  # fmt: skip
+        """Opens or updates the incident of the whole region, or else those of single links."""
+        watched, fleet = len(region.watched), self._fleet
+        if fleet is not None and fleet.group == group and (covered := [alarm for alarm in alarms if self._covers(fleet, alarm)]):
+            update = fleet.take(now_s, covered, self._watched(now_s), self._quiet_s(covered))
+            left = _without(alarms, covered)
+            more = self._judge_region(name, region, now_s, group, left) if left else []
+            return [*([update] if update is not None else []), *more]
+        by_key: defaultdict[Key, list[LinkAlarm]] = defaultdict(list)
+        for alarm in region.alarms:
+            if alarm.group == group and not (fleet is not None and fleet.group == group and self._covers(fleet, alarm)):
+                by_key[key_of(alarm)].append(alarm)
+        moved = {key for key, own in by_key.items() if self.policy.met(own, watched)}
+        if (incident := region.incidents.get(group)) is not None:
+            # An old alarm that still counts is evidence of a change that joins, but nothing new of one that is known.
+            joining = [alarm for key in moved - incident.evidence.keys() for alarm in by_key[key]]
+            fresh = [alarm for alarm in alarms if key_of(alarm) in incident.evidence or self._covers(incident, alarm)]
+            known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
+            update = incident.take(now_s, known, watched, self._quiet_s(known)) if known else None
+            alarms = _without(alarms, known)
+            return [*([update] if update is not None else []), *self._judge_links(name, region, now_s, group, alarms)]
+        if not any(key_of(alarm) in moved for alarm in alarms):
+            return self._judge_links(name, region, now_s, group, alarms)
+        own = _sorted_alarms(alarm for key in moved for alarm in by_key[key])
+        region.incidents[group] = incident = Incident.opened("region", name, now_s, own, watched, self._quiet_s(own))
+        changes = []
+        for of_link in list(region.links.values()):
+            if of_link.group == group and self._belongs(of_link, incident):
+                told = [alarm for own in of_link.evidence.values() for alarm in own.values()]
+                incident.take(now_s, told, watched, of_link.quiet_s)
+                changes.append(of_link.closed(now_s, "region"))
+                region.drop(of_link)
+        incident.sequence = 0
+        return [*changes, incident.change("opened", now_s)]
+
+    def _judge_links(
+        self, name: str, region: _Region, now_s: float, group: Group, alarms: list[LinkAlarm]
+    ) -> list[IncidentChange]:  # fmt: skip
+        """Opens or updates incidents of single links, of what no larger incident covers."""
+        of_link: defaultdict[str, list[LinkAlarm]] = defaultdict(list)
+        for alarm in alarms:
+            if alarm.certain or (group, alarm.link) in region.links:
+                of_link[alarm.link].append(alarm)
+        changes = []
+        for link, own in of_link.items():
+            if (incident := region.links.get((group, link))) is None:
+                incident = Incident.opened("link", name, now_s, own, len(region.watched), self._quiet_s(own))
+                region.links[group, link] = incident
+                changes.append(incident.change("opened", now_s))
+            elif update := incident.take(now_s, own, len(region.watched), self._quiet_s(own)):
+                changes.append(update)
+        return changes
+
+    def _judge_fleet(self, now_s: float) -> list[IncidentChange]:
+        """Makes one incident of those of most regions, where they came at the same time."""
+        if self._fleet is not None:
+            return []
+        watching = sum(any(until_s > now_s for until_s in region.watched.values()) for region in self._regions.values())
+        for group in GROUPS:
+            of_group = {
+                name: region.incidents[group]
+                for name, region in sorted(self._regions.items())
+                if group in region.incidents and region.incidents[group].evidence  # one of an older release has none
+            }
+            middle_s = median([incident.since_s for incident in of_group.values()] or [0.0])
+            own = {name: one for name, one in of_group.items() if abs(one.since_s - middle_s) <= self.policy.window_s}
+            if len(own) < FLEET_REGIONS_MIN or 2 * len(own) <= watching:
+                continue
+            alarms = [alarm for incident in own.values() for of_key in incident.evidence.values() for alarm in of_key.values()]
+            quiet_s = max(incident.quiet_s for incident in own.values())
+            self._fleet = Incident.opened("fleet", "", now_s, _sorted_alarms(alarms), self._watched(now_s), quiet_s)
+            changes = [incident.closed(now_s, "fleet") for incident in own.values()]
+            for name in own:
+                del self._regions[name].incidents[group]
+            return [*changes, self._fleet.change("opened", now_s)]
+        return []
+
+    def _watched(self, now_s: float) -> int:
+        return sum(sum(until_s > now_s for until_s in region.watched.values()) for region in self._regions.values())
+
+    def _covers(self, incident: Incident, alarm: LinkAlarm) -> bool:
+        """Whether an alarm belongs to an open incident of its region or fleet: the change came at the same time."""
+        return abs(alarm.since_s - incident.since_s) <= max(self.policy.window_s, WINDOW_ROWS * alarm.interval_s)
+
+    def _belongs(self, of_link: Incident, incident: Incident) -> bool:
+        return bool(of_link.evidence.keys() & incident.evidence.keys()) or abs(of_link.since_s - incident.since_s) <= self.policy.window_s
+
+    def _quiet_s(self, alarms: Sequence[LinkAlarm]) -> float:
+        quiet_s = max(self.policy.quiet_s, QUIET_ROWS * median(alarm.interval_s for alarm in alarms))
+        return quiet_s if alarms[0].group == "network" else ACCEPTED_S + quiet_s  # a fault is told when it begins and when it ends
+
+    def _close_quiet(self, now_s: float) -> list[IncidentChange]:
+        """In the order in which they have ended, however far the watermark has come at once."""
+        over = []
+        for name, region in sorted(self._regions.items()):
+            for incident in region.all():
+                if now_s - incident.evidence_s >= incident.quiet_s:
+                    over.append((incident.evidence_s + incident.quiet_s, name, incident))
+                    region.drop(incident)
+        if (fleet := self._fleet) is not None and now_s - fleet.evidence_s >= fleet.quiet_s:
+            over.append((fleet.evidence_s + fleet.quiet_s, "", fleet))
+            self._fleet = None
+        return [incident.closed(at_s, "settled") for at_s, _, incident in sorted(over, key=lambda one: one[:2])]
+
     def state(self) -> dict[str, Any]:
-        """Everything as plain numbers, lists, strings and bytes."""
+        """Everything as plain numbers, lists and strings."""
         return {
             "closed_through": self.closed_through,
             "late": self.late,
+            "epoch": self._epoch,
             "buckets": [
-                [bucket, [asdict(alarm) for alarm in _sorted_alarms(alarms)], [asdict(sample) for sample in _sorted_samples(samples)]]
-                for bucket, (alarms, samples) in sorted(self._buckets.items())
+                [bucket, [asdict(alarm) for alarm in _sorted_alarms(alarms)], [asdict(one) for one in _sorted_seen(seen)]]
+                for bucket, (alarms, seen) in sorted(self._buckets.items())
             ],
             "regions": {
                 name: {
-                    "epoch": region.epoch,
-                    "levels": [[level.count, level.mean, level.squares, adwin_state(level.adwin)] for level in region.levels],
                     "watched": region.watched,
                     "alarms": [asdict(alarm) for alarm in region.alarms],
-                    "incident": region.incident.state() if region.incident else None,
+                    "incidents": [incident.state() for incident in region.incidents.values()],
+                    "links": [[link, incident.state()] for (_, link), incident in region.links.items()],
+                    "expected": [
+                        [link, until_s, latest_s, [list(key) for key in keys]]
+                        for link, (until_s, latest_s, keys) in region.expected.items()
+                    ],
+                    "seen_s": region.seen_s,
                 }
                 for name, region in sorted(self._regions.items())
             },
+            "opened_s": self._opened_s,
+            "fleet": self._fleet.state() if self._fleet is not None else None,
         }
 
     @classmethod
     def restored(cls, state: dict[str, Any], policy: QuorumPolicy | None = None) -> RegionDrift:
         drift = cls(policy)
-        drift.closed_through, drift.late = state["closed_through"], state["late"]
-        for bucket, alarms, samples in state["buckets"]:
-            drift._buckets[bucket] = (
-                [LinkAlarm(**alarm) for alarm in alarms],
-                [RegionSample(**{**sample, "absolute": tuple(sample["absolute"])}) for sample in samples],
-            )
+        drift.closed_through, drift.late, drift._epoch = state["closed_through"], state["late"], state["epoch"]
+        for bucket, alarms, seen in state["buckets"]:
+            drift._buckets[bucket] = ([LinkAlarm(**alarm) for alarm in alarms], [LinkSeen(**one) for one in seen])
         for name, kept in state["regions"].items():
+            of_region = [Incident.restored(incident) for incident in kept["incidents"]]
+            of_links = [(link, Incident.restored(incident)) for link, incident in kept["links"]]
             drift._regions[name] = _Region(
-                epoch=kept["epoch"],
-                levels=[_Level(count, mean, squares, restored_adwin(adwin)) for count, mean, squares, adwin in kept["levels"]],
                 watched=kept["watched"],
                 alarms=[LinkAlarm(**alarm) for alarm in kept["alarms"]],
-                incident=Incident.restored(kept["incident"]) if kept["incident"] else None,
+                incidents={incident.group: incident for incident in of_region},
+                links={(incident.group, link): incident for link, incident in of_links},
+                expected={link: (until_s, latest_s, [_key(key) for key in keys]) for link, until_s, latest_s, keys in kept["expected"]},
+                seen_s=kept["seen_s"],
             )
+        drift._opened_s = list(state["opened_s"])
+        drift._fleet = Incident.restored(state["fleet"]) if state["fleet"] is not None else None
         return drift
 
 
-def _sorted_alarms(alarms: Sequence[LinkAlarm]) -> list[LinkAlarm]:
+def _key(kept: Sequence[Any]) -> Key:
+    signal, direction, aspect = kept
+    return signal, direction, aspect
+
+
+def _sorted_alarms(alarms: Iterable[LinkAlarm]) -> list[LinkAlarm]:
     """In an order that does not depend on the interleaving of partitions."""
-    return sorted(alarms, key=lambda alarm: (alarm.link, alarm.time_s, alarm.metric))
+
+    def rank(alarm: LinkAlarm) -> tuple[object, ...]:
+        return alarm.link, alarm.time_s, alarm.signal, alarm.detector, alarm.direction, alarm.region, alarm.link_type, alarm.offset
+
+    return sorted(alarms, key=rank)
 
 
-def _sorted_samples(samples: Sequence[RegionSample]) -> list[RegionSample]:
-    return sorted(samples, key=lambda sample: (sample.link, sample.time_s))
+def _without(alarms: list[LinkAlarm], taken: Sequence[LinkAlarm]) -> list[LinkAlarm]:
+    gone = {id(alarm) for alarm in taken}
+    return [alarm for alarm in alarms if id(alarm) not in gone]
+
+
+def _sorted_seen(seen: Sequence[LinkSeen]) -> list[LinkSeen]:
+    return sorted(seen, key=lambda one: (one.link, one.time_s))
 
 
 def _bucket(time_s: float) -> int:
     return math.floor(time_s / BUCKET_S)
-
-
-def _level_fired(level: _Level, metric: int, samples: Sequence[RegionSample]) -> bool:
-    values = [value for sample in samples if (value := sample.absolute[metric]) is not None]
-    return bool(values) and level.fired(math.fsum(values) / len(values))

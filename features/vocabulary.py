@@ -11,6 +11,8 @@ import numpy as np
 from features.telemetry import CATEGORIES, Codes, Floats
 
 MISSING: Final = -1
+OTHER: Final = 0
+"""Code of every value that a model version does not know."""
 MAX_VALUES: Final = 32_767
 """Distinct values of one category that are told apart (int16 codes); what comes later counts as OVERFLOW."""
 OVERFLOW: Final = "(other)"
@@ -18,7 +20,7 @@ OVERFLOW: Final = "(other)"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The values of each category that a model version knows. Code 0 is "other", value i has the code i + 1."""
+    """The values of each category that a model version knows. Code 0 is OTHER, value i has the code i + 1."""
 
     values: tuple[tuple[str, ...], ...]
 
@@ -40,7 +42,7 @@ class Vocabulary:
         encoding = np.zeros((len(CATEGORIES), width), np.float32)
         for row, known, values in zip(encoding, self.values, stream_values, strict=True):
             code_of = {value: code for code, value in enumerate(known, start=1)}
-            row[: len(values)] = [code_of.get(value, 0) for value in values]
+            row[: len(values)] = [code_of.get(value, OTHER) for value in values]
         return encoding
 
     def to_json(self) -> dict[str, list[str]]:

@@ -29,7 +29,7 @@ _SETTINGS: Final = {
 }
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
     """The figure as an <svg> element that scales with the page, without a date: the same figure is the same text."""
     with io.StringIO() as text:
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -69,7 +69,7 @@ def learning_curves(history: Mapping[str, Any]) -> str:
         losses.legend(frameon=False)
         rates.plot(number, [epoch["learning_rate"] for epoch in epochs], color=_GREY, marker=".")
         rates.set(xlabel="epoch", ylabel="learning rate at the start", yscale="log")
-        return _svg(figure)
+        return svg(figure)
 
 
 def over_time(time_s: Doubles, actual: Floats, forecasts: Mapping[str, Floats], measured: Sequence[str]) -> str:
@@ -86,7 +86,7 @@ def over_time(time_s: Doubles, actual: Floats, forecasts: Mapping[str, Floats], 
             axis.tick_params(axis="x", labelrotation=25)
         if axes:
             axes[0].legend(frameon=False, loc="upper left")
-        return _svg(figure)
+        return svg(figure)
 
 
 def scatter(actual: Floats, forecast: Floats, measured: Sequence[str]) -> str:
@@ -102,7 +102,7 @@ def scatter(actual: Floats, forecast: Floats, measured: Sequence[str]) -> str:
                 ends = [float(actual[rows, at].min()), float(actual[rows, at].max())]
                 axis.plot(ends, ends, color=_RED, linewidth=0.8)
             axis.set(title=target, xlabel=f"actual, {UNITS[target]}", ylabel="forecast")
-        return _svg(figure)
+        return svg(figure)
 
 
 def error_by(groups: Sequence[str], order: Sequence[str], actual: Floats, forecasts: Mapping[str, Floats], measured: Sequence[str]) -> str:
@@ -123,7 +123,7 @@ def error_by(groups: Sequence[str], order: Sequence[str], actual: Floats, foreca
             axis.set_xticks(np.arange(len(order)), order, rotation=0 if len(order) > 12 else 15, fontsize=7)
         if axes:
             axes[0].legend(frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def attention(weights: Floats) -> str:
@@ -135,7 +135,7 @@ def attention(weights: Floats) -> str:
         axis.axhline(1.0 / len(weights), color=_GREY, linestyle=":", label="even")
         axis.set(xlabel="rows before the newest", ylabel="share of the attention")
         axis.legend(frameon=False)
-        return _svg(figure)
+        return svg(figure)
 
 
 def comparison(performance: Mapping[str, Any], measured: Sequence[str]) -> str:
@@ -151,7 +151,7 @@ def comparison(performance: Mapping[str, Any], measured: Sequence[str]) -> str:
             axis.axvline(0.0, color="black", linewidth=0.8)
             axis.set_yticks(range(len(entries)), [name for name, _ in entries])
             axis.set(title=target, xlabel="skill (right of 0: better than the baseline)")
-        return _svg(figure)
+        return svg(figure)
 
 
 def missing(missing_ratio: Mapping[str, float]) -> str:
@@ -161,4 +161,4 @@ def missing(missing_ratio: Mapping[str, float]) -> str:
         axis.barh(list(missing_ratio), [100.0 * share for share in missing_ratio.values()], color=_GREY)
         axis.invert_yaxis()
         axis.set(xlabel="% of the rows without a value", xlim=(0, 100))
-        return _svg(figure)
+        return svg(figure)

@@ -1,14 +1,10 @@
 """The contracts of the topics as documents: JSON Schema of the telemetry record and AsyncAPI 3, made from the code.
 
-`python -m streams.schema docs/` writes both.
 https://json-schema.org/draft/2020-12, https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any, Final, get_args
 
 from features.telemetry import CATEGORIES, COLUMNS, DEFAULT_LINK_KEY, NUMERIC, TARGETS
@@ -134,14 +130,15 @@ def dead_letter_data() -> Schema:
     }
 
 
-def asyncapi() -> Schema:
-    """The AsyncAPI 3 document: what the daemon receives and sends, topic by topic."""
+def asyncapi(drift: Schema) -> Schema:
+    """The AsyncAPI 3 document: what the daemon receives and sends, topic by topic. drift: the schema of an alert."""
     rejected = cloud_event(dead_letter_data(), {"const": dead_letters.TYPE})
+    models = cloud_event({"type": "object"}, {"type": "string", "pattern": f"^{events.MODELS_TOPIC.replace('.', '[.]')}[.]"})
     topics: dict[str, tuple[str, str, str, Schema]] = {
         "telemetry": (events.TELEMETRY_TOPIC, "receive", "Samples of network links.", _embedded(telemetry_schema())),
         "rejected": (events.DEAD_LETTER_TOPIC, "send", "Records that are not telemetry, with the original bytes and the reason.", rejected),
-        "drift": (events.DRIFT_TOPIC, "send", "Incidents of a region: opened, updated, closed.", _event_of(events.DRIFT_TOPIC)),
-        "models": (events.MODELS_TOPIC, "send", "Model versions, once they are published and verified.", _event_of(events.MODELS_TOPIC)),
+        "drift": (events.DRIFT_TOPIC, "send", "Incidents: opened, updated, closed; and the trainings they ask for.", _embedded(drift)),
+        "models": (events.MODELS_TOPIC, "send", "Model versions, once they are published and verified.", models),
     }
     headers = {name: {"type": "string"} for name in ("topic", "partition", "offset", "kind", "reason")}
     messages = {
@@ -180,27 +177,3 @@ def asyncapi() -> Schema:
 def _embedded(schema: Schema) -> Schema:
     """A schema inside AsyncAPI's own dialect, a superset of JSON Schema draft 7: all that is used here means the same there."""
     return {key: value for key, value in schema.items() if key not in ("$schema", "$id")}
-
-
-def _event_of(topic: str) -> Schema:
-    return cloud_event({"type": "object"}, {"type": "string", "pattern": f"^{topic.replace('.', '[.]')}[.]"})
-
-
-def documents() -> dict[str, str]:
-    """File name and text of each document."""
-    return {
-        name: json.dumps(schema, indent=2) + "\n" for name, schema in ((TELEMETRY_FILE, telemetry_schema()), (ASYNCAPI_FILE, asyncapi()))
-    }
-
-
-def main(arguments: list[str]) -> int:
-    if len(arguments) != 1:
-        print("usage: python -m streams.schema FOLDER", file=sys.stderr)
-        return 2
-    for name, text in documents().items():
-        (Path(arguments[0]) / name).write_text(text)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -170,7 +170,7 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, 
         alerts = [json.loads(message.value) for message in heard(kafka_broker, topics["drift"], 1)]
         letters = heard(kafka_broker, topics["dlq"], len(POISON))
     assert alerts[0]["type"] == "dwcp.drift.opened"
-    assert any(metric["metric"] == "throughput_mbps" for alert in alerts for metric in alert["data"]["metrics"])
+    assert any(signal["signal"] == "throughput_mbps" for alert in alerts for signal in alert["data"]["signals"])
     assigned = [json.loads(line) for line in (tmp_path / "second.log").read_text().splitlines() if '"partition_assigned"' in line]
     assert sum(line["offset"] or 0 for line in assigned) == FIRST, "the second run goes on where the first stopped"
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.checkpoint import CheckpointStore
-from drift.link import LinkDrift
+from drift.link import LinkDrift, WatchedRows
 from drift.watch import WatchList, WatchPolicy
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition, TelemetryBatch
@@ -115,15 +115,21 @@ def test_watched_links_keep_their_detectors() -> None:
     watch.follow([f"n{at}" for at in range(6)], ["a", "a", "a", "b", "c", "a"])
     drift = LinkDrift()
     for index in range(len(watch)):
-        drift.update([index], np.full((1, 4), index + 1.0), np.ones(4), np.ones(1), np.ones(1, np.int64), [("", "", "")])
-    states = drift.state()["links"]
+        numeric = np.full((1, len(NUMERIC)), index + 1.0, np.float32)
+        none, zero = np.ones((1, len(CATEGORIES)), np.float32), np.zeros(1)
+        rows = WatchedRows(
+            np.full(1, index, np.int32), numeric, numeric[:, :4], none, zero, zero, np.ones(1, np.int64), lambda _row: ("", "", "")
+        )  # fmt: skip
+        drift.update(rows, np.ones(4, np.float32))
+    states = drift.arrays()["drift_kept"]
     kept = watch.keep(np.array([1, 2, 4], np.int32))
     drift.keep(kept.tolist())
     assert kept.tolist() == [1, 3]
     assert watch.index == [0, -1, 1]
     assert watch.mask.tolist() == [True, False, True]
     assert watch.regions == ["a", "c"]
-    assert drift.state()["links"] == [states[1], states[3]]
+    np.testing.assert_array_equal(drift.arrays()["drift_kept"], states[[1, 3]])
+    assert len(drift) == len(drift.document()["adwin"]) == 2
     watch.follow(["n1", "n2", "n4", "n6", "n7"], ["a", "a"])
     assert watch.index == [0, -1, 1, 2, -1], "the place of a forgotten link is free for another"
 

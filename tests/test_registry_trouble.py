@@ -53,7 +53,9 @@ class Rig:
         models = Models(Registry(self.models), Journal(folder / "journal"), observer, 0.0)
         models.follow(now=True)
         config = TrainingConfig(TrainingPolicy(10, 10, 10, 0.0), TrainingSettings(), GatePolicy(), 5.0, keep_versions=1)
-        self.training = Training(config, Trainer(folder / "work", 300.0), models, Schedule("", None), observer, announce)
+        self.training = Training(
+            config, Trainer(folder / "work", 300.0), models, Schedule("", None), observer, announce, lambda *_told: None
+        )
 
     def names(self) -> list[str]:
         return [name for name, _ in self.told if name not in ("model_live", "model_unusable")]

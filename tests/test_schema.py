@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from daemon import documents
 from features.telemetry import COLUMNS, Partition
 from streams import schema
 from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
@@ -26,16 +27,16 @@ VALIDATOR = jsonschema.Draft202012Validator(schema.telemetry_schema())
 
 
 def test_the_checked_in_documents_are_current(tmp_path: Path) -> None:
-    """After a change of the code: python -m streams.schema docs/"""
-    assert schema.main([str(tmp_path)]) == 0
-    for name in (schema.TELEMETRY_FILE, schema.ASYNCAPI_FILE):
+    """After a change of the code: make docs"""
+    assert documents.main([str(tmp_path)]) == 0
+    for name in (schema.TELEMETRY_FILE, schema.ASYNCAPI_FILE, documents.ALERT_FILE):
         assert (DOCS / name).read_text() == (tmp_path / name).read_text()
 
 
 def test_the_command_wants_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     """And says so."""
-    assert schema.main([]) == 2
-    assert "python -m streams.schema FOLDER" in capsys.readouterr().err
+    assert documents.main([]) == 2
+    assert "python -m daemon.documents FOLDER" in capsys.readouterr().err
 
 
 def test_the_schema_is_one() -> None:
@@ -91,7 +92,7 @@ def test_schema_and_decoder_accept_the_same_records(changed: dict[str, Any], tim
 )
 def test_a_dead_letter_is_as_documented(rejected: Rejected) -> None:
     """The event as it is encoded fits the schema of its topic, with headers of the documented names."""
-    document = schema.asyncapi()
+    document = schema.asyncapi(documents.alert_schema())
     letter = dead_letter(rejected, Partition("t", 0), "/dwcp", 0.0)
     jsonschema.validate(json.loads(letter.encode()), document["components"]["schemas"]["rejected"])
     headers = document["components"]["messages"]["rejected"]["headers"]
@@ -110,7 +111,7 @@ def references(node: Any) -> Iterator[str]:
 
 def test_the_asyncapi_document_is_whole() -> None:
     """Every topic is there, every reference leads somewhere, and every schema is one in AsyncAPI's dialect (a superset of draft 7)."""
-    document = schema.asyncapi()
+    document = schema.asyncapi(documents.alert_schema())
     assert [channel["address"] for channel in document["channels"].values()] == [
         TELEMETRY_TOPIC,
         DEAD_LETTER_TOPIC,

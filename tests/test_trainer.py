@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,7 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
+        self.answers: list[tuple[str, str, str]] = []
         self.observer = Observer(lambda event, fields: self.events.append((event, fields)))
 
     def names(self) -> list[str]:
@@ -248,7 +250,8 @@ def made(tmp_path: Path) -> Any:
     registry.recover()
     models = Models(registry, Journal(tmp_path / "journal"), told.observer, 0.0)
     config = TrainingConfig(TrainingPolicy(10, 10, 10, 60.0), TrainingSettings(), GatePolicy(), 5.0)
-    training = Training(config, Trainer(tmp_path / "work", 300.0), models, Schedule("", None), told.observer, lambda _version: None)
+    trainer, schedule = Trainer(tmp_path / "work", 300.0), Schedule("", None)
+    training = Training(config, trainer, models, schedule, told.observer, lambda _version: None, lambda *one: told.answers.append(one))
     yield training, told
     training.close()
 
@@ -347,7 +350,7 @@ def test_closing_cancels_a_training(made: Any, segments: list[Path], tmp_path: P
 
 
 def opened() -> IncidentChange:
-    return IncidentChange("opened", "id", 0, "eu", 2.0, 1.0, (), (), 3, 9, "quorum")
+    return IncidentChange("opened", "id", 0, "region", "network", "eu", 2.0, 1.0, 1.0, (), (), ("eu",), 1, (), 3, 9, "")
 
 
 def test_an_incident_is_answered_by_a_training_that_has_seen_it(made: Any, segments: list[Path]) -> None:
@@ -360,6 +363,40 @@ def test_an_incident_is_answered_by_a_training_that_has_seen_it(made: Any, segme
     assert training.memory.drift_at_rows == 40
     end_of_a_training(training, segments)
     assert training.memory.drift_at_rows is None
+
+
+@pytest.mark.parametrize("change", [{"scope": "link"}, {"group": "data"}, {"kind": "updated"}])
+def test_one_bad_link_or_a_fault_of_the_data_asks_for_no_training(made: Any, change: dict[str, str]) -> None:
+    """The model is not what is wrong."""
+    training, _ = made
+    training.took(40)
+    training.heard(replace(opened(), **change))
+    assert training.memory.drift_at_rows is None
+    assert training.memory.asked == []
+
+
+def test_an_incident_hears_of_the_training_that_it_asked_for(made: Any, segments: list[Path]) -> None:
+    """That it started, and how it ended; one that opens meanwhile hears of the next."""
+    training, told = made
+    (training.registry.root / VERSION).mkdir()  # a live version that no training can start from
+    (training.registry.root / "CURRENT").write_text(f"{VERSION}\n")
+    training.heard(opened())
+    training.took(40)
+    end_of_a_training(training, segments, meanwhile=lambda: training.heard(replace(opened(), id="later")))
+    version = told.answers[0][2]
+    assert told.answers == [("id", "started", version), ("id", "failed", version)]
+    assert training.memory.asked == [["id", 0], ["later", 40]]
+
+
+def test_one_that_opens_during_the_training_of_another_asks_for_the_next(made: Any, segments: list[Path]) -> None:
+    """The first is answered by the running one, the second is not."""
+    training, _ = made
+    training.heard(opened())
+    training.took(40)
+    second = replace(opened(), id="second")
+    end_of_a_training(training, segments, meanwhile=lambda: (training.took(5), training.heard(second)))
+    assert training.memory.asked == [["second", 45]]
+    assert training.memory.drift_at_rows == 45
 
 
 def test_an_incident_that_opens_during_a_training_is_answered_by_the_next(made: Any, segments: list[Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +33,12 @@ def test_an_older_state_is_taken_up(rig: ModuleType, home: Path, uninterrupted: 
     left = rig.outcome_after(home)
     for name in ("offsets", "rows", "buffer"):
         assert getattr(left, name) == getattr(uninterrupted, name), name
-    assert set(left.alerts) == set(uninterrupted.alerts)
+    told, wanted_alerts = ([json.loads(line) for line in run.alerts.values()] for run in (left, uninterrupted))
+    if version >= 3:
+        assert set(left.alerts) == set(uninterrupted.alerts)
+    else:  # other detectors: the same region drifted, and its incident goes on under the id that it was opened with
+        assert {alert["data"]["region"] for alert in told} == {alert["data"]["region"] for alert in wanted_alerts}
+        assert len({alert["data"]["incident"] for alert in told}) == 1
     for partition, state in left.parts.items():
         wanted = uninterrupted.parts[partition]
         assert state.keys() == wanted.keys()

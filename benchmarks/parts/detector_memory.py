@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from harness import answer, job_of
 
-from drift.link import LinkDrift
-from features.telemetry import TARGETS
+from drift.link import LinkDrift, WatchedRows
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 from parts.daemon_memory import memory
 
 
@@ -19,11 +19,13 @@ def run(links: int, rows: int) -> dict[str, Any]:
     """Bytes a link after `rows` residuals of each, white noise as a good model leaves it."""
     rng = np.random.default_rng(0)
     drift, least = LinkDrift(epoch=1), np.zeros(len(TARGETS), np.float32)
-    names = [("region", f"link-{link}", "metro") for link in range(links)]
+    watch, codes = np.arange(links, dtype=np.int32), np.ones((links, len(CATEGORIES)), np.float32)
     before = _settled()
     for row in range(rows):
-        residual = rng.normal(size=(links, len(TARGETS))).astype(np.float32)
-        drift.update(range(links), residual, least, np.full(links, 60.0 * row), np.full(links, row), names)
+        numeric = rng.normal(size=(links, len(NUMERIC))).astype(np.float32)
+        at_s, offsets, zero = np.full(links, 60.0 * row), np.full(links, row), np.zeros(links)
+        made = WatchedRows(watch, numeric, numeric[:, : len(TARGETS)], codes, at_s, zero, offsets, lambda _row: ("region", "", ""))
+        drift.update(made, least)
     return {"bytes_per_watched_link": (_settled() - before) / len(drift)}
 
 

@@ -1,0 +1,158 @@
+"""dwcp-learner alerts: follow and explain, on what a daemon has left, and on files of any kind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kafka import KafkaProducer
+
+from streams.event_reader import events_in_file, events_of_topic
+from streams.kafka_options import KafkaOptions
+
+
+def event(name: str, incident: str = "1f00", **data: Any) -> str:
+    made = {"incident": incident, "summary": f"eu: RTT +18 ms ({name})", "severity": "warning"} | data
+    return json.dumps({"id": name, "type": "dwcp.drift.opened", "time": "2026-01-05T02:07:00Z", "data": made}) + "\n"
+
+
+@pytest.fixture
+def state(rig: Any, home: Path) -> Path:
+    """What a daemon leaves that has seen a drift, and a configuration for it."""
+    assert rig.run(home) == 0
+    config = home / "config.toml"
+    config.write_text(f"[events]\nto = 'file'\n[state]\ndirectory = '{home / 'state'}'\n")
+    return config
+
+
+def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    """By the beginning of its id: what was told, the signals, and curves of the affected links around the change."""
+    code, out, _ = cli("alerts", "follow", "--once", "--config", state)
+    assert code == 0
+    lines = [line for line in out.splitlines() if "opened" in line]
+    assert lines
+    events = [json.loads(line) for line in (state.parent / "state/events/drift.ndjson").read_text().splitlines()]
+    incident = next(one["data"]["incident"] for one in events if one["data"].get("scope") == "region")
+    code, out, _ = cli("alerts", "explain", incident[:10], "--config", state)
+    assert code == 0
+    assert "rtt_ms" in out
+    assert "median and quartiles of" in out
+    code, out, _ = cli("alerts", "explain", incident, "--json", "--config", state)
+    told = json.loads(out)
+    assert {one["data"]["incident"] for one in told["events"]} == {incident}
+    evidence = {one["signal"]: one for one in told["evidence"]}
+    links = told["events"][-1]["data"]["links"]
+    assert evidence["rtt_ms"]["links"] == len(links)
+    curve = [value for value in evidence["rtt_ms"]["middle"] if value is not None]
+    assert len(curve) > 20
+    assert np.median(curve[-10:]) > np.median(curve[:10]), "the planted re-route raises the delay"
+    page = tmp_path / "page.html"
+    assert cli("alerts", "explain", incident, "--html", page, "--config", state)[0] == 0
+    assert page.read_text().count("<svg") == len(evidence)
+
+
+def test_an_incident_without_telemetry_is_explained_as_far_as_it_goes(state: Path, cli: Callable[..., Any]) -> None:
+    """The buffer forgets before the file of alerts does."""
+    shutil.rmtree(state.parent / "state/checkpoints")
+    first = json.loads((state.parent / "state/events/drift.ndjson").read_text().splitlines()[0])
+    code, out, _ = cli("alerts", "explain", first["data"]["incident"], "--config", state)
+    assert code == 0
+    assert "no telemetry" in out
+
+
+@pytest.mark.parametrize(("name", "problem"), [("ff", "there is no incident"), ("1f", "2 incidents begin with"), ("", "2 incidents")])
+def test_an_id_that_names_no_incident_is_refused(cli: Callable[..., Any], tmp_path: Path, name: str, problem: str) -> None:
+    """With those that there are."""
+    (tmp_path / "a").write_text(event("1") + event("2", incident="1f11"))
+    code, _, err = cli("alerts", "explain", name, "--file", tmp_path / "a")
+    assert code != 0
+    assert problem in err
+    assert "1f11" in err
+
+
+def test_what_is_no_event_is_skipped_and_repeats_are_left_out(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """A file that anybody may have written into never ends the command."""
+    hostile = ["\x00\xff", "[1]", "{}", '{"id": 1}', "[" * 100_000, json.dumps({"id": "x", "type": "t", "time": "now", "data": []}), ""]
+    (tmp_path / "a").write_text(event("1") + "\n".join(hostile) + "\n" + event("1") + event("2", summary="[bold]eu[/bold]") + '{"id": "cut')
+    code, out, _ = cli("alerts", "follow", "--once", "--file", tmp_path / "a")
+    assert code == 0
+    assert len(out.strip().splitlines()) == 2
+    assert "[bold]eu[/bold]" in out
+    code, _, err = cli("alerts", "follow", "--once", "--file", tmp_path / "missing")
+    assert code != 0
+    assert "there is no file" in err
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"incident": 5}, {"incident": ["1f"]}, {"signals": "none"}, {"signals": [{"signal": "rtt_ms"}]}, {"since_s": 1e300}, {"links": 3},
+        {"signals": [{"signal": "rtt_ms", "change": "shift", "size": None, "size_sigma": 1, "links": 1}]}, {"summary": ["a"]},
+    ],
+)  # fmt: skip
+def test_data_that_no_daemon_writes_are_left_out(tmp_path: Path, cli: Callable[..., Any], data: dict[str, Any]) -> None:
+    """And hide no other incident."""
+    (tmp_path / "a").write_text(event("1", **data) + event("2", incident="2f00"))
+    code, out, _ = cli("alerts", "follow", "--once", "--file", tmp_path / "a")
+    assert (code, len(out.strip().splitlines())) == (0, 1)
+    assert cli("alerts", "explain", "2f", "--file", tmp_path / "a")[0] == 0
+    assert cli("alerts", "explain", "1f", "--file", tmp_path / "a")[0] != 0
+
+
+def test_nothing_of_an_event_reaches_the_terminal_but_its_text(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """No escape sequence, no line that it did not begin, no half of a character, and the last line counts without its end."""
+    (tmp_path / "a").write_text(event("1", summary="a\x1b[2Jb\nc\ud800d").rstrip())
+    code, out, _ = cli("alerts", "follow", "--once", "--file", tmp_path / "a")
+    assert code == 0
+    assert "a\ufffd[2Jb\ufffdc?d" in out
+    assert len(out.strip().splitlines()) == 1
+
+
+def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Path) -> None:
+    """From before it is there; a line counts when it is whole."""
+    path, seen = tmp_path / "events", []
+
+    def read() -> None:
+        for one in events_in_file(path, follow=True):
+            seen.append(one["id"])
+            if one["id"] == "end":
+                return
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+
+    def until(count: int) -> None:
+        while len(seen) < count:
+            time.sleep(0.05)
+
+    path.write_text(event("1") + event("2")[:20])
+    until(1)
+    with path.open("a") as file:
+        file.write(event("2")[20:])
+    until(2)
+    path.unlink()
+    path.write_text(event("3"))
+    until(3)
+    with path.open("a") as file:
+        file.write(event("end"))
+    reader.join(20)
+    assert seen == ["1", "2", "3", "end"]
+
+
+def test_a_topic_is_read_to_its_end(kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
+    """Outside of any group, from its first event."""
+    topic = kafka_topic(partitions=2)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker)
+    for at in range(5):
+        producer.send(topic, event(str(at)).encode(), partition=at % 2)
+    producer.send(topic, b"no event")
+    producer.close()
+    options = KafkaOptions(bootstrap_servers=(kafka_broker,))
+    assert sorted(one["id"] for one in events_of_topic(topic, options, follow=False)) == ["0", "1", "2", "3", "4"]
