@@ -47,13 +47,15 @@ kafka: $(READY)  ## One Apache Kafka broker on localhost:9092, until Ctrl-C
 
 bench: $(addprefix bench-,$(BENCHMARKS))  ## All benchmarks; results under docs/benchmarks
 
+bench-drift: bench-drift_alerts
+
 bench-%: $(READY)
 	mkdir -p docs/benchmarks
 	$(BIN)/python benchmarks/$*.py | tee /dev/stderr | tail -n 1 | $(BIN)/python -m json.tool > docs/benchmarks/$*.json.new
 	mv docs/benchmarks/$*.json.new docs/benchmarks/$*.json
 
 docs: $(READY)  ## Write the generated documents: schemas, tables of figures
-	$(BIN)/python -m streams.schema docs
+	$(BIN)/python -m daemon.documents docs
 	$(BIN)/python benchmarks/tables.py
 
 setup: $(READY)  ## Only the environment
