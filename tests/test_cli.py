@@ -25,18 +25,21 @@ from model.metadata import core_name
 Cli = Callable[..., tuple[int, str, str]]
 COMMAND = [sys.executable, "-m", "daemon.cli"]
 COMMANDS = {
-    (): ("run", "replay", "demo", "simulate", "check-config", "models", "keys", "schema"),
+    (): ("run", "replay", "demo", "simulate", "check-config", "models", "alerts", "keys", "schema"),
     ("run",): ("Consume telemetry from Kafka", "SIGTERM", "--config", "DWCP_CONFIG"),
     ("replay",): ("recorded telemetry", "prequential", "--speed", "--keep", "--merged", "--json"),
     ("demo",): ("about five minutes", "--folder", "--kafka", "--seed"),
     ("simulate",): ("planted events", "--event", "KIND:REGION:HOUR"),
     ("check-config",): ("Check a configuration", "--json"),
-    ("schema",): ("telemetry, asyncapi or config",),
+    ("schema",): ("telemetry, alerts, asyncapi or config",),
     ("models",): ("list", "show", "rollback", "verify"),
     ("models", "list"): ("the live one is marked", "--json"),
     ("models", "show"): ("manifest",),
     ("models", "rollback"): ("Make an older version live again",),
     ("models", "verify"): ("Exit code 1", "--public-key"),
+    ("alerts",): ("follow", "explain"),
+    ("alerts", "follow"): ("as they come", "--once", "--new", "--json"),
+    ("alerts", "explain"): ("training buffer", "--html", "--file"),
     ("keys",): ("generate",),
     ("keys", "generate"): ("never replaced", "--folder"),
 }
@@ -59,7 +62,7 @@ def test_wrong_usage(cli: Cli) -> None:
     assert cli("fly")[0] == cli("replay")[0] == cli("simulate", "x", "--hours", "soon")[0] == 2
     code, _, err = cli("schema", "nothing")
     assert code == 2
-    assert "'nothing' is none of telemetry, asyncapi, config" in " ".join(err.replace("│", " ").split())
+    assert "'nothing' is none of telemetry, alerts, asyncapi, config" in " ".join(err.replace("│", " ").split())
 
 
 @pytest.fixture
