@@ -22,7 +22,7 @@ ROWS: Final = 40
 """Over the 39 that a link's ring holds."""
 SIZES: Final = (1, 1_000, 10_000, 100_000)
 NEVER_SHED: Final = 2**62
-DETECTOR_LINKS: Final = 200
+DETECTOR_LINKS: Final = 1000
 DETECTOR_ROWS: Final = 1_440
 """A day at one row a minute."""
 
