@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import takewhile
@@ -85,6 +87,9 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
 Entry = ModelLive | Forecasting | Clock | Idle | Resumed | Told | TakenUp
 _DECODER: Final = msgspec.json.Decoder(Entry)
 _FIRST_LINE: Final = msgspec.json.Decoder(Entry | Dropped)
+_SUMMED: Final = re.compile(rb"\} [0-9a-f]{8}\Z")
+_SUM_BYTES: Final = 9
+"""A space and eight digits: the CRC-32 of the entry, which goes on from that of the line before."""
 DROPPED_AT_ONCE: Final = 10_000
 """Entries, about a megabyte: so rarely is the file written anew."""
 
@@ -102,6 +107,9 @@ class Journal:
         self.problem: str | None = None
         """Why the last append failed, and what to do; None once one has succeeded."""
         self._dropped = Dropped()
+        self._sum = 0
+        self._summed = False
+        """Whether a line with a sum was read or written: from then on each has one."""
         self._renamed = False
         """Whether the file has a name that a power cut could take back."""
         durable = 0
@@ -111,13 +119,14 @@ class Journal:
             raise StateError(f"{path}: the journal cannot be read ({error.strerror}); restore the file from a copy") from error
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):  # not splitlines: a damaged byte may be a \r
             try:
-                read = (_FIRST_LINE if number == 1 else _DECODER).decode(line)
+                read = (_FIRST_LINE if number == 1 else _DECODER).decode(self._checked(line))
                 if isinstance(read, Dropped):
                     self._dropped = read
                 else:
                     self.entries.append(read)
             except (ValueError, RecursionError) as error:  # of msgspec, or bytes that are no UTF-8
-                raise StateError(f"{path}, line {number}: is no journal entry ({error}); restore the file from a copy") from error
+                remedy = "restore the file from a copy, or start with another state directory"
+                raise StateError(f"{path}, line {number}: is no journal entry ({error}); {remedy}") from error
             durable += len(line) + 1
         try:
             self._file = path.open("ab", buffering=0)  # a line that could not be written must not wait in a buffer for the next one
@@ -143,7 +152,7 @@ class Journal:
 
     def append(self, entry: Entry) -> int:
         """Makes the entry durable; gives its number. Raises OSError, and the entry has no effect then."""
-        line = msgspec.json.encode(entry) + b"\n"
+        line = _with_sum(entry, self._sum)
         try:
             self._file.truncate(self._size)  # what an append that failed may have left
             if self._file.write(line) < len(line):  # there was room for a part of it
@@ -158,6 +167,7 @@ class Journal:
             raise OSError(error.errno, what, str(self._path)) from error
         self.problem = None
         self._size += len(line)
+        self._sum, self._summed = _sum_of(line), True
         self.entries.append(entry)
         return self.last
 
@@ -200,7 +210,10 @@ class Journal:
         if (count := sum(1 for _ in needless)) < DROPPED_AT_ONCE:
             return
         dropped = self._summary(self._dropped.entries + count)
-        content = b"".join(msgspec.json.encode(line) + b"\n" for line in (dropped, *self.entries[count:]))
+        content, last_sum = b"", 0
+        for entry in (dropped, *self.entries[count:]):
+            content += (line := _with_sum(entry, last_sum))
+            last_sum = _sum_of(line)
         partial = self._path.with_name(f".{self._path.name}")
         try:
             partial.unlink(missing_ok=True)
@@ -218,8 +231,23 @@ class Journal:
         self._file.close()
         self._file, self._size, self._renamed = file, len(content), True
         self._dropped, self.entries = dropped, self.entries[count:]
+        self._sum, self._summed = last_sum, True
         with suppress(OSError):  # then with the next append, which has no effect without it
             self._sync_name()
+
+    def _checked(self, line: bytes) -> bytes:
+        """A line without its sum, which covers it and all lines before it. Raises ValueError where it is another one, or missing.
+
+        Lines of older releases have none; the first that has one begins the count.
+        """
+        if _SUMMED.search(line) is None:
+            if self._summed:
+                raise ValueError("its checksum is missing")
+            return line
+        if _sum_of(line + b"\n") != zlib.crc32(line[:-_SUM_BYTES], self._sum):
+            raise ValueError("its checksum differs: it, or a line before it, is not what was written")
+        self._sum, self._summed = _sum_of(line + b"\n"), True
+        return line[:-_SUM_BYTES]
 
     def _sync_name(self) -> None:
         if self._renamed:
@@ -236,3 +264,13 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _with_sum(entry: Entry | Dropped, before: int) -> bytes:
+    """The line of an entry. before: the sum of the line before it, 0 for the first."""
+    content = msgspec.json.encode(entry)
+    return content + b" %08x\n" % zlib.crc32(content, before)
+
+
+def _sum_of(line: bytes) -> int:
+    return int(line[-_SUM_BYTES:], 16)

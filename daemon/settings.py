@@ -78,7 +78,7 @@ class LinksSection(_Section):
     gap_multiple: float = Field(5.0, gt=1, description="a pause of more than this many intervals starts a new window")
     max: int = Field(
         DEFAULT_LINKS_MAX, gt=0, lt=2**31,
-        description="links of one partition, some 3 kB of memory each; when there are more, those not seen for longest are forgotten",
+        description="links of one partition, some 4 kB of memory each; when there are more, those not seen for longest are forgotten",
     )  # fmt: skip
 
     @field_validator("key")

@@ -80,13 +80,18 @@ class Registry:
             raise RegistryError(f"there is no version {version!r} in {self.root}; `dwcp-learner models list` shows them")
         return self.root / version
 
-    def trusted_digests(self, version: str) -> dict[str, str] | None:
-        """SHA-256 of each file of a version that is signed by the verify key and has the files that it was signed with.
+    def trusted_digests(self, version: str) -> dict[str, str]:
+        """SHA-256 of each file of a version, as it was published.
 
-        None without a verify key: nothing is known then. Raises RegistryError where it is not signed so.
+        With a verify key all of its files must be those that were signed; without one its manifest is believed, and whoever loads a file
+        compares that. Raises RegistryError where it is not signed so, or has no manifest that can be read.
         """
         if self.verify_key is None:
-            return None
+            try:
+                return read_manifest(self.folder(version)).digests()
+            except (DocumentError, OSError) as error:
+                remedy = "restore the version from a copy, or make another one live (models rollback VERSION)"
+                raise RegistryError(f"{self.root / version} cannot be proved to be what was published: {error}; {remedy}") from error
         manifest, problems = check_files(self.folder(version), self.verify_key)
         if manifest is None or problems:
             raise RegistryError(f"{self.root / version} is not trusted: {'; '.join(problems)}")

@@ -9,13 +9,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import daemon.journal
 from daemon.errors import StateError
-from daemon.journal import Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
 from features.telemetry import Partition
 
 ENTRIES: tuple[Entry, ...] = (
@@ -237,3 +238,36 @@ def test_a_journal_that_ends_before_its_checkpoint(rig: ModuleType, home: Path) 
         assert "restore the file from a copy" in rig.told(home, "ended")[-1]["problem"]
     path.write_bytes(content)
     assert rig.run(home) == 0
+
+
+def test_every_altered_byte_is_noticed(tmp_path: Path) -> None:
+    """A digit that becomes another one, a line that is gone or stands elsewhere, a sum that is cut off: refused, wherever it is."""
+    path = tmp_path / "journal"
+    journal = Journal(path)
+    for at in range(4):
+        journal.append(Clock(1_795_000_000.5 + at, {"t-0": 100 * at}))
+    journal.close()
+    content = path.read_bytes()
+    assert len(Journal(path).entries) == 4
+    lines = content.splitlines(keepends=True)
+    damaged = [content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :] for at in range(len(content) - 1)]
+    damaged += [b"".join(lines[:1] + lines[2:]), b"".join([lines[1], lines[0], *lines[2:]])]
+    damaged.append(content.replace(lines[2], lines[2][:-10] + b"\n"))
+    for one in damaged:
+        path.write_bytes(one)
+        with pytest.raises(StateError, match="journal entry"):
+            Journal(path)
+
+
+def test_a_journal_of_an_older_release_goes_on_with_sums(tmp_path: Path) -> None:
+    """Its lines have none; those that are appended have, and from then on each must."""
+    path = tmp_path / "journal"
+    path.write_bytes(msgspec.json.encode(Clock(1.0, {"t-0": 5})) + b"\n")
+    journal = Journal(path)
+    journal.append(Clock(2.0, {"t-0": 7}))
+    journal.close()
+    assert [entry.now_s for entry in Journal(path).entries] == [1.0, 2.0]
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(Clock(3.0, {"t-0": 9})) + b"\n")
+    with pytest.raises(StateError, match="its checksum is missing"):
+        Journal(path)

@@ -184,3 +184,21 @@ def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, publish: Ca
     assert {"model_unusable", "publication_failed"} & set(told)
     announced = [json.loads(line) for line in (tmp_path / "state/events/models.ndjson").read_text().splitlines()]
     assert announced == []
+
+
+@pytest.mark.parametrize("file", ["bandwidth_lstm_{}.onnx", "model_metadata_{}.json", "MANIFEST.json"])
+def test_an_altered_version_is_never_forecast_from(tmp_path: Path, publish: Callable[..., None], file: str) -> None:
+    """Without a verify key too: what is loaded is what the manifest names, and a manifest that cannot be read proves nothing."""
+    version = "v20260101_000000"
+    publish(tmp_path, version)
+    told: list[tuple[str, dict[str, Any]]] = []
+    observer = Observer(lambda event, fields: told.append((event, fields)))
+    models = Models(Registry(tmp_path / "models"), Journal(tmp_path / "journal"), observer, 0.0)
+    assert models.predictor(version) is not None
+    path = tmp_path / "models" / version / file.format(version)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    again = Models(Registry(tmp_path / "models"), Journal(tmp_path / "other"), Observer(observer._listen), 0.0)
+    assert again.predictor(version) is None
+    assert [event for event, _ in told] == ["model_unusable"]
