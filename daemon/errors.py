@@ -7,7 +7,8 @@ from typing import ClassVar, Final
 
 EXIT_CODES: Final = (
     "Exit codes: 0 done · 1 failed (a demo in which something did not happen, a recording of which nothing was accepted, a model that does "
-    "not verify) · 2 wrong usage · 3 invalid configuration · 4 the state directory cannot be used · 5 the source cannot give records, "
+    "not verify, a models folder that cannot be used) · 2 wrong usage · 3 invalid configuration · 4 the state directory cannot be used · "
+    "5 the source cannot give records, "
     "or events cannot be sent · 130 interrupted, 143 ended by SIGTERM (a daemon that is told to end by either: 0)."
 )
 """The epilog of every command's help."""
@@ -19,6 +20,12 @@ class DaemonError(Exception):
     """What, where, and what to do. exit_code: of the process that ends with it."""
 
     exit_code: ClassVar[int] = 1
+
+
+class EventsError(DaemonError):
+    """Events cannot be written where they should be."""
+
+    exit_code = EXIT_SOURCE
 
 
 class StateError(DaemonError):

@@ -9,7 +9,7 @@ from daemon.checkpoint import CheckpointStore
 from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
 from daemon.config import Config
-from daemon.errors import DaemonError, StateError
+from daemon.errors import DaemonError, EventsError, StateError
 from daemon.health import Health
 from daemon.http import HttpServer
 from daemon.instance import instance_id
@@ -220,7 +220,7 @@ def _file_sink(folder: Path, file: str) -> NdjsonSink:
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         todo = "name another folder as events.folder (default: events/ in state.directory), or mend this one"
-        raise DaemonError(f"{folder / file}: events cannot be written there ({problem}); {todo}") from error
+        raise EventsError(f"{folder / file}: events cannot be written there ({problem}); {todo}") from error
 
 
 def make_http(config: Config, observer: Observer, health: Health) -> HttpServer | None:

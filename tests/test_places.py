@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.errors import DaemonError, StateError
+from daemon.errors import DaemonError, EventsError, StateError
 from daemon.http import HttpServer
 from daemon.observe import Observer
 from daemon.wiring import build
@@ -92,7 +92,7 @@ def test_the_models_directory_is_a_file(make: Callable[..., Any], tmp_path: Path
 def test_the_events_folder_is_a_file(make: Callable[..., Any], tmp_path: Path) -> None:
     """The setting is named."""
     (tmp_path / "file").write_text("x")
-    told = message(make, DaemonError, events={"folder": tmp_path / "file"})
+    told = message(make, EventsError, events={"folder": tmp_path / "file"})
     assert "events cannot be written there (File exists); name another folder as events.folder" in told
 
 
@@ -100,7 +100,8 @@ def test_the_events_folder_holds_something_else(make: Callable[..., Any], tmp_pa
     """Nothing of it is overwritten."""
     (tmp_path / "events").mkdir()
     (tmp_path / "events/drift.ndjson").write_text("not an event")
-    told = message(make, DaemonError, events={"folder": tmp_path / "events"})
+    told = message(make, EventsError, events={"folder": tmp_path / "events"})
+    assert EventsError.exit_code == 5
     assert "holds something else than events" in told
     assert "events.folder" in told
     assert (tmp_path / "events/drift.ndjson").read_text() == "not an event"
