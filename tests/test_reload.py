@@ -71,7 +71,7 @@ def test_a_reload_of_a_ready_daemon(
     """systemd hears that it begins and that it is done."""
     daemon = run(kafka_broker, topic=kafka_topic())
     daemon.until(lambda: daemon.told("daemon_ready"))
-    assert manager().count("READY=1") == 1
+    daemon.until(lambda: manager().count("READY=1") == 1)  # which comes after the line in the log
     daemon.process.send_signal(signal.SIGHUP)
     daemon.until(lambda: manager().count("READY=1") == 2)
     assert [one.partition("\n")[0] for one in manager() if one.startswith(("READY", "RELOADING"))] == ["READY=1", "RELOADING=1", "READY=1"]
