@@ -48,7 +48,7 @@ class Evidence:
 
 
 def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
-    """The curves of an incident's signals, from BEFORE_S before it began to AFTER_S after the last that was told of it.
+    """The curves of an incident's signals, from BEFORE_S before it began to AFTER_S after it was opened.
 
     events: of one incident. state: the state directory. Empty where the buffer has no rows of its links at that time.
     """
@@ -56,7 +56,7 @@ def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
     if not told:
         return []
     last = told[-1]
-    begin_s, end_s = float(last["since_s"]) - BEFORE_S, max(float(last["opened_s"]), *(float(one["opened_s"]) for one in told)) + AFTER_S
+    begin_s, end_s = float(last["since_s"]) - BEFORE_S, float(last["opened_s"]) + AFTER_S
     try:
         paths = [path for path in named_segments(state) if _within(path, begin_s, end_s)]
         table = read_segments(paths, begin_s)

@@ -107,9 +107,8 @@ class Journal:
         self.problem: str | None = None
         """Why the last append failed, and what to do; None once one has succeeded."""
         self._dropped = Dropped()
-        self._sum = 0
-        self._summed = False
-        """Whether a line with a sum was read or written: from then on each has one."""
+        self._sum: int | None = None
+        """Of the last line; None where no line has one yet. From the first that has, each must."""
         self._renamed = False
         """Whether the file has a name that a power cut could take back."""
         durable = 0
@@ -167,7 +166,7 @@ class Journal:
             raise OSError(error.errno, what, str(self._path)) from error
         self.problem = None
         self._size += len(line)
-        self._sum, self._summed = _sum_of(line), True
+        self._sum = _sum_of(line)
         self.entries.append(entry)
         return self.last
 
@@ -210,10 +209,10 @@ class Journal:
         if (count := sum(1 for _ in needless)) < DROPPED_AT_ONCE:
             return
         dropped = self._summary(self._dropped.entries + count)
-        content, last_sum = b"", 0
+        lines: list[bytes] = []
         for entry in (dropped, *self.entries[count:]):
-            content += (line := _with_sum(entry, last_sum))
-            last_sum = _sum_of(line)
+            lines.append(_with_sum(entry, _sum_of(lines[-1]) if lines else None))
+        content = b"".join(lines)
         partial = self._path.with_name(f".{self._path.name}")
         try:
             partial.unlink(missing_ok=True)
@@ -231,7 +230,7 @@ class Journal:
         self._file.close()
         self._file, self._size, self._renamed = file, len(content), True
         self._dropped, self.entries = dropped, self.entries[count:]
-        self._sum, self._summed = last_sum, True
+        self._sum = _sum_of(lines[-1])
         with suppress(OSError):  # then with the next append, which has no effect without it
             self._sync_name()
 
@@ -241,12 +240,12 @@ class Journal:
         Lines of older releases have none; the first that has one begins the count.
         """
         if _SUMMED.search(line) is None:
-            if self._summed:
+            if self._sum is not None:
                 raise ValueError("its checksum is missing")
             return line
-        if _sum_of(line + b"\n") != zlib.crc32(line[:-_SUM_BYTES], self._sum):
+        if _sum_of(line + b"\n") != zlib.crc32(line[:-_SUM_BYTES], self._sum or 0):
             raise ValueError("its checksum differs: it, or a line before it, is not what was written")
-        self._sum, self._summed = _sum_of(line + b"\n"), True
+        self._sum = _sum_of(line + b"\n")
         return line[:-_SUM_BYTES]
 
     def _sync_name(self) -> None:
@@ -266,10 +265,10 @@ class Journal:
         self._file.close()
 
 
-def _with_sum(entry: Entry | Dropped, before: int) -> bytes:
-    """The line of an entry. before: the sum of the line before it, 0 for the first."""
+def _with_sum(entry: Entry | Dropped, before: int | None) -> bytes:
+    """The line of an entry. before: the sum of the line before it, if there is one."""
     content = msgspec.json.encode(entry)
-    return content + b" %08x\n" % zlib.crc32(content, before)
+    return content + b" %08x\n" % zlib.crc32(content, before or 0)
 
 
 def _sum_of(line: bytes) -> int:

@@ -9,11 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from drift import data_faults
-from drift.cusum import FIELDS
-from drift.messages import SIGNALS
+from drift.link import LinkDrift
 from drift.region import QuorumPolicy
-from features.telemetry import TARGETS
 from streams.source import ONLY_LOG
 
 
@@ -29,11 +26,9 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
         document = {"log": asdict(ONLY_LOG), "evicted_through_s": -math.inf, "clock_s": None} | document
         arrays = arrays | {"store_last_offset": np.full(links, -1, np.int64)}
     if version < 3 and "drift" in document:
-        watched = len(document["watch_regions"])
-        document = document | {"drift": {"epoch": document["drift"]["epoch"], "adwin": [[None] * len(TARGETS)] * watched}}
-        arrays = arrays | {"drift_kept": np.zeros((watched, len(TARGETS), FIELDS)), "drift_seen_s": np.full(watched, -np.inf)}
-        arrays["drift_data"] = np.zeros((watched, len(SIGNALS), data_faults.FIELDS))
-        arrays["drift_slow"] = np.zeros((watched, len(TARGETS), 7))
+        drift = LinkDrift(document["drift"]["epoch"])
+        drift.make_room(len(document["watch_regions"]))
+        document, arrays = document | {"drift": drift.document()}, arrays | drift.arrays()
     return document, arrays
 
 

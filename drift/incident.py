@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Final, Literal
@@ -62,13 +62,18 @@ class Incident:
         return incident
 
     @property
+    def alarms(self) -> list[LinkAlarm]:
+        """Of each change the last of each link."""
+        return [alarm for own in self.evidence.values() for alarm in own.values()]
+
+    @property
     def affected(self) -> set[str]:
         return {link for own in self.evidence.values() for link in own}
 
     @property
     def since_s(self) -> float:
         """The likeliest time of the change, the median over its alarms; when it was opened, where there are none."""
-        return median([alarm.since_s for alarm in self._alarms()] or [self.opened_s])
+        return median([alarm.since_s for alarm in self.alarms] or [self.opened_s])
 
     def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int, quiet_s: float) -> IncidentChange | None:
         """New alarms that belong to it. Gives an update where they tell an operator something new."""
@@ -80,6 +85,11 @@ class Incident:
             return None
         self.sequence += 1
         return self.change("updated", now_s)
+
+    def absorb(self, other: Incident) -> None:
+        """Takes over the evidence of a smaller incident before it is told itself."""
+        self.quiet_s = max(self.quiet_s, other.quiet_s)
+        self._add(other.alarms)
 
     def goes_back(self, alarm: LinkAlarm) -> bool:
         """Whether an alarm is an affected link's way back; then it is noted, and is evidence of nothing else."""
@@ -110,11 +120,11 @@ class Incident:
     def change(self, kind: Literal["opened", "updated", "closed"], now_s: float, outcome: str = "") -> IncidentChange:
         affected = self.affected
         self.told = len(affected)
-        regions = {alarm.region for alarm in self._alarms()}
+        regions = {alarm.region for alarm in self.alarms}
         return IncidentChange(
             kind, self.id, self.sequence, self.scope, self.group, self.region, now_s, self.opened_s, self.since_s,
             tuple(signal_change(key, list(self.evidence[key].values())) for key in sorted(self.evidence)),
-            tuple(sorted({alarm.link_type for alarm in self._alarms()})), tuple(sorted(regions)[:NAMED]), len(regions),
+            tuple(sorted({alarm.link_type for alarm in self.alarms})), tuple(sorted(regions)[:NAMED]), len(regions),
             tuple(sorted(affected)[:NAMED]), len(affected), self.watched, outcome,
         )  # fmt: skip
 
@@ -139,9 +149,6 @@ class Incident:
                 own[alarm.link] = alarm
             elif alarm.time_s >= known.time_s:
                 own[alarm.link] = replace(alarm, since_s=known.since_s)
-
-    def _alarms(self) -> Iterator[LinkAlarm]:
-        return (alarm for own in self.evidence.values() for alarm in own.values())
 
 
 def signal_change(key: Key, alarms: Sequence[LinkAlarm]) -> SignalChange:

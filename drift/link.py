@@ -106,7 +106,7 @@ class LinkDrift:
         watch, time_s, offsets, describe = rows.watch, rows.time_s, rows.offsets, rows.describe
         if not len(watch):
             return [], []
-        self._make_room(int(watch.max()) + 1)
+        self.make_room(int(watch.max()) + 1)
         found_faults, held = faults(self._data, watch, rows.numeric, rows.codes, time_s, rows.lag_s)
         metrics = len(TARGETS)
         residual = np.where(held[:, :metrics], np.float32(np.nan), rows.residual)
@@ -161,7 +161,8 @@ class LinkDrift:
             told.append(LinkSeen(float(time_s[row]), region, link, float(seen[row]), self.epoch))
         return told
 
-    def _make_room(self, links: int) -> None:
+    def make_room(self, links: int) -> None:
+        """For so many links; new ones know nothing yet."""
         if (more := links - len(self)) > 0:
             self._kept = np.concatenate([self._kept, np.zeros((more, len(TARGETS), FIELDS))])
             self._data = np.concatenate([self._data, np.zeros((more, *self._data.shape[1:]))])

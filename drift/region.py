@@ -196,19 +196,18 @@ class RegionDrift:
 
     def _recovered(self, region: _Region, alarms: list[LinkAlarm], now_s: float) -> tuple[list[IncidentChange], list[LinkAlarm]]:
         """Closes incidents most of whose links have gone back. Gives the changes, and the alarms that have not told of a way back."""
-        left = []
+        incidents, left = [*region.all(), *([self._fleet] if self._fleet is not None else [])], []
         for alarm in alarms:
-            incidents = [*region.all(), *([self._fleet] if self._fleet is not None else [])]
             noted = [incident.goes_back(alarm) for incident in incidents]
             ends = alarm.group == "data" and alarm.direction < 0  # of a fault that nobody has heard of any more
             if not any(noted) and not self._was_expected(region, alarm) and not ends:
                 left.append(alarm)
         changes = []
-        for incident in [*region.all(), *([self._fleet] if self._fleet is not None else [])]:
+        for incident in incidents:
             if not incident.is_over:
                 continue
             changes.append(incident.closed(now_s, "recovered"))
-            region_of = {alarm.link: alarm.region for own in incident.evidence.values() for alarm in own.values()}
+            region_of = {alarm.link: alarm.region for alarm in incident.alarms}
             for link, keys in incident.still_to_come().items():
                 if (other := self._regions.get(region_of[link])) is not None:
                     other.expected[link] = (now_s + incident.quiet_s, now_s + self.policy.window_s, keys)
@@ -256,11 +255,9 @@ class RegionDrift:
         changes = []
         for of_link in list(region.links.values()):
             if of_link.group == group and self._belongs(of_link, incident):
-                told = [alarm for own in of_link.evidence.values() for alarm in own.values()]
-                incident.take(now_s, told, watched, of_link.quiet_s)
+                incident.absorb(of_link)
                 changes.append(of_link.closed(now_s, "region"))
                 region.drop(of_link)
-        incident.sequence = 0
         return [*changes, incident.change("opened", now_s)]
 
     def _judge_links(
@@ -296,7 +293,7 @@ class RegionDrift:
             own = {name: one for name, one in of_group.items() if abs(one.since_s - middle_s) <= self.policy.window_s}
             if len(own) < FLEET_REGIONS_MIN or 2 * len(own) <= watching:
                 continue
-            alarms = [alarm for incident in own.values() for of_key in incident.evidence.values() for alarm in of_key.values()]
+            alarms = [alarm for incident in own.values() for alarm in incident.alarms]
             quiet_s = max(incident.quiet_s for incident in own.values())
             self._fleet = Incident.opened("fleet", "", now_s, _sorted_alarms(alarms), self._watched(now_s), quiet_s)
             changes = [incident.closed(now_s, "fleet") for incident in own.values()]
@@ -322,7 +319,7 @@ class RegionDrift:
     def _close_quiet(self, now_s: float) -> list[IncidentChange]:
         """In the order in which they have ended, however far the watermark has come at once."""
         over = []
-        for name, region in sorted(self._regions.items()):
+        for name, region in self._regions.items():
             for incident in region.all():
                 if now_s - incident.evidence_s >= incident.quiet_s:
                     over.append((incident.evidence_s + incident.quiet_s, name, incident))

@@ -324,11 +324,7 @@ def test_a_child_that_failed_is_not_repeated_on_the_same_rows(made: Any, segment
     (training.registry.root / "CURRENT").write_text(f"{VERSION}\n")
     training.heard(opened())
     training.took(40)
-    training.decide(1000.0)
-    training.start(written(segments), 1000.0)
-    while training.busy:
-        training.follow(1000.0)
-        time.sleep(0.02)
+    end_of_a_training(training, segments)
     assert told.names()[-2:] == ["training_started", "training_failed"]
     training.decide(9000.0)
     assert training.decision.waiting_for == "rows since the drift, 0 of 10"
