@@ -71,6 +71,9 @@ class EventsSection(_Section):
     models_topic: Topic = MODELS_TOPIC
     dead_letter_topic: Topic = DEAD_LETTER_TOPIC
     folder: Location | None = Field(None, description="of the NDJSON files; default: events/ in the state directory")
+    file_mb_max: int = Field(
+        256, gt=0, description="size at which a file becomes NAME.1.ndjson, in the place of the one before, and a new one begins"
+    )
 
 
 class LinksSection(_Section):

@@ -187,7 +187,7 @@ def make_sinks(config: Config, observer: Observer) -> Sinks:
         if events.to in ("kafka", "both"):
             parts.append(KafkaSink(topic, config.kafka.client_options(), observer.tell_kafka))
         if events.to in ("file", "both"):
-            parts.append(_file_sink(folder, file))
+            parts.append(_file_sink(folder / file, events.file_mb_max << 20))
         return parts[0] if len(parts) == 1 else FanOutSink(parts)
 
     return Sinks(
@@ -213,14 +213,14 @@ def _trainer(work: Path, time_limit_s: float) -> Trainer:
         raise StateError(f"{work}: cannot be made as a folder ({error.strerror}); remove it, or mend the state directory") from error
 
 
-def _file_sink(folder: Path, file: str) -> NdjsonSink:
+def _file_sink(path: Path, bytes_max: int) -> NdjsonSink:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return NdjsonSink(folder / file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return NdjsonSink(path, bytes_max)
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         todo = "name another folder as events.folder (default: events/ in state.directory), or mend this one"
-        raise EventsError(f"{folder / file}: events cannot be written there ({problem}); {todo}") from error
+        raise EventsError(f"{path}: events cannot be written there ({problem}); {todo}") from error
 
 
 def make_http(config: Config, observer: Observer, health: Health) -> HttpServer | None:

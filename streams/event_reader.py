@@ -14,6 +14,7 @@ from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 
 from streams.kafka_options import KafkaOptions
+from streams.ndjson_sink import rotated
 from streams.source import SourceError
 
 REMEMBERED: Final = 100_000
@@ -59,30 +60,42 @@ def _event(value: bytes) -> EventData | None:
     return None
 
 
+class _Lines:
+    """The whole lines of a file that grows, from where it was read to."""
+
+    def __init__(self) -> None:
+        self.at, self.rest = 0, b""
+
+    def more(self, path: Path) -> Iterator[bytes]:
+        with path.open("rb") as file:
+            file.seek(self.at)
+            while chunk := file.read(1 << 20):
+                self.at += len(chunk)
+                *whole, self.rest = (self.rest + chunk).split(b"\n")
+                yield from whole
+                self.rest = self.rest if len(self.rest) <= LINE_BYTES_MAX else b""
+
+
 def _lines(path: Path, follow: bool, from_start: bool) -> Iterator[bytes]:
-    at, inode = (None if from_start else -1), 0
-    rest = b""
+    lines, inode, before = _Lines(), 0, rotated(path)
+    if from_start and before.exists():
+        yield from _Lines().more(before)
     while True:
         if path.exists():
-            with path.open("rb") as file:
-                status = path.stat()
-                if at == -1:
-                    at = status.st_size
-                elif at is None or status.st_ino != inode or status.st_size < at:
-                    at, rest = 0, b""
-                inode = status.st_ino
-                file.seek(at)
-                while chunk := file.read(1 << 20):
-                    at += len(chunk)
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    yield from whole
-                    rest = rest if len(rest) <= LINE_BYTES_MAX else b""
+            status = path.stat()
+            if not from_start:
+                lines.at = status.st_size
+            elif status.st_ino != inode or status.st_size < lines.at:
+                if inode and before.exists() and before.stat().st_ino == inode:
+                    yield from lines.more(before)  # what came between the last look and its other name
+                lines = _Lines()
+            inode = status.st_ino
+            yield from lines.more(path)
         elif not follow:
             raise FileNotFoundError(2, "there is no file of alerts", str(path))
-        elif at == -1:
-            at = None
+        from_start = True
         if not follow:
-            yield rest  # the last line of a file that somebody has cut by hand
+            yield lines.rest  # the last line of a file that somebody has cut by hand
             return
         time.sleep(_POLL_S)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import mmap
 import os
 import shutil
@@ -20,7 +21,7 @@ import numpy as np
 
 from features.telemetry import Doubles, Ints, Longs, Partition
 from streams.csv_form import AwareTime, MalformedError, parse_time, read_header, split_line
-from streams.source import RawBatch, SourceError
+from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 from streams.validate import EARLIEST_S, LATEST_S
 
 Form = Literal["json", "csv"]
@@ -71,9 +72,18 @@ class IndexedFiles:
         self._order = np.argsort(times, kind="stable").astype(np.int32)
         self._time_s: Doubles = times[self._order]
         self._next = 0
+        self.log = ONLY_LOG
+        if len(self._order):
+            self.log = Log(topic_id=hashlib.sha256(self._record(0)).hexdigest()[:32])
 
-    def seek(self, offset: int) -> None:
-        """Raises SourceError when there are fewer records than `offset`: they are not those it was counted in."""
+    def seek(self, offset: int, log: Log = ONLY_LOG) -> None:
+        """Raises SourceError when the first record is not that of `log`, or when there are fewer than `offset`: the records are not those
+        that it was counted in. More of them at the end are."""
+        if offset and log.topic_id and log != self.log:
+            raise SourceError(
+                f"the replay is to go on at record {offset}, but of other files: the first record is not the one that it began with; "
+                "put them back, or start with a fresh state directory"
+            )
         if not 0 <= offset <= len(self._order):
             raise SourceError(
                 f"there are {len(self._order)} records and the replay is to go on at {offset}: the files have changed since the "
@@ -115,7 +125,7 @@ class IndexedFiles:
         for (form, columns), run in groupby(owners.tolist(), key=lambda owner: (self._files[owner].form, self._files[owner].columns)):
             end = position + sum(1 for _ in run)
             offsets = range(start + position, start + end)
-            batches.append(RawBatch(partition, offsets, values[position:end], form, columns, lines[position:end]))
+            batches.append(RawBatch(partition, offsets, values[position:end], form, columns, lines[position:end], self.log))
             position = end
         self._next += position
         return batches
@@ -123,6 +133,12 @@ class IndexedFiles:
     def close(self) -> None:
         for file in self._files:
             file.data.close()
+
+    def _record(self, offset: int) -> bytes:
+        row = self._order[offset]
+        owner = int(np.searchsorted(self._first, row, side="right")) - 1
+        file, local = self._files[owner], row - self._first[owner]
+        return file.data[file.start[local] : file.start[local] + file.size[local]]
 
 
 def _telemetry_files(path: Path) -> list[Path]:

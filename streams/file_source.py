@@ -20,7 +20,7 @@ MAX_RECORDS: Final = 5_000  # a poll of 2-3 MB: large enough for bulk decoding, 
 class _Records(Protocol):
     """Records in a fixed order, of which the next ones can be looked at and taken: IndexedFiles or StandardInput."""
 
-    def seek(self, offset: int) -> None: ...
+    def seek(self, offset: int, log: Log) -> None: ...
     def fill(self, count: int, timeout_s: float) -> None: ...
     def ended(self) -> bool: ...
     def remaining(self) -> int | None: ...
@@ -77,11 +77,11 @@ class FileSource:
         count = self._due(timeout_s)
         return Polled(batches=self._records.take(self.partition, count) if count else [])
 
-    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - there is one only
-        """Raises SourceError when the files hold fewer records than `offset`."""
+    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:
+        """Raises SourceError when the files are not those of `log`, or hold fewer records than `offset`."""
         if partition != self.partition:
             raise SourceError(f"no partition {partition} here: this source has {self.partition}")
-        self._records.seek(offset or 0)
+        self._records.seek(offset or 0, log)
         self._sought = True
         if self._pace is not None:
             self._pace.restart()

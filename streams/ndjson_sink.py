@@ -6,30 +6,38 @@ import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from streams.events import Event
 
+BYTES_MAX: Final = 256 << 20
+
+
+def rotated(path: Path) -> Path:
+    """Where a file of events is once it was full: events.ndjson is events.1.ndjson then."""
+    return path.with_name(f"{path.stem}.1{path.suffix}")
+
 
 class NdjsonSink:
-    """Appends events to a file. They are in memory until `flush`, and in the file for good after it."""
+    """Appends events to a file. They are in memory until `flush`, and in the file for good after it.
 
-    def __init__(self, path: Path) -> None:
+    A file that has reached bytes_max gets another name before the next events, and takes the place of the one that was there: what is kept
+    of a stream of events is between one and two times as much.
+    """
+
+    def __init__(self, path: Path, bytes_max: int = BYTES_MAX) -> None:
         """Opens or creates the file, and removes a last line that a crash has cut off.
 
         Raises OSError (BlockingIOError: another process writes to it), and ValueError when the file holds something else.
         """
-        self.path = path
+        self.path, self.bytes_max = path, bytes_max
         self._queue: list[bytes] = []
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._descriptor = _opened(path)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._repair()
             _sync_folder(path.parent)  # a new file's name has to survive as well
-        except BlockingIOError as error:
-            os.close(self._descriptor)
-            raise BlockingIOError(error.errno, "another process writes events to this file: give each its own", str(path)) from error
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -54,6 +62,9 @@ class NdjsonSink:
         if not events:
             return
         durable_bytes = os.fstat(self._descriptor).st_size
+        if durable_bytes >= self.bytes_max:
+            self._rotate()
+            durable_bytes = 0
         rest = memoryview(b"".join(events))
         try:
             while rest:
@@ -70,6 +81,14 @@ class NdjsonSink:
     def close(self) -> None:
         """Closes the file; call `flush` before."""
         os.close(self._descriptor)
+
+    def _rotate(self) -> None:
+        with suppress(FileNotFoundError):  # it has its other name already, from a time at which there was no room for a new one
+            self.path.replace(rotated(self.path))
+        fresh = _opened(self.path)
+        _sync_folder(self.path.parent)
+        os.close(self._descriptor)
+        self._descriptor = fresh
 
     def _remove_torn(self) -> None:
         if self._torn_from is not None:
@@ -97,6 +116,19 @@ class NdjsonSink:
         else:
             os.write(self._descriptor, b"\n")
         os.fsync(self._descriptor)
+
+
+def _opened(path: Path) -> int:
+    """Descriptor of the file, for this process alone."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise BlockingIOError(error.errno, "another process writes events to this file: give each its own", str(path)) from error
+        raise
+    return descriptor
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,9 +17,10 @@ class SourceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What the offsets of a partition count in: another log has other records under them. Files and the simulator have one only.
+    """What the offsets of a partition count in: another log has other records under them. The simulator has one only.
 
-    topic_id: Kafka's, another one for each topic that is created under the same name; "" unknown. leader_epoch: of the record before the
+    topic_id: Kafka's, another one for each topic that is created under the same name; of files a digest of their first record; ""
+    unknown. leader_epoch: of the record before the
     offset; a log that was cut back since knows another end of it; -1 unknown. shift: what is added to the log's own offsets, so that
     they go on where those of the log before ended.
     """

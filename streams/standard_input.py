@@ -12,7 +12,7 @@ import numpy as np
 from features.telemetry import Doubles, Partition
 from streams.csv_form import read_header
 from streams.file_index import LONGEST_LINE_BYTES, read_times
-from streams.source import RawBatch, SourceError
+from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 
 _READ_BYTES: Final = 1 << 20
 _NAME: Final = "standard input"
@@ -34,7 +34,7 @@ class StandardInput:
         self._columns: tuple[str, ...] = ()
         self._at_end = False
 
-    def seek(self, offset: int) -> None:
+    def seek(self, offset: int, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - nobody can tell which pipe it is
         """A pipe cannot be rewound: what comes now is numbered from `offset`."""
         self._next = offset
 

@@ -16,6 +16,7 @@ from kafka import KafkaProducer
 
 from streams.event_reader import events_in_file, events_of_topic
 from streams.kafka_options import KafkaOptions
+from streams.ndjson_sink import rotated
 
 
 def event(name: str, incident: str = "1f00", **data: Any) -> str:
@@ -141,9 +142,12 @@ def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Pat
     path.write_text(event("3"))
     until(3)
     with path.open("a") as file:
-        file.write(event("end"))
+        file.write(event("4"))
+    path.rename(rotated(path))  # full; nobody may have looked since the last one
+    path.write_text(event("end"))
     reader.join(20)
-    assert seen == ["1", "2", "3", "end"]
+    assert seen == ["1", "2", "3", "4", "end"]
+    assert [one["id"] for one in events_in_file(path, follow=False)] == ["3", "4", "end"]
 
 
 def test_a_topic_is_read_to_its_end(kafka_broker: str, kafka_topic: Callable[..., str]) -> None:

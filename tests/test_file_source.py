@@ -19,7 +19,7 @@ from features.telemetry import COLUMNS, Partition
 from streams import file_index
 from streams.decode import decode
 from streams.file_source import FileSource
-from streams.source import RawBatch, SourceError
+from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 from streams.standard_input import StandardInput
 
 T0 = 1_700_000_000
@@ -39,10 +39,10 @@ def write(path: Path, *lines: str, end: str = "\n") -> Path:
     return path
 
 
-def begin(source: FileSource, offset: int | None = None) -> FileSource:
+def begin(source: FileSource, offset: int | None = None, log: Log = ONLY_LOG) -> FileSource:
     """Takes the assignment and seeks, as the loop does."""
     (partition,) = source.poll(0).assigned
-    source.seek(partition, offset)
+    source.seek(partition, offset, log)
     return source
 
 
@@ -315,6 +315,18 @@ def test_an_offset_beyond_the_end_tells_that_the_files_have_changed(tmp_path: Pa
         source.seek(partition, 2)
     with pytest.raises(SourceError, match="no partition b-0 here"):
         source.seek(Partition("b", 0), 0)
+
+
+def test_another_file_of_the_same_name_is_not_gone_on_in(tmp_path: Path) -> None:
+    """It holds other records under the same numbers. One that has grown is the same."""
+    path = write(tmp_path / "a.csv", HEADER, *[row(second) for second in range(10)])
+    (batch,) = batches_of(begin(FileSource(path)))
+    write(path, HEADER, *[row(second) for second in range(20)])
+    begin(FileSource(path), 10, log=batch.log)
+    write(path, HEADER, *[row(second) for second in range(1, 21)])
+    with pytest.raises(SourceError, match="of other files"):
+        begin(FileSource(path), 10, log=batch.log)
+    begin(FileSource(path), 0, log=batch.log)  # nothing was taken of the one before
 
 
 def test_a_file_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from streams.dead_letters import MAX_KEPT_BYTES, TYPE, dead_letter
 from streams.decode import Rejected
 from streams.events import Event
 from streams.fan_out import FanOutSink
-from streams.ndjson_sink import NdjsonSink
+from streams.ndjson_sink import NdjsonSink, rotated
 
 PARTITION = Partition("dwcp.telemetry", 3)
 
@@ -137,6 +137,37 @@ def test_a_full_disk_costs_nothing(tmp_path: Path, room: int) -> None:
     sink.flush(1)
     sink.close()
     assert written(path) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_full_file_makes_room_for_a_new_one(tmp_path: Path) -> None:
+    """The one before is kept under another name, and the one before that goes; an event is never in two parts."""
+    path = tmp_path / "events.ndjson"
+    sink = NdjsonSink(path, bytes_max=1000)
+    for number in range(1, 8):
+        sink.send(event(number, size=600))
+        sink.flush(1)
+    assert (written(rotated(path)), written(path)) == ([5, 6], [7])
+    with pytest.raises(BlockingIOError, match="another process"):
+        NdjsonSink(path)
+    sink.close()
+    assert path.with_name("events.1.ndjson") == rotated(path)
+
+
+def test_a_new_file_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
+    """The events wait, the full file stays what it is, and once there is room they are in the new one."""
+    path = tmp_path / "events.ndjson"
+    sink = NdjsonSink(path, bytes_max=100)
+    sink.send(event(1, size=600))
+    sink.flush(1)
+    sink.send(event(2))
+    with mock.patch("os.open", side_effect=OSError(errno.ENOSPC, "No space left on device")):
+        for _ in range(2):
+            with pytest.raises(OSError, match="No space"):
+                sink.flush(1)
+    assert (sink.pending(), written(rotated(path))) == (1, [1])
+    sink.flush(1)
+    sink.close()
+    assert (written(rotated(path)), written(path)) == ([1], [2])
 
 
 def test_a_write_that_the_disk_did_not_confirm_is_done_again(tmp_path: Path) -> None:
