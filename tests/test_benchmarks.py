@@ -352,3 +352,18 @@ def test_drift_is_told_from_noise_in_little(load: Any) -> None:
     assert all(one.get("precision", 1.0) == 1.0 for one in found.values())
     rivals = load("parts.drift_rivals").run("season", 2, 1, 0)
     assert rivals["adwin_raw"]["alerts_per_week"] > 1000.0
+
+
+def test_a_proof_counts_what_held_what_broke_and_what_did_not_run(load: Any, tmp_path: Path) -> None:
+    """A case that was skipped proves nothing, and a file that cannot be read is no proof either."""
+    (tmp_path / "test_promise.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.parametrize('fault', [1, 2, 3])\ndef test_the_disk_refuses(fault): assert fault < 3\n"
+        "def test_no_disk(): pytest.skip('none here')\n"
+    )
+    assert load("parts.proof").cases([str(tmp_path / "test_promise.py")]) == [
+        {"what": "the disk refuses", "held": 2, "broken": 1, "unproven": 0},
+        {"what": "no disk", "held": 0, "broken": 0, "unproven": 1},
+    ]
+    (tmp_path / "test_promise.py").write_text("import nothing_of_this_name\n")
+    assert [one["broken"] for one in load("parts.proof").cases([str(tmp_path / "test_promise.py")])] == [1]

@@ -1,0 +1,23 @@
+"""Disks that refuse, tear, lose and alter, and clocks that jump: each fault at each place where something is made durable.
+
+make bench-disk_faults
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from parts.proof import prove
+
+FILES: Final = (
+    "tests/test_disk_faults.py",
+    "tests/test_checkpoint.py",
+    "tests/test_journal.py",
+    "tests/test_triggers.py",
+    "tests/test_sinks.py",
+)
+LEAST: Final = 150
+
+if __name__ == "__main__":
+    sys.exit(prove("disk_faults", __doc__, FILES, LEAST))

@@ -1,0 +1,17 @@
+"""Whatever keeps the daemon from its work is told: a stopped process, a hanging disk, a hung training, a broker that never answers.
+
+make bench-never_silent
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from parts.proof import prove
+
+FILES: Final = ("tests/test_never_silent.py", "tests/test_notify.py")
+LEAST: Final = 34
+
+if __name__ == "__main__":
+    sys.exit(prove("never_silent", __doc__, FILES, LEAST))

@@ -1,0 +1,17 @@
+"""State that older releases have left: taken up, or refused with the way out.
+
+make bench-upgrade
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from parts.proof import prove
+
+FILES: Final = ("tests/test_upgrade.py",)
+LEAST: Final = 3
+
+if __name__ == "__main__":
+    sys.exit(prove("upgrade", __doc__, FILES, LEAST))
