@@ -26,6 +26,11 @@ MISSING_ROWS: Final = 10.0
 MOVING_MIN: Final = 0.5
 """Share of rows in which a column must have changed for a constant to be a fault."""
 CONSTANT_ROWS: Final = 30.0
+CHANCE_OF_REPEATS: Final = 1e-3
+"""Repeats of a value that are less likely than this, of a column that moves as it did, are held back until it is known what they are: of
+one that always moves from the second on, and two residuals are no alarm."""
+MOVING_MAX: Final = 0.99
+"""Share of rows in which a column is taken to change at most, for nobody has seen more than MEMORY_ROWS."""
 UNIT_FACTOR: Final = 50.0
 """Less than a minute's seconds; a factor of 8 is no more than what networks do."""
 UNITS: Final = tuple(math.log10(factor) for factor in (60.0, 1000.0, 1024.0, 3600.0, 8000.0, 8192.0, 1e6, 1024.0**2, 1e9))
@@ -122,9 +127,17 @@ def _inspect(
                 kept[_FAULT] = fault
             elif fault and time_s[row] - kept[_SINCE_S] > ACCEPTED_S:
                 kept[:] = 0.0
-            if signal < columns and (kept[_FAULT] or kept[_OFF] > 1.0):
+            if signal < columns and (kept[_FAULT] or kept[_OFF] > 1.0 or _repeats(kept)):
                 held[row, signal] = True
     return told, held, details
+
+
+@njit(cache=True, nogil=True)
+def _repeats(kept: Doubles) -> bool:
+    """Whether a column that used to change has the same value too often for chance."""
+    if kept[_SAME] == 0.0 or kept[_ROWS] < KNOWN_ROWS or kept[_MOVING] < MOVING_MIN:
+        return False
+    return bool((1.0 - min(kept[_MOVING], MOVING_MAX)) ** kept[_SAME] < CHANCE_OF_REPEATS)
 
 
 @njit(cache=True, nogil=True)
@@ -149,7 +162,8 @@ def _column(kept: Doubles, value: float, time_s: float, has_unit: bool) -> tuple
     kept[_ROWS] += 1.0
     kept[_PRESENT] += weight * (1.0 - kept[_PRESENT])
     same = value == kept[_LAST]
-    kept[_SAME] = kept[_SAME] + 1.0 if same else 0.0
+    at_an_end = value == 0.0 or (value == 1.0 and not has_unit)  # nothing goes through, or all is lost: that is the network's doing
+    kept[_SAME] = kept[_SAME] + 1.0 if same and not at_an_end else 0.0
     if fault == _CONSTANT + 1 and not same:
         fault = 0
     if not same or kept[_SAME] < CONSTANT_ROWS:

@@ -15,6 +15,8 @@ GROWTH: Final = 1.5
 NAMED: Final = 100
 SHOWN_MIN: Final = 0.5
 """Of a change of the residual, the share that the metric itself must show; with less it is the model that is wrong."""
+CERTAIN: Final = 1
+FOLLOWED: Final = 2
 RAMP_GROWTH: Final = 0.25
 RAMP_ROWS: Final = 45.0
 """A step does not grow while the sums find it, and one of a standard deviation is found in some 30 rows. A ramp is found later, and of
@@ -32,8 +34,8 @@ def key_of(alarm: LinkAlarm) -> Key:
 class Incident:
     """An open incident. evidence_s, quiet_s: event time of the newest evidence for it, and how long after it the incident closes.
 
-    evidence: of each change the last alarm of each link. recovered: links that have gone back since, and whether that is certain. told:
-    affected links at the last change that was told.
+    evidence: of each change the last alarm of each link. recovered: links whose residuals have gone back since, CERTAIN where that is, and
+    FOLLOWED where the metric itself has not. told: affected links at the last change that was told.
     """
 
     id: str
@@ -47,7 +49,7 @@ class Incident:
     told: int
     watched: int
     evidence: dict[Key, dict[str, LinkAlarm]]
-    recovered: dict[str, bool]
+    recovered: dict[str, int]
 
     @classmethod
     def opened(
@@ -94,9 +96,12 @@ class Incident:
     def goes_back(self, alarm: LinkAlarm) -> bool:
         """Whether an alarm is an affected link's way back; then it is noted, and is evidence of nothing else."""
         signal, direction, aspect = key_of(alarm)
-        if alarm.link not in self.evidence.get((signal, -direction, aspect), {}) or key_of(alarm) in self.evidence:
+        there = self.evidence.get((signal, -direction, aspect), {}).get(alarm.link)
+        if there is None or key_of(alarm) in self.evidence:
             return False
-        self.recovered[alarm.link] = self.recovered.get(alarm.link, False) or alarm.certain
+        followed = there.shown >= SHOWN_MIN > alarm.shown
+        certain = self.recovered.get(alarm.link, 0) & CERTAIN or alarm.certain
+        self.recovered[alarm.link] = CERTAIN * certain | FOLLOWED * followed
         return True
 
     @property
@@ -104,12 +109,18 @@ class Incident:
         """Whether most of the affected links have gone back."""
         return 2 * len(self.recovered) > len(self.affected)
 
+    @property
+    def way_out(self) -> str:
+        """How it ends once it is over: the network is as it was, or the model has followed it to where it is now."""
+        followed = sum(back & FOLLOWED > 0 for back in self.recovered.values())
+        return "settled" if 2 * followed > len(self.recovered) else "recovered"
+
     def still_to_come(self) -> dict[str, list[Key]]:
         """Of each link that will yet tell, for certain, that it has gone back, the ways back."""
         back: dict[str, list[Key]] = {}
         for (signal, direction, aspect), own in self.evidence.items():
             for link in own:
-                if not self.recovered.get(link, False):
+                if not self.recovered.get(link, 0) & CERTAIN:
                     back.setdefault(link, []).append((signal, -direction, aspect))
         return back
 

@@ -86,7 +86,8 @@ class IncidentChange:
 
     region: "" for the whole fleet. since_s: the likeliest time of the change, UTC seconds. regions, links: those that alarmed, the first
     NAMED of them by name; affected_regions, affected_links: how many they are, watched_links: of how many. outcome: how a closed one
-    ended: "settled" (it is the new level), "recovered" (back at the old one), "model_replaced", or "region" or "fleet" (it became one of
+    ended: "settled" (it is the new level: no new evidence, or the
+    model follows), "recovered" (back at the old one), "model_replaced", or "region" or "fleet" (it became one of
     those).
     """
 

@@ -206,7 +206,7 @@ class RegionDrift:
         for incident in incidents:
             if not incident.is_over:
                 continue
-            changes.append(incident.closed(now_s, "recovered"))
+            changes.append(incident.closed(now_s, incident.way_out))
             region_of = {alarm.link: alarm.region for alarm in incident.alarms}
             for link, keys in incident.still_to_come().items():
                 if (other := self._regions.get(region_of[link])) is not None:

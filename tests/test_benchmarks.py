@@ -344,12 +344,15 @@ def test_drift_is_told_from_noise_in_little(load: Any) -> None:
     run, sensitivity = load("parts.drift_run"), {"quorum": 14.0, "alone": 24.0, "quorum_spread": 24.0, "alone_spread": 34.0}
     chosen = run.Sensitivity(**sensitivity)
     assert run.quiet("shared", 0, 30, 1, chosen)["opened"] == []
-    found = {one["name"]: one for one in run.detect("independent", 1, 30, chosen)}
+    found = {one["name"]: one for one in run.detect("independent", 1, 30, run.WARM_UP, chosen)}
     assert [name for name, one in found.items() if one["delay"] is None] in ([], ["1s_5"])  # two links of 30 are no quorum
     assert {name: one["called"] for name, one in found.items() if name not in ("1s_5", "burst_20")} == {
-        "1s_20": "shift", "1s_80": "shift", "2s_20": "shift", "variance_80": "spread", "ramp_80": "ramp", "model_80": "model_error",
+        "1s_20": "shift", "1s_80": "shift", "2s_20": "shift", "variance_80": "spread", "ramp_80": "ramp", "model_80": "model error",
+        "one_link": "one link: shift", "missing_80": "missing", "constant_80": "constant", "unit_80": "unit", "category_80": "category",
+        "clock_80": "clock",
     }  # fmt: skip
     assert all(one.get("precision", 1.0) == 1.0 for one in found.values())
+    assert {name for name, one in found.items() if one["group"] == "data" and one["network_incidents"]} == set()
     rivals = load("parts.drift_rivals").run("season", 2, 1, 0)
     assert rivals["adwin_raw"]["alerts_per_week"] > 1000.0
 

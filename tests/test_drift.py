@@ -234,6 +234,23 @@ def test_faults_of_a_column_are_told_apart(spoil, aspect, size, within, signal):
     assert begin.size == pytest.approx(size, rel=0.3, abs=1e-6)
 
 
+def test_a_stuck_value_is_no_drift_and_an_outage_is():
+    """A value that is 3 standard deviations off and stays there is a fault of the data, before its residuals are a shift; one that falls to
+    exactly 0 is the network's, and so is a link that loses all."""
+    for stuck, residual, expected in ((3.0, 3.0, {("constant", 1)}), (-30.0, -30.0, {("level", -1)})):
+        drift, found = LinkDrift(1), []
+        values = np.random.default_rng(5).normal(0, 1, 700).astype(np.float32)
+        values[500:], left = stuck, values.copy()
+        left[500:] = residual
+        for row in range(700):
+            columns = np.full((1, len(NUMERIC)), np.nan, np.float32)
+            columns[0, 0] = 30.0 + values[row]  # 0 in the outage
+            residuals = np.array([[left[row], np.nan, np.nan, np.nan]])
+            found += drift.update(rows_of(np.zeros(1, int), residuals, np.array([60.0 * row]), columns), LEAST)[0]
+        assert {(one.aspect, one.direction) for one in found} == expected
+        assert found[0].time_s / 60 < 532
+
+
 def test_a_category_that_the_model_does_not_know_and_a_clock_that_is_off():
     """A link that always had known values, and times like its partition's. New links with new values are no fault."""
     columns = healthy(600)
@@ -458,6 +475,16 @@ def test_links_that_go_back_close_their_incident(per_minute):
     assert [(change.kind, change.outcome) for change in changes] == [("opened", ""), ("closed", "recovered")]
     assert changes[1].time_s == (51 + 4 // per_minute) * 60.0
     assert [(one.direction, one.links) for one in changes[1].signals] == [(1, 9)]
+
+
+def test_a_model_that_follows_a_change_is_no_recovery():
+    """Its residuals go back, the metric does not: the incident is over, and its network is not as it was. A model that was wrong is right
+    again, whatever the metric does."""
+    for shown, outcome in ((1.0, "settled"), (0.0, "recovered")):
+        messages = fleet(20, 90) + [alarm(1, f"l{i}", shown=shown) for i in range(9)]
+        messages += [alarm(50, f"l{i}", direction=-1, certain=True, shown=0.1) for i in range(9)]
+        changes = run(messages, [60.0 * minute for minute in range(150)])
+        assert [(change.kind, change.outcome) for change in changes] == [("opened", ""), ("closed", outcome)]
 
 
 def test_a_short_burst_recovers():

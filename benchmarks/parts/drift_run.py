@@ -12,32 +12,40 @@ from harness import answer, job_of
 
 from drift.incident import Incident
 from drift.link import LinkDrift, WatchedRows
-from drift.messages import IncidentChange
+from drift.messages import Change, Group, IncidentChange, Scope, SignalChange
 from drift.region import QuorumPolicy, RegionDrift
 from drift.sensitivity import Sensitivity
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Flags
 from parts.residuals import DAY, INTERVAL_S, START_S, Region, Values, weather
 
 METRIC: Final = TARGETS.index("rtt_ms")
 """The metric that the planted changes are of."""
 WARM_UP: Final = 3 * DAY
-BATCH: Final = 10
+FIRST_DAY: Final = DAY // 2
+BATCH: Final = 50
 HORIZON: Final = 600
 LEAST: Final = np.full(len(TARGETS), 0.02, np.float32)
+UNIT: Final = 1000.0
+CLOCK_LAG_S: Final = 600.0
+MODEL_CATEGORY: Final = 1
+NO_INCIDENT: Final = "nothing"
 
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A change of a share of the links. size: standard deviations, or the factor of the spread. kind: what it should be called."""
+    """A change of a share of the links. kind: what it should be called. size: standard deviations, or the factor of the spread."""
 
     name: str
-    kind: str
+    kind: Change
     size: float
     share: float
     samples: int = HORIZON
     ramp: int = 0
-    shown: bool = True
-    """Whether the metric itself changes, and not only its residual."""
+    scope: Scope = "region"
+
+    @property
+    def group(self) -> Group:
+        return "network" if self.kind in ("shift", "spread", "ramp", "model_error") else "data"
 
 
 PLANTED: Final = (
@@ -48,8 +56,62 @@ PLANTED: Final = (
     Planted("variance_80", "spread", 2.0**0.5, 0.8),
     Planted("ramp_80", "ramp", 2.0, 0.8, ramp=500),
     Planted("burst_20", "shift", 3.0, 0.2, samples=30),
-    Planted("model_80", "model_error", 1.5, 0.8, shown=False),
+    Planted("model_80", "model_error", 1.5, 0.8),
+    Planted("one_link", "shift", 3.0, 0.01, scope="link"),
+    Planted("missing_80", "missing", 0.0, 0.8),
+    Planted("constant_80", "constant", 0.0, 0.8),
+    Planted("unit_80", "unit", 0.0, 0.8),
+    Planted("category_80", "category", 0.0, 0.8),
+    Planted("clock_80", "clock", 0.0, 0.8),
 )
+
+
+@dataclass(slots=True)
+class Samples:
+    """time_s: (samples,). residual, actual: (samples, links, 4). code: (samples, links), of a category as the model has it. lag_s:
+    (samples, links), by how much the rows of the link are behind the others."""
+
+    time_s: Values
+    residual: Values
+    actual: Values
+    code: Values
+    lag_s: Values
+
+    @classmethod
+    def quiet(cls, region: Region, count: int) -> Samples:
+        time_s, noise = region.next(count)
+        code = np.full(noise.shape[:2], float(MODEL_CATEGORY))
+        return cls(time_s, noise, noise + weather(time_s), code, np.zeros(noise.shape[:2]))
+
+    def with_change(self, planted: Planted, region: Region) -> tuple[Samples, Flags]:
+        """The same samples with the change, and bool (links,), whom it affects."""
+        count, links = self.code.shape
+        affected = np.zeros(links, np.bool_)
+        affected[: max(1, round(planted.share * links))] = True
+        mask = (np.arange(count) < planted.samples)[:, None] & affected[None]
+        residual, actual, code, lag_s = (part.copy() for part in (self.residual, self.actual, self.code, self.lag_s))
+        forecast, moved = self.actual[:, :, METRIC] - self.residual[:, :, METRIC], actual[:, :, METRIC]
+        grown = np.clip(np.arange(count) / planted.ramp, 0, 1)[:, None] if planted.ramp else 1.0
+        shift = planted.size * grown * region.unit[:, METRIC]
+        match planted.kind:
+            case "shift" | "ramp":
+                moved[mask] += np.broadcast_to(shift, mask.shape)[mask]
+            case "model_error":
+                forecast = forecast - np.where(mask, shift, 0.0)
+            case "spread":
+                moved[mask] += (planted.size - 1.0) * self.residual[:, :, METRIC][mask]
+            case "missing":
+                moved[mask] = np.nan
+            case "constant":
+                moved[mask] = np.broadcast_to(moved[:1], mask.shape)[mask]
+            case "unit":
+                moved[mask] *= UNIT
+            case "category":
+                code[mask] = 0.0
+            case "clock":
+                lag_s[mask] = CLOCK_LAG_S
+        residual[:, :, METRIC] = moved - forecast
+        return Samples(self.time_s, residual, actual, code, lag_s), affected
 
 
 class Stages:
@@ -63,30 +125,31 @@ class Stages:
         self.cpu_s = 0.0
         self._watch = np.arange(region.links, dtype=np.int32)
 
-    def take(self, time_s: Values, residual: Values, actual: Values) -> None:
-        """residual, actual: (samples, links, 4)."""
-        links = self.region.links
-        for begin in range(0, len(time_s), BATCH):
-            part = slice(begin, begin + BATCH)
-            at_s = np.repeat(time_s[part], links)
+    def take(self, samples: Samples) -> None:
+        for begin in range(0, len(samples.time_s), BATCH):
+            rows = self._rows(samples, slice(begin, begin + BATCH))
             began = time.thread_time()
-            alarms, seen = self.link.update(self._rows(at_s, residual[part], actual[part]), LEAST)
+            alarms, seen = self.link.update(rows, LEAST)
             self.alarms += len(alarms)
             self.regions.observe(alarms, seen)
-            self.changes += self.regions.advance(float(at_s[-1]))
+            self.changes += self.regions.advance(float(rows.time_s[-1]))
             self.cpu_s += time.thread_time() - began
 
-    def _rows(self, time_s: Values, residual: Values, actual: Values) -> WatchedRows:
-        rows, links = len(time_s), self.region.links
+    def _rows(self, samples: Samples, part: slice) -> WatchedRows:
+        links = self.region.links
+        time_s = np.repeat(samples.time_s[part], links)
+        rows = len(time_s)
         numeric = np.full((rows, len(NUMERIC)), np.nan, np.float32)
-        numeric[:, : len(TARGETS)] = actual.reshape(rows, -1)
+        numeric[:, : len(TARGETS)] = samples.actual[part].reshape(rows, -1)
+        codes = np.full((rows, len(CATEGORIES)), MODEL_CATEGORY, np.float32)
+        codes[:, CATEGORIES.index("transport_type")] = samples.code[part].reshape(-1)
         return WatchedRows(
             watch=np.resize(self._watch, rows),
             numeric=numeric,
-            residual=residual.reshape(rows, -1).astype(np.float32),
-            codes=np.ones((rows, len(CATEGORIES)), np.float32),
+            residual=samples.residual[part].reshape(rows, -1).astype(np.float32),
+            codes=codes,
             time_s=time_s,
-            lag_s=np.zeros(rows),
+            lag_s=samples.lag_s[part].reshape(-1),
             offsets=np.arange(rows, dtype=np.int64),
             describe=lambda row: ("region", f"link-{row % links:03}", "metro"),
         )
@@ -102,8 +165,7 @@ def quiet(regime: str, seed: int, links: int, days: int, sensitivity: Sensitivit
     region = Region(regime, links, seed)
     stages = Stages(region, sensitivity)
     for _ in range(days * 8):
-        time_s, noise = region.next(DAY // 8)
-        stages.take(time_s, noise, noise + weather(time_s))
+        stages.take(Samples.quiet(region, DAY // 8))
     opened = [change for change in stages.changes if change.kind == "opened"]
     return {
         "opened": [[(change.time_s - START_S) / 86_400, change.scope, *(signal.change for signal in change.signals)] for change in opened],
@@ -113,62 +175,57 @@ def quiet(regime: str, seed: int, links: int, days: int, sensitivity: Sensitivit
     }
 
 
-def detect(regime: str, seed: int, links: int, sensitivity: Sensitivity) -> list[dict[str, Any]]:
-    """What becomes of each planted change, after some quiet days."""
+def detect(regime: str, seed: int, links: int, warm_up: int, sensitivity: Sensitivity) -> list[dict[str, Any]]:
+    """What becomes of each planted change, after so many quiet samples and up to a day more."""
     region = Region(regime, links, seed)
     stages = Stages(region, sensitivity)
-    warm = WARM_UP + (seed * 97) % DAY  # not always at midnight
+    warm = warm_up + (seed * 97) % (DAY if warm_up > DAY else DAY // 4)  # not always at midnight
     for begin in range(0, warm, DAY // 8):
-        time_s, noise = region.next(min(DAY // 8, warm - begin))
-        stages.take(time_s, noise, noise + weather(time_s))
-    time_s, noise = region.next(HORIZON)
-    found = []
-    for planted in PLANTED:
-        affected = np.zeros(links, np.bool_)
-        affected[: max(1, round(planted.share * links))] = True
-        found.append(asdict(planted) | _follow(stages.copy(), planted, affected, time_s, noise, region))
-    return found
+        stages.take(Samples.quiet(region, min(DAY // 8, warm - begin)))
+    samples = Samples.quiet(region, HORIZON)
+    return [asdict(planted) | {"group": planted.group} | _follow(stages.copy(), planted, samples) for planted in PLANTED]
 
 
-def _follow(
-    stages: Stages, planted: Planted, affected: Any, time_s: Values, noise: Values, region: Region
-) -> dict[str, Any]:  # fmt: skip
-    during = np.arange(HORIZON) < planted.samples
-    grown = np.clip(np.arange(HORIZON) / planted.ramp, 0, 1) if planted.ramp else np.ones(HORIZON)
-    residual, actual = noise.copy(), noise + weather(time_s)
-    mask = during[:, None] & affected[None]
-    if planted.kind == "spread":
-        residual[:, :, METRIC] *= np.where(mask, planted.size, 1.0)
-        actual = residual + weather(time_s)
-    else:
-        shift = np.where(mask, planted.size * grown[:, None] * region.unit[:, METRIC], 0.0)
-        residual[:, :, METRIC] += shift
-        if planted.shown:
-            actual[:, :, METRIC] += shift
-    stages.take(time_s, residual, actual)
-    began_s = float(time_s[0])
-    regional = [change for change in stages.changes if change.scope == "region" and change.time_s > began_s]
-    opened = next((change for change in regional if change.kind == "opened"), None)
-    if opened is None:
-        return {"delay": None}
-    last = [change for change in regional if change.id == opened.id][-1]
+def _follow(stages: Stages, planted: Planted, quiet_samples: Samples) -> dict[str, Any]:
+    samples, affected = quiet_samples.with_change(planted, stages.region)
+    stages.take(samples)
+    began_s = float(samples.time_s[0])
+    opened = [change for change in stages.changes if change.kind == "opened" and change.time_s > began_s]
+    found = next((change for change in opened if (change.scope, change.group) == (planted.scope, planted.group)), None)
+    told = found or next(iter(opened), None)
+    last = [change for change in stages.changes if told is not None and change.id == told.id][-1:]
+    outcome: dict[str, Any] = {
+        "delay": None,
+        "called": _called(last[0]) if last else NO_INCIDENT,
+        "network_incidents": sum(change.group == "network" for change in opened),
+        "data_incidents": sum(change.group == "data" for change in opened),
+    }
+    if found is None:
+        return outcome
     named = {f"link-{at:03}" for at in np.flatnonzero(affected)}
-    signal = max(last.signals, key=lambda signal: (signal.signal == TARGETS[METRIC], signal.links))
-    open_now = _open_incident(stages, opened.id)
-    links = set(open_now.affected) if open_now is not None else set(last.links)
-    return {
-        "delay": (opened.time_s - began_s) / INTERVAL_S,
-        "since_error": (last.since_s - began_s) / INTERVAL_S,
-        "called": signal.change,
+    open_now = _open_incident(stages, found.id)
+    links = set(open_now.affected) if open_now is not None else set(last[0].links)
+    return outcome | {
+        "delay": (found.time_s - began_s) / INTERVAL_S,
+        "since_error": (last[0].since_s - began_s) / INTERVAL_S,
         "precision": len(links & named) / max(1, len(links)),
         "recall": len(links & named) / len(named),
-        "size_found": signal.size_sigma,
+        "size_found": _largest(last[0]).size_sigma,
     }
 
 
+def _called(change: IncidentChange) -> str:
+    return f"{'' if change.scope == 'region' else 'one link: '}{_largest(change).change.replace('_', ' ')}"
+
+
+def _largest(change: IncidentChange) -> SignalChange:
+    """Of the metric that was changed, where it is told, what most links tell."""
+    return max(change.signals, key=lambda signal: (signal.signal == TARGETS[METRIC], signal.links))
+
+
 def _open_incident(stages: Stages, name: str) -> Incident | None:
-    incident = stages.regions._regions["region"].incidents.get("network")
-    return incident if incident is not None and incident.id == name else None
+    found = (incident for region in stages.regions._regions.values() for incident in region.all() if incident.id == name)
+    return next(found, None)
 
 
 if __name__ == "__main__":
@@ -177,4 +234,5 @@ if __name__ == "__main__":
     if job["what"] == "quiet":
         answer(quiet(job["regime"], job["seed"], job["links"], job["days"], chosen))
     else:
-        answer({"found": [one for seed in job["seeds"] for one in detect(job["regime"], seed, job["links"], chosen)]})
+        found = [one for seed in job["seeds"] for one in detect(job["regime"], seed, job["links"], job["warm_up"], chosen)]
+        answer({"found": found})
