@@ -18,13 +18,13 @@ import statistics
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from harness import FOLDER, Bar, in_process, parser, report, say
+from parts.drift_run import FIRST_DAY, WARM_UP
 from parts.residuals import REGIMES
 from scipy.stats import chi2
 
@@ -34,6 +34,8 @@ REGIONS: Final = 20
 LINKS: Final = 100
 """Watched links of a region: the default bound."""
 DAYS_OF_WEEK: Final = 7.0
+DETECTORS: Final = {"links": 200, "rows": 6000}
+"""Of which the memory is measured, with long windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,13 @@ class Plan:
     rival_days: int
 
 
-FULL: Final = Plan(REGIONS, LINKS, 90, 40, 20, 7)
+FULL: Final = Plan(REGIONS, LINKS, 90, 24, 20, 7)
 QUICK: Final = Plan(2, LINKS, 3, 2, 5, 1)
+OTHER_BUDGETS: Final = (10.0, 100.0, 1000.0)
+"""False alerts a week, of which a smaller part of the fleet is simulated."""
+RECORDINGS: Final = FOLDER.parent.parent / "shared" / "data"
+MERGED: Final = "dwcp_training"
+"""Its nodes and peers are random in every row."""
 
 
 class Kept:
@@ -77,16 +84,29 @@ def upper95(count: int) -> float:
     return float(chi2.ppf(0.95, 2 * count + 2) / 2)
 
 
-def jobs(plan: Plan) -> list[dict[str, Any]]:
-    sensitivity = asdict(Sensitivity.for_budget(1.0))
-    common = {"module": "parts.drift_run", "sensitivity": sensitivity, "links": plan.links}
-    seeds = list(range(1000, 1000 + plan.repeats))
+def jobs(plan: Plan, pictures: Path | None) -> list[dict[str, Any]]:
+    """Every part of a run, each with what it is for."""
+    common = {"module": "parts.drift_run", "sensitivity": asdict(Sensitivity.for_budget(1.0)), "links": plan.links}
     made: list[dict[str, Any]] = []
+    for recording in sorted(RECORDINGS.glob("*.csv")) if plan is FULL else []:
+        job = {"recording": str(recording), "merged": recording.stem == MERGED, "pictures": str(pictures) if pictures else None}
+        made.append({"module": "parts.drift_real", "for": "recordings"} | job)
+    seeds = list(range(1000, 1000 + plan.repeats))
     for regime in REGIMES:
-        made += [common | {"what": "detect", "regime": regime, "seeds": seeds[begin : begin + 10]} for begin in range(0, len(seeds), 10)]
-        made.append({"module": "parts.drift_rivals", "regime": regime, "links": plan.rival_links, "days": plan.rival_days, "seed": 0})
-    quiet = common | {"what": "quiet", "days": plan.days}
-    return made + [quiet | {"regime": regime, "seed": seed} for seed in range(plan.regions) for regime in REGIMES]
+        for begin in range(0, len(seeds), 8):
+            detect = common | {"what": "detect", "regime": regime, "seeds": seeds[begin : begin + 8]}
+            made.append(detect | {"for": "detection", "warm_up": WARM_UP})
+            if begin == 0:
+                made.append(detect | {"for": "first day", "warm_up": FIRST_DAY})
+        rivals = {"module": "parts.drift_rivals", "for": "rivals", "links": plan.rival_links, "days": plan.rival_days, "seed": 0}
+        made.append(rivals | {"regime": regime})
+    quiet = common | {"what": "quiet"}
+    for budget in OTHER_BUDGETS:
+        other = quiet | {"sensitivity": asdict(Sensitivity.for_budget(budget)), "days": math.ceil(plan.days / 3)}
+        made += [other | {"for": f"budget {budget:g}", "regime": regime, "seed": seed} for seed in range(2) for regime in REGIMES]
+    return made + [
+        quiet | {"for": "quiet", "days": plan.days, "regime": regime, "seed": seed} for seed in range(plan.regions) for regime in REGIMES
+    ]
 
 
 def false_incidents(plan: Plan, quiet: list[dict[str, Any]]) -> dict[str, Any]:
@@ -119,13 +139,34 @@ def detection(found: list[dict[str, Any]]) -> dict[str, Any]:
         "precision": middle("precision"),
         "recall": middle("recall"),
         "size": middle("size_found"),
-        "called": dict(Counter(one["called"] for one in seen)),
     }
 
 
-def by_name(found: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    for name in dict.fromkeys(one["name"] for one in found):
-        yield name, [one for one in found if one["name"] == name]
+def confusion(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each planted change was called, how often; and how often an incident of the other group was told as well."""
+    names = sorted({one["called"] for one in found})
+    table = []
+    for planted, own in by_name(found).items():
+        called = Counter(one["called"] for one in own)
+        other = "data_incidents" if own[0]["group"] == "network" else "network_incidents"
+        row: dict[str, Any] = {"planted": planted, "is": own[0]["kind"].replace("_", " ")} | {name: called[name] for name in names}
+        table.append(row | {"other group as well": sum(one[other] > 0 for one in own)})
+    return table
+
+
+def by_name(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Of each planted change."""
+    return {name: [one for one in found if one["name"] == name] for name in dict.fromkeys(one["name"] for one in found)}
+
+
+def rivals(of_regimes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each simpler design, over the regimes: alerts a week, and the delay of one link."""
+    table = []
+    for name in of_regimes[0]:
+        per_week = [one[name]["alerts_per_week"] for one in of_regimes]
+        delay = statistics.median(one[name]["delay"] for one in of_regimes)
+        table.append({"design": name.replace("_", " "), "least": min(per_week), "most": max(per_week), "delay": delay})
+    return table
 
 
 def main() -> int:
@@ -134,48 +175,65 @@ def main() -> int:
         "--kept", type=Path, default=Path(tempfile.gettempdir()) / "dwcp-bench-drift", help="where parts of a run are kept"
     )
     options.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="processes at once (default: one for each core)")
+    options.add_argument("--pictures", type=Path, help="folder for a picture of each alert on the recordings")
     given = options.parse_args()
     plan = QUICK if given.quick else FULL
-    kept, wanted = Kept(given.kept), jobs(plan)
+    kept, wanted = Kept(given.kept), jobs(plan, given.pictures)
     done: list[tuple[dict[str, Any], dict[str, Any]]] = []
     with ThreadPoolExecutor(given.workers) as pool:
         for count, pair in enumerate(pool.map(lambda job: (job, kept.of(job)), wanted), start=1):
             done.append(pair)
             if count % 20 == 0:
                 say(f"{count} of {len(wanted)} parts")
+    figures, bars = told(plan, done)
+    figures["bytes_per_watched_link"] = in_process("parts.detector_memory", DETECTORS)["bytes_per_watched_link"]
+    return report("drift_alerts", figures, bars)
 
-    def of(what: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        return [result for job, result in done if what(job)]
 
-    quiet = {regime: of(lambda job, name=regime: (job.get("what"), job["regime"]) == ("quiet", name)) for regime in REGIMES}  # type: ignore[misc]
-    false = {regime: false_incidents(plan, parts) for regime, parts in quiet.items()}
-    planted = {
-        regime: dict(
-            by_name(
-                [one for part in of(lambda job, name=regime: (job.get("what"), job["regime"]) == ("detect", name)) for one in part["found"]]
-            )
-        )  # type: ignore[misc]
+def told(plan: Plan, done: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[dict[str, Any], list[Bar]]:
+    """Figures and bars of all parts."""
+
+    def of(purpose: str, regime: str | None = None) -> list[dict[str, Any]]:
+        return [result for job, result in done if job["for"] == purpose and regime in (None, job.get("regime"))]
+
+    def planted(purpose: str, regime: str | None = None) -> list[dict[str, Any]]:
+        return [one for part in of(purpose, regime) for one in part["found"]]
+
+    false = {regime: false_incidents(plan, of("quiet", regime)) for regime in REGIMES}
+    found = {name: detection(own) for name, own in by_name(planted("detection")).items()}
+    first = {name: detection(own) for name, own in by_name(planted("first day")).items()}
+    delays = [
+        {"regime": regime} | {name: detection(own)["delay"] for name, own in by_name(planted("detection", regime)).items()}
         for regime in REGIMES
-    }
-    changes = list(next(iter(planted.values())))
-    told = {change: detection([one for found in planted.values() for one in found[change]]) for change in changes}
-    rows = sum(part["rows"] for parts in quiet.values() for part in parts)
+    ]
+    budgets = {1.0: list(false.values())}
+    budgets |= {budget: [false_incidents(plan, of(f"budget {budget:g}", regime)) for regime in REGIMES] for budget in OTHER_BUDGETS}
     figures = {
         "plan": asdict(plan),
         "sensitivity": asdict(Sensitivity.for_budget(1.0)),
-        "false_incidents": [{"regime": regime} | told for regime, told in false.items()],
-        "detection": [{"change": change} | {key: value for key, value in told[change].items() if key != "called"} for change in changes],
-        "delays": [{"regime": regime} | {name: detection(found)["delay"] for name, found in planted[regime].items()} for regime in REGIMES],
-        "called": [{"change": change, **told[change]["called"]} for change in changes],
-        "rivals": [{"regime": job["regime"]} | result for job, result in done if job["module"] == "parts.drift_rivals"],
-        "us_per_row": 1e6 * sum(part["cpu_s"] for parts in quiet.values() for part in parts) / rows,
+        "false_incidents": [{"regime": regime} | one for regime, one in false.items()],
+        "budgets": [{"budget": budget} | _over_regimes(own) for budget, own in budgets.items()],
+        "detection": [{"change": name} | one for name, one in found.items()],
+        "first_day": [{"change": name} | {key: one[key] for key in ("missed", "delay", "delay_90")} for name, one in first.items()],
+        "delays": delays,
+        "confusion": confusion(planted("detection")),
+        "rivals": rivals(of("rivals")),
+        "recordings": [alert for part in of("recordings") for alert in part["alerts"]],
+        "us_per_row": 1e6 * sum(part["cpu_s"] for part in of("quiet")) / sum(part["rows"] for part in of("quiet")),
     }
     bars = [
         Bar("false_incidents_week_upper95", max(one["per_week_upper95"] for one in false.values()), "<=", 1),
-        *(Bar(f"delay_{name}", told[name]["delay"], "<=", limit) for name, limit in (("1s_5", 60), ("1s_20", 40), ("1s_80", 30))),
-        *(Bar(f"missed_{name}", told[name]["missed"], "<=", 0.05) for name in ("1s_20", "1s_80")),
+        *(Bar(f"delay_{name}", found[name]["delay"], "<=", limit) for name, limit in (("1s_5", 60), ("1s_20", 40), ("1s_80", 30))),
+        *(Bar(f"missed_{name}", found[name]["missed"], "<=", 0.05) for name in ("1s_20", "1s_80")),
     ]
-    return report("drift_alerts", figures, bars)
+    return figures, bars
+
+
+def _over_regimes(every: list[dict[str, Any]]) -> dict[str, Any]:
+    """All regimes together, and the worst of them."""
+    incidents, weeks = sum(one["incidents"] for one in every), sum(one["fleet_weeks"] for one in every)
+    worst = max(one["per_week"] for one in every)
+    return {"fleet_weeks": weeks, "incidents": incidents, "per_week": incidents / weeks, "worst_regime_per_week": worst}
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import html
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import numpy as np
@@ -17,8 +17,14 @@ from model.buffer import read_segments
 from model.segments import SegmentError, describe
 from streams.event_reader import EventData
 
+if TYPE_CHECKING:  # Matplotlib is for the one command that draws
+    from matplotlib.figure import Figure
+
 BEFORE_S: Final = 3 * 3600.0
 AFTER_S: Final = 2 * 3600.0
+BEFORE_DELAYS: Final = 3.0
+AFTER_DELAYS: Final = 2.0
+"""A change that took long to find, of links that report seldom, shows in a picture of as many times that."""
 POINTS: Final = 120
 """Of a curve: steps of two and a half minutes."""
 _HEIGHT: Final = 14
@@ -48,7 +54,7 @@ class Evidence:
 
 
 def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
-    """The curves of an incident's signals, from BEFORE_S before it began to AFTER_S after it was opened.
+    """The curves of an incident's signals, from BEFORE_S before it began to AFTER_S after it was opened, or more (see BEFORE_DELAYS).
 
     events: of one incident. state: the state directory. Empty where the buffer has no rows of its links at that time.
     """
@@ -56,7 +62,9 @@ def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
     if not told:
         return []
     last = told[-1]
-    begin_s, end_s = float(last["since_s"]) - BEFORE_S, float(last["opened_s"]) + AFTER_S
+    delay_s = float(last["opened_s"]) - float(last["since_s"])
+    begin_s = float(last["since_s"]) - max(BEFORE_S, BEFORE_DELAYS * delay_s)
+    end_s = float(last["opened_s"]) + max(AFTER_S, AFTER_DELAYS * delay_s)
     try:
         paths = [path for path in named_segments(state) if _within(path, begin_s, end_s)]
         table = read_segments(paths, begin_s)
@@ -99,27 +107,31 @@ def plot(evidence: Evidence, width: int) -> str:
     return str(plotext.build())
 
 
-def page(events: list[EventData], evidence: list[Evidence]) -> str:
-    """A page by itself: what was told, and the curves."""
+def picture(evidence: list[Evidence]) -> Figure:
+    """The curves one below the other, with the change and the moment at which it was told."""
     from matplotlib.figure import Figure
 
-    from model.report_charts import svg
-
-    charts = []
-    for one in evidence:
-        figure = Figure(figsize=(10.0, 3.0), layout="constrained")
-        axes = figure.subplots()
-        hours = (one.time_s - one.since_s) / 3600
-        axes.fill_between(hours, one.low, one.high, alpha=0.3, linewidth=0)
-        axes.plot(hours, one.middle)
+    figure = Figure(figsize=(10.0, 3.0 * len(evidence)), layout="constrained")
+    for one, axes in zip(evidence, figure.subplots(len(evidence), squeeze=False)[:, 0], strict=True):
+        known = np.isfinite(one.middle)
+        hours = (one.time_s[known] - one.since_s) / 3600
+        axes.fill_between(hours, one.low[known], one.high[known], alpha=0.3, linewidth=0)
+        axes.plot(hours, one.middle[known], marker=".", markersize=3)
         axes.axvline(0.0, linestyle="--", color="black", linewidth=1)
         axes.axvline((one.opened_s - one.since_s) / 3600, linestyle=":", color="black", linewidth=1)
-        axes.set(title=f"{one.signal}, median and quartiles of {one.links} links", xlabel="hours from the change (dotted: told)")
-        charts.append(svg(figure))
+        of = "1 link" if one.links == 1 else f"{one.links} links"
+        axes.set(title=f"{one.signal}, median and quartiles of {of}", xlabel="hours from the change (dotted: told)")
+    return figure
+
+
+def page(events: list[EventData], evidence: list[Evidence]) -> str:
+    """A page by itself: what was told, and the curves."""
+    from model.report_charts import svg
+
     told = [(event["time"], str(event["data"].get("summary", event["data"]))) for event in events]
     items = "".join(f"<li>{html.escape(time)} {html.escape(words)}</li>" for time, words in told)
     title = f"Incident {html.escape(str(events[-1]['data'].get('incident', '')))}"
-    curves = "".join(charts) or "<p>The training buffer has no telemetry of these links at that time.</p>"
+    curves = svg(picture(evidence)) if evidence else "<p>The training buffer has no telemetry of these links at that time.</p>"
     style = "body{font-family:sans-serif;max-width:60rem;margin:2rem auto}svg{width:100%;height:auto}"
     head = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{style}</style>"
     return f"{head}<h1>{title}</h1><ul>{items}</ul>{curves}\n"

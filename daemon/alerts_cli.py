@@ -92,7 +92,7 @@ def explain(
 
     loaded = configuration.load(config)
     found = _story(list(_events(loaded, file, follow=False, from_start=True)), incident)
-    evidence = evidence_of(found, loaded.state.directory)
+    evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)
     if html is not None:
         html.write_text(page(found, evidence))
     elif as_json:
@@ -116,6 +116,12 @@ def _events(config: Config, file: Path | None, *, follow: bool, from_start: bool
     else:
         found = events_in_file(file or (events.folder or config.state.directory / "events") / "drift.ndjson", follow, from_start)
     return (event for event in found if _fits(event))
+
+
+def _state_beside(file: Path | None) -> Path | None:
+    """The state directory that a file of alerts lies in, as in what `replay --keep` leaves."""
+    state = file.resolve().parent.parent if file is not None else None
+    return state if state is not None and (state / "checkpoints").is_dir() else None
 
 
 def _fits(event: EventData) -> bool:
