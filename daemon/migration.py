@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift.link import LinkDrift
-from drift.region import QuorumPolicy
+from drift.quorum import QuorumPolicy
 from streams.source import ONLY_LOG
 
 

@@ -28,7 +28,8 @@ from daemon.trainer import Trainer
 from daemon.training import Memory, Training, TrainingConfig
 from daemon.triggers import TrainingPolicy
 from daemon.watched import Listener
-from drift.region import QuorumPolicy, RegionDrift
+from drift.quorum import QuorumPolicy
+from drift.region import RegionDrift
 from drift.sensitivity import Sensitivity
 from drift.watch import WatchPolicy
 from model.gate import GatePolicy

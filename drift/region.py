@@ -9,70 +9,26 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from statistics import median
 from typing import Any, Final
 
 from drift.cusum import SEEN_EVERY_S
-from drift.data_faults import ACCEPTED_S
 from drift.incident import Incident, Key, key_of
 from drift.messages import Group, IncidentChange, LinkAlarm, LinkSeen
+from drift.quorum import WINDOW_ROWS, QuorumPolicy
+from drift.watched_region import WatchedRegion
 
 BUCKET_S: Final = 60.0
 REGIONS_MAX: Final = 20_000
 """Some 2 kB each. A link may name another region in each of its records, so the number of watched links is no limit."""
-WINDOW_ROWS: Final = 30
-"""A link's alarm counts for so many of its own rows at least."""
-QUIET_ROWS: Final = 60
 WEEK_S: Final = 7 * 86_400.0
 OPENED_MAX: Final = 10_000
 FLEET_REGIONS_MIN: Final = 4
 """Fewer regions are not called a fleet; of more, most must have changed at the same time."""
+LARGER: Final = ("region", "fleet")
+"""Outcomes of what became part of another incident."""
 GROUPS: Final[tuple[Group, ...]] = ("network", "data")
-
-
-@dataclass(frozen=True, slots=True)
-class QuorumPolicy:
-    """When alarms of single links become one incident of their region."""
-
-    links_min: int = 3
-    links_share: float = 0.02
-    window_s: float = 1800.0
-    """How long an alarm counts, or for WINDOW_ROWS rows of its link where that is longer."""
-    quiet_s: float = 3600.0
-    """An incident closes after this long without new evidence, or after QUIET_ROWS rows of its links where that is longer."""
-
-    def quorum(self, watched: int) -> int:
-        return max(self.links_min, math.ceil(self.links_share * watched))
-
-    def met(self, alarms: Sequence[LinkAlarm], watched: int) -> bool:
-        """Whether alarms of one key make an incident of their region. A region with fewer watched links than a quorum needs all of them,
-        and each worth telling by itself."""
-        links = {alarm.link for alarm in alarms}
-        if watched >= self.links_min:
-            return len(links) >= self.quorum(watched)
-        return 0 < watched <= len({alarm.link for alarm in alarms if alarm.certain})
-
-    def counts_until(self, alarm: LinkAlarm) -> float:
-        return alarm.time_s + max(self.window_s, WINDOW_ROWS * alarm.interval_s)
-
-
-@dataclass(slots=True)
-class _Region:
-    watched: dict[str, float] = field(default_factory=dict)  # link -> until when it counts as watched
-    alarms: list[LinkAlarm] = field(default_factory=list)  # that count
-    incidents: dict[Group, Incident] = field(default_factory=dict)  # of the region
-    links: dict[tuple[Group, str], Incident] = field(default_factory=dict)  # of single links
-    expected: dict[str, tuple[float, float, list[Key]]] = field(default_factory=dict)
-    """Of links that will yet tell that they have gone back: until when, up to which time of the change, and how."""
-    seen_s: float = -math.inf
-
-    def all(self) -> list[Incident]:
-        return [*self.incidents.values(), *self.links.values()]
-
-    def drop(self, incident: Incident) -> None:
-        self.incidents = {group: one for group, one in self.incidents.items() if one is not incident}
-        self.links = {key: one for key, one in self.links.items() if one is not incident}
 
 
 class RegionDrift:
@@ -86,7 +42,7 @@ class RegionDrift:
         self.forgotten = 0
         """Regions that were forgotten since the start because there were too many."""
         self._buckets: defaultdict[int, tuple[list[LinkAlarm], list[LinkSeen]]] = defaultdict(lambda: ([], []))
-        self._regions: dict[str, _Region] = {}
+        self._regions: dict[str, WatchedRegion] = {}
         self._fleet: Incident | None = None
         self._opened_s: list[float] = []
         self._epoch = 0
@@ -97,7 +53,8 @@ class RegionDrift:
 
     @property
     def opened_in_a_week(self) -> int:
-        """Incidents that opened in the last week of event time: what the budget of false alerts is held against."""
+        """Incidents that opened in the last week of event time: what the budget of false alerts is held against. One that became part of a
+        larger one counts as that."""
         return len(self._opened_s)
 
     def observe(self, alarms: Sequence[LinkAlarm], seen: Sequence[LinkSeen]) -> None:
@@ -125,8 +82,11 @@ class RegionDrift:
             self.closed_through = through
             changes += self._close_quiet((through + 1) * BUCKET_S)
             week_s = (through + 1) * BUCKET_S - WEEK_S
-            opened = [change.time_s for change in changes if change.kind == "opened"]
-            self._opened_s = [at_s for at_s in self._opened_s + opened if at_s > week_s][-OPENED_MAX:]
+            opened = self._opened_s + [change.time_s for change in changes if change.kind == "opened"]
+            for change in changes:
+                if change.outcome in LARGER and change.opened_s in opened:
+                    opened.remove(change.opened_s)
+            self._opened_s = [at_s for at_s in opened if at_s > week_s][-OPENED_MAX:]
         return changes
 
     def _close(self, bucket: int, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
@@ -143,7 +103,7 @@ class RegionDrift:
             changes += self._replaced(now_s) if self._epoch else []
             self._epoch = newest
         for name in sorted(by_region):
-            changes += self._judge(name, self._regions.setdefault(name, _Region()), now_s, *by_region[name])
+            changes += self._judge(name, self._regions.setdefault(name, WatchedRegion()), now_s, *by_region[name])
         if any(change.kind == "opened" and change.scope == "region" for change in changes):
             changes += self._judge_fleet(now_s)
         self._forget()
@@ -159,7 +119,7 @@ class RegionDrift:
                 self.forgotten += 1
 
     def _judge(
-        self, name: str, region: _Region, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]
+        self, name: str, region: WatchedRegion, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]
     ) -> list[IncidentChange]:  # fmt: skip
         """Takes one bucket of one region."""
         region.seen_s = now_s
@@ -194,7 +154,7 @@ class RegionDrift:
             self._fleet = None
         return [incident.closed(now_s, "model_replaced") for incident in over]
 
-    def _recovered(self, region: _Region, alarms: list[LinkAlarm], now_s: float) -> tuple[list[IncidentChange], list[LinkAlarm]]:
+    def _recovered(self, region: WatchedRegion, alarms: list[LinkAlarm], now_s: float) -> tuple[list[IncidentChange], list[LinkAlarm]]:
         """Closes incidents most of whose links have gone back. Gives the changes, and the alarms that have not told of a way back."""
         incidents, left = [*region.all(), *([self._fleet] if self._fleet is not None else [])], []
         for alarm in alarms:
@@ -216,7 +176,7 @@ class RegionDrift:
                 self._fleet = None
         return changes, left
 
-    def _was_expected(self, region: _Region, alarm: LinkAlarm) -> bool:
+    def _was_expected(self, region: WatchedRegion, alarm: LinkAlarm) -> bool:
         """Whether the alarm is the late way back of a link whose incident has recovered: each is expected once, from about that time on."""
         _, latest_s, keys = region.expected.get(alarm.link, (0.0, -math.inf, []))
         if key_of(alarm) not in keys or alarm.since_s > latest_s:
@@ -226,42 +186,46 @@ class RegionDrift:
         return True
 
     def _judge_region(
-        self, name: str, region: _Region, now_s: float, group: Group, alarms: list[LinkAlarm]
+        self, name: str, region: WatchedRegion, now_s: float, group: Group, alarms: list[LinkAlarm]
     ) -> list[IncidentChange]:  # fmt: skip
         """Opens or updates the incident of the whole region, or else those of single links."""
         watched, fleet = len(region.watched), self._fleet
-        if fleet is not None and fleet.group == group and (covered := [alarm for alarm in alarms if self._covers(fleet, alarm)]):
-            update = fleet.take(now_s, covered, self._watched(now_s), self._quiet_s(covered))
+        if fleet is not None and fleet.group == group and (covered := [alarm for alarm in alarms if self.policy.covers(fleet, alarm)]):
+            update = fleet.take(now_s, covered, self._watched(now_s), self.policy.lasts_s(covered))
             left = _without(alarms, covered)
             more = self._judge_region(name, region, now_s, group, left) if left else []
             return [*([update] if update is not None else []), *more]
         by_key: defaultdict[Key, list[LinkAlarm]] = defaultdict(list)
         for alarm in region.alarms:
-            if alarm.group == group and not (fleet is not None and fleet.group == group and self._covers(fleet, alarm)):
+            if alarm.group == group and not (fleet is not None and fleet.group == group and self.policy.covers(fleet, alarm)):
                 by_key[key_of(alarm)].append(alarm)
         moved = {key for key, own in by_key.items() if self.policy.met(own, watched)}
         if (incident := region.incidents.get(group)) is not None:
             # An old alarm that still counts is evidence of a change that joins, but nothing new of one that is known.
             joining = [alarm for key in moved - incident.evidence.keys() for alarm in by_key[key]]
-            fresh = [alarm for alarm in alarms if key_of(alarm) in incident.evidence or self._covers(incident, alarm)]
+            fresh = [alarm for alarm in alarms if key_of(alarm) in incident.evidence or self.policy.covers(incident, alarm)]
             known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
-            update = incident.take(now_s, known, watched, self._quiet_s(known)) if known else None
+            update = incident.take(now_s, known, watched, self.policy.lasts_s(known)) if known else None
             alarms = _without(alarms, known)
             return [*([update] if update is not None else []), *self._judge_links(name, region, now_s, group, alarms)]
         if not any(key_of(alarm) in moved for alarm in alarms):
             return self._judge_links(name, region, now_s, group, alarms)
         own = _sorted_alarms(alarm for key in moved for alarm in by_key[key])
-        region.incidents[group] = incident = Incident.opened("region", name, now_s, own, watched, self._quiet_s(own))
+        region.incidents[group] = incident = Incident.opened("region", name, now_s, own, watched, self.policy.lasts_s(own))
+        return [*self._taken_over(region, incident, now_s), incident.change("opened", now_s)]
+
+    def _taken_over(self, region: WatchedRegion, incident: Incident, now_s: float) -> list[IncidentChange]:
+        """Closes the incidents of single links that are part of a larger one."""
         changes = []
         for of_link in list(region.links.values()):
-            if of_link.group == group and self._belongs(of_link, incident):
+            if of_link.group == incident.group and self.policy.belongs(of_link, incident):
                 incident.absorb(of_link)
-                changes.append(of_link.closed(now_s, "region"))
+                changes.append(of_link.closed(now_s, incident.scope))
                 region.drop(of_link)
-        return [*changes, incident.change("opened", now_s)]
+        return changes
 
     def _judge_links(
-        self, name: str, region: _Region, now_s: float, group: Group, alarms: list[LinkAlarm]
+        self, name: str, region: WatchedRegion, now_s: float, group: Group, alarms: list[LinkAlarm]
     ) -> list[IncidentChange]:  # fmt: skip
         """Opens or updates incidents of single links, of what no larger incident covers."""
         of_link: defaultdict[str, list[LinkAlarm]] = defaultdict(list)
@@ -271,10 +235,10 @@ class RegionDrift:
         changes = []
         for link, own in of_link.items():
             if (incident := region.links.get((group, link))) is None:
-                incident = Incident.opened("link", name, now_s, own, len(region.watched), self._quiet_s(own))
+                incident = Incident.opened("link", name, now_s, own, len(region.watched), self.policy.lasts_s(own))
                 region.links[group, link] = incident
                 changes.append(incident.change("opened", now_s))
-            elif update := incident.take(now_s, own, len(region.watched), self._quiet_s(own)):
+            elif update := incident.take(now_s, own, len(region.watched), self.policy.lasts_s(own)):
                 changes.append(update)
         return changes
 
@@ -299,22 +263,13 @@ class RegionDrift:
             changes = [incident.closed(now_s, "fleet") for incident in own.values()]
             for name in own:
                 del self._regions[name].incidents[group]
+            for _, region in sorted(self._regions.items()):
+                changes += self._taken_over(region, self._fleet, now_s)
             return [*changes, self._fleet.change("opened", now_s)]
         return []
 
     def _watched(self, now_s: float) -> int:
         return sum(sum(until_s > now_s for until_s in region.watched.values()) for region in self._regions.values())
-
-    def _covers(self, incident: Incident, alarm: LinkAlarm) -> bool:
-        """Whether an alarm belongs to an open incident of its region or fleet: the change came at the same time."""
-        return abs(alarm.since_s - incident.since_s) <= max(self.policy.window_s, WINDOW_ROWS * alarm.interval_s)
-
-    def _belongs(self, of_link: Incident, incident: Incident) -> bool:
-        return bool(of_link.evidence.keys() & incident.evidence.keys()) or abs(of_link.since_s - incident.since_s) <= self.policy.window_s
-
-    def _quiet_s(self, alarms: Sequence[LinkAlarm]) -> float:
-        quiet_s = max(self.policy.quiet_s, QUIET_ROWS * median(alarm.interval_s for alarm in alarms))
-        return quiet_s if alarms[0].group == "network" else ACCEPTED_S + quiet_s  # a fault is told when it begins and when it ends
 
     def _close_quiet(self, now_s: float) -> list[IncidentChange]:
         """In the order in which they have ended, however far the watermark has come at once."""
@@ -339,20 +294,7 @@ class RegionDrift:
                 [bucket, [asdict(alarm) for alarm in _sorted_alarms(alarms)], [asdict(one) for one in _sorted_seen(seen)]]
                 for bucket, (alarms, seen) in sorted(self._buckets.items())
             ],
-            "regions": {
-                name: {
-                    "watched": region.watched,
-                    "alarms": [asdict(alarm) for alarm in region.alarms],
-                    "incidents": [incident.state() for incident in region.incidents.values()],
-                    "links": [[link, incident.state()] for (_, link), incident in region.links.items()],
-                    "expected": [
-                        [link, until_s, latest_s, [list(key) for key in keys]]
-                        for link, (until_s, latest_s, keys) in region.expected.items()
-                    ],
-                    "seen_s": region.seen_s,
-                }
-                for name, region in sorted(self._regions.items())
-            },
+            "regions": {name: region.state() for name, region in sorted(self._regions.items())},
             "opened_s": self._opened_s,
             "fleet": self._fleet.state() if self._fleet is not None else None,
         }
@@ -364,24 +306,10 @@ class RegionDrift:
         for bucket, alarms, seen in state["buckets"]:
             drift._buckets[bucket] = ([LinkAlarm(**alarm) for alarm in alarms], [LinkSeen(**one) for one in seen])
         for name, kept in state["regions"].items():
-            of_region = [Incident.restored(incident) for incident in kept["incidents"]]
-            of_links = [(link, Incident.restored(incident)) for link, incident in kept["links"]]
-            drift._regions[name] = _Region(
-                watched=kept["watched"],
-                alarms=[LinkAlarm(**alarm) for alarm in kept["alarms"]],
-                incidents={incident.group: incident for incident in of_region},
-                links={(incident.group, link): incident for link, incident in of_links},
-                expected={link: (until_s, latest_s, [_key(key) for key in keys]) for link, until_s, latest_s, keys in kept["expected"]},
-                seen_s=kept["seen_s"],
-            )
+            drift._regions[name] = WatchedRegion.restored(kept)
         drift._opened_s = list(state["opened_s"])
         drift._fleet = Incident.restored(state["fleet"]) if state["fleet"] is not None else None
         return drift
-
-
-def _key(kept: Sequence[Any]) -> Key:
-    signal, direction, aspect = kept
-    return signal, direction, aspect
 
 
 def _sorted_alarms(alarms: Iterable[LinkAlarm]) -> list[LinkAlarm]:

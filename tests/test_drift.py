@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from drift.cusum import CALIBRATION_ROWS
 from drift.link import LinkDrift, WatchedRows
 from drift.messages import SIGNALS, LinkAlarm, LinkSeen
-from drift.region import QuorumPolicy, RegionDrift
+from drift.quorum import QuorumPolicy
+from drift.region import RegionDrift
 from drift.sensitivity import Sensitivity
 from drift.watch import WatchList, WatchPolicy
 from features.telemetry import CATEGORIES, NUMERIC
@@ -549,6 +550,18 @@ def test_most_regions_at_once_are_one_incident_of_the_fleet():
     assert changes[8].regions == ("a", "b", "c", "d")
     assert (changes[8].affected_links, changes[8].watched_links) == (12, 30)
     assert (changes[9].regions, changes[9].affected_links) == (("a", "b", "c", "d", "e"), 15)
+
+
+def test_a_fleet_takes_over_what_single_links_have_told():
+    """A link of a region that has no incident itself; and all of it is one alert of the week."""
+    drift = RegionDrift(QuorumPolicy())
+    messages = [seen(minute, f"{r}-{at}", r) for minute in (0, 15) for r in "abcdef" for at in range(5)]
+    messages += [alarm(1, "f-0", "f", certain=True), *(alarm(3, f"{r}-{at}", r) for r in "abcd" for at in range(3))]
+    drift.observe([one for one in messages if isinstance(one, LinkAlarm)], [one for one in messages if isinstance(one, LinkSeen)])
+    told = [(change.kind, change.scope, change.outcome) for change in drift.advance(600.0)]
+    assert told[0] == ("opened", "link", "")
+    assert told[-2:] == [("closed", "link", "fleet"), ("opened", "fleet", "")]
+    assert (drift.open_incidents, drift.opened_in_a_week) == (1, 1)
 
 
 def test_faults_of_the_data_are_incidents_of_their_own():

@@ -13,7 +13,8 @@ from harness import answer, job_of
 from drift.incident import Incident
 from drift.link import LinkDrift, WatchedRows
 from drift.messages import Change, Group, IncidentChange, Scope, SignalChange
-from drift.region import QuorumPolicy, RegionDrift
+from drift.quorum import QuorumPolicy
+from drift.region import RegionDrift
 from drift.sensitivity import Sensitivity
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Flags
 from parts.residuals import DAY, INTERVAL_S, START_S, Region, Values, weather
