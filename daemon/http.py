@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics for orchestrators and Prometheus, on loopback unless told otherwise."""
+"""/livez, /readyz and /metrics for orchestrators and Prometheus, a page for a person; on loopback unless told otherwise."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from daemon.errors import DaemonError
+from daemon.observe import Observer
+from daemon.page import CONTENT_SECURITY_POLICY, render
 
 Check = Callable[[], list[str]]
 """Gives the reasons why something is not well; empty: all is well."""
@@ -19,24 +21,28 @@ Check = Callable[[], list[str]]
 class HttpServer:
     """Serves in a thread of its own. Raises DaemonError, with the setting to change, where the address cannot be bound."""
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, live: Check, ready: Check) -> None:
+    def __init__(self, host: str, port: int, observer: Observer, live: Check, ready: Check) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = 10  # a client that connects and says nothing holds its thread no longer
 
             def do_GET(self) -> None:
                 path = self.path.partition("?")[0]
                 if path == "/metrics":
-                    self._answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                    self._answer(200, generate_latest(observer.registry), CONTENT_TYPE_LATEST)
                 elif path in ("/livez", "/readyz"):
                     reasons = live() if path == "/livez" else ready()
                     self._answer(503 if reasons else 200, ("\n".join(reasons) or "ok").encode() + b"\n", "text/plain; charset=utf-8")
+                elif path == "/":
+                    self._answer(200, render(observer, live(), ready()).encode("utf-8", "replace"), "text/html; charset=utf-8")
                 else:
-                    self._answer(404, b"try /livez, /readyz or /metrics\n", "text/plain; charset=utf-8")
+                    self._answer(404, b"try /, /livez, /readyz or /metrics\n", "text/plain; charset=utf-8")
 
             def _answer(self, status: int, body: bytes, content_type: str) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Security-Policy", CONTENT_SECURITY_POLICY)
+                self.send_header("X-Content-Type-Options", "nosniff")
                 self.end_headers()
                 self.wfile.write(body)
 

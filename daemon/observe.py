@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -69,6 +70,9 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
 """Name of each event, its log level and what it means."""
 
 
+RECENT_ALERTS: Final = 50
+
+
 class Observer:
     """Tells events and keeps the metrics of one process."""
 
@@ -76,6 +80,8 @@ class Observer:
         """listen: is told every event too (the demo's screen). unlogged: events that it shows a person, so that the log need not."""
         self._listen, self._unlogged = listen, unlogged
         self._log = structlog.get_logger("dwcp-learner")
+        self._alerts: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT_ALERTS)
+        self.live_version: str | None = None
         self.registry = CollectorRegistry()
         self.events = Counter("dwcp_events", "Operational events by name", ["event"], registry=self.registry)
         self.records = Counter("dwcp_records", "Telemetry records by what became of them", ["outcome"], registry=self.registry)
@@ -122,6 +128,8 @@ class Observer:
         """Logs and counts one event of EVENTS; KeyError for any other name."""
         level, _ = EVENTS[event]
         self.events.labels(event).inc()
+        if event.startswith("drift_"):
+            self._alerts.append((event, fields))
         if event not in self._unlogged:
             self._log.log(getattr(logging, level.upper()), event, **fields)
         if self._listen is not None:
@@ -143,7 +151,12 @@ class Observer:
         finally:
             self.stage_s.labels(name).inc(time.thread_time() - began_s)
 
+    def recent_alerts(self) -> list[tuple[str, dict[str, Any]]]:
+        """The last changes of incidents that were told, oldest first: event and fields. For any thread."""
+        return list(self._alerts)
+
     def went_live(self, version: str) -> None:
+        self.live_version = version
         self.model.clear()
         self.model.labels(version).set(1)
 

@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics, asked over a real connection."""
+"""/livez, /readyz, /metrics and the page, asked over a real connection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Health:
 @pytest.fixture
 def served() -> Iterator[tuple[HttpServer, Health, Observer]]:
     health, observer = Health(), Observer()
-    server = HttpServer("127.0.0.1", 0, observer.registry, lambda: health.not_live, lambda: health.not_live + health.not_ready)
+    server = HttpServer("127.0.0.1", 0, observer, lambda: health.not_live, lambda: health.not_live + health.not_ready)
     server.start()
     yield server, health, observer
     server.close()
@@ -67,8 +67,8 @@ def test_metrics_are_what_prometheus_reads(served: tuple[HttpServer, Health, Obs
 
 
 def test_another_path_says_which_there_are(served: tuple[HttpServer, Health, Observer]) -> None:
-    """404, with the three that exist."""
-    assert get(served[0], "/")[::2] == (404, "try /livez, /readyz or /metrics\n")
+    """404, with those that exist."""
+    assert get(served[0], "/else")[::2] == (404, "try /, /livez, /readyz or /metrics\n")
 
 
 def test_only_questions_are_answered(served: tuple[HttpServer, Health, Observer]) -> None:
@@ -90,9 +90,42 @@ def test_an_address_that_is_taken(served: tuple[HttpServer, Health, Observer]) -
     """Is an error at the start, not later."""
     port = int(served[0].address.rsplit(":", 1)[1])
     with pytest.raises(DaemonError, match="in use"):
-        HttpServer("127.0.0.1", port, Observer().registry, list, list)
+        HttpServer("127.0.0.1", port, Observer(), list, list)
 
 
 def test_a_server_that_never_started_can_be_closed() -> None:
     """The daemon ends in the middle of its start when another part refuses."""
-    HttpServer("127.0.0.1", 0, Observer().registry, list, list).close()
+    HttpServer("127.0.0.1", 0, Observer(), list, list).close()
+
+
+def test_the_page_says_what_is_and_what_was_told(served: tuple[HttpServer, Health, Observer]) -> None:
+    """For a person: why it is not ready, the live version, alerts that were really seen beside what is accepted, the newest alert first."""
+    server, health, observer = served
+    status, content_type, body = get(server, "/")
+    assert (status, content_type) == (200, "text/html; charset=utf-8")
+    assert "live and ready" in body
+    assert "none yet" in body
+    assert "None since the start" in body
+    health.not_ready = ["the disk is full: free <some>"]
+    observer.went_live("v20260101_000000")
+    observer.alerts_in_a_week.set(3)
+    observer.alerts_budget.set(0.5)
+    for number in range(60):
+        observer.tell(
+            "drift_opened", summary=f"<script>alert({number})</script>", incident="abcdef0123456789", event_time_s=1_767_571_200.0
+        )
+    body = get(server, "/")[2]
+    assert "the disk is full: free &lt;some&gt;" in body
+    assert "v20260101_000000" in body
+    assert "3; accepted without a cause: 0.5 a week" in body
+    assert "<script" not in body
+    assert "alert(9)" not in body, "only the newest"
+    assert body.index("alert(59)") < body.index("alert(58)")
+    assert "2026-01-05 00:00:00Z" in body
+
+
+def test_nothing_that_is_served_may_load_or_run_anything(served: tuple[HttpServer, Health, Observer]) -> None:
+    """Names of regions come from producers."""
+    with urllib.request.urlopen(served[0].address + "/", timeout=30) as answer:
+        assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"

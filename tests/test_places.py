@@ -71,7 +71,7 @@ def test_hosts_that_work(host: str) -> None:
             socket.create_server(("::1", 0), family=socket.AF_INET6).close()
         except OSError:
             pytest.skip("this machine has no IPv6")
-    server = HttpServer(host, 0, Observer().registry, list, list)
+    server = HttpServer(host, 0, Observer(), list, list)
     server.start()
     try:
         with urllib.request.urlopen(f"{server.address}/livez", timeout=30) as answer:
