@@ -10,8 +10,8 @@ from typing import Final
 
 from parts.proof import prove
 
-FILES: Final = ("tests/test_upgrade.py",)
-LEAST: Final = 3
+FILES: Final = ("tests/test_checkpoint.py::test_state_of_a_newer_release_is_refused", "tests/test_upgrade.py")
+LEAST: Final = 4
 
 if __name__ == "__main__":
     sys.exit(prove("upgrade", __doc__, FILES, LEAST))

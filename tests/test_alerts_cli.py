@@ -45,7 +45,7 @@ def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[...
     assert code == 0
     assert "rtt_ms" in out
     assert "median and quartiles of" in out
-    code, out, _ = cli("alerts", "explain", incident, "--json", "--config", state)
+    code, out, _ = cli("alerts", "explain", incident, "--json", "--file", state.parent / "state/events/drift.ndjson")
     told = json.loads(out)
     assert {one["data"]["incident"] for one in told["events"]} == {incident}
     evidence = {one["signal"]: one for one in told["evidence"]}
