@@ -20,7 +20,7 @@ from drift.data_faults import faults
 from drift.messages import SIGNALS, Aspect, LinkAlarm, LinkSeen
 from drift.river_detectors import ADWIN
 from drift.sensitivity import Sensitivity
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Floats, Ints, Longs
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats, Ints, Longs
 
 SCALE_FLOOR: Final = 0.02
 """Least scale of a residual, in the model's standard deviations of the target: less than that is of no interest to anybody."""
@@ -35,7 +35,7 @@ ARRAYS: Final = ("kept", "data", "slow", "seen_s")
 """Of the state."""
 RAMP: Final = 2.0
 """Growth that a slow change is told with."""
-_RESTING, _UP, _DOWN = 0, 1, 4
+_RESTING, _UP = 0, 1
 _SLOW_FIELDS: Final = 7
 _SLACK: Final = 0.5
 """Of the sums of block means, in their own deviations: an eighth of one of a row."""
@@ -129,30 +129,54 @@ class LinkDrift:
         for fault in found_faults:
             direction, told = 1 if fault.begins else -1, (fault.since_s, 0.0, fault.size, 1.0, 0.0, fault.interval_s)
             alarm(fault.row, fault.signal, fault.aspect, "data", direction, True, told)
-        ends = np.isfinite(blocks[:, :, 0])
-        for row, metric in np.argwhere(ends | passed.any(axis=2)).tolist():
-            link = int(watch[row])
-            adwins = self._adwin[link]
-            if ends[row, metric]:
-                mean, sigma, scale, interval_s = blocks[row, metric].tolist()
-                slow = self._slow[link, metric]
-                if slow[_RESTING] > 0:
-                    slow[_RESTING] -= 1
-                elif (shift := _taken(adwins[metric], slow, mean, float(time_s[row]) - BLOCK_ROWS * interval_s)) is not None:
-                    since_s, moved = shift[0], shift[1] * sigma
+        ends: Flags = np.isfinite(blocks[:, :, 0])
+        fired: Flags = np.asarray(passed.any(axis=2))
+        at_row, at_metric = np.nonzero(ends | fired)
+        of_blocks = zip(
+            at_row.tolist(), at_metric.tolist(), watch[at_row].tolist(), time_s[at_row].tolist(), blocks[at_row, at_metric].tolist(),
+            ends[at_row, at_metric].tolist(), fired[at_row, at_metric].tolist(), strict=True,
+        )  # fmt: skip
+        for row, metric, link, at_s, (mean, sigma, scale, interval_s), ended, alarmed in of_blocks:
+            if ended and (shift := self._block(link, metric, mean, at_s - BLOCK_ROWS * interval_s)) is not None:
+                since_s, moved = shift[0], shift[1] * sigma
+                if abs(moved) >= SLOW_MIN_SIGMA:
                     slowly = (since_s, moved, moved * scale, 1.0, RAMP, interval_s)
-                    if abs(moved) >= SLOW_MIN_SIGMA:
-                        alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, False, slowly)
-                    adwins[metric] = _adwin()
-                    slow[:] = 0.0
-                    slow[_RESTING] = RESTING_BLOCKS
+                    alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, False, slowly)
+            if not alarmed:
+                continue
             for at in np.flatnonzero(passed[row, metric]).tolist():
                 level, *told = found[row, metric, at].tolist()
                 alarm(row, metric, _ASPECTS[at], _DETECTORS[at], _DIRECTIONS[at], level == 2.0, told)
                 if level == 2.0:
-                    adwins[metric] = _adwin()
+                    self._adwin[link][metric] = _adwin()
                     self._slow[link, metric, _UP:] = 0.0
         return alarms, self._seen(seen, time_s, describe)
+
+    def _block(self, link: int, metric: int, mean: float, began_s: float) -> tuple[float, float] | None:
+        """Takes a block's mean. Where ADWIN sees a change: since when, and by how much the mean moved.
+
+        ADWIN drops the oldest of its window until the rest agrees with itself, which says neither: two sums with a small slack beside it
+        do.
+        """
+        slow = self._slow[link, metric]
+        resting, up, up_blocks, up_since_s, down, down_blocks, down_since_s = slow.tolist()
+        if resting > 0:
+            slow[_RESTING] = resting - 1
+            return None
+        up, up_blocks, up_since_s = _summed(up, up_blocks, up_since_s, mean, began_s)
+        down, down_blocks, down_since_s = _summed(down, down_blocks, down_since_s, -mean, began_s)
+        slow[_UP:] = up, up_blocks, up_since_s, down, down_blocks, down_since_s
+        adwin = self._adwin[link][metric]
+        adwin.update(mean)
+        if not adwin.drift_detected:
+            return None
+        sign, total, count, since_s = (1.0, up, up_blocks, up_since_s) if up >= down else (-1.0, down, down_blocks, down_since_s)
+        if total == 0.0:  # it has gone back already
+            return None
+        self._adwin[link][metric] = _adwin()
+        slow[:] = 0.0
+        slow[_RESTING] = RESTING_BLOCKS
+        return since_s, sign * (total / count + _SLACK)
 
     def _seen(self, seen: Doubles, time_s: Doubles, describe: Describe) -> list[LinkSeen]:
         told = []
@@ -189,25 +213,12 @@ class LinkDrift:
         return drift
 
 
-def _taken(adwin: ADWIN, slow: Doubles, mean: float, began_s: float) -> tuple[float, float] | None:
-    """Takes a block's mean. Where ADWIN sees a change: since when, and by how much the mean moved.
-
-    ADWIN drops the oldest of its window until the rest agrees with itself, which says neither: two sums with a small slack beside it do.
-    """
-    for begin, gain in ((_UP, mean - _SLACK), (_DOWN, -mean - _SLACK)):
-        total = slow[begin] + gain
-        if total <= 0.0:
-            slow[begin : begin + 3] = 0.0
-        else:
-            slow[begin + 2] = began_s if slow[begin] == 0.0 else slow[begin + 2]
-            slow[begin], slow[begin + 1] = total, slow[begin + 1] + 1.0
-    adwin.update(mean)
-    if not adwin.drift_detected:
-        return None
-    begin, sign = (_UP, 1.0) if slow[_UP] >= slow[_DOWN] else (_DOWN, -1.0)
-    if slow[begin] == 0.0:  # it has gone back already
-        return None
-    return float(slow[begin + 2]), sign * float(slow[begin] / slow[begin + 1] + _SLACK)
+def _summed(total: float, count: float, since_s: float, mean: float, began_s: float) -> tuple[float, float, float]:
+    """A sum of block means above their slack, the number of them, and since when it grows."""
+    grown = total + (mean - _SLACK)
+    if grown <= 0.0:
+        return 0.0, 0.0, 0.0
+    return grown, count + 1.0, began_s if total == 0.0 else since_s
 
 
 def _adwin() -> ADWIN:
