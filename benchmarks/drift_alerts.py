@@ -139,6 +139,7 @@ def detection(found: list[dict[str, Any]]) -> dict[str, Any]:
         "precision": middle("precision"),
         "recall": middle("recall"),
         "size": middle("size_found"),
+        "incidents": statistics.mean(one["opened"] for one in found),
     }
 
 

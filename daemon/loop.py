@@ -163,6 +163,7 @@ class Loop:
         for raw in polled.batches:
             taken = self.partitions.take(raw, self.clock.latest_record_s(), self.regions)
             self.regions.observe(taken.alarms, taken.seen)
+            self.regions.late += taken.late
             self.bury(raw, taken.rejected)
             self.training.took(taken.rows)
             if taken.refused is not None:

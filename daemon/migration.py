@@ -33,9 +33,15 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
 
 
 def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
-    """The same for what is not of a partition. 2 to 3: open incidents stay open; which links were affected is not known any more."""
-    if version >= 3 or not document.get("regions"):
+    """The same for what is not of a partition.
+
+    2 to 3: open incidents stay open; which links were affected is not known any more. 3 to 4: how far links have gone back was not written
+    down: open incidents wait for all of them, or settle.
+    """
+    if not document.get("regions"):
         return document
+    if version >= 3:
+        return document | {"regions": _without_ways_back(document["regions"])} if version < 4 else document
     old, window_s = document["regions"], QuorumPolicy().window_s
     epoch = max((region["epoch"] for region in old["regions"].values()), default=0)
     regions = {
@@ -44,7 +50,7 @@ def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
             "alarms": [],
             "incidents": [_migrated_incident(region["incident"])] if region["incident"] else [],
             "links": [],
-            "expected": [],
+            "aftermath": [],
             "seen_s": max(region["watched"].values(), default=-math.inf),
         }
         for name, region in old["regions"].items()
@@ -52,6 +58,22 @@ def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
     stages = {"closed_through": old["closed_through"], "late": old["late"], "epoch": epoch, "buckets": [], "regions": regions}
     stages |= {"opened_s": [], "fleet": None}
     return document | {"regions": stages}
+
+
+def _without_ways_back(old: dict[str, Any]) -> dict[str, Any]:
+    def incident(kept: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in kept.items() if name != "recovered"} | {"back": []}
+
+    regions = {
+        name: {field: value for field, value in region.items() if field != "expected"}
+        | {
+            "incidents": [incident(one) for one in region["incidents"]],
+            "links": [[link, incident(one)] for link, one in region["links"]],
+            "aftermath": [],
+        }
+        for name, region in old["regions"].items()
+    }
+    return old | {"regions": regions, "fleet": incident(old["fleet"]) if old["fleet"] is not None else None}
 
 
 def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
@@ -62,6 +84,6 @@ def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
         "quiet_s": QuorumPolicy().quiet_s,
         "told": old["affected"],
         "evidence": [],
-        "recovered": {},
+        "back": [],
     }
     return kept | new

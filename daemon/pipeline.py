@@ -58,6 +58,8 @@ class Taken:
     seen: list[LinkSeen]
     rejected: list[Rejected]
     rows: int = 0
+    late: int = 0
+    """Alarms and words of links that came too late for their bucket."""
     refused: OSError | None = None
 
     def add(self, more: Taken) -> None:
@@ -65,6 +67,7 @@ class Taken:
         self.seen += more.seen
         self.rejected += more.rejected
         self.rows += more.rows
+        self.late += more.late
 
 
 class Pipeline:
@@ -290,6 +293,8 @@ class Pipeline:
         for alarm in alarms:
             if self._timely(alarm.time_s, through[alarm.offset] - lateness_s):
                 taken.alarms.append(alarm)
+            else:
+                taken.late += 1
         if seen:
             slowest = complete_s[-1] - lateness_s
             if all(self._timely(one.time_s, slowest) for one in seen):
@@ -299,7 +304,10 @@ class Pipeline:
                 (float(batch.time_s[row]), self._store.links[slot]): mark - lateness_s
                 for row, slot, mark in zip(rows.accepted.tolist(), rows.slots.tolist(), complete_s.tolist(), strict=True)
             }
-            taken.seen += [one for one in seen if self._timely(one.time_s, watermark_of[one.time_s, one.link])]
+            for one in seen:  # a link whose clock is behind tells the partition's time
+                timely = self._timely(one.time_s, watermark_of.get((one.time_s, one.link), one.time_s - lateness_s))
+                taken.seen += [one] if timely else []
+                taken.late += not timely
 
     def _timely(self, time_s: float, watermark_s: float) -> bool:
         bucket = math.floor(time_s / BUCKET_S)

@@ -49,6 +49,13 @@ _GAP_INTERVALS: Final = 4.0
 """An outage counts as so many intervals, or the interval would be that of the outage for hours."""
 BLOCKS: Final = 90.0
 """How many blocks the long-run variance is an average of."""
+FAR_SIGMA: Final = 4.0
+FAR_RATIO: Final = 3.0
+"""Two residuals that are this far out, the first nearly, and so many times as far as the sum's mean so far, begin the change: what the sum
+had before them was chance, and neither its time nor its size is the change's."""
+FAR_FIRST: Final = 0.75
+INPUT_STEPS: Final = 8.0
+"""Times its mean step (or the residual's scale) by which one value moves the metric's own level at most: an outlier is no trend."""
 SUSPICIOUS: Final = 0.5
 """Share of a threshold above which a sum counts as a change that may be under way."""
 _MEMORY: Final = 0.97
@@ -179,11 +186,12 @@ def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
         kept[GIVEN_LEVEL] = given
     else:
         weight = max(1.0 / (kept[COUNT] - 1.0), 1.0 - _MEMORY)
-        kept[ROUGHNESS] += weight * (abs(given - kept[GIVEN]) - kept[ROUGHNESS])
-        passed_s = time_s - kept[LAST_S]
+        most = INPUT_STEPS * max(kept[ROUGHNESS], kept[SCALE]) if kept[COUNT] >= CALIBRATION_ROWS else math.inf
+        kept[ROUGHNESS] += weight * (min(most, abs(given - kept[GIVEN])) - kept[ROUGHNESS])
+        passed_s = max(0.0, time_s - kept[LAST_S])
         passed_s = min(passed_s, _GAP_INTERVALS * kept[INTERVAL_S]) if kept[INTERVAL_S] > 0.0 else passed_s
         kept[INTERVAL_S] += weight * (passed_s - kept[INTERVAL_S])
-        ahead = given - kept[GIVEN_LEVEL] - kept[GIVEN_TREND]
+        ahead = max(-most, min(most, given - kept[GIVEN_LEVEL] - kept[GIVEN_TREND]))
         kept[GIVEN_LEVEL] += kept[GIVEN_TREND] + (1.0 - _MEMORY**2) * ahead
         kept[GIVEN_TREND] += (1.0 - _MEMORY) ** 2 * ahead
     kept[GIVEN], kept[LAST_S] = given, time_s
@@ -213,8 +221,11 @@ def _sum_up(
     kept[FIRST_OF_THREE], kept[BEFORE_LAST], kept[LAST] = kept[BEFORE_LAST], kept[LAST], excess
     excess = max(-MASS_SIGMA * scale, min(MASS_SIGMA * scale, excess))
     slack = SLACK + SLACK_FIRST_DAY * unknown
-    _add(kept, UP, z - slack, excess, given, kept[GIVEN_LEVEL], kept[GIVEN_TREND], time_s)
-    _add(kept, DOWN, -z - slack, excess, given, kept[GIVEN_LEVEL], kept[GIVEN_TREND], time_s)
+    before = max(-MASS_SIGMA * scale, min(MASS_SIGMA * scale, kept[BEFORE_LAST]))
+    for begin, sign in ((UP, 1.0), (DOWN, -1.0)):
+        if sign * excess >= FAR_SIGMA * scale and sign * before >= FAR_FIRST * FAR_SIGMA * scale:
+            _begin_anew(kept, begin, excess, before, time_s)
+        _add(kept, begin, sign * z - slack, excess, given, kept[GIVEN_LEVEL], kept[GIVEN_TREND], time_s)
     slack = SLACK_SPREAD + SLACK_SPREAD_FIRST_DAY * unknown
     if not _suspicious(kept, thresholds):  # a level that moves makes residuals larger too, and explains them better
         _add(kept, WIDE, size - slack, abs(z), abs(given - kept[GIVEN]), kept[ROUGHNESS], 0.0, time_s)
@@ -228,6 +239,18 @@ def _sum_up(
 def _shrunk(cos: float, sin: float, noise: float) -> float:
     """How much of a harmonic stands out of its noise, 0 to 1 (James and Stein 1961)."""
     return max(0.0, 1.0 - noise / max(cos * cos + sin * sin, 1e-12))
+
+
+@njit(cache=True, nogil=True)
+def _begin_anew(kept: Doubles, begin: int, mass: float, before: float, time_s: float) -> None:
+    """The last residual (before) began the change, where it and this one (mass) are out of all proportion to what the sum has had."""
+    rows, chance = kept[begin + _ROWS] - 1.0, kept[begin + _MASS] - before
+    if abs(mass) * rows <= FAR_RATIO * abs(chance):
+        return
+    kept[begin + _SINCE_S] = time_s - kept[INTERVAL_S]
+    kept[begin + _BEFORE], kept[begin + _TREND] = kept[GIVEN_LEVEL], kept[GIVEN_TREND]
+    kept[begin + _ROWS], kept[begin + _MASS], kept[begin + _MOMENT] = 1.0, before, before
+    kept[begin + _LEFT] = kept[GIVEN] - kept[GIVEN_LEVEL]
 
 
 @njit(cache=True, nogil=True)
@@ -297,6 +320,8 @@ def _accept(kept: Doubles, at: int) -> None:
         kept[SCALE] *= min(WIDER_MAX, mean / kept[SIZE])
     else:
         kept[LEVEL] += _size(kept, mean)
+        kept[GIVEN_LEVEL] = kept[begin + _BEFORE] + kept[begin + _TREND] * kept[begin + _ROWS] + kept[begin + _LEFT] / kept[begin + _ROWS]
+        kept[GIVEN_TREND] = kept[begin + _TREND]
         kept[COUNT] = max(kept[begin + _ROWS], float(CALIBRATION_ROWS))
     for field in range(UP, FIELDS):
         kept[field] = 0.0

@@ -1,6 +1,7 @@
 """Faults of the data, not of the network: what a producer does to a column, told apart from drift before a residual is judged.
 
-While a column has a fault, its residuals reach no detector. A fault that lasts a day is how the data are from then on.
+While a column has a fault, its residuals reach no detector, and while its unit or a category is wrong, none of the link's do: every
+forecast is made of them. A fault that lasts a day is how the data are from then on.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from drift.messages import SIGNALS, Aspect
+from features.definition import WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Flags, Floats, Ints
 from features.vocabulary import OTHER
 
@@ -58,6 +60,8 @@ _MISSING, _CONSTANT, _UNIT, _CATEGORY, _CLOCK = range(5)
 # What is kept of one signal of one link, float64 each.
 _ROWS, _PRESENT, _GONE, _LAST, _MOVING, _SAME, _LOG, _SCATTER, _OFF, _SHIFT, _FAULT, _SINCE_S, _RUN_S, _LOGS = range(14)
 FIELDS: Final = 14
+_SPOILT: Final = _GONE
+"""Of the clock, which is never gone: for how many rows yet there are wrong values among what forecasts are made of."""
 _CATEGORIES_BEGIN: Final = len(NUMERIC)
 _CLOCK_SIGNAL: Final = len(SIGNALS) - 1
 _LOSS: Final = NUMERIC.index("packet_loss")
@@ -82,32 +86,33 @@ class Fault:
 
 def faults(
     state: Doubles, links: Ints, numeric: Floats, codes: Floats, time_s: Doubles, lag_s: Doubles
-) -> tuple[list[Fault], Flags]:  # fmt: skip
+) -> tuple[list[Fault], Flags, Doubles]:  # fmt: skip
     """Inspects W rows, in stream order. What it gives of a row follows from its link's rows up to it.
 
     state: float64 (L, S, FIELDS), changed in place. links: int32 (W,). numeric: float32 (W, 11), NaN where missing. codes: float32
     (W, 6), of the categories as the model has them, OTHER where it does not know one, NaN where there is none. time_s: float64 (W,).
-    lag_s: float64 (W,), by how much the newest row of the partition so far is newer. Gives the faults that begin or end, and bool (W, 11),
-    the columns whose values cannot be judged.
+    lag_s: float64 (W,), by how much the newest row of the partition so far is newer. Gives the faults that begin or end; bool (W, 11),
+    the columns whose values cannot be judged; and float64 (W,), by how much the clock of the row's link is known to be behind.
     """
-    told, held, details = _inspect(state, links, numeric, codes, time_s, lag_s)
+    told, held, details, off_s = _inspect(state, links, numeric, codes, time_s, lag_s)
     found = []
     for row, signal in np.argwhere(told).tolist():
         fault = int(told[row, signal])
         since_s, size, interval_s = details[row, signal].tolist()
         found.append(Fault(row, signal, _ASPECTS[abs(fault) - 1], fault > 0, since_s, size, interval_s))
-    return found, held
+    return found, held, off_s
 
 
 @njit(cache=True, nogil=True)
 def _inspect(
     state: Doubles, links: Ints, numeric: Floats, codes: Floats, time_s: Doubles, lag_s: Doubles
-) -> tuple[NDArray[np.int8], Flags, Doubles]:  # fmt: skip
+) -> tuple[NDArray[np.int8], Flags, Doubles, Doubles]:  # fmt: skip
     rows, columns = numeric.shape
     categories = codes.shape[1]
     told = np.zeros((rows, state.shape[1]), np.int8)
     held = np.zeros((rows, columns), np.bool_)
     details = np.zeros((rows, state.shape[1], 3))
+    off_s = np.zeros(rows)
     for row in range(rows):
         of_link = state[links[row]]
         for signal in range(columns + categories + 1):
@@ -129,7 +134,40 @@ def _inspect(
                 kept[:] = 0.0
             if signal < columns and (kept[_FAULT] or kept[_OFF] > 1.0 or _repeats(kept)):
                 held[row, signal] = True
-    return told, held, details
+        clock = of_link[columns + categories]
+        if _spoils(of_link, columns, categories):
+            clock[_SPOILT] = WINDOW_ROWS
+        elif clock[_SPOILT] > 0.0:
+            clock[_SPOILT] -= 1.0
+        if clock[_SPOILT] > 0.0 or _may_spoil(of_link, columns, categories):
+            held[row, :] = True
+        if clock[_FAULT]:
+            off_s[row] = lag_s[row]
+    return told, held, details, off_s
+
+
+@njit(cache=True, nogil=True)
+def _spoils(of_link: Doubles, columns: int, categories: int) -> bool:
+    """Whether a fault makes forecasts of all metrics wrong."""
+    for signal in range(columns):
+        if of_link[signal, _FAULT] == _UNIT + 1:
+            return True
+    for signal in range(columns, columns + categories):  # noqa: SIM110 - Numba compiles no generator
+        if of_link[signal, _FAULT]:
+            return True
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _may_spoil(of_link: Doubles, columns: int, categories: int) -> bool:
+    """Whether it may be such a fault: nobody knows yet."""
+    for signal in range(columns):
+        if of_link[signal, _OFF] > 1.0:
+            return True
+    for signal in range(columns, columns + categories):  # noqa: SIM110 - Numba compiles no generator
+        if of_link[signal, _OFF] > 0.0 and of_link[signal, _ROWS] >= KNOWN_ROWS:
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)

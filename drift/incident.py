@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, Final, Literal
@@ -12,11 +12,13 @@ from drift.messages import SIGNALS, Aspect, Change, Group, IncidentChange, LinkA
 
 GROWTH: Final = 1.5
 """An update is worth telling when another signal joins, or the affected links have grown by half."""
+LARGER: Final = 2.0
+"""Or when a signal's size has become so many times what it was."""
 NAMED: Final = 100
 SHOWN_MIN: Final = 0.5
 """Of a change of the residual, the share that the metric itself must show; with less it is the model that is wrong."""
-CERTAIN: Final = 1
-FOLLOWED: Final = 2
+BACK_MIN: Final = 0.5
+"""Of the size of a change, what a link must have gone back by."""
 RAMP_GROWTH: Final = 0.25
 RAMP_ROWS: Final = 45.0
 """A step does not grow while the sums find it, and one of a standard deviation is found in some 30 rows. A ramp is found later, and of
@@ -31,11 +33,21 @@ def key_of(alarm: LinkAlarm) -> Key:
 
 
 @dataclass(slots=True)
+class Back:
+    """A link's way back from a change. size: so far, in the unit of the alarm's size. shown: whether the metric itself has gone back, and
+    not only the residual, because the model has followed."""
+
+    size: float
+    certain: bool
+    shown: bool
+
+
+@dataclass(slots=True)
 class Incident:
     """An open incident. evidence_s, quiet_s: event time of the newest evidence for it, and how long after it the incident closes.
 
-    evidence: of each change the last alarm of each link. recovered: links whose residuals have gone back since, CERTAIN where that is, and
-    FOLLOWED where the metric itself has not. told: affected links at the last change that was told.
+    evidence: of each change the last alarm of each link. back: of each change, how far each link's residual has gone back since. told:
+    affected links at the last change that was told.
     """
 
     id: str
@@ -49,7 +61,7 @@ class Incident:
     told: int
     watched: int
     evidence: dict[Key, dict[str, LinkAlarm]]
-    recovered: dict[str, int]
+    back: dict[Key, dict[str, Back]]
 
     @classmethod
     def opened(
@@ -78,12 +90,14 @@ class Incident:
         return median([alarm.since_s for alarm in self.alarms] or [self.opened_s])
 
     def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int, quiet_s: float) -> IncidentChange | None:
-        """New alarms that belong to it. Gives an update where they tell an operator something new."""
+        """New alarms that belong to it. Gives an update where they tell an operator something new: another signal, or half as many links
+        again, or a change that has become much larger."""
         self.evidence_s, self.watched = now_s, watched
         self.quiet_s = max(self.quiet_s, quiet_s)
-        new = {key_of(alarm) for alarm in alarms} - self.evidence.keys()
+        before = {key: _size_sigma(own.values()) for key, own in self.evidence.items()}
         self._add(alarms)
-        if not new and len(self.affected) < GROWTH * self.told:
+        larger = any(_size_sigma(own.values()) >= LARGER * before.get(key, 0.0) > 0.0 for key, own in self.evidence.items())
+        if before.keys() == self.evidence.keys() and len(self.affected) < GROWTH * self.told and not larger:
             return None
         self.sequence += 1
         return self.change("updated", now_s)
@@ -96,33 +110,56 @@ class Incident:
     def goes_back(self, alarm: LinkAlarm) -> bool:
         """Whether an alarm is an affected link's way back; then it is noted, and is evidence of nothing else."""
         signal, direction, aspect = key_of(alarm)
-        there = self.evidence.get((signal, -direction, aspect), {}).get(alarm.link)
-        if there is None or key_of(alarm) in self.evidence:
+        key = (signal, -direction, aspect)
+        there = self.evidence.get(key, {}).get(alarm.link)
+        if there is None:
             return False
-        followed = there.shown >= SHOWN_MIN > alarm.shown
-        certain = self.recovered.get(alarm.link, 0) & CERTAIN or alarm.certain
-        self.recovered[alarm.link] = CERTAIN * certain | FOLLOWED * followed
+        known = self.back.get(key, {}).get(alarm.link, Back(0.0, False, True))
+        size = known.size + alarm.size if known.certain else alarm.size  # until one is certain, each has seen all of it
+        least, other = BACK_MIN * abs(there.size), self.evidence.get(key_of(alarm), {}).get(alarm.link)
+        if other is not None and abs(other.size) >= least:  # a change of its own
+            return False
+        size += other.size if other is not None and other.certain else 0.0
+        if alarm.group == "network" and abs(size) < least:
+            return False
+        shown = known.shown and not there.shown >= SHOWN_MIN > alarm.shown
+        self.back.setdefault(key, {})[alarm.link] = Back(size, known.certain or alarm.certain, shown)
+        if other is not None:  # what it was taken for at first
+            del self.evidence[key_of(alarm)][alarm.link]
+            if not self.evidence[key_of(alarm)]:
+                del self.evidence[key_of(alarm)]
         return True
 
     @property
     def is_over(self) -> bool:
-        """Whether most of the affected links have gone back."""
-        return 2 * len(self.recovered) > len(self.affected)
+        """Whether of each change most links have gone back. A spread that does is not told: it counts where there is nothing else."""
+        judged = {key: own for key, own in self.evidence.items() if key[2] != "spread"} or self.evidence
+        return bool(judged) and all(2 * len(self.back.get(key, {})) > len(own) for key, own in judged.items())
 
     @property
     def way_out(self) -> str:
         """How it ends once it is over: the network is as it was, or the model has followed it to where it is now."""
-        followed = sum(back & FOLLOWED > 0 for back in self.recovered.values())
-        return "settled" if 2 * followed > len(self.recovered) else "recovered"
+        back = [one.shown for own in self.back.values() for one in own.values()]
+        return "recovered" if 2 * sum(back) >= len(back) else "settled"
 
     def still_to_come(self) -> dict[str, list[Key]]:
-        """Of each link that will yet tell, for certain, that it has gone back, the ways back."""
-        back: dict[str, list[Key]] = {}
-        for (signal, direction, aspect), own in self.evidence.items():
+        """Of each affected link, the ways back that it will yet tell for certain."""
+        ways: dict[str, list[Key]] = {link: [] for link in self.affected}
+        for key, own in self.evidence.items():
+            signal, direction, aspect = key
             for link in own:
-                if not self.recovered.get(link, 0) & CERTAIN:
-                    back.setdefault(link, []).append((signal, -direction, aspect))
-        return back
+                back = self.back.get(key, {}).get(link)
+                if back is None or not back.certain:
+                    ways[link].append((signal, -direction, aspect))
+        return ways
+
+    def sizes_of(self, link: str) -> dict[int, float]:
+        """By signal, the largest change of a link, in standard deviations."""
+        sizes: dict[int, float] = {}
+        for (signal, _, aspect), own in self.evidence.items():
+            if link in own and aspect == "level":
+                sizes[signal] = max(sizes.get(signal, 0.0), abs(own[link].size_sigma))
+        return sizes
 
     def closed(self, now_s: float, outcome: str) -> IncidentChange:
         self.sequence += 1
@@ -141,7 +178,8 @@ class Incident:
 
     def state(self) -> dict[str, Any]:
         evidence = [[*key, [asdict(alarm) for alarm in own.values()]] for key, own in self.evidence.items()]
-        return {name: getattr(self, name) for name in self.__slots__} | {"evidence": evidence, "recovered": dict(self.recovered)}
+        back = [[*key, {link: asdict(one) for link, one in own.items()}] for key, own in self.back.items()]
+        return {name: getattr(self, name) for name in self.__slots__} | {"evidence": evidence, "back": back}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Incident:
@@ -149,17 +187,34 @@ class Incident:
             (signal, direction, aspect): {alarm["link"]: LinkAlarm(**alarm) for alarm in own}
             for signal, direction, aspect, own in state["evidence"]
         }
-        return cls(**{**state, "evidence": evidence, "recovered": dict(state["recovered"])})
+        back = {
+            (signal, direction, aspect): {link: Back(**one) for link, one in own.items()}
+            for signal, direction, aspect, own in state["back"]
+        }
+        return cls(**{**state, "evidence": evidence, "back": back})
 
     def _add(self, alarms: Sequence[LinkAlarm]) -> None:
-        """Of each link the last alarm, which has seen most, and the first one's time of the change."""
+        """Of each link the last alarm, which has seen most, and the first one's time of the change.
+
+        What comes after a certain one, whose change the detector has taken for the new level, is added to it once it is certain too.
+        """
         for alarm in alarms:
-            own = self.evidence.setdefault(key_of(alarm), {})
+            key = key_of(alarm)
+            own = self.evidence.setdefault(key, {})
+            self.back.get(key, {}).pop(alarm.link, None)  # it has changed again
             known = own.get(alarm.link)
             if known is None:
                 own[alarm.link] = alarm
+            elif known.certain and alarm.aspect == "level" and alarm.since_s >= known.time_s:
+                if alarm.certain:
+                    total, sigma = known.size + alarm.size, known.size_sigma + alarm.size_sigma
+                    own[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma)
             elif alarm.time_s >= known.time_s:
                 own[alarm.link] = replace(alarm, since_s=known.since_s)
+
+
+def _size_sigma(alarms: Iterable[LinkAlarm]) -> float:
+    return median(abs(alarm.size_sigma) for alarm in alarms)
 
 
 def signal_change(key: Key, alarms: Sequence[LinkAlarm]) -> SignalChange:

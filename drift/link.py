@@ -107,7 +107,7 @@ class LinkDrift:
         if not len(watch):
             return [], []
         self.make_room(int(watch.max()) + 1)
-        found_faults, held = faults(self._data, watch, rows.numeric, rows.codes, time_s, rows.lag_s)
+        found_faults, held, off_s = faults(self._data, watch, rows.numeric, rows.codes, time_s, rows.lag_s)
         metrics = len(TARGETS)
         residual = np.where(held[:, :metrics], np.float32(np.nan), rows.residual)
         passed, found, blocks, seen = judge(
@@ -115,14 +115,15 @@ class LinkDrift:
             self.sensitivity.thresholds,
         )  # fmt: skip
         alarms: list[LinkAlarm] = []
+        told_s = time_s + off_s  # by a clock that is known to be behind everything would be told too late to count
 
         def alarm(row: int, metric: int, aspect: Aspect, detector: str, direction: int, certain: bool, told: Sequence[float]) -> None:
             region, link, link_type = describe(row)
             since_s, size_sigma, size, shown, growth, interval_s = told
             alarms.append(
                 LinkAlarm(
-                    float(time_s[row]), region, link, link_type, metric, aspect, detector, direction, certain, since_s, size_sigma, size,
-                    shown, growth, interval_s, int(offsets[row]), self.epoch,
+                    float(told_s[row]), region, link, link_type, metric, aspect, detector, direction, certain, since_s + float(off_s[row]),
+                    size_sigma, size, shown, growth, interval_s, int(offsets[row]), self.epoch,
                 )
             )  # fmt: skip
 
@@ -150,7 +151,7 @@ class LinkDrift:
                 if level == 2.0:
                     self._adwin[link][metric] = _adwin()
                     self._slow[link, metric, _UP:] = 0.0
-        return alarms, self._seen(seen, time_s, describe)
+        return alarms, self._seen(seen, told_s, describe)
 
     def _block(self, link: int, metric: int, mean: float, began_s: float) -> tuple[float, float] | None:
         """Takes a block's mean. Where ADWIN sees a change: since when, and by how much the mean moved.

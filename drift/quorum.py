@@ -9,7 +9,7 @@ from statistics import median
 from typing import Final
 
 from drift.data_faults import ACCEPTED_S
-from drift.incident import Incident
+from drift.incident import Incident, key_of
 from drift.messages import LinkAlarm
 
 WINDOW_ROWS: Final = 30
@@ -45,6 +45,15 @@ class QuorumPolicy:
     def covers(self, incident: Incident, alarm: LinkAlarm) -> bool:
         """Whether an alarm belongs to an open incident of its region or fleet: the change came at the same time."""
         return abs(alarm.since_s - incident.since_s) <= max(self.window_s, WINDOW_ROWS * alarm.interval_s)
+
+    def joins(self, incident: Incident, alarm: LinkAlarm) -> bool:
+        """Whether an alarm is evidence of an open incident: of an affected link, or soon after one of another; else links that change one
+        after the other, for other reasons, would keep it open for days."""
+        own = incident.evidence.get(key_of(alarm), {})
+        if alarm.link in own or self.covers(incident, alarm):
+            return True
+        newest_s = max((one.time_s for one in own.values()), default=-math.inf)
+        return self.counts_until(alarm) - alarm.time_s >= alarm.time_s - newest_s
 
     def belongs(self, of_link: Incident, incident: Incident) -> bool:
         """Whether a link's incident is part of one of its region: the same change, or one at the same time."""

@@ -14,15 +14,17 @@ from statistics import median
 from typing import Any, Final
 
 from drift.cusum import SEEN_EVERY_S
-from drift.incident import Incident, Key, key_of
+from drift.incident import BACK_MIN, Incident, Key, key_of
 from drift.messages import Group, IncidentChange, LinkAlarm, LinkSeen
 from drift.quorum import WINDOW_ROWS, QuorumPolicy
-from drift.watched_region import WatchedRegion
+from drift.watched_region import Aftermath, WatchedRegion
 
 BUCKET_S: Final = 60.0
 REGIONS_MAX: Final = 20_000
 """Some 2 kB each. A link may name another region in each of its records, so the number of watched links is no limit."""
 WEEK_S: Final = 7 * 86_400.0
+AFTERMATH: Final = 4.0
+"""Quiet times of an incident in which its links may tell late what belongs to it: a level that is a little off shows in hours."""
 OPENED_MAX: Final = 10_000
 FLEET_REGIONS_MIN: Final = 4
 """Fewer regions are not called a fleet; of more, most must have changed at the same time."""
@@ -107,7 +109,9 @@ class RegionDrift:
         if any(change.kind == "opened" and change.scope == "region" for change in changes):
             changes += self._judge_fleet(now_s)
         self._forget()
-        return changes
+        larger = {change.id for change in changes if change.outcome in LARGER}  # what became part of another one at once is not told
+        at_once = {change.id for change in changes if change.kind == "opened" and change.id in larger}
+        return [change for change in changes if change.id not in at_once]
 
     def _forget(self) -> None:
         """Of too many regions those go whose last message is the oldest, an eighth of them; one with an open incident stays longer."""
@@ -127,7 +131,7 @@ class RegionDrift:
             lasts_s = max(self.policy.window_s, SEEN_EVERY_S + WINDOW_ROWS * one.interval_s)
             region.watched[one.link] = max(one.time_s + lasts_s, region.watched.get(one.link, -math.inf))
         region.watched = {link: until_s for link, until_s in region.watched.items() if until_s > now_s}
-        region.expected = {link: one for link, one in region.expected.items() if one[0] > now_s}
+        region.aftermath = {link: one for link, one in region.aftermath.items() if one.until_s > now_s}
         region.alarms = [alarm for alarm in region.alarms if self.policy.counts_until(alarm) > now_s]
         # A fault of the data is one whatever the model; what the model before had to say is over.
         alarms = [alarm for alarm in alarms if alarm.group == "data" or alarm.epoch == self._epoch]
@@ -148,7 +152,7 @@ class RegionDrift:
                     over.append(incident)
                     region.drop(incident)
             region.alarms = [alarm for alarm in region.alarms if alarm.group != "network"]
-            region.expected = {}
+            region.aftermath = {}
         if self._fleet is not None and self._fleet.group == "network":
             over.append(self._fleet)
             self._fleet = None
@@ -157,32 +161,35 @@ class RegionDrift:
     def _recovered(self, region: WatchedRegion, alarms: list[LinkAlarm], now_s: float) -> tuple[list[IncidentChange], list[LinkAlarm]]:
         """Closes incidents most of whose links have gone back. Gives the changes, and the alarms that have not told of a way back."""
         incidents, left = [*region.all(), *([self._fleet] if self._fleet is not None else [])], []
+        touched: list[Incident] = []
         for alarm in alarms:
-            noted = [incident.goes_back(alarm) for incident in incidents]
+            noted = [incident for incident in incidents if incident.goes_back(alarm)]
+            touched += [incident for incident in noted if all(incident is not one for one in touched)]
             ends = alarm.group == "data" and alarm.direction < 0  # of a fault that nobody has heard of any more
-            if not any(noted) and not self._was_expected(region, alarm) and not ends:
+            if not noted and not self._is_aftermath(region, alarm) and not ends:
                 left.append(alarm)
         changes = []
-        for incident in incidents:
+        for incident in touched:
             if not incident.is_over:
                 continue
             changes.append(incident.closed(now_s, incident.way_out))
             region_of = {alarm.link: alarm.region for alarm in incident.alarms}
             for link, keys in incident.still_to_come().items():
                 if (other := self._regions.get(region_of[link])) is not None:
-                    other.expected[link] = (now_s + incident.quiet_s, now_s + self.policy.window_s, keys)
+                    small = {signal: BACK_MIN * size for signal, size in incident.sizes_of(link).items()}
+                    other.aftermath[link] = Aftermath(now_s + AFTERMATH * incident.quiet_s, now_s + self.policy.window_s, keys, small)
             region.drop(incident)
             if incident is self._fleet:
                 self._fleet = None
         return changes, left
 
-    def _was_expected(self, region: WatchedRegion, alarm: LinkAlarm) -> bool:
-        """Whether the alarm is the late way back of a link whose incident has recovered: each is expected once, from about that time on."""
-        _, latest_s, keys = region.expected.get(alarm.link, (0.0, -math.inf, []))
-        if key_of(alarm) not in keys or alarm.since_s > latest_s:
+    def _is_aftermath(self, region: WatchedRegion, alarm: LinkAlarm) -> bool:
+        """Whether the alarm is of an incident that is over; a way back is told for certain once."""
+        after = region.aftermath.get(alarm.link)
+        if after is None or not after.explains(alarm):
             return False
-        if alarm.certain:
-            del region.expected[alarm.link]
+        if alarm.certain and key_of(alarm) in after.keys:
+            after.keys.remove(key_of(alarm))
         return True
 
     def _judge_region(
@@ -190,6 +197,8 @@ class RegionDrift:
     ) -> list[IncidentChange]:  # fmt: skip
         """Opens or updates the incident of the whole region, or else those of single links."""
         watched, fleet = len(region.watched), self._fleet
+        if group == "data":  # nobody is known to be watched in a region that has a new name
+            watched = len(region.watched.keys() | {alarm.link for alarm in region.alarms})
         if fleet is not None and fleet.group == group and (covered := [alarm for alarm in alarms if self.policy.covers(fleet, alarm)]):
             update = fleet.take(now_s, covered, self._watched(now_s), self.policy.lasts_s(covered))
             left = _without(alarms, covered)
@@ -203,7 +212,7 @@ class RegionDrift:
         if (incident := region.incidents.get(group)) is not None:
             # An old alarm that still counts is evidence of a change that joins, but nothing new of one that is known.
             joining = [alarm for key in moved - incident.evidence.keys() for alarm in by_key[key]]
-            fresh = [alarm for alarm in alarms if key_of(alarm) in incident.evidence or self.policy.covers(incident, alarm)]
+            fresh = [alarm for alarm in alarms if self.policy.joins(incident, alarm)]
             known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
             update = incident.take(now_s, known, watched, self.policy.lasts_s(known)) if known else None
             alarms = _without(alarms, known)

@@ -7,8 +7,27 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from drift.incident import Incident, Key
+from drift.incident import Incident, Key, key_of
 from drift.messages import Group, LinkAlarm
+
+
+@dataclass(slots=True)
+class Aftermath:
+    """What a link whose incident is over may yet tell of it: until then, and of changes up to latest_s.
+
+    keys: that it has gone back. small: by signal, in standard deviations, by how little its detectors' idea of its level, which they had
+    from a few rows, may be off.
+    """
+
+    until_s: float
+    latest_s: float
+    keys: list[Key]
+    small: dict[int, float]
+
+    def explains(self, alarm: LinkAlarm) -> bool:
+        if alarm.since_s > self.latest_s:
+            return False
+        return key_of(alarm) in self.keys or (alarm.aspect == "level" and abs(alarm.size_sigma) <= self.small.get(alarm.signal, 0.0))
 
 
 @dataclass(slots=True)
@@ -19,14 +38,15 @@ class WatchedRegion:
     alarms: list[LinkAlarm] = field(default_factory=list)  # that count
     incidents: dict[Group, Incident] = field(default_factory=dict)  # of the region
     links: dict[tuple[Group, str], Incident] = field(default_factory=dict)  # of single links
-    expected: dict[str, tuple[float, float, list[Key]]] = field(default_factory=dict)
-    """Of links that will yet tell that they have gone back: until when, up to which time of the change, and how."""
+    aftermath: dict[str, Aftermath] = field(default_factory=dict)  # of links
     seen_s: float = -math.inf
 
     def all(self) -> list[Incident]:
         return [*self.incidents.values(), *self.links.values()]
 
     def drop(self, incident: Incident) -> None:
+        """Forgets a closed incident, and what it rested on: the next one needs evidence of its own."""
+        self.alarms = [alarm for alarm in self.alarms if alarm.link not in incident.evidence.get(key_of(alarm), {})]
         self.incidents = {group: one for group, one in self.incidents.items() if one is not incident}
         self.links = {key: one for key, one in self.links.items() if one is not incident}
 
@@ -37,9 +57,7 @@ class WatchedRegion:
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "incidents": [incident.state() for incident in self.incidents.values()],
             "links": [[link, incident.state()] for (_, link), incident in self.links.items()],
-            "expected": [
-                [link, until_s, latest_s, [list(key) for key in keys]] for link, (until_s, latest_s, keys) in self.expected.items()
-            ],
+            "aftermath": [[link, asdict(one) | {"small": list(one.small.items())}] for link, one in self.aftermath.items()],
             "seen_s": self.seen_s,
         }
 
@@ -53,7 +71,10 @@ class WatchedRegion:
             alarms=[LinkAlarm(**alarm) for alarm in kept["alarms"]],
             incidents={incident.group: incident for incident in of_region},
             links={(incident.group, link): incident for link, incident in of_links},
-            expected={link: (until_s, latest_s, [_key(key) for key in keys]) for link, until_s, latest_s, keys in kept["expected"]},
+            aftermath={
+                link: Aftermath(one["until_s"], one["latest_s"], [_key(key) for key in one["keys"]], dict(map(tuple, one["small"])))
+                for link, one in kept["aftermath"]
+            },
             seen_s=kept["seen_s"],
         )
 

@@ -133,12 +133,13 @@ class Stages:
             alarms, seen = self.link.update(rows, LEAST)
             self.alarms += len(alarms)
             self.regions.observe(alarms, seen)
-            self.changes += self.regions.advance(float(rows.time_s[-1]))
+            self.changes += self.regions.advance(float(samples.time_s[begin : begin + BATCH][-1]))
             self.cpu_s += time.thread_time() - began
 
     def _rows(self, samples: Samples, part: slice) -> WatchedRows:
         links = self.region.links
-        time_s = np.repeat(samples.time_s[part], links)
+        lag_s = samples.lag_s[part].reshape(-1)
+        time_s = np.repeat(samples.time_s[part], links) - lag_s
         rows = len(time_s)
         numeric = np.full((rows, len(NUMERIC)), np.nan, np.float32)
         numeric[:, : len(TARGETS)] = samples.actual[part].reshape(rows, -1)
@@ -150,7 +151,7 @@ class Stages:
             residual=samples.residual[part].reshape(rows, -1).astype(np.float32),
             codes=codes,
             time_s=time_s,
-            lag_s=samples.lag_s[part].reshape(-1),
+            lag_s=lag_s,
             offsets=np.arange(rows, dtype=np.int64),
             describe=lambda row: ("region", f"link-{row % links:03}", "metro"),
         )
@@ -198,6 +199,7 @@ def _follow(stages: Stages, planted: Planted, quiet_samples: Samples) -> dict[st
     outcome: dict[str, Any] = {
         "delay": None,
         "called": _called(last[0]) if last else NO_INCIDENT,
+        "opened": len(opened),
         "network_incidents": sum(change.group == "network" for change in opened),
         "data_incidents": sum(change.group == "data" for change in opened),
     }
