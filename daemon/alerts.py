@@ -92,13 +92,15 @@ def model_event(version: str, source: str, published_s: float, manifest: dict[st
 
 
 def summary(change: IncidentChange) -> str:
-    """One line for a person: "eu: RTT +18 ms on 37 of 40 watched links"."""
+    """One line for a person: "eu: RTT +18 ms on 37 of 40 watched links". Signals that are not of the same links have their own number."""
     where = {
         "fleet": f"{change.affected_regions} regions",
         "region": change.region,
         "link": f"{change.region}, link {''.join(change.links[:1])}",
     }
-    what = ", ".join(_said(signal) for signal in change.signals) or "a change that an older release has found"
+    apart = any(signal.links != change.affected_links for signal in change.signals)
+    said = [f"{_said(signal)} ({signal.links})" if apart else _said(signal) for signal in change.signals]
+    what = ", ".join(said) or "a change that an older release has found"
     links = f" on {change.affected_links} of {change.watched_links} watched links" if change.scope != "link" else ""
     outcome = f"; {change.outcome.replace('_', ' ')}" if change.outcome else ""
     return f"{where[change.scope]}: {what}{links}{outcome}"

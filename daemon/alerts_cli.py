@@ -24,7 +24,8 @@ app = typer.Typer(no_args_is_help=True, help="Follow drift alerts, and explain o
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that says where alerts go.")]
 FileOption = Annotated[Path | None, typer.Option("--file", help="NDJSON file of alerts, instead of the configuration's file or topic.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, and those that turn the direction of the text."""
 LATEST_S: Final = 2.0**33
 """Seconds that are a date: the year 2242."""
 
@@ -90,6 +91,8 @@ def explain(
     """Show what an incident was, what became of it, and the telemetry of its links around it, from the training buffer."""
     from daemon.alert_evidence import evidence_of, page, plot
 
+    if as_json and html is not None:
+        raise typer.BadParameter("--json and --html are two forms of the same: give one")
     loaded = configuration.load(config)
     found = _story(list(_events(loaded, file, follow=False, from_start=True)), incident)
     evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)

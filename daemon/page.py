@@ -14,6 +14,8 @@ CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 RELOAD_S: Final = 5
+WATCHED_OF_BUDGET: Final = 2000
+"""Watched links of the fleet that drift.false_alerts_per_week is for."""
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta http-equiv="refresh" content="{reload_s}"><meta name="viewport" content="width=device-width">
@@ -47,7 +49,7 @@ def render(observer: Observer, not_live: Sequence[str], not_ready: Sequence[str]
 
 def _alert(event: str, fields: dict[str, Any]) -> str:
     told = (_time(fields["event_time_s"]), event.removeprefix("drift_"), str(fields["summary"]), str(fields["incident"])[:8])
-    return f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in told)}</tr>"
+    return f"<tr>{''.join(f'<td><bdi>{html.escape(cell)}</bdi></td>' for cell in told)}</tr>"
 
 
 def _figures(observer: Observer) -> list[tuple[str, str]]:
@@ -58,7 +60,8 @@ def _figures(observer: Observer) -> list[tuple[str, str]]:
     def whole(name: str) -> str:
         return f"{of(name):,.0f}" if math.isfinite(of(name)) else "not known"
 
-    accepted = f"{of('dwcp_alerts_budget_per_week'):g} a week of 2,000 watched links"
+    watched = of("dwcp_watched_links")
+    accepted = f"{of('dwcp_alerts_budget_per_week') * watched / WATCHED_OF_BUDGET:.2g} of so many watched links"
     return [
         ("records behind", whole("dwcp_lag_records")),
         ("newest event time of the slowest partition", _time(of("dwcp_event_time_seconds"))),

@@ -39,6 +39,10 @@ def signal(**changed: Any) -> IncidentChange:
             replace(CHANGE, scope="fleet", region="", regions=("eu", "us"), affected_regions=2),
             "2 regions: RTT +18.2 ms on 37 of 40 watched links",
         ),
+        (
+            replace(CHANGE, signals=(replace(RTT, links=9), replace(RTT, signal="packet_loss", size=0.019, links=30))),
+            "eu: RTT +18.2 ms (9), loss +0.019 (30) on 37 of 40 watched links",
+        ),
         (replace(CHANGE, signals=()), "eu: a change that an older release has found on 37 of 40 watched links"),
     ],
 )

@@ -107,9 +107,16 @@ def test_data_that_no_daemon_writes_are_left_out(tmp_path: Path, cli: Callable[.
     assert cli("alerts", "explain", "1f", "--file", tmp_path / "a")[0] != 0
 
 
+def test_an_explanation_has_one_form(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    """JSON and a page at once would be two answers."""
+    (tmp_path / "a").write_text(event("1"))
+    assert cli("alerts", "explain", "1f", "--json", "--html", tmp_path / "page", "--file", tmp_path / "a")[0] == 2
+    assert not (tmp_path / "page").exists()
+
+
 def test_nothing_of_an_event_reaches_the_terminal_but_its_text(tmp_path: Path, cli: Callable[..., Any]) -> None:
     """No escape sequence, no line that it did not begin, no half of a character, and the last line counts without its end."""
-    (tmp_path / "a").write_text(event("1", summary="a\x1b[2Jb\nc\ud800d").rstrip())
+    (tmp_path / "a").write_text(event("1", summary="a\x1b[2Jb\nc\ud800d\u202e").rstrip())
     code, out, _ = cli("alerts", "follow", "--once", "--file", tmp_path / "a")
     assert code == 0
     assert "a\ufffd[2Jb\ufffdc?d" in out

@@ -110,6 +110,7 @@ def test_the_page_says_what_is_and_what_was_told(served: tuple[HttpServer, Healt
     observer.went_live("v20260101_000000")
     observer.alerts_in_a_week.set(3)
     observer.alerts_budget.set(0.5)
+    observer.watched_links.set(400)
     for number in range(60):
         observer.tell(
             "drift_opened", summary=f"<script>alert({number})</script>", incident="abcdef0123456789", event_time_s=1_767_571_200.0
@@ -117,7 +118,7 @@ def test_the_page_says_what_is_and_what_was_told(served: tuple[HttpServer, Healt
     body = get(server, "/")[2]
     assert "the disk is full: free &lt;some&gt;" in body
     assert "v20260101_000000" in body
-    assert "3; accepted without a cause: 0.5 a week" in body
+    assert "3; accepted without a cause: 0.1 of so many watched links" in body
     assert "<script" not in body
     assert "alert(9)" not in body, "only the newest"
     assert body.index("alert(59)") < body.index("alert(58)")
