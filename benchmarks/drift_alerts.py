@@ -20,6 +20,7 @@ import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -219,7 +220,7 @@ def told(plan: Plan, done: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple
         "delays": delays,
         "confusion": confusion(planted("detection")),
         "rivals": rivals(of("rivals")),
-        "recordings": [alert for part in of("recordings") for alert in part["alerts"]],
+        "recordings": [_alert(alert) for part in of("recordings") for alert in part["alerts"]],
         "us_per_row": 1e6 * sum(part["cpu_s"] for part in of("quiet")) / sum(part["rows"] for part in of("quiet")),
     }
     bars = [
@@ -228,6 +229,17 @@ def told(plan: Plan, done: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple
         *(Bar(f"missed_{name}", found[name]["missed"], "<=", 0.05) for name in ("1s_20", "1s_80")),
     ]
     return figures, bars
+
+
+def _alert(alert: dict[str, Any]) -> dict[str, Any]:
+    since = datetime.fromtimestamp(alert["since_s"], UTC).strftime("%Y-%m-%d %H:%M")
+    told = alert["told"][:16].replace("T", " ")
+    return {name: alert[name] for name in ("recording", "alert")} | {
+        "since": since,
+        "told": told,
+        "what": alert["what"],
+        "then": alert["then"],
+    }
 
 
 def _over_regimes(every: list[dict[str, Any]]) -> dict[str, Any]:

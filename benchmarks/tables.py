@@ -103,7 +103,11 @@ def _rows(rows: list[Mapping[str, Any]]) -> str:
     """A table with a column for each key of the first row; columns of numbers stand to the right."""
     columns = list(rows[0])
     marks = ["---" if isinstance(rows[0][column], str) else "---:" for column in columns]
-    lines = [" | ".join(columns), "|".join(marks), *(" | ".join(_shown(row[column]) for column in columns) for row in rows)]
+    lines = [
+        " | ".join(column.replace("_", " ") for column in columns),
+        "|".join(marks),
+        *(" | ".join(_shown(row[column]) for column in columns) for row in rows),
+    ]
     return "\n".join(f"|{line}|" if line.startswith("-") else f"| {line} |" for line in lines)
 
 
