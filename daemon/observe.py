@@ -39,6 +39,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "cleaning_failed": ("warning", "files that nobody needs any more could not be deleted; it is tried again"),
     "source_paused": ("warning", "unsealed rows, or events that are not delivered, have reached their limit"),
     "source_resumed": ("info", "rows could be sealed, or events delivered, again"),
+    "events_rotated": ("warning", "a file of events was full and is NAME.1 now; the older one of that name is gone, with so many bytes"),
     "model_missing": ("info", "no version yet: the first is trained when there are enough rows"),
     "model_live": ("info", "forecasts come from this version from now on"),
     "model_unusable": ("error", "a version cannot be loaded; the one before stays"),
