@@ -172,7 +172,7 @@ class Pipeline:
             taken.rejected += decoded.rejected
             if len(decoded.batch):
                 self._take_batch(decoded.batch, taken)
-            self.next_offset, self.log = piece.offsets[-1] + 1, piece.log
+            self.next_offset, self.log = piece.offsets[-1] + 1, piece.log_at_end
         self._count(taken, len(raw))
         return taken
 

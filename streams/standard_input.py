@@ -16,6 +16,8 @@ from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 
 _READ_BYTES: Final = 1 << 20
 _NAME: Final = "standard input"
+_LOG: Final = Log(topic_id=_NAME)
+"""No file's: one of this name does not go on where a pipe was left."""
 
 
 class StandardInput:
@@ -69,7 +71,7 @@ class StandardInput:
         del self._records[:count], self._lines[:count], self._times[:count]
         offsets = range(self._next, self._next + len(values))
         self._next += len(values)
-        return [RawBatch(partition, offsets, values, self._form or "json", self._columns, lines)]
+        return [RawBatch(partition, offsets, values, self._form or "json", self._columns, lines, _LOG)]
 
     def close(self) -> None:
         """Leaves the descriptor open: it belongs to the process."""
