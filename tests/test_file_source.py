@@ -44,6 +44,14 @@ def write(path: Path, *lines: str, end: str = "\n") -> Path:
     return path
 
 
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Read and write end; the test closes the write end."""
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
+
+
 def begin(source: FileSource, offset: int | None = None, log: Log = ONLY_LOG) -> FileSource:
     """Takes the assignment and seeks, as the loop does."""
     (partition,) = source.poll(0).assigned
@@ -103,6 +111,28 @@ def test_records_come_after_the_assignment_and_the_seek(tmp_path: Path) -> None:
     assert source.healthy()
     source.close()
     assert not source.healthy()
+
+
+def test_a_poll_has_no_more_bytes_than_fit_into_memory(tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records may be of any length: a poll ends before its bytes are too many, and has one record at least."""
+    for module in ("file_index", "standard_input"):
+        monkeypatch.setattr(f"streams.{module}.POLL_BYTES", 4000)
+    sizes = [1000, 1000, 2000, 100, 4000, 9000, 500, 500]
+    lines = [json_row(second).ljust(size) for second, size in enumerate(sizes)]
+    write(tmp_path / "a.ndjson", *lines[::2])
+    write(tmp_path / "b.ndjson", *lines[1::2])
+    polls = [[1000, 1000, 2000], [100], [4000], [9000], [500, 500]]
+    assert [[len(value or b"") for value in batch.values] for batch in batches_of(begin(FileSource(tmp_path)))] == polls
+    os.write(pipe[1], "".join(line + "\n" for line in lines).encode())
+    os.close(pipe[1])
+    monkeypatch.setattr("streams.standard_input._READ_BYTES", 1500)
+    source = begin(FileSource("-", standard_input=pipe[0]))
+    found = []
+    while not (polled := source.poll(1)).ended:
+        found += [[len(value or b"") for value in batch.values] for batch in polled.batches]
+        assert isinstance(source._records, StandardInput)
+        assert len(source._records._records) < 3, "no more was read ahead than one poll and a read"
+    assert found == polls
 
 
 def test_a_pause_stops_records(tmp_path: Path) -> None:
@@ -461,14 +491,6 @@ def test_every_line_comes_exactly_once(tmp_path: Path, lines: list[bytes], block
         found = {line: value for _, value, (_, line) in records if line > 1}
         assert found == expected
         assert [offset for offset, _, _ in records] == list(range(len(records)))
-
-
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Read and write end; the test closes the write end."""
-    reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
 
 
 def test_a_pipe_is_read_in_its_own_order(pipe: tuple[int, int]) -> None:
