@@ -29,7 +29,8 @@ class Pass:
 
     took: records were taken. waits: nothing is to be read (a source that has ended, a training that is waited for). silent_s: see
     Polled. connected: the source can give records. lag: None where unknown. checkpoint_s, publication_s: for how long one has been
-    under way. problems: what was met, and what to do, in words; troubles: the same of the source.
+    under way. problems: what was met, and what to do, in words: no record is taken meanwhile, and a restart would not help. troubles:
+    the same of the source and the live version, which explains no standstill.
     """
 
     took: bool

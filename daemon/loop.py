@@ -349,7 +349,7 @@ class Loop:
             self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
 
     def _seen(self, polled: Polled) -> Pass:
-        journal = self.partitions.journal_problem
+        journal, model = self.partitions.journal_problem, self.models.problem
         return Pass(
             took=bool(polled.batches) and not self._refused,
             waits=self._standing,
@@ -360,7 +360,7 @@ class Loop:
             checkpoint_s=self.checkpointer.under_way_s,
             publication_s=self.training.publication_s,
             problems=(*self.problems.values(), *([journal] if journal is not None else [])),
-            troubles=tuple(self.source.troubles()),
+            troubles=(*([model] if model is not None else []), *self.source.troubles()),
         )
 
     def _tell_readiness(self) -> None:

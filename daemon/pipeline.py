@@ -79,7 +79,7 @@ class Pipeline:
         observer: Observer,
         listener: Listener | None = None,
     ) -> None:
-        """model_of: the predictor of a version; None where it cannot be used any more."""
+        """model_of: the predictor of a version; None where it cannot be used now."""
         self.partition = partition
         self.next_offset: int | None = None
         """Offset after the last record taken; None before the first of a new partition."""
@@ -165,6 +165,7 @@ class Pipeline:
 
     def take(self, raw: RawBatch) -> Taken:
         """Takes undecoded records in stream order."""
+        self._watched.look_again(self._model_of)
         taken = Taken([], [], [])
         for piece in _chunks(raw):
             with self._observer.stage("decode"):
