@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -112,6 +113,8 @@ class Observer:
         self.open_rows = Gauge("dwcp_buffer_open_rows", "Rows not sealed yet", registry=self.registry)
         self.lag = Gauge("dwcp_lag_records", "Records behind the end of the assigned partitions", registry=self.registry)
         self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of the slowest partition", registry=self.registry)
+        for gauge in (self.lag, self.event_time):  # unknown is not 0
+            gauge.set(math.nan)
         self.incidents = Gauge("dwcp_incidents_open", "Open drift incidents", registry=self.registry)
         self.checkpoint_s = Histogram("dwcp_checkpoint_seconds", "Time to write a checkpoint", registry=self.registry)
         self.checkpoint_time = Gauge("dwcp_checkpoint_time_seconds", "When the last checkpoint became true", registry=self.registry)

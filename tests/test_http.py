@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import daemon.health
 from daemon.errors import DaemonError
 from daemon.http import HttpServer
 from daemon.observe import Observer
@@ -50,6 +51,25 @@ def test_live_and_ready_are_two_questions(served: tuple[HttpServer, Health, Obse
     assert get(server, "/readyz")[::2] == (503, "the source is not connected\nthe state cannot be written: No space left on device\n")
     health.not_live = ["no progress for 61 s"]
     assert get(server, "/livez")[::2] == (503, "no progress for 61 s\n")
+
+
+def test_a_daemon_that_starts_is_live_and_not_ready() -> None:
+    """Until its first pass is done: nobody has asked the source yet, and what is not known is not 0."""
+    health, observer = daemon.health.Health(60.0), Observer()
+    observer.watch(health.not_live, health.not_ready)
+    server = HttpServer("127.0.0.1", 0, observer, health.not_live, health.not_ready)
+    server.start()
+    assert get(server, "/livez")[::2] == (200, "ok\n")
+    status, _, why = get(server, "/readyz")
+    assert (status, why.split(",")[0]) == (503, "the daemon is starting")
+    metrics = get(server, "/metrics")[2]
+    for line in ("dwcp_live 1.0", "dwcp_ready 0.0", "dwcp_lag_records NaN", "dwcp_event_time_seconds NaN"):
+        assert line in metrics.splitlines()
+    assert get(server, "/")[2].count("<td>not known</td>") == 2
+    health.note(daemon.health.Pass(False, False, 0.0, True, 0, False, 0.0, 0.0, (), ()))
+    assert get(server, "/readyz")[0] == 200
+    assert "dwcp_ready 1.0" in get(server, "/metrics")[2].splitlines()
+    server.close()
 
 
 def test_metrics_are_what_prometheus_reads(served: tuple[HttpServer, Health, Observer]) -> None:
