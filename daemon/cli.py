@@ -15,7 +15,7 @@ if sys.argv[1:2] == ["run"]:
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -39,6 +39,9 @@ app = typer.Typer(
 app.add_typer(models_app, name="models")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(keys_app, name="keys")
+
+FAILURES = (ConfigError, DaemonError, SourceError, SinkError, RegistryError, OSError, ValueError)
+"""What a person can mend."""
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file; DWCP_ variables go over it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
@@ -73,9 +76,16 @@ def run(config: ConfigOption = None) -> None:
 
     stop_on_signals(daemon.loop.stop)
     reloads.go_to(lambda: daemon.loop.reload_with(reload_or_refuse))
-    daemon.run()
+    code = StateError.exit_code
+    try:
+        daemon.run()
+    except FAILURES as error:
+        if not daemon.hangs:
+            raise
+        code = explained(error)
     if daemon.hangs:  # the interpreter would wait for that thread; its checkpoint does not count, and its records are read again
-        os._exit(StateError.exit_code)
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -227,23 +237,20 @@ def schema(what: Annotated[str, typer.Argument(help="telemetry, alerts, asyncapi
     print(json.dumps(documents[what](), indent=2))
 
 
-def fail(message: str, code: int) -> NoReturn:
-    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(message)}", highlight=False, soft_wrap=True)
-    sys.exit(code)
+def explained(error: Exception) -> int:
+    """Tells a person what one of FAILURES was, and gives its exit code."""
+    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
+    if isinstance(error, DaemonError):
+        return error.exit_code
+    return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_SOURCE if isinstance(error, (SourceError, SinkError)) else 1
 
 
 def main() -> None:
     """The entry point: turns the errors that a person can mend into a message and an exit code."""
     try:
         app()
-    except ConfigError as error:
-        fail(str(error), EXIT_CONFIG)
-    except DaemonError as error:
-        fail(str(error), error.exit_code)
-    except (SourceError, SinkError) as error:
-        fail(str(error), EXIT_SOURCE)
-    except (RegistryError, OSError, ValueError) as error:
-        fail(str(error), 1)
+    except FAILURES as error:
+        sys.exit(explained(error))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ class Pass:
 
     took: records were taken. waits: nothing is to be read (a source that has ended, a training that is waited for). silent_s: see
     Polled. connected: the source can give records. lag: None where unknown. checkpoint_s, publication_s: for how long one has been
-    under way. problems: what was met, and what to do, in words; troubles: the same of the source.
+    under way. problems: what was met, and what to do, in words: no record is taken meanwhile, and a restart would not help. troubles:
+    the same of the source and the live version, which explains no standstill.
     """
 
     took: bool
@@ -52,6 +53,7 @@ class Health:
         self._watchdog_s, self._clock = watchdog_s, clock
         self._progressed_s = self._served_s = self._passed_s = clock()
         self._seen = Pass(False, True, 0.0, False, None, False, 0.0, 0.0, (), ())
+        self._starting = True
 
     def note(self, seen: Pass) -> bool:
         """Takes in one pass. True where it was progress: then, and only then, the watchdog is fed."""
@@ -60,7 +62,7 @@ class Health:
         self._progressed_s = max(before_s, now_s - seen.silent_s)
         if seen.took or seen.waits or seen.lag in (0, None) or not seen.connected:
             self._served_s = now_s  # there was nothing to take, or the source says itself why
-        self._passed_s, self._seen = now_s, seen
+        self._passed_s, self._seen, self._starting = now_s, seen, False
         return self._progressed_s > before_s and not self.not_live()
 
     def not_live(self) -> list[str]:
@@ -80,6 +82,8 @@ class Health:
         """Why it does not do all of its work, and what to do; empty: it does."""
         seen, reasons = self._seen, self.not_live()
         starved_s = self._starved_s()
+        if self._starting:
+            reasons.append("the daemon is starting, and has not asked its source for records yet: wait, or see its log")
         if CHECKPOINT_S < seen.checkpoint_s <= HOPELESS * self._watchdog_s:
             reasons.append(_hanging_checkpoint(seen.checkpoint_s))
         if seen.publication_s > PUBLICATION_S:

@@ -26,6 +26,7 @@ from daemon.snapshot import Snapshot, Written
 from daemon.training import Training
 from drift.messages import IncidentChange
 from drift.region import RegionDrift
+from features.telemetry import Partition
 from model.manifest import read_manifest
 from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
 from streams.decode import Rejected
@@ -160,7 +161,10 @@ class Loop:
 
     def take(self, polled: Polled) -> None:
         """Records through their partition's pipeline; what it refuses goes to the dead letters."""
+        sought_back: set[Partition] = set()
         for raw in polled.batches:
+            if raw.partition in sought_back:
+                continue  # it comes again, after what was not taken before it
             taken = self.partitions.take(raw, self.clock.latest_record_s(), self.regions)
             self.regions.observe(taken.alarms, taken.seen)
             self.regions.late += taken.late
@@ -170,6 +174,7 @@ class Loop:
                 self._refused = True
                 self.checkpoint_failed(taken.refused)
                 self.partitions.seek_back(raw.partition, self.source)
+                sought_back.add(raw.partition)
         self._ended = self._ended or polled.ended
         self.partitions.notice_idle(reading=self.source.healthy() and not self._paused and not self._standing)
         self.partitions.shed(self.source.lag())
@@ -345,7 +350,7 @@ class Loop:
             self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
 
     def _seen(self, polled: Polled) -> Pass:
-        journal = self.partitions.journal_problem
+        journal, model = self.partitions.journal_problem, self.models.problem
         return Pass(
             took=bool(polled.batches) and not self._refused,
             waits=self._standing,
@@ -356,7 +361,7 @@ class Loop:
             checkpoint_s=self.checkpointer.under_way_s,
             publication_s=self.training.publication_s,
             problems=(*self.problems.values(), *([journal] if journal is not None else [])),
-            troubles=tuple(self.source.troubles()),
+            troubles=(*([model] if model is not None else []), *self.source.troubles()),
         )
 
     def _tell_readiness(self) -> None:

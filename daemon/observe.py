@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
@@ -39,6 +40,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "cleaning_failed": ("warning", "files that nobody needs any more could not be deleted; it is tried again"),
     "source_paused": ("warning", "unsealed rows, or events that are not delivered, have reached their limit"),
     "source_resumed": ("info", "rows could be sealed, or events delivered, again"),
+    "events_rotated": ("warning", "a file of events was full and is NAME.1 now; the older one of that name is gone, with so many bytes"),
     "model_missing": ("info", "no version yet: the first is trained when there are enough rows"),
     "model_live": ("info", "forecasts come from this version from now on"),
     "model_unusable": ("error", "a version cannot be loaded; the one before stays"),
@@ -111,6 +113,8 @@ class Observer:
         self.open_rows = Gauge("dwcp_buffer_open_rows", "Rows not sealed yet", registry=self.registry)
         self.lag = Gauge("dwcp_lag_records", "Records behind the end of the assigned partitions", registry=self.registry)
         self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of the slowest partition", registry=self.registry)
+        for gauge in (self.lag, self.event_time):  # unknown is not 0
+            gauge.set(math.nan)
         self.incidents = Gauge("dwcp_incidents_open", "Open drift incidents", registry=self.registry)
         self.checkpoint_s = Histogram("dwcp_checkpoint_seconds", "Time to write a checkpoint", registry=self.registry)
         self.checkpoint_time = Gauge("dwcp_checkpoint_time_seconds", "When the last checkpoint became true", registry=self.registry)

@@ -82,7 +82,7 @@ class Pipeline:
         observer: Observer,
         listener: Listener | None = None,
     ) -> None:
-        """model_of: the predictor of a version; None where it cannot be used any more."""
+        """model_of: the predictor of a version; None where it cannot be used now."""
         self.partition = partition
         self.next_offset: int | None = None
         """Offset after the last record taken; None before the first of a new partition."""
@@ -168,6 +168,7 @@ class Pipeline:
 
     def take(self, raw: RawBatch) -> Taken:
         """Takes undecoded records in stream order."""
+        self._watched.look_again(self._model_of)
         taken = Taken([], [], [])
         for piece in _chunks(raw):
             with self._observer.stage("decode"):
@@ -175,7 +176,7 @@ class Pipeline:
             taken.rejected += decoded.rejected
             if len(decoded.batch):
                 self._take_batch(decoded.batch, taken)
-            self.next_offset, self.log = piece.offsets[-1] + 1, piece.log
+            self.next_offset, self.log = piece.offsets[-1] + 1, piece.log_at_end
         self._count(taken, len(raw))
         return taken
 

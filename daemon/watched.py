@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,6 +74,14 @@ class WatchedLinks:
             self._drift.restart(epoch)
             self._forget_forecasts()
         self.model, self.version, self.epoch = model, version, epoch
+
+    def look_again(self, model_of: Callable[[str], Predictor | None]) -> None:
+        """To be called before the next records: a model that could not be loaded may be there by now. As long as it is not, rows pass that
+        nobody judges, and forecasts from before are not those of the rows after them."""
+        if self.model is None and self.version is not None:
+            self.model = model_of(self.version)
+            if self.model is None:
+                self._forget_forecasts()
 
     def shed(self, shedding: bool) -> None:
         self.shedding = shedding

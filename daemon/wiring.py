@@ -188,7 +188,7 @@ def make_sinks(config: Config, observer: Observer) -> Sinks:
         if events.to in ("kafka", "both"):
             parts.append(KafkaSink(topic, config.kafka.client_options(), observer.tell_kafka))
         if events.to in ("file", "both"):
-            parts.append(_file_sink(folder / file, events.file_mb_max << 20))
+            parts.append(_file_sink(folder / file, events.file_mb_max << 20, observer))
         return parts[0] if len(parts) == 1 else FanOutSink(parts)
 
     return Sinks(
@@ -214,10 +214,13 @@ def _trainer(work: Path, time_limit_s: float) -> Trainer:
         raise StateError(f"{work}: cannot be made as a folder ({error.strerror}); remove it, or mend the state directory") from error
 
 
-def _file_sink(path: Path, bytes_max: int) -> NdjsonSink:
+def _file_sink(path: Path, bytes_max: int, observer: Observer) -> NdjsonSink:
+    def tell(file: Path, gone_bytes: int) -> None:
+        observer.tell("events_rotated", file=str(file), gone_bytes=gone_bytes)
+
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return NdjsonSink(path, bytes_max)
+        return NdjsonSink(path, bytes_max, tell)
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         todo = "name another folder as events.folder (default: events/ in state.directory), or mend this one"

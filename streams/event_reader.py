@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +30,8 @@ EventData = dict[str, Any]
 def events_in_file(path: Path, follow: bool, from_start: bool = True) -> Iterator[EventData]:
     """The events of a file, and with follow those that are appended, for ever. What is no event is skipped.
 
-    A file that is not there yet is waited for; one that was replaced or cut is read anew. Raises OSError where it cannot be read.
+    With follow a file that is not there yet is waited for. One that was cut is read anew; one that has another name by now is read to its
+    end, and those after it in their order. Raises OSError where it cannot be read.
     """
     return _fresh(_lines(path, follow, from_start))
 
@@ -60,44 +63,94 @@ def _event(value: bytes) -> EventData | None:
     return None
 
 
-class _Lines:
-    """The whole lines of a file that grows, from where it was read to."""
+class _File:
+    """A file that grows, by its descriptor and whatever its name is by now: its whole lines from where it was read to."""
 
-    def __init__(self) -> None:
-        self.at, self.rest = 0, b""
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb", buffering=0)
+        self.rest = b""
+        """The last line, as long as it has no end."""
 
-    def more(self, path: Path) -> Iterator[bytes]:
-        with path.open("rb") as file:
-            file.seek(self.at)
-            while chunk := file.read(1 << 20):
-                self.at += len(chunk)
-                *whole, self.rest = (self.rest + chunk).split(b"\n")
-                yield from whole
-                self.rest = self.rest if len(self.rest) <= LINE_BYTES_MAX else b""
+    @property
+    def stamp(self) -> tuple[int, int, int]:
+        """Which file it is, also after it was closed: another one may have its number then, but not its time too."""
+        status = os.fstat(self._file.fileno())
+        return status.st_dev, status.st_ino, status.st_mtime_ns
+
+    def is_one_of(self, *others: _File | None) -> bool:
+        return any(other is not None and os.path.sameopenfile(self._file.fileno(), other._file.fileno()) for other in others)
+
+    def skip(self) -> None:
+        self._file.seek(0, os.SEEK_END)
+
+    def more(self) -> Iterator[bytes]:
+        if os.fstat(self._file.fileno()).st_size < self._file.tell():  # cut in place: its lines are others
+            self._file.seek(0)
+            self.rest = b""
+        while chunk := self._file.read(1 << 20):
+            *whole, self.rest = (self.rest + chunk).split(b"\n")
+            yield from whole
+            self.rest = self.rest if len(self.rest) <= LINE_BYTES_MAX else b""
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def _lines(path: Path, follow: bool, from_start: bool) -> Iterator[bytes]:
-    lines, inode, before = _Lines(), 0, rotated(path)
-    if from_start and before.exists():
-        yield from _Lines().more(before)
-    while True:
-        if path.exists():
-            status = path.stat()
-            if not from_start:
-                lines.at = status.st_size
-            elif status.st_ino != inode or status.st_size < lines.at:
-                if inode and before.exists() and before.stat().st_ino == inode:
-                    yield from lines.more(before)  # what came between the last look and its other name
-                lines = _Lines()
-            inode = status.st_ino
-            yield from lines.more(path)
-        elif not follow:
-            raise FileNotFoundError(2, "there is no file of alerts", str(path))
-        from_start = True
-        if not follow:
-            yield lines.rest  # the last line of a file that somebody has cut by hand
-            return
-        time.sleep(_POLL_S)
+    reading: _File | None = None
+    following: list[_File] = []
+    left: set[tuple[int, int, int]] = set()
+    try:
+        while True:
+            following = _after(reading, path, left)
+            if reading is not None:
+                yield from reading.more()  # to its end, for nothing is written to it any more where another was there before this look
+            elif not following and not follow:
+                raise FileNotFoundError(errno.ENOENT, "there is no file of alerts", str(path))
+            while following:
+                if reading is not None:
+                    yield reading.rest
+                    left.add(reading.stamp)
+                    reading.close()
+                reading = following.pop(0)
+                if from_start:
+                    yield from reading.more()
+                else:
+                    reading.skip()
+            from_start = True
+            if not follow:
+                assert reading is not None  # else there was none
+                yield reading.rest  # the last line of a file that somebody has cut by hand
+                return
+            time.sleep(_POLL_S)
+    finally:
+        for file in (reading, *following):
+            if file is not None:
+                file.close()
+
+
+def _after(reading: _File | None, path: Path, left: Container[tuple[int, int, int]]) -> list[_File]:
+    """The files that were begun after the one that is read, oldest first: that of the path, and the one that it has replaced, if neither is
+    known. The path is opened first: what is rotated meanwhile is found under its other name, and not missed."""
+    newest = _opened(path)
+    if newest is None and reading is not None:
+        return []  # between two files
+    if newest is not None and newest.is_one_of(reading):
+        newest.close()
+        return []
+    before = _opened(rotated(path))
+    if before is not None and (before.is_one_of(reading, newest) or before.stamp in left):
+        before.close()
+        before = None
+    return [file for file in (before, newest) if file is not None]
+
+
+def _opened(path: Path) -> _File | None:
+    """None where there is no such file at the moment."""
+    try:
+        return _File(path)
+    except FileNotFoundError:
+        return None
 
 
 def _values(topic: str, options: KafkaOptions, follow: bool, from_start: bool) -> Iterator[bytes]:

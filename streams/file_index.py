@@ -28,6 +28,8 @@ Form = Literal["json", "csv"]
 _FORMS: Final[dict[str, Form]] = {".csv": "csv", ".ndjson": "json", ".jsonl": "json", ".json": "json"}
 _BLOCK_BYTES: Final = 4 << 20
 LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts; a longer one is some other kind of file
+POLL_BYTES: Final = 32 << 20
+"""Of the records of one poll, unless the first alone has more. 5,000 of ordinary size are 2 MB, of the longest that are read 320 GB."""
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -72,22 +74,30 @@ class IndexedFiles:
         self._order = np.argsort(times, kind="stable").astype(np.int32)
         self._time_s: Doubles = times[self._order]
         self._next = 0
-        self.log = ONLY_LOG
+        self.log = self._log_before = ONLY_LOG
         if len(self._order):
-            self.log = Log(topic_id=hashlib.sha256(self._record(0)).hexdigest()[:32])
+            file, record = self._record(0)
+            self.log = Log(topic_id=_digest(",".join(file.columns).encode() + b"\n" + record))
+            self._log_before = Log(topic_id=_digest(record))  # what older state has
 
     def seek(self, offset: int, log: Log = ONLY_LOG) -> None:
-        """Raises SourceError when the first record is not that of `log`, or when there are fewer than `offset`: the records are not those
-        that it was counted in. More of them at the end are."""
-        if offset and log.topic_id and log != self.log:
+        """Raises SourceError when the records are not those that `offset` was counted in, known by the first one with its columns, the one
+        before `offset`, and their number. More of them at the end are the same."""
+        put_back = "put them back, or start with a fresh state directory"
+        if offset and log.topic_id and log.topic_id != self.log.topic_id and log != self._log_before:
             raise SourceError(
-                f"the replay is to go on at record {offset}, but of other files: the first record is not the one that it began with; "
-                "put them back, or start with a fresh state directory"
+                f"the replay is to go on at record {offset}, but of other files: the first record, or its columns, are not those that it "
+                f"began with; {put_back}"
             )
         if not 0 <= offset <= len(self._order):
             raise SourceError(
                 f"there are {len(self._order)} records and the replay is to go on at {offset}: the files have changed since the "
-                "checkpoint; put them back, or start with a fresh state directory"
+                f"checkpoint; {put_back}"
+            )
+        if offset and log.leader_epoch not in (-1, zlib.crc32(self._record(offset - 1)[1])):
+            raise SourceError(
+                f"the replay is to go on at record {offset}, and the one before it is another now: the files have changed since the "
+                f"checkpoint; {put_back}"
             )
         self._next = offset
 
@@ -105,10 +115,18 @@ class IndexedFiles:
         return self._time_s[self._next : self._next + count]
 
     def take(self, partition: Partition, count: int) -> list[RawBatch]:
-        """The next `count` records; more than one batch where the form changes. Raises SourceError when a file has become shorter."""
+        """The next `count` records, or the first of them that have POLL_BYTES; more than one batch where the form changes.
+
+        Raises SourceError when a file has become shorter.
+        """
         start = self._next
         rows = self._order[start : start + count]
         owners = np.searchsorted(self._first, rows, side="right") - 1
+        sizes = np.zeros(len(rows), np.int64)
+        for owner in np.unique(owners).tolist():
+            sizes[owners == owner] = self._files[owner].size[rows[owners == owner] - self._first[owner]]
+        fitting = within_poll(sizes)
+        rows, owners = rows[:fitting], owners[:fitting]
         values: list[bytes] = [b""] * len(rows)
         lines: list[tuple[str, int]] = [("", 0)] * len(rows)
         for owner in np.unique(owners).tolist():
@@ -134,11 +152,20 @@ class IndexedFiles:
         for file in self._files:
             file.data.close()
 
-    def _record(self, offset: int) -> bytes:
+    def _record(self, offset: int) -> tuple[IndexedFile, bytes]:
         row = self._order[offset]
         owner = int(np.searchsorted(self._first, row, side="right")) - 1
         file, local = self._files[owner], row - self._first[owner]
-        return file.data[file.start[local] : file.start[local] + file.size[local]]
+        return file, file.data[file.start[local] : file.start[local] + file.size[local]]
+
+
+def within_poll(sizes: Longs) -> int:
+    """How many of the next N records one poll gives. sizes: int64 (N,), in bytes."""
+    return max(1, int(np.searchsorted(np.cumsum(sizes), POLL_BYTES, side="right")))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def _telemetry_files(path: Path) -> list[Path]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,6 +15,8 @@ import msgspec
 from streams.events import Event
 
 BYTES_MAX: Final = 256 << 20
+WRITE_BYTES: Final = 8 << 20
+"""At once: what a broker or a disk has held up for long is not copied into one piece."""
 
 
 def rotated(path: Path) -> Path:
@@ -24,23 +28,20 @@ class NdjsonSink:
     """Appends events to a file. They are in memory until `flush`, and in the file for good after it.
 
     A file that has reached bytes_max gets another name before the next events, and takes the place of the one that was there: what is kept
-    of a stream of events is between one and two times as much.
+    of a stream of events is between one and two times as much. Where somebody else has moved the file or removed it, the next events are in
+    a new one under its name.
     """
 
-    def __init__(self, path: Path, bytes_max: int = BYTES_MAX) -> None:
+    def __init__(self, path: Path, bytes_max: int = BYTES_MAX, on_rotated: Callable[[Path, int], None] | None = None) -> None:
         """Opens or creates the file, and removes a last line that a crash has cut off.
 
+        on_rotated: is told, by the thread that flushes, the file that has another name now, and the bytes of the older one that are gone.
         Raises OSError (BlockingIOError: another process writes to it), and ValueError when the file holds something else.
         """
         self.path, self.bytes_max = path, bytes_max
+        self._on_rotated = on_rotated
         self._queue: list[bytes] = []
         self._descriptor = _opened(path)
-        try:
-            self._repair()
-            _sync_folder(path.parent)  # a new file's name has to survive as well
-        except BaseException:
-            os.close(self._descriptor)
-            raise
         self._torn_from: int | None = None
         """Length of the file before a write that failed; what lies behind it has to go."""
 
@@ -61,14 +62,16 @@ class NdjsonSink:
         events = self._queue[:]
         if not events:
             return
-        durable_bytes = os.fstat(self._descriptor).st_size
-        if durable_bytes >= self.bytes_max:
+        if os.fstat(self._descriptor).st_size >= self.bytes_max and self._has_place:
             self._rotate()
-            durable_bytes = 0
-        rest = memoryview(b"".join(events))
+        if not self._has_place:
+            self._open_anew()
+        durable_bytes = os.fstat(self._descriptor).st_size
         try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            for piece in _pieces(events):
+                rest = memoryview(piece)
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
             os.fsync(self._descriptor)
         except OSError as error:
             self._torn_from = durable_bytes
@@ -82,11 +85,27 @@ class NdjsonSink:
         """Closes the file; call `flush` before."""
         os.close(self._descriptor)
 
+    @property
+    def _has_place(self) -> bool:
+        """Whether the path still names the file that is written to."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def _rotate(self) -> None:
-        with suppress(FileNotFoundError):  # it has its other name already, from a time at which there was no room for a new one
-            self.path.replace(rotated(self.path))
-        fresh = _opened(self.path)
-        _sync_folder(self.path.parent)
+        before = rotated(self.path)
+        gone_bytes = before.stat().st_size if before.exists() else 0
+        self.path.replace(before)
+        if self._on_rotated is not None:
+            self._on_rotated(self.path, gone_bytes)
+
+    def _open_anew(self) -> None:
+        """Goes on in the file that the path names, or in a new one; where that fails, nothing has changed."""
+        try:
+            fresh = _opened(self.path)
+        except ValueError as error:
+            raise OSError(errno.EEXIST, "events are kept, for the file holds something else: move it away", str(self.path)) from error
         os.close(self._descriptor)
         self._descriptor = fresh
 
@@ -95,40 +114,59 @@ class NdjsonSink:
             os.ftruncate(self._descriptor, self._torn_from)
             self._torn_from = None
 
-    def _repair(self) -> None:
-        """Makes the file end with a whole line: a cut one was never reported as durable, and its event is sent again."""
-        size = os.fstat(self._descriptor).st_size
-        # NUL bytes: what some file systems leave after a power failure.
-        if size and os.pread(self._descriptor, 1, 0) not in (b"{", b"\0"):
-            raise ValueError(f"{self.path} holds something else than events: name another file")
-        tail, start = b"", size
-        while start and b"\n" not in tail:
-            step = min(start, 1 << 16)
-            start -= step
-            tail = os.pread(self._descriptor, step, start) + tail
-        last = tail[tail.rfind(b"\n") + 1 :]
-        if not last:
-            return
-        try:
-            msgspec.json.decode(last)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            os.ftruncate(self._descriptor, size - len(last))
-        else:
-            os.write(self._descriptor, b"\n")
-        os.fsync(self._descriptor)
+
+def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
+    """Whole lines in their order, at least WRITE_BYTES in each piece but the last."""
+    piece: list[bytes] = []
+    size = 0
+    for line in lines:
+        piece.append(line)
+        size += len(line)
+        if size >= WRITE_BYTES:
+            yield b"".join(piece)
+            piece, size = [], 0
+    yield b"".join(piece)
 
 
 def _opened(path: Path) -> int:
-    """Descriptor of the file, for this process alone."""
+    """Descriptor of the file, for this process alone; it ends with a whole line, and its name survives a power cut.
+
+    Raises OSError, and ValueError when the file holds something else.
+    """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        _repair(descriptor, path)
+        _sync_folder(path.parent)
+    except BaseException as error:
         os.close(descriptor)
         if isinstance(error, BlockingIOError):
             raise BlockingIOError(error.errno, "another process writes events to this file: give each its own", str(path)) from error
         raise
     return descriptor
+
+
+def _repair(descriptor: int, path: Path) -> None:
+    """Makes the file end with a whole line: a cut one was never reported as durable, and its event is sent again."""
+    size = os.fstat(descriptor).st_size
+    # NUL bytes: what some file systems leave after a power failure.
+    if size and os.pread(descriptor, 1, 0) not in (b"{", b"\0"):
+        raise ValueError(f"{path} holds something else than events: name another file")
+    tail, start = b"", size
+    while start and b"\n" not in tail:
+        step = min(start, 1 << 16)
+        start -= step
+        tail = os.pread(descriptor, step, start) + tail
+    last = tail[tail.rfind(b"\n") + 1 :]
+    if not last:
+        return
+    try:
+        msgspec.json.decode(last)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        os.ftruncate(descriptor, size - len(last))
+    else:
+        os.write(descriptor, b"\n")
+    os.fsync(descriptor)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol
 
 from features.telemetry import Partition
@@ -19,10 +20,11 @@ class SourceError(Exception):
 class Log:
     """What the offsets of a partition count in: another log has other records under them. The simulator has one only.
 
-    topic_id: Kafka's, another one for each topic that is created under the same name; of files a digest of their first record; ""
-    unknown. leader_epoch: of the record before the
-    offset; a log that was cut back since knows another end of it; -1 unknown. shift: what is added to the log's own offsets, so that
-    they go on where those of the log before ended.
+    topic_id: Kafka's, another one for each topic that is created under the same name; of files a digest of the first record and its
+        columns; "" unknown.
+    leader_epoch: of the record before the offset. A Kafka log that was cut back since knows another end of it; of files it is the CRC-32
+        of that record, so that files that have changed before the offset are known to. -1 unknown.
+    shift: what is added to the log's own offsets, so that they go on where those of the log before ended.
     """
 
     topic_id: str = ""
@@ -37,7 +39,7 @@ ONLY_LOG: Final = Log()
 class RawBatch:
     """Undecoded records of one partition, in stream order. A value of None is a Kafka tombstone.
 
-    offsets: strictly ascending, over all batches of a partition. log: where they count, with the leader epoch of the last record.
+    offsets: strictly ascending, over all batches of a partition. log: where they count; of Kafka with the leader epoch of the last record.
     """
 
     partition: Partition
@@ -52,6 +54,11 @@ class RawBatch:
 
     def __len__(self) -> int:
         return len(self.offsets)
+
+    @property
+    def log_at_end(self) -> Log:
+        """`log`, with what is known of the last record: what a seek to the offset after it is given."""
+        return self.log if self.lines is None else replace(self.log, leader_epoch=zlib.crc32(self.values[-1] or b""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,13 @@ import numpy as np
 
 from features.telemetry import Doubles, Partition
 from streams.csv_form import read_header
-from streams.file_index import LONGEST_LINE_BYTES, read_times
+from streams.file_index import LONGEST_LINE_BYTES, POLL_BYTES, read_times, within_poll
 from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 
 _READ_BYTES: Final = 1 << 20
 _NAME: Final = "standard input"
+_LOG: Final = Log(topic_id=_NAME)
+"""No file's: one of this name does not go on where a pipe was left."""
 
 
 class StandardInput:
@@ -28,6 +30,7 @@ class StandardInput:
         self._records: list[bytes] = []
         self._lines: list[tuple[str, int]] = []
         self._times: list[float] = []
+        self._bytes = 0  # of the records that are here
         self._lines_read = 0
         self._last_s = -np.inf
         self._form: Literal["json", "csv"] | None = None
@@ -39,9 +42,10 @@ class StandardInput:
         self._next = offset
 
     def fill(self, count: int, timeout_s: float) -> None:
-        """Reads until `count` records are here, the pipe has nothing more for now, or timeout_s have passed without a record."""
+        """Reads until `count` records or POLL_BYTES of them are here, the pipe has nothing more for now, or timeout_s have passed without a
+        record."""
         deadline_s = time.monotonic() + timeout_s
-        while len(self._records) < count and not self._at_end:
+        while len(self._records) < count and self._bytes < POLL_BYTES and not self._at_end:
             wait_s = 0.0 if self._records else max(0.0, deadline_s - time.monotonic())
             try:
                 if not select.select([self._descriptor], [], [], wait_s)[0]:
@@ -64,12 +68,14 @@ class StandardInput:
         return np.array(self._times[:count])
 
     def take(self, partition: Partition, count: int) -> list[RawBatch]:
-        """The next `count` records."""
+        """The next `count` records, or the first of them that have POLL_BYTES."""
+        count = within_poll(np.array([len(record) for record in self._records[:count]], np.int64))
         values, lines = self._records[:count], self._lines[:count]
+        self._bytes -= sum(map(len, values))
         del self._records[:count], self._lines[:count], self._times[:count]
         offsets = range(self._next, self._next + len(values))
         self._next += len(values)
-        return [RawBatch(partition, offsets, values, self._form or "json", self._columns, lines)]
+        return [RawBatch(partition, offsets, values, self._form or "json", self._columns, lines, _LOG)]
 
     def close(self) -> None:
         """Leaves the descriptor open: it belongs to the process."""
@@ -100,6 +106,7 @@ class StandardInput:
             known = np.fmax.accumulate(np.fmax(read_times(records, self._columns), self._last_s))
             self._last_s = float(known[-1])
             self._records += records
+            self._bytes += sum(map(len, records))
             self._lines += numbers
             self._times += known.tolist()
 

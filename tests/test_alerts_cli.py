@@ -157,6 +157,90 @@ def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Pat
     assert [one["id"] for one in events_in_file(path, follow=False)] == ["3", "4", "end"]
 
 
+def read_while(path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Callable[[], object]], from_start: bool = True) -> list[str]:
+    """The ids that a follower sees if each of these steps happens between two of its looks at the file."""
+    ended, left = RuntimeError("the steps are done"), iter(steps)
+
+    def sleep(_seconds: float) -> None:
+        step = next(left, None)
+        if step is None:
+            raise ended
+        step()
+
+    monkeypatch.setattr("streams.event_reader.time.sleep", sleep)
+    seen: list[str] = []
+    with pytest.raises(RuntimeError, match="the steps are done"):
+        seen.extend(one["id"] for one in events_in_file(path, follow=True, from_start=from_start))
+    return seen
+
+
+def add(path: Path, name: str) -> None:
+    with path.open("a") as file:
+        file.write(event(name))
+
+
+def test_no_event_is_missed_where_a_file_is_rotated_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At whichever of its steps, once or twice; a file that is cut in place is read anew."""
+    path = tmp_path / "events.ndjson"
+    add(rotated(path), "1")
+    add(path, "2")
+
+    def twice() -> None:
+        for name in ("4", "5"):
+            add(path, name)
+            path.replace(rotated(path))
+        add(path, "6")
+
+    def under_the_other_name() -> None:
+        add(rotated(path), "8")  # it had been opened before the rename
+        add(path, "9")
+
+    steps: list[Callable[[], object]] = [
+        lambda: add(path, "3"), twice, lambda: add(path, "7"), lambda: path.replace(rotated(path)), under_the_other_name,
+        lambda: path.write_text(""), lambda: add(path, "a"),
+    ]  # fmt: skip
+    assert read_while(path, monkeypatch, steps) == [*"123", *"456", "7", "8", "9", "a"]
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_a_rotation_in_the_middle_of_a_look_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Before whichever file is opened: the event that is moved and the next one are there, once."""
+    path = tmp_path / "events.ndjson"
+    add(rotated(path), "1")
+    add(path, "2")
+    real, opened = Path.open, iter(range(100))
+
+    def rotating(self: Path, *arguments: Any, **named: Any) -> Any:
+        if arguments == ("rb",) and next(opened) == at:
+            path.replace(rotated(path))
+            add(path, "3")
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(Path, "open", rotating)
+    seen = read_while(path, monkeypatch, [lambda: None] * 6)
+    assert seen == (["2", "3"] if at < 2 else ["1", "2", "3"])
+
+
+def test_what_was_there_before_is_not_told_to_who_asks_for_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither at the start nor when the file is removed and the one before it is the only one that is left."""
+    path = tmp_path / "events.ndjson"
+    add(rotated(path), "1")
+    add(path, "2")
+    steps: list[Callable[[], object]] = [lambda: add(path, "3"), path.unlink, lambda: add(path, "4")]
+    assert read_while(path, monkeypatch, steps, from_start=False) == ["3", "4"]
+    path.unlink()
+    assert read_while(path, monkeypatch, [lambda: None, lambda: add(path, "5")], from_start=False) == ["5"]
+
+
+def test_the_file_before_is_read_alone_while_there_is_no_new_one(tmp_path: Path) -> None:
+    """A daemon that has no room for a new file has its alerts there."""
+    path = tmp_path / "events.ndjson"
+    with pytest.raises(FileNotFoundError, match="there is no file of alerts"):
+        list(events_in_file(path, follow=False))
+    add(rotated(path), "1")
+    assert [one["id"] for one in events_in_file(path, follow=False)] == ["1"]
+
+
 def test_a_topic_is_read_to_its_end(kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
     """Outside of any group, from its first event."""
     topic = kafka_topic(partitions=2)

@@ -370,3 +370,24 @@ def test_a_proof_counts_what_held_what_broke_and_what_did_not_run(load: Any, tmp
     ]
     (tmp_path / "test_promise.py").write_text("import nothing_of_this_name\n")
     assert [one["broken"] for one in load("parts.proof").cases([str(tmp_path / "test_promise.py")])] == [1]
+
+
+@pytest.mark.parametrize(("test", "code"), [("pass", 0), ("assert False", 1)])
+def test_a_proof_that_is_broken_fails(
+    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], test: str, code: int
+) -> None:
+    """Whoever runs it in a script learns so; its line is printed all the same."""
+    (tmp_path / "test_promise.py").write_text(f"def test_it(): {test}\n")
+    monkeypatch.setattr("sys.argv", ["promise"])
+    assert load("parts.proof").prove("promise", "A promise.", [str(tmp_path / "test_promise.py")], 1) == code
+    document = json.loads(capsys.readouterr().out)
+    assert [bar["holds"] for bar in document["bars"]] == [code == 0, code == 0, True]
+
+
+def test_never_silent_is_proven_with_the_service_manager(load: Any) -> None:
+    """The tests that it names are there, and the one that --quick runs alone is last."""
+    module, root = load("never_silent"), Path(__file__).parents[1]
+    for file, _, test in (one.partition("::") for one in module.FILES):
+        assert f"def {test}" in (root / file).read_text()
+    assert module.FILES[-1] == "tests/test_notify.py"
+    assert sum("watchdog" in one for one in module.FILES) == 2

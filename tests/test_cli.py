@@ -473,3 +473,38 @@ def test_each_thing_is_told_once(cli: Cli, recording: Path, tmp_path: Path) -> N
     assert err.count("model_refused") >= 1
     assert "refused v" not in err
     assert "4,611,686" not in cli("replay", recording, "--no-train")[2]
+
+
+HANGING = """
+import sys, threading
+from types import SimpleNamespace
+import daemon.wiring
+from daemon.cli import main
+from daemon.errors import EventsError
+from streams.source import SourceError
+
+def run():
+    threading.Thread(target=threading.Event().wait).start()
+    {end}
+
+made = SimpleNamespace(loop=SimpleNamespace(stop=None), run=run, hangs=True)
+daemon.wiring.build, daemon.wiring.kafka_source = lambda *_: made, lambda *_: None
+sys.argv = ["dwcp-learner", "run"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "message"),
+    [
+        ("raise SourceError('the topic is gone')", 5, "error: the topic is gone\n"),
+        ("raise EventsError('no [broker]')", 5, "error: no [broker]\n"),
+        ("raise OSError(28, 'No space left')", 1, "error: [Errno 28] No space left\n"),
+        ("pass", 4, ""),
+    ],
+)
+def test_a_thread_that_hangs_does_not_hold_up_the_end(end: str, code: int, message: str) -> None:
+    """The error is told with its exit code, and nobody waits for a disk that does not answer."""
+    command = [sys.executable, "-c", HANGING.format(end=end)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stderr) == (code, message)

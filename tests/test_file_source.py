@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -15,6 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daemon.clock import StreamClock
+from daemon.observe import Observer
+from daemon.wiring import build
 from features.telemetry import COLUMNS, Partition
 from streams import file_index
 from streams.decode import decode
@@ -37,6 +42,14 @@ def json_row(second: float, node: str = "n") -> str:
 def write(path: Path, *lines: str, end: str = "\n") -> Path:
     path.write_bytes("".join(line + end for line in lines).encode())
     return path
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    """Read and write end; the test closes the write end."""
+    reading, writing = os.pipe()
+    yield reading, writing
+    os.close(reading)
 
 
 def begin(source: FileSource, offset: int | None = None, log: Log = ONLY_LOG) -> FileSource:
@@ -98,6 +111,28 @@ def test_records_come_after_the_assignment_and_the_seek(tmp_path: Path) -> None:
     assert source.healthy()
     source.close()
     assert not source.healthy()
+
+
+def test_a_poll_has_no_more_bytes_than_fit_into_memory(tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records may be of any length: a poll ends before its bytes are too many, and has one record at least."""
+    for module in ("file_index", "standard_input"):
+        monkeypatch.setattr(f"streams.{module}.POLL_BYTES", 4000)
+    sizes = [1000, 1000, 2000, 100, 4000, 9000, 500, 500]
+    lines = [json_row(second).ljust(size) for second, size in enumerate(sizes)]
+    write(tmp_path / "a.ndjson", *lines[::2])
+    write(tmp_path / "b.ndjson", *lines[1::2])
+    polls = [[1000, 1000, 2000], [100], [4000], [9000], [500, 500]]
+    assert [[len(value or b"") for value in batch.values] for batch in batches_of(begin(FileSource(tmp_path)))] == polls
+    os.write(pipe[1], "".join(line + "\n" for line in lines).encode())
+    os.close(pipe[1])
+    monkeypatch.setattr("streams.standard_input._READ_BYTES", 1500)
+    source = begin(FileSource("-", standard_input=pipe[0]))
+    found = []
+    while not (polled := source.poll(1)).ended:
+        found += [[len(value or b"") for value in batch.values] for batch in polled.batches]
+        assert isinstance(source._records, StandardInput)
+        assert len(source._records._records) < 3, "no more was read ahead than one poll and a read"
+    assert found == polls
 
 
 def test_a_pause_stops_records(tmp_path: Path) -> None:
@@ -317,16 +352,70 @@ def test_an_offset_beyond_the_end_tells_that_the_files_have_changed(tmp_path: Pa
         source.seek(Partition("b", 0), 0)
 
 
-def test_another_file_of_the_same_name_is_not_gone_on_in(tmp_path: Path) -> None:
-    """It holds other records under the same numbers. One that has grown is the same."""
-    path = write(tmp_path / "a.csv", HEADER, *[row(second) for second in range(10)])
-    (batch,) = batches_of(begin(FileSource(path)))
-    write(path, HEADER, *[row(second) for second in range(20)])
-    begin(FileSource(path), 10, log=batch.log)
-    write(path, HEADER, *[row(second) for second in range(1, 21)])
+OTHER_HEADER = "timestamp,peer_id,node_id,rtt_ms"
+CHANGES: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "nothing": ((HEADER, *map(row, range(10))), None),
+    "grown at its end": ((HEADER, *map(row, range(20))), None),
+    "another first record": ((HEADER, *map(row, range(1, 11))), "of other files: the first record, or its columns"),
+    "another header": ((OTHER_HEADER, *map(row, range(10))), "of other files: the first record, or its columns"),
+    "a record more in the middle": (
+        (HEADER, *map(row, sorted([2.5, *range(10)]))),
+        "the one before it is another now: the files have changed",
+    ),
+    "a record less in the middle": ((HEADER, *map(row, [0, *range(2, 11)])), "the one before it is another now: the files have changed"),
+    "fewer records": ((HEADER, *map(row, range(5))), "there are 5 records and the replay is to go on at 6"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_other_files_of_the_same_name_are_not_gone_on_in(tmp_path: Path, change: str) -> None:
+    """They hold other records under the same numbers. One that has grown at its end is the same."""
+    path = write(tmp_path / "a.csv", HEADER, *map(row, range(10)))
+    (batch,) = begin(FileSource(path, max_records=6)).poll(0).batches
+    lines, complaint = CHANGES[change]
+    write(path, *lines)
+    if complaint is None:
+        begin(FileSource(path), 6, batch.log_at_end)
+    else:
+        with pytest.raises(SourceError, match=f"{complaint}.*; put them back, or start with a fresh state directory"):
+            begin(FileSource(path), 6, batch.log_at_end)
+    begin(FileSource(path), 0, batch.log_at_end)  # nothing was taken of the one before
+
+
+def test_a_file_of_a_folder_that_has_grown_in_the_past_is_noticed(tmp_path: Path) -> None:
+    """Its new records lie before those that were taken of the others, and would never be read."""
+    write(tmp_path / "a.csv", HEADER, *map(row, range(0, 20, 2)))
+    write(tmp_path / "b.ndjson", *map(json_row, range(1, 11, 2)))
+    batches = batches_of(begin(FileSource(tmp_path)))
+    write(tmp_path / "b.ndjson", *map(json_row, range(1, 19, 2)))
+    with pytest.raises(SourceError, match="the files have changed"):
+        begin(FileSource(tmp_path), 15, batches[-1].log_at_end)
+
+
+def test_what_older_state_knows_of_files_is_enough(tmp_path: Path) -> None:
+    """Nothing, or a digest of the first record alone."""
+    path = write(tmp_path / "a.csv", HEADER, row(0), row(1))
+    for log in (ONLY_LOG, Log(hashlib.sha256(row(0).encode()).hexdigest()[:32])):
+        begin(FileSource(path), 1, log)
     with pytest.raises(SourceError, match="of other files"):
-        begin(FileSource(path), 10, log=batch.log)
-    begin(FileSource(path), 0, log=batch.log)  # nothing was taken of the one before
+        begin(FileSource(path), 1, Log(hashlib.sha256(row(1).encode()).hexdigest()[:32]))
+
+
+def test_a_replay_that_is_kept_refuses_files_that_have_changed(tmp_path: Path, rig: ModuleType) -> None:
+    """The state remembers the record before the next one, and goes on where there are more behind it."""
+    path = write(tmp_path / "a.csv", HEADER, *map(row, range(10)))
+
+    def replay() -> float | None:
+        made = build(rig.config(tmp_path), FileSource(path), StreamClock(), Observer())
+        made.run()
+        return made.loop.observer.registry.get_sample_value("dwcp_records_total", {"outcome": "accepted"})
+
+    assert replay() == 10
+    write(path, HEADER, *map(row, range(12)))
+    assert replay() == 2
+    write(path, HEADER, *map(row, sorted([0.5, *range(15)])))
+    with pytest.raises(SourceError, match="the files have changed"):
+        replay()
 
 
 def test_a_file_that_becomes_shorter_is_noticed(tmp_path: Path) -> None:
@@ -404,14 +493,6 @@ def test_every_line_comes_exactly_once(tmp_path: Path, lines: list[bytes], block
         assert [offset for offset, _, _ in records] == list(range(len(records)))
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
-    """Read and write end; the test closes the write end."""
-    reading, writing = os.pipe()
-    yield reading, writing
-    os.close(reading)
-
-
 def test_a_pipe_is_read_in_its_own_order(pipe: tuple[int, int]) -> None:
     """Records come as they arrive, a line only when it is whole or the pipe has closed."""
     reading, writing = pipe
@@ -431,6 +512,20 @@ def test_a_pipe_is_read_in_its_own_order(pipe: tuple[int, int]) -> None:
     (batch,) = source.poll(1).batches
     assert (list(batch.offsets), batch.values, batch.lines) == ([2], [row(2).encode()], [("standard input", 5)])
     assert source.poll(1).ended
+
+
+def test_a_file_does_not_go_on_where_a_pipe_was_left(pipe: tuple[int, int], tmp_path: Path) -> None:
+    """Even one that is called stdin; another pipe does, for nobody can tell which one it is."""
+    reading, writing = pipe
+    os.write(writing, json_row(0).encode() + b"\n")
+    (batch,) = begin(FileSource("-", standard_input=reading)).poll(1).batches
+    path = write(tmp_path / "stdin", json_row(0), json_row(1))
+    with pytest.raises(SourceError, match="of other files"):
+        begin(FileSource(path), 1, batch.log_at_end)
+    os.write(writing, json_row(1).encode() + b"\n")
+    (batch,) = begin(FileSource("-", standard_input=reading), 7, batch.log_at_end).poll(1).batches
+    assert list(batch.offsets) == [7]
+    os.close(writing)
 
 
 def test_a_pipe_of_json_is_recognised_and_given_in_pieces(pipe: tuple[int, int]) -> None:

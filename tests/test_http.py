@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import socket
+import struct
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import daemon.health
 from daemon.errors import DaemonError
 from daemon.http import HttpServer
 from daemon.observe import Observer
@@ -52,6 +57,25 @@ def test_live_and_ready_are_two_questions(served: tuple[HttpServer, Health, Obse
     assert get(server, "/livez")[::2] == (503, "no progress for 61 s\n")
 
 
+def test_a_daemon_that_starts_is_live_and_not_ready() -> None:
+    """Until its first pass is done: nobody has asked the source yet, and what is not known is not 0."""
+    health, observer = daemon.health.Health(60.0), Observer()
+    observer.watch(health.not_live, health.not_ready)
+    server = HttpServer("127.0.0.1", 0, observer, health.not_live, health.not_ready)
+    server.start()
+    assert get(server, "/livez")[::2] == (200, "ok\n")
+    status, _, why = get(server, "/readyz")
+    assert (status, why.split(",")[0]) == (503, "the daemon is starting")
+    metrics = get(server, "/metrics")[2]
+    for line in ("dwcp_live 1.0", "dwcp_ready 0.0", "dwcp_lag_records NaN", "dwcp_event_time_seconds NaN"):
+        assert line in metrics.splitlines()
+    assert get(server, "/")[2].count("<td>not known</td>") == 2
+    health.note(daemon.health.Pass(False, False, 0.0, True, 0, False, 0.0, 0.0, (), ()))
+    assert get(server, "/readyz")[0] == 200
+    assert "dwcp_ready 1.0" in get(server, "/metrics")[2].splitlines()
+    server.close()
+
+
 def test_metrics_are_what_prometheus_reads(served: tuple[HttpServer, Health, Observer]) -> None:
     """Events are counted by name, with the type of each metric."""
     server, _, observer = served
@@ -84,6 +108,89 @@ def test_a_silent_client_holds_up_nobody(served: tuple[HttpServer, Health, Obser
     host, port = server.address.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))):
         assert get(server, "/livez")[0] == 200
+
+
+def connect(server: HttpServer) -> socket.socket:
+    host, port = server.address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Waits for what the server does with it."""
+    try:
+        return client.recv(100) == b""
+    except ConnectionError:  # it had not read all that was sent
+        return True
+
+
+def until_done() -> None:
+    """Waits until no connection has a thread any more."""
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent", [b"GET /me", b"GET /metrics HTTP/1.0\r\nX: "])
+def test_a_client_that_resets_its_connection_leaves_no_traceback(
+    served: tuple[HttpServer, Health, Observer], capfd: pytest.CaptureFixture[str], sent: bytes
+) -> None:
+    """A probe that is killed is no event of the daemon."""
+    client = connect(served[0])
+    client.sendall(sent)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    time.sleep(0.2)  # until it is read: what is reset before is not even accepted
+    client.close()
+    until_done()
+    assert capfd.readouterr().err == ""
+
+
+def test_a_defect_of_ours_leaves_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where it can be found: only what clients do is left out."""
+    server = HttpServer("127.0.0.1", 0, Observer(), lambda: [f"{1 // 0}"], list)
+    server.start()
+    with connect(server) as client:
+        client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert client.recv(100) == b""
+    until_done()
+    assert "ZeroDivisionError" in capfd.readouterr().err
+    server.close()
+
+
+def test_a_head_is_answered_without_a_body(served: tuple[HttpServer, Health, Observer]) -> None:
+    """Some probes ask so; the length is that of the answer to a GET."""
+    server, health, _ = served
+    health.not_ready = ["no broker"]
+    for path, status in ((b"/livez", b"200"), (b"/readyz", b"503")):
+        with connect(server) as client:
+            client.sendall(b"HEAD " + path + b" HTTP/1.0\r\n\r\n")
+            answer = b"".join(iter(lambda: client.recv(4096), b""))
+        assert answer.split()[1] == status
+        assert b"Content-Length: " + (b"3" if status == b"200" else b"10") in answer
+        assert answer.endswith(b"\r\n\r\n")
+
+
+def test_clients_that_trickle_neither_collect_threads_nor_lock_others_out(
+    served: tuple[HttpServer, Health, Observer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are 16 connections at most; one more is closed, and those that have had their time go with it."""
+    server, _, _ = served
+    until_done()
+    before = threading.active_count()
+    slow = [connect(server) for _ in range(20)]
+    for client in slow:
+        with suppress(OSError):
+            client.sendall(b"GET /li")
+    assert all(map(is_closed, slow[16:]))
+    assert threading.active_count() == before + 16
+    with connect(server) as client:
+        assert is_closed(client)
+    monkeypatch.setattr("daemon.http.TIMEOUT_S", 0.0)
+    with connect(server) as client:
+        assert is_closed(client)
+    until_done()
+    monkeypatch.undo()
+    assert get(server, "/livez")[0] == 200
+    for client in slow:
+        client.close()
 
 
 def test_an_address_that_is_taken(served: tuple[HttpServer, Health, Observer]) -> None:

@@ -5,6 +5,7 @@ The daemon is made of its real parts, in a process of its own that ends with os.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -24,9 +25,12 @@ import daemon.checkpoint
 from daemon.checkpoint import CheckpointStore
 from daemon.clock import StreamClock
 from daemon.journal import Clock, Idle, Journal, ModelLive, Resumed, TakenUp, Told
+from daemon.observe import Observer
+from daemon.wiring import build
 from drift.cusum import CALIBRATION_ROWS, COUNT, FIELDS
 from features.telemetry import TARGETS
 from model.buffer import BufferWriter
+from streams.file_source import FileSource
 from streams.fleet import DEFAULT_START_S
 from streams.source import SourceError
 
@@ -278,3 +282,31 @@ def test_a_broker_that_is_gone_does_not_hold_up_the_end(rig: ModuleType, home: P
     assert "not acknowledged" in rig.told(home, "checkpoint_failed")[-1]["problem"]
     assert rig.told(home, "daemon_stopped")
     rig.same(rig.outcome_after(home), uninterrupted)
+
+
+@pytest.mark.parametrize("refused", [1, 2, 3])
+def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(
+    rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
+) -> None:
+    """A poll of files of two forms has several batches: those behind the refused one come again with it, and are not taken before it."""
+    (tmp_path / "files").mkdir()
+    times = [DEFAULT_START_S + 60.0 * at for at in range(40)]
+    rows = [json.dumps({"timestamp": time_s, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}) + "\n" for time_s in times[::2]]
+    (tmp_path / "files/a.ndjson").write_text("".join(rows))
+    (tmp_path / "files/b.csv").write_text("timestamp,node_id,peer_id,rtt_ms\n" + "".join(f"{time_s},a,b,2\n" for time_s in times[1::2]))
+    monkeypatch.setattr("daemon.loop.RETRY_S", 0.01)
+    monkeypatch.setattr("daemon.partitions.CLOCK_S", 0.0)  # every batch of a poll asks the journal
+    original, left = Journal.append, [refused]
+
+    def append(journal: Journal, entry: Any) -> int:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(journal, entry)
+
+    monkeypatch.setattr(Journal, "append", append)
+    made = build(rig.config(tmp_path), FileSource(tmp_path / "files"), StreamClock(), Observer())
+    made.run()
+    assert left[0] <= 0, "nothing was refused"
+    found = made.loop.observer.registry.get_sample_value
+    assert [found("dwcp_records_total", {"outcome": outcome}) for outcome in ("accepted", "late", "duplicate")] == [40, 0, 0]

@@ -10,10 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.journal import Journal
+from daemon.journal import Journal, ModelLive
 from daemon.models import Models
 from daemon.observe import Observer
 from daemon.schedule import Schedule
@@ -202,3 +203,97 @@ def test_an_altered_version_is_never_forecast_from(tmp_path: Path, publish: Call
     again = Models(Registry(tmp_path / "models"), Journal(tmp_path / "other"), Observer(observer._listen), 0.0)
     assert again.predictor(version) is None
     assert [event for event, _ in told] == ["model_unusable"]
+
+
+class Told(list[tuple[str, dict[str, Any]]]):
+    """Events, and an Observer that they come from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observer = Observer(lambda event, fields: self.append((event, fields)))
+
+    def unusable(self) -> list[str]:
+        return [fields["problem"] for event, fields in self if event == "model_unusable"]
+
+
+def models_over(folder: Path, told: Told) -> Models:
+    return Models(Registry(folder / "models"), Journal(folder / "journal"), told.observer, 0.0)
+
+
+def test_a_live_version_that_was_not_there_is_loaded_once_it_is(
+    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that is mounted late: what is missing is said as long as it is, told once, and tried again, but not at every record."""
+    publish(tmp_path, LIVE)
+    Journal(tmp_path / "journal").append(ModelLive(1, LIVE, {}))
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    told = Told()
+    models = models_over(tmp_path, told)
+    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    for _ in range(3):
+        assert models.follow(now=True) is None
+        assert models.predictor(LIVE) is None
+    assert models.problem is not None
+    assert f"the live version {LIVE} cannot be loaded: there is no version" in models.problem
+    assert "see that models.directory is there" in models.problem
+    assert len(told.unusable()) == 1
+    (tmp_path / "elsewhere").rename(tmp_path / "models")
+    monkeypatch.setattr("daemon.models.RETRY_S", 1e9)
+    models.follow(now=True)
+    assert models.predictor(LIVE) is None
+    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    models.follow(now=True)
+    assert models.problem is None
+    assert models.predictor(LIVE) is not None
+    assert len(told.unusable()) == 1
+
+
+def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(
+    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that failed once is no verdict on the version, and the one before stays meanwhile. Another problem is told anew."""
+    publish(tmp_path, LIVE)
+    told = Told()
+    models = models_over(tmp_path, told)
+    assert models.follow(now=True) is not None
+    publish(tmp_path, NEW, seed=1)
+    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    for problem in ("Input/output error", "Input/output error", "Permission denied"):
+        with monkeypatch.context() as patched:
+            patched.setattr("daemon.models.Predictor.load", lambda *_, problem=problem, **__: (_ for _ in ()).throw(OSError(5, problem)))
+            assert models.follow(now=True) is None
+    assert told.unusable() == ["[Errno 5] Input/output error", "[Errno 5] Permission denied"]
+    assert models.live is not None
+    assert (models.live.version, models.problem) == (LIVE, None)
+    live = models.follow(now=True)
+    assert live is not None
+    assert (live.version, live.epoch) == (NEW, 2)
+
+
+def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(
+    tmp_path: Path, publish: Callable[..., None], rig: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its records are taken meanwhile, no forecast from before meets a later row, and forecasts go on by themselves."""
+    publish(tmp_path, rig.FIRST)
+    first = {partition: records[:200] for partition, records in rig.stream().items()}
+    rig.daemon_over(rig.ScriptedSource(seed=1, records=first), rig.config(tmp_path)).run()
+    (tmp_path / "models").rename(tmp_path / "elsewhere")
+    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    seen: list[Any] = []
+
+    def look(source: Any) -> None:
+        ready = made.loop.health.not_ready()
+        if source.polls == 20:
+            seen.append((ready, made.loop.observer.registry.get_sample_value("dwcp_forecasts_total")))
+            seen.append([np.isnan(pipeline._watched._forecast).all() for pipeline in made.loop.partitions if pipeline.rows])
+            (tmp_path / "elsewhere").rename(tmp_path / "models")
+        if source.polls == 22:
+            seen.append(ready)
+
+    made = rig.daemon_over(rig.ScriptedSource(seed=2, on_poll=look), rig.config(tmp_path))
+    made.run()
+    (without, forecasts), forgotten, back = seen
+    assert f"the live version {rig.FIRST} cannot be loaded" in " ".join(without)
+    assert (forecasts, forgotten, back) == (0, [True] * len(first), [])
+    assert made.loop.observer.registry.get_sample_value("dwcp_forecasts_total") > 100
+    assert sum(pipeline.rows for pipeline in made.loop.partitions) > 3 * sum(map(len, first.values()))

@@ -300,6 +300,24 @@ def test_an_untrusted_version_is_neither_followed_nor_trained_from(registry: Reg
     assert models.predictor(FIRST) is None
 
 
+def test_a_version_that_could_not_be_checked_is_checked_again(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that refuses once does not make a signed version untrusted for good; one that is not signed stays so however often."""
+    told = Told()
+    models = models_of(registry, told, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(Registry, "trusted_digests", lambda *_: (_ for _ in ()).throw(RegistryError("Input/output error")))
+        assert (models.follow(now=True), models.current()) == (None, None)
+    assert models.current() is None, "it is not read at every pass"
+    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    live = models.follow(now=True)
+    assert live is not None
+    assert (live.version, models.current()) == (SECOND, SECOND)
+    set_current(registry, FIRST)
+    for _ in range(3):
+        assert (models.follow(now=True), models.current()) == (None, SECOND)
+    assert len(told.problems()) == 2
+
+
 def test_without_a_trusted_version_there_is_none(registry: Registry, tmp_path: Path) -> None:
     """A daemon that starts on an unsigned version has no model, as before its first one: it trains a new one without a parent."""
     set_current(registry, FIRST)

@@ -21,6 +21,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daemon.config import Config
+from daemon.observe import Observer
+from daemon.wiring import make_sinks
 from features.telemetry import Partition
 from streams.dead_letters import MAX_KEPT_BYTES, TYPE, dead_letter
 from streams.decode import Rejected
@@ -168,6 +171,112 @@ def test_a_new_file_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
     sink.flush(1)
     sink.close()
     assert (written(rotated(path)), written(path)) == ([1], [2])
+
+
+STEPS = ("streams.ndjson_sink._sync_folder", "streams.ndjson_sink.fcntl.flock", "streams.ndjson_sink.os.open")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_after_the_rename_that_fails_costs_no_event(tmp_path: Path, step: str) -> None:
+    """The full file keeps its other name however often it is tried again, no descriptor is left, and it is told once."""
+    path, told = tmp_path / "events.ndjson", []
+    sink = NdjsonSink(path, 100, lambda *rotation: told.append(rotation))
+    for number in range(1, 4):
+        sink.send(event(number, size=600))
+        sink.flush(1)
+    assert (written(rotated(path)), written(path)) == ([2], [3])
+    sink.send(event(4))
+    descriptors, size = len(list(Path("/proc/self/fd").iterdir())), rotated(path).stat().st_size
+    with mock.patch(step, side_effect=OSError(errno.EIO, "Input/output error")):
+        for _ in range(3):
+            with pytest.raises(OSError, match="Input/output error"):
+                sink.flush(1)
+            assert (sink.pending(), written(rotated(path))) == (1, [3])
+    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors
+    sink.flush(1)
+    sink.close()
+    assert (written(rotated(path)), written(path)) == ([3], [4])
+    assert told == [(path, 0), (path, size), (path, size)]
+
+
+def test_the_daemon_tells_what_a_rotation_has_cost(tmp_path: Path) -> None:
+    """An operator learns that the oldest events are gone: logged, and counted in dwcp_events_total."""
+    told: list[tuple[str, dict[str, Any]]] = []
+    observer = Observer(lambda name, fields: told.append((name, fields)))
+    config = Config.model_validate({"events": {"to": "file", "folder": tmp_path, "file_mb_max": 1}})
+    sinks = make_sinks(config, observer)
+    for number in range(3):
+        sinks.alerts.send(event(number, size=1 << 20))
+        sinks.flush()
+    sinks.close_with(lambda: None)
+    path = tmp_path / "drift.ndjson"
+    assert told == [("events_rotated", {"file": str(path), "gone_bytes": gone}) for gone in (0, rotated(path).stat().st_size)]
+    assert observer.registry.get_sample_value("dwcp_events_total", {"event": "events_rotated"}) == 2
+
+
+@pytest.mark.parametrize("bytes_max", [100, 10_000])
+@pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
+def test_a_file_that_somebody_else_takes_away_is_begun_anew(tmp_path: Path, how: str, bytes_max: int) -> None:
+    """By hand or by logrotate: the next events are where they are looked for, and what was moved is not moved again, full or not."""
+    path, elsewhere = tmp_path / "events.ndjson", tmp_path / "elsewhere"
+    sink = NdjsonSink(path, bytes_max)
+    sink.send(event(1, size=600))
+    sink.flush(1)
+    path.rename(elsewhere)
+    if how == "removed":
+        elsewhere.unlink()
+    if how == "replaced":
+        path.write_bytes(b'{"data":{"number":7}}\n{"data":{"num')
+    sink.send(event(2))
+    sink.flush(1)
+    with pytest.raises(BlockingIOError, match="another process"):
+        NdjsonSink(path)
+    sink.close()
+    assert written(path) == ([7, 2] if how == "replaced" else [2])
+    assert how == "removed" or written(elsewhere) == [1]
+    assert not rotated(path).exists()
+
+
+def test_a_foreign_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
+    """The events wait until it is gone."""
+    path = tmp_path / "events.ndjson"
+    sink = NdjsonSink(path)
+    path.unlink()
+    path.write_text("dear diary")
+    sink.send(event(1))
+    for _ in range(2):
+        with pytest.raises(OSError, match="holds something else: move it away"):
+            sink.flush(1)
+    assert (path.read_text(), sink.pending()) == ("dear diary", 1)
+    path.unlink()
+    sink.flush(1)
+    sink.close()
+    assert written(path) == [1]
+
+
+def test_many_events_are_written_in_pieces_and_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No second copy of everything that has waited; a piece that does not go takes back those before it."""
+    monkeypatch.setattr("streams.ndjson_sink.WRITE_BYTES", 3000)
+    sink = NdjsonSink(tmp_path / "events.ndjson")
+    for number in range(9):
+        sink.send(event(number, size=900))
+    sizes: list[int] = []
+    real, left = os.write, iter([True, True, False])
+
+    def write(descriptor: int, content: memoryview) -> int:
+        sizes.append(len(content))
+        if not next(left, True):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, content)
+
+    monkeypatch.setattr("streams.ndjson_sink.os.write", write)
+    with pytest.raises(OSError, match="9 events could not be written and are kept: No space"):
+        sink.flush(1)
+    assert (written(sink.path), sink.pending()) == ([], 9)
+    sink.flush(1)
+    sink.close()
+    assert written(sink.path) == list(range(9))
+    assert max(sizes) < 4500
 
 
 def test_a_write_that_the_disk_did_not_confirm_is_done_again(tmp_path: Path) -> None:

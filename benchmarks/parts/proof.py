@@ -19,14 +19,15 @@ LIMIT_S: Final = 3600.0
 
 
 def prove(benchmark: str, description: str | None, files: Sequence[str], least: int) -> int:
-    """Runs the test files, the last of them alone with --quick, prints the line of a benchmark, and gives the exit code.
+    """Runs the test files, the last of them alone with --quick, prints the line of a benchmark, and gives the exit code: 1 where a case was
+    broken, which is no measurement.
 
     least: cases that have to hold, so that no promise loses its proof unseen. A case that is skipped proves nothing.
     """
     found = cases(files[-1:] if arguments(description).quick else files)
     held, broken, unproven = (sum(one[outcome] for one in found) for outcome in ("held", "broken", "unproven"))
     bars = [Bar("cases", held, ">=", least), Bar("broken", broken, "<=", 0), Bar("unproven", unproven, "<=", 0)]
-    return report(benchmark, {"proof": found}, bars)
+    return report(benchmark, {"proof": found}, bars) or int(broken > 0)
 
 
 def cases(files: Sequence[str]) -> list[dict[str, Any]]:
