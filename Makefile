@@ -51,7 +51,7 @@ bench-drift: bench-drift_alerts
 
 bench-%: $(READY)
 	mkdir -p docs/benchmarks
-	$(BIN)/python benchmarks/$*.py | tee /dev/stderr | tail -n 1 | $(BIN)/python -m json.tool > docs/benchmarks/$*.json.new
+	$(BIN)/python benchmarks/$*.py | tee -a /dev/stderr | tail -n 1 | $(BIN)/python -m json.tool > docs/benchmarks/$*.json.new
 	mv docs/benchmarks/$*.json.new docs/benchmarks/$*.json
 
 docs: $(READY)  ## Write the generated documents: schemas, tables of figures
