@@ -49,6 +49,8 @@ bench: $(addprefix bench-,$(BENCHMARKS))  ## All benchmarks; results under docs/
 
 bench-drift: bench-drift_alerts
 
+bench-%: SHELL := bash
+bench-%: .SHELLFLAGS := -o pipefail -c
 bench-%: $(READY)
 	mkdir -p docs/benchmarks
 	$(BIN)/python benchmarks/$*.py | tee -a /dev/stderr | tail -n 1 | $(BIN)/python -m json.tool > docs/benchmarks/$*.json.new

@@ -112,7 +112,7 @@ class Observer:
         self.buffer_rows = Gauge("dwcp_buffer_rows", "Rows in sealed segments", registry=self.registry)
         self.open_rows = Gauge("dwcp_buffer_open_rows", "Rows not sealed yet", registry=self.registry)
         self.lag = Gauge("dwcp_lag_records", "Records behind the end of the assigned partitions", registry=self.registry)
-        self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of the slowest partition", registry=self.registry)
+        self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of any partition", registry=self.registry)
         for gauge in (self.lag, self.event_time):  # unknown is not 0
             gauge.set(math.nan)
         self.incidents = Gauge("dwcp_incidents_open", "Open drift incidents", registry=self.registry)

@@ -64,7 +64,7 @@ def _figures(observer: Observer) -> list[tuple[str, str]]:
     accepted = f"{of('dwcp_alerts_budget_per_week') * watched / WATCHED_OF_BUDGET:.2g} of so many watched links"
     return [
         ("records behind", whole("dwcp_lag_records")),
-        ("newest event time of the slowest partition", _time(of("dwcp_event_time_seconds"))),
+        ("newest event time", _time(of("dwcp_event_time_seconds"))),
         ("links", f"{whole('dwcp_links')}, of which {whole('dwcp_watched_links')} are watched"),
         ("model", observer.live_version or "none yet"),
         ("training", "running" if of("dwcp_training_running") else "none"),

@@ -31,6 +31,7 @@ class StandardInput:
         self._lines: list[tuple[str, int]] = []
         self._times: list[float] = []
         self._bytes = 0  # of the records that are here
+        self._taken: tuple[list[bytes], list[tuple[str, int]], list[float]] = ([], [], [])  # last
         self._lines_read = 0
         self._last_s = -np.inf
         self._form: Literal["json", "csv"] | None = None
@@ -38,7 +39,12 @@ class StandardInput:
         self._at_end = False
 
     def seek(self, offset: int, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - nobody can tell which pipe it is
-        """A pipe cannot be rewound: what comes now is numbered from `offset`."""
+        """A pipe cannot be rewound, but for what was taken last: what comes now is numbered from `offset`."""
+        records, lines, times = self._taken
+        if 0 < (back := self._next - offset) <= len(records):
+            self._records[:0], self._lines[:0], self._times[:0] = records[-back:], lines[-back:], times[-back:]
+            self._bytes += sum(map(len, records[-back:]))
+            self._taken = ([], [], [])
         self._next = offset
 
     def fill(self, count: int, timeout_s: float) -> None:
@@ -71,6 +77,7 @@ class StandardInput:
         """The next `count` records, or the first of them that have POLL_BYTES."""
         count = within_poll(np.array([len(record) for record in self._records[:count]], np.int64))
         values, lines = self._records[:count], self._lines[:count]
+        self._taken = (values, lines, self._times[:count])
         self._bytes -= sum(map(len, values))
         del self._records[:count], self._lines[:count], self._times[:count]
         offsets = range(self._next, self._next + len(values))

@@ -310,3 +310,28 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(
     assert left[0] <= 0, "nothing was refused"
     found = made.loop.observer.registry.get_sample_value
     assert [found("dwcp_records_total", {"outcome": outcome}) for outcome in ("accepted", "late", "duplicate")] == [40, 0, 0]
+
+
+def test_a_journal_that_cannot_be_written_costs_no_record_of_a_pipe(
+    rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """What was taken last comes again, though a pipe cannot be rewound."""
+    reading, writing = os.pipe()
+    rows = [{"timestamp": DEFAULT_START_S + 60.0 * at, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0} for at in range(40)]
+    os.write(writing, "".join(json.dumps(row) + "\n" for row in rows).encode())
+    os.close(writing)
+    monkeypatch.setattr("daemon.loop.RETRY_S", 0.01)
+    original, left = Journal.append, [1]
+
+    def append(journal: Journal, entry: Any) -> int:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(journal, entry)
+
+    monkeypatch.setattr(Journal, "append", append)
+    observer = Observer()
+    build(rig.config(tmp_path), FileSource("-", standard_input=reading), StreamClock(), observer).run()
+    os.close(reading)
+    assert left[0] <= 0, "nothing was refused"
+    assert observer.registry.get_sample_value("dwcp_records_total", {"outcome": "accepted"}) == 40
