@@ -191,7 +191,9 @@ def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
         passed_s = max(0.0, time_s - kept[LAST_S])
         passed_s = min(passed_s, _GAP_INTERVALS * kept[INTERVAL_S]) if kept[INTERVAL_S] > 0.0 else passed_s
         kept[INTERVAL_S] += weight * (passed_s - kept[INTERVAL_S])
-        ahead = max(-most, min(most, given - kept[GIVEN_LEVEL] - kept[GIVEN_TREND]))
+        ahead, last = given - kept[GIVEN_LEVEL] - kept[GIVEN_TREND], kept[GIVEN] - kept[GIVEN_LEVEL]
+        if not (abs(last) > most and last * ahead > 0.0):  # two on the same side are where the metric is now
+            ahead = max(-most, min(most, ahead))
         kept[GIVEN_LEVEL] += kept[GIVEN_TREND] + (1.0 - _MEMORY**2) * ahead
         kept[GIVEN_TREND] += (1.0 - _MEMORY) ** 2 * ahead
     kept[GIVEN], kept[LAST_S] = given, time_s
@@ -219,9 +221,10 @@ def _sum_up(
     scale = kept[SCALE] * breadth
     excess = value - kept[LEVEL] - kept[SCALE] * cycle
     kept[FIRST_OF_THREE], kept[BEFORE_LAST], kept[LAST] = kept[BEFORE_LAST], kept[LAST], excess
-    excess = max(-MASS_SIGMA * scale, min(MASS_SIGMA * scale, excess))
+    most = MASS_SIGMA * kept[SCALE]
+    excess = max(-most, min(most, excess))
     slack = SLACK + SLACK_FIRST_DAY * unknown
-    before = max(-MASS_SIGMA * scale, min(MASS_SIGMA * scale, kept[BEFORE_LAST]))
+    before = max(-most, min(most, kept[BEFORE_LAST]))
     for begin, sign in ((UP, 1.0), (DOWN, -1.0)):
         if sign * excess >= FAR_SIGMA * scale and sign * before >= FAR_FIRST * FAR_SIGMA * scale:
             _begin_anew(kept, begin, excess, before, time_s)
@@ -369,7 +372,9 @@ def _learn(
         return
     kept[COUNT] += 1
     weight = 1.0 / min(kept[COUNT], BASELINE_ROWS)
-    slow = 2.0 * max(1.0 / kept[COUNT], min(time_s - kept[LAST_S], _GAP_MAX_S) / CYCLE_S)
+    # A new level is learnt from its own rows; scale and cycle from all that there were, or an hour's outage would undo them.
+    rows = max(kept[COUNT], (time_s - kept[FIRST_S]) / max(kept[INTERVAL_S], 1e-3))
+    slow = 2.0 * max(1.0 / rows, min(time_s - kept[LAST_S], _GAP_MAX_S) / CYCLE_S)
     cos2, sin2 = cos * cos - sin * sin, 2.0 * cos * sin
     kept[LEVEL] += weight * z * breadth * kept[SCALE]
     left = z * breadth + cycle - kept[COS] * cos - kept[SIN] * sin - kept[COS2] * cos2 - kept[SIN2] * sin2
@@ -379,7 +384,7 @@ def _learn(
     kept[SIN2] += slow * sin2 * left
     if _suspicious_size(kept, thresholds):
         return
-    spread = abs(z) * _NORMAL
+    weight, spread = 1.0 / min(rows, BASELINE_ROWS), abs(z) * _NORMAL
     over = spread * breadth - 1.0 - kept[SPREAD_COS] * cos - kept[SPREAD_SIN] * sin
     kept[SPREAD_COS] += slow * cos * over
     kept[SPREAD_SIN] += slow * sin * over

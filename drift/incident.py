@@ -18,7 +18,10 @@ NAMED: Final = 100
 SHOWN_MIN: Final = 0.5
 """Of a change of the residual, the share that the metric itself must show; with less it is the model that is wrong."""
 BACK_MIN: Final = 0.5
-"""Of the size of a change, what a link must have gone back by."""
+LEFT_SHARE: Final = 0.25
+LEFT_SIGMA: Final = 1.5
+"""A link must have gone back by that share of a change, to within this share of it or so many standard deviations of where it was: sizes
+come from some ten rows."""
 RAMP_GROWTH: Final = 0.25
 RAMP_ROWS: Final = 45.0
 """A step does not grow while the sums find it, and one of a standard deviation is found in some 30 rows. A ramp is found later, and of
@@ -116,11 +119,10 @@ class Incident:
             return False
         known = self.back.get(key, {}).get(alarm.link, Back(0.0, False, True))
         size = known.size + alarm.size if known.certain else alarm.size  # until one is certain, each has seen all of it
-        least, other = BACK_MIN * abs(there.size), self.evidence.get(key_of(alarm), {}).get(alarm.link)
-        if other is not None and abs(other.size) >= least:  # a change of its own
-            return False
+        other = self.evidence.get(key_of(alarm), {}).get(alarm.link)
         size += other.size if other is not None and other.certain else 0.0
-        if alarm.group == "network" and abs(size) < least:
+        if alarm.group == "network" and not _leads_back(there, size):
+            self.back.get(key, {}).pop(alarm.link, None)  # it goes on, or does not go far enough: a change of its own
             return False
         shown = known.shown and not there.shown >= SHOWN_MIN > alarm.shown
         self.back.setdefault(key, {})[alarm.link] = Back(size, known.certain or alarm.certain, shown)
@@ -152,6 +154,11 @@ class Incident:
                 if back is None or not back.certain:
                     ways[link].append((signal, -direction, aspect))
         return ways
+
+    def without_categories(self) -> bool:
+        """Drops what a new model is said to know now. True where nothing is left."""
+        self.evidence = {key: own for key, own in self.evidence.items() if key[2] != "category"} or self.evidence
+        return all(aspect == "category" for _, _, aspect in self.evidence)
 
     def sizes_of(self, link: str) -> dict[int, float]:
         """By signal, the largest change of a link, in standard deviations."""
@@ -201,9 +208,8 @@ class Incident:
         for alarm in alarms:
             key = key_of(alarm)
             own = self.evidence.setdefault(key, {})
-            self.back.get(key, {}).pop(alarm.link, None)  # it has changed again
-            known = own.get(alarm.link)
-            if known is None:
+            known, again = own.get(alarm.link), self.back.get(key, {}).pop(alarm.link, None) is not None
+            if known is None or again:
                 own[alarm.link] = alarm
             elif known.certain and alarm.aspect == "level" and alarm.since_s >= known.time_s:
                 if alarm.certain:
@@ -211,6 +217,13 @@ class Incident:
                     own[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma)
             elif alarm.time_s >= known.time_s:
                 own[alarm.link] = replace(alarm, since_s=known.since_s)
+
+
+def _leads_back(there: LinkAlarm, size: float) -> bool:
+    """Whether a change of this size ends near where the other began, and neither half way nor far beyond."""
+    sigma = abs(there.size / there.size_sigma) if there.size_sigma else 0.0
+    left = abs(there.size + size)
+    return abs(size) >= BACK_MIN * abs(there.size) and left <= max(LEFT_SHARE * abs(there.size), LEFT_SIGMA * sigma)
 
 
 def _size_sigma(alarms: Iterable[LinkAlarm]) -> float:

@@ -25,6 +25,8 @@ REGIONS_MAX: Final = 20_000
 WEEK_S: Final = 7 * 86_400.0
 AFTERMATH: Final = 4.0
 """Quiet times of an incident in which its links may tell late what belongs to it: a level that is a little off shows in hours."""
+AFTERMATH_SIGMA: Final = 2.0
+"""By so many standard deviations, and half of the change, a level is off at most that was learnt from the last rows of a large one."""
 OPENED_MAX: Final = 10_000
 FLEET_REGIONS_MIN: Final = 4
 """Fewer regions are not called a fleet; of more, most must have changed at the same time."""
@@ -148,12 +150,12 @@ class RegionDrift:
         over = []
         for _, region in sorted(self._regions.items()):
             for incident in region.all():
-                if incident.group == "network" or all(aspect == "category" for _, _, aspect in incident.evidence):
+                if incident.group == "network" or incident.without_categories():
                     over.append(incident)
                     region.drop(incident)
             region.alarms = [alarm for alarm in region.alarms if alarm.group != "network"]
             region.aftermath = {}
-        if self._fleet is not None and self._fleet.group == "network":
+        if self._fleet is not None and (self._fleet.group == "network" or self._fleet.without_categories()):
             over.append(self._fleet)
             self._fleet = None
         return [incident.closed(now_s, "model_replaced") for incident in over]
@@ -165,6 +167,9 @@ class RegionDrift:
         for alarm in alarms:
             noted = [incident for incident in incidents if incident.goes_back(alarm)]
             touched += [incident for incident in noted if all(incident is not one for one in touched)]
+            if noted:  # what it was taken for at first, before it was certain
+                first = (alarm.link, key_of(alarm))
+                region.alarms = [one for one in region.alarms if (one.link, key_of(one)) != first]
             ends = alarm.group == "data" and alarm.direction < 0  # of a fault that nobody has heard of any more
             if not noted and not self._is_aftermath(region, alarm) and not ends:
                 left.append(alarm)
@@ -176,12 +181,14 @@ class RegionDrift:
             region_of = {alarm.link: alarm.region for alarm in incident.alarms}
             for link, keys in incident.still_to_come().items():
                 if (other := self._regions.get(region_of[link])) is not None:
-                    small = {signal: BACK_MIN * size for signal, size in incident.sizes_of(link).items()}
+                    small = {signal: min(AFTERMATH_SIGMA, BACK_MIN * size) for signal, size in incident.sizes_of(link).items()}
                     other.aftermath[link] = Aftermath(now_s + AFTERMATH * incident.quiet_s, now_s + self.policy.window_s, keys, small)
             region.drop(incident)
             if incident is self._fleet:
                 self._fleet = None
-        return changes, left
+                for other in self._regions.values():
+                    other.forget(incident)
+        return changes, [alarm for alarm in left if not self._is_aftermath(region, alarm)] if changes else left
 
     def _is_aftermath(self, region: WatchedRegion, alarm: LinkAlarm) -> bool:
         """Whether the alarm is of an incident that is over; a way back is told for certain once."""
@@ -212,7 +219,8 @@ class RegionDrift:
         if (incident := region.incidents.get(group)) is not None:
             # An old alarm that still counts is evidence of a change that joins, but nothing new of one that is known.
             joining = [alarm for key in moved - incident.evidence.keys() for alarm in by_key[key]]
-            fresh = [alarm for alarm in alarms if self.policy.joins(incident, alarm)]
+            joined = [alarm for alarm in alarms if self.policy.joins(incident, alarm)]
+            fresh = [alarm for alarm in joined if alarm.certain or key_of(alarm) in incident.evidence]
             known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
             update = incident.take(now_s, known, watched, self.policy.lasts_s(known)) if known else None
             alarms = _without(alarms, known)
@@ -291,6 +299,8 @@ class RegionDrift:
         if (fleet := self._fleet) is not None and now_s - fleet.evidence_s >= fleet.quiet_s:
             over.append((fleet.evidence_s + fleet.quiet_s, "", fleet))
             self._fleet = None
+            for region in self._regions.values():
+                region.forget(fleet)
         return [incident.closed(at_s, "settled") for at_s, _, incident in sorted(over, key=lambda one: one[:2])]
 
     def state(self) -> dict[str, Any]:

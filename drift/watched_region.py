@@ -46,14 +46,23 @@ class WatchedRegion:
 
     def drop(self, incident: Incident) -> None:
         """Forgets a closed incident, and what it rested on: the next one needs evidence of its own."""
-        self.alarms = [alarm for alarm in self.alarms if alarm.link not in incident.evidence.get(key_of(alarm), {})]
+        self.forget(incident)
         self.incidents = {group: one for group, one in self.incidents.items() if one is not incident}
         self.links = {key: one for key, one in self.links.items() if one is not incident}
+
+    def forget(self, incident: Incident) -> None:
+        """The alarms that an incident rested on, and those of its links' ways back."""
+
+        def rested_on(alarm: LinkAlarm) -> bool:
+            signal, direction, aspect = key_of(alarm)
+            return any(alarm.link in incident.evidence.get((signal, sign, aspect), {}) for sign in (direction, -direction))
+
+        self.alarms = [alarm for alarm in self.alarms if not rested_on(alarm)]
 
     def state(self) -> dict[str, Any]:
         """Everything as plain numbers, lists and strings."""
         return {
-            "watched": self.watched,
+            "watched": dict(self.watched),
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "incidents": [incident.state() for incident in self.incidents.values()],
             "links": [[link, incident.state()] for (_, link), incident in self.links.items()],

@@ -584,6 +584,80 @@ def test_only_what_has_gone_back_has_recovered():
     assert [change.outcome for change in run(base + flapping, minutes) if change.kind == "closed"] == ["settled"]
 
 
+def test_a_change_beyond_the_old_level_is_no_recovery():
+    """+50, then 400 the other way; and half of the way back. Both are told, as changes of their own."""
+    base = fleet(20, 90) + [alarm(1, f"l{i}", certain=True, size=50.0, sigma=10.0) for i in range(9)]
+    for size in (450.0, 28.0):
+        beyond = [alarm(45, f"l{i}", direction=-1, certain=True, size=size, sigma=size / 5, since=44) for i in range(9)]
+        changes = run(base + beyond, [60.0 * minute for minute in range(60)])
+        assert [change.kind for change in changes] == ["opened", "updated"]
+        assert [(one.direction, one.size) for one in changes[-1].signals] == [(-1, -size), (1, 50.0)]
+
+
+def test_a_link_that_has_gone_back_and_changes_again_is_judged_anew():
+    """Its sizes are not added up over ways back."""
+    messages = fleet(20, 200)
+    for turn in range(3):
+        begin = 1 + 40 * turn
+        messages += [alarm(begin, f"l{i}", certain=True, size=5.0, sigma=5.0, since=begin - 1) for i in range(9)]
+        messages += [alarm(begin + 20, f"l{i}", direction=-1, certain=True, size=5.0, sigma=5.0, since=begin + 19) for i in range(4)]
+    sizes = {one.size for change in run(messages, [60.0 * minute for minute in range(200)]) for one in change.signals if one.direction > 0}
+    assert max(sizes) <= 15.0, "those that stayed up and rose again are higher"
+    assert [one.size for one in run(messages[:-4], [60.0 * minute for minute in range(100)])[0].signals] == [5.0]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_change_soon_after_a_recovery_is_told(sign):
+    """Twelve minutes after a burst of 20 deviations one of 8, either way: no aftermath of it, which is small."""
+    base = fleet(20, 180) + [alarm(1, f"l{i}", certain=True, size=20.0, sigma=20.0) for i in range(9)]
+    base += [alarm(40, f"l{i}", direction=-1, certain=True, size=20.0, sigma=20.0, since=39) for i in range(9)]
+    second = [alarm(55, f"l{i}", direction=sign, certain=True, size=8.0, sigma=8.0, since=53) for i in range(9)]
+    small = [alarm(80, f"l{i}", direction=sign, certain=True, size=1.3, sigma=1.3, since=45) for i in range(9)]
+    minutes = [60.0 * minute for minute in range(100)]
+    assert [change.kind for change in run(base + second, minutes)] == ["opened", "closed", "opened"]
+    assert [change.kind for change in run(base + small, minutes)] == ["opened", "closed"]
+
+
+def test_a_fleet_that_recovers_leaves_no_alarms_behind():
+    """In none of its regions: one more alarm of another link is no quorum."""
+    regions = [f"r{at}" for at in range(6)]
+    messages = [seen(minute, f"{r}-{at}", r) for minute in range(0, 90, 15) for r in regions for at in range(10)]
+    messages += [alarm(30, f"{r}-{at}", r, certain=True) for r in regions for at in range(8)]
+    messages += [alarm(45, f"{r}-{at}", r, direction=-1, certain=True, since=44) for r in regions for at in range(8)]
+    changes = run([*messages, alarm(50, "r1-9", "r1", since=47)], [60.0 * minute for minute in range(80)])
+    assert [(change.kind, change.scope, change.outcome) for change in changes] == [
+        ("opened", "fleet", ""),
+        ("closed", "fleet", "recovered"),
+    ]
+
+
+def test_a_state_is_of_the_moment_it_was_taken():
+    """A checkpoint writes it while the stream goes on."""
+    drift = RegionDrift()
+    drift.observe([], [seen(1, "a")])
+    drift.advance(120.0)
+    state = drift.state()
+    before = msgspec.msgpack.encode(state)
+    drift.observe([alarm(16, f"l{i}", certain=True) for i in range(9)], [seen(16, "b")])
+    drift.advance(1100.0)
+    assert msgspec.msgpack.encode(state) == before
+
+
+def test_an_hour_without_noise_does_not_undo_what_is_known_of_a_link():
+    """Flat for an hour, as in an outage, and back: of the right size, recovered, and its noise is no news."""
+    links, begin = 40, 3000
+    residuals = noise(begin + 360, links, seed=7)
+    residuals[begin : begin + 60] = -30.0 + 0.01 * residuals[begin : begin + 60]
+    drift, regions, changes = LinkDrift(1), RegionDrift(QuorumPolicy()), []
+    for at in range(0, len(residuals), 20):
+        regions.observe(*feed(drift, residuals[at : at + 20], start_s=60.0 * at, links=links, actual=50.0 + residuals[at : at + 20]))
+        changes += regions.advance(60.0 * (at + 20))
+    of_region = [(change.kind, change.outcome) for change in changes if change.scope == "region" and change.kind != "updated"]
+    assert of_region == [("opened", ""), ("closed", "recovered")]
+    assert [one.size for one in changes[0].signals if one.direction > 0] == []
+    assert len([change for change in changes if change.scope == "link" and change.kind == "opened"]) <= 4  # of 160 signals
+
+
 def test_a_change_that_grows_is_told_again():
     """What comes after a certain alarm is added to it: +2, and later +98 more, are +100, since the first."""
     messages = fleet(20, 90) + [alarm(1, f"l{i}", certain=True, size=2.0, sigma=2.0) for i in range(9)]
