@@ -35,7 +35,7 @@ REGIONS: Final = 20
 LINKS: Final = 100
 """Watched links of a region: the default bound."""
 DAYS_OF_WEEK: Final = 7.0
-DETECTORS: Final = {"links": 200, "rows": 6000}
+DETECTORS: Final = {"links": 1000, "rows": 6000}
 """Of which the memory is measured, with long windows."""
 
 
