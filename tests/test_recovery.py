@@ -284,6 +284,20 @@ def test_a_broker_that_is_gone_does_not_hold_up_the_end(rig: ModuleType, home: P
     rig.same(rig.outcome_after(home), uninterrupted)
 
 
+def refuse_an_entry(monkeypatch: pytest.MonkeyPatch, nth: int, code: int) -> list[int]:
+    """Lets the nth entry of the journal fail. Gives what counts down to it."""
+    original, left = Journal.append, [nth]
+
+    def append(journal: Journal, entry: Any) -> int:
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(code, os.strerror(code))
+        return original(journal, entry)
+
+    monkeypatch.setattr(Journal, "append", append)
+    return left
+
+
 @pytest.mark.parametrize("refused", [1, 2, 3])
 def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(
     rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
@@ -296,15 +310,7 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(
     (tmp_path / "files/b.csv").write_text("timestamp,node_id,peer_id,rtt_ms\n" + "".join(f"{time_s},a,b,2\n" for time_s in times[1::2]))
     monkeypatch.setattr("daemon.loop.RETRY_S", 0.01)
     monkeypatch.setattr("daemon.partitions.CLOCK_S", 0.0)  # every batch of a poll asks the journal
-    original, left = Journal.append, [refused]
-
-    def append(journal: Journal, entry: Any) -> int:
-        left[0] -= 1
-        if left[0] == 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return original(journal, entry)
-
-    monkeypatch.setattr(Journal, "append", append)
+    left = refuse_an_entry(monkeypatch, refused, errno.ENOSPC)
     made = build(rig.config(tmp_path), FileSource(tmp_path / "files"), StreamClock(), Observer())
     made.run()
     assert left[0] <= 0, "nothing was refused"
@@ -321,15 +327,7 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_pipe(
     os.write(writing, "".join(json.dumps(row) + "\n" for row in rows).encode())
     os.close(writing)
     monkeypatch.setattr("daemon.loop.RETRY_S", 0.01)
-    original, left = Journal.append, [1]
-
-    def append(journal: Journal, entry: Any) -> int:
-        left[0] -= 1
-        if left[0] == 0:
-            raise OSError(errno.EIO, "Input/output error")
-        return original(journal, entry)
-
-    monkeypatch.setattr(Journal, "append", append)
+    left = refuse_an_entry(monkeypatch, 1, errno.EIO)
     observer = Observer()
     build(rig.config(tmp_path), FileSource("-", standard_input=reading), StreamClock(), observer).run()
     os.close(reading)
