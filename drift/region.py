@@ -30,7 +30,7 @@ AFTERMATH_SIGMA: Final = 2.0
 OPENED_MAX: Final = 10_000
 FLEET_REGIONS_MIN: Final = 4
 """Fewer regions are not called a fleet; of more, most must have changed at the same time."""
-LARGER: Final = ("region", "fleet")
+TAKEN_OVER: Final = ("region", "fleet")
 """Outcomes of what became part of another incident."""
 GROUPS: Final[tuple[Group, ...]] = ("network", "data")
 
@@ -88,7 +88,7 @@ class RegionDrift:
             week_s = (through + 1) * BUCKET_S - WEEK_S
             opened = self._opened_s + [change.time_s for change in changes if change.kind == "opened"]
             for change in changes:
-                if change.outcome in LARGER and change.opened_s in opened:
+                if change.outcome in TAKEN_OVER and change.opened_s in opened:
                     opened.remove(change.opened_s)
             self._opened_s = [at_s for at_s in opened if at_s > week_s][-OPENED_MAX:]
         return changes
@@ -111,7 +111,7 @@ class RegionDrift:
         if any(change.kind == "opened" and change.scope == "region" for change in changes):
             changes += self._judge_fleet(now_s)
         self._forget()
-        larger = {change.id for change in changes if change.outcome in LARGER}  # what became part of another one at once is not told
+        larger = {change.id for change in changes if change.outcome in TAKEN_OVER}  # what became part of another one at once is not told
         at_once = {change.id for change in changes if change.kind == "opened" and change.id in larger}
         return [change for change in changes if change.id not in at_once]
 
@@ -185,10 +185,14 @@ class RegionDrift:
                     other.aftermath[link] = Aftermath(now_s + AFTERMATH * incident.quiet_s, now_s + self.policy.window_s, keys, small)
             region.drop(incident)
             if incident is self._fleet:
-                self._fleet = None
-                for other in self._regions.values():
-                    other.forget(incident)
+                self._drop_fleet(incident)
         return changes, [alarm for alarm in left if not self._is_aftermath(region, alarm)] if changes else left
+
+    def _drop_fleet(self, fleet: Incident) -> None:
+        """Forgets the fleet's closed incident, and in all regions what it rested on."""
+        self._fleet = None
+        for region in self._regions.values():
+            region.forget(fleet)
 
     def _is_aftermath(self, region: WatchedRegion, alarm: LinkAlarm) -> bool:
         """Whether the alarm is of an incident that is over; a way back is told for certain once."""
@@ -298,9 +302,7 @@ class RegionDrift:
                     region.drop(incident)
         if (fleet := self._fleet) is not None and now_s - fleet.evidence_s >= fleet.quiet_s:
             over.append((fleet.evidence_s + fleet.quiet_s, "", fleet))
-            self._fleet = None
-            for region in self._regions.values():
-                region.forget(fleet)
+            self._drop_fleet(fleet)
         return [incident.closed(at_s, "settled") for at_s, _, incident in sorted(over, key=lambda one: one[:2])]
 
     def state(self) -> dict[str, Any]:
