@@ -26,3 +26,12 @@ def test_the_check_finds_what_it_is_there_for(load: Callable[[str], ModuleType])
     found = compare([(0, 0, 1.0), (0, 1, 2.0), (1, 0, 1.0)], [(0, 1, 2.0), (0, 1, 2.0), (1, 0, 1.5)])
     assert (found.lost, found.duplicated, found.unexpected) == (2, 1, 1)
     assert found.examples == ["lost 0:0", "lost 1:0", "duplicated 0:1", "unexpected 1:0"]
+
+
+def test_two_states_that_differ_are_told_apart_by_name(load: Callable[[str], ModuleType]) -> None:
+    unlike = load("parts.consistency").unlike
+    one = {"watched": {"eu": [1, float("nan"), 0.0]}, "late": 3}
+    assert unlike("regions", one, {"late": 3, "watched": {"eu": [1, float("nan"), 0.0]}}) == []
+    other = {"watched": {"eu": [1, 2.0, -0.0]}, "late": 3, "more": None}
+    assert unlike("regions", one, other) == ["regions.watched.eu.1: nan against 2.0", "regions.watched.eu.2: 0.0 against -0.0"]
+    assert unlike("regions", one, {"watched": {"eu": []}, "late": 3}) == [f"regions.watched.eu: {one['watched']['eu']} against []"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow.parquet as pq
 from kafka import KafkaConsumer, TopicPartition
 
@@ -149,9 +150,20 @@ def _stop_at_the_end(loop: Loop, source: Any, polled: Polled) -> None:
         loop.stop("every record was taken")
 
 
+def unlike(name: str, one: Any, other: Any) -> list[str]:
+    """Where two documents differ, each with the shortest path that says so."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return [text for key in one.keys() | other.keys() for text in unlike(f"{name}.{key}", one.get(key), other.get(key))]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [text for at, (left, right) in enumerate(zip(one, other, strict=True)) for text in unlike(f"{name}.{at}", left, right)]
+    return [] if repr(one) == repr(other) else [f"{name}: {one!r:.200} against {other!r:.200}"]
+
+
 def differing(left: Any, right: Any) -> list[str]:
     """Names of what differs between two Outcomes, but for the log that offsets count in: a topic has one, and a replay from memory none."""
-    names = [name for name in ("offsets", "rows", "alerts", "regions", "buffer") if getattr(left, name) != getattr(right, name)]
+    names = [name for name in ("offsets", "rows", "alerts", "buffer") if getattr(left, name) != getattr(right, name)]
+    if left.regions != right.regions:
+        names += unlike("regions", msgspec.msgpack.decode(left.regions), msgspec.msgpack.decode(right.regions)) or ["regions: the order"]
     for partition in left.parts.keys() | right.parts.keys():
         one, other = left.parts.get(partition, {}), right.parts.get(partition, {})
         names += [f"{partition} {name}" for name in sorted((one.keys() | other.keys()) - {"log"}) if one.get(name) != other.get(name)]
