@@ -56,13 +56,13 @@ def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
         for name, region in old["regions"].items()
     }
     stages = {"closed_through": old["closed_through"], "late": old["late"], "epoch": epoch, "buckets": [], "regions": regions}
-    stages |= {"opened_s": [], "fleet": None}
+    stages |= {"opened_s": [], "fleets": []}
     return document | {"regions": stages}
 
 
 def _without_ways_back(old: dict[str, Any]) -> dict[str, Any]:
     def incident(kept: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in kept.items() if name != "recovered"} | {"back": []}
+        return {name: value for name, value in kept.items() if name != "recovered"} | {"back": [], "told_sigma": []}
 
     regions = {
         name: {field: value for field, value in region.items() if field != "expected"}
@@ -73,7 +73,8 @@ def _without_ways_back(old: dict[str, Any]) -> dict[str, Any]:
         }
         for name, region in old["regions"].items()
     }
-    return old | {"regions": regions, "fleet": incident(old["fleet"]) if old["fleet"] is not None else None}
+    fleets = [incident(old["fleet"])] if old["fleet"] is not None else []
+    return {name: value for name, value in old.items() if name != "fleet"} | {"regions": regions, "fleets": fleets}
 
 
 def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
@@ -85,5 +86,6 @@ def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
         "told": old["affected"],
         "evidence": [],
         "back": [],
+        "told_sigma": [],
     }
     return kept | new

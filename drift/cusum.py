@@ -104,7 +104,8 @@ def judge(
     state: float64 (L, M, FIELDS), and seen_s: float64 (L,), when each link has last told that it is there: both changed in place.
     links: int32 (W,). residual, actual: float32 (W, M), in the metric's unit, residual NaN where there is none. time_s: float64 (W,).
     least_scale: float64 (M,). thresholds: float64 (2, 2), the first and the second of the sums of residuals, then of their sizes.
-    Gives uint8 (W, M, 3), whether the sum up, down or of sizes passed a threshold; float64 (W, M, 3, ALARM_FIELDS), set where it did;
+    Gives uint8 (W, M, 3), of the sum up, down and of sizes: 1 where it passed a threshold, 2 where one that had passed only the first has
+    fallen back to 0; float64 (W, M, 3, ALARM_FIELDS), set where it did, of a fallen one only the times;
     float64 (W, M, BLOCK_FIELDS), NaN where no block of residuals ends; and float64 (W,), the interval of a link that tells that it is
     there, else NaN.
     """
@@ -124,7 +125,7 @@ def judge(
             if kept[COUNT] < CALIBRATION_ROWS:
                 _calibrate(kept, value, time_s[row], least_scale[metric])
             else:
-                z, cycle, breadth, size, told = _sum_up(kept, value, given, time_s[row], cos, sin, thresholds)
+                z, cycle, breadth, size, told, over = _sum_up(kept, value, given, time_s[row], cos, sin, thresholds)
                 _block(kept, z, size, time_s[row], thresholds, blocks[row, metric])
                 if time_s[row] - seen_s[links[row]] >= SEEN_EVERY_S:
                     seen_s[links[row]] = time_s[row]
@@ -135,6 +136,9 @@ def judge(
                     if told >> at & 1:
                         passed[row, metric, at] = 1
                         _describe(kept, at, thresholds, found[row, metric, at])
+                    elif over >> at & 1:
+                        passed[row, metric, at] = 2
+                        found[row, metric, at, 1], found[row, metric, at, 6] = time_s[row], kept[INTERVAL_S]
                 for at in range(3):
                     if found[row, metric, at, 0] == 2.0:
                         _accept(kept, at)
@@ -189,7 +193,8 @@ def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
         most = INPUT_STEPS * max(kept[ROUGHNESS], kept[SCALE]) if kept[COUNT] >= CALIBRATION_ROWS else math.inf
         kept[ROUGHNESS] += weight * (min(most, abs(given - kept[GIVEN])) - kept[ROUGHNESS])
         passed_s = max(0.0, time_s - kept[LAST_S])
-        passed_s = min(passed_s, _GAP_INTERVALS * kept[INTERVAL_S]) if kept[INTERVAL_S] > 0.0 else passed_s
+        gap_s, passed_s = passed_s, min(passed_s, _GAP_INTERVALS * kept[INTERVAL_S]) if kept[INTERVAL_S] > 0.0 else passed_s
+        kept[FIRST_S] += gap_s - passed_s  # what was not seen has taught nothing of the day
         kept[INTERVAL_S] += weight * (passed_s - kept[INTERVAL_S])
         ahead, last = given - kept[GIVEN_LEVEL] - kept[GIVEN_TREND], kept[GIVEN] - kept[GIVEN_LEVEL]
         if not (abs(last) > most and last * ahead > 0.0):  # two on the same side are where the metric is now
@@ -202,9 +207,9 @@ def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
 @njit(cache=True, nogil=True)
 def _sum_up(
     kept: Doubles, value: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles
-) -> tuple[float, float, float, float, int]:  # fmt: skip
+) -> tuple[float, float, float, float, int, int]:  # fmt: skip
     """Standardises one residual and adds it to the three sums. Gives it, the daily cycle of level and of spread, its standardised size, and
-    as bits which sums have passed a threshold that was not told yet."""
+    as bits which sums have passed a threshold that was not told yet, and which are over though they were told."""
     days = (time_s - kept[FIRST_S]) / DAY_S
     unknown = max(0.0, min(1.0, 2.0 - days))
     cycle, breadth = 0.0, 1.0
@@ -225,17 +230,18 @@ def _sum_up(
     excess = max(-most, min(most, excess))
     slack = SLACK + SLACK_FIRST_DAY * unknown
     before = max(-most, min(most, kept[BEFORE_LAST]))
-    for begin, sign in ((UP, 1.0), (DOWN, -1.0)):
+    over = 0
+    for at, begin, sign in ((0, UP, 1.0), (1, DOWN, -1.0)):
         if sign * excess >= FAR_SIGMA * scale and sign * before >= FAR_FIRST * FAR_SIGMA * scale:
             _begin_anew(kept, begin, excess, before, time_s)
-        _add(kept, begin, sign * z - slack, excess, given, kept[GIVEN_LEVEL], kept[GIVEN_TREND], time_s)
+        over |= _add(kept, begin, sign * z - slack, excess, given, kept[GIVEN_LEVEL], kept[GIVEN_TREND], time_s) << at
     slack = SLACK_SPREAD + SLACK_SPREAD_FIRST_DAY * unknown
     if not _suspicious(kept, thresholds):  # a level that moves makes residuals larger too, and explains them better
-        _add(kept, WIDE, size - slack, abs(z), abs(given - kept[GIVEN]), kept[ROUGHNESS], 0.0, time_s)
+        over |= _add(kept, WIDE, size - slack, abs(z), abs(given - kept[GIVEN]), kept[ROUGHNESS], 0.0, time_s) << 2
     told = _passes(kept, UP, kept[NOISE], thresholds[0, 0], thresholds[0, 1])
     told |= _passes(kept, DOWN, kept[NOISE], thresholds[0, 0], thresholds[0, 1]) << 1
     told |= _passes(kept, WIDE, kept[SIZE_NOISE], thresholds[1, 0], thresholds[1, 1]) << 2
-    return z, cycle, breadth, size, told
+    return z, cycle, breadth, size, told, over
 
 
 @njit(cache=True, nogil=True)
@@ -257,14 +263,16 @@ def _begin_anew(kept: Doubles, begin: int, mass: float, before: float, time_s: f
 
 
 @njit(cache=True, nogil=True)
-def _add(kept: Doubles, begin: int, gain: float, mass: float, given: float, before: float, trend: float, time_s: float) -> None:
-    """One step of a CUSUM, and what describes the change since it was last 0, which is its likeliest beginning."""
+def _add(kept: Doubles, begin: int, gain: float, mass: float, given: float, before: float, trend: float, time_s: float) -> int:
+    """One step of a CUSUM, and what describes the change since it was last 0, which is its likeliest beginning. Gives 1 where a sum that
+    was told has fallen back to 0."""
     total = kept[begin] + gain
     if total <= 0.0:
+        over = int(kept[begin + _TOLD])
         if kept[begin] > 0.0:
             for field in range(begin, begin + _SUM_FIELDS):
                 kept[field] = 0.0
-        return
+        return over
     if kept[begin] == 0.0:
         kept[begin + _SINCE_S] = time_s
         kept[begin + _BEFORE], kept[begin + _TREND] = before, trend
@@ -273,6 +281,7 @@ def _add(kept: Doubles, begin: int, gain: float, mass: float, given: float, befo
     kept[begin + _MASS] += mass
     kept[begin + _MOMENT] += kept[begin + _ROWS] * mass
     kept[begin + _LEFT] += given - kept[begin + _BEFORE] - kept[begin + _TREND] * kept[begin + _ROWS]
+    return 0
 
 
 @njit(cache=True, nogil=True)
@@ -291,7 +300,7 @@ def _describe(kept: Doubles, at: int, thresholds: Doubles, out: Doubles) -> None
     out[1] = kept[begin + _SINCE_S]
     if wide:
         factor = mean / kept[SIZE]
-        out[2], out[3] = factor, factor * kept[SCALE]
+        out[2], out[3] = factor, mean * kept[SCALE]
         out[4] = left / before / (factor - 1.0) if before > 0.0 and factor > 1.0 else 0.0
     else:
         size = _size(kept, mean)

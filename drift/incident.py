@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any, Final, Literal
 
@@ -13,7 +13,7 @@ from drift.messages import SIGNALS, Aspect, Change, Group, IncidentChange, LinkA
 GROWTH: Final = 1.5
 """An update is worth telling when another signal joins, or the affected links have grown by half."""
 LARGER: Final = 2.0
-"""Or when a signal's size has become so many times what it was."""
+"""Or when a signal's size has become so many times what was told of it."""
 NAMED: Final = 100
 SHOWN_MIN: Final = 0.5
 """Of a change of the residual, the share that the metric itself must show; with less it is the model that is wrong."""
@@ -35,14 +35,30 @@ def key_of(alarm: LinkAlarm) -> Key:
     return alarm.signal, alarm.direction, alarm.aspect
 
 
-@dataclass(slots=True)
-class Back:
-    """A link's way back from a change. size: so far, in the unit of the alarm's size. shown: whether the metric itself has gone back, and
-    not only the residual, because the model has followed."""
+def _opposite(key: Key) -> Key:
+    signal, direction, aspect = key
+    return signal, -direction, aspect
 
-    size: float
-    certain: bool
-    shown: bool
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """A link's way back from a change, in the unit of the alarm's size. size: how far its residual has gone back so far. shown: how much
+    of that the metric itself shows; the rest is the model's, which has followed. sure, sure_shown: what is certain of them: the next alarm
+    goes on from there, and has seen all that was not. certain: whether any of it is."""
+
+    size: float = 0.0
+    shown: float = 0.0
+    sure: float = 0.0
+    sure_shown: float = 0.0
+    certain: bool = False
+
+    def and_then(self, alarm: LinkAlarm, other: LinkAlarm | None) -> Back:
+        """With one more alarm; other: a certain one of the same direction before it that was taken for a change of its own."""
+        sure, sure_shown = self.sure, self.sure_shown
+        if other is not None and other.certain:
+            sure, sure_shown = sure + other.size, sure_shown + _shown(other)
+        size, shown = sure + alarm.size, sure_shown + _shown(alarm)
+        return Back(size, shown, size, shown, True) if alarm.certain else Back(size, shown, sure, sure_shown, self.certain)
 
 
 @dataclass(slots=True)
@@ -50,7 +66,7 @@ class Incident:
     """An open incident. evidence_s, quiet_s: event time of the newest evidence for it, and how long after it the incident closes.
 
     evidence: of each change the last alarm of each link. back: of each change, how far each link's residual has gone back since. told:
-    affected links at the last change that was told.
+    affected links at the last change that was told. told_sigma: of each change, its size then, in standard deviations.
     """
 
     id: str
@@ -65,6 +81,8 @@ class Incident:
     watched: int
     evidence: dict[Key, dict[str, LinkAlarm]]
     back: dict[Key, dict[str, Back]]
+    told_sigma: dict[Key, float]
+    _since_s: float | None = field(default=None, init=False, compare=False)  # known until the evidence changes
 
     @classmethod
     def opened(
@@ -74,7 +92,7 @@ class Incident:
         first = alarms[0]
         origin = (scope, region, f"{now_s:.0f}", first.link, first.signal, first.detector, first.offset)
         digest = hashlib.sha256("\x1f".join(map(str, origin)).encode()).hexdigest()[:32]
-        incident = cls(digest, scope, first.group, region, now_s, now_s, quiet_s, 0, 0, watched, {}, {})
+        incident = cls(digest, scope, first.group, region, now_s, now_s, quiet_s, 0, 0, watched, {}, {}, {})
         incident._add(alarms)
         return incident
 
@@ -87,77 +105,92 @@ class Incident:
     def affected(self) -> set[str]:
         return {link for own in self.evidence.values() for link in own}
 
+    def concerns(self, alarm: LinkAlarm) -> bool:
+        """Whether the alarm's link is affected in what has alarmed, whichever way it went."""
+        key = key_of(alarm)
+        return any(alarm.link in self.evidence.get(one, {}) for one in (key, _opposite(key)))
+
     @property
     def since_s(self) -> float:
         """The likeliest time of the change, the median over its alarms; when it was opened, where there are none."""
-        return median([alarm.since_s for alarm in self.alarms] or [self.opened_s])
+        if self._since_s is None:
+            self._since_s = median([alarm.since_s for alarm in self.alarms] or [self.opened_s])
+        return self._since_s
 
-    def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int, quiet_s: float) -> IncidentChange | None:
+    def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> IncidentChange | None:
         """New alarms that belong to it. Gives an update where they tell an operator something new: another signal, or half as many links
         again, or a change that has become much larger."""
         self.evidence_s, self.watched = now_s, watched
-        self.quiet_s = max(self.quiet_s, quiet_s)
-        before = {key: _size_sigma(own.values()) for key, own in self.evidence.items()}
         self._add(alarms)
-        larger = any(_size_sigma(own.values()) >= LARGER * before.get(key, 0.0) > 0.0 for key, own in self.evidence.items())
-        if before.keys() == self.evidence.keys() and len(self.affected) < GROWTH * self.told and not larger:
+        larger = any(_size_sigma(own.values()) >= LARGER * self.told_sigma.get(key, 0.0) > 0.0 for key, own in self.evidence.items())
+        if self.evidence.keys() <= self.told_sigma.keys() and len(self.affected) < GROWTH * self.told and not larger:
             return None
         self.sequence += 1
         return self.change("updated", now_s)
 
     def absorb(self, other: Incident) -> None:
         """Takes over the evidence of a smaller incident before it is told itself."""
-        self.quiet_s = max(self.quiet_s, other.quiet_s)
         self._add(other.alarms)
 
     def goes_back(self, alarm: LinkAlarm) -> bool:
-        """Whether an alarm is an affected link's way back; then it is noted, and is evidence of nothing else."""
-        signal, direction, aspect = key_of(alarm)
-        key = (signal, -direction, aspect)
+        """Whether an alarm is an affected link's way back; then it is noted, and is evidence of nothing else.
+
+        From a level that the detector has not accepted it is none: the sum falls, which is told by `over`, and what exceeds the old level
+        in the other direction is a change of its own.
+        """
+        key = _opposite(key_of(alarm))
         there = self.evidence.get(key, {}).get(alarm.link)
-        if there is None:
+        if there is None or alarm.over == there.accepted:
             return False
-        known = self.back.get(key, {}).get(alarm.link, Back(0.0, False, True))
-        size = known.size + alarm.size if known.certain else alarm.size  # until one is certain, each has seen all of it
+        if alarm.over:
+            self.back.setdefault(key, {})[alarm.link] = Back(-there.size, -there.size, -there.size, -there.size, True)
+            return True
         other = self.evidence.get(key_of(alarm), {}).get(alarm.link)
-        size += other.size if other is not None and other.certain else 0.0
-        if alarm.group == "network" and not _leads_back(there, size):
+        back = self.back.get(key, {}).get(alarm.link, Back()).and_then(alarm, other)
+        if alarm.group == "network" and not _leads_back(there, back.size):
             self.back.get(key, {}).pop(alarm.link, None)  # it goes on, or does not go far enough: a change of its own
             return False
-        shown = known.shown and not there.shown >= SHOWN_MIN > alarm.shown
-        self.back.setdefault(key, {})[alarm.link] = Back(size, known.certain or alarm.certain, shown)
+        self.back.setdefault(key, {})[alarm.link] = back
         if other is not None:  # what it was taken for at first
             del self.evidence[key_of(alarm)][alarm.link]
             if not self.evidence[key_of(alarm)]:
                 del self.evidence[key_of(alarm)]
+                self.told_sigma.pop(key_of(alarm), None)
+            self._since_s = None
         return True
 
     @property
     def is_over(self) -> bool:
-        """Whether of each change most links have gone back. A spread that does is not told: it counts where there is nothing else."""
+        """Whether of each change most links have gone back. A spread that does is seldom told: it counts where there is nothing else. A
+        few links that stopped half way are no change of their own."""
         judged = {key: own for key, own in self.evidence.items() if key[2] != "spread"} or self.evidence
-        return bool(judged) and all(2 * len(self.back.get(key, {})) > len(own) for key, own in judged.items())
+        whole = {key: own for key, own in judged.items() if 2 * len(own) >= len(judged.get(_opposite(key), {}))}
+        return bool(whole) and all(2 * len(self.back.get(key, {})) > len(own) for key, own in whole.items())
 
     @property
     def way_out(self) -> str:
         """How it ends once it is over: the network is as it was, or the model has followed it to where it is now."""
-        back = [one.shown for own in self.back.values() for one in own.values()]
-        return "recovered" if 2 * sum(back) >= len(back) else "settled"
+        judged = [self._is_as_before(key, link, back) for key, own in self.back.items() for link, back in own.items()]
+        return "recovered" if 2 * sum(judged) >= len(judged) else "settled"
+
+    def _is_as_before(self, key: Key, link: str, back: Back) -> bool:
+        there = self.evidence.get(key, {}).get(link)
+        return there is None or there.shown < SHOWN_MIN or abs(back.shown) >= SHOWN_MIN * abs(back.size)
 
     def still_to_come(self) -> dict[str, list[Key]]:
         """Of each affected link, the ways back that it will yet tell for certain."""
         ways: dict[str, list[Key]] = {link: [] for link in self.affected}
         for key, own in self.evidence.items():
-            signal, direction, aspect = key
-            for link in own:
+            for link, alarm in own.items():
                 back = self.back.get(key, {}).get(link)
-                if back is None or not back.certain:
-                    ways[link].append((signal, -direction, aspect))
+                if alarm.accepted and (back is None or not back.certain):
+                    ways[link].append(_opposite(key))
         return ways
 
     def without_categories(self) -> bool:
         """Drops what a new model is said to know now. True where nothing is left."""
         self.evidence = {key: own for key, own in self.evidence.items() if key[2] != "category"} or self.evidence
+        self._since_s = None
         return all(aspect == "category" for _, _, aspect in self.evidence)
 
     def sizes_of(self, link: str) -> dict[int, float]:
@@ -174,7 +207,7 @@ class Incident:
 
     def change(self, kind: Literal["opened", "updated", "closed"], now_s: float, outcome: str = "") -> IncidentChange:
         affected = self.affected
-        self.told = len(affected)
+        self.told, self.told_sigma = len(affected), {key: _size_sigma(own.values()) for key, own in self.evidence.items()}
         regions = {alarm.region for alarm in self.alarms}
         return IncidentChange(
             kind, self.id, self.sequence, self.scope, self.group, self.region, now_s, self.opened_s, self.since_s,
@@ -186,7 +219,9 @@ class Incident:
     def state(self) -> dict[str, Any]:
         evidence = [[*key, [asdict(alarm) for alarm in own.values()]] for key, own in self.evidence.items()]
         back = [[*key, {link: asdict(one) for link, one in own.items()}] for key, own in self.back.items()]
-        return {name: getattr(self, name) for name in self.__slots__} | {"evidence": evidence, "back": back}
+        told_sigma = [[*key, size] for key, size in self.told_sigma.items()]
+        plain = {name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")}
+        return plain | {"evidence": evidence, "back": back, "told_sigma": told_sigma}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Incident:
@@ -198,13 +233,15 @@ class Incident:
             (signal, direction, aspect): {link: Back(**one) for link, one in own.items()}
             for signal, direction, aspect, own in state["back"]
         }
-        return cls(**{**state, "evidence": evidence, "back": back})
+        told_sigma = {(signal, direction, aspect): size for signal, direction, aspect, size in state["told_sigma"]}
+        return cls(**{**state, "evidence": evidence, "back": back, "told_sigma": told_sigma})
 
     def _add(self, alarms: Sequence[LinkAlarm]) -> None:
         """Of each link the last alarm, which has seen most, and the first one's time of the change.
 
         What comes after a certain one, whose change the detector has taken for the new level, is added to it once it is certain too.
         """
+        self._since_s = None
         for alarm in alarms:
             key = key_of(alarm)
             own = self.evidence.setdefault(key, {})
@@ -224,6 +261,11 @@ def _leads_back(there: LinkAlarm, size: float) -> bool:
     sigma = abs(there.size / there.size_sigma) if there.size_sigma else 0.0
     left = abs(there.size + size)
     return abs(size) >= BACK_MIN * abs(there.size) and left <= max(LEFT_SHARE * abs(there.size), LEFT_SIGMA * sigma)
+
+
+def _shown(alarm: LinkAlarm) -> float:
+    """How much of its size the metric itself shows."""
+    return alarm.size * max(0.0, min(1.0, alarm.shown))
 
 
 def _size_sigma(alarms: Iterable[LinkAlarm]) -> float:

@@ -41,6 +41,8 @@ _SLACK: Final = 0.5
 """Of the sums of block means, in their own deviations: an eighth of one of a row."""
 _DETECTORS: Final = ("cusum", "cusum", "cusum_spread")
 _DIRECTIONS: Final = (1, -1, 1)
+_OVER: Final = 2
+"""Of what `judge` gives for a sum."""
 _ASPECTS: Final[tuple[Aspect, ...]] = ("level", "level", "spread")
 
 Describe = Callable[[int], tuple[str, str, str]]
@@ -117,13 +119,15 @@ class LinkDrift:
         alarms: list[LinkAlarm] = []
         told_s = time_s + off_s  # by a clock that is known to be behind everything would be told too late to count
 
-        def alarm(row: int, metric: int, aspect: Aspect, detector: str, direction: int, certain: bool, told: Sequence[float]) -> None:
+        def alarm(
+            row: int, metric: int, aspect: Aspect, detector: str, direction: int, certain: bool, told: Sequence[float], over: bool = False
+        ) -> None:
             region, link, link_type = describe(row)
             since_s, size_sigma, size, shown, growth, interval_s = told
             alarms.append(
                 LinkAlarm(
                     float(told_s[row]), region, link, link_type, metric, aspect, detector, direction, certain, since_s + float(off_s[row]),
-                    size_sigma, size, shown, growth, interval_s, int(offsets[row]), self.epoch,
+                    size_sigma, size, shown, growth, interval_s, int(offsets[row]), self.epoch, over,
                 )
             )  # fmt: skip
 
@@ -147,7 +151,8 @@ class LinkDrift:
                 continue
             for at in np.flatnonzero(passed[row, metric]).tolist():
                 level, *told = found[row, metric, at].tolist()
-                alarm(row, metric, _ASPECTS[at], _DETECTORS[at], _DIRECTIONS[at], level == 2.0, told)
+                over = passed[row, metric, at] == _OVER
+                alarm(row, metric, _ASPECTS[at], _DETECTORS[at], -_DIRECTIONS[at] if over else _DIRECTIONS[at], level == 2.0, told, over)
                 if level == 2.0:
                     self._adwin[link][metric] = _adwin()
                     self._slow[link, metric, _UP:] = 0.0

@@ -30,7 +30,8 @@ class LinkAlarm:
     by itself. since_s: the likeliest time of the change, UTC seconds. size_sigma, size: of the change, in standard deviations of the
     residual and in the metric's unit; for a spread the factor by which it grew, and the new mean absolute residual; for a unit the factor.
     shown: how much of it the metric itself shows, 1: all, 0: nothing, so that the model is wrong. growth: how it went on since it began,
-    0: a step, 2: a ramp. interval_s: between the link's rows. epoch: which model went live, counted up from 1.
+    0: a step, 2: a ramp. interval_s: between the link's rows. epoch: which model went live, counted up from 1. over: it takes back one that
+    was not certain, of the other direction: that change has ended, and nothing has come of it.
     """
 
     time_s: float
@@ -50,6 +51,12 @@ class LinkAlarm:
     interval_s: float
     offset: int
     epoch: int
+    over: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the detector has taken the change for the new level: only then a way back is a change, and alarms."""
+        return self.certain or self.detector == "adwin"
 
     @property
     def group(self) -> Group:

@@ -43,16 +43,18 @@ class QuorumPolicy:
         return alarm.time_s + max(self.window_s, WINDOW_ROWS * alarm.interval_s)
 
     def covers(self, incident: Incident, alarm: LinkAlarm) -> bool:
-        """Whether an alarm belongs to an open incident of its region or fleet: the change came at the same time."""
+        """Whether an alarm belongs to an open incident of its region or fleet: its link is affected already, and goes on or part of the way
+        back; or the change came at the same time."""
+        if incident.concerns(alarm):
+            return True
         return abs(alarm.since_s - incident.since_s) <= max(self.window_s, WINDOW_ROWS * alarm.interval_s)
 
     def joins(self, incident: Incident, alarm: LinkAlarm) -> bool:
         """Whether an alarm is evidence of an open incident: of an affected link, or soon after one of another; else links that change one
         after the other, for other reasons, would keep it open for days."""
-        own = incident.evidence.get(key_of(alarm), {})
-        if alarm.link in own or self.covers(incident, alarm):
+        if self.covers(incident, alarm):
             return True
-        newest_s = max((one.time_s for one in own.values()), default=-math.inf)
+        newest_s = max((one.time_s for one in incident.evidence.get(key_of(alarm), {}).values()), default=-math.inf)
         return self.counts_until(alarm) - alarm.time_s >= alarm.time_s - newest_s
 
     def belongs(self, of_link: Incident, incident: Incident) -> bool:

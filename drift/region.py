@@ -47,13 +47,13 @@ class RegionDrift:
         """Regions that were forgotten since the start because there were too many."""
         self._buckets: defaultdict[int, tuple[list[LinkAlarm], list[LinkSeen]]] = defaultdict(lambda: ([], []))
         self._regions: dict[str, WatchedRegion] = {}
-        self._fleet: Incident | None = None
+        self._fleets: dict[Group, Incident] = {}
         self._opened_s: list[float] = []
         self._epoch = 0
 
     @property
     def open_incidents(self) -> int:
-        return sum(len(region.all()) for region in self._regions.values()) + (self._fleet is not None)
+        return sum(len(region.all()) for region in self._regions.values()) + len(self._fleets)
 
     @property
     def opened_in_a_week(self) -> int:
@@ -106,8 +106,16 @@ class RegionDrift:
         if newest > self._epoch:
             changes += self._replaced(now_s) if self._epoch else []
             self._epoch = newest
+        fresh: dict[str, list[LinkAlarm]] = {}
         for name in sorted(by_region):
-            changes += self._judge(name, self._regions.setdefault(name, WatchedRegion()), now_s, *by_region[name])
+            more, fresh[name] = self._heed(self._regions.setdefault(name, WatchedRegion()), now_s, *by_region[name])
+            changes += more
+        for fleet in self._fleets.values():
+            changes += self._judge_open_fleet(fleet, now_s, fresh)
+        for name, of_region in fresh.items():
+            for group in GROUPS:
+                if own := [alarm for alarm in of_region if alarm.group == group]:
+                    changes += self._judge_region(name, self._regions[name], now_s, group, own)
         if any(change.kind == "opened" and change.scope == "region" for change in changes):
             changes += self._judge_fleet(now_s)
         self._forget()
@@ -124,10 +132,10 @@ class RegionDrift:
                 del self._regions[name]
                 self.forgotten += 1
 
-    def _judge(
-        self, name: str, region: WatchedRegion, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]
-    ) -> list[IncidentChange]:  # fmt: skip
-        """Takes one bucket of one region."""
+    def _heed(
+        self, region: WatchedRegion, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]
+    ) -> tuple[list[IncidentChange], list[LinkAlarm]]:  # fmt: skip
+        """Takes one bucket of one region. Gives which incidents have gone back, and the alarms that may be of a change."""
         region.seen_s = now_s
         for one in seen:
             lasts_s = max(self.policy.window_s, SEEN_EVERY_S + WINDOW_ROWS * one.interval_s)
@@ -139,11 +147,7 @@ class RegionDrift:
         alarms = [alarm for alarm in alarms if alarm.group == "data" or alarm.epoch == self._epoch]
         changes, alarms = self._recovered(region, alarms, now_s)
         region.alarms += alarms
-        for group in GROUPS:
-            of_group = [alarm for alarm in alarms if alarm.group == group]
-            if of_group:
-                changes += self._judge_region(name, region, now_s, group, of_group)
-        return changes
+        return changes, alarms
 
     def _replaced(self, now_s: float) -> list[IncidentChange]:
         """Another model went live: closes, in all regions, what was of the residuals of the one before, or of what it did not know."""
@@ -155,22 +159,23 @@ class RegionDrift:
                     region.drop(incident)
             region.alarms = [alarm for alarm in region.alarms if alarm.group != "network"]
             region.aftermath = {}
-        if self._fleet is not None and (self._fleet.group == "network" or self._fleet.without_categories()):
-            over.append(self._fleet)
-            self._fleet = None
+        for group, fleet in list(self._fleets.items()):
+            if group == "network" or fleet.without_categories():
+                over.append(fleet)
+                del self._fleets[group]
         return [incident.closed(now_s, "model_replaced") for incident in over]
 
     def _recovered(self, region: WatchedRegion, alarms: list[LinkAlarm], now_s: float) -> tuple[list[IncidentChange], list[LinkAlarm]]:
         """Closes incidents most of whose links have gone back. Gives the changes, and the alarms that have not told of a way back."""
-        incidents, left = [*region.all(), *([self._fleet] if self._fleet is not None else [])], []
+        incidents, left = [*region.all(), *self._fleets.values()], []
         touched: list[Incident] = []
         for alarm in alarms:
             noted = [incident for incident in incidents if incident.goes_back(alarm)]
             touched += [incident for incident in noted if all(incident is not one for one in touched)]
-            if noted:  # what it was taken for at first, before it was certain
+            if noted and not alarm.over:  # what it was taken for at first, before it was certain
                 first = (alarm.link, key_of(alarm))
                 region.alarms = [one for one in region.alarms if (one.link, key_of(one)) != first]
-            ends = alarm.group == "data" and alarm.direction < 0  # of a fault that nobody has heard of any more
+            ends = alarm.over or (alarm.group == "data" and alarm.direction < 0)  # of what nobody has heard of, or not any more
             if not noted and not self._is_aftermath(region, alarm) and not ends:
                 left.append(alarm)
         changes = []
@@ -184,13 +189,13 @@ class RegionDrift:
                     small = {signal: min(AFTERMATH_SIGMA, BACK_MIN * size) for signal, size in incident.sizes_of(link).items()}
                     other.aftermath[link] = Aftermath(now_s + AFTERMATH * incident.quiet_s, now_s + self.policy.window_s, keys, small)
             region.drop(incident)
-            if incident is self._fleet:
+            if incident.scope == "fleet":
                 self._drop_fleet(incident)
         return changes, [alarm for alarm in left if not self._is_aftermath(region, alarm)] if changes else left
 
     def _drop_fleet(self, fleet: Incident) -> None:
-        """Forgets the fleet's closed incident, and in all regions what it rested on."""
-        self._fleet = None
+        """Forgets a closed incident of the fleet, and in all regions what it rested on."""
+        del self._fleets[fleet.group]
         for region in self._regions.values():
             region.forget(fleet)
 
@@ -207,33 +212,49 @@ class RegionDrift:
         self, name: str, region: WatchedRegion, now_s: float, group: Group, alarms: list[LinkAlarm]
     ) -> list[IncidentChange]:  # fmt: skip
         """Opens or updates the incident of the whole region, or else those of single links."""
-        watched, fleet = len(region.watched), self._fleet
+        watched, fleet = len(region.watched), self._fleets.get(group)
         if group == "data":  # nobody is known to be watched in a region that has a new name
             watched = len(region.watched.keys() | {alarm.link for alarm in region.alarms})
-        if fleet is not None and fleet.group == group and (covered := [alarm for alarm in alarms if self.policy.covers(fleet, alarm)]):
-            update = fleet.take(now_s, covered, self._watched(now_s), self.policy.lasts_s(covered))
-            left = _without(alarms, covered)
-            more = self._judge_region(name, region, now_s, group, left) if left else []
-            return [*([update] if update is not None else []), *more]
         by_key: defaultdict[Key, list[LinkAlarm]] = defaultdict(list)
         for alarm in region.alarms:
-            if alarm.group == group and not (fleet is not None and fleet.group == group and self.policy.covers(fleet, alarm)):
+            if alarm.group == group and not (fleet is not None and self.policy.covers(fleet, alarm)):
                 by_key[key_of(alarm)].append(alarm)
         moved = {key for key, own in by_key.items() if self.policy.met(own, watched)}
         if (incident := region.incidents.get(group)) is not None:
-            # An old alarm that still counts is evidence of a change that joins, but nothing new of one that is known.
-            joining = [alarm for key in moved - incident.evidence.keys() for alarm in by_key[key]]
+            # An old alarm that still counts is evidence of a change that joins, or of one that spreads, but nothing new of what is known.
+            others = {key: [alarm for alarm in by_key[key] if alarm.link not in incident.evidence.get(key, {})] for key in moved}
+            joining = [alarm for own in others.values() if self.policy.met(own, watched) for alarm in own]
             joined = [alarm for alarm in alarms if self.policy.joins(incident, alarm)]
             fresh = [alarm for alarm in joined if alarm.certain or key_of(alarm) in incident.evidence]
             known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
-            update = incident.take(now_s, known, watched, self.policy.lasts_s(known)) if known else None
-            alarms = _without(alarms, known)
-            return [*([update] if update is not None else []), *self._judge_links(name, region, now_s, group, alarms)]
+            parts = self._taken_over(region, incident, now_s) if joining else []
+            return [
+                *parts,
+                *(self._take(incident, now_s, known, watched) if known else []),
+                *self._judge_links(name, region, now_s, group, _without(alarms, known)),
+            ]
         if not any(key_of(alarm) in moved for alarm in alarms):
             return self._judge_links(name, region, now_s, group, alarms)
         own = _sorted_alarms(alarm for key in moved for alarm in by_key[key])
         region.incidents[group] = incident = Incident.opened("region", name, now_s, own, watched, self.policy.lasts_s(own))
         return [*self._taken_over(region, incident, now_s), incident.change("opened", now_s)]
+
+    def _judge_open_fleet(self, fleet: Incident, now_s: float, fresh: dict[str, list[LinkAlarm]]) -> list[IncidentChange]:
+        """Takes out of the regions' alarms what the fleet's incident covers."""
+        covered = {
+            name: [alarm for alarm in alarms if alarm.group == fleet.group and self.policy.covers(fleet, alarm)]
+            for name, alarms in fresh.items()
+        }
+        for name, own in covered.items():
+            fresh[name] = _without(fresh[name], own)
+        alarms = [alarm for own in covered.values() for alarm in own]
+        return self._take(fleet, now_s, alarms, self._watched(now_s)) if alarms else []
+
+    def _take(self, incident: Incident, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> list[IncidentChange]:
+        """New evidence; a link that reports once in hours does not keep open what the others have closed."""
+        update = incident.take(now_s, alarms, watched)
+        incident.quiet_s = self.policy.lasts_s(incident.alarms)
+        return [update] if update is not None else []
 
     def _taken_over(self, region: WatchedRegion, incident: Incident, now_s: float) -> list[IncidentChange]:
         """Closes the incidents of single links that are part of a larger one."""
@@ -259,16 +280,17 @@ class RegionDrift:
                 incident = Incident.opened("link", name, now_s, own, len(region.watched), self.policy.lasts_s(own))
                 region.links[group, link] = incident
                 changes.append(incident.change("opened", now_s))
-            elif update := incident.take(now_s, own, len(region.watched), self.policy.lasts_s(own)):
-                changes.append(update)
+            else:
+                changes += self._take(incident, now_s, own, len(region.watched))
         return changes
 
     def _judge_fleet(self, now_s: float) -> list[IncidentChange]:
         """Makes one incident of those of most regions, where they came at the same time."""
-        if self._fleet is not None:
-            return []
+        changes: list[IncidentChange] = []
         watching = sum(any(until_s > now_s for until_s in region.watched.values()) for region in self._regions.values())
         for group in GROUPS:
+            if group in self._fleets:
+                continue
             of_group = {
                 name: region.incidents[group]
                 for name, region in sorted(self._regions.items())
@@ -279,15 +301,15 @@ class RegionDrift:
             if len(own) < FLEET_REGIONS_MIN or 2 * len(own) <= watching:
                 continue
             alarms = [alarm for incident in own.values() for alarm in incident.alarms]
-            quiet_s = max(incident.quiet_s for incident in own.values())
-            self._fleet = Incident.opened("fleet", "", now_s, _sorted_alarms(alarms), self._watched(now_s), quiet_s)
-            changes = [incident.closed(now_s, "fleet") for incident in own.values()]
+            fleet = Incident.opened("fleet", "", now_s, _sorted_alarms(alarms), self._watched(now_s), self.policy.lasts_s(alarms))
+            self._fleets[group] = fleet
+            changes += [incident.closed(now_s, "fleet") for incident in own.values()]
             for name in own:
                 del self._regions[name].incidents[group]
             for _, region in sorted(self._regions.items()):
-                changes += self._taken_over(region, self._fleet, now_s)
-            return [*changes, self._fleet.change("opened", now_s)]
-        return []
+                changes += self._taken_over(region, fleet, now_s)
+            changes.append(fleet.change("opened", now_s))
+        return changes
 
     def _watched(self, now_s: float) -> int:
         return sum(sum(until_s > now_s for until_s in region.watched.values()) for region in self._regions.values())
@@ -300,9 +322,10 @@ class RegionDrift:
                 if now_s - incident.evidence_s >= incident.quiet_s:
                     over.append((incident.evidence_s + incident.quiet_s, name, incident))
                     region.drop(incident)
-        if (fleet := self._fleet) is not None and now_s - fleet.evidence_s >= fleet.quiet_s:
-            over.append((fleet.evidence_s + fleet.quiet_s, "", fleet))
-            self._drop_fleet(fleet)
+        for fleet in list(self._fleets.values()):
+            if now_s - fleet.evidence_s >= fleet.quiet_s:
+                over.append((fleet.evidence_s + fleet.quiet_s, "", fleet))
+                self._drop_fleet(fleet)
         return [incident.closed(at_s, "settled") for at_s, _, incident in sorted(over, key=lambda one: one[:2])]
 
     def state(self) -> dict[str, Any]:
@@ -317,7 +340,7 @@ class RegionDrift:
             ],
             "regions": {name: region.state() for name, region in sorted(self._regions.items())},
             "opened_s": self._opened_s,
-            "fleet": self._fleet.state() if self._fleet is not None else None,
+            "fleets": [fleet.state() for fleet in self._fleets.values()],
         }
 
     @classmethod
@@ -329,7 +352,7 @@ class RegionDrift:
         for name, kept in state["regions"].items():
             drift._regions[name] = WatchedRegion.restored(kept)
         drift._opened_s = list(state["opened_s"])
-        drift._fleet = Incident.restored(state["fleet"]) if state["fleet"] is not None else None
+        drift._fleets = {fleet.group: fleet for fleet in map(Incident.restored, state["fleets"])}
         return drift
 
 

@@ -52,12 +52,7 @@ class WatchedRegion:
 
     def forget(self, incident: Incident) -> None:
         """The alarms that an incident rested on, and those of its links' ways back."""
-
-        def rested_on(alarm: LinkAlarm) -> bool:
-            signal, direction, aspect = key_of(alarm)
-            return any(alarm.link in incident.evidence.get((signal, sign, aspect), {}) for sign in (direction, -direction))
-
-        self.alarms = [alarm for alarm in self.alarms if not rested_on(alarm)]
+        self.alarms = [alarm for alarm in self.alarms if not incident.concerns(alarm)]
 
     def state(self) -> dict[str, Any]:
         """Everything as plain numbers, lists and strings."""
@@ -76,7 +71,7 @@ class WatchedRegion:
         of_region = [Incident.restored(incident) for incident in kept["incidents"]]
         of_links = [(link, Incident.restored(incident)) for link, incident in kept["links"]]
         return cls(
-            watched=kept["watched"],
+            watched=dict(kept["watched"]),
             alarms=[LinkAlarm(**alarm) for alarm in kept["alarms"]],
             incidents={incident.group: incident for incident in of_region},
             links={(incident.group, link): incident for link, incident in of_links},

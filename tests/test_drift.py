@@ -440,12 +440,12 @@ def test_a_new_model_starts_from_its_own_residuals():
 def alarm(
     minute: float, link: str, region: str = "eu", signal: int = 1, epoch: int = 1, offset: int = 0, direction: int = 1,
     certain: bool = False, aspect: str = "level", shown: float = 1.0, interval_s: float = 60.0, since: float | None = None,
-    size: float = 18.0, sigma: float = 2.0,
+    size: float = 18.0, sigma: float = 2.0, over: bool = False,
 ) -> LinkAlarm:  # fmt: skip
     since_s = 60.0 * (minute - 5 if since is None else since)
     return LinkAlarm(
         60.0 * minute, region, link, "metro", signal, aspect, "cusum", direction, certain, since_s, sigma * direction, size * direction,
-        shown, 0.0, interval_s, offset, epoch,
+        shown, 0.0, interval_s, offset, epoch, over,
     )  # fmt: skip
 
 
@@ -544,7 +544,7 @@ def test_one_incident_is_opened_updated_and_closed():
 @pytest.mark.parametrize("per_minute", [1, 3, 9])
 def test_links_that_go_back_close_their_incident(per_minute):
     """As recovered, once most have; that they go back, early or late, is no incident of its own, and no evidence of the old one."""
-    messages = fleet(20, 90) + [alarm(1, f"l{i}") for i in range(9)]
+    messages = fleet(20, 90) + [alarm(1, f"l{i}", certain=True) for i in range(9)]
     messages += [alarm(50 + i // per_minute, f"l{i}", direction=-1, certain=True) for i in range(9)]
     changes = run(messages, [60.0 * minute for minute in range(150)])
     assert [(change.kind, change.outcome) for change in changes] == [("opened", ""), ("closed", "recovered")]
@@ -556,15 +556,15 @@ def test_a_model_that_follows_a_change_is_no_recovery():
     """Its residuals go back, the metric does not: the incident is over, and its network is not as it was. A model that was wrong is right
     again, whatever the metric does."""
     for shown, outcome in ((1.0, "settled"), (0.0, "recovered")):
-        messages = fleet(20, 90) + [alarm(1, f"l{i}", shown=shown) for i in range(9)]
+        messages = fleet(20, 90) + [alarm(1, f"l{i}", certain=True, shown=shown) for i in range(9)]
         messages += [alarm(50, f"l{i}", direction=-1, certain=True, shown=0.1) for i in range(9)]
         changes = run(messages, [60.0 * minute for minute in range(150)])
         assert [(change.kind, change.outcome) for change in changes] == [("opened", ""), ("closed", outcome)]
 
 
 def test_a_short_burst_recovers():
-    """Back before half an hour is over, one link a minute before the others."""
-    messages = fleet(20) + [alarm(2, f"l{i}") for i in range(5)] + [alarm(15 + (i > 0), f"l{i}", direction=-1) for i in range(5)]
+    """Back before it was certain and half an hour was over, one link a minute before the others."""
+    messages = fleet(20) + [alarm(2, f"l{i}") for i in range(5)] + [alarm(15 + (i > 0), f"l{i}", direction=-1, over=True) for i in range(5)]
     changes = run(messages, [60.0 * minute for minute in range(150)])
     assert [(change.kind, change.outcome) for change in changes] == [("opened", ""), ("closed", "recovered")]
 
@@ -677,6 +677,121 @@ def test_links_that_change_for_their_own_reasons_do_not_keep_an_incident_open():
     assert abs(closed.since_s - closed.opened_s) <= 400.0
 
 
+def stages(residuals, minutes=None):
+    """What both stages tell of residuals (T, links, 4), a row each minute or at these."""
+    links, region = residuals.shape[1], RegionDrift()
+    time_s = 60.0 * np.repeat(np.arange(len(residuals)) if minutes is None else minutes, links)
+    watch, flat = np.resize(np.arange(links), len(time_s)), residuals.reshape(-1, 4)
+    region.observe(*LinkDrift(1).update(rows_of(watch, flat, time_s, links=links), LEAST))
+    return [change for watermark_s in np.unique(time_s) for change in region.advance(watermark_s)]
+
+
+@pytest.mark.parametrize("regions", [1, 6])
+def test_a_way_back_in_two_halves_is_one(regions):
+    """Half of the change goes back, and later the rest, each before and after it is certain: one incident, of the region or the fleet."""
+    names = [(f"r{at}", f"r{at}-{link}") for at in range(regions) for link in range(10)]
+    messages = [seen(minute, link, region) for minute in range(0, 200, 15) for region, link in names]
+    for region, link in names[: None if regions > 1 else 9]:
+        messages.append(alarm(20, link, region, certain=True, size=6.0, sigma=6.0, since=18))
+        for minute, certain in ((50, False), (52, True), (90, False), (92 + int(link[-1]), True)):
+            messages.append(alarm(minute, link, region, direction=-1, certain=certain, size=3.0, sigma=3.0, since=minute - 3))
+    changes = [change for change in run(messages, [60.0 * minute for minute in range(250)]) if change.kind != "updated"]
+    assert [(change.kind, change.scope, change.outcome) for change in changes] == [
+        ("opened", "region" if regions == 1 else "fleet", ""), ("closed", "region" if regions == 1 else "fleet", "recovered"),
+    ]  # fmt: skip
+
+
+def test_a_change_that_spreads_is_one_incident():
+    """An upgrade of producers in waves: what later ones tell joins, also what single links have told before the others."""
+    messages = [seen(minute, f"l{at}") for minute in range(0, 420, 15) for at in range(100)]
+    for wave in range(5):
+        links = range(20 * wave, 20 * wave + 20)
+        messages += [alarm(20 + 60 * wave + i % 3, f"l{i}", certain=True, aspect="missing", size=0.0, sigma=0.0) for i in links]
+    changes = run(messages, [60.0 * minute for minute in range(400)])
+    assert [change.scope for change in changes if change.kind == "opened" and change.scope != "link"] == ["region"]
+    assert {change.outcome for change in changes if change.scope == "link" and change.kind == "closed"} <= {"region"}
+    assert changes[-1].affected_links > 66, "the next is told when it is half as many again"
+
+
+def test_what_a_fleet_goes_on_to_tell_is_the_fleets():
+    """A second step of the same links, and the way back from both."""
+    names = [(f"r{at}", f"r{at}-{link}") for at in range(6) for link in range(10)]
+    messages = [seen(minute, link, region) for minute in range(0, 300, 15) for region, link in names]
+    for minute in (20, 60):
+        messages += [alarm(minute, link, region, certain=True, sigma=3.0, since=minute - 2) for region, link in names]
+    messages += [alarm(90, link, region, direction=-1, certain=True, size=36.0, sigma=6.0, since=88) for region, link in names]
+    changes = run(messages, [60.0 * minute for minute in range(300)])
+    assert [(change.kind, change.scope, change.signals[0].size) for change in changes] == [
+        ("opened", "fleet", 18.0), ("updated", "fleet", 36.0), ("closed", "fleet", 36.0),
+    ]  # fmt: skip
+    assert changes[-1].outcome == "recovered"
+
+
+def test_a_fault_of_all_producers_does_not_hide_a_change_of_all_networks():
+    names = [(f"r{at}", f"r{at}-{link}") for at in range(6) for link in range(10)]
+    messages = [seen(minute, link, region) for minute in range(0, 400, 15) for region, link in names]
+    messages += [alarm(20, link, region, certain=True, aspect="missing", size=0.0, sigma=0.0, since=19) for region, link in names]
+    messages += [alarm(300, link, region, certain=True, since=299) for region, link in names]
+    opened = [change for change in run(messages, [60.0 * minute for minute in range(400)]) if change.kind == "opened"]
+    assert [(change.scope, change.group) for change in opened] == [("fleet", "data"), ("fleet", "network")]
+
+
+def test_a_change_that_ends_before_it_is_certain_has_recovered():
+    """Thirteen rows of two deviations on 40 of 100 links."""
+    residuals = noise(3 * DAY + 300, 100, seed=9)
+    residuals[3 * DAY : 3 * DAY + 13, :40, 1] += 2.0
+    changes = [change for change in stages(residuals) if change.scope == "region"]
+    assert [change.kind for change in changes if change.kind != "updated"] == ["opened", "closed"]
+    assert changes[-1].outcome == "recovered"
+
+
+def test_a_change_after_a_short_one_the_other_way_is_told_of_all_its_links():
+    """Up for nine rows, which is told and never certain, then down for good: that is no way back."""
+    residuals = noise(3 * DAY + 300, 40, seed=5)
+    residuals[3 * DAY : 3 * DAY + 9, :, 1] += 2.5
+    residuals[3 * DAY + 9 :, :, 1] -= 2.5
+    changes = [change for change in stages(residuals) if change.scope == "region"]
+    assert [(change.kind, change.outcome) for change in changes if change.kind != "updated"] == [
+        ("opened", ""), ("closed", "recovered"), ("opened", ""), ("closed", "settled"),
+    ]  # fmt: skip
+    assert changes[-1].affected_links >= 38
+    assert [(one.signal, one.direction) for one in changes[-1].signals] == [("rtt_ms", -1)]
+    assert changes[-1].signals[0].size == pytest.approx(-2.5, abs=0.2)
+
+
+def test_links_that_were_away_do_not_know_the_day():
+    """Three hours, then two and a half days without them, then the other half of the day, of whose leftover cycle they know nothing."""
+    minute = np.where(np.arange(1080) < 180, np.arange(1080), np.arange(1080) + 2 * DAY + 720)
+    residuals = noise(1080, 100, seed=4) + 0.3 * np.cos(2 * np.pi * (minute - 90) / DAY)[:, None, None]
+    assert stages(residuals, minute) == []
+
+
+def test_one_slow_link_does_not_keep_an_incident_open():
+    """It reports every six hours; the others have been quiet for one."""
+    messages = fleet(100, 240) + [alarm(20, f"l{i}", certain=True) for i in range(20)]
+    messages.append(alarm(25, "slow", certain=True, interval_s=6 * 3600.0, since=20))
+    changes = run(messages, [60.0 * minute for minute in range(200)])
+    assert [change.kind for change in changes] == ["opened", "closed"]
+    assert changes[-1].affected_links == 21
+
+
+def test_what_has_grown_since_it_was_told_is_told():
+    """Not since the last alarm: a change that grows by little steps is one that grows."""
+    messages = fleet(20, 440)
+    for step in range(12):
+        minute = 20 + 30 * step
+        messages += [alarm(minute, f"l{i}", certain=True, size=3.0, sigma=3.0, since=minute - 1) for i in range(10)]
+    changes = run(messages, [60.0 * minute for minute in range(360)])
+    assert [change.signals[0].size for change in changes] == [3.0, 6.0, 12.0, 24.0]
+
+
+def test_the_size_of_a_spread_is_the_new_mean_absolute_residual():
+    residuals = noise(3 * DAY + 200, 20)
+    residuals[3 * DAY :] *= 2.0
+    alarms = [one for one in feed(LinkDrift(1), residuals, links=20)[0] if one.aspect == "spread" and one.certain]
+    assert np.median([one.size for one in alarms]) == pytest.approx(2.0 * np.sqrt(2 / np.pi), rel=0.1)
+
+
 def test_a_renamed_region_is_one_incident_of_its_data():
     """Nobody is known to be watched under the new name yet, and all of its links have a category that the model does not know."""
     region = SIGNALS.index("region")
@@ -689,7 +804,8 @@ def test_a_renamed_region_is_one_incident_of_its_data():
 
 def test_what_comes_after_a_recovery_is_new():
     """A drop below the normal level 40 minutes later is an incident, though the way back was in that direction."""
-    messages = fleet(20, 180) + [alarm(1, f"l{i}") for i in range(4)] + [alarm(50, f"l{i}", direction=-1, certain=True) for i in range(4)]
+    messages = fleet(20, 180) + [alarm(1, f"l{i}", certain=True) for i in range(4)]
+    messages += [alarm(50, f"l{i}", direction=-1, certain=True) for i in range(4)]
     messages += [alarm(90, f"l{i}", direction=-1) for i in range(4)]
     changes = run(messages, [60.0 * minute for minute in range(120)])
     assert [(change.kind, change.outcome) for change in changes] == [("opened", ""), ("closed", "recovered"), ("opened", "")]
@@ -699,7 +815,7 @@ def test_a_fleet_that_recovers_leaves_nothing_behind():
     """Region after region, in one bucket or in many."""
     for step in (0, 1):
         messages = [seen(minute, f"{r}-{at}", r) for minute in range(0, 60, 15) for r in "abcdef" for at in range(5)]
-        messages += [alarm(1, f"{r}-{at}", r) for r in "abcdef" for at in range(4)]
+        messages += [alarm(1, f"{r}-{at}", r, certain=True) for r in "abcdef" for at in range(4)]
         messages += [alarm(30 + step * i, f"{r}-{at}", r, direction=-1, certain=True) for i, r in enumerate("abcdef") for at in range(4)]
         changes = run(messages, [60.0 * minute for minute in range(150)])
         assert [(change.kind, change.scope, change.outcome) for change in changes] == [
