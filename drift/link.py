@@ -149,9 +149,10 @@ class LinkDrift:
                     alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, False, slowly)
             if not alarmed:
                 continue
-            for at in np.flatnonzero(passed[row, metric]).tolist():
-                level, *told = found[row, metric, at].tolist()
-                over = passed[row, metric, at] == _OVER
+            for at, what in enumerate(passed[row, metric].tolist()):
+                if not what:
+                    continue
+                over, (level, *told) = what == _OVER, found[row, metric, at].tolist()
                 alarm(row, metric, _ASPECTS[at], _DETECTORS[at], -_DIRECTIONS[at] if over else _DIRECTIONS[at], level == 2.0, told, over)
                 if level == 2.0:
                     self._adwin[link][metric] = _adwin()

@@ -131,7 +131,7 @@ class Stages:
             rows = self._rows(samples, slice(begin, begin + BATCH))
             began = time.thread_time()
             alarms, seen = self.link.update(rows, LEAST)
-            self.alarms += len(alarms)
+            self.alarms += sum(not one.over for one in alarms)
             self.regions.observe(alarms, seen)
             self.changes += self.regions.advance(float(samples.time_s[begin : begin + BATCH][-1]))
             self.cpu_s += time.thread_time() - began
