@@ -219,7 +219,7 @@ class RegionDrift:
         for alarm in region.alarms:
             if alarm.group == group and not (fleet is not None and self.policy.covers(fleet, alarm)):
                 by_key[key_of(alarm)].append(alarm)
-        moved = {key for key, own in by_key.items() if self.policy.met(own, watched)}
+        moved = [key for key, own in by_key.items() if self.policy.met(own, watched)]
         if (incident := region.incidents.get(group)) is not None:
             # An old alarm that still counts is evidence of a change that joins, or of one that spreads, but nothing new of what is known.
             others = {key: [alarm for alarm in by_key[key] if alarm.link not in incident.evidence.get(key, {})] for key in moved}
@@ -360,7 +360,8 @@ def _sorted_alarms(alarms: Iterable[LinkAlarm]) -> list[LinkAlarm]:
     """In an order that does not depend on the interleaving of partitions."""
 
     def rank(alarm: LinkAlarm) -> tuple[object, ...]:
-        return alarm.link, alarm.time_s, alarm.signal, alarm.detector, alarm.direction, alarm.region, alarm.link_type, alarm.offset
+        of_link = alarm.link, alarm.region, alarm.link_type
+        return alarm.link, alarm.time_s, alarm.signal, alarm.detector, alarm.aspect, alarm.direction, of_link, alarm.offset
 
     return sorted(alarms, key=rank)
 
