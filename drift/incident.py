@@ -179,7 +179,7 @@ class Incident:
 
     def still_to_come(self) -> dict[str, list[Key]]:
         """Of each affected link, the ways back that it will yet tell for certain."""
-        ways: dict[str, list[Key]] = {link: [] for link in self.affected}
+        ways: dict[str, list[Key]] = {link: [] for link in sorted(self.affected)}  # a set's order is another in each process
         for key, own in self.evidence.items():
             for link, alarm in own.items():
                 back = self.back.get(key, {}).get(link)

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -937,6 +942,34 @@ def test_changes_do_not_depend_on_batches_order_of_partitions_or_restarts(data):
     expected, _ = play([], -1)
     assert late == 0
     assert changes == expected
+
+
+def digest_of_a_state() -> str:
+    """Of the region stage after a fleet's incident, one of a region that goes back, and alarms of many links."""
+    names = [(f"r{at}", f"r{at}-{link}") for at in range(6) for link in range(10)]
+    messages = [seen(minute, link, region) for minute in range(0, 90, 15) for region, link in names]
+    for region, link in names:
+        again = () if link[-1] == "9" else ((60, 1), (70, -1)) if region == "r1" else ()
+        for minute, direction in ((20, 1), (40, -1), *again):
+            messages.append(alarm(minute, link, region, direction=direction, certain=True, since=minute - 2))
+    drift = RegionDrift()
+    drift.observe([one for one in messages if isinstance(one, LinkAlarm)], [one for one in messages if isinstance(one, LinkSeen)])
+    drift.advance(80 * 60.0)
+    return hashlib.sha256(msgspec.msgpack.encode(drift.state())).hexdigest()
+
+
+def test_a_state_is_the_same_in_every_process():
+    """Byte for byte, though the order of a set of strings is another in each."""
+    code = (
+        f"import sys; sys.path[:0] = {sys.path!r} + [{str(Path(__file__).parent)!r}]; import test_drift as t; print(t.digest_of_a_state())"
+    )
+    digests = {
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in "123"
+    }
+    assert digests == {digest_of_a_state() + "\n"}
 
 
 def test_ten_thousand_regions_and_a_region_with_one_link():
