@@ -57,7 +57,7 @@ def test_a_folder_of_another_user(tmp_path: Path, before: int, refused: bool) ->
     tmp_path.joinpath("state").mkdir()
     (tmp_path / "state").chmod(before)
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == 0 and folder.name.startswith(("pytest", "test")):
+        if folder.stat().st_uid == 0 and folder.name.startswith(("pytest", "popen", "test")):
             folder.chmod(0o755)
     child = os.fork()
     if child == 0:  # as a user who does not own it
