@@ -62,7 +62,7 @@ def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
 
 def _without_ways_back(old: dict[str, Any]) -> dict[str, Any]:
     def incident(kept: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in kept.items() if name != "recovered"} | {"back": [], "told_sigma": []}
+        return {name: value for name, value in kept.items() if name != "recovered"} | {"back": [], "told_of": []}
 
     regions = {
         name: {field: value for field, value in region.items() if field != "expected"}
@@ -86,6 +86,6 @@ def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
         "told": old["affected"],
         "evidence": [],
         "back": [],
-        "told_sigma": [],
+        "told_of": [],
     }
     return kept | new

@@ -105,7 +105,8 @@ def judge(
     links: int32 (W,). residual, actual: float32 (W, M), in the metric's unit, residual NaN where there is none. time_s: float64 (W,).
     least_scale: float64 (M,). thresholds: float64 (2, 2), the first and the second of the sums of residuals, then of their sizes.
     Gives uint8 (W, M, 3), of the sum up, down and of sizes: 1 where it passed a threshold, 2 where one that had passed only the first has
-    fallen back to 0; float64 (W, M, 3, ALARM_FIELDS), set where it did, of a fallen one only the times;
+    fallen back to 0; float64 (W, M, 3, ALARM_FIELDS), set where it did, of a fallen one only the times and how far the metric has gone
+    without its residual;
     float64 (W, M, BLOCK_FIELDS), NaN where no block of residuals ends; and float64 (W,), the interval of a link that tells that it is
     there, else NaN.
     """
@@ -114,6 +115,7 @@ def judge(
     seen = np.full(rows, np.nan)
     passed = np.zeros((rows, metrics, 3), np.uint8)
     found = np.zeros((rows, metrics, 3, ALARM_FIELDS))
+    stayed = np.zeros(3)
     for row in range(rows):
         turn = 2.0 * math.pi * ((time_s[row] % DAY_S) / DAY_S)
         cos, sin = math.cos(turn), math.sin(turn)
@@ -125,7 +127,7 @@ def judge(
             if kept[COUNT] < CALIBRATION_ROWS:
                 _calibrate(kept, value, time_s[row], least_scale[metric])
             else:
-                z, cycle, breadth, size, told, over = _sum_up(kept, value, given, time_s[row], cos, sin, thresholds)
+                z, cycle, breadth, size, told, over = _sum_up(kept, value, given, time_s[row], cos, sin, thresholds, stayed)
                 _block(kept, z, size, time_s[row], thresholds, blocks[row, metric])
                 if time_s[row] - seen_s[links[row]] >= SEEN_EVERY_S:
                     seen_s[links[row]] = time_s[row]
@@ -139,6 +141,7 @@ def judge(
                     elif over >> at & 1:
                         passed[row, metric, at] = 2
                         found[row, metric, at, 1], found[row, metric, at, 6] = time_s[row], kept[INTERVAL_S]
+                        found[row, metric, at, 3] = stayed[at]
                 for at in range(3):
                     if found[row, metric, at, 0] == 2.0:
                         _accept(kept, at)
@@ -193,8 +196,8 @@ def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
         most = INPUT_STEPS * max(kept[ROUGHNESS], kept[SCALE]) if kept[COUNT] >= CALIBRATION_ROWS else math.inf
         kept[ROUGHNESS] += weight * (min(most, abs(given - kept[GIVEN])) - kept[ROUGHNESS])
         passed_s = max(0.0, time_s - kept[LAST_S])
-        gap_s, passed_s = passed_s, min(passed_s, _GAP_INTERVALS * kept[INTERVAL_S]) if kept[INTERVAL_S] > 0.0 else passed_s
-        kept[FIRST_S] += gap_s - passed_s  # what was not seen has taught nothing of the day
+        kept[FIRST_S] += max(0.0, passed_s - _GAP_MAX_S)  # what was not seen has taught nothing of the day
+        passed_s = min(passed_s, _GAP_INTERVALS * kept[INTERVAL_S]) if kept[INTERVAL_S] > 0.0 else passed_s
         kept[INTERVAL_S] += weight * (passed_s - kept[INTERVAL_S])
         ahead, last = given - kept[GIVEN_LEVEL] - kept[GIVEN_TREND], kept[GIVEN] - kept[GIVEN_LEVEL]
         if not (abs(last) > most and last * ahead > 0.0):  # two on the same side are where the metric is now
@@ -206,10 +209,13 @@ def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
 
 @njit(cache=True, nogil=True)
 def _sum_up(
-    kept: Doubles, value: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles
+    kept: Doubles, value: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles, stayed: Doubles
 ) -> tuple[float, float, float, float, int, int]:  # fmt: skip
     """Standardises one residual and adds it to the three sums. Gives it, the daily cycle of level and of spread, its standardised size, and
-    as bits which sums have passed a threshold that was not told yet, and which are over though they were told."""
+    as bits which sums have passed a threshold that was not told yet, and which are over though they were told.
+
+    stayed: float64 (3,), set for the first two where they are over: how far the metric has gone meanwhile without its residual.
+    """
     days = (time_s - kept[FIRST_S]) / DAY_S
     unknown = max(0.0, min(1.0, 2.0 - days))
     cycle, breadth = 0.0, 1.0
@@ -234,6 +240,7 @@ def _sum_up(
     for at, begin, sign in ((0, UP, 1.0), (1, DOWN, -1.0)):
         if sign * excess >= FAR_SIGMA * scale and sign * before >= FAR_FIRST * FAR_SIGMA * scale:
             _begin_anew(kept, begin, excess, before, time_s)
+        stayed[at] = (kept[begin + _LEFT] - kept[begin + _MASS]) / max(kept[begin + _ROWS], 1.0)
         over |= _add(kept, begin, sign * z - slack, excess, given, kept[GIVEN_LEVEL], kept[GIVEN_TREND], time_s) << at
     slack = SLACK_SPREAD + SLACK_SPREAD_FIRST_DAY * unknown
     if not _suspicious(kept, thresholds):  # a level that moves makes residuals larger too, and explains them better

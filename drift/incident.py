@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any, Final, Literal
@@ -11,7 +11,9 @@ from typing import Any, Final, Literal
 from drift.messages import SIGNALS, Aspect, Change, Group, IncidentChange, LinkAlarm, Scope, SignalChange
 
 GROWTH: Final = 1.5
-"""An update is worth telling when another signal joins, or the affected links have grown by half."""
+"""An update is worth telling when another signal joins, or the affected links have grown by half: all of them, or those of one signal."""
+GROWTH_LINKS: Final = 3
+"""Of one signal, by so many at least."""
 LARGER: Final = 2.0
 """Or when a signal's size has become so many times what was told of it."""
 NAMED: Final = 100
@@ -61,12 +63,25 @@ class Back:
         return Back(size, shown, size, shown, True) if alarm.certain else Back(size, shown, sure, sure_shown, self.certain)
 
 
+@dataclass(frozen=True, slots=True)
+class ToCome:
+    """What is left of a link's way back, and from how little on nothing is, in the unit of the alarm's size."""
+
+    size: float
+    tolerance: float
+
+    def less(self, alarm: LinkAlarm) -> ToCome | None:
+        """After one more certain piece of it; None where that was the last."""
+        left = self.size - alarm.size
+        return ToCome(left, self.tolerance) if abs(left) > self.tolerance and left * self.size > 0.0 else None
+
+
 @dataclass(slots=True)
 class Incident:
     """An open incident. evidence_s, quiet_s: event time of the newest evidence for it, and how long after it the incident closes.
 
     evidence: of each change the last alarm of each link. back: of each change, how far each link's residual has gone back since. told:
-    affected links at the last change that was told. told_sigma: of each change, its size then, in standard deviations.
+    affected links at the last change that was told. told_of: of each change, its links and its size then, in standard deviations.
     """
 
     id: str
@@ -81,7 +96,7 @@ class Incident:
     watched: int
     evidence: dict[Key, dict[str, LinkAlarm]]
     back: dict[Key, dict[str, Back]]
-    told_sigma: dict[Key, float]
+    told_of: dict[Key, tuple[int, float]]
     _since_s: float | None = field(default=None, init=False, compare=False)  # known until the evidence changes
 
     @classmethod
@@ -93,7 +108,7 @@ class Incident:
         origin = (scope, region, f"{now_s:.0f}", first.link, first.signal, first.detector, first.offset)
         digest = hashlib.sha256("\x1f".join(map(str, origin)).encode()).hexdigest()[:32]
         incident = cls(digest, scope, first.group, region, now_s, now_s, quiet_s, 0, 0, watched, {}, {}, {})
-        incident._add(alarms)
+        incident.add(alarms)
         return incident
 
     @property
@@ -117,20 +132,35 @@ class Incident:
             self._since_s = median([alarm.since_s for alarm in self.alarms] or [self.opened_s])
         return self._since_s
 
-    def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> IncidentChange | None:
-        """New alarms that belong to it. Gives an update where they tell an operator something new: another signal, or half as many links
-        again, or a change that has become much larger."""
+    def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> None:
+        """New alarms that belong to it."""
         self.evidence_s, self.watched = now_s, watched
-        self._add(alarms)
-        larger = any(_size_sigma(own.values()) >= LARGER * self.told_sigma.get(key, 0.0) > 0.0 for key, own in self.evidence.items())
-        if self.evidence.keys() <= self.told_sigma.keys() and len(self.affected) < GROWTH * self.told and not larger:
+        self.add(alarms)
+
+    def update(self, now_s: float) -> IncidentChange | None:
+        """What there is to tell an operator since the last time: another signal, half as many links again, or a change that has become much
+        larger."""
+        grown = len(self.affected) >= GROWTH * self.told
+        for key, own in self.evidence.items():
+            links, sigma = self.told_of.get(key, (0, 0.0))
+            more = not links or len(own) >= max(GROWTH * links, links + GROWTH_LINKS)
+            grown = grown or (more and not self._is_minor(key)) or _size_sigma(own.values()) >= LARGER * sigma > 0.0
+        if not grown:
             return None
         self.sequence += 1
         return self.change("updated", now_s)
 
     def absorb(self, other: Incident) -> None:
-        """Takes over the evidence of a smaller incident before it is told itself."""
-        self._add(other.alarms)
+        """Takes over the evidence of a smaller incident before it is told itself, and what has gone back of it."""
+        self.add(other.alarms)
+        self.keep_ways_back(other)
+
+    def keep_ways_back(self, other: Incident) -> None:
+        """Of what both have evidence of."""
+        for key, own in other.back.items():
+            for link, back in own.items():
+                if link in self.evidence.get(key, {}):
+                    self.back.setdefault(key, {}).setdefault(link, back)
 
     def goes_back(self, alarm: LinkAlarm) -> bool:
         """Whether an alarm is an affected link's way back; then it is noted, and is evidence of nothing else.
@@ -138,34 +168,66 @@ class Incident:
         From a level that the detector has not accepted it is none: the sum falls, which is told by `over`, and what exceeds the old level
         in the other direction is a change of its own.
         """
-        key = _opposite(key_of(alarm))
+        own, key = key_of(alarm), _opposite(key_of(alarm))
+        if alarm.over and self._takes_back(own, alarm.link):
+            return True
         there = self.evidence.get(key, {}).get(alarm.link)
-        if there is None or alarm.over == there.accepted:
+        if there is None or alarm.over == there.accepted or (alarm.over and alarm.time_s < there.time_s):
             return False
         if alarm.over:
-            self.back.setdefault(key, {})[alarm.link] = Back(-there.size, -there.size, -there.size, -there.size, True)
+            self.back.setdefault(key, {})[alarm.link] = _ended(there, alarm)
             return True
-        other = self.evidence.get(key_of(alarm), {}).get(alarm.link)
+        other = self.evidence.get(own, {}).get(alarm.link)
         back = self.back.get(key, {}).get(alarm.link, Back()).and_then(alarm, other)
         if alarm.group == "network" and not _leads_back(there, back.size):
-            self.back.get(key, {}).pop(alarm.link, None)  # it goes on, or does not go far enough: a change of its own
+            if alarm.certain:  # it goes on, or does not go far enough: a change of its own
+                self.back.get(key, {}).pop(alarm.link, None)
             return False
         self.back.setdefault(key, {})[alarm.link] = back
         if other is not None:  # what it was taken for at first
-            del self.evidence[key_of(alarm)][alarm.link]
-            if not self.evidence[key_of(alarm)]:
-                del self.evidence[key_of(alarm)]
-                self.told_sigma.pop(key_of(alarm), None)
+            del self.evidence[own][alarm.link]
+            self.back.get(own, {}).pop(alarm.link, None)
+            if not self.evidence[own]:
+                del self.evidence[own]
+                self.told_of.pop(own, None)
             self._since_s = None
+        return True
+
+    def _takes_back(self, key: Key, link: str) -> bool:
+        """Drops what of a link's way back was not certain, and was none. False where there is nothing of the kind."""
+        went = self.back.get(key, {}).get(link)
+        if went is None or went.size == went.sure:
+            return False
+        if went.certain:
+            self.back[key][link] = replace(went, size=went.sure, shown=went.sure_shown)
+        else:
+            del self.back[key][link]
         return True
 
     @property
     def is_over(self) -> bool:
-        """Whether of each change most links have gone back. A spread that does is seldom told: it counts where there is nothing else. A
-        few links that stopped half way are no change of their own."""
-        judged = {key: own for key, own in self.evidence.items() if key[2] != "spread"} or self.evidence
-        whole = {key: own for key, own in judged.items() if 2 * len(own) >= len(judged.get(_opposite(key), {}))}
-        return bool(whole) and all(2 * len(self.back.get(key, {})) > len(own) for key, own in whole.items())
+        """Whether of each change most links have gone back, for certain: a dip is no end."""
+        return self._most_are_back(lambda back: back.certain)
+
+    @property
+    def may_be_over(self) -> bool:
+        """Whether they have, if what is not certain yet becomes so."""
+        return self._most_are_back(lambda _: True)
+
+    def _most_are_back(self, counts: Callable[[Back], bool]) -> bool:
+        judged = {key: own for key, own in self.evidence.items() if not self._is_minor(key)}
+        back = {key: sum(map(counts, self.back.get(key, {}).values())) for key in judged}
+        return bool(judged) and all(2 * back[key] > len(own) for key, own in judged.items())
+
+    def _is_minor(self, key: Key) -> bool:
+        """Whether most links of a change are among those of a larger one of the same signal: they stopped half way back, or have a spread
+        that is the level's, or levels that are the spread's."""
+
+        def weight(one: Key) -> tuple[int, bool]:
+            return len(self.evidence[one]), one[2] != "spread"
+
+        larger = [own for one, own in self.evidence.items() if one[0] == key[0] and weight(one) > weight(key)]
+        return 2 * sum(any(link in other for other in larger) for link in self.evidence[key]) > len(self.evidence[key])
 
     @property
     def way_out(self) -> str:
@@ -177,14 +239,14 @@ class Incident:
         there = self.evidence.get(key, {}).get(link)
         return there is None or there.shown < SHOWN_MIN or abs(back.shown) >= SHOWN_MIN * abs(back.size)
 
-    def still_to_come(self) -> dict[str, list[Key]]:
+    def still_to_come(self) -> dict[str, dict[Key, ToCome]]:
         """Of each affected link, the ways back that it will yet tell for certain."""
-        ways: dict[str, list[Key]] = {link: [] for link in sorted(self.affected)}  # a set's order is another in each process
+        ways: dict[str, dict[Key, ToCome]] = {link: {} for link in sorted(self.affected)}  # a set's order is another in each process
         for key, own in self.evidence.items():
             for link, alarm in own.items():
-                back = self.back.get(key, {}).get(link)
-                if alarm.accepted and (back is None or not back.certain):
-                    ways[link].append(_opposite(key))
+                back = self.back.get(key, {}).get(link, Back())
+                if alarm.accepted and not back.certain:
+                    ways[link][_opposite(key)] = ToCome(-alarm.size, _tolerance(alarm))
         return ways
 
     def without_categories(self) -> bool:
@@ -207,7 +269,8 @@ class Incident:
 
     def change(self, kind: Literal["opened", "updated", "closed"], now_s: float, outcome: str = "") -> IncidentChange:
         affected = self.affected
-        self.told, self.told_sigma = len(affected), {key: _size_sigma(own.values()) for key, own in self.evidence.items()}
+        self.told = len(affected)
+        self.told_of = {key: (len(own), _size_sigma(own.values())) for key, own in self.evidence.items()}
         regions = {alarm.region for alarm in self.alarms}
         return IncidentChange(
             kind, self.id, self.sequence, self.scope, self.group, self.region, now_s, self.opened_s, self.since_s,
@@ -219,9 +282,9 @@ class Incident:
     def state(self) -> dict[str, Any]:
         evidence = [[*key, [asdict(alarm) for alarm in own.values()]] for key, own in self.evidence.items()]
         back = [[*key, {link: asdict(one) for link, one in own.items()}] for key, own in self.back.items()]
-        told_sigma = [[*key, size] for key, size in self.told_sigma.items()]
+        told_of = [[*key, *told] for key, told in self.told_of.items()]
         plain = {name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")}
-        return plain | {"evidence": evidence, "back": back, "told_sigma": told_sigma}
+        return plain | {"evidence": evidence, "back": back, "told_of": told_of}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Incident:
@@ -233,10 +296,10 @@ class Incident:
             (signal, direction, aspect): {link: Back(**one) for link, one in own.items()}
             for signal, direction, aspect, own in state["back"]
         }
-        told_sigma = {(signal, direction, aspect): size for signal, direction, aspect, size in state["told_sigma"]}
-        return cls(**{**state, "evidence": evidence, "back": back, "told_sigma": told_sigma})
+        told_of = {(signal, direction, aspect): (links, sigma) for signal, direction, aspect, links, sigma in state["told_of"]}
+        return cls(**{**state, "evidence": evidence, "back": back, "told_of": told_of})
 
-    def _add(self, alarms: Sequence[LinkAlarm]) -> None:
+    def add(self, alarms: Sequence[LinkAlarm]) -> None:
         """Of each link the last alarm, which has seen most, and the first one's time of the change.
 
         What comes after a certain one, whose change the detector has taken for the new level, is added to it once it is certain too.
@@ -252,15 +315,26 @@ class Incident:
                 if alarm.certain:
                     total, sigma = known.size + alarm.size, known.size_sigma + alarm.size_sigma
                     own[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma)
-            elif alarm.time_s >= known.time_s:
+            elif alarm.time_s >= known.time_s and (alarm.accepted or not known.accepted):
                 own[alarm.link] = replace(alarm, since_s=known.since_s)
+
+
+def _ended(there: LinkAlarm, over: LinkAlarm) -> Back:
+    """All of the way back, without a change; the metric shows it unless it has stayed where it was, and the model has followed."""
+    stayed = there.aspect == "level" and over.size / there.size >= SHOWN_MIN
+    shown = 0.0 if stayed else -there.size
+    return Back(-there.size, shown, -there.size, shown, certain=True)
 
 
 def _leads_back(there: LinkAlarm, size: float) -> bool:
     """Whether a change of this size ends near where the other began, and neither half way nor far beyond."""
+    return abs(size) >= BACK_MIN * abs(there.size) and abs(there.size + size) <= _tolerance(there)
+
+
+def _tolerance(there: LinkAlarm) -> float:
+    """How far from where it was a link is back, in the unit of the alarm's size."""
     sigma = abs(there.size / there.size_sigma) if there.size_sigma else 0.0
-    left = abs(there.size + size)
-    return abs(size) >= BACK_MIN * abs(there.size) and left <= max(LEFT_SHARE * abs(there.size), LEFT_SIGMA * sigma)
+    return max(LEFT_SHARE * abs(there.size), LEFT_SIGMA * sigma)
 
 
 def _shown(alarm: LinkAlarm) -> float:

@@ -31,7 +31,8 @@ class LinkAlarm:
     residual and in the metric's unit; for a spread the factor by which it grew, and the new mean absolute residual; for a unit the factor.
     shown: how much of it the metric itself shows, 1: all, 0: nothing, so that the model is wrong. growth: how it went on since it began,
     0: a step, 2: a ramp. interval_s: between the link's rows. epoch: which model went live, counted up from 1. over: it takes back one that
-    was not certain, of the other direction: that change has ended, and nothing has come of it.
+    was not certain, of the other direction: that change has ended, and nothing has come of it; its size is how far the metric has gone
+    nevertheless, for the model has followed it.
     """
 
     time_s: float

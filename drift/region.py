@@ -110,7 +110,7 @@ class RegionDrift:
         for name in sorted(by_region):
             more, fresh[name] = self._heed(self._regions.setdefault(name, WatchedRegion()), now_s, *by_region[name])
             changes += more
-        for fleet in self._fleets.values():
+        for fleet in list(self._fleets.values()):
             changes += self._judge_open_fleet(fleet, now_s, fresh)
         for name, of_region in fresh.items():
             for group in GROUPS:
@@ -147,7 +147,7 @@ class RegionDrift:
         alarms = [alarm for alarm in alarms if alarm.group == "data" or alarm.epoch == self._epoch]
         changes, alarms = self._recovered(region, alarms, now_s)
         region.alarms += alarms
-        return changes, alarms
+        return changes, [alarm for alarm in alarms if not alarm.over]
 
     def _replaced(self, now_s: float) -> list[IncidentChange]:
         """Another model went live: closes, in all regions, what was of the residuals of the one before, or of what it did not know."""
@@ -169,29 +169,38 @@ class RegionDrift:
         """Closes incidents most of whose links have gone back. Gives the changes, and the alarms that have not told of a way back."""
         incidents, left = [*region.all(), *self._fleets.values()], []
         touched: list[Incident] = []
+        back: set[tuple[str, Key]] = set()
         for alarm in alarms:
             noted = [incident for incident in incidents if incident.goes_back(alarm)]
             touched += [incident for incident in noted if all(incident is not one for one in touched)]
-            if noted and not alarm.over:  # what it was taken for at first, before it was certain
-                first = (alarm.link, key_of(alarm))
-                region.alarms = [one for one in region.alarms if (one.link, key_of(one)) != first]
-            ends = alarm.over or (alarm.group == "data" and alarm.direction < 0)  # of what nobody has heard of, or not any more
-            if not noted and not self._is_aftermath(region, alarm) and not ends:
+            if noted and not alarm.over:
+                back.add((alarm.link, key_of(alarm)))
+            ends = alarm.group == "data" and alarm.direction < 0  # of a fault that nobody has heard of any more
+            if not noted and (alarm.over or not (self._is_aftermath(region, alarm) or ends)):
                 left.append(alarm)
+        # What a way back was taken for at first, before it was certain.
+        region.alarms = [alarm for alarm in region.alarms if (alarm.link, key_of(alarm)) not in back]
         changes = []
         for incident in touched:
-            if not incident.is_over:
-                continue
-            changes.append(incident.closed(now_s, incident.way_out))
-            region_of = {alarm.link: alarm.region for alarm in incident.alarms}
-            for link, keys in incident.still_to_come().items():
-                if (other := self._regions.get(region_of[link])) is not None:
-                    small = {signal: min(AFTERMATH_SIGMA, BACK_MIN * size) for signal, size in incident.sizes_of(link).items()}
-                    other.aftermath[link] = Aftermath(now_s + AFTERMATH * incident.quiet_s, now_s + self.policy.window_s, keys, small)
-            region.drop(incident)
-            if incident.scope == "fleet":
-                self._drop_fleet(incident)
+            if incident.may_be_over:  # it does not settle before that is certain, or is not so
+                incident.evidence_s = now_s
+            changes += self._end_if_over(incident, now_s)
         return changes, [alarm for alarm in left if not self._is_aftermath(region, alarm)] if changes else left
+
+    def _end_if_over(self, incident: Incident, now_s: float) -> list[IncidentChange]:
+        """Closes an incident most of whose links have gone back; the others may tell it yet."""
+        if not incident.is_over:
+            return []
+        region_of = {alarm.link: alarm.region for alarm in incident.alarms}
+        for link, back in incident.still_to_come().items():
+            if (region := self._regions.get(region_of[link])) is not None:
+                small = {signal: min(AFTERMATH_SIGMA, BACK_MIN * size) for signal, size in incident.sizes_of(link).items()}
+                region.aftermath[link] = Aftermath(now_s + AFTERMATH * incident.quiet_s, now_s + self.policy.window_s, back, small)
+        if incident.scope == "fleet":
+            self._drop_fleet(incident)
+        else:
+            self._regions[incident.region].drop(incident)
+        return [incident.closed(now_s, incident.way_out)]
 
     def _drop_fleet(self, fleet: Incident) -> None:
         """Forgets a closed incident of the fleet, and in all regions what it rested on."""
@@ -204,8 +213,7 @@ class RegionDrift:
         after = region.aftermath.get(alarm.link)
         if after is None or not after.explains(alarm):
             return False
-        if alarm.certain and key_of(alarm) in after.keys:
-            after.keys.remove(key_of(alarm))
+        after.take(alarm)
         return True
 
     def _judge_region(
@@ -217,27 +225,29 @@ class RegionDrift:
             watched = len(region.watched.keys() | {alarm.link for alarm in region.alarms})
         by_key: defaultdict[Key, list[LinkAlarm]] = defaultdict(list)
         for alarm in region.alarms:
-            if alarm.group == group and not (fleet is not None and self.policy.covers(fleet, alarm)):
+            if alarm.group == group and not alarm.over and not (fleet is not None and self.policy.covers(fleet, alarm)):
                 by_key[key_of(alarm)].append(alarm)
         moved = [key for key, own in by_key.items() if self.policy.met(own, watched)]
-        if (incident := region.incidents.get(group)) is not None:
-            # An old alarm that still counts is evidence of a change that joins, or of one that spreads, but nothing new of what is known.
-            others = {key: [alarm for alarm in by_key[key] if alarm.link not in incident.evidence.get(key, {})] for key in moved}
-            joining = [alarm for own in others.values() if self.policy.met(own, watched) for alarm in own]
-            joined = [alarm for alarm in alarms if self.policy.joins(incident, alarm)]
-            fresh = [alarm for alarm in joined if alarm.certain or key_of(alarm) in incident.evidence]
-            known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
-            parts = self._taken_over(region, incident, now_s) if joining else []
-            return [
-                *parts,
-                *(self._take(incident, now_s, known, watched) if known else []),
-                *self._judge_links(name, region, now_s, group, _without(alarms, known)),
-            ]
-        if not any(key_of(alarm) in moved for alarm in alarms):
-            return self._judge_links(name, region, now_s, group, alarms)
-        own = _sorted_alarms(alarm for key in moved for alarm in by_key[key])
-        region.incidents[group] = incident = Incident.opened("region", name, now_s, own, watched, self.policy.lasts_s(own))
-        return [*self._taken_over(region, incident, now_s), incident.change("opened", now_s)]
+        incident, own = region.incidents.get(group), list[LinkAlarm]()
+        if opens := incident is None:
+            if not any(key_of(alarm) in moved for alarm in alarms):
+                return self._judge_links(name, region, now_s, group, alarms)
+            own = _sorted_alarms(alarm for key in moved for alarm in by_key[key])
+            region.incidents[group] = incident = Incident.opened("region", name, now_s, own, watched, self.policy.lasts_s(own))
+        # An old alarm that still counts is evidence of a change that joins, or of one that spreads, but nothing new of what is known.
+        others = {key: [alarm for alarm in by_key[key] if alarm.link not in incident.evidence.get(key, {})] for key in moved}
+        joining = [alarm for rest in others.values() if self.policy.met(rest, watched) for alarm in rest]
+        joined = [alarm for alarm in _without(alarms, own) if self.policy.joins(incident, alarm)]
+        fresh = [alarm for alarm in joined if alarm.certain or key_of(alarm) in incident.evidence]
+        known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
+        changes: list[IncidentChange] = []
+        if opens or known:
+            self._take(incident, now_s, known, watched)
+            parts = self._taken_over(region, incident, now_s) if opens or joining else []
+            self._note_what_is_over(incident, region)
+            told = incident.change("opened", now_s) if opens else incident.update(now_s)
+            changes = [*parts, *([told] if told is not None else []), *self._end_if_over(incident, now_s)]
+        return [*changes, *self._judge_links(name, region, now_s, group, _without(alarms, [*own, *known]))]
 
     def _judge_open_fleet(self, fleet: Incident, now_s: float, fresh: dict[str, list[LinkAlarm]]) -> list[IncidentChange]:
         """Takes out of the regions' alarms what the fleet's incident covers."""
@@ -248,13 +258,24 @@ class RegionDrift:
         for name, own in covered.items():
             fresh[name] = _without(fresh[name], own)
         alarms = [alarm for own in covered.values() for alarm in own]
-        return self._take(fleet, now_s, alarms, self._watched(now_s)) if alarms else []
+        if not alarms:
+            return []
+        self._take(fleet, now_s, alarms, self._watched(now_s))
+        for name in covered:
+            self._note_what_is_over(fleet, self._regions[name])
+        update = fleet.update(now_s)
+        return [*([update] if update is not None else []), *self._end_if_over(fleet, now_s)]
 
-    def _take(self, incident: Incident, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> list[IncidentChange]:
+    def _take(self, incident: Incident, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> None:
         """New evidence; a link that reports once in hours does not keep open what the others have closed."""
-        update = incident.take(now_s, alarms, watched)
+        incident.take(now_s, alarms, watched)
         incident.quiet_s = self.policy.lasts_s(incident.alarms)
-        return [update] if update is not None else []
+
+    def _note_what_is_over(self, incident: Incident, region: WatchedRegion) -> None:
+        """Of its evidence, what has fallen back already."""
+        for alarm in region.alarms:
+            if alarm.over:
+                incident.goes_back(alarm)
 
     def _taken_over(self, region: WatchedRegion, incident: Incident, now_s: float) -> list[IncidentChange]:
         """Closes the incidents of single links that are part of a larger one."""
@@ -281,7 +302,8 @@ class RegionDrift:
                 region.links[group, link] = incident
                 changes.append(incident.change("opened", now_s))
             else:
-                changes += self._take(incident, now_s, own, len(region.watched))
+                self._take(incident, now_s, own, len(region.watched))
+                changes += [update] if (update := incident.update(now_s)) is not None else []
         return changes
 
     def _judge_fleet(self, now_s: float) -> list[IncidentChange]:
@@ -303,6 +325,8 @@ class RegionDrift:
             alarms = [alarm for incident in own.values() for alarm in incident.alarms]
             fleet = Incident.opened("fleet", "", now_s, _sorted_alarms(alarms), self._watched(now_s), self.policy.lasts_s(alarms))
             self._fleets[group] = fleet
+            for incident in own.values():
+                fleet.keep_ways_back(incident)
             changes += [incident.closed(now_s, "fleet") for incident in own.values()]
             for name in own:
                 del self._regions[name].incidents[group]

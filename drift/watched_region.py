@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from drift.incident import Incident, Key, key_of
+from drift.incident import Incident, Key, ToCome, key_of
 from drift.messages import Group, LinkAlarm
 
 
@@ -15,19 +14,36 @@ from drift.messages import Group, LinkAlarm
 class Aftermath:
     """What a link whose incident is over may yet tell of it: until then, and of changes up to latest_s.
 
-    keys: that it has gone back. small: by signal, in standard deviations, by how little its detectors' idea of its level, which they had
-    from a few rows, may be off.
+    back: that it has gone back, and how far is left. small: by signal, in standard deviations, by how little its detectors' idea of its
+    level, which they had from a few rows, may be off.
     """
 
     until_s: float
     latest_s: float
-    keys: list[Key]
+    back: dict[Key, ToCome]
     small: dict[int, float]
 
     def explains(self, alarm: LinkAlarm) -> bool:
         if alarm.since_s > self.latest_s:
             return False
-        return key_of(alarm) in self.keys or (alarm.aspect == "level" and abs(alarm.size_sigma) <= self.small.get(alarm.signal, 0.0))
+        return key_of(alarm) in self.back or (alarm.aspect == "level" and abs(alarm.size_sigma) <= self.small.get(alarm.signal, 0.0))
+
+    def take(self, alarm: LinkAlarm) -> None:
+        """One that it explains: a way back is told for certain once, in one piece or in several."""
+        key = key_of(alarm)
+        if alarm.certain and key in self.back and (left := self.back.pop(key).less(alarm)) is not None:
+            self.back[key] = left
+
+    def state(self) -> dict[str, Any]:
+        """Everything as plain numbers, lists and strings."""
+        back = [[*key, one.size, one.tolerance] for key, one in self.back.items()]
+        return {"until_s": self.until_s, "latest_s": self.latest_s, "back": back, "small": list(self.small.items())}
+
+    @classmethod
+    def restored(cls, kept: dict[str, Any]) -> Aftermath:
+        """What `state` was taken from."""
+        back = {(signal, direction, aspect): ToCome(*one) for signal, direction, aspect, *one in kept["back"]}
+        return cls(kept["until_s"], kept["latest_s"], back, dict(map(tuple, kept["small"])))
 
 
 @dataclass(slots=True)
@@ -35,7 +51,7 @@ class WatchedRegion:
     """What is known of one region: whom it watches, alarms that still count, and open incidents."""
 
     watched: dict[str, float] = field(default_factory=dict)  # link -> until when it counts as watched
-    alarms: list[LinkAlarm] = field(default_factory=list)  # that count
+    alarms: list[LinkAlarm] = field(default_factory=list)  # that count, and which of them are over
     incidents: dict[Group, Incident] = field(default_factory=dict)  # of the region
     links: dict[tuple[Group, str], Incident] = field(default_factory=dict)  # of single links
     aftermath: dict[str, Aftermath] = field(default_factory=dict)  # of links
@@ -61,7 +77,7 @@ class WatchedRegion:
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "incidents": [incident.state() for incident in self.incidents.values()],
             "links": [[link, incident.state()] for (_, link), incident in self.links.items()],
-            "aftermath": [[link, asdict(one) | {"small": list(one.small.items())}] for link, one in self.aftermath.items()],
+            "aftermath": [[link, one.state()] for link, one in self.aftermath.items()],
             "seen_s": self.seen_s,
         }
 
@@ -75,14 +91,6 @@ class WatchedRegion:
             alarms=[LinkAlarm(**alarm) for alarm in kept["alarms"]],
             incidents={incident.group: incident for incident in of_region},
             links={(incident.group, link): incident for link, incident in of_links},
-            aftermath={
-                link: Aftermath(one["until_s"], one["latest_s"], [_key(key) for key in one["keys"]], dict(map(tuple, one["small"])))
-                for link, one in kept["aftermath"]
-            },
+            aftermath={link: Aftermath.restored(one) for link, one in kept["aftermath"]},
             seen_s=kept["seen_s"],
         )
-
-
-def _key(kept: Sequence[Any]) -> Key:
-    signal, direction, aspect = kept
-    return signal, direction, aspect
