@@ -166,8 +166,7 @@ class Loop:
             if raw.partition in sought_back:
                 continue  # it comes again, after what was not taken before it
             taken = self.partitions.take(raw, self.clock.latest_record_s(), self.regions)
-            self.regions.observe(taken.alarms, taken.seen)
-            self.regions.late += taken.late
+            self.regions.observe(taken.alarms, taken.seen, taken.late)
             self.bury(raw, taken.rejected)
             self.training.took(taken.rows)
             if taken.refused is not None:

@@ -20,8 +20,8 @@ from daemon.journal import Clock, Entry, Forecasting, Idle, ModelLive, Resumed
 from daemon.observe import Observer
 from daemon.snapshot import PartState, Restored
 from daemon.watched import Listener, WatchedLinks
+from drift.buckets import BUCKET_S
 from drift.messages import LinkAlarm, LinkSeen
-from drift.region import BUCKET_S
 from drift.sensitivity import Sensitivity
 from drift.watch import WatchPolicy
 from features.store import FeatureRows, FeatureStore

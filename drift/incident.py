@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any, Final, Literal
 
-from drift.messages import SIGNALS, Aspect, Change, Group, IncidentChange, LinkAlarm, Scope, SignalChange
+from drift.evidence import SHOWN_MIN, Key, key_of, opposite, signal_change, size_sigma
+from drift.messages import Group, IncidentChange, LinkAlarm, Scope
+from drift.way_back import Back, ToCome, ended, leads_back, tolerance
 
 GROWTH: Final = 1.5
 """An update is worth telling when another signal joins, or the affected links have grown by half: all of them, or those of one signal."""
@@ -17,63 +19,6 @@ GROWTH_LINKS: Final = 3
 LARGER: Final = 2.0
 """Or when a signal's size has become so many times what was told of it."""
 NAMED: Final = 100
-SHOWN_MIN: Final = 0.5
-"""Of a change of the residual, the share that the metric itself must show; with less it is the model that is wrong."""
-BACK_MIN: Final = 0.5
-LEFT_SHARE: Final = 0.25
-LEFT_SIGMA: Final = 1.5
-"""A link must have gone back by that share of a change, to within this share of it or so many standard deviations of where it was: sizes
-come from some ten rows."""
-RAMP_GROWTH: Final = 0.25
-RAMP_ROWS: Final = 45.0
-"""A step does not grow while the sums find it, and one of a standard deviation is found in some 30 rows. A ramp is found later, and of
-what the sums see of it, the part above their slack, it has grown by half by then."""
-
-Key = tuple[int, int, Aspect]
-"""What alarms must have in common to be one change: signal, direction, aspect."""
-
-
-def key_of(alarm: LinkAlarm) -> Key:
-    return alarm.signal, alarm.direction, alarm.aspect
-
-
-def _opposite(key: Key) -> Key:
-    signal, direction, aspect = key
-    return signal, -direction, aspect
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """A link's way back from a change, in the unit of the alarm's size. size: how far its residual has gone back so far. shown: how much
-    of that the metric itself shows; the rest is the model's, which has followed. sure, sure_shown: what is certain of them: the next alarm
-    goes on from there, and has seen all that was not. certain: whether any of it is."""
-
-    size: float = 0.0
-    shown: float = 0.0
-    sure: float = 0.0
-    sure_shown: float = 0.0
-    certain: bool = False
-
-    def and_then(self, alarm: LinkAlarm, other: LinkAlarm | None) -> Back:
-        """With one more alarm; other: a certain one of the same direction before it that was taken for a change of its own."""
-        sure, sure_shown = self.sure, self.sure_shown
-        if other is not None and other.certain:
-            sure, sure_shown = sure + other.size, sure_shown + _shown(other)
-        size, shown = sure + alarm.size, sure_shown + _shown(alarm)
-        return Back(size, shown, size, shown, True) if alarm.certain else Back(size, shown, sure, sure_shown, self.certain)
-
-
-@dataclass(frozen=True, slots=True)
-class ToCome:
-    """What is left of a link's way back, and from how little on nothing is, in the unit of the alarm's size."""
-
-    size: float
-    tolerance: float
-
-    def less(self, alarm: LinkAlarm) -> ToCome | None:
-        """After one more certain piece of it; None where that was the last."""
-        left = self.size - alarm.size
-        return ToCome(left, self.tolerance) if abs(left) > self.tolerance and left * self.size > 0.0 else None
 
 
 @dataclass(slots=True)
@@ -123,7 +68,7 @@ class Incident:
     def concerns(self, alarm: LinkAlarm) -> bool:
         """Whether the alarm's link is affected in what has alarmed, whichever way it went."""
         key = key_of(alarm)
-        return any(alarm.link in self.evidence.get(one, {}) for one in (key, _opposite(key)))
+        return any(alarm.link in self.evidence.get(one, {}) for one in (key, opposite(key)))
 
     @property
     def since_s(self) -> float:
@@ -144,7 +89,7 @@ class Incident:
         for key, own in self.evidence.items():
             links, sigma = self.told_of.get(key, (0, 0.0))
             more = not links or len(own) >= max(GROWTH * links, links + GROWTH_LINKS)
-            grown = grown or (more and not self._is_minor(key)) or _size_sigma(own.values()) >= LARGER * sigma > 0.0
+            grown = grown or (more and not self._is_minor(key)) or size_sigma(own.values()) >= LARGER * sigma > 0.0
         if not grown:
             return None
         self.sequence += 1
@@ -168,18 +113,18 @@ class Incident:
         From a level that the detector has not accepted it is none: the sum falls, which is told by `over`, and what exceeds the old level
         in the other direction is a change of its own.
         """
-        own, key = key_of(alarm), _opposite(key_of(alarm))
+        own, key = key_of(alarm), opposite(key_of(alarm))
         if alarm.over and self._takes_back(own, alarm.link):
             return True
         there = self.evidence.get(key, {}).get(alarm.link)
         if there is None or alarm.over == there.accepted or (alarm.over and alarm.time_s < there.time_s):
             return False
         if alarm.over:
-            self.back.setdefault(key, {})[alarm.link] = _ended(there, alarm)
+            self.back.setdefault(key, {})[alarm.link] = ended(there, alarm)
             return True
         other = self.evidence.get(own, {}).get(alarm.link)
         back = self.back.get(key, {}).get(alarm.link, Back()).and_then(alarm, other)
-        if alarm.group == "network" and not _leads_back(there, back.size):
+        if alarm.group == "network" and not leads_back(there, back.size):
             if alarm.certain:  # it goes on, or does not go far enough: a change of its own
                 self.back.get(key, {}).pop(alarm.link, None)
             return False
@@ -246,7 +191,7 @@ class Incident:
             for link, alarm in own.items():
                 back = self.back.get(key, {}).get(link, Back())
                 if alarm.accepted and not back.certain:
-                    ways[link][_opposite(key)] = ToCome(-alarm.size, _tolerance(alarm))
+                    ways[link][opposite(key)] = ToCome(-alarm.size, tolerance(alarm))
         return ways
 
     def without_categories(self) -> bool:
@@ -270,7 +215,7 @@ class Incident:
     def change(self, kind: Literal["opened", "updated", "closed"], now_s: float, outcome: str = "") -> IncidentChange:
         affected = self.affected
         self.told = len(affected)
-        self.told_of = {key: (len(own), _size_sigma(own.values())) for key, own in self.evidence.items()}
+        self.told_of = {key: (len(own), size_sigma(own.values())) for key, own in self.evidence.items()}
         regions = {alarm.region for alarm in self.alarms}
         return IncidentChange(
             kind, self.id, self.sequence, self.scope, self.group, self.region, now_s, self.opened_s, self.since_s,
@@ -317,54 +262,3 @@ class Incident:
                     own[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma)
             elif alarm.time_s >= known.time_s and (alarm.accepted or not known.accepted):
                 own[alarm.link] = replace(alarm, since_s=known.since_s)
-
-
-def _ended(there: LinkAlarm, over: LinkAlarm) -> Back:
-    """All of the way back, without a change; the metric shows it unless it has stayed where it was, and the model has followed."""
-    stayed = there.aspect == "level" and over.size / there.size >= SHOWN_MIN
-    shown = 0.0 if stayed else -there.size
-    return Back(-there.size, shown, -there.size, shown, certain=True)
-
-
-def _leads_back(there: LinkAlarm, size: float) -> bool:
-    """Whether a change of this size ends near where the other began, and neither half way nor far beyond."""
-    return abs(size) >= BACK_MIN * abs(there.size) and abs(there.size + size) <= _tolerance(there)
-
-
-def _tolerance(there: LinkAlarm) -> float:
-    """How far from where it was a link is back, in the unit of the alarm's size."""
-    sigma = abs(there.size / there.size_sigma) if there.size_sigma else 0.0
-    return max(LEFT_SHARE * abs(there.size), LEFT_SIGMA * sigma)
-
-
-def _shown(alarm: LinkAlarm) -> float:
-    """How much of its size the metric itself shows."""
-    return alarm.size * max(0.0, min(1.0, alarm.shown))
-
-
-def _size_sigma(alarms: Iterable[LinkAlarm]) -> float:
-    return median(abs(alarm.size_sigma) for alarm in alarms)
-
-
-def signal_change(key: Key, alarms: Sequence[LinkAlarm]) -> SignalChange:
-    """What the alarms of one key have in common, one of each link."""
-    return SignalChange(
-        SIGNALS[key[0]],
-        kind_of(key[2], alarms),
-        key[1],
-        len(alarms),
-        median(alarm.size_sigma for alarm in alarms),
-        median(alarm.size for alarm in alarms),
-        tuple(sorted({alarm.detector for alarm in alarms})),
-    )
-
-
-def kind_of(aspect: Aspect, alarms: Sequence[LinkAlarm]) -> Change:
-    if aspect != "level" and aspect != "spread":
-        return aspect
-    rows = median((alarm.time_s - alarm.since_s) / max(alarm.interval_s, 1e-3) for alarm in alarms)
-    if aspect == "level" and rows > RAMP_ROWS and median(alarm.growth for alarm in alarms) > RAMP_GROWTH:
-        return "ramp"  # whatever the metric shows: its own trend before the change is hardly another one
-    if median(alarm.shown for alarm in alarms) < SHOWN_MIN:
-        return "model_error"
-    return "spread" if aspect == "spread" else "shift"

@@ -9,7 +9,8 @@ from statistics import median
 from typing import Final
 
 from drift.data_faults import ACCEPTED_S
-from drift.incident import Incident, key_of
+from drift.evidence import key_of
+from drift.incident import Incident
 from drift.messages import LinkAlarm
 
 WINDOW_ROWS: Final = 30

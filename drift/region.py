@@ -1,25 +1,22 @@
-"""The region stage: joins the links of a region in event-time buckets of one minute, and decides what is an incident, of whom.
-
-A bucket closes when the watermark, the least event time over the partitions, has passed it; its messages are then taken in the order
-of their links. So the result depends on neither the batches nor the interleaving of partitions.
-"""
+"""The region stage: joins the links of a region in event-time buckets of one minute, and decides what is an incident, of whom."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
+from drift.buckets import Bucket, Buckets, sorted_alarms
 from drift.cusum import SEEN_EVERY_S
-from drift.incident import BACK_MIN, Incident, Key, key_of
+from drift.evidence import Key, key_of
+from drift.incident import Incident
 from drift.messages import Group, IncidentChange, LinkAlarm, LinkSeen
 from drift.quorum import WINDOW_ROWS, QuorumPolicy
 from drift.watched_region import Aftermath, WatchedRegion
+from drift.way_back import BACK_MIN
 
-BUCKET_S: Final = 60.0
 REGIONS_MAX: Final = 20_000
 """Some 2 kB each. A link may name another region in each of its records, so the number of watched links is no limit."""
 WEEK_S: Final = 7 * 86_400.0
@@ -40,12 +37,9 @@ class RegionDrift:
 
     def __init__(self, policy: QuorumPolicy | None = None) -> None:
         self.policy = policy or QuorumPolicy()
-        self.closed_through = -(2**62)
-        """The last closed bucket (its start divided by 60 s); what comes for it or an earlier one is late."""
-        self.late = 0
         self.forgotten = 0
         """Regions that were forgotten since the start because there were too many."""
-        self._buckets: defaultdict[int, tuple[list[LinkAlarm], list[LinkSeen]]] = defaultdict(lambda: ([], []))
+        self._buckets = Buckets()
         self._regions: dict[str, WatchedRegion] = {}
         self._fleets: dict[Group, Incident] = {}
         self._opened_s: list[float] = []
@@ -61,47 +55,48 @@ class RegionDrift:
         larger one counts as that."""
         return len(self._opened_s)
 
-    def observe(self, alarms: Sequence[LinkAlarm], seen: Sequence[LinkSeen]) -> None:
-        """Keeps messages of the link stage until their bucket closes. Late ones are counted and left out."""
-        for alarm in alarms:
-            if (bucket := _bucket(alarm.time_s)) > self.closed_through:
-                self._buckets[bucket][0].append(alarm)
-            else:
-                self.late += 1
-        for one in seen:
-            if (bucket := _bucket(one.time_s)) > self.closed_through:
-                self._buckets[bucket][1].append(one)
-            else:
-                self.late += 1
+    def observe(self, alarms: Sequence[LinkAlarm], seen: Sequence[LinkSeen], late: int = 0) -> None:
+        """Keeps messages of the link stage until their bucket closes. Late ones are counted and left out, as `late` others were before."""
+        self._buckets.observe(alarms, seen)
+        self._buckets.late += late
+
+    @property
+    def closed_through(self) -> int:
+        """The last closed bucket (its start divided by 60 s); what comes for it or an earlier one is late."""
+        return self._buckets.closed_through
+
+    @property
+    def late(self) -> int:
+        return self._buckets.late
 
     def advance(self, watermark_s: float) -> list[IncidentChange]:
         """Closes every bucket that ends at or before the watermark (UTC seconds), oldest first, and says what changed."""
         if not math.isfinite(watermark_s):
             return []
-        through = _bucket(watermark_s) - 1
         changes: list[IncidentChange] = []
-        for bucket in sorted(bucket for bucket in self._buckets if bucket <= through):
-            changes += self._close(bucket, *self._buckets.pop(bucket))
-        if through > self.closed_through:
-            self.closed_through = through
-            changes += self._close_quiet((through + 1) * BUCKET_S)
-            week_s = (through + 1) * BUCKET_S - WEEK_S
-            opened = self._opened_s + [change.time_s for change in changes if change.kind == "opened"]
-            for change in changes:
-                if change.outcome in TAKEN_OVER and change.opened_s in opened:
-                    opened.remove(change.opened_s)
-            self._opened_s = [at_s for at_s in opened if at_s > week_s][-OPENED_MAX:]
+        now_s = -math.inf
+        for now_s, (alarms, seen) in self._buckets.close(watermark_s):
+            # Whoever is quiet long enough closes before new evidence could keep an incident open that had ended.
+            changes += self._close_quiet(now_s)
+            if alarms or seen:
+                changes += self._judge(now_s, alarms, seen)
+        if now_s == -math.inf:
+            return []
+        opened = self._opened_s + [change.time_s for change in changes if change.kind == "opened"]
+        for change in changes:
+            if change.outcome in TAKEN_OVER and change.opened_s in opened:
+                opened.remove(change.opened_s)
+        self._opened_s = [at_s for at_s in opened if at_s > now_s - WEEK_S][-OPENED_MAX:]
         return changes
 
-    def _close(self, bucket: int, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
-        now_s = (bucket + 1) * BUCKET_S
-        by_region: defaultdict[str, tuple[list[LinkAlarm], list[LinkSeen]]] = defaultdict(lambda: ([], []))
-        for alarm in _sorted_alarms(alarms):
+    def _judge(self, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
+        """Takes one bucket."""
+        by_region: defaultdict[str, Bucket] = defaultdict(lambda: ([], []))
+        for alarm in alarms:
             by_region[alarm.region][0].append(alarm)
-        for one in _sorted_seen(seen):
+        for one in seen:
             by_region[one.region][1].append(one)
-        # Whoever is quiet long enough closes before new evidence could keep an incident open that had ended.
-        changes = self._close_quiet(now_s)
+        changes: list[IncidentChange] = []
         newest = max([0, *(alarm.epoch for alarm in alarms), *(one.epoch for one in seen)])
         if newest > self._epoch:
             changes += self._replaced(now_s) if self._epoch else []
@@ -232,14 +227,14 @@ class RegionDrift:
         if opens := incident is None:
             if not any(key_of(alarm) in moved for alarm in alarms):
                 return self._judge_links(name, region, now_s, group, alarms)
-            own = _sorted_alarms(alarm for key in moved for alarm in by_key[key])
+            own = sorted_alarms(alarm for key in moved for alarm in by_key[key])
             region.incidents[group] = incident = Incident.opened("region", name, now_s, own, watched, self.policy.lasts_s(own))
         # An old alarm that still counts is evidence of a change that joins, or of one that spreads, but nothing new of what is known.
         others = {key: [alarm for alarm in by_key[key] if alarm.link not in incident.evidence.get(key, {})] for key in moved}
         joining = [alarm for rest in others.values() if self.policy.met(rest, watched) for alarm in rest]
         joined = [alarm for alarm in _without(alarms, own) if self.policy.joins(incident, alarm)]
         fresh = [alarm for alarm in joined if alarm.certain or key_of(alarm) in incident.evidence]
-        known = _sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
+        known = sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
         changes: list[IncidentChange] = []
         if opens or known:
             self._take(incident, now_s, known, watched)
@@ -323,7 +318,7 @@ class RegionDrift:
             if len(own) < FLEET_REGIONS_MIN or 2 * len(own) <= watching:
                 continue
             alarms = [alarm for incident in own.values() for alarm in incident.alarms]
-            fleet = Incident.opened("fleet", "", now_s, _sorted_alarms(alarms), self._watched(now_s), self.policy.lasts_s(alarms))
+            fleet = Incident.opened("fleet", "", now_s, sorted_alarms(alarms), self._watched(now_s), self.policy.lasts_s(alarms))
             self._fleets[group] = fleet
             for incident in own.values():
                 fleet.keep_ways_back(incident)
@@ -354,14 +349,8 @@ class RegionDrift:
 
     def state(self) -> dict[str, Any]:
         """Everything as plain numbers, lists and strings."""
-        return {
-            "closed_through": self.closed_through,
-            "late": self.late,
+        return self._buckets.state() | {
             "epoch": self._epoch,
-            "buckets": [
-                [bucket, [asdict(alarm) for alarm in _sorted_alarms(alarms)], [asdict(one) for one in _sorted_seen(seen)]]
-                for bucket, (alarms, seen) in sorted(self._buckets.items())
-            ],
             "regions": {name: region.state() for name, region in sorted(self._regions.items())},
             "opened_s": self._opened_s,
             "fleets": [fleet.state() for fleet in self._fleets.values()],
@@ -369,35 +358,15 @@ class RegionDrift:
 
     @classmethod
     def restored(cls, state: dict[str, Any], policy: QuorumPolicy | None = None) -> RegionDrift:
+        """What `state` was taken from."""
         drift = cls(policy)
-        drift.closed_through, drift.late, drift._epoch = state["closed_through"], state["late"], state["epoch"]
-        for bucket, alarms, seen in state["buckets"]:
-            drift._buckets[bucket] = ([LinkAlarm(**alarm) for alarm in alarms], [LinkSeen(**one) for one in seen])
-        for name, kept in state["regions"].items():
-            drift._regions[name] = WatchedRegion.restored(kept)
+        drift._buckets, drift._epoch = Buckets.restored(state), state["epoch"]
+        drift._regions = {name: WatchedRegion.restored(kept) for name, kept in state["regions"].items()}
         drift._opened_s = list(state["opened_s"])
         drift._fleets = {fleet.group: fleet for fleet in map(Incident.restored, state["fleets"])}
         return drift
 
 
-def _sorted_alarms(alarms: Iterable[LinkAlarm]) -> list[LinkAlarm]:
-    """In an order that does not depend on the interleaving of partitions."""
-
-    def rank(alarm: LinkAlarm) -> tuple[object, ...]:
-        of_link = alarm.link, alarm.region, alarm.link_type
-        return alarm.link, alarm.time_s, alarm.signal, alarm.detector, alarm.aspect, alarm.direction, of_link, alarm.offset
-
-    return sorted(alarms, key=rank)
-
-
 def _without(alarms: list[LinkAlarm], taken: Sequence[LinkAlarm]) -> list[LinkAlarm]:
     gone = {id(alarm) for alarm in taken}
     return [alarm for alarm in alarms if id(alarm) not in gone]
-
-
-def _sorted_seen(seen: Sequence[LinkSeen]) -> list[LinkSeen]:
-    return sorted(seen, key=lambda one: (one.link, one.time_s))
-
-
-def _bucket(time_s: float) -> int:
-    return math.floor(time_s / BUCKET_S)

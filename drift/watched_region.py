@@ -6,8 +6,10 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from drift.incident import Incident, Key, ToCome, key_of
+from drift.evidence import Key, key_of
+from drift.incident import Incident
 from drift.messages import Group, LinkAlarm
+from drift.way_back import ToCome
 
 
 @dataclass(slots=True)
