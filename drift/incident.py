@@ -72,9 +72,12 @@ class Incident:
 
     @property
     def since_s(self) -> float:
-        """The likeliest time of the change, the median over its alarms; when it was opened, where there are none."""
+        """The likeliest time of the change, the median over its alarms, but for those of a part of the way back; when it was opened, where
+        there are none."""
         if self._since_s is None:
-            self._since_s = median([alarm.since_s for alarm in self.alarms] or [self.opened_s])
+            keys = list(self.evidence)
+            began = [key for at, key in enumerate(keys) if opposite(key) not in keys[:at]]
+            self._since_s = median([alarm.since_s for key in began for alarm in self.evidence[key].values()] or [self.opened_s])
         return self._since_s
 
     def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> None:

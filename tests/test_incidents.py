@@ -321,6 +321,16 @@ def test_a_minority_that_went_the_other_way_for_good_is_a_change():
     assert [change.outcome for change in changes if change.kind == "closed"] == ["settled"]
 
 
+def test_a_part_of_the_way_back_does_not_move_the_time_of_the_change():
+    messages = fleet(20, 120) + [alarm(20, f"l{i}", certain=True, since=18, size=6.0, sigma=6.0) for i in range(10)]
+    messages += [alarm(60, f"l{i}", direction=-1, certain=True, since=58, size=3.0, sigma=3.0) for i in range(10)]
+    changes = run(messages, [60.0 * minute for minute in range(100)])
+    assert [(change.kind, len(change.signals), change.since_s) for change in changes] == [
+        ("opened", 1, 18 * 60.0),
+        ("updated", 2, 18 * 60.0),
+    ]
+
+
 def test_dips_are_no_end():
     """Links that dip below a new level one after the other have not gone back, and so it is where many do at once."""
     base = fleet(20, 120) + [alarm(20, f"l{i}", certain=True, since=18, size=3.0, sigma=3.0) for i in range(10)]
