@@ -155,7 +155,7 @@ class Incident:
     @property
     def is_over(self) -> bool:
         """Whether of each change most links have gone back, for certain: a dip is no end."""
-        return self._most_are_back(lambda back: back.certain)
+        return self._most_are_back(lambda back: back.certain or back.slow)
 
     @property
     def may_be_over(self) -> bool:
@@ -168,13 +168,17 @@ class Incident:
         return bool(judged) and all(2 * back[key] > len(own) for key, own in judged.items())
 
     def _is_minor(self, key: Key) -> bool:
-        """Whether most links of a change are among those of a larger one of the same signal: they stopped half way back, or have a spread
-        that is the level's, or levels that are the spread's."""
+        """Whether most links of a change are among those of another one of the same signal, with more links and not much smaller: they
+        stopped half way back, or have a spread that is the level's, or levels that are the spread's. Each fault of the data is its own."""
+        if self.group == "data":
+            return False
 
         def weight(one: Key) -> tuple[int, bool]:
             return len(self.evidence[one]), one[2] != "spread"
 
-        larger = [own for one, own in self.evidence.items() if one[0] == key[0] and weight(one) > weight(key)]
+        most_sigma = size_sigma(self.evidence[key].values()) / LARGER
+        heavier = [own for one, own in self.evidence.items() if one[0] == key[0] and weight(one) > weight(key)]
+        larger = [own for own in heavier if size_sigma(own.values()) > most_sigma]
         return 2 * sum(any(link in other for other in larger) for link in self.evidence[key]) > len(self.evidence[key])
 
     @property

@@ -19,13 +19,14 @@ come from some ten rows."""
 class Back:
     """A link's way back from a change, in the unit of the alarm's size. size: how far its residual has gone back so far. shown: how much
     of that the metric itself shows; the rest is the model's, which has followed. sure, sure_shown: what is certain of them: the next alarm
-    goes on from there, and has seen all that was not. certain: whether any of it is."""
+    goes on from there, and has seen all that was not. certain: whether any of it is. slow: whether ADWIN has told it, which never is."""
 
     size: float = 0.0
     shown: float = 0.0
     sure: float = 0.0
     sure_shown: float = 0.0
     certain: bool = False
+    slow: bool = False
 
     def and_then(self, alarm: LinkAlarm, other: LinkAlarm | None) -> Back:
         """With one more alarm; other: a certain one of the same direction before it that was taken for a change of its own."""
@@ -33,7 +34,9 @@ class Back:
         if other is not None and other.certain:
             sure, sure_shown = sure + other.size, sure_shown + _shown(other)
         size, shown = sure + alarm.size, sure_shown + _shown(alarm)
-        return Back(size, shown, size, shown, True) if alarm.certain else Back(size, shown, sure, sure_shown, self.certain)
+        if alarm.certain:
+            return Back(size, shown, size, shown, certain=True)
+        return Back(size, shown, sure, sure_shown, self.certain, slow=alarm.accepted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -321,6 +321,25 @@ def test_a_minority_that_went_the_other_way_for_good_is_a_change():
     assert [change.outcome for change in changes if change.kind == "closed"] == ["settled"]
 
 
+def test_another_fault_of_the_same_column_is_one_of_its_own():
+    """It was missing on ten links and is back, on five of them in another unit."""
+    messages = fleet(20, 120) + [alarm(20, f"l{i}", aspect="missing", certain=True, size=0.0, sigma=0.0) for i in range(10)]
+    messages += [alarm(40 + 10 * (i > 4), f"l{i}", aspect="missing", direction=-1, certain=True, size=0.0, sigma=0.0) for i in range(10)]
+    messages += [alarm(45, f"l{i}", aspect="unit", certain=True, size=1000.0, sigma=0.0) for i in range(5)]
+    changes = run(messages, [60.0 * minute for minute in range(100)])
+    assert [(change.kind, len(change.signals)) for change in changes] == [("opened", 1), ("updated", 2)]
+
+
+def test_a_much_larger_change_of_fewer_links_is_told():
+    """Nine of ten links that had risen by two deviations fall by ten; and four stay there when the others are back."""
+    base = fleet(20, 120) + [alarm(20, f"l{i}", certain=True, since=18, size=2.0, sigma=2.0) for i in range(10)]
+    for links in (9, 4):
+        messages = base + [alarm(40, f"l{i}", direction=-1, certain=True, since=38, size=10.0, sigma=10.0) for i in range(links)]
+        messages += [alarm(50, f"l{i}", direction=-1, certain=True, since=48, size=2.0, sigma=2.0) for i in range(links, 10)]
+        changes = run(messages, [60.0 * minute for minute in range(200)])
+        assert [(change.kind, change.outcome) for change in changes] == [("opened", ""), ("updated", ""), ("closed", "settled")]
+
+
 def test_a_part_of_the_way_back_does_not_move_the_time_of_the_change():
     messages = fleet(20, 120) + [alarm(20, f"l{i}", certain=True, since=18, size=6.0, sigma=6.0) for i in range(10)]
     messages += [alarm(60, f"l{i}", direction=-1, certain=True, since=58, size=3.0, sigma=3.0) for i in range(10)]
