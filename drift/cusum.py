@@ -16,8 +16,8 @@ import math
 from typing import Final
 
 import numpy as np
-from numba import njit
 
+from features.compiled import compiled
 from features.telemetry import Bytes, Doubles, Floats, Ints
 
 CALIBRATION_ROWS: Final = 60
@@ -94,7 +94,7 @@ SEEN_EVERY_S: Final = 900.0
 """How often a link tells that it is there."""
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def judge(
     state: Doubles, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles, least_scale: Doubles,
     thresholds: Doubles,
@@ -150,7 +150,7 @@ def judge(
     return passed, found, blocks, seen
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _calibrate(kept: Doubles, value: float, time_s: float, least_scale: float) -> None:
     """Level and scale of the first residuals. The first FIRST_ROWS lie where the sums will be; SCALE holds their spread by the median
     deviation, by which all are clipped, and SIZE_VARIANCE the sum of squares (Welford 1962)."""
@@ -177,7 +177,7 @@ def _calibrate(kept: Doubles, value: float, time_s: float, least_scale: float) -
         kept[NOISE], kept[SIZE_NOISE] = 1.0, 1.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _include(kept: Doubles, value: float, count: float) -> None:
     """Adds one residual to mean and sum of squares, clipped around the first ones' median, which SIZE holds."""
     value = max(kept[SIZE] - FIRST_SIGMA * kept[SCALE], min(kept[SIZE] + FIRST_SIGMA * kept[SCALE], value))
@@ -186,7 +186,7 @@ def _include(kept: Doubles, value: float, count: float) -> None:
     kept[SIZE_VARIANCE] += step * (value - kept[LEVEL])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
     """What the metric itself is like, whatever was forecast."""
     if kept[COUNT] == 1.0:
@@ -207,7 +207,7 @@ def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
     kept[GIVEN], kept[LAST_S] = given, time_s
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _sum_up(
     kept: Doubles, value: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles, stayed: Doubles
 ) -> tuple[float, float, float, float, int, int]:  # fmt: skip
@@ -251,13 +251,13 @@ def _sum_up(
     return z, cycle, breadth, size, told, over
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _shrunk(cos: float, sin: float, noise: float) -> float:
     """How much of a harmonic stands out of its noise, 0 to 1 (James and Stein 1961)."""
     return max(0.0, 1.0 - noise / max(cos * cos + sin * sin, 1e-12))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _begin_anew(kept: Doubles, begin: int, mass: float, before: float, time_s: float) -> None:
     """The last residual (before) began the change, where it and this one (mass) are out of all proportion to what the sum has had."""
     rows, chance = kept[begin + _ROWS] - 1.0, kept[begin + _MASS] - before
@@ -269,7 +269,7 @@ def _begin_anew(kept: Doubles, begin: int, mass: float, before: float, time_s: f
     kept[begin + _LEFT] = kept[GIVEN] - kept[GIVEN_LEVEL]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _add(kept: Doubles, begin: int, gain: float, mass: float, given: float, before: float, trend: float, time_s: float) -> int:
     """One step of a CUSUM, and what describes the change since it was last 0, which is its likeliest beginning. Gives 1 where a sum that
     was told has fallen back to 0."""
@@ -291,12 +291,12 @@ def _add(kept: Doubles, begin: int, gain: float, mass: float, given: float, befo
     return 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _passes(kept: Doubles, begin: int, noise: float, first: float, second: float) -> int:
     return int(kept[begin] > second * noise or (kept[begin] > first * noise and kept[begin + _TOLD] == 0.0))
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _describe(kept: Doubles, at: int, thresholds: Doubles, out: Doubles) -> None:
     """Fills in what an alarm says of sum number `at`."""
     begin, wide = UP + at * _SUM_FIELDS, at == 2
@@ -320,7 +320,7 @@ def _describe(kept: Doubles, at: int, thresholds: Doubles, out: Doubles) -> None
     kept[begin + _TOLD] = 1.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _size(kept: Doubles, mean: float) -> float:
     """Of a change with this clipped mean: that, or where most of it is clipped the median of the last three, which no outlier moves."""
     if abs(mean) < 0.75 * MASS_SIGMA * kept[SCALE]:
@@ -330,7 +330,7 @@ def _size(kept: Doubles, mean: float) -> float:
     return middle if middle * mean > 0.0 and abs(middle) > abs(mean) else mean
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _accept(kept: Doubles, at: int) -> None:
     """The change is told for good: what there was since its beginning is the level, or the scale, from now on."""
     begin = UP + at * _SUM_FIELDS
@@ -347,7 +347,7 @@ def _accept(kept: Doubles, at: int) -> None:
     kept[BLOCK], kept[SIZE_BLOCK], kept[BLOCK_COUNT] = 0.0, 0.0, 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _block(kept: Doubles, z: float, size: float, time_s: float, thresholds: Doubles, out: Doubles) -> None:
     """Adds to the block of residuals; where it is full, says what it was, and lets the long-run variances follow.
 
@@ -369,17 +369,17 @@ def _block(kept: Doubles, z: float, size: float, time_s: float, thresholds: Doub
     kept[BLOCK], kept[SIZE_BLOCK], kept[BLOCK_COUNT] = 0.0, 0.0, 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _suspicious(kept: Doubles, thresholds: Doubles) -> bool:
     return bool(max(kept[UP], kept[DOWN]) > SUSPICIOUS * thresholds[0, 0] * kept[NOISE])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _suspicious_size(kept: Doubles, thresholds: Doubles) -> bool:
     return bool(kept[WIDE] > SUSPICIOUS * thresholds[1, 0] * kept[SIZE_NOISE])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _learn(
     kept: Doubles, z: float, cycle: float, breadth: float, time_s: float, cos: float, sin: float, least_scale: float, thresholds: Doubles
 ) -> None:  # fmt: skip

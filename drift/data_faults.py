@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from drift.messages import SIGNALS, Aspect
+from features.compiled import compiled
 from features.definition import WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Flags, Floats, Ints
 from features.vocabulary import OTHER
@@ -103,7 +103,7 @@ def faults(
     return found, held, off_s
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _inspect(
     state: Doubles, links: Ints, numeric: Floats, codes: Floats, time_s: Doubles, lag_s: Doubles
 ) -> tuple[NDArray[np.int8], Flags, Doubles, Doubles]:  # fmt: skip
@@ -146,7 +146,7 @@ def _inspect(
     return told, held, details, off_s
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _spoils(of_link: Doubles, columns: int, categories: int) -> bool:
     """Whether a fault makes forecasts of all metrics wrong."""
     for signal in range(columns):
@@ -158,7 +158,7 @@ def _spoils(of_link: Doubles, columns: int, categories: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _may_spoil(of_link: Doubles, columns: int, categories: int) -> bool:
     """Whether it may be such a fault: nobody knows yet."""
     for signal in range(columns):
@@ -170,7 +170,7 @@ def _may_spoil(of_link: Doubles, columns: int, categories: int) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _repeats(kept: Doubles) -> bool:
     """Whether a column that used to change has the same value too often for chance."""
     if kept[_SAME] == 0.0 or kept[_ROWS] < KNOWN_ROWS or kept[_MOVING] < MOVING_MIN:
@@ -178,7 +178,7 @@ def _repeats(kept: Doubles) -> bool:
     return bool((1.0 - min(kept[_MOVING], MOVING_MAX)) ** kept[_SAME] < CHANCE_OF_REPEATS)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _column(kept: Doubles, value: float, time_s: float, has_unit: bool) -> tuple[int, float]:
     """The fault of a numeric column after this value (its number, from 1), and the factor of a unit. It ends with a row without it."""
     known = kept[_ROWS] >= KNOWN_ROWS
@@ -214,7 +214,7 @@ def _column(kept: Doubles, value: float, time_s: float, has_unit: bool) -> tuple
     return _unit(kept, value, time_s, fault) if has_unit else (fault, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _unit(kept: Doubles, value: float, time_s: float, fault: int) -> tuple[int, float]:
     if value <= 0.0:  # an outage or nothing lost: no unit can be told from it
         kept[_OFF] = 0.0
@@ -243,7 +243,7 @@ def _unit(kept: Doubles, value: float, time_s: float, fault: int) -> tuple[int, 
     return (0 if fault == _UNIT + 1 else fault), 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _is_unit(shift: float, scatter: float) -> bool:
     """Whether a factor, by its logarithm, is one between units in use, as far as the scatter of its rows tells."""
     for unit in UNITS:  # noqa: SIM110 - Numba compiles no generator
@@ -252,7 +252,7 @@ def _is_unit(shift: float, scatter: float) -> bool:
     return False
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _category(kept: Doubles, code: float, time_s: float) -> tuple[int, float]:
     """A link that had values which the model knows has others now."""
     if math.isnan(code):
@@ -268,7 +268,7 @@ def _category(kept: Doubles, code: float, time_s: float) -> tuple[int, float]:
     return (_CATEGORY + 1 if begins or kept[_FAULT] else 0), 0.0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _clock(kept: Doubles, lag_s: float, time_s: float) -> tuple[int, float]:
     """The link's rows come with times that lag behind its partition by much more, or less, than they did, all by as much.
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from features.compiled import compiled
 from features.definition import HISTORY_ROWS, RING_ROWS, WINDOW_ROWS
 from features.telemetry import CATEGORIES, Bytes, Codes, Doubles, Flags, Floats, Ints, Longs
 from features.timeline import DUPLICATE, INTERVALS, LATE
@@ -25,7 +25,7 @@ _LARGEST = float(np.finfo(np.float32).max)
 _SMALLEST_RTT_MS = 1e-3  # keeps rtt_ratio finite where a probe reports an RTT of 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def feature_row(numeric: Floats, codes: Codes, encoding: Floats, first: int, row: int, out: Floats) -> None:
     """Computes the features of one row into `out`, float32 (44,).
 
@@ -82,7 +82,7 @@ def feature_row(numeric: Floats, codes: Codes, encoding: Floats, first: int, row
     out[43] = min(float(rtt) / max(least_rtt, _SMALLEST_RTT_MS), _LARGEST) if rtt == rtt else math.nan
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def is_gap(intervals: Floats, known: int, interval_s: float, gap_multiple: float) -> bool:
     """Whether interval_s is longer than gap_multiple times the median of the `known` recent intervals, float32 (9,)."""
     if known == 0:
@@ -98,7 +98,7 @@ def is_gap(intervals: Floats, known: int, interval_s: float, gap_multiple: float
     return bool(interval_s > gap_multiple * median)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def fill_features(
     link: Ints, time_s: Doubles, numeric: Floats, codes: Codes, encoding: Floats, gap_multiple: float, features: Floats, run: Longs
 ) -> None:  # fmt: skip
@@ -122,7 +122,7 @@ def fill_features(
         feature_row(numeric, codes, encoding, max(first, row - HISTORY_ROWS), row, features[row])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def update_rings(
     slots: Ints, time_s: Doubles, values: Floats, codes: Codes, watch: Flags,
     encoding: Floats, wanted: bool, gap_multiple: float,

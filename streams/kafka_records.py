@@ -17,8 +17,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher, IsolationLevel
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch
-from numba import njit
 
+from features.compiled import compiled
 from features.telemetry import Bytes, Longs
 from streams.kafka_codecs import TooLargeError, packed, unpacked
 
@@ -104,7 +104,7 @@ def plain_records(batch: Any) -> Iterator[Record]:
     return zip((spans[:, 0] + batch.base_offset).tolist(), values, strict=True)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _varint(data: Bytes, at: int) -> tuple[int, int]:
     """The zigzag varint at `at` and the position after it; a position over the end where it is cut off or longer than 10 bytes."""
     value, shift = np.uint64(0), np.uint64(0)
@@ -117,14 +117,14 @@ def _varint(data: Bytes, at: int) -> tuple[int, int]:
     return 0, len(data) + 1
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _skip_bytes(data: Bytes, at: int) -> int:
     """The position after a length and so many bytes (none for the length -1); a position over the end where there are fewer."""
     length, at = _varint(data, at)
     return at + min(max(length, 0), len(data) + 1)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _find_values(data: Bytes, spans: Longs) -> int:
     """Fills spans, int64 (N, 3), with offset delta, start and end of the value of N records; a start of -1 is a null.
 
