@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, InTreeCacheLocator, NullCache, UserProvidedCacheLocator, UserWideCacheLocator
@@ -36,13 +36,13 @@ _told: set[str] = set()
 
 def compiled(kernel: Kernel) -> Kernel:
     """Return the kernel, compiled at its first call (without the interpreter's lock), or loaded as an earlier process has compiled it."""
-    dispatcher = numba.njit(nogil=True)(kernel)
+    dispatcher: Any = numba.njit(nogil=True)(kernel)
     if dispatcher is not kernel:  # NUMBA_DISABLE_JIT leaves Python functions as they are
         dispatcher._cache = KernelCache(kernel)
-    return dispatcher  # type: ignore[no-any-return]
+    return cast(Kernel, dispatcher)
 
 
-class KernelCache(NullCache):  # type: ignore[misc]  # Numba has no type information
+class KernelCache(NullCache):
     """The compiled forms of one kernel, a file for each signature and processor: two digests (of the rest, of what it was compiled from)
     and the code. Only a file with both is loaded: machine code with one wrong byte would end the process."""
 
@@ -109,15 +109,16 @@ class _NoFolderError(Exception):
     """No folder can hold compiled code."""
 
 
-class _UserWide(UserWideCacheLocator):  # type: ignore[misc]  # Numba has no type information
+class _UserWide(UserWideCacheLocator):
     def ensure_cache_path(self) -> None:
-        if not Path(self.get_cache_path()).is_absolute():  # a user without a home: "~" would become a folder of that name
-            raise NotADirectoryError(self.get_cache_path())
-        super().ensure_cache_path()
+        path: Any = self.get_cache_path()  # type: ignore[no-untyped-call]  # Numba's
+        if not Path(path).is_absolute():  # a user without a home: "~" would become a folder of that name
+            raise NotADirectoryError(path)
+        super().ensure_cache_path()  # type: ignore[no-untyped-call]  # Numba's
 
 
-class _Impl(CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no type information
-    _locator_classes = (UserProvidedCacheLocator, InTreeCacheLocator, _UserWide)
+class _Impl(CompileResultCacheImpl):
+    _locator_classes: list[Any] = [UserProvidedCacheLocator, InTreeCacheLocator, _UserWide]  # noqa: RUF012 - it is Numba's attribute
 
     @classmethod
     def of(cls, kernel: Callable[..., Any]) -> _Impl:
