@@ -20,28 +20,36 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from daemon import config as configuration
 from daemon.alerts_cli import app as alerts_app
 from daemon.config import Config, ConfigError
-from daemon.errors import EXIT_CODES, EXIT_CONFIG, EXIT_SOURCE, DaemonError, StateError
+from daemon.entry import CarriedError
+from daemon.errors import EXIT_CODES, StateError
+from daemon.failures import FAILURES, explained
 from daemon.keys import registry_with_keys
 from daemon.keys_cli import app as keys_app
 from daemon.models_cli import app as models_app
-from model.registry import RegistryError
-from streams.kafka_sink import SinkError
-from streams.source import SourceError
+
+
+class Commands(TyperGroup):
+    """Typer says "Aborted." to an EOFError, and nothing to a BrokenPipeError: here they are faults like others."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (EOFError, BrokenPipeError) as error:
+            raise CarriedError(error) from error
+
 
 app = typer.Typer(
-    name="dwcp-learner", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EXIT_CODES,
+    name="dwcp-learner", cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, epilog=EXIT_CODES,
     help="Forecasts network links from Kafka telemetry, notices drift, retrains, and publishes ONNX models.",
 )  # fmt: skip
 app.add_typer(models_app, name="models")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(keys_app, name="keys")
-
-FAILURES = (ConfigError, DaemonError, SourceError, SinkError, RegistryError, OSError, ValueError)
-"""What a person can mend."""
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file; DWCP_ variables go over it.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
@@ -58,11 +66,13 @@ def run(config: ConfigOption = None) -> None:
     from daemon.clock import WallClock
     from daemon.logs import configure_logging
     from daemon.observe import Observer
+    from daemon.output import lose_what_cannot_be_written
     from daemon.reload import reloader
     from daemon.wiring import build, kafka_source
 
     reloads = Reloads()
     loaded = configuration.load(config)
+    lose_what_cannot_be_written()
     configure_logging(loaded.log.level, loaded.log.format)
     observer = Observer()
     daemon = build(loaded, kafka_source(loaded, observer), WallClock(), observer)
@@ -237,20 +247,11 @@ def schema(what: Annotated[str, typer.Argument(help="telemetry, alerts, asyncapi
     print(json.dumps(documents[what](), indent=2))
 
 
-def explained(error: Exception) -> int:
-    """Tells a person what one of FAILURES was, and gives its exit code."""
-    Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(str(error))}", highlight=False, soft_wrap=True)
-    if isinstance(error, DaemonError):
-        return error.exit_code
-    return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_SOURCE if isinstance(error, (SourceError, SinkError)) else 1
-
-
 def main() -> None:
-    """The entry point: turns the errors that a person can mend into a message and an exit code."""
-    try:
-        app()
-    except FAILURES as error:
-        sys.exit(explained(error))
+    """Run the command line: every exception becomes a message and an exit code."""
+    from daemon import entry
+
+    entry.main(app)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""The command dwcp-learner, from its first import to its exit code: every exception becomes one line for a person."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from daemon.output import OutputError, discard_output, prepare_streams
+
+
+class CarriedError(Exception):
+    """Carries an error past Typer, which takes an EOFError for the end of a person's input and says "Aborted."."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def main(command: Callable[[], object] | None = None) -> None:
+    """Run the command (default: the command line's) and exit. Every exception becomes one line on standard error and an exit code."""
+    prepare_streams()
+    try:
+        try:
+            (command or _command_line)()
+        finally:
+            sys.stdout.flush()  # else a full disk would be noticed only when nobody can say so any more
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it ends here
+        sys.exit(_exit_code(error.error if isinstance(error, CarriedError) else error))
+
+
+def _command_line() -> None:
+    from daemon.cli import app  # takes a second, in which Ctrl-C and a damaged installation are possible too
+
+    app()
+
+
+def _exit_code(error: BaseException) -> Any:
+    if isinstance(error, SystemExit):
+        return error.code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    if isinstance(error, OutputError):
+        discard_output()
+        if error.reader_is_gone:  # `| head` has what it wants
+            return 1
+    with suppress(OSError):
+        _start_again_without(_damaged_bytecode(error))
+    try:
+        from daemon.failures import explained
+
+        return explained(error)
+    except Exception:  # noqa: BLE001 - the installation itself is broken
+        print(f"error: {type(error).__name__}: {' '.join(str(error).split())}; install dwcp-learner again", file=sys.stderr)
+        return 1
+
+
+def _damaged_bytecode(error: BaseException) -> str | None:
+    """The file of compiled Python (.pyc) whose reading raised the error. Python up to 3.12 leaves a truncated one behind on a full disk."""
+    step = error.__traceback__
+    while step is not None and step.tb_next is not None:
+        step = step.tb_next
+    if step is None or step.tb_frame.f_code.co_name != "_compile_bytecode":
+        return None
+    path = step.tb_frame.f_locals.get("bytecode_path")
+    return path if isinstance(path, str) else None
+
+
+def _start_again_without(bytecode: str | None) -> None:
+    """Start the process anew without a damaged file. Raises OSError if it belongs to somebody else."""
+    if bytecode is None:
+        return
+    os.unlink(bytecode)  # noqa: PTH108 - nothing more is imported than has to be
+    print(f"{bytecode} was damaged and has been removed; starting again", file=sys.stderr, flush=True)
+    os.execv(sys.executable, sys.orig_argv)
