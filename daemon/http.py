@@ -6,7 +6,6 @@ import errno
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +20,12 @@ from daemon.page import CONTENT_SECURITY_POLICY, render
 TIMEOUT_S: Final = 10.0
 """A client that connects and says nothing holds its thread no longer."""
 CONNECTIONS_MAX: Final = 16
-"""At once: a scrape and a probe take milliseconds, and one that sends a byte now and then holds its thread for as long as it likes."""
+"""Connections that are open at once. One more takes the place of the oldest that has not asked anything yet: a probe, which asks at once,
+is answered whoever else is connected."""
+GIVE_WAY_S: Final = 1.0
+"""Seconds that a new connection waits for the end of the one in whose place it comes; its thread wakes up within milliseconds."""
+BACKLOG: Final = 128
+"""Connections that the kernel keeps until they are accepted: with the usual five, a burst makes others wait for a second."""
 
 Check = Callable[[], list[str]]
 """Gives the reasons why something is not well; empty: all is well."""
@@ -35,6 +39,7 @@ class HttpServer:
             timeout = TIMEOUT_S
 
             def do_GET(self) -> None:
+                server.answers(self.connection)
                 path = self.path.partition("?")[0]
                 if path == "/metrics":
                     self._answer(200, generate_latest(observer.registry), CONTENT_TYPE_LATEST)
@@ -62,7 +67,7 @@ class HttpServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Requests are no events of ours."""
 
-        self._server = _listen(host, port, Handler)
+        self._server = server = _listen(host, port, Handler)
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
@@ -79,33 +84,55 @@ class _Server(ThreadingHTTPServer):
     """A thread for each connection, of which there are at most CONNECTIONS_MAX."""
 
     daemon_threads = True
+    request_queue_size = BACKLOG
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self._open: dict[socket.socket, float] = {}
+        self._silent: dict[socket.socket, None] = {}
+        """Connections that have asked nothing yet, the oldest first."""
+        self._answered: dict[socket.socket, None] = {}
+        """Those that are being answered, or that have been ended to give way and whose threads are about to notice."""
         self._lock = threading.Lock()
+        self._free = threading.Semaphore(CONNECTIONS_MAX)
         super().__init__(address, handler)
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
-        """Closes one that is too many at once, and with it those that have had their time: whoever asks next is answered."""
+        """Starts a thread for a connection. If there are too many, the oldest silent one (else the oldest of all) gives way."""
         assert isinstance(request, socket.socket)
-        now_s = time.monotonic()
+        if not self._free.acquire(blocking=False):
+            self._end_oldest()
+            if not self._free.acquire(timeout=GIVE_WAY_S):
+                self.shutdown_request(request)
+                return
         with self._lock:
-            full = len(self._open) >= CONNECTIONS_MAX
-            if not full:
-                self._open[request] = now_s
-            for slow in [other for other, since_s in self._open.items() if full and now_s - since_s > TIMEOUT_S]:
+            self._silent[request] = None
+        super().process_request(request, client_address)
+
+    def answers(self, request: socket.socket) -> None:
+        """To be called when a connection has asked for something."""
+        with self._lock:
+            if request in self._silent:
+                del self._silent[request]
+                self._answered[request] = None
+
+    def _end_oldest(self) -> None:
+        with self._lock:
+            connections = self._silent or self._answered
+            oldest = next(iter(connections), None)
+            if oldest is not None:
+                del connections[oldest]
+                self._answered[oldest] = None  # at the end: the next one to give way is another
                 with suppress(OSError):
-                    slow.shutdown(socket.SHUT_RDWR)
-        if full:
-            self.shutdown_request(request)
-        else:
-            super().process_request(request, client_address)
+                    oldest.shutdown(socket.SHUT_RDWR)
 
     def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
         assert isinstance(request, socket.socket)
         with self._lock:
-            self._open.pop(request, None)
+            counted = request in self._silent or request in self._answered
+            for connections in (self._silent, self._answered):
+                connections.pop(request, None)
         super().shutdown_request(request)
+        if counted:
+            self._free.release()
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
         """A client that goes away in the middle is no error of ours."""
@@ -117,7 +144,7 @@ class _Server6(_Server):
     address_family = socket.AF_INET6
 
 
-def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> ThreadingHTTPServer:
+def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> _Server:
     try:
         families = {found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
         return (_Server if socket.AF_INET in families else _Server6)((host, port), handler)
