@@ -1,4 +1,4 @@
-# Everything a person or CI runs. Set-up is part of each command: Python 3.11 or newer with pip and venv is all that is needed.
+# Everything a person or CI runs. Set-up is part of each command: Python 3.11, 3.12 or 3.13 with pip and venv is all that is needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -63,7 +63,7 @@ docs: $(READY)  ## Write the generated documents: schemas, tables of figures
 setup: $(READY)  ## Only the environment
 
 $(READY): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import os
+import shutil
 import sys
 from contextlib import suppress
 from typing import Any, Final, TextIO
@@ -12,6 +13,10 @@ from typing import Any, Final, TextIO
 REPLACE: Final = "dwcp-replace"
 """The name of the error handler that prints what an encoding has in place of what it lacks."""
 _INSTEAD: Final = {"●": "*", "→": "->", "…": "...", "·": "-", "•": "*", "│": "|", "─": "-", "━": "-"}
+
+
+COLUMNS_MIN: Final = 60
+"""Of a page for a person. In a narrower terminal its lines wrap, but nothing is left out; a job's COLUMNS may even be 1."""
 
 
 class OutputError(Exception):
@@ -45,6 +50,8 @@ def prepare_streams() -> None:
     Call it before anything is opened: a file that got the number of a closed stream would receive what libraries print.
     """
     codecs.register_error(REPLACE, _replaced)
+    if shutil.get_terminal_size().columns < COLUMNS_MIN:
+        os.environ["COLUMNS"] = str(COLUMNS_MIN)
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
