@@ -97,7 +97,7 @@ def explain(
     found = _story(list(_events(loaded, file, follow=False, from_start=True)), incident)
     evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)
     if html is not None:
-        html.write_text(page(found, evidence))
+        html.write_text(page(found, evidence), "utf-8", "replace")
     elif as_json:
         print(json.dumps({"events": found, "evidence": [one.to_json() for one in evidence]}, indent=2))
     else:

@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m daemon.documents FOLDER", file=sys.stderr)
         return 2
     for name, text in documents().items():
-        (Path(arguments[0]) / name).write_text(text)
+        (Path(arguments[0]) / name).write_text(text, "utf-8")
     return 0
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from daemon.output import OutputError, discard_output, prepare_streams
+from model.bytecode import start_again_without_damaged
 
 
 class CarriedError(Exception):
@@ -46,8 +45,7 @@ def _exit_code(error: BaseException) -> Any:
         discard_output()
         if error.reader_is_gone:  # `| head` has what it wants
             return 1
-    with suppress(OSError):
-        _start_again_without(_damaged_bytecode(error))
+    start_again_without_damaged(error)
     try:
         from daemon.failures import explained
 
@@ -55,23 +53,3 @@ def _exit_code(error: BaseException) -> Any:
     except Exception:  # noqa: BLE001 - the installation itself is broken
         print(f"error: {type(error).__name__}: {' '.join(str(error).split())}; install dwcp-learner again", file=sys.stderr)
         return 1
-
-
-def _damaged_bytecode(error: BaseException) -> str | None:
-    """The file of compiled Python (.pyc) whose reading raised the error. Python up to 3.12 leaves a truncated one behind on a full disk."""
-    step = error.__traceback__
-    while step is not None and step.tb_next is not None:
-        step = step.tb_next
-    if step is None or step.tb_frame.f_code.co_name != "_compile_bytecode":
-        return None
-    path = step.tb_frame.f_locals.get("bytecode_path")
-    return path if isinstance(path, str) else None
-
-
-def _start_again_without(bytecode: str | None) -> None:
-    """Start the process anew without a damaged file. Raises OSError if it belongs to somebody else."""
-    if bytecode is None:
-        return
-    os.unlink(bytecode)  # noqa: PTH108 - nothing more is imported than has to be
-    print(f"{bytecode} was damaged and has been removed; starting again", file=sys.stderr, flush=True)
-    os.execv(sys.executable, sys.orig_argv)

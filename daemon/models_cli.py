@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from daemon import config as configuration
 from daemon.errors import EXIT_CODES, DaemonError
@@ -60,7 +60,8 @@ def list_versions(config: ConfigOption = None, models: FolderOption = None, as_j
     if as_json:
         print(json.dumps([{key: value for key, value in row.items() if key not in ("files", "verdict")} for row in rows], indent=2))
     else:
-        table = Table("version", "live", "reason", "parent", "problem")
+        whole = [Column(name, no_wrap=True) for name in ("version", "live", "reason", "parent")]  # names are there to be copied
+        table = Table(*whole, Column("problem", overflow="fold"))
         for row in rows:
             cells = (row.get(key) for key in ("reason", "parent", "problem"))
             table.add_row(row["version"], "●" if row["live"] else "", *(escape(cell) if cell else None for cell in cells))

@@ -50,8 +50,7 @@ def prepare_streams() -> None:
     Call it before anything is opened: a file that got the number of a closed stream would receive what libraries print.
     """
     codecs.register_error(REPLACE, _replaced)
-    if shutil.get_terminal_size().columns < COLUMNS_MIN:
-        os.environ["COLUMNS"] = str(COLUMNS_MIN)
+    _have_room()
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
@@ -76,6 +75,15 @@ def discard_output() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
+
+
+def _have_room() -> None:
+    """Correct COLUMNS and LINES: in a page of 0 columns nothing would be printed at all."""
+    size = shutil.get_terminal_size()
+    if "COLUMNS" in os.environ or size.columns < COLUMNS_MIN:
+        os.environ["COLUMNS"] = str(max(size.columns, COLUMNS_MIN))
+    if "LINES" in os.environ:
+        os.environ["LINES"] = str(size.lines)
 
 
 def _wrapped(raw: io.FileIO, before: Any) -> TextIO:

@@ -27,6 +27,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from daemon.failures import wants_traceback
 from daemon.train_options import TrainError, TrainOptions
 from features.offline import RawTable, compute
 from features.telemetry import DEFAULT_LINK_KEY, TARGETS, Partition
@@ -35,7 +36,7 @@ from model.buffer import BufferRows, BufferWriter
 from model.data_quality import DataQuality, Finding, examine
 from model.dataset import build_windows, split_by_time
 from model.documents import read_document
-from model.job_spec import EXIT_DONE
+from model.job_spec import EXIT_DONE, EXIT_FAILED
 from model.manifest import MANIFEST_NAME
 from model.metadata import VERSION_FORMAT
 from model.run_spec import INTERRUPTED, RunSpec
@@ -216,7 +217,8 @@ def _run(work: Path, console: Console) -> dict[str, Any]:
     finally:
         signal.signal(signal.SIGINT, before)
     if code != EXIT_DONE:
-        words = log.read_text(errors="replace").strip().splitlines()[-_LAST_LINES:]
+        words = log.read_text("utf-8", "replace").strip().splitlines()
+        words = words if wants_traceback() else words[-1:] if code == EXIT_FAILED else words[-_LAST_LINES:]  # it has said why in the last
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         raise TrainError("\n".join((f"the training {how}, and nothing was written; its last words:", *words)))
     return last

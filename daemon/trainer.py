@@ -178,7 +178,7 @@ def _offer_to_oom_killer(pid: int) -> None:
 
 def _last_words(folder: Path) -> str:
     try:
-        lines = (folder / LOG_NAME).read_text(errors="replace").strip().splitlines()
+        lines = (folder / LOG_NAME).read_text("utf-8", "replace").strip().splitlines()
     except OSError as error:
         return f"its log cannot be read ({error.strerror})"
     return " / ".join(lines[-_LAST_LINES:]) or "none"

@@ -8,7 +8,6 @@ Exit code 0: result.json says how it ended. 1: it failed, and result.json and st
 from __future__ import annotations
 
 import ctypes
-import json
 import math
 import os
 import signal
@@ -16,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from features.offline import RawTable
 from model.buffer import read_segments
+from model.bytecode import start_again_without_damaged
+from model.child import Emit, described, prepare_libraries, progress_output
 from model.evaluation import judge
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
 from model.predictor import Predictor
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 PARENT_POLL_S: Final = 1.0
 PR_SET_PDEATHSIG: Final = 1
-Emit = Callable[[dict[str, Any]], None]
 
 
 def main(arguments: list[str]) -> int:
@@ -50,15 +50,19 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"{path} is not a job that can run: {error}", file=sys.stderr)
         return EXIT_BAD_JOB
-    emit = _prepare_process(spec, int(arguments[1]) if len(arguments) == 2 else os.getppid())
-    job = Job(spec, emit)
+    job = Job(spec, _prepare_process(spec, int(arguments[1]) if len(arguments) == 2 else os.getppid()))
     try:
         result = job.run()
     except Exception as error:  # noqa: BLE001 - whatever it was, the daemon gets a result that says so
+        start_again_without_damaged(error)
         traceback.print_exc()
         result = job.failed(error)
         print(f"job {spec.job_id} failed in stage {job.stage!r}: {result.error}", file=sys.stderr)
-    result.write(path.parent)
+    try:
+        result.write(path.parent)
+    except OSError as error:
+        print(f"{path.parent}: the result cannot be written ({error.strerror}); free space there", file=sys.stderr)
+        return EXIT_FAILED
     return EXIT_FAILED if result.status == "failed" else EXIT_DONE
 
 
@@ -77,17 +81,8 @@ def _prepare_process(spec: JobSpec, parent: int) -> Emit:
         signal.signal(stop, signal.SIG_DFL)  # dies at once: nothing here is worth waiting for, an ignored signal would be inherited
     _die_with(parent)
     os.nice(spec.settings.nice)
-    # Before TensorFlow is imported: its banner and warnings are no news to an operator.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Progress gets a descriptor of its own, and what libraries print on standard output goes to standard error.
-    progress = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def emit(event: dict[str, Any]) -> None:
-        progress.write(json.dumps(event, allow_nan=False) + "\n")
-        progress.flush()
-
-    return emit
+    prepare_libraries()
+    return progress_output()
 
 
 def _die_with(parent: int) -> None:
@@ -156,7 +151,7 @@ class Job:
         )
 
     def failed(self, error: Exception) -> JobResult:
-        return self._result("failed", error=f"{self.stage}: {error or type(error).__name__}")
+        return self._result("failed", error=f"{self.stage}: {described(error)}")
 
     def _read(self) -> RawTable:
         """The rows of every segment that is as it was sealed. One that is not is left out and told: it must not end all trainings."""

@@ -215,7 +215,7 @@ class Registry:
     def _set_current(self, version: str) -> None:
         """Through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
         partial = self.root / f"{_CURRENT_PARTIAL}{secrets.token_hex(8)}"
-        with partial.open("w") as file:
+        with partial.open("w", encoding="utf-8") as file:
             file.write(f"{version}\n")
             file.flush()
             os.fsync(file.fileno())

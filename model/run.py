@@ -7,9 +7,7 @@ the process. Exit code 0: the folder is whole. 1: it failed, and standard error 
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import signal
 import sys
 import traceback
@@ -19,14 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from model.buffer import read_segments
+from model.bytecode import start_again_without_damaged
+from model.child import Emit, described, prepare_libraries, progress_output
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED
 from model.run_spec import FINISHED, INTERRUPTED, RunSpec
 from model.segments import SUFFIX
 
 if TYPE_CHECKING:
     from model.training import Progress
-
-Emit = Callable[[dict[str, Any]], None]
 
 
 class Interruption:
@@ -55,12 +53,14 @@ def main(arguments: list[str]) -> int:
         print(f"{arguments[0]} is not a run that can start: {error}", file=sys.stderr)
         return EXIT_BAD_JOB
     interruption = Interruption()
-    emit = _own_output()
+    prepare_libraries()
+    emit = progress_output()
     try:
         status = run(spec, emit, interruption)
     except Exception as error:  # noqa: BLE001 - whatever it was, the command shows what it was
+        start_again_without_damaged(error)
         traceback.print_exc()
-        print(f"the training failed: {error or type(error).__name__}", file=sys.stderr)
+        print(f"the training failed: {described(error)}", file=sys.stderr)
         return EXIT_FAILED
     emit({"stage": "done", "status": status})
     return EXIT_DONE
@@ -96,19 +96,6 @@ def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
 def _message(progress: Progress) -> dict[str, Any]:
     values = {name: None if not math.isfinite(value) else value for name, value in asdict(progress).items()}
     return {"stage": "train", "epoch_ended": values["validation_loss"] is not None, **values}
-
-
-def _own_output() -> Emit:
-    """Progress gets a descriptor of its own, and what libraries print on standard output goes to standard error."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # before TensorFlow is imported: its banner and warnings are no news
-    progress = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-
-    def emit(event: dict[str, Any]) -> None:
-        progress.write(json.dumps(event, allow_nan=False) + "\n")
-        progress.flush()
-
-    return emit
 
 
 if __name__ == "__main__":

@@ -233,7 +233,7 @@ class _Mean:
 
 def _log_epoch(path: Path, number: int, epoch: Epoch) -> None:
     new = not path.exists()
-    with path.open("a", newline="") as file:
+    with path.open("a", newline="", encoding="utf-8") as file:
         log = csv.writer(file)
         if new:
             log.writerow(("epoch", *(item.name for item in fields(Epoch))))
