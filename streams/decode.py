@@ -2,10 +2,14 @@
 
 Values are decoded one by one and never joined into one document: with msgspec's Decoder that is as fast (measured
 1.1 us a record both ways), and no value can reach over into its neighbour and shift records onto other offsets.
+
+What a record is, every reader says alike (benchmarks/differential.py): UTF-8 throughout, also in fields that nobody reads; names that match
+letter by letter; of a name that comes twice the last value counts, and only that one is checked; -0 is 0.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +24,7 @@ import msgspec
 import numpy as np
 
 from features.telemetry import COLUMNS, KEY_COLUMNS, Doubles, TelemetryBatch
+from streams.advice import with_cause
 from streams.csv_form import MAX_VALUE_BYTES, AwareTime, Cell, Cells, MalformedError, parse_csv
 from streams.source import RawBatch
 from streams.validate import NUMBERS, Failure, Kind, Text, as_rows, clean_texts, complete, refuse
@@ -27,6 +32,7 @@ from streams.validate import NUMBERS, Failure, Kind, Text, as_rows, clean_texts,
 CHUNK_RECORDS: Final = 128  # the Python objects of one chunk stay in the processor's cache: 1.8 times faster than 5,000 at once
 MAX_DEPTH: Final = 400  # under Python's recursion limit of 1,000, wherever in the program decode is called from
 _PLAIN_BYTES: Final = 2 * MAX_DEPTH  # a shorter value cannot be nested deeper than MAX_DEPTH
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one that is not closed goes to the end: never read twice
 
 _numbers = itemgetter(*(COLUMNS.index(name) for name in NUMBERS))
 _TEXT_INDICES: Final = tuple(COLUMNS.index(name) for name in KEY_COLUMNS)
@@ -58,8 +64,8 @@ class Record(msgspec.Struct, gc=False):
     region: str | int | float | None = None
     az: str | int | float | None = None
     link_type: str | int | float | None = None
-    node_id: str | int | None = None
-    peer_id: str | int | None = None
+    node_id: str | int | float | None = None
+    peer_id: str | int | float | None = None
     rtt_ms: float | None = nan
     jitter_ms: float | None = nan
     throughput_mbps: float | None = nan
@@ -79,6 +85,7 @@ class Record(msgspec.Struct, gc=False):
 
 
 _decode_record = msgspec.json.Decoder(Record).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _cells_of = cast("Callable[[Record], tuple[Cell, ...]]", msgspec.structs.astuple)
 
 
@@ -139,7 +146,10 @@ def _checked(
 
 def _rejected(raw: RawBatch, index: int, failure: Failure) -> Rejected:
     line = raw.lines[index] if raw.lines is not None else None
-    return Rejected(int(raw.offsets[index]), raw.values[index], failure.kind, failure.reason, line)
+    value = raw.values[index]
+    if raw.form == "json" and value is not None:
+        failure = with_cause(failure, value)
+    return Rejected(int(raw.offsets[index]), value, failure.kind, failure.reason, line)
 
 
 def _as_doubles(columns: Cells) -> Doubles:
@@ -162,6 +172,7 @@ def parse_json(values: Sequence[bytes | None]) -> tuple[Cells, dict[int, Failure
     """The columns of the values that are JSON objects with the right types, and the failures of the others by index."""
     try:
         if max(map(len, values)) <= _PLAIN_BYTES:  # type: ignore[arg-type]  # None: TypeError
+            _check_utf8(b"\n".join(values))  # type: ignore[arg-type]  # all at once: no character reaches over a newline
             # A list of its own: where zip(*map(...), strict=True) raises within the map, CPython 3.11 loses 190 bytes for good.
             cells = list(map(_cells_of, map(_decode_record, values)))  # type: ignore[arg-type]
             return list(zip(*cells, strict=True)), {}
@@ -182,22 +193,39 @@ def _parse_one(value: bytes | None) -> tuple[Cell, ...]:
         raise MalformedError(Failure("tombstone", "the value is null"))
     if len(value) > MAX_VALUE_BYTES:
         raise MalformedError(Failure("too_large", f"{len(value)} bytes, allowed {MAX_VALUE_BYTES}"))
-    if len(value) > _PLAIN_BYTES and _depth(value) > MAX_DEPTH:
-        raise MalformedError(Failure("not_json", f"nested deeper than {MAX_DEPTH}"))
     try:
-        return _cells_of(_decode_record(value))
+        _check_utf8(value)
+        if len(value) > _PLAIN_BYTES and _depth(value) > MAX_DEPTH:
+            raise MalformedError(Failure("not_json", f"nested deeper than {MAX_DEPTH}"))
+        return _cells_of(_decode_last(value))
+    except MalformedError:
+        raise
     except msgspec.ValidationError as error:
         raise MalformedError(Failure("wrong_type", str(error))) from None
     except UnicodeDecodeError as error:
-        raise MalformedError(Failure("not_json", f"not UTF-8: {error.reason}")) from None
+        raise MalformedError(Failure("not_json", f"not UTF-8: {error.reason} (byte {error.start})")) from None
     except (ValueError, RecursionError) as error:
         raise MalformedError(Failure("not_json", f"not JSON: {error}")) from None
 
 
+def _decode_last(value: bytes) -> Record:
+    """Decodes a record; of a name that comes twice the last value counts, as for every other reader. Raises msgspec's errors."""
+    try:
+        return _decode_record(value)
+    except msgspec.ValidationError:
+        return _decode_record(msgspec.json.encode(_decode_fields(value)))
+
+
+def _check_utf8(content: bytes) -> None:
+    """Raises UnicodeDecodeError. msgspec does not look into the texts that it skips."""
+    if not content.isascii():
+        content.decode()
+
+
 def _depth(value: bytes) -> int:
-    """How deep the brackets nest, counting those in strings: enough to tell telemetry from an attack on the stack."""
+    """How deep the brackets nest, those in strings apart."""
     if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
         return 0
-    symbols = np.frombuffer(value, dtype=np.uint8) | 0x20  # brackets and braces differ in this bit
+    symbols = np.frombuffer(_STRING.sub(b"", value), dtype=np.uint8) | 0x20  # brackets and braces differ in this bit
     steps = (symbols == ord("{")).astype(np.int32) - (symbols == ord("}"))
-    return int(np.cumsum(steps).max())
+    return int(np.cumsum(steps).max(initial=0))

@@ -5,12 +5,14 @@ https://json-schema.org/draft/2020-12, https://www.asyncapi.com/docs/reference/s
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Final, get_args
 
-from features.telemetry import CATEGORIES, COLUMNS, DEFAULT_LINK_KEY, NUMERIC, TARGETS
+from features.telemetry import COLUMNS, DEFAULT_LINK_KEY, KEY_COLUMNS, TARGETS
 from streams import dead_letters, events
 from streams.csv_form import MAX_VALUE_BYTES
-from streams.validate import EARLIEST_S, LATEST_S, MAX_FUTURE_S, MAX_TEXT_CHARS, OLDER_NAMES, RANGES, Kind
+from streams.decode import MAX_DEPTH
+from streams.validate import EARLIEST_S, LATEST_S, MAX_FUTURE_S, MAX_NUMBER_AS_TEXT, MAX_TEXT_CHARS, OLDER_NAMES, RANGES, Kind
 
 Schema = dict[str, Any]
 
@@ -18,8 +20,23 @@ DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 TELEMETRY_FILE: Final = "telemetry.schema.json"
 ASYNCAPI_FILE: Final = "asyncapi.json"
 
+LARGEST_DOUBLE: Final = sys.float_info.max
+_LEAP_YEAR: Final = "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"
+_DATE: Final = (
+    "(?:[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
+    f"|{_LEAP_YEAR}-02-29)"
+)
+_CLOCK: Final = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+TIME_PATTERN: Final = f"^{_DATE}[Tt ]{_CLOCK}:[0-5][0-9](?:[.][0-9]+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])$"
+"""RFC 3339 as it is read: a space may stand for the T, the offset's colon may be missing, and there is no leap second."""
+YEARS_PATTERN: Final = "^(?:1989|199[0-9]|[2-4][0-9]{3}|50[0-9]{2}|51[0-2][0-9]|513[0-8])-"
+"""The years between the bounds, and one before them: an offset may carry its last hours over."""
+
 _DESCRIPTIONS: Final = {
-    "timestamp": f"When the sample was taken, UTC: unix seconds, or RFC 3339 with its offset. At most {MAX_FUTURE_S:.0f} s in the future.",
+    "timestamp": (
+        "When the sample was taken, UTC: unix seconds, or RFC 3339 with its offset, of which microseconds count. "
+        f"At most {MAX_FUTURE_S:.0f} s in the future."
+    ),
     "region": "Group of links in which drift is judged together.",
     "az": "Availability zone.",
     "link_type": "Kind of link; with node_id and peer_id it tells links apart.",
@@ -53,12 +70,16 @@ def telemetry_schema() -> Schema:
         "title": "Telemetry record",
         "description": (
             "One sample of one network link. Metrics may be missing or null; further fields are ignored. "
-            f"At most {MAX_VALUE_BYTES} bytes. A link is {', '.join(DEFAULT_LINK_KEY)}: key the topic by them, so that it stays in order."
+            f"A link is {', '.join(DEFAULT_LINK_KEY)}: key the topic by them, so that it stays in order. "
+            "Written as I-JSON (RFC 7493): UTF-8 without a byte order mark, whole characters, numbers as doubles; names are matched "
+            "letter by letter, and of a name that comes twice the last value counts. Not said below: "
+            f"at most {MAX_VALUE_BYTES} bytes, nested at most {MAX_DEPTH} deep, and a timestamp as text has the bounds of one in seconds."
         ),
         "type": "object",
         "required": ["timestamp", "node_id", "peer_id"],
         "anyOf": [{"required": [name], "properties": {name: {"type": "number"}}} for name in metrics],
         "properties": {name: {"description": _DESCRIPTIONS[name], **_field(name)} for name in COLUMNS},
+        "allOf": [_stands_in(name, older) for name, older in OLDER_NAMES.items()],
         "additionalProperties": True,
         "examples": [_EXAMPLE],
     }
@@ -67,15 +88,27 @@ def telemetry_schema() -> Schema:
 def _field(name: str) -> Schema:
     if name == "timestamp":
         seconds = {"type": "number", "minimum": EARLIEST_S, "maximum": LATEST_S}
-        return {"anyOf": [seconds, {"type": "string", "format": "date-time"}]}
-    if name in ("node_id", "peer_id"):
-        return {"type": ["string", "integer"], "minLength": 1, "maxLength": MAX_TEXT_CHARS}
-    if name in CATEGORIES:
-        return {"type": ["string", "number", "null"], "maxLength": MAX_TEXT_CHARS}
-    if name in NUMERIC:
-        low, high = RANGES[name]
-        return {"type": ["number", "null"], "minimum": low, "maximum": high}
-    return {"type": ["number", "null"]}  # an older name is only looked at where it is needed
+        return {"anyOf": [seconds, {"type": "string", "allOf": [{"pattern": TIME_PATTERN}, {"pattern": YEARS_PATTERN}]}]}
+    if name in KEY_COLUMNS:
+        needed = name in ("node_id", "peer_id")
+        return {
+            "type": ["string", "number"] if needed else ["string", "number", "null"],
+            **({"minLength": 1} if needed else {}),
+            "maxLength": MAX_TEXT_CHARS,
+            "exclusiveMinimum": -MAX_NUMBER_AS_TEXT,
+            "exclusiveMaximum": MAX_NUMBER_AS_TEXT,
+        }
+    low, high = RANGES.get(name, (-LARGEST_DOUBLE, LARGEST_DOUBLE))  # an older name is only looked at where it is needed
+    return {"type": ["number", "null"], "minimum": low, "maximum": high}
+
+
+def _stands_in(name: str, older: str) -> Schema:
+    """The range of an older name, where it is read."""
+    low, high = RANGES[name]
+    return {
+        "if": {"required": [name], "properties": {name: {"type": "number"}}},
+        "else": {"properties": {older: {"minimum": low, "maximum": high}}},
+    }
 
 
 _EXAMPLE: Final[Schema] = {

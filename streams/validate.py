@@ -23,6 +23,8 @@ NUMBERS: Final = ("timestamp", *NUMERIC, *OLDER_NAMES.values())
 """The numeric columns of a record, in the order of the rows that `refuse` reads."""
 
 MAX_TEXT_CHARS: Final = 256
+MAX_NUMBER_AS_TEXT: Final = 1e255
+"""A number that stands for a text is smaller than this, as a double: its digits and its sign fit into MAX_TEXT_CHARS."""
 MAX_FUTURE_S: Final = 300.0  # a producer's clock may be wrong; a link whose time has run ahead would call all that follows late
 EARLIEST_S: Final = 631_152_000.0  # 1990-01-01: anything before is a count from boot or a count of minutes, not a UTC time
 LATEST_S: Final = 1e11  # the year 5138; milliseconds passed it in 1973
@@ -55,7 +57,8 @@ def complete(numbers: Doubles) -> Doubles:
 
     numbers: float64 (14, N), rows as in NUMBERS, NaN where missing. Hour and weekday follow from the timestamp in UTC.
     """
-    time_s, numeric, older = numbers[0], numbers[1 : 1 + len(NUMERIC)].copy(), numbers[1 + len(NUMERIC) :]
+    time_s, measured = numbers[0], numbers[1:] + 0.0  # -0 becomes 0
+    numeric, older = measured[: len(NUMERIC)], measured[len(NUMERIC) :]
     numeric[: len(older)] = np.where(np.isnan(numeric[: len(older)]), older, numeric[: len(older)])
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite timestamp, or a huge one, is refused later
         hour, weekday = hour_and_weekday(time_s)
@@ -143,9 +146,8 @@ def clean_texts(texts: list[list[Text]], seen: Sequence[Mapping[Text, Text]]) ->
 
 def _as_text(value: Text) -> str | None:
     """1 and 1.0 are the same number in JSON, and so the same text."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int):
-        # Python refuses to print integers of more than 4,300 digits.
-        return str(value) if value.bit_length() < 4 * MAX_TEXT_CHARS else "9" * (MAX_TEXT_CHARS + 1)
-    return None if value is None or value == "" else str(value)
+    if isinstance(value, int | float):
+        if abs(value) >= MAX_NUMBER_AS_TEXT or float(abs(value)) >= MAX_NUMBER_AS_TEXT:  # the second: an integer that rounds up to it
+            return "9" * (MAX_TEXT_CHARS + 1)
+        return str(int(value)) if value == int(value) else str(value)
+    return value or None

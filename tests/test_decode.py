@@ -412,8 +412,8 @@ def test_what_becomes_of_a_record_does_not_depend_on_its_batch(values: list[byte
 @given(st.lists(records, min_size=1, max_size=6), st.permutations(COLUMNS))
 @settings(max_examples=100, deadline=None)
 def test_csv_and_json_give_the_same_batch(records: list[dict[str, Any]], header: list[str]) -> None:
-    """The form is a detail of the transport; the order of the header's columns does not matter."""
-    records = [record for record in records if not set(record["node_id"]) & set("\r\n")]
+    """The form is a detail of the transport; the order of the header's columns does not matter, nor white space around a cell."""
+    records = [{name: value.strip() if isinstance(value, str) else value for name, value in record.items()} for record in records]
     in_json = decode_json(*map(encoded, records))
     in_csv = decode_csv(tuple(header), *[csv_line(record, tuple(header)) for record in records])
     assert [(r.kind, r.reason) for r in in_csv.rejected] == [(r.kind, r.reason) for r in in_json.rejected]
@@ -445,7 +445,7 @@ def test_hour_and_weekday_are_those_of_the_calendar(timestamp: float) -> None:
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets are not on this machine")
-@pytest.mark.parametrize("path", sorted(DATA.glob("*.csv")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(set(DATA.glob("*.csv")) - set(DATA.glob("*_changes.csv"))), ids=lambda path: path.name)
 def test_real_telemetry_is_accepted_whole(path: Path) -> None:
     """Real files are full of holes and hold no record that is out of range."""
     header, *lines = path.read_bytes().splitlines()
