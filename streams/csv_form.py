@@ -1,7 +1,7 @@
 """The CSV form of telemetry: its header, and lines turned into columns of cells.
 
-White space around a name or a cell, quoted or not, does not count. A number is written in decimal digits, as in JSON, but `+1`, `.5`, `1.` and leading
-zeros are read as well. What Python reads beside that (`1_000`, digits of other scripts, `inf`) is not a number.
+White space around a name or a cell, quoted or not, does not count. A number is written in decimal digits, as in JSON; `+1`, `.5`, `1.` and
+leading zeros are read too. What Python reads beside that (`1_000`, digits of other scripts, `inf`) is not a number.
 """
 
 from __future__ import annotations

@@ -1,15 +1,8 @@
 package dwcp
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
-	"math/big"
-	"strconv"
-	"strings"
-	"time"
 	"unicode/utf8"
 )
 
@@ -133,104 +126,4 @@ func timestampProblem(timeS float64) string {
 		return fmt.Sprintf("timestamp is %v: that looks like milliseconds or less, UTC seconds are needed", timeS)
 	}
 	return fmt.Sprintf("timestamp is %v, allowed %d (1990) to %.0f, in UTC seconds", timeS, int(earliestS), latestS)
-}
-
-// UnmarshalJSON reads a telemetry record. A timestamp may be a number or an RFC 3339 text, a text field also a number, as for the daemon.
-func (s *NetworkSample) UnmarshalJSON(content []byte) error {
-	type plain NetworkSample
-	// The outer fields are taken before those of the same name inside.
-	var record struct {
-		*plain
-		Timestamp     instant `json:"timestamp"`
-		Region        text    `json:"region"`
-		AZ            text    `json:"az"`
-		LinkType      text    `json:"link_type"`
-		NodeID        text    `json:"node_id"`
-		PeerID        text    `json:"peer_id"`
-		DWCPMode      text    `json:"dwcp_mode"`
-		NetworkTier   text    `json:"network_tier"`
-		TransportType text    `json:"transport_type"`
-	}
-	var fresh NetworkSample
-	record.plain = (*plain)(&fresh)
-	if err := json.Unmarshal(content, &record); err != nil {
-		var wrong *json.UnmarshalTypeError
-		if errors.As(err, &wrong) && wrong.Field != "" {
-			return fmt.Errorf("%s is a JSON %s, a number is needed", wrong.Field[strings.LastIndexByte(wrong.Field, '.')+1:], wrong.Value)
-		} else if errors.As(err, &wrong) {
-			return fmt.Errorf("a JSON object is needed, not a %s", wrong.Value)
-		}
-		return err
-	}
-	fresh.Timestamp = float64(record.Timestamp)
-	fresh.Region, fresh.AZ, fresh.LinkType = string(record.Region), string(record.AZ), string(record.LinkType)
-	fresh.NodeID, fresh.PeerID, fresh.DWCPMode = string(record.NodeID), string(record.PeerID), string(record.DWCPMode)
-	fresh.NetworkTier, fresh.TransportType = string(record.NetworkTier), string(record.TransportType)
-	*s = fresh
-	return nil
-}
-
-// instant is a time in UTC seconds: in JSON a number or an RFC 3339 text, of which microseconds count, as for the daemon.
-type instant float64
-
-func (t *instant) UnmarshalJSON(content []byte) error {
-	if content[0] != '"' {
-		if err := json.Unmarshal(content, (*float64)(t)); err != nil {
-			return fmt.Errorf("timestamp is %.40s, UTC seconds or an RFC 3339 text is needed", content)
-		}
-		return nil
-	}
-	var written string
-	if err := json.Unmarshal(content, &written); err != nil {
-		return err
-	}
-	moment, err := time.Parse(time.RFC3339Nano, normalized(written))
-	if err != nil {
-		return fmt.Errorf("timestamp is %.40q, which is no RFC 3339 time with a zone, like 2026-11-23T10:15:00Z", written)
-	}
-	*t = instant(float64(moment.Round(time.Microsecond).UnixMicro()) / 1e6)
-	return nil
-}
-
-// normalized is an RFC 3339 text with the capital letters that time.Parse wants; a space may stand for the T.
-func normalized(written string) string {
-	written = strings.ToUpper(written)
-	if len(written) > 10 && written[10] == ' ' {
-		written = written[:10] + "T" + written[11:]
-	}
-	return written
-}
-
-// text is a text; a number counts as the text that it is written as, and 1.0 as 1, for they are the same number in JSON.
-type text string
-
-func (t *text) UnmarshalJSON(content []byte) error {
-	switch {
-	case content[0] == '"':
-		return json.Unmarshal(content, (*string)(t))
-	case string(content) == "null":
-		*t = ""
-		return nil
-	case content[0] != '-' && (content[0] < '0' || content[0] > '9'):
-		return fmt.Errorf("%.20s stands where a text is needed", content)
-	case !bytes.ContainsAny(content, ".eE"):
-		*t = text(content)
-		if *t == "-0" {
-			*t = "0"
-		}
-		return nil
-	}
-	value, err := strconv.ParseFloat(string(content), 64)
-	switch {
-	case err != nil:
-		return fmt.Errorf("%.20s is no number that can be represented", content)
-	case value == math.Trunc(value):
-		whole, _ := big.NewFloat(value).Int(nil)
-		*t = text(whole.String())
-	case math.Abs(value) < 1e-4:
-		*t = text(strconv.FormatFloat(value, 'e', -1, 64))
-	default:
-		*t = text(strconv.FormatFloat(value, 'f', -1, 64))
-	}
-	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,7 +14,7 @@ import (
 	dwcp "dwcp-learner/clients/go"
 )
 
-const mostLineBytes = 1 << 20 // as the daemon has it for one record
+const byteOrderMark = "\uFEFF" // some editors begin a file with it; within a line it is no JSON
 
 // link is one link's newest rows.
 type link struct {
@@ -75,19 +76,20 @@ func predict(ctx context.Context, client *dwcp.Client, s settings, stdin io.Read
 func read(input io.Reader, linkKey string) (links map[string]*link, order []string, err error) {
 	links = map[string]*link{}
 	lines := bufio.NewScanner(input)
-	lines.Buffer(make([]byte, 64<<10), mostLineBytes+1)
+	lines.Buffer(make([]byte, 64<<10), dwcp.MaxRecordBytes+1)
 	number := 0
 	for lines.Scan() {
 		number++
-		if len(strings.TrimSpace(lines.Text())) == 0 {
+		line := lines.Bytes()
+		if number == 1 {
+			line = bytes.TrimPrefix(line, []byte(byteOrderMark))
+		}
+		if len(bytes.TrimSpace(line)) == 0 {
 			continue
 		}
-		var sample dwcp.NetworkSample
-		if err := json.Unmarshal(lines.Bytes(), &sample); err != nil {
+		sample, err := dwcp.DecodeRecord(line)
+		if err != nil {
 			return nil, nil, fmt.Errorf("line %d: %w", number, err)
-		}
-		if problem := sample.Problem(); problem != "" {
-			return nil, nil, fmt.Errorf("line %d: %s", number, problem)
 		}
 		key, err := keyOf(&sample, linkKey)
 		if err != nil {
@@ -100,7 +102,7 @@ func read(input io.Reader, linkKey string) (links map[string]*link, order []stri
 		links[key].add(sample)
 	}
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {
-		return nil, nil, fmt.Errorf("line %d: longer than %d bytes", number+1, mostLineBytes)
+		return nil, nil, fmt.Errorf("line %d: longer than %d bytes", number+1, dwcp.MaxRecordBytes)
 	} else if lines.Err() != nil {
 		return nil, nil, lines.Err()
 	}
