@@ -60,12 +60,15 @@ _MISSING, _CONSTANT, _UNIT, _CATEGORY, _CLOCK = range(5)
 # What is kept of one signal of one link, float64 each.
 _ROWS, _PRESENT, _GONE, _LAST, _MOVING, _SAME, _LOG, _SCATTER, _OFF, _SHIFT, _FAULT, _SINCE_S, _RUN_S, _LOGS = range(14)
 FIELDS: Final = 14
+_RISES: Final = -1.0
+"""Of _OFF: a counter that began anew or a link that wakes up, and no other unit. It goes on down until the column is learnt anew."""
 _SPOILT: Final = _GONE
 """Of the clock, which is never gone: for how many rows yet there are wrong values among what forecasts are made of."""
 _CATEGORIES_BEGIN: Final = len(NUMERIC)
 _CLOCK_SIGNAL: Final = len(SIGNALS) - 1
+_NO_UNIT: Final = tuple(NUMERIC.index(name) for name in ("packet_loss", "time_of_day", "day_of_week"))
+"""A ratio has bursts of any factor, and in percent it is refused; what goes round falls from its most to 0, which is any factor too."""
 _LOSS: Final = NUMERIC.index("packet_loss")
-"""A ratio, whose bursts are of any factor; in percent it is out of range, and refused."""
 
 assert SIGNALS[: len(NUMERIC)] == NUMERIC
 assert SIGNALS[_CATEGORIES_BEGIN:_CLOCK_SIGNAL] == CATEGORIES
@@ -118,7 +121,7 @@ def _inspect(
         for signal in range(columns + categories + 1):
             kept = of_link[signal]
             if signal < columns:
-                fault, size = _column(kept, float(numeric[row, signal]), time_s[row], signal != _LOSS)
+                fault, size = _column(kept, float(numeric[row, signal]), time_s[row], signal)
             elif signal < columns + categories:
                 fault, size = _category(kept, float(codes[row, signal - columns]), time_s[row])
             else:
@@ -179,7 +182,7 @@ def _repeats(kept: Doubles) -> bool:
 
 
 @compiled
-def _column(kept: Doubles, value: float, time_s: float, has_unit: bool) -> tuple[int, float]:
+def _column(kept: Doubles, value: float, time_s: float, signal: int) -> tuple[int, float]:
     """The fault of a numeric column after this value (its number, from 1), and the factor of a unit. It ends with a row without it."""
     known = kept[_ROWS] >= KNOWN_ROWS
     weight = 1.0 / min(kept[_ROWS] + 1.0, MEMORY_ROWS)
@@ -200,7 +203,7 @@ def _column(kept: Doubles, value: float, time_s: float, has_unit: bool) -> tuple
     kept[_ROWS] += 1.0
     kept[_PRESENT] += weight * (1.0 - kept[_PRESENT])
     same = value == kept[_LAST]
-    at_an_end = value == 0.0 or (value == 1.0 and not has_unit)  # nothing goes through, or all is lost: that is the network's doing
+    at_an_end = value == 0.0 or (value == 1.0 and signal == _LOSS)  # nothing goes through, or all is lost: that is the network's doing
     kept[_SAME] = kept[_SAME] + 1.0 if same and not at_an_end else 0.0
     if fault == _CONSTANT + 1 and not same:
         fault = 0
@@ -211,7 +214,7 @@ def _column(kept: Doubles, value: float, time_s: float, has_unit: bool) -> tuple
     if kept[_SAME] == 1.0 and fault == 0:
         kept[_RUN_S] = time_s
     kept[_LAST] = value
-    return _unit(kept, value, time_s, fault) if has_unit else (fault, 0.0)
+    return (fault, 0.0) if signal in _NO_UNIT else _unit(kept, value, time_s, fault)
 
 
 @compiled
@@ -223,7 +226,13 @@ def _unit(kept: Doubles, value: float, time_s: float, fault: int) -> tuple[int, 
     limit = max(math.log10(UNIT_FACTOR), UNIT_SCATTERS * kept[_SCATTER])
     if kept[_LOGS] >= KNOWN_ROWS and kept[_SCATTER] <= UNIT_SCATTER_MAX and abs(distance) >= limit:
         if kept[_OFF] > 0.0 and abs(distance - kept[_SHIFT]) > max(UNIT_AGREEMENT, 5.0 * kept[_SCATTER]):
-            kept[_OFF] = 0.0  # another unit is the same factor in every row
+            # Another unit is the same factor in every row, but for the first, which may be of both. What goes on changing rises from near 0.
+            kept[_OFF] = 0.0 if kept[_OFF] == 1.0 or fault else _RISES
+        if kept[_OFF] < 0.0:
+            kept[_OFF] -= 1.0
+            if kept[_OFF] < _RISES - UNIT_ROWS:
+                kept[_OFF], kept[_LOGS], kept[_LOG], kept[_SCATTER] = 0.0, 0.0, 0.0, 0.0
+            return fault, 0.0
         if kept[_OFF] == 0.0:
             kept[_SHIFT] = 0.0
             kept[_RUN_S] = time_s if fault == 0 else kept[_RUN_S]

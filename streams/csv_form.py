@@ -128,7 +128,7 @@ def _split_plain(values: Sequence[bytes | None], width: int) -> list[list[str]]:
     if len(lines) < len(values) or any('"' in line for line in lines):
         raise ValueError("not plain")
     rows = [line.split(",") for line in lines]
-    if len("\n".join(lines).split()) != len(lines):  # there is white space, or a blank line
+    if "\n".join(lines).split() != lines:  # there is white space
         rows = [[cell.strip() for cell in row] for row in rows]
     if set(map(len, rows)) != {width}:
         raise ValueError("not plain")
