@@ -20,6 +20,7 @@ from stat import S_ISREG
 from typing import Any, Final, TypeVar, cast
 
 import numba
+import numba.core.ir
 from numba.core.caching import CompileResultCacheImpl, InTreeCacheLocator, NullCache, UserProvidedCacheLocator, UserWideCacheLocator
 from numba.core.serialize import dumps
 
@@ -32,6 +33,14 @@ _PARTIAL_MAX_S: Final = 3_600.0
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 _SET_FOLDER: Final = "set NUMBA_CACHE_DIR to a folder that this user can write"
 _told: set[str] = set()
+
+
+def _file_of(location: Any) -> str:
+    return str(location.filename)
+
+
+numba.core.ir.Loc._get_path = _file_of  # type: ignore[method-assign]
+"""Numba's own makes paths relative, which no compilation survives whose working directory has been deleted."""
 
 
 def compiled(kernel: Kernel) -> Kernel:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from features.compiled import compiled
 from features.definition import WINDOW_ROWS
 from features.offline import OfflineFeatures
 from features.telemetry import TARGETS, Doubles, Floats, Longs
@@ -127,7 +127,7 @@ class Ewma:
         return averages
 
 
-@njit(nogil=True)
+@compiled
 def _ewma(targets: Floats, run: Longs, alphas: Doubles) -> Floats:
     averages = np.empty_like(targets)
     state = np.full(targets.shape[1], np.nan)

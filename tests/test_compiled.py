@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 
 from features import compiled
@@ -23,6 +24,13 @@ FACTOR = {factor}
 @compiled
 def scaled(value):
     return value * FACTOR
+
+@compiled
+def summed(values):
+    total = 0.0
+    for index in range(len(values)):
+        total += values[index]
+    return total
 """
 Start = Callable[..., Any]
 
@@ -215,3 +223,12 @@ def test_a_file_that_cannot_be_read_is_compiled_anew(start: Start, tmp_path: Pat
     kernel = start()
     assert (kernel(2.0), loaded(kernel)) == (6.0, 1)
     assert len(kept(tmp_path)) == 1
+
+
+def test_code_is_compiled_in_a_folder_that_has_been_deleted(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon outlives the folder that it was started in, and compiles when a kernel is first needed."""
+    kernel = start()
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert kernel.py_func.__globals__["summed"](np.arange(4.0)) == 6.0
