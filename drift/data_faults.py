@@ -60,8 +60,8 @@ _MISSING, _CONSTANT, _UNIT, _CATEGORY, _CLOCK = range(5)
 # What is kept of one signal of one link, float64 each.
 _ROWS, _PRESENT, _GONE, _LAST, _MOVING, _SAME, _LOG, _SCATTER, _OFF, _SHIFT, _FAULT, _SINCE_S, _RUN_S, _LOGS = range(14)
 FIELDS: Final = 14
-_RISES: Final = -1.0
-"""Of _OFF: a counter that began anew or a link that wakes up, and no other unit. It goes on down until the column is learnt anew."""
+_CHANGES: Final = -1.0
+"""Of _OFF: a counter that began anew, or a link that wakes up. It goes on down from here until the column is learnt anew."""
 _SPOILT: Final = _GONE
 """Of the clock, which is never gone: for how many rows yet there are wrong values among what forecasts are made of."""
 _CATEGORIES_BEGIN: Final = len(NUMERIC)
@@ -226,11 +226,11 @@ def _unit(kept: Doubles, value: float, time_s: float, fault: int) -> tuple[int, 
     limit = max(math.log10(UNIT_FACTOR), UNIT_SCATTERS * kept[_SCATTER])
     if kept[_LOGS] >= KNOWN_ROWS and kept[_SCATTER] <= UNIT_SCATTER_MAX and abs(distance) >= limit:
         if kept[_OFF] > 0.0 and abs(distance - kept[_SHIFT]) > max(UNIT_AGREEMENT, 5.0 * kept[_SCATTER]):
-            # Another unit is the same factor in every row, but for the first, which may be of both. What goes on changing rises from near 0.
-            kept[_OFF] = 0.0 if kept[_OFF] == 1.0 or fault else _RISES
+            # Another unit is the same factor in every row, but for the first, which may be of both. What goes on changing rises from 0.
+            kept[_OFF] = 0.0 if kept[_OFF] == 1.0 or fault else _CHANGES
         if kept[_OFF] < 0.0:
             kept[_OFF] -= 1.0
-            if kept[_OFF] < _RISES - UNIT_ROWS:
+            if kept[_OFF] < _CHANGES - UNIT_ROWS:
                 kept[_OFF], kept[_LOGS], kept[_LOG], kept[_SCATTER] = 0.0, 0.0, 0.0, 0.0
             return fault, 0.0
         if kept[_OFF] == 0.0:

@@ -186,8 +186,8 @@ def _other_names(value: bytes, reason: str) -> str | None:
 
 _CAUSES: Final[dict[Kind, tuple[_Cause, ...]]] = {
     "not_json": (
-        _empty, _byte_order_mark, _compressed, _registry, _other_format, _encoding, _python_text, _word, _half_character, _several,
-        _csv, _cut_off,
+        _empty, _byte_order_mark, _compressed, _registry, _other_format, _encoding, _python_text, _word, _half_character, _csv,
+        _several, _cut_off,
     ),
     "wrong_type": (_array, _encoded_twice, _csv, _in_quotes),
     "missing_field": (_other_names,),

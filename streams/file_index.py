@@ -246,7 +246,7 @@ def _line_end(data: mmap.mmap, position: int, path: Path) -> int:
 
 
 def _index_block(block: bytes, position: int, first_line: int, columns: tuple[str, ...]) -> tuple[tuple[Longs, Ints, Ints, Doubles], int]:
-    """The records of whole lines, without the blank ones: start, size, line number and time; and how many lines there were.
+    """The records of whole lines: start, size, line number and time; and how many lines there were.
 
     position: of the block in the file. first_line: number of its first line. columns: the header, empty for JSON.
     """
@@ -256,7 +256,7 @@ def _index_block(block: bytes, position: int, first_line: int, columns: tuple[st
     last_byte = np.frombuffer(block, np.uint8)[np.maximum(start + size - 1, 0)]
     size -= (size > 0) & (last_byte == ord("\r"))
     number = np.arange(first_line, first_line + len(lines))
-    filled = (size > 0) & ~np.fromiter(map(bytes.isspace, lines), np.bool_, len(lines))
+    filled = size > 0
     if not filled.all():
         lines = [line for line, keep in zip(lines, filled.tolist(), strict=True) if keep]
         start, size, number = start[filled], size[filled], number[filled]

@@ -105,7 +105,7 @@ class StandardInput:
             record = line.removesuffix(b"\r")
             if self._form is None:
                 record = self._recognise(record) if record.strip() else b""
-            if record and not record.isspace():
+            if record:
                 records.append(record)
                 numbers.append((_NAME, number))
         self._lines_read += len(lines)

@@ -153,6 +153,12 @@ def test_a_time_may_be_rfc_3339(text: str, time_s: float) -> None:
     ("name", "value", "expected"),
     [
         ("node_id", 7, "7"),
+        ("node_id", 7.0, "7"),
+        ("peer_id", 1.5, "1.5"),
+        ("peer_id", -(10**254), "-1" + 254 * "0"),
+        ("region", 9007199254740993, "9007199254740993"),
+        ("region", -0.0, "0"),
+        ("az", 0.00001, "1e-05"),
         ("peer_id", 10**200, "1" + 200 * "0"),
         ("node_id", "n" * 256, "n" * 256),
         ("region", 1, "1"),
@@ -261,6 +267,18 @@ def test_a_record_that_is_no_telemetry_is_refused_with_the_reason(record: dict[s
         (encoded(without(rtt_ms=0)).replace(b'"rtt_ms": 0', b'"rtt_ms": 1e400'), "wrong_type", "rtt_ms"),
         (encoded(FULL).replace(b"metro", b"\xff\xfe"), "not_json", "UTF-8"),
         (encoded(FULL).replace(b"metro", b"\\ud800"), "not_json", "not JSON"),
+        (encoded(without(x="y")).replace(b'"y"', b'"\xff"'), "not_json", "UTF-8"),
+        (encoded(without(x="y")).replace(b'"x"', b'"\xc0\xaf"'), "not_json", "UTF-8"),
+        (encoded(without(node_id=0)).replace(b'"node_id": 0', b'"node_id": 1e255'), "too_large", "node_id"),
+        (
+            encoded(FULL)
+            .replace(b'"rtt_ms"', b'"RTT_MS"')
+            .replace(b'"latency_ms"', b'"Timestamp"')
+            .replace(b'"timestamp"', b'"TIMESTAMP"'),
+            "missing_field",
+            "timestamp is missing",
+        ),
+        (encoded(FULL).replace(b'"rtt_ms": 53.25', b'"rtt_ms": 53.25, "rtt_ms": "x"'), "wrong_type", "rtt_ms"),
         (encoded(FULL) + encoded(FULL), "not_json", "trailing"),
         (encoded(FULL) + b"," + encoded(FULL), "not_json", "trailing"),
         (encoded(without(x=1)).replace(b'"x": 1', b'"x": ' + b"[" * 100_000), "not_json", f"nested deeper than {MAX_DEPTH}"),
@@ -287,13 +305,38 @@ def test_a_value_that_is_no_record_is_refused(value: bytes | None, kind: str, re
         encoded(without(x=1)).replace(b'"x": 1', b'"x": ' + b"[" * 350 + b"]" * 350),
         b" \n" + encoded(FULL) + b"\r\n ",
         encoded(FULL).replace(b'"rtt_ms": 53.25', b'"rtt_ms": 1, "rtt_ms": 53.25'),
+        encoded(FULL).replace(b'"rtt_ms": 53.25', b'"rtt_ms": {"a": 1e400}, "rtt_ms": 53.25'),
         encoded(dict(reversed(FULL.items()))),
+        encoded(FULL).replace(b"rtt_ms", b"rtt\\u005fms"),
+        encoded(without(RTT_MS=900, rtt_ms_=1, x="ä")),
+        encoded(without(x="[{" * 500 + '"' + "[" * 500)),
     ],
-    ids=["as large as allowed", "many brackets", "deep", "white space", "double key", "other order"],
+    ids=[
+        "as large as allowed",
+        "many brackets",
+        "deep",
+        "white space",
+        "double key",
+        "double key of another type",
+        "other order",
+        "escaped key",
+        "key in another case",
+        "brackets in a text",
+    ],
 )
 def test_an_odd_looking_record_is_still_a_record(value: bytes) -> None:
     """What JSON allows and the limits do not forbid is read."""
     assert number(decode_json(value), "rtt_ms") == 53.25
+
+
+@pytest.mark.parametrize("zero", [b"-0", b"-0.0", b"-0e5", b"-1e-400", b"0"])
+def test_nothing_less_than_nothing_is_nothing(zero: bytes) -> None:
+    """Readers differ in what they make of -0: it is 0, also under an older name and in CSV."""
+    for name, older in (("rtt_ms", "latency_ms"), ("throughput_mbps", "bandwidth_mbps")):
+        record = without(name, older)
+        for value in (encoded(record)[:-1] + b', "%s": %s}' % (key.encode(), zero) for key in (name, older)):
+            assert not np.signbit(number(decode_json(value), name))
+        assert not np.signbit(number(decode_csv(COLUMNS, csv_line(record | {older: zero.decode()})), name))
 
 
 def test_values_that_only_fit_together_shift_nothing() -> None:
@@ -342,6 +385,41 @@ def test_a_cell_that_is_no_number_is_refused(change: dict[str, str], kind: str, 
     (rejected,) = decoded.rejected
     assert (rejected.offset, rejected.kind) == (200, kind)
     assert reason in rejected.reason
+
+
+SPACED = ("timestamp", "node_id", "peer_id", "rtt_ms")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"1762232095, n, p, 1",
+        b" 1762232095 ,n ,p\t,1 ",
+        b'1762232095, "n" ,"p","1"',
+        b'" 1762232095 ", " n ","p\t"," 1 "',
+        b'\t"2025-11-04T04:54:55Z", n, p, +1.',
+        "1762232095,\u00a0n,p\u3000,01".encode(),
+    ],
+)
+def test_white_space_around_a_cell_does_not_count(line: bytes) -> None:
+    """As around the header's names: no other link, and no other number. A cell of nothing else is empty."""
+    spaced = [line, line.replace(b"n", b"other"), b"1762232095, n, p, "]
+    decoded = decode_csv(SPACED, b"1762232095,n,p,1", *spaced)
+    assert decoded.batch.node_id == ["n", "n", "other"]
+    assert decoded.batch.peer_id == ["p", "p", "p"]
+    assert decoded.batch.numeric[:, NUMERIC.index("rtt_ms")].tolist() == [1.0, 1.0, 1.0]
+    assert [rejected.kind for rejected in decoded.rejected] == ["missing_field"]
+
+
+@pytest.mark.parametrize("cell", ["1_000", "\u0661", "0x10", "1e", ".", "+", "--1", "1 0", "1,5", "Infinity", "nan", "null", "1e400"])
+@pytest.mark.parametrize("name", ["timestamp", "rtt_ms", "latency_ms"])
+def test_what_python_calls_a_number_need_not_be_one(cell: str, name: str) -> None:
+    """Only decimal digits count, also where an older name is not needed, as in JSON."""
+    header = ("timestamp", "node_id", "peer_id", "rtt_ms", "latency_ms")
+    cells = {"timestamp": "1762232095", "node_id": "n", "peer_id": "p", "rtt_ms": "1", "latency_ms": "2"}
+    decoded = decode_csv(header, csv_line(cells, header), csv_line(cells | {name: cell}, header), csv_line(cells, header))
+    assert decoded.batch.offsets.tolist() == [0, 2]
+    assert name in decoded.rejected[0].reason
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,26 @@ def test_a_header_may_be_whole_in_another_order_and_quoted(tmp_path: Path) -> No
     assert decode(batch, None).batch.time_s.tolist() == [T0]
 
 
+@pytest.mark.parametrize(
+    "header", ['timestamp, "node_id" ,peer_id\t, rtt_ms', '"timestamp","node_id"\t, " peer_id" ,"rtt_ms"', f"\n \n{HEADER}"]
+)
+def test_white_space_is_no_part_of_names_and_cells(tmp_path: Path, pipe: tuple[int, int], header: str) -> None:
+    """In a file as through a pipe; lines are counted from the first one, blank or not."""
+    path = write(tmp_path / "a.csv", header, f'{T0}, n, "p" ,1', f"{T0 + 1}, n, p, ", f" {T0 + 2}, n,p ,2")
+    os.write(pipe[1], path.read_bytes())
+    os.close(pipe[1])
+    first = header.count("\n") + 2
+    for source in (FileSource(path), FileSource("-", standard_input=pipe[0])):
+        (batch,) = batches_of(begin(source))
+        assert batch.columns == tuple(HEADER.split(","))
+        decoded = decode(batch, None)
+        assert (decoded.batch.node_id, decoded.batch.peer_id) == (["n", "n"], ["p", "p"])
+        assert decoded.batch.time_s.tolist() == [T0, T0 + 2]
+        assert [rejected.kind for rejected in decoded.rejected] == ["missing_field"]  # a cell of white space is empty
+        assert batch.lines is not None
+        assert [number for _, number in batch.lines] == [first, first + 1, first + 2]
+
+
 def nothing(path: Path) -> None:
     assert not path.exists()
 

@@ -1,0 +1,68 @@
+"""Another unit is a factor that stays: neither what goes round nor what rises from near 0 has one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from drift.data_faults import FIELDS, Fault, faults
+from drift.messages import SIGNALS
+from features.telemetry import CATEGORIES, NUMERIC
+
+DAY_S = 86_400.0
+INTERVALS_S = (1.0, 2.0, 10.0, 60.0, 120.0, 300.0, 3600.0)
+
+
+def found(column: str, values: np.ndarray, interval_s: float) -> tuple[list[Fault], int]:
+    """The faults of one link with one column, and how many of its values cannot be judged."""
+    rows = len(values)
+    numeric = np.full((rows, len(NUMERIC)), np.nan, np.float32)
+    numeric[:, NUMERIC.index(column)] = values
+    state = np.zeros((1, len(SIGNALS), FIELDS))
+    no_codes = np.full((rows, len(CATEGORIES)), np.nan, np.float32)
+    told, held, _ = faults(state, np.zeros(rows, np.int32), numeric, no_codes, np.arange(rows) * interval_s, np.zeros(rows))
+    return [one for one in told if one.aspect == "unit"], int(held[:, NUMERIC.index(column)].sum())
+
+
+def times(interval_s: float, days: float = 2.5) -> np.ndarray:
+    return np.arange(0.0, max(days * DAY_S, 400 * interval_s), interval_s)
+
+
+@pytest.mark.parametrize("interval_s", INTERVALS_S)
+@pytest.mark.parametrize("zone_h", [0.0, 9.5])
+def test_midnight_is_no_other_unit(interval_s: float, zone_h: float) -> None:
+    """The hour falls from 24 to 0 and the weekday from 6 to 0, in UTC or the producer's own time, and all rows are judged."""
+    hours = times(interval_s) / 3600.0 + 20.0 + zone_h
+    assert found("time_of_day", hours % 24.0, interval_s) == ([], 0)
+    assert found("day_of_week", np.floor(hours / 24.0 + 5.0) % 7.0, interval_s) == ([], 0)
+
+
+@pytest.mark.parametrize("interval_s", INTERVALS_S)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda time_s: 1e3 * (time_s % 43_200.0),  # a counter that begins anew twice a day
+        lambda time_s: 1.0 + time_s % 43_200.0,  # an age, since the last change of route
+        lambda time_s: 400.0 * np.sin(np.pi * time_s / DAY_S) ** 4,  # one that comes down to nothing and rises again
+        lambda time_s: np.where(time_s % 7200.0 < 6000.0, 400.0, 0.0),  # outages
+    ],
+    ids=["counter", "age", "bell", "outages"],
+)
+def test_what_comes_near_zero_is_no_other_unit(interval_s: float, shape: object) -> None:
+    """A value that rises from near 0 has every factor in turn."""
+    time_s = times(interval_s)
+    assert callable(shape)
+    assert found("throughput_mbps", shape(time_s), interval_s)[0] == []
+
+
+@pytest.mark.parametrize("factor", [60.0, 1000.0, 1 / 1024.0, 1 / 3600.0])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_another_unit_is_still_told(factor: float, mixed: bool) -> None:
+    """Also of a column near 0, and where the first row is an average over both units."""
+    values = np.random.default_rng(3).lognormal(np.log(0.02), 0.05, 600)
+    values[300:400] *= factor
+    if mixed:
+        values[300] = 0.01 * (1.0 + factor)
+    told, _ = found("jitter_ms", values, 60.0)
+    assert [(one.row, one.begins) for one in told] == [(304 + mixed, True), (400, False)]
+    assert told[0].size == pytest.approx(factor, rel=0.1)
