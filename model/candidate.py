@@ -12,6 +12,8 @@ import keras
 import tensorflow as tf
 
 from model.baselines import baseline_forecasts
+from model.bound_layers import read_bounds, set_bounds, unbounded
+from model.bounds import learnt
 from model.data_quality import examine
 from model.evaluation import Evaluation
 from model.export import load_weights
@@ -20,7 +22,7 @@ from model.linear_inputs import set_calendar
 from model.linear_path import correct_linear_path, start_linear_path, weigh_network
 from model.manifest import write_manifest
 from model.metadata import Metadata
-from model.network import build, silence_features
+from model.network import build, renewed, silence_features
 from model.performance import NETWORK, performance
 from model.report import attention_of, judged_rows, report_document, write_report
 from model.training import Progress, TrainingData, train
@@ -43,17 +45,24 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
 
     A parent of another architecture cannot lend its weights: then the candidate starts as a first version does, in its parent's units.
     """
-    linear_path = spec.architecture.linear_path
+    linear_path, inputs, outputs = spec.architecture.linear_path, training_set.inputs, training_set.outputs
+    bounds = learnt(data.features, training_set.targets, data.train, inputs, data.window_rows)
     if parent is None or spec.parent is None or parent.extra.get("architecture", sizes(spec.architecture)) != sizes(spec.architecture):
         model = build(spec.architecture)
-        silence_features(model, ~training_set.inputs.fitted)
+        silence_features(model, ~inputs.fitted)
+        set_bounds(model, bounds, inputs, outputs)
         if linear_path:
-            start_linear_path(model, data, training_set.inputs, training_set.outputs)
+            start_linear_path(unbounded(model), data, inputs, outputs)
         return model, LINEAR if linear_path else RANDOM
-    model = load_weights(Path(spec.parent))
+    before = load_weights(Path(spec.parent))
+    model = renewed(before, spec.architecture)
+    theirs = read_bounds(before, parent.outputs)
+    if theirs is not None:
+        bounds = bounds.joined(theirs, parent.inputs.fitted)
+    set_bounds(model, bounds, inputs, outputs)
     if linear_path:
-        set_calendar(model, training_set.inputs)  # a column that the parent has never seen vary has a scale only now
-        correct_linear_path(model, data, training_set.inputs)
+        set_calendar(model, inputs)  # a column that the parent has never seen vary has a scale only now
+        correct_linear_path(unbounded(model), data, inputs, outputs, bounds.measured & ~parent.measured)
     return model, parent.version
 
 
@@ -67,9 +76,10 @@ def fit(model: keras.Model, started_from: str, data: TrainingData, spec: JobSpec
     settings, log_path = spec.settings, Path(spec.candidate) / TRAINING_LOG
     learning_rate = settings.learning_rate if started_from in (LINEAR, RANDOM) else settings.fine_tune_learning_rate
     began = time.monotonic()
-    history = train(model, data, settings, on_progress, learning_rate=learning_rate, log_path=log_path)
+    network = unbounded(model)
+    history = train(network, data, settings, on_progress, learning_rate=learning_rate, log_path=log_path)
     if spec.architecture.linear_path:
-        weigh_network(model, data)
+        weigh_network(network, data)
     return Fit(model, started_from, history, time.monotonic() - began)
 
 

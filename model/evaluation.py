@@ -41,7 +41,8 @@ def judge(training_set: TrainingSet, candidate: Predictor, parent: Predictor | N
     if parent is not None:
         features = compute(training_set.table, parent.vocabulary, gap_multiple).features
         forecasts["parent"] = _forecasts(parent, training_set, features)
-    errors = {name: absolute_errors(actual, forecast) for name, forecast in forecasts.items()}
+    able = {"candidate": candidate.metadata.measured} | ({} if parent is None else {"parent": parent.metadata.measured})
+    errors = {name: absolute_errors(actual, forecast, able.get(name)) for name, forecast in forecasts.items()}
     verdict = decide(errors["candidate"], errors.get("parent"), errors["persistence"], policy, training_set.outputs.scale)
     metrics = {name: asdict(forecast_metrics(actual, forecast)) for name, forecast in forecasts.items()}
     return Evaluation(verdict, metrics, forecasts)

@@ -82,10 +82,11 @@ def _usual(metadata: Metadata, windows: RawWindows) -> Flags:
 
 
 def _apart(found: Floats, wanted: Floats, metadata: Metadata, *, relative: bool) -> Floats:
-    """In standard deviations of the targets."""
+    """In standard deviations of the targets; 0 where both are missing, for the target was never measured in training."""
     apart: Floats = np.abs(found - wanted) / metadata.outputs.scale
+    apart[np.isnan(found) & np.isnan(wanted) & ~metadata.measured] = 0.0
     if relative:
-        apart /= np.maximum(np.float32(1), np.abs(metadata.outputs.standardise(wanted)))
+        apart /= np.maximum(np.float32(1), np.abs(np.nan_to_num(metadata.outputs.standardise(wanted))))
     return apart
 
 

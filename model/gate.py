@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from features.telemetry import TARGETS, Doubles, Floats
+from features.telemetry import TARGETS, Doubles, Flags, Floats
 from model.dataset import WindowIndex, gather
 from model.metrics import block_bootstrap_means
 
@@ -100,10 +100,15 @@ def evaluate(forecaster: Forecaster, features: Floats, targets: Floats, index: W
     return errors
 
 
-def absolute_errors(actual: AnyFloats, predicted: AnyFloats) -> Doubles:
-    """float64 (M, 4): |actual - predicted|; NaN where not measured, inf where measured and the forecast is not finite."""
+def absolute_errors(actual: AnyFloats, predicted: AnyFloats, forecast: Flags | None = None) -> Doubles:
+    """float64 (M, 4): |actual - predicted|; NaN where not measured, inf where measured and the forecast is not finite.
+
+    forecast: bool (4,), the targets that are forecast at all; the others are NaN. None: all of them.
+    """
     errors: Doubles = np.abs(actual.astype(np.float64) - predicted)
     errors[np.isfinite(actual) & ~np.isfinite(predicted)] = np.inf
+    if forecast is not None:
+        errors[:, ~forecast] = np.nan
     return errors
 
 
@@ -117,7 +122,7 @@ def decide(
     """Accepts a candidate that is better on the whole and worse nowhere. Pure: the same errors give the same verdict.
 
     All errors (M, 4), of the same windows in time order, in the targets' units: NaN where not measured, inf where a forecast was
-    not finite (see `evaluate`); persistence may be NaN where it has no value. current_abs_error None: a first version, which is
+    not finite (see `evaluate`); all NaN for a target that a version does not forecast; persistence may be NaN where it has no value. current_abs_error None: a first version, which is
     accepted when all its forecasts are finite. target_spread (4,): the targets' standard deviations, a floor for the scale of
     their errors. Raises ValueError where the errors are not of the same windows.
     """
@@ -138,14 +143,17 @@ def decide(
     if windows < policy.min_windows:
         reason = f"{windows} windows are too few to compare it with the live version: {policy.min_windows} are needed"
         return Verdict(False, (reason,), windows, per_target)
-    return _compared(candidate - current, per_target, windows, policy, target_spread)
+    return _compared(candidate, current, per_target, windows, policy, target_spread)
 
 
 def _require_same_windows(candidate: Doubles, current: Doubles | None, persistence: Doubles) -> None:
     for name, errors in (("candidate", candidate), ("current", current), ("persistence", persistence)):
         if errors is not None and errors.shape != (len(candidate), len(TARGETS)):
             raise ValueError(f"{name} errors are {errors.shape}, not {(len(candidate), len(TARGETS))}")
-    if current is not None and not np.array_equal(np.isnan(candidate), np.isnan(current)):
+    if current is None:
+        return
+    both = ~np.isnan(candidate).all(axis=0) & ~np.isnan(current).all(axis=0)  # targets that both versions forecast
+    if not np.array_equal(np.isnan(candidate[:, both]), np.isnan(current[:, both])):
         raise ValueError("candidate and current errors are known for different windows: both must be NaN exactly where a target is missing")
 
 
@@ -176,10 +184,25 @@ def _skills(per_target: tuple[TargetVerdict, ...]) -> list[str]:
 
 
 def _compared(
-    differences: Doubles, per_target: tuple[TargetVerdict, ...], windows: int, policy: GatePolicy, target_spread: AnyFloats | None
+    candidate: Doubles,
+    current: Doubles,
+    per_target: tuple[TargetVerdict, ...],
+    windows: int,
+    policy: GatePolicy,
+    target_spread: AnyFloats | None,
 ) -> Verdict:
-    """differences: float64 (M, 4), candidate's less live version's absolute error."""
-    measured = [at for at, target in enumerate(per_target) if target.windows]
+    """candidate, current: float64 (M, 4), absolute errors. A target that only the candidate forecasts is a gain of its own."""
+    differences = candidate - current
+    measured = np.flatnonzero(~np.isnan(differences).all(axis=0)).tolist()
+    gained, lost = (
+        [name for name, has, had in zip(TARGETS, one.T, other.T, strict=True) if np.isnan(had).all() and not np.isnan(has).all()]
+        for one, other in ((candidate, current), (current, candidate))
+    )
+    news = (f"it forecasts {', '.join(gained)}, which the live version does not",) if gained else ()
+    if lost:
+        return Verdict(False, (f"it does not forecast {', '.join(lost)}, which the live version does",), windows, per_target)
+    if not measured:
+        return Verdict(bool(gained), news or ("there is no target that both versions forecast",), windows, per_target)
     scaled = differences[:, measured] / _scales([per_target[at] for at in measured], target_spread, measured)
     means = block_bootstrap_means(scaled, -(-len(scaled) // _BLOCKS), _RESAMPLES, _SEED)
     judged = list(per_target)
@@ -193,10 +216,13 @@ def _compared(
         if target.worse and target.change is not None
     ]
     figures = f"the mean scaled error changes by {overall.mean:+.1%} (95 % interval {overall.low:+.1%} to {overall.high:+.1%})"
-    if overall.high >= 0 and overall.mean > -policy.min_gain_ratio:
+    most = policy.tolerance_ratio if gained else -policy.min_gain_ratio
+    if overall.high >= 0 and overall.mean > most:
         against.append(f"it is not better on the whole: {figures}")
     wins = (f"it is better on the whole, and no target is worse beyond {policy.tolerance_ratio:.1%}: {figures}",)
-    return Verdict(not against, tuple(against) or wins, windows, tuple(judged), overall)
+    if gained and overall.mean > -policy.min_gain_ratio:
+        wins = (f"no target is worse beyond {policy.tolerance_ratio:.1%}: {figures}",)
+    return Verdict(not against, tuple(against) or (*news, *wins), windows, tuple(judged), overall)
 
 
 def _scales(measured: list[TargetVerdict], target_spread: AnyFloats | None, columns: list[int]) -> Doubles:

@@ -32,7 +32,7 @@ _ROUNDING: Final = 1.0 + 1e-6
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RawSamples:
-    """S windows with a name each. forecasts: float32 (S, 4), units of the targets. int8: bool (S,), which the quantised graph has to
+    """S windows with a name each. forecasts: float32 (S, 4), units of the targets, NaN for one that is not forecast. int8: bool (S,), which the quantised graph has to
     forecast too. tolerance, int8_tolerance: float64 (4,), units of the targets; the relative ones are shares of a forecast."""
 
     names: tuple[str, ...]
@@ -58,7 +58,7 @@ class RawSamples:
                     "time_s": self.windows.time_s[at].tolist(),
                     "telemetry": telemetry[at].tolist(),
                     "categories": categories[at].tolist(),
-                    "forecast": self.forecasts[at].tolist(),
+                    "forecast": with_nulls(self.forecasts[at]),
                     "int8": bool(self.int8[at]),
                 }
                 for at, name in enumerate(self.names)
@@ -82,7 +82,8 @@ class RawSamples:
             _floats([_numbers(sample["telemetry"], (HISTORY_ROWS + window_rows, len(NUMERIC)), holes=True) for sample in samples]),
             np.stack([_texts(sample["categories"], window_rows) for sample in samples]),
         )
-        forecasts = _floats([_numbers(sample["forecast"], (len(TARGETS),)) for sample in samples])
+        forecasts = forecasts_of([sample["forecast"] for sample in samples])
+        require_forecasts(forecasts)
         tolerances = [(_numbers(part["absolute"], (len(TARGETS),)), float(part["relative"])) for part in _tolerances(document)]
         return cls(names, windows, forecasts, np.array(flags), *tolerances[0], *tolerances[1])
 
@@ -99,10 +100,10 @@ class RawSamples:
                 )
 
     def wrong(self, forecasts: Floats, int8: bool) -> Flags:
-        """bool (S,): which forecasts (S, 4) do not agree. A NaN never does."""
+        """bool (S,): which forecasts (S, 4) do not agree. A NaN agrees only where it is expected: a target that is not forecast."""
         absolute, relative = (self.int8_tolerance, self.int8_relative) if int8 else (self.tolerance, self.relative)
         expected = self.forecasts.astype(np.float64)
-        agree = np.abs(forecasts - expected) <= absolute + relative * np.abs(expected)
+        agree = (np.abs(forecasts - expected) <= absolute + relative * np.abs(expected)) | (np.isnan(forecasts) & np.isnan(expected))
         return np.asarray(~agree.all(axis=1))
 
 
@@ -123,9 +124,10 @@ def raw_samples(
     extreme = np.array([name.startswith("extreme") for name in names])
     quantised = int8.predict_windows(windows)
     with np.errstate(over="ignore", invalid="ignore"):
-        apart = np.abs(raw.predict_windows(windows) - expected.astype(np.float64))
-        settled: Flags = np.all((apart <= (found.tolerance + RELATIVE * np.abs(expected)) / 4) & np.isfinite(expected), axis=1)
-        near: Flags = np.all(np.abs(quantised - expected.astype(np.float64)) <= found.int8_tolerance / 2, axis=1)
+        apart = _apart(raw.predict_windows(windows), expected)
+        settled: Flags = np.all(apart <= (found.tolerance + RELATIVE * np.abs(np.nan_to_num(expected))) / 4, axis=1)
+        settled &= ~np.isinf(expected).any(axis=1)
+        near: Flags = np.all(_apart(quantised, expected) <= found.int8_tolerance / 2, axis=1)
     if not settled[~extreme].all():
         at = int(np.flatnonzero(~settled & ~extreme)[0])
         raise ValueError(f"the raw graph forecasts {names[at]!r} {apart[at].max():.3g} away from what it should")
@@ -137,6 +139,30 @@ def raw_samples(
         tuple(names[at] for at in kept), windows.take(kept), expected[kept], (near & ~extreme)[kept],
         found.tolerance, RELATIVE, found.int8_tolerance, INT8_RELATIVE,
     )  # fmt: skip
+
+
+def _apart(found: Floats, expected: Floats) -> Doubles:
+    """float64 (S, 4): the absolute differences, 0 where both are missing."""
+    apart: Doubles = np.abs(found - expected.astype(np.float64))
+    apart[np.isnan(found) & np.isnan(expected)] = 0.0
+    return apart
+
+
+def with_nulls(forecast: Floats) -> list[float | None]:
+    """The numbers of one forecast (4,) as JSON has them: null for NaN."""
+    return [None if np.isnan(value) else value for value in forecast.tolist()]
+
+
+def forecasts_of(rows: list[Any]) -> Floats:
+    """float32 (S, 4) of S lists of numbers and nulls. Raises ValueError where they are something else."""
+    return _floats([_numbers(row, (len(TARGETS),), holes=True) for row in rows])
+
+
+def require_forecasts(forecasts: Floats) -> None:
+    """Raises ValueError unless each target of forecasts (S, 4) is finite in every sample, or missing in every one."""
+    missing = np.isnan(forecasts)
+    if np.isinf(forecasts).any() or (missing.any(axis=0) != missing.all(axis=0)).any() or missing.all():
+        raise ValueError("a number is not finite, or a target is missing in some of the samples only")
 
 
 def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
-from features.telemetry import TARGETS
+from features.telemetry import TARGETS, Flags
 from features.vocabulary import Vocabulary
 from model.documents import DocumentError, read_document, write_document
 from model.scaler import Scaler
@@ -22,6 +22,9 @@ VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
 LATEST_S: Final = 1e12
 """No time in seconds; it keeps integers out that no double can hold."""
 _PREFIX: Final = "model_metadata_"
+_OWN: Final = frozenset(
+    {"schema", "version", "window_rows", "features", "targets", "forecast_targets", "trained_until_s", "scaler_params", "vocabularies"}
+)
 
 
 def core_name(version: str) -> str:
@@ -53,6 +56,7 @@ class Metadata:
     """inputs: scaler of the 44 features. outputs: scaler of the 4 targets. vocabulary: codes of the categories.
 
     trained_until_s: UTC seconds of the newest row trained on; None where that is not known.
+    measured: bool (4,), the targets that the version forecasts; the others were never measured in its training, and are missing.
     extra: further entries of the document, for its readers; none of them is needed to forecast.
     """
 
@@ -63,6 +67,12 @@ class Metadata:
     trained_until_s: float | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
     window_rows: int = WINDOW_ROWS
+    measured: Flags = field(default_factory=lambda: np.ones(len(TARGETS), np.bool_))
+
+    @property
+    def forecast_targets(self) -> tuple[str, ...]:
+        """The names of the measured targets."""
+        return tuple(name for name, measured in zip(TARGETS, self.measured, strict=True) if measured)
 
     def write(self, folder: Path) -> Path:
         """Writes model_metadata_<version>.json into the folder."""
@@ -76,6 +86,7 @@ class Metadata:
                 "window_rows": self.window_rows,
                 "features": list(FEATURES),
                 "targets": list(TARGETS),
+                "forecast_targets": list(self.forecast_targets),
                 "trained_until_s": self.trained_until_s,
                 "scaler_params": {
                     "X_mean": self.inputs.mean.tolist(),
@@ -126,15 +137,16 @@ class Metadata:
             vocabulary = Vocabulary.from_json(document["vocabularies"])
         except ValueError as error:
             raise DocumentError(f"{name}: {error}") from error
-        needed = {"schema", "version", "window_rows", "features", "targets", "trained_until_s", "scaler_params", "vocabularies"}
+        outputs = _scaler(scalers, "y", len(TARGETS), name)
         return cls(
             version=version,
             inputs=_scaler(scalers, "X", len(FEATURES), name),
-            outputs=_scaler(scalers, "y", len(TARGETS), name),
+            outputs=outputs,
             vocabulary=vocabulary,
             trained_until_s=until_s,
             window_rows=window_rows,
-            extra={key: value for key, value in document.items() if key not in needed},
+            measured=_measured(document, outputs, name),
+            extra={key: value for key, value in document.items() if key not in _OWN},
         )
 
 
@@ -149,6 +161,24 @@ def _scaler(params: dict[str, Any], prefix: str, columns: int, name: str) -> Sca
     if not whole or not np.isfinite(mean).all() or not (np.isfinite(scale) & (scale > 0)).all():
         raise DocumentError(f"{name}: the scaler {prefix} needs {columns} finite means and {columns} scales over 0")
     return Scaler(mean, scale, fitted)
+
+
+def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
+    """bool (4,): the targets that the version forecasts.
+
+    Older releases did not write them. A target that was never measured has a mean of 0 and no scale of its own, as one that was always
+    exactly 0 has; of these two, only the former has no judged window either.
+    """
+    names = document.get("forecast_targets")
+    if names is not None:
+        if not isinstance(names, list) or not all(isinstance(each, str) and each in TARGETS for each in names):
+            raise DocumentError(f"{name}: forecast_targets is not a list of some of {', '.join(TARGETS)}")
+        return np.array([each in names for each in TARGETS], np.bool_)
+    judged = document.get("performance_metrics")
+    figures = judged.get("targets") if isinstance(judged, dict) else None
+    windows = [figures[each].get("windows") if isinstance(figures, dict) and isinstance(figures.get(each), dict) else None for each in TARGETS]
+    never = np.array([type(count) is int and count == 0 for count in windows], np.bool_)
+    return np.asarray(~(~outputs.fitted & (outputs.mean == 0.0) & never), np.bool_)
 
 
 def _difference(found: object, known: tuple[str, ...]) -> str:

@@ -1,4 +1,5 @@
-"""The forecasting network: three LSTMs, attention over time, dense layers with a skip connection, and a linear path beside them.
+"""The forecasting network: three LSTMs, attention over time, dense layers with a skip connection, and a linear path beside them,
+between bounds of what they read and of what they forecast.
 
 Shapes in the comments: B windows, T = 30 steps, F = 44 features. Everything is float32 and scaled.
 """
@@ -11,11 +12,12 @@ import keras
 import numpy as np
 
 from features.telemetry import Flags, Floats
+from model.bound_layers import INPUT_BOUNDS, OUTPUT_BOUNDS, UNBOUNDED_OUTPUT, InputBounds, OutputBounds
 from model.job_spec import Architecture
 from model.linear_inputs import inputs_of, linear_inputs
 
 INPUT_NAME = "input"
-OUTPUT_NAME = "output"
+OUTPUT_NAME = OUTPUT_BOUNDS
 LINEAR_PATH = "linear_path"
 NONLINEAR_OUTPUT = "nonlinear_output"
 
@@ -27,8 +29,8 @@ way to the data, and inference would normalise with numbers that training never 
 def build(architecture: Architecture) -> keras.Model:
     """A new network, float32 (B, T, F) scaled windows to float32 (B, 4) scaled forecasts; about 0.9 M parameters by default."""
     layers = keras.layers
-    windows = keras.Input((architecture.window_rows, architecture.features), name=INPUT_NAME)  # (B, T, F)
-    x = windows
+    measured = keras.Input((architecture.window_rows, architecture.features), name=INPUT_NAME)  # (B, T, F)
+    x = windows = InputBounds(name=INPUT_BOUNDS)(measured)  # (B, T, F)
     for depth, (units, dropout) in enumerate(zip(architecture.lstm_units, architecture.lstm_dropout, strict=True), start=1):
         x = layers.LSTM(
             units,
@@ -52,15 +54,15 @@ def build(architecture: Architecture) -> keras.Model:
     y = layers.Dropout(architecture.head_dropout, name="head_dropout")(y)
 
     if not architecture.linear_path:
-        output = layers.Dense(architecture.targets, name=OUTPUT_NAME)(y)  # (B, 4)
-        return keras.Model(windows, output, name="bandwidth_lstm")
+        forecast = layers.Dense(architecture.targets, name=UNBOUNDED_OUTPUT)(y)  # (B, 4)
+        return keras.Model(measured, OutputBounds(name=OUTPUT_NAME)(measured, forecast), name="bandwidth_lstm")
     nonlinear = layers.Dense(architecture.targets, name=NONLINEAR_OUTPUT)(y)  # (B, 4)
     # Solved in closed form (linear_path.py) and not trained: steps of 1e-3 on 44 weights of columns that are nearly copies of each
     # other undo the solution faster than the network gains on it.
     inputs = linear_inputs(windows)  # (B, K)
     linear = layers.Dense(architecture.targets, kernel_initializer="zeros", trainable=False, name=LINEAR_PATH)(inputs)  # (B, 4)
-    output = layers.Add(name=OUTPUT_NAME)([nonlinear, linear])  # (B, 4)
-    return keras.Model(windows, output, name="bandwidth_lstm")
+    forecast = layers.Add(name=UNBOUNDED_OUTPUT)([nonlinear, linear])  # (B, 4)
+    return keras.Model(measured, OutputBounds(name=OUTPUT_NAME)(measured, forecast), name="bandwidth_lstm")
 
 
 def _attention(x: Any, units: int) -> Any:
@@ -105,6 +107,24 @@ def silence_features(model: keras.Model, columns: Flags) -> None:
         if layer is not None:
             kernel, *others = layer.get_weights()  # (F or K, units)
             layer.set_weights([np.where(inputs_of(columns, len(kernel))[:, None], 0.0, kernel), *others])
+
+
+def renewed(parent: keras.Model, architecture: Architecture) -> keras.Model:
+    """Return a network as this release builds it, with a parent's weights. What the parent's release did not have is as `build` leaves it.
+
+    Raises ValueError where a layer of the parent is not one of this architecture.
+    """
+    model = build(architecture)
+    own = {layer.name: layer for layer in model.layers}
+    for layer in parent.layers:
+        # Without a linear path the last dense layer of older releases has the name that the bounds have now.
+        name = UNBOUNDED_OUTPUT if layer.name == OUTPUT_NAME and not isinstance(layer, OutputBounds) else layer.name
+        weights = layer.get_weights()
+        if weights and name not in own:
+            raise ValueError(f"the parent's layer {layer.name!r} is not one of this architecture; train a first version without a parent")
+        if weights:
+            own[name].set_weights(weights)
+    return model
 
 
 def inference_clone(model: keras.Model) -> keras.Model:

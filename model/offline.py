@@ -18,10 +18,13 @@ from features.vocabulary import Vocabulary
 from model.baselines import baseline_forecasts
 from model.candidate import LINEAR, RANDOM, prepare_tensorflow
 from model.dataset import Split, WindowIndex, build_windows, part_starts, split_by_time, targets_of
+from model.bound_layers import set_bounds, unbounded
+from model.bounds import learnt
 from model.job_spec import Architecture, TrainingSettings
 from model.linear_path import forecast, start_linear_path, weigh_network
 from model.metrics import Metrics, forecast_metrics
 from model.network import build, silence_features
+from model.possible import possible
 from model.scaler import Scaler
 from model.training import History, Progress, TrainingData, train
 
@@ -97,12 +100,16 @@ def run_offline(
     began = time.monotonic()
     model = build(architecture)
     silence_features(model, ~prepared.inputs.fitted)
+    data = prepared.data
+    bounds = learnt(data.features, prepared.targets, data.train, prepared.inputs, data.window_rows)
+    set_bounds(model, bounds, prepared.inputs, prepared.outputs)
+    network = unbounded(model)
     if architecture.linear_path:
-        start_linear_path(model, prepared.data, prepared.inputs, prepared.outputs)
+        start_linear_path(network, data, prepared.inputs, prepared.outputs)
     history = train(
-        model, prepared.data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path, interrupted=interrupted
+        network, data, settings, on_progress, learning_rate=settings.learning_rate, log_path=log_path, interrupted=interrupted
     )  # fmt: skip
-    network_shares = weigh_network(model, prepared.data) if architecture.linear_path else np.ones(len(TARGETS), np.float32)
+    network_shares = weigh_network(network, data) if architecture.linear_path else np.ones(len(TARGETS), np.float32)
     duration_s = time.monotonic() - began
     split, targets = prepared.split, prepared.targets
     validation = _forecasts(model, prepared, split.validation)
@@ -154,6 +161,5 @@ def _values_in(table: RawTable, rows: Flags) -> list[list[str]]:
 
 def _forecasts(model: keras.Model, prepared: Prepared, index: WindowIndex) -> dict[str, Floats]:
     """float32 (M, 4) of the network and of each baseline, in the targets' units; NaN for a target never measured in training."""
-    known = np.isfinite(prepared.targets[prepared.split.train.target_row]).any(axis=0)
-    network = np.where(known, prepared.outputs.inverse(forecast(model, prepared.data, index)), np.nan).astype(np.float32)
+    network = possible(prepared.outputs.inverse(forecast(model, prepared.data, index)))
     return {NETWORK: network, **prepared.baselines(index)}

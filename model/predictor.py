@@ -16,6 +16,7 @@ from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Floats
 from features.vocabulary import Vocabulary
 from model.documents import DocumentError
 from model.metadata import Metadata, core_name
+from model.possible import possible
 
 CHUNK_WINDOWS: Final = 64
 """Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
@@ -78,6 +79,8 @@ class Predictor:
     def predict(self, windows: Floats) -> Floats:
         """float32 (B, 4), TARGETS in engineering units, for windows float32 (B, 30, 44), unscaled, NaN where not measured.
 
+        A target that was never measured in training is NaN; the others are possible: not under 0, and no loss over 1.
+
         A window's forecast has the same bits whatever the other windows of the call are, and however many. Raises ValueError for
         another shape.
         """
@@ -88,7 +91,7 @@ class Predictor:
             part = slice(start, start + CHUNK_WINDOWS)
             scaled = self.metadata.inputs.transform(np.asarray(windows[part], np.float32))
             forecasts[part] = self.metadata.outputs.inverse(run_core(self._session, scaled))
-        return forecasts
+        return possible(forecasts, self.metadata.measured)
 
 
 def read_graph(path: Path) -> bytes:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from features.definition import WINDOW_ROWS
-from features.telemetry import TARGETS, Doubles, Floats
+from features.telemetry import TARGETS, Doubles, Flags, Floats
 from model.documents import DocumentError
 from model.metadata import Metadata, int8_name, raw_name
+from model.possible import possible
 from model.predictor import CHUNK_WINDOWS, FORECAST, PredictorError, raw_session, read_graph
 from model.raw_windows import RawWindows, Texts, require_shapes
 
@@ -25,6 +26,8 @@ class RawPredictor:
     int8: bool
     window_rows: int
     _session: Any
+    measured: Flags | None = None
+    """bool (4,), the targets that the version forecasts; None: what the graph says."""
 
     @classmethod
     def load(cls, folder: Path, int8: bool = False) -> RawPredictor:
@@ -32,7 +35,8 @@ class RawPredictor:
         try:
             metadata = Metadata.read(folder)
             name = int8_name(metadata.version) if int8 else raw_name(metadata.version)
-            return cls.of(read_graph(folder / name), metadata.version, int8, metadata.window_rows)
+            loaded = cls.of(read_graph(folder / name), metadata.version, int8, metadata.window_rows)
+            return replace(loaded, measured=metadata.measured)
         except (DocumentError, OSError) as error:
             raise PredictorError(folder, str(error)) from error
 
@@ -53,7 +57,7 @@ class RawPredictor:
         step = 1 if self.int8 else CHUNK_WINDOWS
         for start in range(0, len(windows), step):
             forecasts[start : start + step] = self._run(windows.take(slice(start, start + step)))
-        return forecasts
+        return forecasts if self.measured is None else possible(forecasts, self.measured)
 
     def predict_windows(self, windows: RawWindows) -> Floats:
         """The same for windows that are already together."""

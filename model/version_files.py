@@ -17,6 +17,7 @@ import tensorflow as tf
 from features.offline import OfflineFeatures, RawTable
 from features.telemetry import Floats, Longs
 from features.vocabulary import Vocabulary
+from model.bound_layers import forecast_targets
 from model.dataset import gather
 from model.documents import write_document
 from model.export import OPSET, describe, export_core, save_weights
@@ -77,7 +78,10 @@ def write_model(folder: Path, version: str, fitted: Fit, learnt: Learnt, about: 
     end = learnt.held_out[:REAL_WINDOWS]
     window_rows = fitted.model.input_shape[1]
     real, raw = gather(learnt.scaled, end, window_rows), cut(learnt.table, learnt.features.run, end, window_rows)
-    metadata = Metadata(version, learnt.inputs, learnt.outputs, learnt.vocabulary, learnt.trained_until_s, window_rows=window_rows)
+    metadata = Metadata(
+        version, learnt.inputs, learnt.outputs, learnt.vocabulary, learnt.trained_until_s,
+        window_rows=window_rows, measured=forecast_targets(fitted.model),
+    )  # fmt: skip
     parity = export_core(fitted.model, folder, version, real)
     exported = export_raw(fitted.model, folder, metadata, raw)
     save_weights(fitted.model, folder)
@@ -171,5 +175,5 @@ def _golden_samples(model: keras.Model, real: Floats) -> tuple[Floats, Floats]:
     random = np.random.default_rng(1).normal(size=(GOLDEN_SAMPLES, *model.input_shape[1:])).astype(np.float32)
     windows = np.concatenate([real[:GOLDEN_SAMPLES], random])
     outputs = model.predict(windows, batch_size=len(windows), verbose=0)
-    usual = np.abs(outputs).max(axis=1) < GOLDEN_OUTPUT_MOST
+    usual = np.abs(np.nan_to_num(outputs)).max(axis=1) < GOLDEN_OUTPUT_MOST  # NaN: a target that was never measured
     return windows[usual], outputs[usual]

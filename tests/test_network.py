@@ -29,8 +29,8 @@ def test_default_network_has_the_published_size() -> None:
     # LSTM 4u(i + u + 1), dense o(i + 1), batch norm 4u; in the order of model.build
     lstm = 4 * 256 * (44 + 256 + 1) + 4 * 192 * (256 + 192 + 1) + 4 * 128 * (192 + 128 + 1)
     dense = 128 * 129 + 192 * 129 + 128 * 193 + 64 * 257 + 4 * 65 + 4 * 117
-    calendar = 4
-    assert model.count_params() == lstm + dense + calendar + 4 * (256 + 192 + 128 + 192 + 128)
+    calendar, bounds = 4, 2 * 44 + 11 * 4
+    assert model.count_params() == lstm + dense + calendar + bounds + 4 * (256 + 192 + 128 + 192 + 128)
 
 
 def test_outputs_are_linear() -> None:
