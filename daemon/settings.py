@@ -6,13 +6,13 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from kafka import KafkaConsumer, KafkaProducer
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from daemon.cron import cron_trigger
 from features.store import DEFAULT_LINKS_MAX
 from features.telemetry import DEFAULT_LINK_KEY, KEY_COLUMNS
 from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
+from streams.kafka_option_values import typed
 from streams.kafka_options import KafkaOptions
 
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
@@ -58,9 +58,24 @@ class KafkaSection(_Section):
     )
 
     def client_options(self) -> KafkaOptions:
-        """Raises ValueError for an option that could not work."""
-        typed = {name: _typed(name, value) for name, value in self.options.items()}
-        return KafkaOptions.from_mapping({"bootstrap_servers": self.bootstrap_servers, **typed})
+        """Raises ValueError, with the option, for one that could not work."""
+        try:
+            values = {name: typed(name, value) for name, value in self.options.items()}
+            return KafkaOptions.from_mapping({"bootstrap_servers": self.bootstrap_servers, **values})
+        except ValueError as error:
+            name = re.split(r"[\s:]", str(error), maxsplit=1)[0]
+            section = "kafka.options." if name in self.options else "kafka." if name in KafkaSection.model_fields else ""
+            raise ValueError(f"{section}{error}") from error
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _plain(cls, options: Any) -> Any:
+        """One sentence for what is no plain value, instead of one for each type that it might be."""
+        for name, value in options.items() if isinstance(options, dict) else ():
+            if value is not None and not isinstance(value, str | int | float | bool):
+                kind = {"list": "a list", "dict": "a table"}.get(type(value).__name__, f"a {type(value).__name__}")
+                raise ValueError(f"kafka.options.{name} is {kind}: give one text, number, or true or false")
+        return options
 
 
 class EventsSection(_Section):
@@ -181,14 +196,3 @@ class HttpSection(_Section):
 class LogSection(_Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
-
-
-def _typed(name: str, value: str | int | float | bool | None) -> str | int | float | bool | None:
-    """An option as its default's type: a variable is always a string, and the string "false" would count as true."""
-    default = (KafkaProducer.DEFAULT_CONFIG | KafkaConsumer.DEFAULT_CONFIG).get(name)
-    if not isinstance(value, str) or not isinstance(default, bool | int | float):
-        return value
-    try:
-        return {"true": True, "false": False}[value.lower()] if isinstance(default, bool) else type(default)(value)
-    except (ValueError, KeyError):
-        raise ValueError(f"kafka.options.{name}: {value!r} is no {type(default).__name__}") from None

@@ -29,7 +29,7 @@ from kafka.structs import MemberState, OffsetAndMetadata
 from streams.kafka_client import REFUSALS, BrokerClient, advice, unreachable
 from streams.kafka_consumer import keep_joining, leave_at_close, open_consumer, tell_when_fenced
 from streams.kafka_log import KafkaLogs, positions
-from streams.kafka_options import Backoff, EventHandler, KafkaOptions
+from streams.kafka_options import HEARTBEAT_INTERVAL_MS, Backoff, EventHandler, KafkaOptions
 from streams.kafka_records import Record
 from streams.kafka_watch import KafkaWatch
 from streams.source import Log, SourceError
@@ -39,7 +39,7 @@ CLOSE_TIMEOUT_S: Final = 2.0  # to leave the group; a broker that is gone does n
 
 DEFAULTS: Final = {
     "bootstrap_timeout_ms": 5_000,  # a TCP connection is there already; this covers TLS, SASL and the first answer
-    "heartbeat_interval_ms": 1_000,  # a rebalance is noticed within a second
+    "heartbeat_interval_ms": HEARTBEAT_INTERVAL_MS,
     "fetch_max_bytes": 50_000_000,
     "max_partition_fetch_bytes": 4_000_000,  # some 25,000 compressed records: few requests, and memory stays bounded
     "isolation_level": "read_committed",  # a record of an aborted transaction was never measured

@@ -6,10 +6,12 @@ import difflib
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from kafka import KafkaConsumer, KafkaProducer
+
+from streams.kafka_option_values import check_mechanism, check_together, check_value
+from streams.kafka_tls import FILES, check_tls
 
 EventHandler: TypeAlias = Callable[[str, dict[str, object]], None]
 """Takes the name and the fields of one operational event."""
@@ -17,6 +19,8 @@ EventHandler: TypeAlias = Callable[[str, dict[str, object]], None]
 PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
 DEFAULT_PORT: Final = 9092
+HEARTBEAT_INTERVAL_MS: Final = 1_000
+"""A rebalance is noticed within a second."""
 
 # What exactly-once and order rest on is decided by the source and the sink, not by an option.
 OURS: Final = frozenset(
@@ -55,10 +59,16 @@ class KafkaOptions:
 
     def __post_init__(self) -> None:
         _check_servers(self.bootstrap_servers)
+        own = {option.name: getattr(self, option.name) for option in fields(self) if option.name not in ("bootstrap_servers", "client")}
+        for name, value in own.items():
+            check_value(name, value)
+        for name, value in self.client.items():
+            _check_client_option(name, {"bootstrap_servers", "client", *own})
+            check_value(name, value)
         _check_security(self)
-        own = {option.name for option in fields(self)}
-        for name in self.client:
-            _check_client_option(name, own)
+        ours = {"heartbeat_interval_ms": HEARTBEAT_INTERVAL_MS}
+        check_together(KafkaConsumer.DEFAULT_CONFIG | ours | self.consumer_config())
+        check_together(KafkaProducer.DEFAULT_CONFIG | self.producer_config())
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> KafkaOptions:
@@ -128,22 +138,33 @@ def _check_servers(servers: tuple[str, ...]) -> None:
 
 
 def _check_security(options: KafkaOptions) -> None:
-    protocol, mechanism = options.security_protocol, options.sasl_mechanism
+    protocol = options.security_protocol
     if protocol not in PROTOCOLS:
         raise ValueError(f"security_protocol {protocol!r} is unknown: use one of {', '.join(PROTOCOLS)}")
     if protocol.startswith("SASL_"):
-        if mechanism not in MECHANISMS:
-            raise ValueError(f"security_protocol {protocol} needs sasl_mechanism, one of {', '.join(MECHANISMS)}; got {mechanism!r}")
-        if mechanism.startswith(("PLAIN", "SCRAM")) and not (options.sasl_plain_username and options.sasl_plain_password):
-            raise ValueError(f"sasl_mechanism {mechanism} needs sasl_plain_username and sasl_plain_password")
-    elif mechanism is not None:
-        raise ValueError(f"sasl_mechanism {mechanism} has no effect with security_protocol {protocol}: use SASL_SSL or SASL_PLAINTEXT")
-    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
-        path = getattr(options, name)
-        if path is not None and not Path(path).is_file():
-            raise ValueError(f"{name}: there is no file {path}")
-        if path is not None and not protocol.endswith("SSL"):
-            raise ValueError(f"{name} has no effect with security_protocol {protocol}: use SSL or SASL_SSL")
+        _check_sasl(options)
+    else:
+        _refuse_unused(options, ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password"), "SASL_SSL or SASL_PLAINTEXT")
+    if not protocol.endswith("SSL"):
+        _refuse_unused(options, FILES, "SSL or SASL_SSL")
+    elif options.client.get("ssl_context") is None:
+        check_tls(options)
+
+
+def _check_sasl(options: KafkaOptions) -> None:
+    protocol, mechanism = options.security_protocol, options.sasl_mechanism
+    if mechanism not in MECHANISMS:
+        raise ValueError(f"security_protocol {protocol} needs sasl_mechanism, one of {', '.join(MECHANISMS)}; got {mechanism!r}")
+    if mechanism.startswith(("PLAIN", "SCRAM")) and not (options.sasl_plain_username and options.sasl_plain_password):
+        raise ValueError(f"sasl_mechanism {mechanism} needs sasl_plain_username and sasl_plain_password")
+    check_mechanism(mechanism, options.client)
+
+
+def _refuse_unused(options: KafkaOptions, names: tuple[str, ...], use: str) -> None:
+    """An option that nothing comes of means that somebody believes in a protection that is not there."""
+    for name in names:
+        if getattr(options, name) is not None:
+            raise ValueError(f"{name} has no effect with security_protocol {options.security_protocol}: use {use}")
 
 
 def _check_client_option(name: str, own: set[str]) -> None:
