@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from kafka import errors as kafka_errors
@@ -12,16 +13,24 @@ from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
+from streams.kafka_advice import REFUSALS, Failure
 from streams.kafka_options import KafkaOptions
 
 PROBE_TIMEOUT_S: Final = 3.0  # one TCP connection, on a thread that nobody waits for
 TIMEOUTS: Final = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError)
-REFUSALS: Final = (kafka_errors.SaslAuthenticationFailedError, kafka_errors.AuthorizationError)
+
+
+class NotConnectedError(Exception):
+    """There is no connection to any broker."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(str(failure))
+        self.failure = failure
 
 
 class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no type information
     """What kafka-python's KafkaConsumer and KafkaProducer take as `kafka_client`. The consumer or producer that is given it
-    raises only a time-out when it cannot connect; `last_error` says why."""
+    raises only a time-out when it cannot connect; `failure` says why."""
 
     def __init__(self, **config: Any) -> None:
         net = NetworkSelector(**config)
@@ -31,9 +40,14 @@ class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no
         self.cluster.config["allow_auto_create_topics"] = False
 
     @property
-    def last_error(self) -> Exception | None:
-        """Why the last connection could not be made; None once one was."""
-        return self._noting.last_error
+    def failure(self) -> Failure | None:
+        """Why the last connection could not be made, or one to a broker of the cluster; None where there is none to speak of."""
+        of_brokers = (self.failure_of(broker.node_id) for broker in self.cluster.brokers())
+        return self._noting.last or next((failure for failure in of_brokers if failure is not None), None)
+
+    def failure_of(self, node_id: object) -> Failure | None:
+        """Why the last connection to one broker could not be made; None once one was."""
+        return self._noting.by_node.get(node_id)
 
     def linked(self) -> bool:
         """Whether there is a connection to any broker of the cluster."""
@@ -43,21 +57,35 @@ class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no
 class _NotingManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no type information
     """Keeps the error of the last connection that was tried: its base only logs it."""
 
-    last_error: Exception | None = None
+    def __init__(self, *arguments: Any, **config: Any) -> None:
+        super().__init__(*arguments, **config)
+        self.last: Failure | None = None
+        self.by_node: dict[object, Failure] = {}
 
     def get_connection(self, node_id: Any, **options: Any) -> KafkaConnection:
         known = node_id in self._conns
         connection = super().get_connection(node_id, **options)
         if not known:
-            connection.init_future.add_both(self._note)
+            connection.init_future.add_both(partial(self._note, node_id))
         return connection
 
-    def _note(self, result: object) -> None:
+    def _note(self, node_id: Any, result: object) -> None:
         if not isinstance(result, Exception):
-            self.last_error = None
-        # A refusal says more than the disconnections that follow it, and a time-out says nothing.
-        elif self.last_error is None or not (isinstance(self.last_error, REFUSALS) or isinstance(result, TIMEOUTS)):
-            self.last_error = result
+            self.last = None
+            self.by_node.pop(node_id, None)
+            return
+        node = self.cluster.broker_metadata(node_id)
+        address = f"{node.host}:{node.port}" if node is not None else ""
+        failure = Failure(result, address, advertised=not self.cluster.is_bootstrap(node_id))
+        self.last = _more_telling(self.last, failure)
+        self.by_node[node_id] = _more_telling(self.by_node.get(node_id), failure)
+
+
+def _more_telling(before: Failure | None, now: Failure) -> Failure:
+    """A refusal says more than the disconnections that follow it, and a time-out says nothing."""
+    if before is None or not (isinstance(before.error, REFUSALS) or isinstance(now.error, TIMEOUTS)):
+        return now
+    return before
 
 
 def unreachable(options: KafkaOptions, before_each: Callable[[], None] = lambda: None) -> str | None:
@@ -77,25 +105,3 @@ def unreachable(options: KafkaOptions, before_each: Callable[[], None] = lambda:
         except OSError as error:
             reasons.append(f"{host}:{port}: {error.strerror or error}")
     return "; ".join(reasons)
-
-
-def advice(error: Exception) -> str:
-    """What to do about an error of the client."""
-    match error:
-        case kafka_errors.SaslAuthenticationFailedError() | kafka_errors.UnsupportedSaslMechanismError():
-            return "check sasl_mechanism, sasl_plain_username and sasl_plain_password against the users the broker knows"
-        case kafka_errors.TopicAuthorizationFailedError():
-            return "give this user the right to READ (source) or WRITE (sink) the topic, and to DESCRIBE it"
-        case kafka_errors.GroupAuthorizationFailedError():
-            return "give this user the right to READ the consumer group, or choose another group"
-        case kafka_errors.FencedInstanceIdError():
-            return (
-                "another daemon has joined the group under this one's name: it runs on a copy of this state directory; stop one of "
-                "them, and give it a state directory of its own, or delete the file instance-* in its copy"
-            )
-        case kafka_errors.InconsistentGroupProtocolError():
-            return "consumers of another kind are in this group: choose a group of its own"
-        case kafka_errors.KafkaConnectionError() | kafka_errors.KafkaTimeoutError() | kafka_errors.RequestTimedOutError():
-            return "check that security_protocol, ssl_cafile, sasl_mechanism and the port are those of this listener of the broker"
-        case _:
-            return "see the log of the broker"

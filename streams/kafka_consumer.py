@@ -10,7 +10,8 @@ from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 
-from streams.kafka_client import BrokerClient
+from streams.kafka_advice import Failure
+from streams.kafka_client import BrokerClient, NotConnectedError
 from streams.kafka_records import give_plain_records
 
 METADATA_TIMEOUT_S: Final = 2.0
@@ -19,7 +20,7 @@ METADATA_TIMEOUT_S: Final = 2.0
 def open_consumer(topic: str, config: Mapping[str, Any], listener: AsyncConsumerRebalanceListener) -> tuple[KafkaConsumer, BrokerClient]:
     """A consumer that has met its cluster and subscribed, and the client under it. Blocks for a few seconds at most.
 
-    KafkaConfigurationError: an option that cannot work. Another KafkaError, or OSError: why it does not connect.
+    KafkaConfigurationError: an option that cannot work. NotConnectedError: why it does not connect.
     """
     clients: list[BrokerClient] = []
 
@@ -35,10 +36,10 @@ def open_consumer(topic: str, config: Mapping[str, Any], listener: AsyncConsumer
     except Exception as error:
         for client in clients:  # a consumer that could not be built leaves its client's thread behind
             client.close()
-        cause = clients[0].last_error if clients else None
-        if cause is not None and isinstance(error, kafka_errors.KafkaTimeoutError):
-            raise cause from error
-        raise
+        if isinstance(error, kafka_errors.KafkaConfigurationError) or not isinstance(error, (kafka_errors.KafkaError, OSError)):
+            raise
+        cause = clients[0].failure if clients and isinstance(error, kafka_errors.KafkaTimeoutError) else None
+        raise NotConnectedError(cause or Failure(error)) from error
     return consumer, clients[0]
 
 

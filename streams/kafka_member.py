@@ -26,7 +26,8 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.future import Future
 from kafka.structs import MemberState, OffsetAndMetadata
 
-from streams.kafka_client import REFUSALS, BrokerClient, advice, unreachable
+from streams.kafka_advice import REFUSALS, Errand, Failure
+from streams.kafka_client import BrokerClient, NotConnectedError, unreachable
 from streams.kafka_consumer import keep_joining, leave_at_close, open_consumer, tell_when_fenced
 from streams.kafka_log import KafkaLogs, positions
 from streams.kafka_options import HEARTBEAT_INTERVAL_MS, Backoff, EventHandler, KafkaOptions
@@ -86,7 +87,8 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
     ) -> None:
         self.topic = topic
         self.generation = 0
-        self.watch = KafkaWatch(topic, options, tell)
+        self._errand = Errand(options, topic, group_id)
+        self.watch = KafkaWatch(self._errand, tell)
         self.logs = KafkaLogs(topic, tell, accept_lost_records=accept_lost_records)
         self.outcomes: queue.SimpleQueue[HandOver | Turn] = queue.SimpleQueue()
         self.todo: deque[Callable[[KafkaConsumer], None]] = deque()
@@ -239,7 +241,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
 
     def _connect(self) -> None:
         if (reason := unreachable(self._options, self._moved)) is not None:
-            self._retry_later(reason)
+            self._retry_later(reason, f"see that a broker of {self._options.servers()} runs and answers")
             return
         self._moved()
         ours = {
@@ -253,25 +255,26 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             consumer, self._client = open_consumer(self.topic, DEFAULTS | named | self._options.consumer_config() | ours, self)
         except kafka_errors.KafkaConfigurationError as error:
             raise SourceError(f"Kafka options for topic {self.topic}: {error}; correct them and start again") from error
-        except (kafka_errors.KafkaError, OSError) as error:
-            if isinstance(error, REFUSALS):
-                self._refused(error)
+        except NotConnectedError as error:
+            if isinstance(error.failure.error, REFUSALS):
+                self._refused(error.failure)
             else:
-                self._retry_later(f"{error}: {advice(error)}")
+                self._retry_later(str(error.failure), self._errand.advice(error.failure))
         else:
             self._consumer = consumer
             tell_when_fenced(consumer, self._fenced_by)
-            self.watch.connected()
+            self.watch.begin()
 
-    def _retry_later(self, reason: str) -> None:
+    def _retry_later(self, reason: str, todo: str) -> None:
         delay_s = self._backoff.next_s()
         self._retry_at_s = time.monotonic() + delay_s
-        self.watch.unreachable(reason)
-        self._tell("kafka_unreachable", {"servers": self._options.servers(), "error": reason, "retry_in_s": round(delay_s, 1)})
+        self.watch.unreachable(reason, todo)
+        found: dict[str, object] = {"servers": self._options.servers(), "error": reason, "todo": todo}
+        self._tell("kafka_unreachable", found | {"retry_in_s": round(delay_s, 1)})
 
-    def _refused(self, error: Exception) -> None:
+    def _refused(self, failure: Failure) -> None:
         self._retry_at_s = time.monotonic() + self._backoff.next_s()
-        self.watch.refused(error)
+        self.watch.refused(failure)
 
     def _judge(self, error: kafka_errors.KafkaError) -> SourceError | None:
         """What an error of a connected consumer means: None when the next turn may well succeed."""
@@ -283,18 +286,18 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             case kafka_errors.OffsetOutOfRangeError() | kafka_errors.LogTruncationError():
                 assert self._client is not None
                 return self.logs.go_on(consumer, self._client, error)
-            case kafka_errors.SaslAuthenticationFailedError():
-                self._refused(error)
+            case kafka_errors.SaslAuthenticationFailedError() | kafka_errors.UnsupportedSaslMechanismError():
+                self._refused(Failure(error))
                 self._lost |= consumer.assignment() - self._assigned
                 self._assigned.clear()
                 self._leave()  # the client remembers the refusal for ever: only a new one tries again
             case kafka_errors.AuthorizationError():
-                self._refused(error)
+                self._refused(Failure(error))
             case kafka_errors.RetriableError():
                 self._tell("kafka_error", {"topic": self.topic, "error": repr(error)})
                 self._retry_at_s = time.monotonic() + self._backoff.next_s()
             case _:
-                return SourceError(f"reading topic {self.topic} failed: {error!r}; {advice(error)}")
+                return SourceError(f"reading topic {self.topic} failed: {error!r}; {self._errand.advice(Failure(error))}")
         return None
 
     def _leave(self) -> None:

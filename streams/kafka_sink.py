@@ -12,7 +12,8 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from streams.events import CONTENT_TYPE, Event
-from streams.kafka_client import REFUSALS, BrokerClient, advice, unreachable
+from streams.kafka_advice import REFUSALS, Errand, Failure
+from streams.kafka_client import BrokerClient, unreachable
 from streams.kafka_options import Backoff, EventHandler, KafkaOptions
 from streams.kafka_watch import GRACE_S, REPEAT_AFTER_S
 from streams.outbox import Outbox
@@ -49,6 +50,7 @@ class KafkaSink:
     def __init__(self, topic: str, options: KafkaOptions, on_event: EventHandler) -> None:
         self._topic = topic
         self._options = options
+        self._errand = Errand(options, topic)
         self._on_event = on_event
         self._told: deque[tuple[str, dict[str, object]]] = deque()
         self._told_at_s: dict[str, float] = {}
@@ -143,14 +145,15 @@ class KafkaSink:
         if self._producer is not None:
             return True
         if (reason := unreachable(self._options)) is not None:
-            self._retry_later("kafka_unreachable", {"error": reason})
+            todo = f"see that a broker of {self._options.servers()} runs and answers"
+            self._retry_later("kafka_unreachable", {"error": reason, "todo": todo})
             return False
         try:
             self._producer = KafkaProducer(**self._config())
         except kafka_errors.KafkaConfigurationError:
             raise
         except (kafka_errors.KafkaError, OSError) as error:
-            cause = (self._client and self._client.last_error) or error
+            cause = (self._client and self._client.failure) or Failure(error)
             self._drop_client()
             self._failed_with("kafka_unreachable", cause)
             return False
@@ -207,9 +210,9 @@ class KafkaSink:
                 self._tell_connected()
         elif self.pending() and now_s - self._linked_at_s > GRACE_S:
             retry_in_s = round(self._client.least_loaded_node_refresh_ms() / 1000, 1)
-            error = self._client.last_error
-            name = "kafka_refused" if isinstance(error, REFUSALS) else "kafka_unreachable"
-            self._tell(name, {"error": str(error or "connection lost"), "retry_in_s": retry_in_s})
+            failure = self._client.failure or Failure(kafka_errors.KafkaConnectionError("connection lost"))
+            name = "kafka_refused" if isinstance(failure.error, REFUSALS) else "kafka_unreachable"
+            self._tell(name, {"error": str(failure), "todo": self._errand.advice(failure), "retry_in_s": retry_in_s})
 
     def _start_over(self) -> None:
         """A failed event ends the producer: all that it still had goes out again, in the old order, by the next one."""
@@ -219,11 +222,11 @@ class KafkaSink:
         self._drop_producer()
         self._outbox.put_back()
         if error is not None and not isinstance(error, (*TOO_LARGE, kafka_errors.KafkaTimeoutError)):
-            self._failed_with("kafka_error", error)
+            self._failed_with("kafka_error", Failure(error))
 
-    def _failed_with(self, name: str, error: Exception) -> None:
-        name = "kafka_refused" if isinstance(error, REFUSALS) else name
-        self._retry_later(name, {"error": str(error) or repr(error), "todo": advice(error)})
+    def _failed_with(self, name: str, failure: Failure) -> None:
+        name = "kafka_refused" if isinstance(failure.error, REFUSALS) else name
+        self._retry_later(name, {"error": str(failure), "todo": self._errand.advice(failure)})
 
     def _retry_later(self, name: str, fields: dict[str, object]) -> None:
         delay_s = self._backoff.next_s()

@@ -10,9 +10,10 @@ from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState
 
-from streams.kafka_client import REFUSALS, BrokerClient, advice
+from streams.kafka_advice import REFUSALS, Errand, Failure
+from streams.kafka_client import BrokerClient
 from streams.kafka_lag import KafkaLag
-from streams.kafka_options import EventHandler, KafkaOptions
+from streams.kafka_options import EventHandler
 
 LOOK_EVERY_S: Final = 1.0
 GRACE_S: Final = 3.0  # a connection that is replaced, or metadata on the way, is no fault
@@ -24,12 +25,14 @@ JOIN_REPEAT_S: Final = 60.0
 class KafkaWatch:
     """Looks at a connected consumer after its turns. healthy is what the last look saw."""
 
-    def __init__(self, topic: str, options: KafkaOptions, tell: EventHandler) -> None:
+    def __init__(self, errand: Errand, tell: EventHandler) -> None:
         self.healthy = False
         self._lag = KafkaLag()
         self._why = "no broker has answered yet"
-        self._topic = topic
-        self._options = options
+        self._errand = errand
+        self._topic = errand.topic
+        self._options = errand.options
+        self._greeted = False
         self._tell = tell
         self._next_look_s = 0.0
         self._since_s: dict[str, float] = {}
@@ -44,13 +47,19 @@ class KafkaWatch:
         """Why there are no records, or not all of them, each with what to do."""
         return self._lag.troubles() if self.healthy else [f"the source is not connected: {self._why}"]
 
-    def unreachable(self, why: str) -> None:
+    def unreachable(self, why: str, todo: str) -> None:
         """No broker takes a connection, or the one that does gives no answer."""
         self.healthy = False
         self._lag.forget()
-        self._why = f"{why}; see that a broker of {self._options.servers()} runs and answers, it is tried again"
+        self._why = f"{why}; {todo}; it is tried again"
 
-    def connected(self) -> None:
+    def begin(self) -> None:
+        """A new consumer is there. It counts as connected when an address that the cluster itself names has answered: the one of the
+        configuration need not be among them."""
+        self._greeted = False
+
+    def _connected(self) -> None:
+        self._greeted = True
         self._since_s.clear()
         self._told_s.clear()
         self._tell("kafka_connected", {"servers": self._options.servers(), "topic": self._topic})
@@ -65,18 +74,18 @@ class KafkaWatch:
         known = client.cluster.partitions_for_topic(self._topic) is not None
         state = consumer.group_metadata().state
         self.healthy = there and known and state == MemberState.STABLE
+        if there and (not self._greeted or "kafka_unreachable" in self._told_s):
+            self._connected()
         if there:
             self._since_s.pop("kafka_unreachable", None)
         if not there:
             self._not_linked(client, now_s)
         elif self._topic in client.cluster.unauthorized_topics:
-            self.refused(kafka_errors.TopicAuthorizationFailedError({self._topic}))
+            self.refused(Failure(kafka_errors.TopicAuthorizationFailedError({self._topic})))
         elif not known:
             self._topic_missing(client, now_s)
         if self._fault("kafka_joining", there and known and not self.healthy, now_s, JOIN_GRACE_S, JOIN_REPEAT_S):
             self._joining(consumer, str(state).strip("<>"), now_s)
-        if there and "kafka_unreachable" in self._told_s:
-            self.connected()
         self._look_at_lag(consumer, there and known)
 
     def _look_at_lag(self, consumer: KafkaConsumer, connected: bool) -> None:
@@ -88,14 +97,17 @@ class KafkaWatch:
             self._why = "the group has not given this member its partitions yet; if that lasts, see the broker's log about the group"
 
     def _not_linked(self, client: BrokerClient, now_s: float) -> None:
-        if isinstance(client.last_error, REFUSALS):
-            self.refused(client.last_error)
+        failure = client.failure
+        if failure is not None and isinstance(failure.error, REFUSALS):
+            self.refused(failure)
             return
-        why = str(client.last_error or "connection lost")
-        self.unreachable(why)
+        why = str(failure or "connection lost")
+        todo = self._errand.advice(failure) if failure is not None else f"see that a broker of {self._options.servers()} runs and answers"
+        self.unreachable(why, todo)
         if self._fault("kafka_unreachable", True, now_s):
             retry_in_s = round(client.least_loaded_node_refresh_ms() / 1000, 1)
-            self._tell("kafka_unreachable", {"servers": self._options.servers(), "error": why, "retry_in_s": retry_in_s})
+            found: dict[str, object] = {"servers": self._options.servers(), "error": why, "todo": todo, "retry_in_s": retry_in_s}
+            self._tell("kafka_unreachable", found)
 
     def _topic_missing(self, client: BrokerClient, now_s: float) -> None:
         client.cluster.request_update()
@@ -104,14 +116,15 @@ class KafkaWatch:
         if self._fault("topic_missing", True, now_s):
             self._tell("topic_missing", {"topic": self._topic, "servers": self._options.servers(), "todo": todo})
 
-    def refused(self, error: Exception) -> None:
+    def refused(self, failure: Failure) -> None:
         """The broker answers, but not to this user."""
         self.healthy = False
         self._lag.forget()
-        self._why = f"the broker refuses it ({error}); {advice(error)}"
+        todo = self._errand.advice(failure)
+        self._why = f"the broker refuses it ({failure}); {todo}"
         if self._due("kafka_refused", time.monotonic()):
-            who: dict[str, object] = {"servers": self._options.servers(), "topic": self._topic}
-            self._tell("kafka_refused", who | {"error": str(error), "todo": advice(error)})
+            who: dict[str, object] = {"servers": self._options.servers(), "topic": self._topic, "group": self._errand.group}
+            self._tell("kafka_refused", who | {"error": str(failure), "todo": todo})
 
     def _joining(self, consumer: KafkaConsumer, state: str, now_s: float) -> None:
         group, limit_s = consumer.config["group_id"], consumer.config["session_timeout_ms"] / 1000

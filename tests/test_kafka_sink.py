@@ -170,7 +170,8 @@ def test_a_server_that_never_answers_is_unreachable(
         source, told = open_source("t", options)
         poll_until(source, lambda: told)
         assert told[0][0] == "kafka_unreachable"
-        assert "check that security_protocol" in str(told[0][1]["error"])
+        assert options.servers() in str(told[0][1]["error"])
+        assert "check that security_protocol (PLAINTEXT)" in str(told[0][1]["todo"])
         assert not source.healthy()
         assert source.lag() is None
         source.close()
@@ -258,10 +259,25 @@ def test_sasl_over_tls(
         source, told = open_source("t", wrong_password)
         # At times the client sees the connection close before it has read why: the next try sees it.
         poll_until(source, lambda: "kafka_refused" in dict(told))
-        assert "check sasl_mechanism, sasl_plain_username and sasl_plain_password" in str(dict(told)["kafka_refused"]["todo"])
+        todo = str(dict(told)["kafka_refused"]["todo"])
+        assert "check sasl_mechanism, sasl_plain_username and sasl_plain_password" in todo
+        assert f"{broker.secure_bootstrap} does not know user 'dwcp'" in todo
+
+        wrong_mechanism = KafkaOptions.from_mapping(values | {"sasl_mechanism": "SCRAM-SHA-256"})
+        source, told = open_source("t", wrong_mechanism)
+        poll_until(source, lambda: "kafka_refused" in dict(told))
+        wanted = f"sasl_mechanism SCRAM-SHA-256 is not enabled at {broker.secure_bootstrap}"
+        assert wanted in str(dict(told)["kafka_refused"]["todo"])
 
         unknown_ca = KafkaOptions.from_mapping({name: value for name, value in values.items() if name != "ssl_cafile"})
         source, told = open_source("t", unknown_ca)
         poll_until(source, lambda: told)
         assert told[0][0] == "kafka_unreachable"
         assert "certificate verify failed" in str(told[0][1]["error"])
+        wanted = f"the certificate of {broker.secure_bootstrap} is not of the authority in ssl_cafile, which is not set"
+        assert wanted in str(told[0][1]["todo"])
+
+        plain = KafkaOptions.from_mapping({**values, "bootstrap_servers": broker.bootstrap})
+        source, told = open_source("t", plain)
+        poll_until(source, lambda: told)
+        assert f"{broker.bootstrap} does not speak TLS: security_protocol is SASL_SSL" in str(told[0][1]["todo"])
