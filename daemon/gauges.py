@@ -19,7 +19,9 @@ def show(loop: Loop) -> None:
     observer.late_samples.set(loop.regions.late)
     observer.alerts_in_a_week.set(loop.regions.opened_in_a_week)
     observer.event_time.set(partitions.event_time_s if math.isfinite(partitions.event_time_s) else math.nan)
-    observer.lag.set(lag if lag is not None else math.nan)  # unknown is not 0: an alert on lag must not be silent then
+    held = loop.source.held()
+    observer.held.set(held)
+    observer.lag.set(lag + held if lag is not None else math.nan)  # unknown is not 0: an alert on lag must not be silent then
     loop.notifier.status(status(loop, lag))
 
 

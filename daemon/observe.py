@@ -64,6 +64,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "kafka_close_failed": ("warning", "the group was not left in order; its partitions are free after the session time-out"),
     "topic_missing": ("warning", "the topic is not there; it is looked for until it is"),
     "kafka_joining": ("warning", "connected, but the group has not given this member its partitions for 10 s"),
+    "records_held": ("warning", "an open transaction of a producer keeps the records behind it from being read, for more than 60 s"),
     "records_lost": ("error", "the next records were deleted or are others now; it goes on, as kafka.accept_lost_records says"),
     "event_refused": ("error", "an event is too large for its topic, and was given up"),
     "events_unsent": ("error", "events were not acknowledged before the end; the records they come from are read again"),
@@ -112,6 +113,11 @@ class Observer:
         self.buffer_rows = Gauge("dwcp_buffer_rows", "Rows in sealed segments", registry=self.registry)
         self.open_rows = Gauge("dwcp_buffer_open_rows", "Rows not sealed yet", registry=self.registry)
         self.lag = Gauge("dwcp_lag_records", "Records behind the end of the assigned partitions", registry=self.registry)
+        self.held = Gauge(
+            "dwcp_lag_held_records",
+            "Those of dwcp_lag_records that cannot be read: a transaction is open before them",
+            registry=self.registry,
+        )
         self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of any partition", registry=self.registry)
         for gauge in (self.lag, self.event_time):  # unknown is not 0
             gauge.set(math.nan)

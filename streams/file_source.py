@@ -101,6 +101,9 @@ class FileSource:
     def lag(self) -> int | None:
         return self._records.remaining()
 
+    def held(self) -> int:
+        return 0
+
     def generation(self) -> int:
         return 0
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from kafka import TopicPartition
 from kafka import errors as kafka_errors
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection
@@ -48,6 +49,14 @@ class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no
     def failure_of(self, node_id: object) -> Failure | None:
         """Why the last connection to one broker could not be made; None once one was."""
         return self._noting.by_node.get(node_id)
+
+    def leader_of(self, part: TopicPartition) -> str:
+        """The leader of a partition, with its address and what is wrong with it: for a message."""
+        node_id = self.cluster.leader_for_partition(part)
+        node, failure = self.cluster.broker_metadata(node_id), self.failure_of(node_id)
+        if node is None:
+            return "its leader (it has none now)"
+        return f"its leader {node.host}:{node.port}" + (f" ({failure.error})" if failure is not None else "")
 
     def linked(self) -> bool:
         """Whether there is a connection to any broker of the cluster."""

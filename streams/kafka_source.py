@@ -140,6 +140,9 @@ class KafkaSource:
     def lag(self) -> int | None:
         return self._member.watch.lag if self._member.watch.healthy else None
 
+    def held(self) -> int:
+        return self._member.watch.held
+
     def generation(self) -> int:
         return self._member.generation
 

@@ -20,6 +20,7 @@ GRACE_S: Final = 3.0  # a connection that is replaced, or metadata on the way, i
 REPEAT_AFTER_S: Final = 30.0  # a fault that lasts is told again
 JOIN_GRACE_S: Final = 10.0  # a join takes a second; one that waits for a member who has died, up to its session time-out
 JOIN_REPEAT_S: Final = 60.0
+HELD_REPEAT_S: Final = 300.0
 
 
 class KafkaWatch:
@@ -42,6 +43,11 @@ class KafkaWatch:
     def lag(self) -> int | None:
         """Records between the next one to poll and the end, over the assignment; None while one of its ends is unknown."""
         return self._lag.records if self.healthy else None
+
+    @property
+    def held(self) -> int:
+        """Records that are written and that an open transaction of a producer keeps from every reader of committed ones."""
+        return self._lag.held
 
     def troubles(self) -> list[str]:
         """Why there are no records, or not all of them, each with what to do."""
@@ -86,15 +92,27 @@ class KafkaWatch:
             self._topic_missing(client, now_s)
         if self._fault("kafka_joining", there and known and not self.healthy, now_s, JOIN_GRACE_S, JOIN_REPEAT_S):
             self._joining(consumer, str(state).strip("<>"), now_s)
-        self._look_at_lag(consumer, there and known)
+        self._look_at_lag(consumer, client, there and known)
 
-    def _look_at_lag(self, consumer: KafkaConsumer, connected: bool) -> None:
+    def _look_at_lag(self, consumer: KafkaConsumer, client: BrokerClient, connected: bool) -> None:
         if self.healthy:
-            self._lag.look(consumer)
+            self._lag.look(consumer, self._options.servers(), client.leader_of)
+            self._tell_held()
             return
         self._lag.forget()
         if connected:
             self._why = "the group has not given this member its partitions yet; if that lasts, see the broker's log about the group"
+
+    def _tell_held(self) -> None:
+        """Reports partitions that an open transaction holds, and again while it lasts; a later transaction is another fault."""
+        holds = {f"records_held {held.partition.partition}": held for held in self._lag.holds}
+        for name in [name for name in self._told_s if name.startswith("records_held") and name not in holds]:
+            del self._told_s[name]
+        for name, held in holds.items():
+            if self._due(name, time.monotonic(), HELD_REPEAT_S):
+                where: dict[str, object] = {"partition": f"{held.partition.topic}-{held.partition.partition}", "offset": held.offset}
+                todo = held.todo(self._options.servers())
+                self._tell("records_held", where | {"records": held.records, "held_s": round(held.seconds), "todo": todo})
 
     def _not_linked(self, client: BrokerClient, now_s: float) -> None:
         failure = client.failure

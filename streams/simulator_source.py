@@ -130,6 +130,9 @@ class SimulatorSource:
         """None: how many records are still to come is known once they are generated."""
         return None
 
+    def held(self) -> int:
+        return 0
+
     def generation(self) -> int:
         return 0
 

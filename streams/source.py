@@ -108,7 +108,11 @@ class Source(Protocol):
     def resume(self) -> None: ...
 
     def lag(self) -> int | None:
-        """Records between the last polled one and the end of the assigned partitions; None when unknown."""
+        """Records between the last polled one and the end of what can be read of the assigned partitions; None when unknown."""
+        ...
+
+    def held(self) -> int:
+        """Records behind that end, which are written and cannot be read yet: a producer's transaction is open before them."""
         ...
 
     def generation(self) -> int:

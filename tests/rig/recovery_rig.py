@@ -137,6 +137,9 @@ class ScriptedSource:
     def lag(self) -> int | None:
         return None
 
+    def held(self) -> int:
+        return 0
+
     def generation(self) -> int:
         return 0
 
