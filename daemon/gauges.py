@@ -13,6 +13,8 @@ def show(loop: Loop) -> None:
     """Sets the gauges and the service manager's status line to what is now."""
     observer, partitions, lag = loop.observer, loop.partitions, loop.source.lag()
     observer.links.set(partitions.links)
+    observer.split_links.set(partitions.spread.split)
+    observer.moved_links.set(partitions.spread.moved)
     observer.watched_links.set(partitions.watched_links)
     observer.open_rows.set(loop.open_rows)
     observer.incidents.set(loop.regions.open_incidents)

@@ -341,6 +341,7 @@ class Loop:
         now_s = time.monotonic()
         if now_s - self._gauged_s >= GAUGES_S:
             self._gauged_s = now_s
+            self.partitions.look_at_spread()
             show(self)
             self._tell_readiness()
         if not self._ready and self.source.healthy():
@@ -349,7 +350,7 @@ class Loop:
             self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
 
     def _seen(self, polled: Polled) -> Pass:
-        journal, model = self.partitions.journal_problem, self.models.problem
+        journal, model, split = self.partitions.journal_problem, self.models.problem, self.partitions.spread.trouble
         return Pass(
             took=bool(polled.batches) and not self._refused,
             waits=self._standing,
@@ -360,7 +361,7 @@ class Loop:
             checkpoint_s=self.checkpointer.under_way_s,
             publication_s=self.training.publication_s,
             problems=(*self.problems.values(), *([journal] if journal is not None else [])),
-            troubles=(*([model] if model is not None else []), *self.source.troubles()),
+            troubles=(*(trouble for trouble in (model, split) if trouble is not None), *self.source.troubles()),
         )
 
     def _tell_readiness(self) -> None:

@@ -30,6 +30,8 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "partition_lost": ("warning", "another member owns it already; its state here is dropped"),
     "record_rejected": ("warning", "the first of its kind in a batch; the record is in the dead letters"),
     "links_evicted": ("warning", "a partition has more links than links.max: those not seen for longest are forgotten, from now on"),
+    "links_split": ("warning", "records of the same link come in several partitions at once: the topic is not keyed by link"),
+    "links_moved": ("warning", "links come in another partition from now on: their windows and detectors begin anew"),
     "regions_forgotten": ("warning", "there are more regions than can be kept: those not heard of for longest have gone"),
     "forecasts_shed": ("warning", "the stream is too far behind: no forecasts until it has caught up"),
     "forecasts_resumed": ("info", "the stream has caught up"),
@@ -65,6 +67,8 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "topic_missing": ("warning", "the topic is not there; it is looked for until it is"),
     "kafka_joining": ("warning", "connected, but the group has not given this member its partitions for 10 s"),
     "records_held": ("warning", "an open transaction of a producer keeps the records behind it from being read, for more than 60 s"),
+    "records_without_key": ("warning", "the topic has several partitions, and its records no key that puts those of a link into one"),
+    "partitions_added": ("warning", "the topic has more partitions than before: keys hash to others, and links move"),
     "records_lost": ("error", "the next records were deleted or are others now; it goes on, as kafka.accept_lost_records says"),
     "event_refused": ("error", "an event is too large for its topic, and was given up"),
     "events_unsent": ("error", "events were not acknowledged before the end; the records they come from are read again"),
@@ -107,6 +111,8 @@ class Observer:
         self.late_samples = Gauge("dwcp_region_samples_late", "Messages that came after their bucket had closed", registry=self.registry)
         self.stage_s = Counter("dwcp_stage_seconds", "CPU seconds of the loop's thread by stage", ["stage"], registry=self.registry)
         self.links = Gauge("dwcp_links", "Links known", registry=self.registry)
+        self.split_links = Gauge("dwcp_links_split", "Links whose records come in several partitions at once", registry=self.registry)
+        self.moved_links = Gauge("dwcp_links_moved", "Links that moved to another partition, since the start", registry=self.registry)
         self.evicted = Counter("dwcp_links_evicted", "Links forgotten because there were more than links.max", registry=self.registry)
         self.regions_forgotten = Counter("dwcp_regions_forgotten", "Regions forgotten: there were too many", registry=self.registry)
         self.watched_links = Gauge("dwcp_watched_links", "Links that are forecast and judged", registry=self.registry)

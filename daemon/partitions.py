@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from daemon.models import Models
 from daemon.observe import Observer
 from daemon.pipeline import CLOCK_S, Pipeline, PipelineSettings, Taken, part_of
 from daemon.snapshot import PartState
+from daemon.spread import LinkSpread
 from daemon.watched import Listener
 from drift.region import RegionDrift
 from features.telemetry import Partition
@@ -43,6 +44,8 @@ class Partitions:
         self._moved_s: dict[Partition, float] = {}
         """When the event time of each partition last moved, by the clock."""
         self._shedding = False
+        self.spread = LinkSpread(settings.link_key, observer.tell)
+        """Links that come in more than one partition."""
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(self._pipelines.values())
@@ -93,11 +96,13 @@ class Partitions:
             pipeline.expect(self._journal.ahead(partition, pipeline.journal_taken))
             self._pipelines[partition] = pipeline
             self._moved_s[partition] = self._clock()
+            self.spread.restored(pipeline, self)
             source.seek(partition, pipeline.next_offset, pipeline.log)
             self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
 
-    def give_up(self, partitions: Iterable[Partition]) -> None:
+    def give_up(self, partitions: Collection[Partition]) -> None:
         """Drops the state of partitions that belong to another member."""
+        self.spread.gone(partitions)
         for partition in partitions:
             self._pipelines.pop(partition, None)
             self._moved_s.pop(partition, None)
@@ -127,9 +132,14 @@ class Partitions:
             taken.add(pipeline.take(part_of(raw, begin, end)))
             pipeline.catch_up(pipeline.next_offset or 0)  # it may count as idle from here on, and no record may come for long
             begin = end
+        self.spread.arrived(pipeline, self)
         if (pipeline.event_time_s, pipeline.idle) != before:
             self._moved_s[raw.partition] = self._clock()
         return taken
+
+    def look_at_spread(self) -> None:
+        """Reports links that come in several partitions, or have moved to another one: once a second is enough."""
+        self.spread.look(self._pipelines)
 
     def seek_back(self, partition: Partition, source: Source) -> None:
         """To the next record that was not taken."""

@@ -19,12 +19,13 @@ from daemon.errors import StateError
 from daemon.journal import Clock, Entry, Forecasting, Idle, ModelLive, Resumed
 from daemon.observe import Observer
 from daemon.snapshot import PartState, Restored
+from daemon.spread import FirstTimes, Key
 from daemon.watched import Listener, WatchedLinks
 from drift.buckets import BUCKET_S
 from drift.messages import LinkAlarm, LinkSeen
 from drift.sensitivity import Sensitivity
 from drift.watch import WatchPolicy
-from features.store import FeatureRows, FeatureStore
+from features.store import FeatureRows, FeatureStore, link_name
 from features.telemetry import TARGETS, Doubles, Partition, TelemetryBatch
 from model.buffer import BufferRows, BufferWriter
 from model.predictor import Predictor
@@ -100,6 +101,7 @@ class Pipeline:
         self._writer = writer
         self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max)
         self._watched = WatchedLinks(partition, settings.watch, settings.sensitivity, observer, listener)
+        self._first = FirstTimes()
         self._evicting = False
         """Whether that links are evicted was told."""
         self._ahead: list[tuple[int, int, Entry]] = []
@@ -108,6 +110,23 @@ class Pipeline:
     @property
     def links(self) -> int:
         return len(self._store)
+
+    def span_of(self, key: Key) -> tuple[float, float] | None:
+        """See spread.Links."""
+        slot = self._store.slot(key)
+        return (self._first.of(slot), self._store.last_time_s(slot)) if slot is not None else None
+
+    def keys(self, begin: int) -> Sequence[Key]:
+        """See spread.Links."""
+        return self._store.link_keys(begin)
+
+    def name_of(self, key: Key) -> str:
+        return link_name(key)
+
+    def new_links(self) -> Sequence[Key]:
+        """See spread.Links."""
+        begin = self._first.unreported()
+        return self.keys(begin) if begin < len(self._store) else ()
 
     @property
     def watched_links(self) -> int:
@@ -224,6 +243,7 @@ class Pipeline:
             )
         rings = {name.removeprefix("store_"): ring for name, ring in arrays.items() if name.startswith("store_")}
         self._store.restore(state["keys"], [list(values) for values in state["values"]], rings, state["evicted_through_s"])
+        self._first.restore(rings["last_time_s"])
         version = state["model_version"]
         self._watched.restore(state, arrays, self._model_of(version) if version else None, self._store.links)
         self.next_offset, self.log = restored.offset, Log(**state["log"])
@@ -246,7 +266,9 @@ class Pipeline:
         """Forgets the links that were not seen for longest, in everything that numbers links."""
         before = len(self._store)
         self._writer.settle(self._store.links)
-        self._watched.keep(self._store.evict())
+        kept = self._store.evict()
+        self._watched.keep(kept)
+        self._first.keep(kept)
         self._observer.evicted.inc(before - len(self._store))
         if not self._evicting:
             self._evicting = True
@@ -258,6 +280,7 @@ class Pipeline:
     def _take_resolved(self, batch: TelemetryBatch, slots: NDArray[np.int32], taken: Taken) -> None:
         with self._observer.stage("features"):
             self._watched.follow(self._store.links, batch, slots)
+            self._first.follow(len(self._store), batch.time_s, slots)
             model = self._watched.live
             rows = self._store.update(batch, slots, self._watched.mask, model.vocabulary if model is not None else None)
         with self._observer.stage("drift"):

@@ -189,9 +189,17 @@ class FeatureStore:
         """The rings as arrays of L rows (copies: the state goes on changing while they are written)."""
         return {name: ring[: len(self.links)].copy() for name, ring in self._rings.items()}
 
-    def link_keys(self) -> list[tuple[str | None, ...]]:
-        """The key of each slot."""
-        return list(self._keys)
+    def slot(self, key: tuple[str | None, ...]) -> int | None:
+        """The slot of a link; None for one that is not known."""
+        return self._slot_of.get(key)
+
+    def last_time_s(self, slot: int) -> float:
+        """The event time of a link's newest row."""
+        return float(self._rings["last_time_s"][slot])
+
+    def link_keys(self, begin: int = 0) -> list[tuple[str | None, ...]]:
+        """The key of each slot from `begin` on."""
+        return self._keys[begin:]
 
     def restore(
         self, keys: Sequence[Sequence[str | None]], values: list[list[str]], state: dict[str, NDArray[Any]], evicted_through_s: float

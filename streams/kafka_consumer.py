@@ -12,13 +12,16 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 
 from streams.kafka_advice import Failure
 from streams.kafka_client import BrokerClient, NotConnectedError
-from streams.kafka_records import give_plain_records
+from streams.kafka_records import Keys, give_plain_records
 
 METADATA_TIMEOUT_S: Final = 2.0
 
 
-def open_consumer(topic: str, config: Mapping[str, Any], listener: AsyncConsumerRebalanceListener) -> tuple[KafkaConsumer, BrokerClient]:
-    """A consumer that has met its cluster and subscribed, and the client under it. Blocks for a few seconds at most.
+def open_consumer(
+    topic: str, config: Mapping[str, Any], listener: AsyncConsumerRebalanceListener, keys: Keys
+) -> tuple[KafkaConsumer, BrokerClient]:
+    """A consumer that has met its cluster and subscribed, and the client under it. Blocks for a few seconds at most. keys: where records
+    with and without a key are counted.
 
     KafkaConfigurationError: an option that cannot work. NotConnectedError: why it does not connect.
     """
@@ -30,7 +33,7 @@ def open_consumer(topic: str, config: Mapping[str, Any], listener: AsyncConsumer
 
     try:
         consumer = KafkaConsumer(**config, kafka_client=make_client)
-        give_plain_records(consumer)
+        give_plain_records(consumer, keys)
         consumer.subscribe([topic], listener=listener)
         _await_metadata(clients[0])
     except Exception as error:

@@ -252,7 +252,9 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         }
         named = {"group_instance_id": self._instance_id}
         try:
-            consumer, self._client = open_consumer(self.topic, DEFAULTS | named | self._options.consumer_config() | ours, self)
+            consumer, self._client = open_consumer(
+                self.topic, DEFAULTS | named | self._options.consumer_config() | ours, self, self.watch.keys
+            )
         except kafka_errors.KafkaConfigurationError as error:
             raise SourceError(f"Kafka options for topic {self.topic}: {error}; correct them and start again") from error
         except NotConnectedError as error:

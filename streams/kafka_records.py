@@ -10,6 +10,7 @@ Format: https://kafka.apache.org/documentation/#recordbatch (magic 2).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -28,13 +29,24 @@ Record: TypeAlias = tuple[int, bytes | None]
 _MAGIC: Final = 2  # the only format of Kafka 4; brokers before 0.11 wrote others
 _NULL: Final = -1
 _TRUNCATED: Final = -1
+_NO_KEY: Final = 1
+"""The length -1 as a zigzag varint."""
 
 
-def give_plain_records(consumer: KafkaConsumer) -> None:
-    """Makes a new consumer's poll give `Record`s instead of ConsumerRecords."""
+@dataclass
+class Keys:
+    """How many records had a key, and how many had none."""
+
+    with_key: int = 0
+    without: int = 0
+
+
+def give_plain_records(consumer: KafkaConsumer, keys: Keys | None = None) -> None:
+    """Makes a new consumer's poll give `Record`s instead of ConsumerRecords, and counts their keys."""
 
     def make(fetch_offset: int, key: TopicPartition, *arguments: Any, **options: Any) -> PlainRecords:
         records = PlainRecords(fetch_offset, key, *arguments, **options)
+        records.keys = keys
         # kafka-python 3.0.12 takes the leader epoch of a position from every fetch, and forgets it with one that brings no records:
         # then neither it nor the broker could notice any more that the log was cut back.
         records.leader_epoch = consumer._subscription.assignment[key].position.leader_epoch
@@ -45,6 +57,9 @@ def give_plain_records(consumer: KafkaConsumer) -> None:
 
 class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no type information
     """What the client's Fetcher keeps of one partition's fetched bytes, with records unpacked a batch at a time."""
+
+    keys: Keys | None = None
+    """Where records with and without a key are counted."""
 
     def _maybe_skip_record(self, record: Record) -> bool:
         """A fetch from the middle of a batch brings the whole batch."""
@@ -61,7 +76,7 @@ class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-pyt
                 if self._is_hidden(batch):
                     self.next_fetch_offset = batch.next_offset
                     continue
-            for record in plain_records(batch):
+            for record in plain_records(batch, self.keys):
                 self.next_fetch_offset = record[0] + 1
                 yield record
         if batch is not None and batch.magic == _MAGIC:
@@ -81,8 +96,8 @@ class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-pyt
         return bool(batch.is_control_batch)
 
 
-def plain_records(batch: Any) -> Iterator[Record]:
-    """The records of one batch of the client. Raises CorruptRecordError where its bytes are no records.
+def plain_records(batch: Any, keys: Keys | None = None) -> Iterator[Record]:
+    """The records of one batch of the client. keys: where their keys are counted. Raises CorruptRecordError where its bytes are no records.
 
     One that unpacks to more than memory may hold becomes a single record, at its last offset, of the bytes as they came: no telemetry, so
     that it ends in the dead letters, and the stream goes on behind it.
@@ -96,10 +111,13 @@ def plain_records(batch: Any) -> Iterator[Record]:
     if not 0 <= batch.records_count <= len(data):  # a record has seven bytes at least
         raise CorruptRecordError(f"record batch at offset {batch.base_offset}: {batch.records_count} records in {len(data)} bytes")
     spans = np.empty((batch.records_count, 3), np.int64)
-    end = _find_values(np.frombuffer(data, np.uint8), spans)
+    end, keyless = _find_values(np.frombuffer(data, np.uint8), spans)
     if end != len(data):
         where = "they end within a record" if end == _TRUNCATED else f"{len(data) - end} bytes are left over"
         raise CorruptRecordError(f"record batch at offset {batch.base_offset}: {batch.records_count} records, and {where}")
+    if keys is not None:
+        keys.without += keyless
+        keys.with_key += len(spans) - keyless
     values = [data[start:stop] if start != _NULL else None for start, stop in spans[:, 1:].tolist()]
     return zip((spans[:, 0] + batch.base_offset).tolist(), values, strict=True)
 
@@ -125,35 +143,38 @@ def _skip_bytes(data: Bytes, at: int) -> int:
 
 
 @compiled
-def _find_values(data: Bytes, spans: Longs) -> int:
+def _find_values(data: Bytes, spans: Longs) -> tuple[int, int]:
     """Fills spans, int64 (N, 3), with offset delta, start and end of the value of N records; a start of -1 is a null.
 
-    Gives the position after the last record, or _TRUNCATED where a length does not fit the bytes that are there.
+    Gives the position after the last record, or _TRUNCATED where a length does not fit the bytes that are there; and the number of records
+    without a key.
     """
-    at = 0
+    at = keyless = 0
     for record in range(len(spans)):
         length, at = _varint(data, at)
         if not 0 <= length <= len(data) - at:
-            return _TRUNCATED
+            return _TRUNCATED, keyless
         end = at + length
         at += 1  # attributes
         _, at = _varint(data, at)  # time
         offset_delta, at = _varint(data, at)
+        key_at = at
         at = _skip_bytes(data, at)  # key
+        keyless += key_at < len(data) and data[key_at] == _NO_KEY
         length, at = _varint(data, at)
         if length > len(data) - at:
-            return _TRUNCATED
+            return _TRUNCATED, keyless
         spans[record, 0] = offset_delta
         spans[record, 1] = at if length >= 0 else _NULL
         at += max(length, 0)
         spans[record, 2] = at
         headers, at = _varint(data, at)
         if headers < 0:
-            return _TRUNCATED
+            return _TRUNCATED, keyless
         for _ in range(headers):
             at = _skip_bytes(data, _skip_bytes(data, at))
             if at > end:
-                return _TRUNCATED
+                return _TRUNCATED, keyless
         if at != end:
-            return _TRUNCATED
-    return at
+            return _TRUNCATED, keyless
+    return at, keyless

@@ -14,6 +14,7 @@ from streams.kafka_advice import REFUSALS, Errand, Failure
 from streams.kafka_client import BrokerClient
 from streams.kafka_lag import KafkaLag
 from streams.kafka_options import EventHandler
+from streams.kafka_records import Keys
 
 LOOK_EVERY_S: Final = 1.0
 GRACE_S: Final = 3.0  # a connection that is replaced, or metadata on the way, is no fault
@@ -21,6 +22,14 @@ REPEAT_AFTER_S: Final = 30.0  # a fault that lasts is told again
 JOIN_GRACE_S: Final = 10.0  # a join takes a second; one that waits for a member who has died, up to its session time-out
 JOIN_REPEAT_S: Final = 60.0
 HELD_REPEAT_S: Final = 300.0
+KEYLESS_TODO: Final = (
+    "have the producers use a record key that is the same for all records of a link (links.key), or see that they choose the partition by "
+    "link in another way: else each link is split into one series a partition, whose windows restart and whose forecasts are not made"
+)
+ADDED_TODO: Final = (
+    "nothing, if that was meant: keys hash to other partitions now, so that many links move once, and their windows and detectors begin "
+    "anew; producers that have not heard of the new partitions yet (metadata.max.age.ms, 5 min) split links until then"
+)
 
 
 class KafkaWatch:
@@ -28,12 +37,15 @@ class KafkaWatch:
 
     def __init__(self, errand: Errand, tell: EventHandler) -> None:
         self.healthy = False
+        self.keys = Keys()
         self._lag = KafkaLag()
         self._why = "no broker has answered yet"
         self._errand = errand
         self._topic = errand.topic
         self._options = errand.options
         self._greeted = False
+        self._partitions = 0
+        self._keyless_told = False
         self._tell = tell
         self._next_look_s = 0.0
         self._since_s: dict[str, float] = {}
@@ -77,7 +89,8 @@ class KafkaWatch:
             return
         self._next_look_s = now_s + LOOK_EVERY_S
         there = client.linked()
-        known = client.cluster.partitions_for_topic(self._topic) is not None
+        partitions = len(client.cluster.partitions_for_topic(self._topic) or ())
+        known = partitions > 0
         state = consumer.group_metadata().state
         self.healthy = there and known and state == MemberState.STABLE
         if there and (not self._greeted or "kafka_unreachable" in self._told_s):
@@ -93,6 +106,18 @@ class KafkaWatch:
         if self._fault("kafka_joining", there and known and not self.healthy, now_s, JOIN_GRACE_S, JOIN_REPEAT_S):
             self._joining(consumer, str(state).strip("<>"), now_s)
         self._look_at_lag(consumer, client, there and known)
+        self._look_at_keys(partitions)
+
+    def _look_at_keys(self, partitions: int) -> None:
+        """Reports what splits links or moves them: records that no key puts into one partition, and partitions that are new."""
+        if 0 < self._partitions < partitions:
+            self._tell("partitions_added", {"topic": self._topic, "before": self._partitions, "now": partitions, "todo": ADDED_TODO})
+        self._partitions = max(partitions, self._partitions)
+        keys = self.keys
+        if keys.without and partitions > 1 and not self._keyless_told:
+            self._keyless_told = True
+            counted: dict[str, object] = {"records": keys.without, "of": keys.without + keys.with_key, "partitions": partitions}
+            self._tell("records_without_key", {"topic": self._topic} | counted | {"todo": KEYLESS_TODO})
 
     def _look_at_lag(self, consumer: KafkaConsumer, client: BrokerClient, connected: bool) -> None:
         if self.healthy:

@@ -38,9 +38,6 @@ def watermarks(rig: ModuleType, home: Path) -> Callable[..., list[float]]:
                     batches.append(RawBatch(partition, range(begin, begin + len(values)), values))
                 return Polled(batches)
 
-            def held(self) -> int:
-                return 0
-
             def troubles(self) -> list[str]:
                 return []
 

@@ -116,7 +116,7 @@ def produce(kafka_broker: str) -> Callable[..., None]:
     def write(topic: str, values: list[bytes], partition: int = 0, **config: Any) -> None:
         producer = KafkaProducer(bootstrap_servers=kafka_broker, linger_ms=20, max_request_size=20_000_000, **config)
         for value in values:
-            producer.send(topic, value, partition=partition)
+            producer.send(topic, value, key=b"key", partition=partition)
         producer.flush()
         producer.close()
 

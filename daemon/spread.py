@@ -1,0 +1,232 @@
+"""Links whose records come in more than one partition: of a topic that is not keyed by link, or to which partitions were added.
+
+All that belongs to a link depends on its own order, which Kafka keeps within a partition only. Records without a key, or with another one
+than the link, split each link into as many series as there are partitions: windows restart all the time, most forecasts are not made, and
+nothing fails. A link that has moved for good, because keys hash to other partitions since some were added, is no such fault: its windows
+begin anew once, and its old state is forgotten with the links that are not seen any more.
+
+Event time tells them apart: a link that has moved has all its rows in one partition before those in the other; one that is split has rows
+in both over the same time. Only links that are new in a partition are looked up in the others, and nothing is kept in a checkpoint.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final, Protocol, TypeAlias
+
+import numpy as np
+
+from features.telemetry import Doubles, Ints, Partition
+
+OVERLAP_S: Final = 300.0
+"""Event time over which a link has to come in two partitions to count as split. Producers hear of added partitions within 5 minutes
+(metadata.max.age.ms), and two of them that send the same link need not hear at once."""
+OVER_S: Final = 3600.0
+"""Event time of the partition without another overlap after which a link does not count as split any more."""
+LOOK_AT: Final = 200
+"""Links of one look: under a millisecond. All of them are looked at in turn."""
+LINKS_MAX: Final = 20_000
+"""Links in several partitions that are followed, some 300 bytes each; of a split topic any part shows it."""
+MOVED_EVERY_S: Final = 60.0
+"""Links move one after the other, with their next row: they are reported together."""
+EXAMPLES: Final = 5
+MOVED_TODO: Final = (
+    "nothing, if partitions were added to the topic or its producers choose them in another way now: windows and detectors of these links "
+    "begin anew where they are now, and their old state is forgotten with the links that are not seen any more"
+)
+
+Key: TypeAlias = tuple[str | None, ...]
+Emit: TypeAlias = Callable[..., None]
+"""Takes the name and the fields of one operational event (Observer.tell)."""
+
+
+class Links(Protocol):
+    """What is asked of the pipeline of a partition."""
+
+    partition: Partition
+    event_time_s: float
+
+    def span_of(self, key: Key) -> tuple[float, float] | None:
+        """First and last event time of a link's rows here, since this process has the partition; None: the link is not known."""
+        ...
+
+    def keys(self, begin: int) -> Sequence[Key]:
+        """The links from a slot on."""
+        ...
+
+    def name_of(self, key: Key) -> str: ...
+
+    def new_links(self) -> Sequence[Key]:
+        """Links that were first seen since the last call."""
+        ...
+
+
+class FirstTimes:
+    """The event time of each link's first row, by slot, since this process has the partition."""
+
+    def __init__(self) -> None:
+        self._time_s: Doubles = np.zeros(0)
+        self._count = self._reported = 0
+
+    def follow(self, count: int, time_s: Doubles, slots: Ints) -> None:
+        """Take note of links that are new in a batch. count: links there are now. time_s: float64 (N,). slots: int32 (N,)."""
+        if count == self._count:
+            return
+        if count > len(self._time_s):
+            self._time_s = np.concatenate([self._time_s, np.zeros(max(count - len(self._time_s), len(self._time_s) // 2))])
+        new = np.flatnonzero(slots >= self._count)
+        found, first = np.unique(slots[new], return_index=True)
+        self._time_s[found] = time_s[new[first]]
+        self._count = count
+
+    def keep(self, slots: Ints) -> None:
+        """Only the links of these slots stay (ascending), and have the slots 0, 1, ... from now on."""
+        self._reported = int(np.searchsorted(slots, self._reported))
+        self._time_s, self._count = self._time_s[slots], len(slots)
+
+    def restore(self, last_time_s: Doubles) -> None:
+        """Begin with links that came from a checkpoint: what is known of them begins after their last row there."""
+        self._time_s, self._count, self._reported = last_time_s.copy(), len(last_time_s), len(last_time_s)
+
+    def of(self, slot: int) -> float:
+        return float(self._time_s[slot])
+
+    def unreported(self) -> int:
+        """The first slot that was not asked for by this method before."""
+        begin, self._reported = self._reported, self._count
+        return begin
+
+
+@dataclass(slots=True)
+class _Pair:
+    """A link in two partitions, of all in which it was seen. from_s: event time from which rows in both count as another overlap. split_s:
+    event time of the last one."""
+
+    name: str
+    old: Partition
+    new: Partition
+    seen: set[Partition]
+    from_s: float
+    split_s: float | None = None
+    moved: bool = False
+
+
+class LinkSpread:
+    """Follows the links that are known in more than one partition of this process. All methods are called from the loop's thread."""
+
+    def __init__(self, link_key: Sequence[str], emit: Emit, clock: Callable[[], float] = time.monotonic) -> None:
+        """link_key: see links.key. clock: seconds, for how often something is reported."""
+        self._link_key, self._emit, self._clock = ", ".join(link_key) or "(none: one series)", emit, clock
+        self._pairs: dict[Key, _Pair] = {}
+        self._split: set[Key] = set()
+        self._next = 0
+        self._reported = 0
+        self._moved: list[_Pair] = []
+        self._moved_due_s = clock()
+        self.moved = 0
+        """Links that have moved to another partition, since the process began."""
+        self.trouble: str | None = None
+        """Why most forecasts of some links are not made, and what to do; None: each link comes in one partition."""
+
+    @property
+    def split(self) -> int:
+        """Links whose records come in several partitions at once."""
+        return len(self._split)
+
+    def arrived(self, here: Links, others: Iterable[Links]) -> None:
+        """Look up links that are new in a partition in the others."""
+        new = here.new_links()
+        for other in others:
+            if other is not here:
+                for key in new:
+                    self._compare(key, here, other)
+
+    def restored(self, here: Links, others: Iterable[Links]) -> None:
+        """Compare the links of a partition that has come with its state with those of the others. What had moved by then was reported."""
+        known = here.keys(0)
+        for other in others:
+            if other is not here:
+                for key in known:
+                    self._compare(key, here, other, moved=True)
+
+    def gone(self, partitions: Iterable[Partition]) -> None:
+        """Forget what was seen in partitions that belong to another member now."""
+        gone = set(partitions)
+        self._drop([key for key, pair in self._pairs.items() if pair.old in gone or pair.new in gone])
+
+    def look(self, links_of: Mapping[Partition, Links]) -> None:
+        """Judge the next of the links that were found, and report what is new."""
+        keys = list(islice(self._pairs, self._next, self._next + LOOK_AT))
+        self._next = self._next + LOOK_AT if len(keys) == LOOK_AT else 0
+        for key in keys:
+            self._judge(key, self._pairs[key], links_of)
+        self.trouble = self._trouble()
+        self._report()
+
+    def _compare(self, key: Key, here: Links, other: Links, *, moved: bool = False) -> None:
+        if (there := other.span_of(key)) is None or (span := here.span_of(key)) is None:
+            return
+        before = self._pairs.get(key)
+        seen = {other.partition, here.partition} | (before.seen if before is not None else set())
+        if before is not None and before.split_s is not None:
+            before.seen = seen
+        elif before is not None or len(self._pairs) < LINKS_MAX:
+            moved = moved and abs(there[1] - span[1]) > OVERLAP_S
+            self._pairs[key] = _Pair(here.name_of(key), other.partition, here.partition, seen, max(there[0], span[0]), moved=moved)
+
+    def _judge(self, key: Key, pair: _Pair, links_of: Mapping[Partition, Links]) -> None:
+        old, new = links_of.get(pair.old), links_of.get(pair.new)
+        old_span, new_span = old.span_of(key) if old is not None else None, new.span_of(key) if new is not None else None
+        if old is None or new is None or old_span is None or new_span is None:  # gone, or forgotten there
+            self._drop([key])
+            return
+        both_s = min(old_span[1], new_span[1])
+        if both_s - pair.from_s > OVERLAP_S:
+            pair.split_s, pair.from_s = both_s, max(old_span[1], new_span[1])
+            self._split.add(key)
+        elif pair.split_s is not None and min(old.event_time_s, new.event_time_s) - pair.split_s > OVER_S:
+            pair.split_s = None
+            self._split.discard(key)
+        elif pair.split_s is None and not pair.moved and min(new_span[1], old.event_time_s) - old_span[1] > OVERLAP_S:
+            pair.moved = True
+            self.moved += 1
+            self._moved.append(pair)
+
+    def _trouble(self) -> str | None:
+        if not self._split:
+            return None
+        return f"{self.split} links come in several partitions at once, such as {'; '.join(self._examples(2))}: {self._todo()}"
+
+    def _report(self) -> None:
+        now_s = self._clock()
+        if self.split >= max(1, 2 * self._reported):
+            self._reported = self.split
+            pairs = [self._pairs[key] for key in self._split]
+            partitions = sorted({str(partition) for pair in pairs for partition in pair.seen})
+            self._emit("links_split", links=self.split, examples=self._examples(EXAMPLES), partitions=partitions, todo=self._todo())
+        elif not self.split:
+            self._reported = 0
+        if self._moved and now_s >= self._moved_due_s:
+            self._moved_due_s = now_s + MOVED_EVERY_S
+            moved, self._moved = self._moved, []
+            examples = [f"{pair.name} from {pair.old} to {pair.new}" for pair in moved[:EXAMPLES]]
+            self._emit("links_moved", links=len(moved), examples=examples, todo=MOVED_TODO)
+
+    def _examples(self, count: int) -> list[str]:
+        found = heapq.nsmallest(count, (self._pairs[key] for key in self._split), key=lambda pair: pair.name)
+        return [f"{pair.name} in {pair.old} and {pair.new}" for pair in found]
+
+    def _todo(self) -> str:
+        return (
+            "their windows restart and most of their forecasts are not made; have the producers use a record key that is the same for all "
+            f"records of a link (links.key: {self._link_key}), all with the same partitioner"
+        )
+
+    def _drop(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            del self._pairs[key]
+            self._split.discard(key)

@@ -1,0 +1,219 @@
+"""Links that come in several partitions: split by a topic without keys, or moved when partitions were added. One is told from the other
+whatever the order in which partitions are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
+
+from daemon import spread as spread_module
+from daemon.observe import Observer
+from daemon.pipeline import Pipeline, PipelineSettings
+from daemon.snapshot import Restored
+from daemon.spread import FirstTimes, LinkSpread
+from drift.sensitivity import Sensitivity
+from drift.watch import WatchPolicy
+from features.telemetry import DEFAULT_LINK_KEY, Partition
+from model.buffer import BufferWriter
+from streams.source import RawBatch
+
+START_S = 1_790_000_000.0
+LINKS = 3
+Rows = list[tuple[int, int]]
+"""Link and minute of each record of a partition, in order."""
+
+
+class Topic:
+    """The pipelines of a topic's partitions, and what is reported of the links in them."""
+
+    def __init__(self, partitions: int, links_max: int = 100) -> None:
+        self.told: list[tuple[str, dict[str, Any]]] = []
+        self.spread = LinkSpread(DEFAULT_LINK_KEY, lambda name, **fields: self.told.append((name, fields)), clock=lambda: 0.0)
+        settings = PipelineSettings(DEFAULT_LINK_KEY, 5.0, links_max, WatchPolicy(), Sensitivity.for_budget(1.0), 60.0)
+        self.pipelines = {
+            partition: Pipeline(partition, settings, BufferWriter(Path("unused"), partition), lambda _: None, Observer())
+            for partition in (Partition("t", number) for number in range(partitions))
+        }
+
+    def take(self, number: int, rows: Rows) -> None:
+        """Records of one partition come, and everything is looked at as it is once a second."""
+        pipeline = self.pipelines[Partition("t", number)]
+        values = [
+            json.dumps({"timestamp": START_S + 60 * minute, "node_id": f"n{link}", "peer_id": "p", "rtt_ms": 20.0}).encode()
+            for link, minute in rows
+        ]
+        begin = pipeline.next_offset or 0
+        pipeline.take(RawBatch(pipeline.partition, range(begin, begin + len(values)), values))
+        self.spread.arrived(pipeline, self.pipelines.values())
+        self.spread.look(self.pipelines)
+
+    def named(self, name: str) -> list[dict[str, Any]]:
+        return [fields for found, fields in self.told if found == name]
+
+
+def read(topic: Topic, rows_of: list[Rows], turns: list[tuple[int, int]]) -> None:
+    """Partitions come in batches, in any order, to their ends. turns: partition and records of each batch; the rest comes at the end."""
+    at = [0] * len(rows_of)
+    for number, count in [*turns, *((number, 10**6) for number in range(len(rows_of)))]:
+        if batch := rows_of[number][at[number] : at[number] + count]:
+            topic.take(number, batch)
+            at[number] += len(batch)
+
+
+TURNS = st.lists(st.tuples(st.integers(0, 2), st.integers(1, 40)), max_size=12)
+
+
+@given(TURNS, st.integers(1, 59))
+def test_links_that_move_are_never_split(turns: list[tuple[int, int]], minute: int) -> None:
+    """Each link moves once to another partition, within the time in which producers hear of it: whatever is read first, it is not split."""
+    rows_of: list[Rows] = [[], [], []]
+    for now in range(60):
+        for link in range(LINKS):
+            rows_of[(link + (now >= minute + link)) % 3].append((link, now))
+    topic = Topic(3)
+    read(topic, rows_of, turns)
+    for _ in range(3):
+        topic.spread.look(topic.pipelines)
+    assert topic.spread.split == 0
+    assert topic.spread.trouble is None
+    assert not topic.named("links_split")
+
+
+@given(TURNS, st.permutations([0, 1, 2]))
+def test_links_without_a_key_are_always_split(turns: list[tuple[int, int]], order: list[int]) -> None:
+    """Rows go round the partitions: in the end every link is split, and the report names links, partitions and what to do."""
+    rows_of: list[Rows] = [[], [], []]
+    for now in range(60):
+        for link in range(LINKS):
+            rows_of[order[(now + link) % 3]].append((link, now))
+    topic = Topic(3)
+    read(topic, rows_of, turns)
+    topic.spread.look(topic.pipelines)
+    assert topic.spread.split == LINKS
+    assert "key" in (topic.spread.trouble or "")
+    told = topic.named("links_split")[0]
+    assert told["examples"][0].startswith("n")
+    assert "node_id, peer_id" in told["todo"]
+
+
+def test_a_link_that_has_moved_is_reported_once() -> None:
+    """It says from where to where, and that nothing is to be done."""
+    topic = Topic(2)
+    topic.take(0, [(0, minute) for minute in range(30)] + [(1, minute) for minute in range(30)])
+    topic.take(1, [(0, minute) for minute in range(30, 60)])
+    topic.take(0, [(1, minute) for minute in range(30, 60)])
+    told = topic.named("links_moved")
+    assert [(fields["links"], fields["examples"]) for fields in told] == [(1, ["n0|p| from t-0 to t-1"])]
+    assert topic.spread.moved == 1
+    assert topic.spread.split == 0
+
+
+def test_links_that_are_mended_are_no_trouble_any_more() -> None:
+    """Once the producers use keys, an hour of the partitions' event time later nothing is said any more; if it begins again, it is said
+    again."""
+    topic = Topic(2)
+    rows = [[(0, minute) for minute in range(0, 60, 2)], [(0, minute) for minute in range(1, 60, 2)]]
+    read(topic, rows, [])
+    assert topic.spread.split == 1
+    topic.take(0, [(1, minute) for minute in range(60, 130)])
+    topic.take(1, [(0, minute) for minute in range(60, 130)])
+    topic.spread.look(topic.pipelines)
+    assert (topic.spread.split, topic.spread.trouble) == (0, None)
+    read(topic, [[(0, minute) for minute in range(130, 160, 2)], [(0, minute) for minute in range(131, 160, 2)]], [])
+    assert len(topic.named("links_split")) == 2
+
+
+def test_partitions_that_come_with_their_state() -> None:
+    """After a restart both partitions know the link. One that had moved before is not reported again; one that is split is,
+    when rows show it."""
+    before = Topic(2)
+    before.take(0, [(0, minute) for minute in range(30)] + [(1, minute) for minute in range(60)])
+    before.take(1, [(0, minute) for minute in range(30, 60)] + [(1, minute) for minute in range(1, 61)])
+    after = Topic(2)
+    for partition, old in before.pipelines.items():
+        state, pipeline = old.snapshot(), after.pipelines[partition]
+        pipeline.restore(Restored("main", state.offset, json.loads(json.dumps(state.document)), state.arrays))
+        after.spread.restored(pipeline, after.pipelines.values())
+    after.spread.look(after.pipelines)
+    assert not after.told
+    after.take(0, [(1, minute) for minute in range(61, 80)])
+    after.take(1, [(0, minute) for minute in range(61, 80)] + [(1, minute) for minute in range(61, 80)])
+    ((example,),) = [fields["examples"] for fields in after.named("links_split")]
+    assert example.startswith("n1|p| in ")
+    assert not after.named("links_moved")
+
+
+def test_a_partition_that_goes_takes_its_findings_along() -> None:
+    """What another member owns is not this one's to report."""
+    topic = Topic(2)
+    read(topic, [[(0, minute) for minute in range(0, 60, 2)], [(0, minute) for minute in range(1, 60, 2)]], [])
+    assert topic.spread.split == 1
+    topic.spread.gone({Partition("t", 1)})
+    topic.spread.look(topic.pipelines)
+    assert (topic.spread.split, topic.spread.trouble) == (0, None)
+
+
+def test_links_that_are_forgotten_keep_the_others_first_times() -> None:
+    """Slots are numbered anew when a full table makes room: what is known of the links that stay goes with them."""
+    topic = Topic(2, links_max=8)
+    topic.take(0, [(link, link) for link in range(8)])
+    topic.take(0, [(7, 20), (100, 21)])
+    pipeline = topic.pipelines[Partition("t", 0)]
+    spans = {key[0]: pipeline.span_of(key) for key in pipeline.keys(0)}
+    assert spans["n7"] == (START_S + 60 * 7, START_S + 60 * 20)
+    assert spans["n100"] == (START_S + 60 * 21, START_S + 60 * 21)
+    assert spans.get("n0") is None
+
+
+def test_many_links_are_followed_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look is of a few links, and the next one of the next few: all are looked at in the end, and no more are kept than the bound."""
+    monkeypatch.setattr(spread_module, "LOOK_AT", 2)
+    monkeypatch.setattr(spread_module, "LINKS_MAX", 5)
+    topic = Topic(2)
+    for number in (0, 1):
+        topic.take(number, [(link, minute) for minute in range(number, 60, 2) for link in range(9)])
+    for _ in range(4):
+        topic.spread.look(topic.pipelines)
+    assert topic.spread.split == 5
+
+
+def test_first_times_are_those_of_the_first_row() -> None:
+    """Of several rows of a new link in one batch the first one counts; links that are known are not asked again."""
+    import numpy as np
+
+    first = FirstTimes()
+    first.follow(2, np.array([5.0, 6.0, 7.0]), np.array([0, 1, 0], np.int32))
+    first.follow(2, np.array([9.0]), np.array([0], np.int32))
+    assert (first.of(0), first.of(1), first.unreported(), first.unreported()) == (5.0, 6.0, 0, 2)
+
+
+def test_a_topic_without_keys(
+    kafka_broker: str, kafka_admin: KafkaAdminClient, kafka_topic: Callable[..., str], run: Callable[..., Any]
+) -> None:
+    """A daemon on a topic whose producer uses no keys says so by name: events, metric and /readyz. Partitions that are added are told."""
+    topic = kafka_topic(partitions=2)
+    producer = KafkaProducer(bootstrap_servers=kafka_broker)
+    for minute in range(60):
+        row = {"timestamp": START_S + 60 * minute, "node_id": "x", "peer_id": "b", "rtt_ms": 20.0}
+        producer.send(topic, json.dumps(row).encode(), partition=minute % 2)
+    producer.flush()
+    producer.close()
+    daemon = run(kafka_broker, topic=topic, more="[kafka.options]\nmetadata_max_age_ms = 500")
+    keyless = daemon.until(lambda: daemon.told("records_without_key"))[0]
+    assert (keyless["topic"], keyless["partitions"]) == (topic, 2)
+    split = daemon.until(lambda: daemon.told("links_split"))[0]
+    assert (split["links"], split["partitions"]) == (1, [f"{topic}-0", f"{topic}-1"])
+    daemon.until(lambda: "x|b|" in daemon.get("/readyz")[1])
+    assert daemon.get("/readyz")[0] == 503
+    assert "\ndwcp_links_split 1.0\n" in daemon.get("/metrics")[1]
+    kafka_admin.create_partitions({topic: 3})
+    added = daemon.until(lambda: daemon.told("partitions_added"))[0]
+    assert (added["before"], added["now"]) == (2, 3)
