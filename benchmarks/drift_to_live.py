@@ -124,9 +124,9 @@ def _follow(daemon: Daemon, story: Story, afterwards: Config) -> None:
         memory.drift_at_rows = None
     elif "training_due" not in story.seconds and memory.drift_at_rows is None:
         memory.drift_at_rows = memory.rows
-    for progress in loop.training.progress():
-        if "drift_opened" in story.seconds and progress.get("epoch") is not None:
-            story.epochs = max(story.epochs, int(progress["epoch"]))
+    running = loop.training.progress()
+    if "drift_opened" in story.seconds and running is not None and running.progress is not None:
+        story.epochs = max(story.epochs, running.progress.epoch or 0)
     live = story.fields.get("model_live")
     if live is not None and any(pipeline.model_version == live["version"] for pipeline in loop.partitions):
         story.seconds["forecasting"] = time.monotonic()

@@ -69,15 +69,18 @@ def follow(
     """Show alerts as they come, one line each, repeats left out. Ctrl-C ends it."""
     if once and new:
         raise typer.BadParameter("--once shows what is there, --new what is not there yet")
-    console = Console(soft_wrap=True)
+    console, shown, loaded = Console(soft_wrap=True), 0, configuration.load(config)
     try:
-        for event in _events(configuration.load(config), file, follow=not once, from_start=not new):
+        for event in _events(loaded, file, follow=not once, from_start=not new):
+            shown += 1
             if as_json:
                 print(json.dumps(event), flush=True)
             else:
                 console.print(_line(event), highlight=False)
     except KeyboardInterrupt:
         pass
+    if once and not shown:
+        Console(stderr=True, soft_wrap=True).print(f"there is no alert in {escape(_place(loaded, file))}", highlight=False)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -98,6 +101,7 @@ def explain(
     evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)
     if html is not None:
         html.write_text(page(found, evidence), "utf-8", "replace")
+        print(html)
     elif as_json:
         print(json.dumps({"events": found, "evidence": [one.to_json() for one in evidence]}, indent=2))
     else:
@@ -111,13 +115,24 @@ def explain(
             console.print("[dim]the training buffer has no telemetry of these links at that time (any more)[/dim]")
 
 
+def _alerts_file(config: Config, file: Path | None) -> Path | None:
+    """The file that alerts are read from; None: they are in the topic."""
+    if file is None and config.events.to == "kafka":
+        return None
+    return file or (config.events.folder or config.state.directory / "events") / "drift.ndjson"
+
+
+def _place(config: Config, file: Path | None) -> str:
+    return str(_alerts_file(config, file) or f"topic {config.events.drift_topic}")
+
+
 def _events(config: Config, file: Path | None, *, follow: bool, from_start: bool) -> Iterator[EventData]:
     """Events of the drift topic or file that are as a daemon writes them."""
-    events = config.events
-    if file is None and events.to == "kafka":
-        found = events_of_topic(events.drift_topic, config.kafka.client_options(), follow, from_start)
+    path = _alerts_file(config, file)
+    if path is None:
+        found = events_of_topic(config.events.drift_topic, config.kafka.client_options(), follow, from_start)
     else:
-        found = events_in_file(file or (events.folder or config.state.directory / "events") / "drift.ndjson", follow, from_start)
+        found = events_in_file(path, follow, from_start)
     return (event for event in found if _fits(event))
 
 
@@ -140,7 +155,9 @@ def _story(events: list[EventData], incident: str) -> list[EventData]:
     ids = dict.fromkeys(event["data"].get("incident", "") for event in events)
     matching = [one for one in ids if one.startswith(incident)]
     if len(matching) != 1 or not incident:
-        known = ", ".join(one[:8] for one in list(ids)[-5:]) or "none"
+        if not ids:
+            raise DaemonError(f"there is no incident {incident!r}: no alert was sent yet, or they are elsewhere (--file, --config)")
+        known = ", ".join(one[:8] for one in list(ids)[-5:])
         problem = f"there is no incident {incident!r}" if not matching else f"{len(matching)} incidents begin with {incident!r}"
         raise DaemonError(f"{problem}; the last ones are {known} (see `alerts follow --once`)")
     return [event for event in events if event["data"].get("incident") == matching[0]]

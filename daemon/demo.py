@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -97,8 +98,12 @@ def run_demo(folder: Path, *, seed: int, kafka: str | None, as_json: bool) -> in
         daemon.run()
     if story.no_broker:
         raise SourceError(f"{kafka}: no broker for {BROKER_LIMIT_S:.0f} s; start one with make kafka, or correct --kafka")
-    report = make_report(story, score, spec, folder, time.monotonic() - began_s)
+    ended = daemon.loop.stop_reason
+    interrupted = ended if ended in ("SIGTERM", "SIGINT") else None
+    report = make_report(story, score, spec, folder, time.monotonic() - began_s, interrupted)
     print_report(report, as_json)
+    if interrupted is not None:
+        return 128 + signal.Signals[interrupted]
     return 0 if report["happened"] else 1
 
 
@@ -112,7 +117,6 @@ def _fleet(spec: FleetSpec, config: Config | None, observer: Observer) -> LocalF
 def _advance(story: Story, daemon: Daemon, fleet: LocalFleet | KafkaFleet, screen: Screen, polled: Polled) -> None:
     """Follows the story after each pass of the loop, and ends it when it is told."""
     screen.records += sum(map(len, polled.batches))
-    screen.progress.extend(daemon.loop.training.progress())
     screen.tick()
     live, now_s = daemon.loop.models.live, daemon.loop.partitions.event_time_s
     if live is not None and story.first_version is None:

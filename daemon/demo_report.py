@@ -64,16 +64,26 @@ class Story:
             "alert_to_new_version_wall_s": _between(self.detected_wall_s, self.new_live_wall_s),
         }
 
-    @property
-    def complete(self) -> bool:
-        return None not in (self.first_version, self.detected_s, self.new_version, self.new_live_s)
+    def lacking(self) -> list[str]:
+        """What of the story has not happened, in its order."""
+        parts = {
+            "no first version was published": self.first_version,
+            "the stream did not come to the planted drift": self.drift_wall_s,
+            "the planted drift was not noticed": self.detected_s,
+            "no version that has learnt the drift was published": self.new_version,
+            "no forecast came from the new version": self.new_live_s,
+        }
+        return [what for what, happened in parts.items() if happened is None]
 
 
 def _between(begin_s: float | None, end_s: float | None) -> float | None:
     return None if begin_s is None or end_s is None else end_s - begin_s
 
 
-def make_report(story: Story, score: ByPhase, spec: FleetSpec, folder: Path, seconds: float) -> dict[str, Any]:
+def make_report(
+    story: Story, score: ByPhase, spec: FleetSpec, folder: Path, seconds: float, interrupted: str | None
+) -> dict[str, Any]:  # fmt: skip
+    """All that --json prints. interrupted: the name of the signal that has ended the demo, if one has."""
     phases = {phase: {row["target"]: row for row in errors.rows()} for phase, errors in score.phases.items()}
     hit = spec.events[0].affected_metrics
 
@@ -85,8 +95,15 @@ def make_report(story: Story, score: ByPhase, spec: FleetSpec, folder: Path, sec
         return float(sum(now[metric]["mae"] / before[metric]["mae"] for metric in hit) / len(hit))
 
     after, new = mean_error("after the drift"), mean_error("after the new version")
+    lacking = story.lacking()
+    if not lacking and (after is None or new is None):
+        lacking.append("there are no forecasts to compare before and after the new version")
+    elif after is not None and new is not None and new >= after:
+        lacking.append("forecasts of the new version are no better than those after the drift")
     return {
-        "happened": story.complete and after is not None and new is not None and new < after,
+        "happened": not lacking,
+        "lacking": lacking,
+        "interrupted": interrupted,
         "seconds": seconds,
         "region": spec.events[0].region,
         "first_version": story.first_version,
@@ -124,7 +141,9 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
     console.print(f"other alerts               {len(report['alerts_without_planted_drift'])}")
     for name, path in report["files"].items():
         console.print(f"{name:<28}{path}", highlight=False)
-    for problem in (*report["problems"], *report["refused"]):
+    if report["interrupted"] is not None:
+        console.print(f"[yellow]interrupted[/yellow] by {report['interrupted']}")
+    for problem in (*report["problems"], *report["refused"], *report["lacking"]):
         console.print(f"[red]{escape(problem)}[/red]", highlight=False)
     verdict = "[green]everything happened[/green]" if report["happened"] else "[red]not everything happened[/red]"
     console.print(f"{verdict} in {report['seconds']:.0f} s")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from typing import Any, Final
 
 from rich.console import Console, Group
@@ -26,7 +25,6 @@ class Screen:
         self.story, self.spec, self.console = story, spec, console
         self.daemon: Daemon | None = None
         self.records = 0
-        self.progress: deque[dict[str, Any]] = deque(maxlen=1)
         self._began_s = self._ticked_s = time.monotonic()
 
     def tell(self, event: str, fields: dict[str, Any]) -> None:
@@ -69,11 +67,9 @@ class Screen:
                 f"simulated time {minutes:+.0f} min to the planted drift"
             )
             lines.append(f"model      {daemon.loop.models.live.version if daemon.loop.models.live else 'none yet'}")
-            if training.trainer.running and self.progress:
-                last = self.progress[-1]
-                shown = ("stage", "epoch", "epochs", "step", "steps", "loss", "validation_loss", "seconds_left")
-                told = ", ".join(f"{key} {_short(last[key])}" for key in shown if last.get(key) is not None)
-                lines.append(f"training   {told}")
+            running = training.progress()
+            if running is not None and running.progress is not None:
+                lines.append(f"training   {running.progress.words()}")
             else:
                 lines.append(f"training   {'starting' if training.busy else 'waits for ' + (training.decision.waiting_for or '...')}")
             lines.append(f"incidents  {daemon.loop.regions.open_incidents} open")
@@ -95,7 +91,3 @@ _LINES: Final = {
     "kafka_joining": "[yellow]waiting[/yellow] for the consumer group {group}; {todo}",
     "checkpoint_failed": "[red]checkpoint failed[/red] {problem}",
 }
-
-
-def _short(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -24,6 +24,7 @@ def show(loop: Loop) -> None:
     held = loop.source.held()
     observer.held.set(held)
     observer.lag.set(lag + held if lag is not None else math.nan)  # unknown is not 0: an alert on lag must not be silent then
+    observer.training_words = training_words(loop)
     loop.notifier.status(status(loop, lag))
 
 
@@ -35,6 +36,16 @@ def status(loop: Loop, lag: int | None) -> str:
         ("" if loop.source.healthy() else "not connected to the source, the log says why: ")
         + ("not ready, /readyz and the log say why: " if trouble and loop.source.healthy() else "")
         + f"{loop.partitions.links} links, model {version}, {loop.regions.open_incidents} open incidents, "
-        + ("training" if loop.training.busy else f"training waits for {loop.training.decision.waiting_for}")
+        + training_words(loop)
         + (f", {lag} records behind" if lag else "")
     )
+
+
+def training_words(loop: Loop) -> str:
+    """How far a training is, or what the next one waits for."""
+    training = loop.training
+    if (running := training.progress()) is not None:
+        return running.words()
+    if training.publication_s:
+        return "publishing"
+    return "training starts" if training.busy else f"training waits for {training.decision.waiting_for or 'the first records'}"

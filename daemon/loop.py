@@ -17,6 +17,7 @@ from daemon.clock import Clock
 from daemon.errors import DaemonError, FencedError
 from daemon.gauges import show
 from daemon.health import Health, Pass
+from daemon.long_states import LongStates, tell_long_states
 from daemon.models import Models
 from daemon.notify import Notifier
 from daemon.observe import Observer
@@ -91,6 +92,7 @@ class Loop:
         """Of refused records since no dead letter was pending."""
         self._unready: list[str] = []
         self._gauged_s = -1e9
+        self._long_states = LongStates()
         self._checkpoint_due_s = time.monotonic() + settings.checkpoint_interval_s
 
     def run(self) -> None:
@@ -343,6 +345,7 @@ class Loop:
             self._gauged_s = now_s
             self.partitions.look_at_spread()
             show(self)
+            tell_long_states(self, self._long_states, now_s)
             self._tell_readiness()
         if not self._ready and self.source.healthy():
             self._ready = True

@@ -65,7 +65,11 @@ def list_versions(config: ConfigOption = None, models: FolderOption = None, as_j
         for row in rows:
             cells = (row.get(key) for key in ("reason", "parent", "problem"))
             table.add_row(row["version"], "●" if row["live"] else "", *(escape(cell) if cell else None for cell in cells))
-        Console().print(table)
+        if rows:
+            Console().print(table)
+    if not rows and problem is None:
+        text = f"{registry.root}: there is no version yet; a daemon publishes its first when it has training.rows_min rows"
+        Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
     if problem is not None:
         raise DaemonError(problem)
 

@@ -35,8 +35,11 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "regions_forgotten": ("warning", "there are more regions than can be kept: those not heard of for longest have gone"),
     "forecasts_shed": ("warning", "the stream is too far behind: no forecasts until it has caught up"),
     "forecasts_resumed": ("info", "the stream has caught up"),
+    "catching_up": ("info", "behind by many records for a while, as after a start; told again when it has lasted twice as long"),
+    "caught_up": ("info", "no longer behind"),
     "state_closed": ("warning", "other users could read or change the state directory; now they cannot"),
     "checkpoint_failed": ("error", "the state could not be written; nothing is lost, it is tried again"),
+    "checkpoint_slow": ("warning", "a checkpoint takes long; after a minute the daemon is not ready"),
     "checkpoint_unsound": ("error", "a checkpoint on disk is damaged; an older one is used"),
     "segment_unsound": ("error", "a file of the training buffer is missing or damaged; the stream goes on without it"),
     "cleaning_failed": ("warning", "files that nobody needs any more could not be deleted; it is tried again"),
@@ -49,12 +52,15 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "drift_opened": ("warning", "a region drifts: an alert was sent"),
     "drift_updated": ("warning", "an open incident has grown"),
     "drift_closed": ("info", "an incident has ended"),
+    "training_waits": ("info", "there is no version yet: what its training waits for, and how much of that is there"),
     "training_due": ("info", "and why; it starts after a checkpoint"),
     "training_started": ("info", "the child process runs"),
+    "training_progress": ("info", "how far a running training is, every 30 s: stage, epoch, losses, and seconds left of its time limit"),
     "training_finished": ("info", "the child has ended, with its result"),
     "training_failed": ("error", "the child failed, crashed or ran out of time; the stream goes on"),
     "training_cancelled": ("info", "the daemon stops"),
     "model_published": ("info", "verified, renamed, named by CURRENT, announced"),
+    "publication_slow": ("warning", "a candidate is verified and written for long; forecasts come from the version before"),
     "model_refused": ("warning", "the gate found the candidate no better; it is kept with the reasons"),
     "publication_failed": ("error", "the candidate did not verify or could not be written"),
     # From the Kafka client.
@@ -89,6 +95,8 @@ class Observer:
         self._log = structlog.get_logger("dwcp-learner")
         self._alerts: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT_ALERTS)
         self.live_version: str | None = None
+        self.training_words = "none"
+        """What the page says of trainings."""
         self.registry = CollectorRegistry()
         self.events = Counter("dwcp_events", "Operational events by name", ["event"], registry=self.registry)
         self.records = Counter("dwcp_records", "Telemetry records by what became of them", ["outcome"], registry=self.registry)

@@ -67,7 +67,7 @@ def _figures(observer: Observer) -> list[tuple[str, str]]:
         ("newest event time", _time(of("dwcp_event_time_seconds"))),
         ("links", f"{whole('dwcp_links')}, of which {whole('dwcp_watched_links')} are watched"),
         ("model", observer.live_version or "none yet"),
-        ("training", "running" if of("dwcp_training_running") else "none"),
+        ("training", observer.training_words),
         ("open incidents", whole("dwcp_incidents_open")),
         ("alerts in the last week", f"{whole('dwcp_alerts_in_a_week')}; accepted without a cause: {accepted}"),
     ]

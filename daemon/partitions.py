@@ -81,6 +81,11 @@ class Partitions:
         return sum(pipeline.links for pipeline in self._pipelines.values())
 
     @property
+    def longest_run(self) -> int:
+        """Most rows of any link since its last gap."""
+        return max((pipeline.longest_run for pipeline in self._pipelines.values()), default=0)
+
+    @property
     def watched_links(self) -> int:
         return sum(pipeline.watched_links for pipeline in self._pipelines.values())
 

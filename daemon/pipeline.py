@@ -129,6 +129,11 @@ class Pipeline:
         return self.keys(begin) if begin < len(self._store) else ()
 
     @property
+    def longest_run(self) -> int:
+        """Most rows of any link since its last gap, counted no further than the rings hold."""
+        return int(self._store.run_rows.max(initial=0))
+
+    @property
     def watched_links(self) -> int:
         return len(self._watched)
 

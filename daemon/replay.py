@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from daemon.cli_signals import stop_on_signals
 from daemon.clock import StreamClock
 from daemon.config import Config
-from daemon.errors import StateError
+from daemon.errors import EXIT_NOTHING, StateError
 from daemon.logs import configure_logging
 from daemon.observe import Observer
 from daemon.replay_report import make_report, print_report
 from daemon.score import ByPhase
+from daemon.training_progress import Running
 from daemon.wiring import build
 from streams.file_source import FileSource
 from streams.source import Polled, SourceError
@@ -29,7 +30,11 @@ FIRST_SHARE: Final = 0.4
 REPLAY_EPOCHS: Final = 6
 """From the linear path on, most of what there is to gain comes in the first epochs; a replay is read by somebody who waits for it."""
 POLL_RECORDS: Final = 1_000
-"""A training starts between two polls: in a short recording 5,000 records would be a third of it."""
+"""Records of one poll at most. A training starts between two polls: in a short recording 5,000 records would be a third of it."""
+POLLS_MIN: Final = 10
+"""Polls of a short recording: one that is read in a single poll has its first training at its end, and nothing left to be judged on."""
+POLL_RECORDS_MIN: Final = 50
+"""Records of one poll where POLLS_MIN would make it less: so few rows are too few for any training."""
 NEVER: Final = 2**62
 """Rows before a training."""
 LATER_SHARE: Final = 0.1
@@ -39,17 +44,21 @@ LATER_SHARE: Final = 0.1
 def replay_file(
     path: Path, config: Config, *, speed: float | None, keep: Path | None, train: bool, merged: bool, as_json: bool
 ) -> int:  # fmt: skip
-    """Gives the exit code: 0 for a recording that was replayed to its end and of which something was accepted.
+    """Gives the exit code: 0 for a recording that was replayed to its end and of which something was judged, or, where nothing was to be
+    trained, accepted.
 
     Raises SourceError for a file that cannot be replayed, StateError where the state that was to be kept could not be written.
     """
     source = FileSource("-" if str(path) == "-" else path, speed, max_records=POLL_RECORDS)
-    if source.lag() == 0:
+    rows = source.lag()
+    if rows == 0:
         raise SourceError(f"{path}: holds no record, only a header; there is nothing to replay")
+    if rows is not None:
+        source.max_records = min(POLL_RECORDS, max(POLL_RECORDS_MIN, -(-rows // POLLS_MIN)))
     with tempfile.TemporaryDirectory(prefix="dwcp-replay-") as temporary:
         folder = keep or Path(temporary)
         configure_logging("warning", config.log.format, sys.stderr)
-        report = run_replay(source, _adapted(config, folder, source.lag() or 0, train, merged), as_json)
+        report = run_replay(source, _adapted(config, folder, rows or 0, train, merged), as_json)
     interrupted, records = report["interrupted"], report["records"]
     if str(path) == "-" and not records["consumed"] and interrupted is None:
         raise SourceError("standard input: is empty, or holds only a header; there is nothing to replay")
@@ -58,7 +67,9 @@ def replay_file(
         raise StateError(f"{keep}: the state of this replay is not kept: {report['state_problem']}; free space there, and replay again")
     if interrupted is not None:
         return 128 + signal.Signals[interrupted]
-    return 1 if records["rejected"] and not records["accepted"] else 0
+    if records["rejected"] and not records["accepted"]:
+        return 1
+    return EXIT_NOTHING if report["nothing_judged"] and train else 0
 
 
 def run_replay(source: FileSource, config: Config, quiet: bool) -> dict[str, Any]:
@@ -85,7 +96,7 @@ def run_replay(source: FileSource, config: Config, quiet: bool) -> dict[str, Any
             bar, task, polled, daemon.loop.training.progress(), daemon.loop.training.decision.waiting_for if trains else ""
         )
         daemon.run()
-    return make_report(observer, score, events, daemon.loop)
+    return make_report(observer, score, events, daemon.loop, trains=trains, merged=not config.links.key)
 
 
 _SHOWN: Final = {
@@ -119,11 +130,9 @@ def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool)
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values) for section, values in changed.items()})
 
 
-def _show(bar: Progress, task: Any, polled: Polled, progress: list[dict[str, Any]], waiting_for: str) -> None:
+def _show(bar: Progress, task: Any, polled: Polled, running: Running | None, waiting_for: str) -> None:
     bar.advance(task, sum(map(len, polled.batches)))
-    if progress:
-        last = progress[-1]
-        told = " ".join(f"{key} {last[key]}" for key in ("stage", "epoch", "epochs") if key in last)
-        bar.update(task, description=f"training: {told}")
+    if running is not None:
+        bar.update(task, description="training" if running.progress is None else f"training: {running.progress.words()}")
     elif polled.batches:
         bar.update(task, description=f"waiting for {waiting_for}" if waiting_for else "streaming")

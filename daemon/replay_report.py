@@ -14,20 +14,23 @@ from rich.table import Table
 from daemon.loop import Loop
 from daemon.observe import Observer
 from daemon.score import ByPhase
+from daemon.unjudged import Found, why_nothing
 from features.telemetry import TARGETS
 
 DEAD_LETTERS: Final = Path("state/events/dead_letters.ndjson")
 """Below the folder that a replay keeps."""
 
 
-def make_report(observer: Observer, score: ByPhase, events: list[dict[str, Any]], loop: Loop) -> dict[str, Any]:
-    """All that --json prints. events: each with its name as "event"."""
+def make_report(
+    observer: Observer, score: ByPhase, events: list[dict[str, Any]], loop: Loop, *, trains: bool, merged: bool
+) -> dict[str, Any]:  # fmt: skip
+    """All that --json prints. events: each with its name as "event". trains, merged: see daemon.unjudged.Found."""
 
     def counted(name: str, **labels: str) -> int:
         return int(observer.registry.get_sample_value(name, labels) or 0)
 
     accepted = counted("dwcp_records_total", outcome="accepted")
-    return {
+    report = {
         "interrupted": loop.stop_reason if loop.stop_reason in ("SIGTERM", "SIGINT") else None,
         "already_replayed": not counted("dwcp_records_total", outcome="consumed") and any(one.next_offset for one in loop.partitions),
         "records": {
@@ -44,6 +47,27 @@ def make_report(observer: Observer, score: ByPhase, events: list[dict[str, Any]]
         "drifts": [event["summary"] for event in events if event["event"] == "drift_opened"],
         "errors": score.phases["all"].rows() if "all" in score.phases else [],
     }
+    nothing = not any(row["forecasts"] for row in report["errors"]) and not report["already_replayed"]
+    return report | {"nothing_judged": why_nothing(_found(report, events, loop, trains, merged)) if nothing else []}
+
+
+def _found(report: dict[str, Any], events: list[dict[str, Any]], loop: Loop, trains: bool, merged: bool) -> Found:
+    live = loop.models.live
+    return Found(
+        consumed=report["records"]["consumed"],
+        accepted=report["records"]["accepted"],
+        links=report["links"],
+        longest_run=loop.partitions.longest_run,
+        merged=merged,
+        trains=trains,
+        rows=loop.training.memory.rows,
+        rows_min=loop.training.config.policy.rows_min,
+        version=live.version if live is not None else None,
+        published=tuple(report["versions"]),
+        failed=tuple(report["failed"]),
+        refused=tuple(reason for event in events if event["event"] == "model_refused" for reason in event["reasons"]),
+        unusable=loop.models.problem,
+    )
 
 
 def _rejections(events: list[dict[str, Any]], counted: Callable[[str], int]) -> dict[str, dict[str, Any]]:
@@ -80,7 +104,10 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
         console.print(f"[red]the state was not written:[/red] {escape(report['state_problem'])}", highlight=False)
     if report["rejections"]:
         _print_rejections(console, report["rejections"], keep)
-    console.print(_error_table(report))
+    if not report["nothing_judged"]:
+        console.print(_error_table(report))
+    for reason in report["nothing_judged"]:
+        console.print(f"[yellow]nothing was judged:[/yellow] {escape(reason)}", highlight=False)
 
 
 def _print_rejections(console: Console, rejections: dict[str, dict[str, Any]], keep: Path | None) -> None:

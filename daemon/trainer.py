@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import queue
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Final
 
-import msgspec
-
+from daemon.training_progress import ProgressReader, Running
 from model.buffer import snapshot
 from model.job_spec import RESULT_NAME, JobResult, JobSpec
 
@@ -46,7 +43,7 @@ class _Child:
     folder: Path
     process: subprocess.Popen[bytes]
     began_s: float
-    progress: queue.SimpleQueue[dict[str, Any]]
+    progress: ProgressReader
     terminated_s: float | None = None
     """When its time was up and it was sent SIGTERM."""
 
@@ -88,15 +85,16 @@ class Trainer:
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment,
             )  # fmt: skip
         _offer_to_oom_killer(process.pid)
-        self._child = _Child(spec, folder, process, time.monotonic(), queue.SimpleQueue())
-        threading.Thread(target=_read_progress, args=(process.stdout, self._child.progress), name="trainer", daemon=True).start()
+        assert process.stdout is not None
+        self._child = _Child(spec, folder, process, time.monotonic(), ProgressReader(process.stdout))
 
-    def progress(self) -> list[dict[str, Any]]:
-        """What the child has told since the last call."""
-        told = []
-        while self._child is not None and not self._child.progress.empty():
-            told.append(self._child.progress.get())
-        return told
+    def progress(self) -> Running | None:
+        """How far the child is; None where there is none."""
+        child = self._child
+        if child is None:
+            return None
+        seconds = time.monotonic() - child.began_s
+        return Running(child.spec.version, seconds, max(0.0, self.time_limit_s - seconds), child.progress.last)
 
     def ended(self) -> Ended | None:
         """The end of the child, once; None while it runs or where there is none. Ends it when its time is up, without waiting for that."""
@@ -133,6 +131,7 @@ class Trainer:
 
     def _end(self, child: _Child, result: JobResult | None, problem: str | None) -> Ended:
         self._child = None
+        child.progress.close()
         shutil.rmtree(child.folder / "snapshot", ignore_errors=True)
         self._keep_newest(child.folder)
         return Ended(child.spec, result, problem, time.monotonic() - child.began_s)
@@ -153,19 +152,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         process.kill()
         with suppress(subprocess.TimeoutExpired):
             process.wait(BURIAL_S)
-
-
-def _read_progress(stream: IO[bytes] | None, told: queue.SimpleQueue[dict[str, Any]]) -> None:
-    """Lines that are not JSON objects come from a library and tell nothing."""
-    assert stream is not None
-    for line in stream:
-        try:
-            document = msgspec.json.decode(line)
-        except (ValueError, RecursionError):  # of msgspec, or bytes that are no UTF-8
-            continue
-        if isinstance(document, dict):
-            told.put(document)
-    stream.close()
 
 
 def _offer_to_oom_killer(pid: int) -> None:

@@ -11,11 +11,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import msgspec
+
 from daemon.models import Models
 from daemon.observe import Observer
 from daemon.schedule import Schedule
 from daemon.snapshot import Written
 from daemon.trainer import Ended, Trainer
+from daemon.training_progress import Running
 from daemon.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
 from drift.messages import IncidentChange
 from model.documents import DocumentError
@@ -31,6 +34,8 @@ LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder 
 ASKED_MAX: Final = 1000
 """Incidents that are told what becomes of the next training: the newest."""
 Answer = Literal["started", "published", "refused", "failed"]
+PROGRESS_EVERY_S: Final = 30.0
+"""Between two lines of the log about one training, which takes minutes and may take an hour: at most 110 of them then."""
 LAST_PUBLICATION_S: Final = 3.0
 """When the daemon stops. A version that is not published then is trained again."""
 
@@ -84,6 +89,8 @@ class Training:
         self._answering: list[str] = []
         self._due: str | None = None
         self._rows_at_start = 0
+        self._told_seconds = 0.0
+        """Of the running training, when it was last told how far it is."""
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._publishing: tuple[Ended, Future[Path]] | None = None
         self._publishing_since_s = 0.0
@@ -149,6 +156,7 @@ class Training:
             return
         self.schedule.answered()
         self._observer.training.set(1)
+        self._told_seconds = 0.0
         self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
         self._answer("started", version)
 
@@ -180,16 +188,29 @@ class Training:
         )
 
     def follow(self, now_s: float) -> None:
-        """Notices the end of the child and of a publication."""
+        """Notices the end of the child and of a publication, and tells now and then how far the child is."""
         if (ended := self.trainer.ended()) is not None:
             self._observer.training.set(0)
             self._finish(ended, now_s)
+        if (running := self.trainer.progress()) is not None:
+            self._tell_progress(running)
         if self._publishing is not None and self._publishing[1].done():
             ended, future = self._publishing
             self._publishing = None
             self._published(ended, future, now_s)
 
-    def progress(self) -> list[dict[str, Any]]:
+    def _tell_progress(self, running: Running) -> None:
+        """However much or little the child says: one that is silent shows by its seconds, and one that floods its pipe by nothing."""
+        if running.seconds - self._told_seconds < PROGRESS_EVERY_S:
+            return
+        self._told_seconds = running.seconds
+        said = msgspec.structs.asdict(running.progress) if running.progress is not None else {}
+        known = {name: value for name, value in said.items() if value is not None}
+        seconds = {"seconds": round(running.seconds, 1), "limit_left_s": round(running.limit_left_s, 1)}
+        self._observer.tell("training_progress", version=running.version, **known, **seconds)
+
+    def progress(self) -> Running | None:
+        """How far the training is that runs; None where none does."""
         return self.trainer.progress()
 
     def close(self) -> None:

@@ -185,6 +185,11 @@ class FeatureStore:
             last_known=last_known[:count],
         )
 
+    @property
+    def run_rows(self) -> Ints:
+        """int32 (L,): rows of each link since its last gap, at most RING_ROWS."""
+        return self._rings["rows"][: len(self.links)].astype(np.int32)
+
     def state(self) -> dict[str, NDArray[Any]]:
         """The rings as arrays of L rows (copies: the state goes on changing while they are written)."""
         return {name: ring[: len(self.links)].copy() for name, ring in self._rings.items()}

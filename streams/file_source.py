@@ -56,7 +56,8 @@ class FileSource:
         self._records: _Records = StandardInput(standard_input) if path == "-" else IndexedFiles(Path(path))
         self.partition = Partition("stdin" if path == "-" else Path(path).resolve().name, 0)
         self._pace = None if speed is None else _Pace(speed, clock)
-        self._max_records = max_records
+        self.max_records = max_records
+        """Of one poll."""
         self._sleep = sleep
         self._announced = False
         self._sought = False
@@ -71,7 +72,7 @@ class FileSource:
         if self._paused or not self._sought:
             self._sleep(timeout_s)
             return Polled()
-        self._records.fill(self._max_records, timeout_s)
+        self._records.fill(self.max_records, timeout_s)
         if self._records.ended():
             return Polled(ended=True)
         count = self._due(timeout_s)
@@ -119,7 +120,7 @@ class FileSource:
 
     def _due(self, timeout_s: float) -> int:
         """How many of the next records are to be given now, after waiting up to timeout_s for the first."""
-        times = self._records.times(self._max_records)
+        times = self._records.times(self.max_records)
         if self._pace is None or not len(times):
             return len(times)
         wait_s = self._pace.wait_s(times)

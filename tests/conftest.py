@@ -245,6 +245,19 @@ def hostile_documents(hostile: ModuleType) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
+def waiting() -> ModuleType:
+    """tests/rig/waiting.py: waits for states, and the one limit of all waits."""
+    return _module("rig", "waiting")
+
+
+@pytest.fixture(scope="session")
+def wait_for(waiting: ModuleType) -> Callable[..., Any]:
+    """wait_for(condition, "what it is", alive=...) gives the condition's value once it is true."""
+    waited: Callable[..., Any] = waiting.wait_for
+    return waited
+
+
+@pytest.fixture(scope="session")
 def running() -> ModuleType:
     """tests/rig/running.py: the daemon as a process."""
     return _module("rig", "running")

@@ -20,6 +20,7 @@ from daemon.schedule import Schedule
 from daemon.snapshot import Written
 from daemon.trainer import Ended, Trainer
 from daemon.training import Training, TrainingConfig
+from daemon.training_progress import Progress
 from daemon.triggers import TrainingPolicy
 from drift.messages import IncidentChange
 from features.telemetry import Partition
@@ -88,15 +89,20 @@ def test_a_child_that_ends_by_itself(trainer: Trainer, tmp_path: Path, segments:
     trainer.start(job(trainer, tmp_path), segments)
     assert trainer.running
     segments[0].unlink()  # retention goes on meanwhile
-    told: list[dict[str, Any]] = []
+    stages = set()
     while (ended := trainer.ended()) is None:
-        told += trainer.progress()
+        running = trainer.progress()
+        if running is not None and running.progress is not None:
+            stages.add(running.progress.stage)
+            assert running.seconds + running.limit_left_s == pytest.approx(300.0)
         time.sleep(0.01)
     assert ended.result is not None
     assert (ended.result.status, ended.result.rows, ended.problem) == ("too_little_data", 40, None)
     assert not trainer.running
     assert trainer.ended() is None
-    assert told[0]["stage"] == "read"
+    assert trainer.progress() is None
+    assert stages <= {"read", "features"}
+    assert "read" in stages
     assert not (trainer.folder(VERSION) / "snapshot").exists()
 
 
@@ -212,13 +218,14 @@ def test_garbage(
     stand_in.chmod(0o755)
     monkeypatch.setattr("daemon.trainer.sys.executable", str(stand_in))
     trainer.start(job(trainer, tmp_path), segments)
-    told: list[dict[str, Any]] = []
+    stages = set()
     while (ended := trainer.ended()) is None:
-        told += trainer.progress()
+        running = trainer.progress()
+        stages.add(running.progress if running is not None else None)
         time.sleep(0.01)
     assert ended.problem is not None
     assert problem in ended.problem
-    assert all(set(one) == {"stage"} for one in told)
+    assert stages <= {None, Progress("x")}
 
 
 def test_what_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
@@ -275,6 +282,25 @@ def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[P
     assert (training.memory.ended_s, training.memory.failed, training.memory.rows_trained) == (1500.0, False, 40)
     training.decide(1501.0)
     assert "cool-down" in training.decision.waiting_for
+
+
+def test_a_training_that_runs_is_told_of(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Now and then, for as long as the child lives, whether it says something or hangs: with its seconds, and those that it has left."""
+    training, told = made
+    monkeypatch.setattr("daemon.training.PROGRESS_EVERY_S", 0.05)
+    training.took(40)
+    training.decide(1000.0)
+    training.start(written(segments), 1000.0)
+    child = pid_of(training.trainer)
+    os.kill(child, signal.SIGSTOP)
+    while told.names().count("training_progress") < 4:
+        training.follow(1500.0)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGCONT)
+    progress = [fields for name, fields in told.events if name == "training_progress"]
+    seconds = [fields["seconds"] for fields in progress]
+    assert seconds == sorted(seconds)
+    assert all(fields["version"] == progress[0]["version"] and fields["limit_left_s"] <= 300.0 for fields in progress)
 
 
 @pytest.mark.parametrize("damage", ["is missing", "cut short", "zeros in the middle"])

@@ -1,0 +1,86 @@
+"""What a training child says of itself on its pipe: read in bounded pieces on a thread of its own, checked, and only the newest kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import IO, Annotated, Final
+
+import msgspec
+
+LINE_BYTES_MAX: Final = 4096
+"""Longest line that is read as progress: ten times what a child writes. The rest of a longer one is other lines, none of them progress."""
+LINES_PER_S: Final = 50
+"""Fastest pace of reading: a child writes one line in two seconds. One that floods its pipe waits, and takes no time of the loop's."""
+_LARGE: Final = 2**53
+_Count = Annotated[int, msgspec.Meta(ge=0, le=_LARGE)]
+_Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far a training is. stage: of model.job. epoch counts from 1, step over the whole training; losses are masked MAE. left_s: until
+    its end, as the child expects. None: not known (yet)."""
+
+    stage: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,20}\Z")]
+    epoch: _Count | None = None
+    epochs: _Count | None = None
+    step: _Count | None = None
+    steps: _Count | None = None
+    loss: _Number | None = None
+    validation_loss: _Number | None = None
+    left_s: _Number | None = None
+
+    def words(self) -> str:
+        """For a person: "train, epoch 3 of 20, loss 0.412, validation loss 0.433, 80 s left"."""
+        parts = [self.stage]
+        if self.epoch is not None and self.epochs is not None:
+            parts.append(f"epoch {self.epoch} of {self.epochs}")
+        losses = (("loss", self.loss), ("validation loss", self.validation_loss))
+        parts += [f"{name} {value:.3g}" for name, value in losses if value is not None]
+        if self.left_s is not None:
+            parts.append(f"{self.left_s:.0f} s left")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A training that runs: for how long, how much of its time limit is left, and what its child said last, if anything."""
+
+    version: str
+    seconds: float
+    limit_left_s: float
+    progress: Progress | None
+
+    def words(self) -> str:
+        return f"training {self.version} for {self.seconds:.0f} s" + (f" ({self.progress.words()})" if self.progress is not None else "")
+
+
+_DECODER: Final = msgspec.json.Decoder(Progress)
+
+
+def progress_of(line: bytes) -> Progress | None:
+    """A line of the child as progress; None for anything else: a library's words, half a line, numbers that cannot be."""
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.MsgspecError, ValueError, RecursionError):  # ValueError: bytes that are not UTF-8
+        return None
+
+
+class ProgressReader:
+    """Reads the pipe until its end. `last` is for any thread."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.last: Progress | None = None
+        self._stream, self._closed = stream, False
+        threading.Thread(target=self._read, name="trainer", daemon=True).start()
+
+    def close(self) -> None:
+        """Ends the reading with the next line, if not with the pipe: nobody waits for what an ended child has left running."""
+        self._closed = True
+
+    def _read(self) -> None:
+        with self._stream:
+            while not self._closed and (line := self._stream.readline(LINE_BYTES_MAX)):
+                self.last = progress_of(line) or self.last
+                time.sleep(1.0 / LINES_PER_S)
