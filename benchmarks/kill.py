@@ -32,7 +32,7 @@ PARTITIONS: Final = 4
 LINKS: Final = 48
 SPEED: Final = 480.0
 """Simulated seconds in one: 384 records."""
-START_LIMIT_S: Final = 120.0
+START_LIMIT_S: Final = 300.0
 TRAINING_LIMIT_S: Final = 300.0
 POINT_LIMIT_S: Final = 15.0
 """How long a daemon may take to come to its fault point: killed there or not, it is killed."""

@@ -37,7 +37,7 @@ from parts.stream import PARTITIONS, broker
 from parts.version import SMALL
 from parts.watcher import Sample, ServiceManager, Watcher, memory
 
-START_LIMIT_S: Final = 120.0
+START_LIMIT_S: Final = 300.0
 WARM_ROWS: Final = 40
 """Of each link: its window is full with 30."""
 OUTCOMES: Final = ("consumed", "accepted", "rejected", "duplicate", "late")

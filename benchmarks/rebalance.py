@@ -90,16 +90,26 @@ class Group:
     def freeze(self, name: str) -> None:
         """Longer than its session: the others have its partitions when it comes back."""
         self.alive[name].freeze()
-        time.sleep(GONE_S)
+        self._be_gone(name)
         self.alive[name].thaw()
         self.moves["frozen"] += 1
 
     def cut(self, name: str) -> None:
         """Its network is gone for longer than its session; it runs on."""
         self.cables[name].cut()
-        time.sleep(GONE_S)
+        self._be_gone(name)
         self.cables[name].mend()
         self.moves["cut off"] += 1
+
+    def _be_gone(self, name: str) -> None:
+        """For longer than a session, and until the others, where there are any, have all partitions: a busy broker is late to notice."""
+        time.sleep(GONE_S)
+        until_s = time.monotonic() + LIMIT_S
+        while time.monotonic() < until_s:
+            others = [process for other, process in self.alive.items() if other != name and process.wait(0.0) is None]
+            if not others or sum(len(process.held()) for process in others) >= PARTITIONS:
+                return
+            time.sleep(0.2)
 
     def kill_all(self) -> None:
         """Whatever is left, where something went wrong."""

@@ -30,7 +30,7 @@ def make_report(
         return int(observer.registry.get_sample_value(name, labels) or 0)
 
     accepted = counted("dwcp_records_total", outcome="accepted")
-    report = {
+    report: dict[str, Any] = {
         "interrupted": loop.stop_reason if loop.stop_reason in ("SIGTERM", "SIGINT") else None,
         "already_replayed": not counted("dwcp_records_total", outcome="consumed") and any(one.next_offset for one in loop.partitions),
         "records": {

@@ -202,7 +202,7 @@ def _run(work: Path, console: Console) -> dict[str, Any]:
     try:
         with Progress(*columns, console=console) as bar, log.open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "model.run", str(work / "run.json")],
+                [sys.executable, "-m", "model.run", str(work / "run.json"), str(os.getpid())],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
             )  # fmt: skip
             task = bar.add_task("starting", total=None)

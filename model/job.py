@@ -7,19 +7,17 @@ Exit code 0: result.json says how it ended. 1: it failed, and result.json and st
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from features.offline import RawTable
 from model.buffer import read_segments
@@ -27,15 +25,13 @@ from model.bytecode import start_again_without_damaged
 from model.child import Emit, described, prepare_libraries, progress_output
 from model.evaluation import judge
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
+from model.parent import die_with
 from model.predictor import Predictor
 from model.segments import SUFFIX, SegmentError
 from model.training_set import TooLittleDataError, prepare
 
 if TYPE_CHECKING:
     from model.training import Progress
-
-PARENT_POLL_S: Final = 1.0
-PR_SET_PDEATHSIG: Final = 1
 
 
 def main(arguments: list[str]) -> int:
@@ -79,29 +75,10 @@ def _prepare_process(spec: JobSpec, parent: int) -> Emit:
     """Makes this process a polite child of the process `parent`, and gives the function that writes a line of progress."""
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.SIG_DFL)  # dies at once: nothing here is worth waiting for, an ignored signal would be inherited
-    _die_with(parent)
+    die_with(parent)
     os.nice(spec.settings.nice)
     prepare_libraries()
     return progress_output()
-
-
-def _die_with(parent: int) -> None:
-    """A training whose daemon is gone has nobody to publish it, and would be started again beside itself.
-
-    Linux kills it, even where it hangs or is stopped, as soon as the thread that started it is gone: the daemon's main one. The look at
-    the parent is for a daemon that died before this was asked for, and for other systems.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(EXIT_FAILED)
-
-    def look() -> None:
-        while os.getppid() == parent:
-            time.sleep(PARENT_POLL_S)
-        os._exit(EXIT_FAILED)
-
-    threading.Thread(target=look, daemon=True).start()
 
 
 @dataclass

@@ -176,7 +176,9 @@ def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
         return np.array([each in names for each in TARGETS], np.bool_)
     judged = document.get("performance_metrics")
     figures = judged.get("targets") if isinstance(judged, dict) else None
-    windows = [figures[each].get("windows") if isinstance(figures, dict) and isinstance(figures.get(each), dict) else None for each in TARGETS]
+    windows = [
+        figures[each].get("windows") if isinstance(figures, dict) and isinstance(figures.get(each), dict) else None for each in TARGETS
+    ]
     never = np.array([type(count) is int and count == 0 for count in windows], np.bool_)
     return np.asarray(~(~outputs.fitted & (outputs.mean == 0.0) & never), np.bool_)
 

@@ -16,10 +16,10 @@ from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, TARGETS, Flags, Floats
 from features.vocabulary import Vocabulary
 from model.baselines import baseline_forecasts
-from model.candidate import LINEAR, RANDOM, prepare_tensorflow
-from model.dataset import Split, WindowIndex, build_windows, part_starts, split_by_time, targets_of
 from model.bound_layers import set_bounds, unbounded
 from model.bounds import learnt
+from model.candidate import LINEAR, RANDOM, prepare_tensorflow
+from model.dataset import Split, WindowIndex, build_windows, part_starts, split_by_time, targets_of
 from model.job_spec import Architecture, TrainingSettings
 from model.linear_path import forecast, start_linear_path, weigh_network
 from model.metrics import Metrics, forecast_metrics

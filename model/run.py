@@ -1,4 +1,4 @@
-"""One offline training as a process of its own: `python -m model.run RUN.json`.
+"""One offline training as a process of its own: `python -m model.run RUN.json [PID]`, which ends with the process PID.
 
 In: a run file (RunSpec) that names a recording's segments. Out: the folder of the run with all its files, and one JSON line per step of
 progress on standard output, the last of which says how it ended. SIGINT ends the training and keeps its best weights; a second one ends
@@ -20,6 +20,7 @@ from model.buffer import read_segments
 from model.bytecode import start_again_without_damaged
 from model.child import Emit, described, prepare_libraries, progress_output
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED
+from model.parent import die_with
 from model.run_spec import FINISHED, INTERRUPTED, RunSpec
 from model.segments import SUFFIX
 
@@ -43,15 +44,17 @@ class Interruption:
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the run of the file named by the one argument, and gives the exit code."""
-    if len(arguments) != 1:
-        print("usage: python -m model.run RUN.json", file=sys.stderr)
+    """Runs the run of the file named by the first argument, and gives the exit code."""
+    if len(arguments) not in (1, 2) or not all(pid.isdigit() for pid in arguments[1:]):
+        print("usage: python -m model.run RUN.json [PID]", file=sys.stderr)
         return EXIT_BAD_JOB
     try:
         spec = RunSpec.from_json(Path(arguments[0]).read_bytes())
     except (OSError, ValueError) as error:
         print(f"{arguments[0]} is not a run that can start: {error}", file=sys.stderr)
         return EXIT_BAD_JOB
+    if len(arguments) == 2:
+        die_with(int(arguments[1]))
     interruption = Interruption()
     prepare_libraries()
     emit = progress_output()

@@ -6,13 +6,15 @@ import functools
 import importlib
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -274,8 +276,63 @@ def run(tmp_path: Path, running: ModuleType) -> Iterator[Callable[..., Any]]:
 
     yield start
     for one in started:
-        one.process.kill()
-        one.process.wait()
+        one.kill()
+
+
+FAILED: Final = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Fixtures can see whether their test has failed."""
+    report = yield
+    item.stash[FAILED] = item.stash.get(FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """spawn(command, ...) is a subprocess.Popen that is killed at the end, if it still runs, and its training with it."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(command, text=True, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+
+
+class Renewed:
+    """What the tests of a file share, as long as all is well with it."""
+
+    def __init__(self, start: Callable[[], AbstractContextManager[Any]]) -> None:
+        self._start, self._stack, self._made = start, ExitStack(), None
+
+    @contextmanager
+    def of(self, test: pytest.Item, usable: Callable[[Any], bool]) -> Iterator[Any]:
+        """For one test: what the test before it had, or a new one, where that has failed or has left what is not usable any more."""
+        if self._made is None or not usable(self._made):
+            self.close()
+            self._made = self._stack.enter_context(self._start())
+        yield self._made
+        if test.stash.get(FAILED, False):
+            self.close()
+
+    def close(self) -> None:
+        self._made = None
+        self._stack.close()
+
+
+@pytest.fixture(scope="session")
+def renewed() -> Callable[..., AbstractContextManager[Renewed]]:
+    """renewed(start) for fixtures of a file: start() is a context manager of what its tests share."""
+    return lambda start: closing(Renewed(start))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def test_nothing_of_an_event_reaches_the_terminal_but_its_text(tmp_path: Path, c
     assert len(out.strip().splitlines()) == 1
 
 
-def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Path) -> None:
+def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Path, wait_for: Callable[..., Any]) -> None:
     """From before it is there; a line counts when it is whole."""
     path, seen = tmp_path / "events", []
 
@@ -137,8 +136,7 @@ def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Pat
     reader.start()
 
     def until(count: int) -> None:
-        while len(seen) < count:
-            time.sleep(0.05)
+        wait_for(lambda: len(seen) >= count, f"{count} events", alive=reader.is_alive)
 
     path.write_text(event("1") + event("2")[:20])
     until(1)
@@ -152,7 +150,7 @@ def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Pat
         file.write(event("4"))
     path.rename(rotated(path))  # full; nobody may have looked since the last one
     path.write_text(event("end"))
-    reader.join(20)
+    wait_for(lambda: not reader.is_alive(), "the last event")
     assert seen == ["1", "2", "3", "4", "end"]
     assert [one["id"] for one in events_in_file(path, follow=False)] == ["3", "4", "end"]
 

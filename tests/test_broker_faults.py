@@ -3,10 +3,9 @@ without being told, and none counts twice."""
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +14,41 @@ from kafka import TopicPartition
 
 
 @pytest.fixture(scope="module")
-def flowing(kafka_cluster: Any, scenes: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A daemon that runs through all faults that it has to go on from, and its writer."""
-    topic = _topic(kafka_cluster, scenes)
-    with scenes.Scene(tmp_path_factory.mktemp("flowing"), kafka_cluster.bootstrap, topic, "flowing") as scene:
-        scene.start()
-        scene.daemon.until(scene.ready)
-        yield scene, scenes.Writer(kafka_cluster.bootstrap, topic)
+def flows(kafka_cluster: Any, scenes: Any, tmp_path_factory: pytest.TempPathFactory, renewed: Any) -> Iterator[Any]:
+    @contextmanager
+    def start() -> Iterator[Any]:
+        topic = _topic(kafka_cluster, scenes)
+        with scenes.Scene(tmp_path_factory.mktemp("flowing"), kafka_cluster.bootstrap, topic, f"{topic}.flowing") as scene:
+            scene.start()
+            scene.daemon.until(scene.ready)
+            yield scene, scenes.Writer(kafka_cluster.bootstrap, topic)
+
+    with renewed(start) as made:
+        yield made
 
 
 @pytest.fixture
-def twins(kafka_cluster: Any, scenes: Any, tmp_path: Path) -> Iterator[Any]:
+def whole_cluster(kafka_cluster: Any) -> Any:
+    """Brokers that an earlier test has left stopped or killed run again."""
+    kafka_cluster.start()
+    return kafka_cluster
+
+
+@pytest.fixture
+def flowing(flows: Any, whole_cluster: Any, request: pytest.FixtureRequest) -> Iterator[Any]:  # noqa: ARG001 - it comes first
+    """A daemon that runs through all faults that it has to go on from, and its writer; a new one after a test that failed."""
+    with flows.of(request.node, lambda made: made[0].daemon.process.poll() is None) as made:
+        yield made
+
+
+@pytest.fixture
+def twins(whole_cluster: Any, scenes: Any, tmp_path: Path) -> Iterator[Any]:
     """Two daemons of one topic, each of a group of its own, and the writer: one runs when the fault comes, the other is stopped."""
-    topic = _topic(kafka_cluster, scenes)
+    topic = _topic(whole_cluster, scenes)
     groups = [f"{topic}.{name}" for name in ("running", "stopped")]
     with ExitStack() as stack:
-        made = [stack.enter_context(scenes.Scene(tmp_path / group, kafka_cluster.bootstrap, topic, group)) for group in groups]
-        yield *made, scenes.Writer(kafka_cluster.bootstrap, topic)
+        made = [stack.enter_context(scenes.Scene(tmp_path / group, whole_cluster.bootstrap, topic, group)) for group in groups]
+        yield *made, scenes.Writer(whole_cluster.bootstrap, topic)
 
 
 def _topic(cluster: Any, scenes: Any) -> str:
@@ -62,7 +79,7 @@ def test_a_broker_that_is_restarted_in_order(kafka_cluster: Any, flowing: Any) -
     scene, writer = flowing
     with writer:
         kafka_cluster.stop(2)
-        time.sleep(1.0)
+        writer.flow(200)
         kafka_cluster.start(2)
     settled(scene, writer)
 
@@ -75,7 +92,7 @@ def test_leaders_that_move(kafka_cluster: Any, flowing: Any) -> None:
         for to in (3, 2, 1):
             for partition in (0, 1):
                 kafka_cluster.move_leader(scene.topic, partition, to)
-            time.sleep(0.3)
+            writer.flow(60)
     settled(scene, writer)
 
 
@@ -96,7 +113,7 @@ def test_all_brokers_that_are_down(kafka_cluster: Any, flowing: Any) -> None:
     scene, writer = flowing
     kafka_cluster.await_replicas(scene.topic)
     with writer:
-        time.sleep(0.5)
+        writer.flow(100)
         kafka_cluster.kill()
         scene.daemon.until(lambda: not scene.ready())
         scene.daemon.until(lambda: scene.daemon.told("kafka_unreachable"))

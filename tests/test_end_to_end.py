@@ -9,10 +9,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def _is_number(text: str) -> bool:
 
 
 @contextmanager
-def daemon(config: Path, log: Path) -> Iterator[Callable[[str, float], dict[str, Any]]]:
+def daemon(config: Path, log: Path, wait: Callable[..., Any]) -> Iterator[Callable[[str], dict[str, Any]]]:
     """Runs `dwcp-learner run`; gives a function that waits for an event of its log. Stops it with SIGTERM, and it must obey."""
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -70,35 +69,36 @@ def daemon(config: Path, log: Path) -> Iterator[Callable[[str, float], dict[str,
             env=os.environ.copy(),
         )
 
-    def wait_for(event: str, within_s: float) -> dict[str, Any]:
-        deadline_s = time.monotonic() + within_s
-        while time.monotonic() < deadline_s:
-            for line in log.read_text().splitlines():
-                if f'"{event}"' in line and json.loads(line)["event"] == event:
-                    return dict(json.loads(line))
-            assert process.poll() is None, f"the daemon has ended:\n{log.read_text()[-3000:]}"
-            time.sleep(0.2)
-        raise AssertionError(f"no {event} within {within_s} s:\n{log.read_text()[-3000:]}")
+    def told(event: str) -> dict[str, Any] | None:
+        lines = (json.loads(line) for line in log.read_text().splitlines() if f'"{event}"' in line and line.endswith("}"))
+        return next((line for line in lines if line["event"] == event), None)
+
+    def wait_for(event: str) -> dict[str, Any]:
+        return dict(wait(lambda: told(event), lambda: f"{event}\n{log.read_text()[-3000:]}", alive=lambda: process.poll() is None))
 
     try:
         yield wait_for
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0, log.read_text()[-3000:]
+        wait(lambda: process.poll() is not None, "its end")
+        assert process.returncode == 0, log.read_text()[-3000:]
         assert '"daemon_stopped"' in log.read_text()
     finally:
         process.kill()
         process.wait()
 
 
-def heard(servers: str, topic: str, wanted: int, within_s: float = 60.0) -> list[Any]:
+def heard(servers: str, topic: str, wanted: int, wait_for: Callable[..., Any]) -> list[Any]:
     """At least `wanted` messages of a topic, read as a subscriber would."""
     consumer = KafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest", group_id=None)
     messages_: list[Any] = []
-    deadline_s = time.monotonic() + within_s
-    while len(messages_) < wanted and time.monotonic() < deadline_s:
+
+    def enough() -> bool:
         for records in consumer.poll(500).values():
-            messages_ += records
-    consumer.close()
+            messages_.extend(records)
+        return len(messages_) >= wanted
+
+    with closing(consumer):
+        wait_for(enough, f"{wanted} messages of {topic}")
     return messages_
 
 
@@ -111,7 +111,9 @@ def topics(kafka_admin: Any) -> dict[str, str]:
     return names
 
 
-def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, topics: dict[str, str], tmp_path: Path) -> None:
+def test_from_telemetry_to_a_model_an_alert_and_dead_letters(
+    kafka_broker: str, topics: dict[str, str], tmp_path: Path, wait_for: Callable[..., Any]
+) -> None:
     """Consumes, trains, publishes, announces; a second run goes on where the first stopped; a subscriber hears of a drift; poison
     arrives in the dead-letter topic with its reason and coordinates; every record is in the buffer exactly once."""
     config = tmp_path / "dwcp.toml"
@@ -150,10 +152,10 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, 
         producer.send(topics["telemetry"], key=key, value=value)
     producer.flush()
 
-    with daemon(config, tmp_path / "first.log") as wait_for:
-        version = wait_for("model_published", 400)["version"]
-        wait_for("model_live", 30)
-    announcement = json.loads(heard(kafka_broker, topics["models"], 1)[0].value)
+    with daemon(config, tmp_path / "first.log", wait_for) as event_of:
+        version = event_of("model_published")["version"]
+        event_of("model_live")
+    announcement = json.loads(heard(kafka_broker, topics["models"], 1, wait_for)[0].value)
     assert (announcement["type"], announcement["data"]["version"]) == ("dwcp.model.published", version)
     registry = Registry(tmp_path / "models")
     assert registry.current() == version
@@ -165,10 +167,10 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, 
     for value in POISON:
         producer.send(topics["telemetry"], key=b"poison", value=value)
     producer.close()
-    with daemon(config, tmp_path / "second.log") as wait_for:
-        wait_for("drift_opened", 120)
-        alerts = [json.loads(message.value) for message in heard(kafka_broker, topics["drift"], 1)]
-        letters = heard(kafka_broker, topics["dlq"], len(POISON))
+    with daemon(config, tmp_path / "second.log", wait_for) as event_of:
+        event_of("drift_opened")
+        alerts = [json.loads(message.value) for message in heard(kafka_broker, topics["drift"], 1, wait_for)]
+        letters = heard(kafka_broker, topics["dlq"], len(POISON), wait_for)
     assert alerts[0]["type"] == "dwcp.drift.opened"
     assert any(signal["signal"] == "throughput_mbps" for alert in alerts for signal in alert["data"]["signals"])
     assigned = [json.loads(line) for line in (tmp_path / "second.log").read_text().splitlines() if '"partition_assigned"' in line]

@@ -124,9 +124,14 @@ def is_closed(client: socket.socket) -> bool:
         return True
 
 
+def has_connections() -> bool:
+    """Whether any has a thread."""
+    return any("process_request_thread" in thread.name for thread in threading.enumerate())
+
+
 def until_done() -> None:
     """Waits until no connection has a thread any more."""
-    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+    while has_connections():
         time.sleep(0.01)
 
 
@@ -138,7 +143,8 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(
     client = connect(served[0])
     client.sendall(sent)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    time.sleep(0.2)  # until it is read: what is reset before is not even accepted
+    while not has_connections():  # what is reset before is not even accepted
+        time.sleep(0.01)
     client.close()
     until_done()
     assert capfd.readouterr().err == ""

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -344,7 +343,7 @@ def test_a_terminated_job_leaves_no_version(long_snapshot: Path, tmp_path: Path)
     assert not (tmp_path / "result.json").exists()
 
 
-def test_a_job_dies_with_its_daemon(long_snapshot: Path, tmp_path: Path) -> None:
+def test_a_job_dies_with_its_daemon(long_snapshot: Path, tmp_path: Path, wait_for: Callable[..., Any]) -> None:
     """When the process that started it is killed, the job ends by itself and publishes nothing."""
     spec = job_in(tmp_path, long_snapshot, epochs=100_000, patience=100_000)
     path = tmp_path / "job.json"
@@ -364,10 +363,7 @@ def test_a_job_dies_with_its_daemon(long_snapshot: Path, tmp_path: Path) -> None
     process.wait()
     while process.stdout.read(4096):  # ends when the child, who holds no other end of it, and the daemon are both gone
         pass
-    deadline = time.monotonic() + 60
-    while _alive(child) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not _alive(child)
+    wait_for(lambda: not _alive(child), "the end of the child")
     assert not (Path(spec.candidate) / "MANIFEST.json").exists()
 
 

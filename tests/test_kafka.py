@@ -20,7 +20,7 @@ from streams.kafka_source import KafkaSource
 from streams.kafka_watch import KafkaWatch
 from streams.source import Polled, SourceError
 
-PATIENCE_S = 60.0  # nothing here is a measurement: a busy machine may take its time
+PATIENCE_S = 300.0  # nothing here is a measurement: a busy machine may take its time
 
 Topics = Callable[..., str]
 

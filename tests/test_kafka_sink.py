@@ -19,7 +19,7 @@ from streams.kafka_options import KafkaOptions
 from streams.kafka_sink import KafkaSink, SinkError
 from streams.kafka_source import KafkaSource
 
-PATIENCE_S = 60.0  # nothing here is a measurement: a busy machine may take its time
+PATIENCE_S = 300.0  # nothing here is a measurement: a busy machine may take its time
 
 Told = list[tuple[str, dict[str, object]]]
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +43,15 @@ class Told:
             self._producer.send(self._topic, record(self._sent))
         self._producer.flush()
 
+    @contextmanager
+    def fault(self, name: str) -> Iterator[None]:
+        """Switched on, and off again whatever happens: the tests that come after have nothing to do with it."""
+        (self.folder / name).touch()
+        try:
+            yield
+        finally:
+            (self.folder / name).unlink()
+
     def fed(self) -> int:
         """How often the watchdog was fed since the last call."""
         count = 0
@@ -67,7 +78,7 @@ class Told:
         """Waits until all is well again, and has been told so: events, gauges and the watchdog."""
         self.daemon.until(lambda: self.daemon.get("/readyz") == (200, "ok\n"))
         self.daemon.until(self.taken)
-        assert self.daemon.get("/livez") == (200, "ok\n")
+        self.daemon.until(lambda: self.daemon.get("/livez") == (200, "ok\n"))
         self.fed()
         self.daemon.until(self.fed)
         self.daemon.until(lambda: "dwcp_ready 1.0" in self.daemon.get("/metrics")[1])
@@ -77,45 +88,65 @@ def record(second: int) -> bytes:
     return json.dumps({"timestamp": START_S + second, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0 + second % 7}).encode()
 
 
-@pytest.fixture(scope="module")
-def told(running: ModuleType, kafka_broker: str, kafka_admin: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    """One daemon for all faults: each test switches one on and off again."""
-    folder, topic = tmp_path_factory.mktemp("silent"), f"silent.{os.getpid()}.{time.monotonic_ns()}"
-    kafka_admin.create_topics({topic: {"num_partitions": 1}}, wait_for_metadata=True)
-    faults = {
-        "constants": {
-            "daemon.health.STALLED_S": 1.0,
-            "daemon.health.HOPELESS": HOPELESS_HERE,
-            "daemon.health.CHECKPOINT_S": 1.0,
-            "daemon.loop.RETRY_S": 0.5,
-            "streams.kafka_lag.ASK_AFTER_S": 0.5,
-            "streams.kafka_lag.LOOKUP_EVERY_S": 0.5,
-        },
-        "faults": {
-            "os.fsync": {"does": "hang", "thread": "checkpoint", "while": str(folder / "hanging disk")},
-            "model.registry.Registry.current": {"does": "hang", "while": str(folder / "hanging models folder")},
-            "daemon.checkpoint.write_state": {"does": "refuse", "while": str(folder / "full disk")},
-            "kafka.KafkaConsumer.poll": {"does": "hang", "while": str(folder / "hanging client")},
-            "kafka.KafkaConsumer._poll_once": {"does": "nothing", "while": str(folder / "no records")},
-        },
-    }
+FAULTY: Final = {
+    "constants": {
+        "daemon.health.STALLED_S": 1.0,
+        "daemon.health.HOPELESS": HOPELESS_HERE,
+        "daemon.health.CHECKPOINT_S": 1.0,
+        "daemon.loop.RETRY_S": 0.5,
+        "streams.kafka_lag.ASK_AFTER_S": 0.5,
+        "streams.kafka_lag.LOOKUP_EVERY_S": 0.5,
+    },
+    "faults": {
+        "os.fsync": {"does": "hang", "thread": "checkpoint", "while": "hanging disk"},
+        "model.registry.Registry.current": {"does": "hang", "while": "hanging models folder"},
+        "daemon.checkpoint.write_state": {"does": "refuse", "while": "full disk"},
+        "kafka.KafkaConsumer.poll": {"does": "hang", "while": "hanging client"},
+        "kafka.KafkaConsumer._poll_once": {"does": "nothing", "while": "no records"},
+    },
+}
+
+
+@contextmanager
+def faulty_daemon(running: ModuleType, kafka: str, topic: str, folder: Path) -> Iterator[Told]:
+    """A daemon that is ready and has begun to take records."""
+    faults = FAULTY | {"faults": {name: fault | {"while": str(folder / fault["while"])} for name, fault in FAULTY["faults"].items()}}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, pytest.MonkeyPatch.context() as environment:
         listening.bind(str(folder / "notify"))
         listening.setblocking(False)
         environment.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         environment.setenv("WATCHDOG_USEC", str(int(WATCHDOG_S * 1e6)))
         more = "[state]\ncheckpoint_interval_s = 0.2\n[buffer]\nopen_rows_max = 40\n[training]\nschedule = ''\n"
-        daemon = running.Running(folder, kafka_broker, faults=faults, topic=topic, more=more)
-        producer = KafkaProducer(bootstrap_servers=kafka_broker)
-        made = Told(daemon, listening, producer, topic, folder)
+        daemon = running.Running(folder, kafka, faults=faults, topic=topic, more=more, kafka_more=f"group_id = '{topic}'")
+        producer = KafkaProducer(bootstrap_servers=kafka)
         try:
             daemon.until(lambda: daemon.told("daemon_ready"))
+            made = Told(daemon, listening, producer, topic, folder)
             made.send(5)
             yield made
         finally:
+            daemon.kill()
             producer.close()
-            daemon.process.kill()
-            daemon.process.wait()
+
+
+@pytest.fixture(scope="module")
+def faulty_daemons(
+    running: ModuleType, kafka_broker: str, kafka_admin: Any, tmp_path_factory: pytest.TempPathFactory, renewed: Callable[..., Any]
+) -> Iterator[Any]:
+    def start() -> Any:
+        folder, topic = tmp_path_factory.mktemp("silent"), f"silent.{os.getpid()}.{time.monotonic_ns()}"
+        kafka_admin.create_topics({topic: {"num_partitions": 1}}, wait_for_metadata=True)
+        return faulty_daemon(running, kafka_broker, topic, folder)
+
+    with renewed(start) as daemons:
+        yield daemons
+
+
+@pytest.fixture
+def told(faulty_daemons: Any, request: pytest.FixtureRequest) -> Iterator[Told]:
+    """One daemon for all faults, each of which a test switches on and off again; a new one after a test that failed or has ended it."""
+    with faulty_daemons.of(request.node, lambda told: told.daemon.process.poll() is None) as told:
+        yield told
 
 
 FAULTS: Final = {
@@ -127,6 +158,12 @@ FAULTS: Final = {
 }
 
 
+def lasts_hopelessly_long(why: str) -> bool:
+    """Whether what an answer says has lasted so long that a restart is called for; on a slow machine it may have, at the first look."""
+    lasted = [int(seconds) for seconds in re.findall(r" for (\d+) s", why)]
+    return max(lasted, default=0) >= HOPELESS_HERE * WATCHDOG_S
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_shows_and_its_end_too(told: Told, fault: str) -> None:
     """Records come, and something keeps the daemon from its work: the answer says what, and what to do; gauge and event say so as well.
@@ -134,15 +171,18 @@ def test_a_fault_shows_and_its_end_too(told: Told, fault: str) -> None:
     path, what, remedy = FAULTS[fault]
     told.well()
     before = len(told.daemon.told("daemon_not_ready"))
-    (told.folder / fault).touch()
-    assert remedy in told.says(path, what)
-    assert told.daemon.get("/readyz")[0] == 503, "what does not live is not ready either"
-    assert "dwcp_ready 0.0" in told.daemon.get("/metrics")[1]
-    assert ("dwcp_live 0.0" in told.daemon.get("/metrics")[1]) == (path == "/livez")
-    if what != "the loop hangs":  # which tells nothing any more: for that there are probe, gauge and watchdog
-        told.daemon.until(lambda: len(told.daemon.told("daemon_not_ready")) > before)
-        assert what in " ".join(told.daemon.told("daemon_not_ready")[-1]["reasons"])
-    (told.folder / fault).unlink()
+    with told.fault(fault):
+        why = told.says(path, what)
+        assert remedy in why
+        assert told.daemon.get("/readyz")[0] == 503, "what does not live is not ready either"
+        assert "dwcp_ready 0.0" in told.daemon.get("/metrics")[1]
+        if path == "/livez":
+            assert "dwcp_live 0.0" in told.daemon.get("/metrics")[1]
+        else:
+            assert "restart the daemon" not in why or lasts_hopelessly_long(why)
+        if what != "the loop hangs":  # which tells nothing any more: for that there are probe, gauge and watchdog
+            told.daemon.until(lambda: told.daemon.told("daemon_not_ready")[before:])
+            told.daemon.until(lambda: what in str(told.daemon.told("daemon_not_ready")[before:]))
     told.well()
     told.daemon.until(lambda: len(told.daemon.told("daemon_ready_again")) == len(told.daemon.told("daemon_not_ready")))
 
@@ -151,38 +191,37 @@ def test_a_disk_that_hangs_until_the_memory_is_full(told: Told) -> None:
     """The source is paused then, and polls come back with nothing: that is no progress while records wait. In the end a restart is called
     for and the watchdog is not fed any more. After it everything is taken, once."""
     told.well()
-    (told.folder / "hanging disk").touch()
-    told.send(200)
-    assert "the source is paused until open rows and events are written" in told.says("/readyz", "no record was taken for")
-    assert told.daemon.told("source_paused")
-    told.says("/livez", "nothing becomes durable")
-    told.fed()
-    threading.Event().wait(WATCHDOG_S)  # three feeds, if there are any
-    assert told.fed() == 0
-    (told.folder / "hanging disk").unlink()
+    with told.fault("hanging disk"):
+        told.send(200)
+        told.says("/readyz", "the source is paused until open rows and events are written")
+        assert "no record was taken for" in told.daemon.get("/readyz")[1]
+        assert told.daemon.told("source_paused")
+        told.says("/livez", "nothing becomes durable")
+        told.fed()
+        threading.Event().wait(WATCHDOG_S)  # three feeds, if there are any
+        assert told.fed() == 0
     told.well()
 
 
 def test_what_cannot_be_mended_by_a_restart_does_not_ask_for_one(told: Told) -> None:
     """A full disk is told for as long as it lasts, and the watchdog is fed: the daemon goes on by itself when there is space again."""
     told.well()
-    (told.folder / "full disk").touch()
-    told.send(200)
-    told.says("/readyz", "the source is paused")
-    told.daemon.until(lambda: told.daemon.told("checkpoint_failed")[5:])
-    assert "the source is paused" in told.daemon.get("/readyz")[1], "an attempt makes no room: memory would grow with each"
-    threading.Event().wait(HOPELESS_HERE * WATCHDOG_S)
-    assert told.daemon.get("/livez")[0] == 200
-    (told.folder / "full disk").unlink()
+    with told.fault("full disk"):
+        told.send(200)
+        told.says("/readyz", "the source is paused")
+        told.daemon.until(lambda: told.daemon.told("checkpoint_failed")[5:])
+        assert "the source is paused" in told.daemon.get("/readyz")[1], "an attempt makes no room: memory would grow with each"
+        threading.Event().wait(HOPELESS_HERE * WATCHDOG_S)
+        told.daemon.until(lambda: told.daemon.get("/livez")[0] == 200)  # a busy machine may stop the loop for so long, a full disk never
     told.well()
 
 
 def test_a_disk_that_hangs_does_not_hold_up_the_end(told: Told) -> None:
-    """SIGTERM while a checkpoint hangs: the process ends within its 10 s, says that the state was not written, and with which code."""
+    """SIGTERM while a checkpoint hangs: the process ends, says that the state was not written, and with which code."""
     told.well()
-    (told.folder / "hanging disk").touch()
-    told.says("/readyz", "nothing becomes durable")
-    assert told.daemon.stop() == 4
+    with told.fault("hanging disk"):
+        told.says("/readyz", "nothing becomes durable")
+        assert told.daemon.stop() == 4
     failed = told.daemon.told("checkpoint_failed")[-1]
     assert "the disk does not answer" in failed["problem"]
     assert "disk of the state directory" in failed["remedy"]
@@ -282,7 +321,9 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_a_training_that_hangs(run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
+def test_a_training_that_hangs(
+    run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], wait_for: Callable[..., Any]
+) -> None:
     """It is stopped by SIGSTOP: at its time limit it is killed, which costs one training, and the stream goes on. One that is stopped when
     the daemon is killed ends with it, instead of training beside the next one for an hour."""
     topic, producer = kafka_topic(), KafkaProducer(bootstrap_servers=kafka_broker)
@@ -300,7 +341,7 @@ def test_a_training_that_hangs(run: Callable[..., Any], kafka_broker: str, kafka
     assert gone(child)
     producer.send(topic, record(100)).get(60)
     daemon.until(lambda: 'dwcp_records_total{outcome="consumed"} 101.0' in daemon.get("/metrics")[1])
-    assert daemon.get("/readyz") == (200, "ok\n")
+    daemon.until(lambda: daemon.get("/readyz") == (200, "ok\n"))
     daemon.reload(daemon.config.read_text().replace("time_limit_s = 0.1", "time_limit_s = 3600"))
     daemon.until(lambda: len(daemon.told("config_reloaded")) == 2)
     trainings = len(daemon.told("training_started"))
@@ -311,6 +352,5 @@ def test_a_training_that_hangs(run: Callable[..., Any], kafka_broker: str, kafka
     os.kill(child, signal.SIGSTOP)
     daemon.process.kill()
     daemon.process.wait()
-    while not gone(child):
-        threading.Event().wait(0.05)
+    wait_for(lambda: gone(child), "the end of the stopped child")
     producer.close()

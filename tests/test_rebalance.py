@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 """For a move that takes a second or a session time-out of 6: machines are slow at times."""
 
 

@@ -12,9 +12,13 @@ import pytest
 
 @pytest.fixture(scope="module")
 def soaked(load: Callable[[str], ModuleType]) -> tuple[Any, dict[str, Any]]:
-    """Six simulated hours of 80 links with a live version: one training that publishes, then four that find too little data."""
+    """Six simulated hours of 80 links with a live version: one training that publishes, then four that find too little data. Pools of
+    native threads have one thread each: how many of more have begun depends on how much comes at once, and so on the machine."""
     plan = load("parts.soak_plan").Plan(links=80, interval_s=60.0, hours=6, training_every_h=1, rows_max=9_000, keep=1, refusing_h=(2, 24))
-    return plan, load("harness").in_process("parts.soak_run", asdict(plan))
+    with pytest.MonkeyPatch.context() as environment:
+        for name in ("ARROW_IO_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            environment.setenv(name, "1")
+        return plan, load("harness").in_process("parts.soak_run", asdict(plan))
 
 
 def test_every_hour_has_its_training(soaked: tuple[Any, dict[str, Any]]) -> None:

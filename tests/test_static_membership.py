@@ -82,7 +82,7 @@ def test_a_copy_of_the_state_directory_is_noticed(
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "instance-main").write_text((tmp_path / "state" / "instance-main").read_text())
     run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=f"[state]\ndirectory = '{tmp_path / 'copy'}'\n", log="second")
-    assert first.process.wait() == 5
+    assert first.ended() == 5
     assert "copy of this state directory" in first.log.read_text()
 
 

@@ -253,9 +253,7 @@ def test_daemon_trains_inside_the_sandbox(fed_machine: Any) -> None:
     """Started from its unit as it is, the daemon consumes, trains in a child, publishes a version, and stops cleanly."""
     start(fed_machine)
     current = "/var/lib/dwcp-learner/models/CURRENT"
-    fed_machine.wait_until(
-        lambda: fed_machine.run(["test", "-e", current], check=False).returncode == 0, "a published version", timeout_s=400, unit=UNIT
-    )
+    fed_machine.wait_until(lambda: fed_machine.run(["test", "-e", current], check=False).returncode == 0, "a published version", unit=UNIT)
     manifest = f"/var/lib/dwcp-learner/models/{fed_machine.read_file(current).strip()}/MANIFEST.json"
     assert fed_machine.run(["stat", "-c", "%U %a", manifest]).stdout.strip() == "dwcp-learner 640"
     assert fed_machine.property(UNIT, "NRestarts") == "0"
@@ -274,7 +272,7 @@ def test_daemon_reloads_and_is_restarted_by_the_watchdog(fed_machine: Any) -> No
     assert int(fed_machine.property(UNIT, "MainPID")) == pid
     fed_machine.run(["kill", "-STOP", str(pid)])
     fed_machine.wait_until(lambda: fed_machine.property(UNIT, "NRestarts") == "1", "the restart", unit=UNIT)
-    fed_machine.wait_until(lambda: fed_machine.property(UNIT, "ActiveState") == "active", "ready again", timeout_s=200, unit=UNIT)
+    fed_machine.wait_until(lambda: fed_machine.property(UNIT, "ActiveState") == "active", "ready again", unit=UNIT)
     assert "Watchdog timeout" in fed_machine.journal(UNIT)
     fed_machine.systemctl("stop", UNIT)
     assert fed_machine.property(UNIT, "Result") == "success", fed_machine.journal(UNIT)

@@ -21,7 +21,8 @@ from features.telemetry import Partition
 from parts.rig import TESTS, module
 
 POLL_S: Final = 0.05
-STOP_LIMIT_S: Final = 60.0
+STOP_LIMIT_S: Final = 300.0
+"""Ten times what a daemon, or a producer that flushes, takes on a busy machine."""
 
 
 class DaemonProcess:
@@ -45,14 +46,29 @@ class DaemonProcess:
 
     def all_told(self, event: str) -> list[dict[str, Any]]:
         """All of them."""
-        with self._log.open("rb") as log:
-            log.seek(self._read)
-            lines = [line for line in log if f'"{event}"'.encode() in line and line.startswith(b"{") and line.endswith(b"\n")]
+        lines = (line for line in self._lines() if f'"{event}"'.encode() in line)
         return [told for line in lines if (told := json.loads(line))["event"] == event]
+
+    def held(self) -> set[str]:
+        """The partitions that this life has now, by its own words."""
+        held: set[str] = set()
+        for line in self._lines():
+            event = json.loads(line)
+            if event["event"] == "partition_assigned":
+                held.add(event["partition"])
+            elif event["event"] in ("partition_released", "partition_lost"):
+                held -= set(event["partitions"])
+        return held
 
     def has_loaded(self, library: str) -> bool:
         """Whether a file of this library is mapped into the process."""
         return f"/{library}/" in Path(f"/proc/{self._process.pid}/maps").read_text()
+
+    def _lines(self) -> list[bytes]:
+        """The whole lines of its log in this life that are events."""
+        with self._log.open("rb") as log:
+            log.seek(self._read)
+            return [line for line in log if line.startswith(b"{") and line.endswith(b"\n")]
 
     def wait_for(self, event: str, limit_s: float, or_else: str = "") -> str:
         """Waits for one of two events and says which. Raises RuntimeError where the process ends first, or takes too long."""

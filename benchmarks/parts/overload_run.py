@@ -151,11 +151,12 @@ class Overload:
         return self._until(lambda seen: seen.at_s - since.at_s >= seconds)
 
     def _hang(self) -> Hang:
-        """The disk hangs until the source has been paused for hold_s."""
+        """The disk hangs until the source has been paused for hold_s, and until that shows, or for ten times as long."""
         before = self.watcher.look()
         self._switch.touch()
         paused = self._until(lambda seen: seen.paused)
-        self.after(paused, self.plan.hold_s)
+        held = self.after(paused, self.plan.hold_s)
+        self._until(lambda seen: bool(seen.not_ready) or seen.at_s - held.at_s >= 10 * self.plan.hold_s)
         self._switch.unlink()
         resumed = self._until(lambda seen: not seen.paused)
         return Hang(before, paused, resumed)

@@ -10,6 +10,7 @@ import resource
 import statistics
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -39,6 +40,8 @@ OUTCOMES: Final = ("accepted", "duplicate", "late", "rejected")
 """What becomes of a record: one of these."""
 PROBLEMS: Final = ("training_failed", "publication_failed", "checkpoint_failed", "cleaning_failed", "source_paused", "model_unusable")
 PROBLEMS_SHOWN: Final = 5
+SETTLE_S: Final = 60.0
+"""How long a thread is waited for whose work is done; one that does not end is counted."""
 PROGRESS_SAMPLES: Final = 6
 """A line for a person every two minutes."""
 
@@ -105,6 +108,7 @@ class Soak:
             self.tell(self.samples[-1])
 
     def sample(self, hour: float) -> dict[str, Any]:
+        settle()
         process, registry = psutil.Process(), self.daemon.loop.models.registry
         state = self.folder / "state"
         with process.oneshot():
@@ -146,6 +150,13 @@ class Soak:
         with urllib.request.urlopen(f"{self.daemon.http.address}/metrics", timeout=30) as response:
             content: bytes = response.read()
         return content
+
+
+def settle() -> None:
+    """Waits for threads that end by themselves: those that read what a training said, and that answered the last question."""
+    for thread in threading.enumerate():
+        if thread.name == "trainer" or "process_request_thread" in thread.name:
+            thread.join(SETTLE_S)
 
 
 class Mallinfo(ctypes.Structure):

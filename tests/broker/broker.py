@@ -26,8 +26,8 @@ from types import TracebackType
 
 POM = Path(__file__).with_name("pom.xml")
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
-START_TIMEOUT_S = 120.0  # 4-6 s on an idle machine; tests share slow ones
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 300.0  # 4-6 s on an idle machine; tests share slow ones
+STOP_TIMEOUT_S = 120.0
 COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 SERVER_PROPERTIES = """\
@@ -137,7 +137,7 @@ class Node:
 
     @property
     def running(self) -> bool:
-        return self._process is not None
+        return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
         """Returns when the node answers. RuntimeError with the end of its log when it does not."""

@@ -24,7 +24,7 @@ from broker import SERVER_PROPERTIES, Node, free_port, new_cluster_id
 
 SIZE = 3
 HEAP_MB = 256
-PATIENCE_S = 60.0
+PATIENCE_S = 300.0  # seconds for what takes a few on an idle machine
 PREFERRED, UNCLEAN = 0, 1
 CONTROLLER = """\
 process.roles=controller

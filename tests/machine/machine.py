@@ -31,7 +31,7 @@ from types import TracebackType
 
 PREFIX = "/opt/dwcp-learner"
 SETUP = Path(__file__).with_name("setup.sh")
-BOOT_TIMEOUT_S = 60.0
+LIMIT_S = 300.0  # for anything that is waited for; a second or two on an idle machine
 SYSTEMD = next((path for path in (Path("/usr/lib/systemd/systemd"), Path("/lib/systemd/systemd")) if path.exists()), None)
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UNSHARE = ("unshare", "-m", "-p", "-f", "-u", "-i", "-C", "--mount-proc", "--propagation", "private")
@@ -68,7 +68,7 @@ def unavailable() -> str | None:
         [*UNSHARE, "mount", "-t", "tmpfs", "probe", "/mnt"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=LIMIT_S,
     )
     if probe.returncode != 0:
         return f"may not create namespaces and mounts here (a container needs --privileged): {probe.stderr.strip()}"
@@ -108,7 +108,7 @@ class Machine:
         self._tear_down()
 
     def run(
-        self, command: str | list[str], *, timeout_s: float = 30.0, check: bool = True, stdin: str = ""
+        self, command: str | list[str], *, timeout_s: float = LIMIT_S, check: bool = True, stdin: str = ""
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside as root; a str is given to sh. Raises MachineError if it fails and `check` is set."""
         inside = ["sh", "-c", command] if isinstance(command, str) else command
@@ -126,7 +126,7 @@ class Machine:
             raise MachineError(f"{shlex.join(inside)} exited with {done.returncode} in the machine:\n{done.stdout}{done.stderr}")
         return done
 
-    def systemctl(self, *arguments: str, timeout_s: float = 200.0) -> str:
+    def systemctl(self, *arguments: str, timeout_s: float = LIMIT_S) -> str:
         """stdout of systemctl; on failure the error ends with the unit's journal."""
         done = self.run(["systemctl", *arguments], timeout_s=timeout_s, check=False)
         if done.returncode != 0:
@@ -144,7 +144,7 @@ class Machine:
         self.run(["journalctl", "--sync"], check=False)
         return self.run(["journalctl", "--unit", unit, "--output", "cat", "--no-pager"]).stdout
 
-    def wait_until(self, condition: Callable[[], bool], what: str, *, timeout_s: float = 60.0, unit: str | None = None) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, *, timeout_s: float = LIMIT_S, unit: str | None = None) -> None:
         """Poll until the condition holds. Raises MachineError naming `what`, with the unit's state and journal, after the time-out."""
         deadline_s = time.monotonic() + timeout_s
         while not condition():
@@ -215,7 +215,7 @@ class Machine:
         return "\n".join(lines)
 
     def _wait_for_systemd(self) -> None:
-        deadline_s = time.monotonic() + BOOT_TIMEOUT_S
+        deadline_s = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline_s:
             process = self._unshare
             if process is None or process.poll() is not None:
@@ -227,7 +227,7 @@ class Machine:
                 if self.run(["systemctl", "is-active", "machine.target"], check=False).returncode == 0:
                     return
             time.sleep(0.1)
-        raise MachineError(f"systemd did not reach its target within {BOOT_TIMEOUT_S:g} s: {self._said()}")
+        raise MachineError(f"systemd did not reach its target within {LIMIT_S:g} s: {self._said()}")
 
     def _said(self) -> str:
         return self._log.read_text(errors="replace").strip() if self._log else ""
@@ -237,12 +237,12 @@ class Machine:
         if self._unshare is not None:
             # Killing unshare kills its child, process 1, and with it the whole process namespace.
             self._unshare.send_signal(signal.SIGKILL)
-            self._unshare.wait(timeout=30)
+            self._unshare.wait(timeout=LIMIT_S)
         if self._cgroup is not None and self._cgroup.exists():
             kill = self._cgroup / "cgroup.kill"  # kernel 5.14; without it the death of process 1 has to do
             if kill.exists():
                 kill.write_text("1")
-            _remove_cgroup(self._cgroup, timeout_s=30.0)
+            _remove_cgroup(self._cgroup, timeout_s=LIMIT_S)
         if self._base is not None:
             shutil.rmtree(self._base)
         if self._log is not None:

@@ -8,12 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from waiting import LIMIT_S, wait_for
 
 
 class Running:
@@ -45,15 +48,12 @@ class Running:
         return [line for line in lines if line.get("event") == name and fields.items() <= line.items()]
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        """Its value once it is true. The time limit is that of pytest; the end of the process ends the wait."""
-        while not (value := condition()):
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
-        return value
+        """Its value once it is true. The end of the process ends the wait."""
+        return wait_for(condition, lambda: self.log.read_text()[-5000:], alive=lambda: self.process.poll() is None)
 
     def get(self, path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=LIMIT_S) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -64,6 +64,15 @@ class Running:
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> int:
-        """Its exit code after SIGTERM; it has 10 s."""
+        """Its exit code after SIGTERM."""
         self.process.terminate()
-        return self.process.wait(timeout=10)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Its exit code, once it has one."""
+        return self.process.wait(LIMIT_S)
+
+    def kill(self) -> None:
+        """Ends it now, and a training with it, which dies with its parent; one that is stopped too."""
+        self.process.kill()
+        self.process.wait()

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from recovery_rig import buffer_rows, newest
 from running import Running
+from waiting import LIMIT_S, wait_for
 
 from model.segments import SegmentError
 
@@ -29,7 +30,6 @@ LINKS, PARTITIONS = 12, 2
 START_S = 1_790_000_000.0
 GAP_S = 0.004
 """Between two records of a producer that writes on."""
-PATIENCE_S = 120.0
 SAFE = {"acks": "all", "enable_idempotence": True, "max_block_ms": 300_000, "delivery_timeout_ms": 300_000}
 Row = tuple[str, float]
 """Link and time of one record: no two are the same."""
@@ -67,10 +67,20 @@ class Writer:
         self._thread.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._stop.set()
         assert self._thread is not None
-        self._thread.join()
+        if kind is None:  # after a failure the brokers may be down, and nobody waits for what cannot be delivered
+            self._thread.join()
+
+    def flow(self, count: int) -> None:
+        """Waits until so many further records have been handed to the client, however fast that goes, while it writes on."""
+        since = self.number
+        wait_for(
+            lambda: self.number >= since + count,
+            f"{count} records more",
+            alive=lambda: self._thread is not None and self._thread.is_alive(),
+        )
 
     def transaction(self, count: int, commit: bool) -> None:
         """Records that are taken back unless commit."""
@@ -99,7 +109,7 @@ class Writer:
             time.sleep(gap_s)
         producer.flush()
         for row, future in written:
-            future.get(PATIENCE_S)  # an error here is one of the scene, not of the daemon
+            future.get(LIMIT_S)  # an error here is one of the scene, not of the daemon
             self.sent.append(row)
         producer.close()
 
@@ -120,8 +130,7 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         if self.daemon is not None:
-            self.daemon.process.kill()
-            self.daemon.process.wait()
+            self.daemon.kill()
 
     def start(self, accept_lost_records: bool = False) -> Running:
         self.runs += 1
@@ -146,7 +155,7 @@ class Scene:
     def ended(self) -> tuple[int, str]:
         """Exit code of the daemon and what it said last, once it has ended by itself."""
         assert self.daemon is not None
-        code = self.daemon.process.wait(PATIENCE_S)
+        code = self.daemon.ended()
         return code, " ".join(line for line in self.daemon.log.read_text().splitlines() if not line.startswith("{"))
 
     def counted(self) -> Counter[str]:
@@ -172,7 +181,7 @@ class Scene:
         """Waits until each of these rows is in the buffer. How many are missing when it has waited for long, or the daemon has ended, and
         how many are there that nobody has written, or twice."""
         assert self.daemon is not None
-        deadline_s = time.monotonic() + PATIENCE_S
+        deadline_s = time.monotonic() + LIMIT_S
         wanted, held = Counter(rows), Counter[Row]()
         while wanted - held and time.monotonic() < deadline_s and self.daemon.process.poll() is None:
             time.sleep(0.2)
