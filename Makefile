@@ -27,7 +27,7 @@ train: $(READY)  ## A training on a recording: make train DATA=telemetry.csv [OU
 		--output-dir "$(or $(OUTPUT),checkpoints/bandwidth_predictor)"
 
 test: $(READY) check  ## All checks and tests, in less than 20 minutes
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)  ## Lint, types and the table of imports
 	$(BIN)/ruff check .

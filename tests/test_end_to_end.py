@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -59,7 +60,9 @@ def _is_number(text: str) -> bool:
 
 
 @contextmanager
-def daemon(config: Path, log: Path, wait: Callable[..., Any]) -> Iterator[Callable[[str], dict[str, Any]]]:
+def daemon(
+    config: Path, log: Path, wait: Callable[..., Any], die_with_parent: Callable[[], None]
+) -> Iterator[Callable[[str], dict[str, Any]]]:
     """Runs `dwcp-learner run`; gives a function that waits for an event of its log. Stops it with SIGTERM, and it must obey."""
     with log.open("wb") as out:
         process = subprocess.Popen(
@@ -67,6 +70,7 @@ def daemon(config: Path, log: Path, wait: Callable[..., Any]) -> Iterator[Callab
             stdout=out,
             stderr=subprocess.STDOUT,
             env=os.environ.copy(),
+            preexec_fn=die_with_parent,
         )
 
     def told(event: str) -> dict[str, Any] | None:
@@ -112,7 +116,7 @@ def topics(kafka_admin: Any) -> dict[str, str]:
 
 
 def test_from_telemetry_to_a_model_an_alert_and_dead_letters(
-    kafka_broker: str, topics: dict[str, str], tmp_path: Path, wait_for: Callable[..., Any]
+    kafka_broker: str, topics: dict[str, str], tmp_path: Path, wait_for: Callable[..., Any], running: ModuleType
 ) -> None:
     """Consumes, trains, publishes, announces; a second run goes on where the first stopped; a subscriber hears of a drift; poison
     arrives in the dead-letter topic with its reason and coordinates; every record is in the buffer exactly once."""
@@ -152,7 +156,7 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(
         producer.send(topics["telemetry"], key=key, value=value)
     producer.flush()
 
-    with daemon(config, tmp_path / "first.log", wait_for) as event_of:
+    with daemon(config, tmp_path / "first.log", wait_for, running.die_with_parent) as event_of:
         version = event_of("model_published")["version"]
         event_of("model_live")
     announcement = json.loads(heard(kafka_broker, topics["models"], 1, wait_for)[0].value)
@@ -167,7 +171,7 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(
     for value in POISON:
         producer.send(topics["telemetry"], key=b"poison", value=value)
     producer.close()
-    with daemon(config, tmp_path / "second.log", wait_for) as event_of:
+    with daemon(config, tmp_path / "second.log", wait_for, running.die_with_parent) as event_of:
         event_of("drift_opened")
         alerts = [json.loads(message.value) for message in heard(kafka_broker, topics["drift"], 1, wait_for)]
         letters = heard(kafka_broker, topics["dlq"], len(POISON), wait_for)

@@ -439,9 +439,9 @@ def test_the_lag_grows_while_records_are_taken_that_were_fetched_before(
     reader.until(lambda: reader.count() > 0)
     produce(topic, numbered(5000))
     while (reader.source.lag() or 0) <= 5000:
-        assert reader.count() < 3000, f"it seems to be {reader.source.lag()} behind, of 10000, and {reader.count()} are taken"
+        assert reader.count() < 5000, f"it seems to be {reader.source.lag()} behind, of 10000, and {reader.count()} are taken"
         reader.step()
-        time.sleep(0.02)  # as a daemon that has other work
+        time.sleep(0.05)  # as a daemon that has other work; a broker that is busy has 25 s to answer
     reader.until(lambda: reader.count() == 10_000, timeout_s=0.0)
     reader.until(lambda: reader.source.lag() == 0)
 

@@ -271,13 +271,10 @@ def test_sasl_over_tls(
 
         unknown_ca = KafkaOptions.from_mapping({name: value for name, value in values.items() if name != "ssl_cafile"})
         source, told = open_source("t", unknown_ca)
-        poll_until(source, lambda: told)
-        assert told[0][0] == "kafka_unreachable"
-        assert "certificate verify failed" in str(told[0][1]["error"])
-        wanted = f"the certificate of {broker.secure_bootstrap} is not of the authority in ssl_cafile, which is not set"
-        assert wanted in str(told[0][1]["todo"])
+        poll_until(source, lambda: "certificate verify failed" in str(told))  # a slow handshake is no answer yet
+        assert {name for name, _ in told} == {"kafka_unreachable"}
+        assert f"the certificate of {broker.secure_bootstrap} is not of the authority in ssl_cafile, which is not set" in str(told)
 
         plain = KafkaOptions.from_mapping({**values, "bootstrap_servers": broker.bootstrap})
         source, told = open_source("t", plain)
-        poll_until(source, lambda: told)
-        assert f"{broker.bootstrap} does not speak TLS: security_protocol is SASL_SSL" in str(told[0][1]["todo"])
+        poll_until(source, lambda: f"{broker.bootstrap} does not speak TLS: security_protocol is SASL_SSL" in str(told))

@@ -34,7 +34,9 @@ class DaemonProcess:
         ours |= {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(FOLDER)}
         self._log, self._read = log, log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
-            self._process = subprocess.Popen(command, stdout=out, stderr=out, cwd=FOLDER, env=ours | dict(environment))
+            self._process = subprocess.Popen(
+                command, stdout=out, stderr=out, cwd=FOLDER, env=ours | dict(environment), preexec_fn=module("rig/running").die_with_parent
+            )
 
     @property
     def pid(self) -> int:

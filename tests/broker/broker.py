@@ -13,6 +13,7 @@ import base64
 import ctypes
 import fcntl
 import hashlib
+import random
 import shutil
 import signal
 import socket
@@ -23,11 +24,16 @@ import time
 import uuid
 from pathlib import Path
 from types import TracebackType
+from typing import TextIO
 
 POM = Path(__file__).with_name("pom.xml")
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "kafka"
 START_TIMEOUT_S = 300.0  # 4-6 s on an idle machine; tests share slow ones
 STOP_TIMEOUT_S = 120.0
+PORTS = range(20_000, 30_000)
+"""Below those that Linux gives to outgoing connections (net.ipv4.ip_local_port_range: from 32,768)."""
+_claims: list[TextIO] = []
+"""Locked files, one for each port that this process was given."""
 COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
 SERVER_PROPERTIES = """\
@@ -111,10 +117,22 @@ def new_cluster_id() -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on, and that stays free until this process ends: no other test run is given it, and the system
+    takes none of PORTS for a connection, as it may take one that was free a moment ago, or whose broker is down for a while."""
+    folder = Path(tempfile.gettempdir()) / "dwcp-ports"
+    folder.mkdir(exist_ok=True)
+    for port in random.Random().sample(PORTS, len(PORTS)):
+        claim = (folder / str(port)).open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
+        return port
+    raise RuntimeError(f"no port of {PORTS.start} to {PORTS.stop} is free")
 
 
 def _die_with_parent() -> None:

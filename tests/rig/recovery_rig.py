@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import signal
 import sys
 import threading
 import traceback
@@ -205,7 +206,12 @@ def in_child(run: Callable[[], None], log: Path) -> int:
             sys.stdout.flush()
             os._exit(code)
     gc.unfreeze()
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except BaseException:  # the time limit of a test, or Ctrl-C
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def die() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "broker"))
 
+from broker import free_port
 from waiting import LIMIT_S, wait_for
+
+
+def die_with_parent() -> None:
+    """Linux: a daemon goes when the test run is killed, and its training with it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 class Running:
@@ -24,9 +32,7 @@ class Running:
 
     def __init__(self, folder: Path, kafka: str, log: str = "log", *, faults: dict[str, Any] | None = None, **changed: str) -> None:
         """faults: see faulty.py."""
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.config, self.kafka = folder / f"{log}.toml", kafka
         self.configure(**changed)
         self.log = folder / log
@@ -34,7 +40,7 @@ class Running:
         with self.log.open("wb") as out:
             launcher = ["-m", "daemon.cli"] if faults is None else [str(Path(__file__).with_name("faulty.py")), json.dumps(faults)]
             command = [sys.executable, *launcher, "run", "--config", str(self.config)]
-            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment)
+            self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment, preexec_fn=die_with_parent)
 
     def configure(self, topic: str = "dwcp.telemetry", more: str = "", kafka_more: str = "") -> None:
         """kafka_more: further lines of the section of that name. more: further sections."""
