@@ -106,6 +106,8 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
         _print_rejections(console, report["rejections"], keep)
     if not report["nothing_judged"]:
         console.print(_error_table(report))
+    elif records["accepted"]:
+        console.print(_measured_table(report))
     for reason in report["nothing_judged"]:
         console.print(f"[yellow]nothing was judged:[/yellow] {escape(reason)}", highlight=False)
 
@@ -118,6 +120,13 @@ def _print_rejections(console: Console, rejections: dict[str, dict[str, Any]], k
     console.print(table)
     letters = "--keep FOLDER keeps all of them" if keep is None else f"all of them: {escape(str(keep / DEAD_LETTERS))}"
     console.print(f"{letters}, with reason, file and line", highlight=False)
+
+
+def _measured_table(report: dict[str, Any]) -> Table:
+    table = Table("target", "measured", "not measured", title="Accepted records")
+    for target in TARGETS:
+        table.add_row(target, f"{report['measured'][target]:,}", f"{report['missing'][target]:,}")
+    return table
 
 
 def _error_table(report: dict[str, Any]) -> Table:

@@ -305,12 +305,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture
-def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def spawn(running: ModuleType) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """spawn(command, ...) is a subprocess.Popen that is killed at the end, if it still runs, and its training with it."""
     started: list[subprocess.Popen[str]] = []
 
     def start(command: list[str], **options: Any) -> subprocess.Popen[str]:
-        started.append(subprocess.Popen(command, text=True, **options))
+        started.append(subprocess.Popen(command, preexec_fn=running.die_with_parent, **{"text": True, **options}))
         return started[-1]
 
     yield start

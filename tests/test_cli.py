@@ -371,7 +371,8 @@ def test_replay(cli: Cli, recording: Path, tmp_path: Path) -> None:
 
 
 def test_replay_for_a_person(cli: Cli, recording: Path) -> None:
-    """A line of counts and a table with every target, on standard output; progress is on standard error."""
+    """A line of counts and a table with every target, on standard output; progress is on standard error. Without a version there are no
+    errors to show, and what was measured is shown."""
     code, out, _ = cli("replay", recording, "--no-train")
     assert code == 0
     assert "accepted" in out
@@ -464,10 +465,11 @@ def test_replay_on_a_disk_that_is_full(recording: Path, tmp_path: Path) -> None:
     assert "Traceback" not in made.stderr
 
 
-def test_each_thing_is_told_once(cli: Cli, recording: Path, tmp_path: Path) -> None:
+def test_each_thing_is_told_once(cli: Cli, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal is a line for a person, or an event of the log where no lines are shown; without training nothing waits for rows."""
     config = tmp_path / "c.toml"
     config.write_text("[training]\nwindows_min = 1_000_000\n[log]\nformat = 'json'\n")
+    monkeypatch.setattr("daemon.replay.POLLS_MIN", 1)  # one training is enough
     _, _, err = cli("replay", recording, "--config", config)
     assert err.count("refused v") >= 1
     assert "model_refused" not in err

@@ -97,12 +97,12 @@ def job_in(folder: Path, snapshot: Path, version: str = FIRST, parent: Path | No
     )
 
 
-def started(spec: JobSpec, folder: Path) -> subprocess.Popen[str]:
+def started(spec: JobSpec, folder: Path, popen: Callable[..., subprocess.Popen[str]] = subprocess.Popen) -> subprocess.Popen[str]:
     """The job as the daemon starts it."""
     path = folder / "job.json"
     path.write_bytes(spec.to_json())
     command = [sys.executable, "-m", "model.job", str(path)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+    return popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
 
 
 def run_here(spec: JobSpec) -> JobResult:
@@ -330,10 +330,10 @@ def read_until_training(process: subprocess.Popen[str]) -> None:
     raise AssertionError(f"the job ended before it trained: {process.stderr and process.stderr.read()}")
 
 
-def test_a_terminated_job_leaves_no_version(long_snapshot: Path, tmp_path: Path) -> None:
+def test_a_terminated_job_leaves_no_version(long_snapshot: Path, tmp_path: Path, spawn: Callable[..., Any]) -> None:
     """SIGTERM in the middle of a training ends it at once, with neither a manifest nor a result."""
     spec = job_in(tmp_path, long_snapshot, epochs=100_000, patience=100_000)
-    process = started(spec, tmp_path)
+    process = started(spec, tmp_path, spawn)
     read_until_training(process)
     process.send_signal(signal.SIGTERM)
     process.communicate()
@@ -343,7 +343,9 @@ def test_a_terminated_job_leaves_no_version(long_snapshot: Path, tmp_path: Path)
     assert not (tmp_path / "result.json").exists()
 
 
-def test_a_job_dies_with_its_daemon(long_snapshot: Path, tmp_path: Path, wait_for: Callable[..., Any]) -> None:
+def test_a_job_dies_with_its_daemon(
+    long_snapshot: Path, tmp_path: Path, wait_for: Callable[..., Any], spawn: Callable[..., subprocess.Popen[str]]
+) -> None:
     """When the process that started it is killed, the job ends by itself and publishes nothing."""
     spec = job_in(tmp_path, long_snapshot, epochs=100_000, patience=100_000)
     path = tmp_path / "job.json"
@@ -354,7 +356,7 @@ def test_a_job_dies_with_its_daemon(long_snapshot: Path, tmp_path: Path, wait_fo
         "print(child.pid, flush=True)\n"
         "for line in child.stdout: print(line, end='', flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", daemon], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+    process = spawn([sys.executable, "-c", daemon], stdout=subprocess.PIPE, cwd=Path(__file__).parent.parent)
     assert process.stdout is not None
     child = int(process.stdout.readline())
     while "step" not in json.loads(process.stdout.readline()):

@@ -11,7 +11,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -363,7 +363,7 @@ def test_a_line_cut_off_by_a_crash_is_repaired(tmp_path: Path, content: bytes, e
     assert written(path) == expected
 
 
-def test_a_process_killed_while_writing_leaves_whole_lines_to_the_next(tmp_path: Path) -> None:
+def test_a_process_killed_while_writing_leaves_whole_lines_to_the_next(tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]) -> None:
     """kill -9 at any moment: what the process had reported as flushed is there, once, and the file goes on."""
     path = tmp_path / "events.ndjson"
     program = (
@@ -373,7 +373,7 @@ def test_a_process_killed_while_writing_leaves_whole_lines_to_the_next(tmp_path:
         "    sink.send(Event(str(number), 't', 's', 's', 0.0, {'number': number, 'filling': 'x' * 5000}))\n"
         "    if number % 7 == 6: sink.flush(1); print(number, flush=True)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    process = spawn([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
     assert process.stdout is not None
     reported = [int(process.stdout.readline()) for _ in range(20)]
     process.kill()
