@@ -32,7 +32,7 @@ from model.buffer import drop_unnamed, reclaim
 from model.retention import compact, plan_compaction, plan_retention
 from model.segments import Segment, SegmentError, SegmentName, describe, sync_folder
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 """Of a checkpoint. What older ones hold is brought up to date by daemon.migration."""
 KEPT: Final = 3
 """Checkpoints of one member that stay: the newest, and two to go back to should it be damaged."""

@@ -7,6 +7,7 @@ journal behind it takes effect at the same offsets again, so that features, aler
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import zlib
@@ -19,6 +20,7 @@ from typing import Final
 import msgspec
 
 from daemon.errors import StateError
+from drift.buckets import BUCKET_S
 from features.telemetry import Partition
 from model.segments import sync_folder
 
@@ -39,10 +41,14 @@ class Forecasting(msgspec.Struct, frozen=True, tag="forecasting"):
 
 
 class Clock(msgspec.Struct, frozen=True, tag="clock"):
-    """From these next offsets on, this is the time, UTC seconds, that says which timestamps lie in the future."""
+    """From these next offsets on, this is the time, UTC seconds, that says which timestamps lie in the future.
+
+    confirmed: the times at which Kafka's records are written agree with it. Then what has come after it before cannot be, and is undone.
+    """
 
     now_s: float
     offsets: dict[str, int]
+    confirmed: bool = False
 
 
 class Idle(msgspec.Struct, frozen=True, tag="idle"):
@@ -170,10 +176,11 @@ class Journal:
         self.entries.append(entry)
         return self.last
 
-    @property
-    def told_through(self) -> int:
-        """The last bucket that any alert which was told rests on."""
-        return self._summary(self.last).closed_through
+    def told_through(self, limit_s: float = math.inf) -> int:
+        """The last bucket that any alert which was told rests on. limit_s: buckets after this time (UTC seconds) cannot be, and do not
+        count: they were told while the clock was wrong."""
+        told = [self._dropped.closed_through, *(entry.closed_through for entry in self.entries if isinstance(entry, Told))]
+        return max((one for one in told if one * BUCKET_S <= limit_s), default=Dropped().closed_through)
 
     @property
     def live(self) -> ModelLive | None:

@@ -14,6 +14,7 @@ from typing import Final
 from daemon.alerts import drift_event, model_event, retraining_event, summary
 from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
+from daemon.clock_watch import ClockWatch
 from daemon.errors import DaemonError, FencedError
 from daemon.gauges import show
 from daemon.health import Health, Pass
@@ -25,6 +26,7 @@ from daemon.partitions import Partitions
 from daemon.sinks import LAST_FLUSH_S, Sinks
 from daemon.snapshot import Snapshot, Written
 from daemon.training import Training
+from drift.buckets import BUCKET_S
 from drift.messages import IncidentChange
 from drift.region import RegionDrift
 from features.telemetry import Partition
@@ -72,10 +74,12 @@ class Loop:
         notifier: Notifier,
         health: Health,
         clock: Clock,
+        clock_watch: ClockWatch,
         settings: LoopSettings,
         name: str,
     ) -> None:
         """name: the CloudEvents source of all events."""
+        self.clock_watch = clock_watch
         self.source, self.sinks, self.partitions, self.regions = source, sinks, partitions, regions
         self.checkpointer, self.models, self.training = checkpointer, models, training
         self.observer, self.notifier, self.health = observer, notifier, health
@@ -87,7 +91,7 @@ class Loop:
         self.stop_reason: str | None = None
         """Why it ends, or has ended."""
         self._reload: Callable[[], None] | None = None
-        self._ended = self._paused = self._refused = self._ready = False
+        self._ended = self._paused = self._full = self._refused = self._ready = False
         self._buried_bytes = 0
         """Of refused records since no dead letter was pending."""
         self._unready: list[str] = []
@@ -150,6 +154,7 @@ class Loop:
         if polled.lost:
             self.observer.tell("partition_lost", partitions=sorted(map(str, polled.lost)))
             self.partitions.give_up(polled.lost)
+            self.clock_watch.give_up(polled.lost)
         if polled.revoked:
             try:
                 self.checkpoint_now()
@@ -157,6 +162,7 @@ class Loop:
                 self.checkpoint_failed(error)
             self.source.release(polled.revoked)
             self.partitions.give_up(polled.revoked)
+            self.clock_watch.give_up(polled.revoked)
             self.observer.tell("partition_released", partitions=sorted(map(str, polled.revoked)))
         if polled.assigned:
             self.partitions.take_up(polled.assigned, self.source)
@@ -164,21 +170,39 @@ class Loop:
     def take(self, polled: Polled) -> None:
         """Records through their partition's pipeline; what it refuses goes to the dead letters."""
         sought_back: set[Partition] = set()
+        self.clock_watch.look(polled, self.source.lag())
         for raw in polled.batches:
             if raw.partition in sought_back:
                 continue  # it comes again, after what was not taken before it
-            taken = self.partitions.take(raw, self.clock.latest_record_s(), self.regions)
+            now_s, confirmed = self.clock.latest_record_s(), self.clock.confirmed
+            taken = self.partitions.take(raw, now_s, self.regions, confirmed=confirmed)
             self.regions.observe(taken.alarms, taken.seen, taken.late)
             self.bury(raw, taken.rejected)
             self.training.took(taken.rows)
             if taken.refused is not None:
                 self._refused = True
                 self.checkpoint_failed(taken.refused)
+            if taken.refused is not None or taken.waits:
                 self.partitions.seek_back(raw.partition, self.source)
                 sought_back.add(raw.partition)
+            if not taken.waits:
+                self.clock_watch.took(raw.partition)
+        self.undo_run_away()
         self._ended = self._ended or polled.ended
         self.partitions.notice_idle(reading=self.source.healthy() and not self._paused and not self._standing)
         self.partitions.shed(self.source.lag())
+
+    def undo_run_away(self) -> None:
+        """Reports what had come further than time can be, and takes the region stage back with it."""
+        found = self.partitions.undone()
+        for undone in found:
+            self.observer.time_undone.inc()
+            self.observer.tell(
+                "event_time_undone", partition=str(undone.partition), from_s=undone.from_s, to_s=undone.to_s,
+                links=len(undone.links), first_links=list(undone.links[:3]), remedy="see that the clocks of these links are right",
+            )  # fmt: skip
+        if found and self.regions.go_back(self.partitions.watermark_s, self.partitions.limit_s):
+            self.observer.tell("buckets_undone", closed_through_s=self.regions.closed_through * BUCKET_S)
 
     def bury(self, raw: RawBatch, rejected: list[Rejected]) -> None:
         for record in rejected:
@@ -277,13 +301,17 @@ class Loop:
             self._buried_bytes = 0
         full = self.open_rows >= self.settings.open_rows_max or self.sinks.pending() >= PENDING_EVENTS_MAX
         full = full or self._flooded or self._refused
-        if full and not self._paused:
+        if full != self._full:
+            if full:
+                self.observer.tell("source_paused", open_rows=self.open_rows, pending_events=self.sinks.pending())
+            else:
+                self.observer.tell("source_resumed")
+        self._full, pauses = full, full or self.clock_watch.rests
+        if pauses and not self._paused:
             self.source.pause()
-            self.observer.tell("source_paused", open_rows=self.open_rows, pending_events=self.sinks.pending())
-        elif self._paused and not full:
+        elif self._paused and not pauses:
             self.source.resume()
-            self.observer.tell("source_resumed")
-        self._paused = full
+        self._paused = pauses
 
     @property
     def _flooded(self) -> bool:
@@ -353,17 +381,18 @@ class Loop:
             self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
 
     def _seen(self, polled: Polled) -> Pass:
-        journal, model, split = self.partitions.journal_problem, self.models.problem, self.partitions.spread.trouble
+        journal, clock = self.partitions.journal_problem, self.clock_watch.problem
+        model, split = self.models.problem, self.partitions.spread.trouble
         return Pass(
             took=bool(polled.batches) and not self._refused,
             waits=self._standing,
             silent_s=polled.silent_s,
             connected=self.source.healthy(),
             lag=self.source.lag(),
-            paused=self._paused,
+            paused=self._full,
             checkpoint_s=self.checkpointer.under_way_s,
             publication_s=self.training.publication_s,
-            problems=(*self.problems.values(), *([journal] if journal is not None else [])),
+            problems=(*self.problems.values(), *(problem for problem in (journal, clock) if problem is not None)),
             troubles=(*(trouble for trouble in (model, split) if trouble is not None), *self.source.troubles()),
         )
 
@@ -382,7 +411,7 @@ class Loop:
         self.checkpointer.patience_s = LAST_CHECKPOINT_S
         self.training.close()
         if self._ended:  # nothing can come any more that belongs into an open bucket
-            for change in self.regions.advance(self.partitions.event_time_s):
+            for change in self.regions.advance(self.partitions.end_s):
                 self.alert(change)
         try:
             self.checkpoint_now()

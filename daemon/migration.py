@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from drift.link import LinkDrift
 from drift.quorum import QuorumPolicy
+from features.event_time import EventTime
 from streams.source import ONLY_LOG
 
 
@@ -20,6 +21,8 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     1 to 2: links can be evicted. Nobody wrote down which were seen last, so those that came first count as the oldest; and the first
     releases did not tell a topic from another one of its name. The clock is read anew before the next record.
     2 to 3: other detectors. They know nothing of what the older ones have seen, so every watched link calibrates anew.
+    4 to 5: names can be forgotten, and event time follows the bulk of the links. Nobody wrote down which names were seen last, so those
+    that came first count as the oldest; no jump of event time is under way.
     """
     if version < 2:
         links = len(document["keys"])
@@ -29,6 +32,10 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
         drift = LinkDrift(document["drift"]["epoch"])
         drift.make_room(len(document["watch_regions"]))
         document, arrays = document | {"drift": drift.document()}, arrays | drift.arrays()
+    if version < 5:
+        event_time, names = EventTime(), sum(len(values) for values in document["values"])
+        document = event_time.document() | document
+        arrays = arrays | event_time.arrays(len(document["keys"])) | {"store_names": np.tile(np.array([-1, 0], np.int64), (names, 1))}
     return document, arrays
 
 

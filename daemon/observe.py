@@ -32,6 +32,16 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "links_evicted": ("warning", "a partition has more links than links.max: those not seen for longest are forgotten, from now on"),
     "links_split": ("warning", "records of the same link come in several partitions at once: the topic is not keyed by link"),
     "links_moved": ("warning", "links come in another partition from now on: their windows and detectors begin anew"),
+    "names_forgotten": ("warning", "a category has more names than can be told apart: those not seen for longest go; who brings most"),
+    "clock_behind": (
+        "error",
+        "by this machine's clock nearly all records are of the future, by Kafka's times they are not: they wait until it is set",
+    ),
+    "clock_right": ("info", "the records that waited for this machine's clock were taken"),
+    "clock_believed": ("warning", "records have waited long enough for another clock: those of the future are refused from now on"),
+    "clock_ahead": ("warning", "this machine's clock is ahead of the times at which records are written just now"),
+    "event_time_undone": ("warning", "a partition or its links had come further than time can be, of a clock that was wrong: taken back"),
+    "buckets_undone": ("warning", "alerts had been closed for times that cannot be: the region stage is back, and judges again"),
     "regions_forgotten": ("warning", "there are more regions than can be kept: those not heard of for longest have gone"),
     "forecasts_shed": ("warning", "the stream is too far behind: no forecasts until it has caught up"),
     "forecasts_resumed": ("info", "the stream has caught up"),
@@ -122,6 +132,14 @@ class Observer:
         self.split_links = Gauge("dwcp_links_split", "Links whose records come in several partitions at once", registry=self.registry)
         self.moved_links = Gauge("dwcp_links_moved", "Links that moved to another partition, since the start", registry=self.registry)
         self.evicted = Counter("dwcp_links_evicted", "Links forgotten because there were more than links.max", registry=self.registry)
+        self.names_forgotten = Counter(
+            "dwcp_names_forgotten", "Values of categories forgotten because there were too many", ["category"], registry=self.registry
+        )
+        self.clock_ahead = Gauge(
+            "dwcp_clock_ahead_seconds", "This machine's clock less the time at which records are written just now", registry=self.registry
+        )
+        self.clock_waits = Gauge("dwcp_clock_waits", "Partitions that wait for this machine's clock", registry=self.registry)
+        self.time_undone = Counter("dwcp_event_time_undone", "How often an event time that ran away was undone", registry=self.registry)
         self.regions_forgotten = Counter("dwcp_regions_forgotten", "Regions forgotten: there were too many", registry=self.registry)
         self.watched_links = Gauge("dwcp_watched_links", "Links that are forecast and judged", registry=self.registry)
         self.buffer_rows = Gauge("dwcp_buffer_rows", "Rows in sealed segments", registry=self.registry)
@@ -133,7 +151,7 @@ class Observer:
             registry=self.registry,
         )
         self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of any partition", registry=self.registry)
-        for gauge in (self.lag, self.event_time):  # unknown is not 0
+        for gauge in (self.lag, self.event_time, self.clock_ahead):  # unknown is not 0
             gauge.set(math.nan)
         self.incidents = Gauge("dwcp_incidents_open", "Open drift incidents", registry=self.registry)
         self.checkpoint_s = Histogram("dwcp_checkpoint_seconds", "Time to write a checkpoint", registry=self.registry)

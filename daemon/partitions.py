@@ -6,13 +6,16 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from daemon.checkpoint import CheckpointStore
+from daemon.clock import AGREES_S
+from daemon.clock_watch import ClockWatch
 from daemon.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
 from daemon.models import Models
 from daemon.observe import Observer
-from daemon.pipeline import CLOCK_S, Pipeline, PipelineSettings, Taken, part_of
+from daemon.pipeline import CLOCK_S, Holds, Pipeline, PipelineSettings, Taken, Undone, part_of
 from daemon.snapshot import PartState
 from daemon.spread import LinkSpread
 from daemon.watched import Listener
@@ -37,7 +40,10 @@ class Partitions:
         shed_above_lag: int,
         listener: Listener | None = None,
         clock: Callable[[], float] = time.monotonic,
+        clock_watch: ClockWatch | None = None,
     ) -> None:
+        """clock_watch: says which records wait for this machine's clock; None: none does."""
+        self._clock_watch = clock_watch
         self._settings, self._store, self._journal, self._models, self._observer = settings, store, journal, models, observer
         self._idle_s, self._shed_above_lag, self._listener, self._clock = idle_s, shed_above_lag, listener, clock
         self._pipelines: dict[Partition, Pipeline] = {}
@@ -67,6 +73,16 @@ class Partitions:
     def event_time_s(self) -> float:
         """The newest event time of any partition; -inf before the first record."""
         return max((pipeline.event_time_s for pipeline in self._pipelines.values()), default=-math.inf)
+
+    @property
+    def end_s(self) -> float:
+        """The same if no record comes any more."""
+        return max((pipeline.end_s for pipeline in self._pipelines.values()), default=-math.inf)
+
+    @property
+    def limit_s(self) -> float:
+        """The latest time that any record may have; inf if that is not known."""
+        return max((pipeline.limit_s for pipeline in self._pipelines.values()), default=math.inf)
 
     @property
     def rows(self) -> int:
@@ -113,9 +129,16 @@ class Partitions:
             self._moved_s.pop(partition, None)
             self._store.drop(partition)
 
-    def take(self, raw: RawBatch, now_s: float | None, regions: RegionDrift) -> Taken:
+    def undone(self) -> list[Undone]:
+        """What was undone since the last call, because it had come further than time can be."""
+        found = [undone for pipeline in self for undone in pipeline.undone]
+        for pipeline in self:
+            pipeline.undone = []
+        return found
+
+    def take(self, raw: RawBatch, now_s: float | None, regions: RegionDrift, *, confirmed: bool = False) -> Taken:
         """Hands records to their partition, each after what the clock has decided for it. now_s: UTC seconds; None: timestamps are not
-        checked against the time.
+        checked against the time. confirmed: whether a second reference agrees with now_s.
 
         Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back.
         """
@@ -127,14 +150,19 @@ class Partitions:
         begin = 0
         while begin < len(raw):
             pipeline.catch_up(raw.offsets[begin])
+            holds: Holds | None = None
             if not pipeline.catching_up:
                 try:
-                    self._decide(pipeline, now_s, regions)
+                    self._decide(pipeline, now_s, regions, confirmed=confirmed)
                 except OSError as error:
                     taken.refused = error
                     return taken
+                if now_s is not None and self._clock_watch is not None:
+                    holds = partial(self._clock_watch.holds, raw.partition)
             end = pipeline.undisturbed(raw.offsets, begin)
-            taken.add(pipeline.take(part_of(raw, begin, end)))
+            taken.add(pipeline.take(part_of(raw, begin, end), holds))
+            if taken.waits:
+                break
             pipeline.catch_up(pipeline.next_offset or 0)  # it may count as idle from here on, and no record may come for long
             begin = end
         self.spread.arrived(pipeline, self)
@@ -153,7 +181,7 @@ class Partitions:
 
     def told(self, closed_through: int) -> None:
         """To be called before an alert is told (see journal.Told). Raises OSError."""
-        if closed_through > self._journal.told_through:
+        if closed_through > self._journal.told_through(self.limit_s):
             self._enter(Told({str(pipeline.partition): pipeline.decided_through for pipeline in self}, closed_through))
 
     def shed(self, lag: int | None) -> None:
@@ -198,15 +226,15 @@ class Partitions:
         except OSError:  # a disk that is full is told by the checkpoint
             return self._journal.last
 
-    def _decide(self, pipeline: Pipeline, now_s: float | None, regions: RegionDrift) -> None:
+    def _decide(self, pipeline: Pipeline, now_s: float | None, regions: RegionDrift, *, confirmed: bool) -> None:
         """What the clock has to say before the next record of a partition. A model goes live in all partitions at once: one that had to
         decide for itself after a kill would do so before records that the run before has judged with the old model."""
         at = {str(pipeline.partition): pipeline.decided_through}
         live = self._models.live
-        if now_s is not None and (pipeline.clock_s is None or now_s - pipeline.clock_s >= CLOCK_S):
-            self._enter(Clock(now_s, {str(other.partition): other.decided_through for other in self}))
+        if now_s is not None and (pipeline.clock_s is None or _is_due(now_s - pipeline.clock_s, confirmed=confirmed)):
+            self._enter(Clock(now_s, {str(other.partition): other.decided_through for other in self}, confirmed))
         if pipeline.idle:
-            self._enter(Resumed(at, max(regions.closed_through, self._journal.told_through)))
+            self._enter(Resumed(at, max(regions.closed_through, self._journal.told_through(pipeline.limit_s))))
         if live is not None and pipeline.epoch != live.epoch:
             others = [other for other in self if other.decided_epoch != live.epoch]
             self._enter(ModelLive(live.epoch, live.version, {str(other.partition): other.decided_through for other in others}))
@@ -219,6 +247,12 @@ class Partitions:
         for pipeline in self:
             if (offset := entry.offsets.get(str(pipeline.partition))) is not None:
                 pipeline.expect([(offset, number, entry)])
+
+
+def _is_due(passed_s: float, *, confirmed: bool) -> bool:
+    """Whether the clock is to be read anew, so long after the last reading. If it stands before that one, either may be wrong: the new one
+    is believed if it is confirmed."""
+    return passed_s >= CLOCK_S or (confirmed and passed_s < -AGREES_S)
 
 
 def journal_path(state: Path, member: str) -> Path:

@@ -10,7 +10,7 @@ import bisect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from daemon.errors import StateError
 from daemon.journal import Clock, Entry, Forecasting, Idle, ModelLive, Resumed
 from daemon.observe import Observer
+from daemon.room import Room
 from daemon.snapshot import PartState, Restored
 from daemon.spread import FirstTimes, Key
 from daemon.watched import Listener, WatchedLinks
@@ -25,17 +26,22 @@ from drift.buckets import BUCKET_S
 from drift.messages import LinkAlarm, LinkSeen
 from drift.sensitivity import Sensitivity
 from drift.watch import WatchPolicy
+from features.event_time import EventTime
 from features.store import FeatureRows, FeatureStore, link_name
-from features.telemetry import TARGETS, Doubles, Partition, TelemetryBatch
+from features.telemetry import TARGETS, Doubles, Flags, Partition, TelemetryBatch
 from model.buffer import BufferRows, BufferWriter
 from model.predictor import Predictor
 from streams.decode import Rejected, decode
 from streams.source import ONLY_LOG, Log, RawBatch
+from streams.validate import MAX_FUTURE_S
 
 CLOCK_S: Final = 60.0
 """So long a reading of the clock holds: which timestamps lie in the future is decided by one that is in the journal, and may be so old."""
 CHUNK_ROWS: Final = 2048
 """Records of one pass: windows of so many watched rows are 11 MB."""
+
+Holds: TypeAlias = Callable[[RawBatch, float, Callable[[TelemetryBatch], Flags], int], int | None]
+"""See ClockWatch.holds, of one partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,8 @@ class PipelineSettings:
 
 @dataclass(slots=True)
 class Taken:
-    """What a batch gave. rows: accepted records. refused: why records at its end were not taken."""
+    """What a batch gave. rows: accepted records. refused: why records at its end were not taken. waits: whether records at its end wait for
+    this machine's clock."""
 
     alarms: list[LinkAlarm]
     seen: list[LinkSeen]
@@ -62,6 +69,7 @@ class Taken:
     late: int = 0
     """Alarms and words of links that came too late for their bucket."""
     refused: OSError | None = None
+    waits: bool = False
 
     def add(self, more: Taken) -> None:
         self.alarms += more.alarms
@@ -69,6 +77,17 @@ class Taken:
         self.rejected += more.rejected
         self.rows += more.rows
         self.late += more.late
+        self.waits |= more.waits
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A partition, or some of its links, had come further than time can be: from_s to to_s, UTC seconds, with the names of the links."""
+
+    partition: Partition
+    from_s: float
+    to_s: float
+    links: tuple[str, ...]
 
 
 class Pipeline:
@@ -89,7 +108,6 @@ class Pipeline:
         """Offset after the last record taken; None before the first of a new partition."""
         self.log = ONLY_LOG
         """What next_offset counts in."""
-        self.event_time_s = -math.inf
         self.idle = False
         self.clock_s: float | None = None
         """The last reading of the clock, UTC seconds; None: timestamps are not checked against it."""
@@ -102,8 +120,10 @@ class Pipeline:
         self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max)
         self._watched = WatchedLinks(partition, settings.watch, settings.sensitivity, observer, listener)
         self._first = FirstTimes()
-        self._evicting = False
-        """Whether that links are evicted was told."""
+        self._event_time = EventTime()
+        self._room = Room(partition, self._store, self._event_time, self._first, self._watched, writer, observer)
+        self.undone: list[Undone] = []
+        """What was undone since the owner last looked."""
         self._ahead: list[tuple[int, int, Entry]] = []
         self._ignore_through = -(2**62)
 
@@ -161,6 +181,21 @@ class Pipeline:
         return bool(self._ahead)
 
     @property
+    def event_time_s(self) -> float:
+        """Up to when the bulk of the links has come, UTC seconds; -inf before the first record."""
+        return self._event_time.value_s
+
+    @property
+    def end_s(self) -> float:
+        """The same if no record comes any more."""
+        return self._event_time.end_s
+
+    @property
+    def limit_s(self) -> float:
+        """The latest time that a record may have, by the last reading of the clock; inf without one."""
+        return math.inf if self.clock_s is None else self.clock_s + CLOCK_S + MAX_FUTURE_S
+
+    @property
     def watermark_s(self) -> float:
         """Event time up to which this partition is complete, as far as the region stage cares."""
         return math.inf if self.idle else self.event_time_s - self._settings.lateness_s
@@ -190,19 +225,34 @@ class Pipeline:
         """The end of the records from `begin` on that lie before the next journal entry."""
         return bisect.bisect_left(offsets, self._ahead[0][0], begin) if self._ahead else len(offsets)
 
-    def take(self, raw: RawBatch) -> Taken:
-        """Takes undecoded records in stream order."""
+    def take(self, raw: RawBatch, holds: Holds | None = None) -> Taken:
+        """Takes undecoded records in stream order. holds: says which records of the future wait; None: they are refused."""
         self._watched.look_again(self._model_of)
         taken = Taken([], [], [])
+        begin = 0
         for piece in _chunks(raw):
             with self._observer.stage("decode"):
-                decoded = decode(piece, None if self.clock_s is None else self.clock_s + CLOCK_S)
-            taken.rejected += decoded.rejected
-            if len(decoded.batch):
-                self._take_batch(decoded.batch, taken)
-            self.next_offset, self.log = piece.offsets[-1] + 1, piece.log_at_end
-        self._count(taken, len(raw))
+                decoded = decode(piece, self._clock_limit_s)
+                if holds is not None and any(one.kind == "timestamp" for one in decoded.rejected):
+                    stays = holds(part_of(raw, begin, len(raw)), self.limit_s, self._store.knows, self.links)
+                    if stays is not None and stays < len(piece):
+                        taken.waits = True
+                        piece = part_of(piece, 0, stays)
+                        decoded = decode(piece, self._clock_limit_s)
+            if len(piece):
+                taken.rejected += decoded.rejected
+                if len(decoded.batch):
+                    self._take_batch(decoded.batch, taken)
+                self.next_offset, self.log = piece.offsets[-1] + 1, piece.log_at_end
+                begin += len(piece)
+            if taken.waits:
+                break
+        self._count(taken, begin)
         return taken
+
+    @property
+    def _clock_limit_s(self) -> float | None:
+        return None if self.clock_s is None else self.clock_s + CLOCK_S
 
     def _apply(self, number: int, entry: Entry) -> None:
         """Lets a journal entry take effect from the next record on."""
@@ -213,28 +263,47 @@ class Pipeline:
             self._watched.shed(not entry.on)
         elif isinstance(entry, Clock):
             self.clock_s = entry.now_s
+            if entry.confirmed:
+                self._undo(entry.now_s)
         elif isinstance(entry, Idle):
             self.idle = True
         elif isinstance(entry, Resumed):
             self.idle, self._ignore_through = False, entry.closed_through
 
+    def _undo(self, now_s: float) -> None:
+        """Takes back what has come after the time that can be, by a confirmed reading of the clock (UTC seconds)."""
+        limit_s = self.limit_s
+        self._ignore_through = min(self._ignore_through, math.floor(limit_s / BUCKET_S))
+        self._store.evicted_through_s = min(self._store.evicted_through_s, now_s)
+        if not self._event_time.is_ahead(limit_s):
+            return
+        from_s = max(self.event_time_s, float(self._store.newest_s.max()))
+        slots = self._event_time.undo(limit_s, now_s)
+        self._store.rewind(slots, self.event_time_s)
+        self._watched.renew(slots)
+        self.undone.append(Undone(self.partition, from_s, self.event_time_s, tuple(self._store.links[slot] for slot in slots.tolist())))
+
     def snapshot(self) -> PartState:
         """The state as it is now; detaches the open rows."""
         store = self._store
-        document = {
-            "link_key": list(self._settings.link_key),
-            "keys": [list(key) for key in store.link_keys()],
-            "values": [list(values) for values in store.interner.values],
-            "evicted_through_s": store.evicted_through_s,
-            "log": asdict(self.log),
-            "event_time_s": self.event_time_s,
-            "idle": self.idle,
-            "clock_s": self.clock_s,
-            "ignore_through": self._ignore_through,
-            "journal_taken": self.journal_taken,
-            "rows": self.rows,
-        } | self._watched.state()
+        document = (
+            {
+                "link_key": list(self._settings.link_key),
+                "keys": [list(key) for key in store.link_keys()],
+                "values": [list(values) for values in store.interner.values],
+                "evicted_through_s": store.evicted_through_s,
+                "log": asdict(self.log),
+                "idle": self.idle,
+                "clock_s": self.clock_s,
+                "ignore_through": self._ignore_through,
+                "journal_taken": self.journal_taken,
+                "rows": self.rows,
+            }
+            | self._watched.state()
+            | self._event_time.document()
+        )
         arrays = {f"store_{name}": ring for name, ring in store.state().items()} | self._watched.arrays()
+        arrays |= self._event_time.arrays(len(store))
         taken = self._writer.take(store.links, store.interner.values)
         return PartState(self.partition, self.next_offset, document, arrays, self._writer, taken, self.journal_taken)
 
@@ -252,7 +321,8 @@ class Pipeline:
         version = state["model_version"]
         self._watched.restore(state, arrays, self._model_of(version) if version else None, self._store.links)
         self.next_offset, self.log = restored.offset, Log(**state["log"])
-        self.event_time_s, self.idle, self._ignore_through = state["event_time_s"], state["idle"], state["ignore_through"]
+        self._event_time.restore(state, arrays, self._store.newest_s)
+        self.idle, self._ignore_through = state["idle"], state["ignore_through"]
         self.clock_s, self.journal_taken, self.rows = state["clock_s"], state["journal_taken"], state["rows"]
 
     def _take_batch(self, batch: TelemetryBatch, taken: Taken) -> None:
@@ -264,37 +334,21 @@ class Pipeline:
                 return
             if len(slots):
                 self._take_resolved(batch.part(0, len(slots)), slots, taken)
-            self._evict()
             batch = batch.part(len(slots), len(batch))
-
-    def _evict(self) -> None:
-        """Forgets the links that were not seen for longest, in everything that numbers links."""
-        before = len(self._store)
-        self._writer.settle(self._store.links)
-        kept = self._store.evict()
-        self._watched.keep(kept)
-        self._first.keep(kept)
-        self._observer.evicted.inc(before - len(self._store))
-        if not self._evicting:
-            self._evicting = True
-            remedy = (
-                "raise links.max if there is memory for more, or find who sends ever new names; dwcp_links_evicted_total goes on counting"
-            )
-            self._observer.tell("links_evicted", partition=str(self.partition), links_max=self._settings.links_max, remedy=remedy)
+            self._room.make(batch)
 
     def _take_resolved(self, batch: TelemetryBatch, slots: NDArray[np.int32], taken: Taken) -> None:
         with self._observer.stage("features"):
             self._watched.follow(self._store.links, batch, slots)
             self._first.follow(len(self._store), batch.time_s, slots)
-            model = self._watched.live
+            model, names = self._watched.live, self._room.known_names
             rows = self._store.update(batch, slots, self._watched.mask, model.vocabulary if model is not None else None)
+            self._room.note(batch, names)
         with self._observer.stage("drift"):
-            complete_s = np.maximum.accumulate(np.maximum(batch.time_s[rows.accepted], self.event_time_s))
+            complete_s = self._event_time.follow(rows.slots, batch.time_s[rows.accepted])
             if model is not None:
                 alarms, seen = self._watched.judge(batch, rows, self._store.links, complete_s)
                 self._keep_timely(rows, complete_s, batch, alarms, seen, taken)
-            if len(complete_s):
-                self.event_time_s = float(complete_s[-1])
         with self._observer.stage("buffer"):
             self._writer.append(
                 BufferRows(batch.offsets[rows.accepted], batch.time_s[rows.accepted], batch.numeric[rows.accepted], rows.codes, rows.slots)
@@ -353,7 +407,8 @@ class Pipeline:
 def part_of(raw: RawBatch, begin: int, end: int) -> RawBatch:
     """The records from `begin` to before `end`."""
     lines = raw.lines[begin:end] if raw.lines is not None else None
-    return replace(raw, offsets=raw.offsets[begin:end], values=raw.values[begin:end], lines=lines)
+    written = raw.written[begin:end] if raw.written is not None else None
+    return replace(raw, offsets=raw.offsets[begin:end], values=raw.values[begin:end], lines=lines, written=written)
 
 
 def _chunks(raw: RawBatch) -> Iterator[RawBatch]:

@@ -105,12 +105,19 @@ class WatchedLinks:
         self._drift.keep(watched.tolist())
         self._forecast, self._persistence = self._forecast[watched], self._persistence[watched]
 
+    def renew(self, slots: Ints) -> None:
+        """Links of these slots begin anew: what they have shown last was of no time that can be."""
+        index = self._watch.index_of_slot[slots]
+        watched = index[index >= 0]
+        self._drift.renew(watched.tolist())
+        self._forecast[watched], self._persistence[watched] = np.nan, np.nan
+
     def judge(
         self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str], complete_s: Doubles
     ) -> tuple[list[LinkAlarm], list[LinkSeen]]:  # fmt: skip
         """Compares each watched row with the forecast that was made for it, and makes the next. Only with a live model.
 
-        complete_s: float64 (A,), the newest time of the partition up to each accepted row.
+        complete_s: float64 (A,), the partition's event time after each accepted row.
         """
         assert self.model is not None
         assert rows.windows is not None
@@ -140,7 +147,7 @@ class WatchedLinks:
             residual=actual - before,
             codes=rows.windows[:, -1, _CODES],
             time_s=batch.time_s[at],
-            lag_s=complete_s[rows.watched] - batch.time_s[at],
+            lag_s=np.maximum(0.0, complete_s[rows.watched] - batch.time_s[at]),
             offsets=batch.offsets[at],
             describe=describe,
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from daemon.checkpoint import CheckpointStore
 from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
+from daemon.clock_watch import ClockWatch
 from daemon.config import Config
 from daemon.errors import DaemonError, EventsError, StateError
 from daemon.health import Health
@@ -113,9 +114,10 @@ def build(
     journal.require(store.journal_taken)
     _prepare(registry)
     models = Models(registry, journal, observer, config.models.follow_interval_s)
+    clock_watch = ClockWatch(clock, observer)
     partitions = Partitions(
         pipeline_settings(config), store, journal, models, observer,
-        idle_s=config.drift.idle_s, shed_above_lag=config.drift.shed_above_lag, listener=listener,
+        idle_s=config.drift.idle_s, shed_above_lag=config.drift.shed_above_lag, listener=listener, clock_watch=clock_watch,
     )  # fmt: skip
     policy = quorum_policy(config)
     regions = RegionDrift.restored(process["regions"], policy) if process is not None else RegionDrift(policy)
@@ -139,6 +141,7 @@ def build(
     )
     loop = Loop(
         source, sinks, partitions, regions, Checkpointer(store, sinks.flush), models, training, observer, notifier, health, clock,
+        clock_watch,
         LoopSettings(config.state.checkpoint_interval_s, config.buffer.open_rows_max, wait_for_training),
         f"dwcp-learner/{config.kafka.group_id}",
     )  # fmt: skip

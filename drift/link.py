@@ -93,6 +93,13 @@ class LinkDrift:
         self._seen_s[:] = -np.inf
         self._adwin = [_adwins() for _ in self._adwin]
 
+    def renew(self, watch: Sequence[int]) -> None:
+        """These watch indices calibrate anew, as links that have just come."""
+        for at in watch:
+            if at < len(self):
+                self._kept[at], self._data[at], self._slow[at], self._seen_s[at] = 0.0, 0.0, 0.0, -np.inf
+                self._adwin[at] = _adwins()
+
     def keep(self, watch: Sequence[int]) -> None:
         """Only these watch indices stay (ascending), and are 0, 1, ... from now on."""
         stay = [at for at in watch if at < len(self)]

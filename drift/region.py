@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
-from drift.buckets import Bucket, Buckets, sorted_alarms
+from drift.buckets import BUCKET_S, Bucket, Buckets, sorted_alarms
 from drift.cusum import SEEN_EVERY_S
 from drift.evidence import Key, key_of
 from drift.incident import Incident
@@ -88,6 +88,19 @@ class RegionDrift:
                 opened.remove(change.opened_s)
         self._opened_s = [at_s for at_s in opened if at_s > now_s - WEEK_S][-OPENED_MAX:]
         return changes
+
+    def go_back(self, watermark_s: float, limit_s: float) -> bool:
+        """Undoes that time ran away: True if it had. watermark_s: up to where buckets can have been closed. limit_s: UTC seconds after
+        which no record can be."""
+        if self.closed_through * BUCKET_S <= limit_s:
+            return False
+        self._buckets.go_back(watermark_s, limit_s)
+        for region in self._regions.values():
+            region.go_back(limit_s, self.policy.window_s)
+        for fleet in self._fleets.values():
+            fleet.evidence_s = min(fleet.evidence_s, limit_s)
+        self._opened_s = [at_s for at_s in self._opened_s if at_s <= limit_s]
+        return True
 
     def _judge(self, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
         """Takes one bucket."""

@@ -72,6 +72,15 @@ class WatchedRegion:
         """The alarms that an incident rested on, and those of its links' ways back."""
         self.alarms = [alarm for alarm in self.alarms if not incident.concerns(alarm)]
 
+    def go_back(self, limit_s: float, window_s: float) -> None:
+        """Takes back what rests on times after limit_s (UTC seconds), which cannot be. window_s: for how long what is seen now counts."""
+        self.watched = {link: min(until_s, limit_s + window_s) for link, until_s in self.watched.items()}
+        self.alarms = [alarm for alarm in self.alarms if alarm.time_s <= limit_s]
+        self.aftermath = {link: one for link, one in self.aftermath.items() if one.latest_s <= limit_s}
+        for incident in self.all():
+            incident.evidence_s = min(incident.evidence_s, limit_s)
+        self.seen_s = min(self.seen_s, limit_s)
+
     def state(self) -> dict[str, Any]:
         """Everything as plain numbers, lists and strings."""
         return {

@@ -18,6 +18,7 @@ from features.telemetry import (
     KEY_COLUMNS,
     NUMERIC,
     Codes,
+    Doubles,
     Flags,
     Floats,
     Ints,
@@ -25,7 +26,7 @@ from features.telemetry import (
     TelemetryBatch,
 )
 from features.timeline import ACCEPTED, DEFAULT_GAP_MULTIPLE, DUPLICATE, INTERVALS, LATE
-from features.vocabulary import Interner, Vocabulary
+from features.vocabulary import MAX_VALUES, Interner, Vocabulary
 
 _FIRST_CAPACITY: Final = 256
 DEFAULT_LINKS_MAX: Final = 100_000
@@ -81,9 +82,14 @@ class FeatureStore:
     """Rings of raw rows for every link. The rings are free of any model: features are computed from them when a forecast is due."""
 
     def __init__(
-        self, key: Sequence[str] = DEFAULT_LINK_KEY, gap_multiple: float = DEFAULT_GAP_MULTIPLE, links_max: int = DEFAULT_LINKS_MAX
+        self,
+        key: Sequence[str] = DEFAULT_LINK_KEY,
+        gap_multiple: float = DEFAULT_GAP_MULTIPLE,
+        links_max: int = DEFAULT_LINKS_MAX,
+        names_max: int | None = MAX_VALUES,
     ) -> None:
-        """key: the columns of KEY_COLUMNS that tell links apart; none: the stream is one merged series. links_max: see `evict`."""
+        """key: the columns of KEY_COLUMNS that tell links apart; none: the stream is one merged series. links_max: see `evict`.
+        names_max: values of one category, see `forget`; None: none is forgotten, and those after the first MAX_VALUES share one code."""
         if unknown := sorted(set(key) - set(KEY_COLUMNS)):
             raise ValueError(f"a link key is made of {', '.join(KEY_COLUMNS)}; unknown: {', '.join(unknown)}")
         self.key = tuple(key)
@@ -92,10 +98,11 @@ class FeatureStore:
         self.evicted_through_s = -math.inf
         """The newest event time of any link that was evicted: nobody remembers what came up to then, so for a new link it is late."""
         self.links: list[str] = []
-        self.interner = Interner()
+        self.interner = Interner(max_values=names_max or MAX_VALUES)
+        self._forgets = names_max is not None
         self._slot_of: dict[tuple[str | None, ...], int] = {}
         self._keys: list[tuple[str | None, ...]] = []
-        self._encoding_of: tuple[Vocabulary | None, tuple[int, ...]] = (None, ())
+        self._encoding_of: tuple[Vocabulary | None, tuple[int, ...]] = (None, ())  # the numbers: of forgotten values, then of all
         self._cached_encoding = np.zeros((0, 0), np.float32)
         self._rings: dict[str, NDArray[Any]] = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in _RINGS.items()}
 
@@ -110,8 +117,12 @@ class FeatureStore:
     def resolve(self, batch: TelemetryBatch) -> Ints:
         """int32 (M,): the slots of the first M records' links; new links get the next slots and empty rings.
 
-        M is less than N where the table is full and record M is of a new link: take the records before it, `evict`, and go on with it.
+        M is less than N if there is no room for record M: take the records before it, make room, and go on with it. If it has a new value
+        of a category that is full, `full_category` of what is left names it, and `forget` makes room; otherwise its link is new, and
+        `evict` does.
         """
+        room = self.interner.room(batch.categories)[0] if self._forgets else len(batch)
+        batch = batch if room == len(batch) else batch.part(0, room)
         if not self.key:
             if len(batch) and not self.links:
                 self._add(())
@@ -148,12 +159,35 @@ class FeatureStore:
         self._name([self._keys[slot] for slot in kept.tolist()])
         return kept
 
+    def full_category(self, batch: TelemetryBatch) -> int | None:
+        """Which category has no room for a value of the batch's first record; None if all have."""
+        return self.interner.room(batch.part(0, 1).categories)[1]
+
+    def forget(self, category: int) -> None:
+        """Makes room in a full category: see Interner.forget. Rows in the rings have the new codes then."""
+        mapping = self.interner.forget(category)
+        codes = self._rings["codes"]
+        codes[:, :, category] = mapping[codes[:, :, category]]
+
+    def rewind(self, slots: Ints, time_s: float) -> None:
+        """Links whose newest time cannot be (see EventTime.undo) begin anew after time_s (UTC seconds), with empty rings."""
+        for name in ("head", "rows", "interval_head", "intervals_known"):
+            self._rings[name][slots] = 0
+        self._rings["last_time_s"][slots] = max(time_s, self.evicted_through_s)
+
+    @property
+    def newest_s(self) -> Doubles:
+        """float64 (L,): the time of each link's newest row, UTC seconds, -inf if it has none."""
+        count = len(self.links)
+        return np.where(self._rings["rows"][:count] > 0, self._rings["last_time_s"][:count], -np.inf)
+
     def update(self, batch: TelemetryBatch, slots: Ints, watch: Flags, vocabulary: Vocabulary | None) -> FeatureRows:
         """Takes a batch into the rings in one pass, and computes the windows of watched links as they were at each of their rows.
 
         slots: from `resolve`. watch: bool (L,), which links are watched. vocabulary: the live model's; None: no model, no windows.
         """
         codes = self.interner.codes(batch.categories)
+        self.interner.seen(codes, batch.offsets)
         rings = self._rings
         most = int(np.count_nonzero(watch[slots]))
         wanted = vocabulary is not None
@@ -191,8 +225,8 @@ class FeatureStore:
         return self._rings["rows"][: len(self.links)].astype(np.int32)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The rings as arrays of L rows (copies: the state goes on changing while they are written)."""
-        return {name: ring[: len(self.links)].copy() for name, ring in self._rings.items()}
+        """The rings as arrays of L rows (copies: the state goes on changing while they are written), and what is known of names."""
+        return {name: ring[: len(self.links)].copy() for name, ring in self._rings.items()} | {"names": self.interner.state()}
 
     def slot(self, key: tuple[str | None, ...]) -> int | None:
         """The slot of a link; None for one that is not known."""
@@ -206,6 +240,16 @@ class FeatureStore:
         """The key of each slot from `begin` on."""
         return self._keys[begin:]
 
+    def nodes(self) -> list[str]:
+        """For each slot who sends of the link, as far as its key says so: the node, or its whole name."""
+        at = self.key.index("node_id") if "node_id" in self.key else None
+        return list(self.links) if at is None else [key[at] or "" for key in self._keys]
+
+    def knows(self, batch: TelemetryBatch) -> Flags:
+        """bool (N,): whether the link of each record has been seen."""
+        keys = zip(*(batch.column(name) for name in self.key), strict=True) if self.key else ((),) * len(batch)
+        return np.array([key in self._slot_of for key in keys], np.bool_)
+
     def restore(
         self, keys: Sequence[Sequence[str | None]], values: list[list[str]], state: dict[str, NDArray[Any]], evicted_through_s: float
     ) -> None:
@@ -215,7 +259,7 @@ class FeatureStore:
             if ring.shape != (len(keys), *shape) or ring.dtype != dtype:
                 raise ValueError(f"state {name}: {ring.dtype} {ring.shape} instead of {np.dtype(dtype)} {(len(keys), *shape)}")
             self._rings[name] = ring.copy()
-        self.interner = Interner(values)
+        self.interner = Interner.restored(values, state["names"], self.interner.max_values)
         self.evicted_through_s = evicted_through_s
         self._name([tuple(part) for part in keys])
 
@@ -228,7 +272,7 @@ class FeatureStore:
     def _encoding(self, vocabulary: Vocabulary | None) -> Floats:
         if vocabulary is None:
             return np.zeros((len(CATEGORIES), 1), np.float32)
-        lengths = tuple(len(values) for values in self.interner.values)
+        lengths = (self.interner.forgotten, *(len(values) for values in self.interner.values))
         # The vocabulary itself, not its id: a new model's may get the address of one that is gone.
         if vocabulary is not self._encoding_of[0] or lengths != self._encoding_of[1]:
             self._encoding_of, self._cached_encoding = (vocabulary, lengths), vocabulary.encoding(self.interner.values)

@@ -8,14 +8,17 @@ from typing import Final
 
 import numpy as np
 
-from features.telemetry import CATEGORIES, Codes, Floats
+from features.telemetry import CATEGORIES, Codes, Floats, Longs
 
 MISSING: Final = -1
 OTHER: Final = 0
 """Code of every value that a model version does not know."""
 MAX_VALUES: Final = 32_767
-"""Distinct values of one category that are told apart (int16 codes); what comes later counts as OVERFLOW."""
+"""Distinct values of one category that are told apart at a time (int16 codes); one more makes room, see `Interner.forget`."""
 OVERFLOW: Final = "(other)"
+"""What a value becomes in the rows that a link still holds of it, once the value itself is forgotten."""
+FORGOTTEN_SHARE: Final = 8
+"""One value in so many goes when a category is full, so that a flood of new values does not renumber them for each."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +64,20 @@ class Vocabulary:
 
 @dataclass
 class Interner:
-    """The values of each category in the order in which one stream first showed them."""
+    """The values of each category that one stream shows, by code: in the order in which they came, as long as none had to be forgotten.
+
+    max_values: of one category.
+    """
 
     values: list[list[str]] = field(default_factory=lambda: [[] for _ in CATEGORIES])
+    max_values: int = MAX_VALUES
 
     def __post_init__(self) -> None:
-        self._code_of: list[dict[str | None, int]] = [
-            {None: MISSING, **{value: code for code, value in enumerate(values)}} for values in self.values
-        ]
+        self._code_of = [_codes_of(values) for values in self.values]
+        self._seen: list[Longs] = [_never_seen(len(values)) for values in self.values]
+        """int64 (K, 2) for each category: offset of the last record with the value, -1 if not known, and how many there were."""
+        self.forgotten = 0
+        """How often values were forgotten: codes may stand for other values then."""
 
     def codes(self, columns: Sequence[Sequence[str | None]]) -> Codes:
         """int16 (N, 6): the codes of N records' categories, -1 where missing; new values get the next code."""
@@ -81,17 +90,89 @@ class Interner:
                 codes[:, category] = [self._code(category, value) for value in column]
         return codes
 
+    def seen(self, codes: Codes, offsets: Longs) -> None:
+        """Notes which values the N records of a batch have shown. codes: from `codes`. offsets: int64 (N,), ascending."""
+        for category, values in enumerate(self.values):
+            there = codes[:, category] >= 0
+            column, seen = codes[there, category], self._seen[category]
+            seen[column, 0] = offsets[there]  # of several records with a value the last one stays
+            seen[: len(values), 1] += np.bincount(column, minlength=len(values))
+
+    def room(self, columns: Sequence[Sequence[str | None]]) -> tuple[int, int | None]:
+        """How many of the N records come before one with a new value for which there is no room, and the category of that value."""
+        count = len(columns[0])
+        first: tuple[int, int | None] = (count, None)
+        for category, (column, code_of, values) in enumerate(zip(columns, self._code_of, self.values, strict=True)):
+            left = self.max_values - 1 - len(values)
+            if left >= count:
+                continue
+            new: set[str | None] = set()
+            for row, value in enumerate(column[: first[0]]):
+                if value not in code_of and value not in new:
+                    if len(new) >= left:
+                        first = (row, category)
+                        break
+                    new.add(value)
+        return first
+
+    def forget(self, category: int) -> Codes:
+        """Makes room in a full category: an eighth of its values go, first those that came once, then those not seen for longest.
+
+        Depends on the stream alone. Returns int16 (K + 1,), the new code of each of the K old ones, MISSING for the last place, which is
+        that of MISSING itself. A value that is gone has the code of OVERFLOW from now on, and a new one if it comes again.
+        """
+        values, seen = self.values[category], self._seen[category][: len(self.values[category])]
+        oldest_first = np.lexsort((seen[:, 0], np.minimum(seen[:, 1], 2)))
+        oldest_first = oldest_first[oldest_first != self._code_of[category].get(OVERFLOW, MISSING)]
+        goes = np.zeros(len(values), np.bool_)
+        goes[oldest_first[: max(1, self.max_values // FORGOTTEN_SHARE) + max(0, len(values) - self.max_values)]] = True
+        stay = np.flatnonzero(~goes)
+        self.values[category][:] = [values[code] for code in stay.tolist()]
+        self._seen[category] = seen[stay]
+        self._code_of[category] = _codes_of(self.values[category])
+        if OVERFLOW not in self._code_of[category]:
+            self._append(category, OVERFLOW)
+        mapping = np.full(len(goes) + 1, self._code_of[category][OVERFLOW], np.int16)
+        mapping[stay] = np.arange(len(stay), dtype=np.int16)
+        mapping[-1] = MISSING
+        self.forgotten += 1
+        return mapping
+
+    def state(self) -> Longs:
+        """int64 (K, 2): what `restored` needs beside the values, of all categories one after another."""
+        return np.concatenate([seen[: len(values)] for values, seen in zip(self.values, self._seen, strict=True)])
+
+    @classmethod
+    def restored(cls, values: list[list[str]], state: Longs, max_values: int = MAX_VALUES) -> Interner:
+        """What `state` was taken from. Raises ValueError if it is not of these values."""
+        if state.shape != (sum(map(len, values)), 2) or state.dtype != np.int64:
+            raise ValueError(f"state names: {state.dtype} {state.shape} instead of int64 {(sum(map(len, values)), 2)}")
+        made = cls(values, max_values)
+        made._seen = [part.copy() for part in np.split(state, np.cumsum([len(names) for names in values])[:-1])]
+        return made
+
     def _code(self, category: int, value: str | None) -> int:
         code_of, values = self._code_of[category], self.values[category]
         code = code_of.get(value)
         if code is not None or value is None:
             return MISSING if code is None else code
-        if len(values) >= MAX_VALUES - 1:
-            # Not remembered: a stream of ever new values must not grow the table.
+        if len(values) >= self.max_values - 1:
+            # Not remembered, if nobody has made room: a stream of ever new values must not grow the table.
             return code_of[OVERFLOW] if OVERFLOW in code_of else self._append(category, OVERFLOW)
         return self._append(category, value)
 
     def _append(self, category: int, value: str) -> int:
         self._code_of[category][value] = len(self.values[category])
         self.values[category].append(value)
+        if len(self._seen[category]) < len(self.values[category]):
+            room = max(16, len(self.values[category]) // 2)
+            self._seen[category] = np.append(self._seen[category], _never_seen(room), axis=0)
         return len(self.values[category]) - 1
+
+
+def _codes_of(values: Sequence[str]) -> dict[str | None, int]:
+    return {None: MISSING, **{value: code for code, value in enumerate(values)}}
+
+
+def _never_seen(count: int) -> Longs:
+    return np.tile(np.array([-1, 0], np.int64), (count, 1))

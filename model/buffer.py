@@ -75,8 +75,9 @@ class BufferWriter:
     open_rows: int = field(default=0, init=False)
     _rows: list[BufferRows] = field(default_factory=list, init=False)
     _settled: list[BufferRows] = field(default_factory=list, init=False)
-    """Rows that came before those of _rows; their slots number `_names`."""
+    """Rows that came before those of _rows; their slots number `_names`, and their codes `_values`."""
     _names: dict[str, int] = field(default_factory=dict, init=False)
+    _values: tuple[dict[str, int], ...] = field(default_factory=lambda: tuple({} for _ in CATEGORIES), init=False)
 
     def append(self, rows: BufferRows) -> None:
         """Keeps references to the arrays, which must not change afterwards. Costs no copy and no Parquet."""
@@ -87,33 +88,37 @@ class BufferWriter:
     def take(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> OpenSegment | None:
         """Detaches the open rows; None where there are none.
 
-        links: name of each slot (FeatureStore.links). values: the values behind the codes of each category (Interner.values), which may
-        only ever have grown since the rows were appended; so may the links, or `settle` was called before they changed otherwise.
+        links: name of each slot (FeatureStore.links). values: the values behind the codes of each category (Interner.values). Both may only
+        ever have grown since the rows were appended, or `settle` was called before they changed otherwise.
         """
         if not self.open_rows:
             return None
         if self._settled:
-            self.settle(links)
-            rows, links = self._settled, tuple(self._names)
+            self.settle(links, values)
+            taken = OpenSegment(tuple(self._settled), tuple(self._names), tuple(tuple(known) for known in self._values))
         else:
-            rows = self._rows
-        taken = OpenSegment(tuple(rows), tuple(links), tuple(tuple(known) for known in values))
+            taken = OpenSegment(tuple(self._rows), tuple(links), tuple(tuple(known) for known in values))
         self._rows, self._settled, self._names, self.open_rows = [], [], {}, 0
+        self._values = tuple({} for _ in CATEGORIES)
         return taken
 
-    def settle(self, links: Sequence[str]) -> None:
-        """To be called before slots come to stand for other links: the open rows keep those that they have."""
-        self._settled += [self._by_name(rows, links) for rows in self._rows]
+    def settle(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> None:
+        """To be called before slots come to stand for other links, or codes for other values: the open rows keep those that they have.
+
+        links, values: as `take` has them.
+        """
+        self._settled += [self._by_name(rows, links, values) for rows in self._rows]
         self._rows = []
 
-    def _by_name(self, rows: BufferRows, links: Sequence[str]) -> BufferRows:
-        used, position = np.unique(rows.slots, return_inverse=True)
-        numbers = [self._names.setdefault(links[slot], len(self._names)) for slot in used.tolist()]
-        return replace(rows, slots=np.array(numbers, np.int32)[position])
+    def _by_name(self, rows: BufferRows, links: Sequence[str], values: Sequence[Sequence[str]]) -> BufferRows:
+        codes = np.empty((len(rows.codes), len(CATEGORIES)), np.int32)
+        for category, (known, shared) in enumerate(zip(values, self._values, strict=True)):
+            codes[:, category] = _renumbered(rows.codes[:, category], known, shared)
+        return replace(rows, slots=_renumbered(rows.slots, links, self._names), codes=codes)
 
     def give_back(self, taken: OpenSegment) -> None:
         """Puts rows that could not be sealed back before the open ones: the next `take` has them again."""
-        self._settled[:0] = [self._by_name(rows, taken.links) for rows in taken.rows]
+        self._settled[:0] = [self._by_name(rows, taken.links, taken.values) for rows in taken.rows]
         self.open_rows += len(taken)
 
     def seal(self, taken: OpenSegment) -> Segment:
@@ -125,6 +130,13 @@ class BufferWriter:
         offsets = numpy_column(table["offset"])
         name = SegmentName(safe_topic(self.partition.topic), self.partition.number, int(offsets[0]), int(offsets[-1]))
         return write_segment(self.folder, name, table)
+
+
+def _renumbered(numbers: Ints | Codes, names: Sequence[str], shared: dict[str, int]) -> Ints:
+    """int32 (N,): the numbers that the names have in `shared`, which grows by new ones; -1 stays."""
+    used, position = np.unique(numbers, return_inverse=True)
+    new = [shared.setdefault(names[number], len(shared)) if number >= 0 else -1 for number in used.tolist()]
+    return np.array(new, np.int32)[position]
 
 
 def drop_unnamed(folder: Path, partitions: Collection[Partition], named: Callable[[], Collection[str]]) -> list[str]:

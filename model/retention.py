@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,8 @@ from model.segments import Segment, SegmentName, by_partition, load, write_segme
 
 COMPACTED_ROWS: Final = 500_000
 """Compaction stops here: 15 MB a file, and retention still drops in small steps of a buffer of millions of rows."""
+MEASURED_SHARE: Final = 0.01
+"""Share of the rows that have to have come so far before others are dropped for their age."""
 FAN_IN: Final = 8
 """Adjacent segments of one size class that become one. A row is rewritten once per class, so about log8 of the rows, 4 times at most."""
 
@@ -22,17 +25,29 @@ def plan_retention(
 ) -> list[SegmentName]:  # fmt: skip
     """Segments to drop, oldest first: those whose newest row is older than age_max_s, then as many as leave at most rows_max rows.
 
-    The segment with the newest rows always stays. now_s: UTC seconds on the clock of the rows' own times.
+    The segment with the newest rows always stays. now_s: UTC seconds on the clock of the rows' own times. Age counts from at most half of
+    age_max_s after the time that MEASURED_SHARE of the rows have reached for certain: one row of the far future makes no other row old.
     """
     oldest_first = sorted(segments, key=lambda segment: (segment.last_time_s, segment.name))
     rows = sum(segment.rows for segment in oldest_first)
+    oldest_s = -math.inf if age_max_s is None else min(now_s, _reached_s(oldest_first, rows) + age_max_s / 2) - age_max_s
     dropped = []
     for segment in oldest_first[:-1]:
-        too_old = age_max_s is not None and segment.last_time_s < now_s - age_max_s
+        too_old = segment.last_time_s < oldest_s
         if too_old or (rows_max is not None and rows > rows_max):
             dropped.append(segment.name)
             rows -= segment.rows
     return dropped
+
+
+def _reached_s(segments: Sequence[Segment], rows: int) -> float:
+    """The time that MEASURED_SHARE of all rows have reached for certain: none of a segment is before its first one. UTC seconds."""
+    counted = 0
+    for segment in sorted(segments, key=lambda segment: segment.first_time_s, reverse=True):
+        counted += segment.rows
+        if counted >= MEASURED_SHARE * rows:
+            return segment.first_time_s
+    return math.inf
 
 
 def plan_compaction(segments: Iterable[Segment], rows_max: int = COMPACTED_ROWS) -> list[tuple[SegmentName, ...]]:

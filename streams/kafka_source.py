@@ -180,5 +180,6 @@ def _batch(key: TopicPartition, records: list[Record], log: Log) -> RawBatch:
     first, last = records[0][0] + log.shift, records[-1][0] + log.shift
     # Offsets have holes after compaction and around transactions; without one, a range costs nothing.
     dense = last - first == len(records) - 1
-    offsets = range(first, last + 1) if dense else [offset + log.shift for offset, _ in records]
-    return RawBatch(Partition(key.topic, key.partition), offsets, [value for _, value in records], log=log)
+    offsets = range(first, last + 1) if dense else [record[0] + log.shift for record in records]
+    values, written = [record[1] for record in records], [record[2] for record in records]
+    return RawBatch(Partition(key.topic, key.partition), offsets, values, log=log, written=written)

@@ -36,6 +36,15 @@ ONLY_LOG: Final = Log()
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """When records were written, as their topic says. time_s: UTC seconds. by_broker: by the broker's clock (LogAppendTime), which no
+    producer can forge; otherwise by the producer's (CreateTime)."""
+
+    time_s: float
+    by_broker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RawBatch:
     """Undecoded records of one partition, in stream order. A value of None is a Kafka tombstone.
 
@@ -51,6 +60,8 @@ class RawBatch:
     lines: Sequence[tuple[str, int]] | None = None
     """For files: name and line number of each record, for the dead letters."""
     log: Log = ONLY_LOG
+    written: Sequence[Written | None] | None = None
+    """For Kafka: when each record was written, None where the topic does not say."""
 
     def __len__(self) -> int:
         return len(self.offsets)

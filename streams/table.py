@@ -46,7 +46,7 @@ def read_recording(path: Path, link_key: Sequence[str] = DEFAULT_LINK_KEY) -> Re
 
     Raises SourceError where there is nothing to read, ValueError for a link key of other columns.
     """
-    store = FeatureStore(link_key)
+    store = FeatureStore(link_key, names_max=None)
     source = FileSource(path)
     (partition,) = source.poll(0.0).assigned
     source.seek(partition, 0)

@@ -149,7 +149,7 @@ def test_open_rows_keep_their_links(tmp_path: Path) -> None:
     refused = writer.take(["a", "b", "c"], values)
     assert refused is not None
     writer.append(rows(3, [2, 0]))
-    writer.settle(["a", "b", "c"])
+    writer.settle(["a", "b", "c"], values)
     writer.append(rows(5, [0, 1]))  # of c and d from here on
     writer.give_back(refused)
     assert writer.open_rows == 7

@@ -218,7 +218,7 @@ def test_a_batch_that_unpacks_to_more_than_memory_may_hold(hostile: ModuleType, 
     packed = bomb(codec, compress)
     batch = DefaultRecordBatch(packed)
     assert len(packed) < UNPACKED_MAX_BYTES / 500
-    ((offset, value),) = plain_records(batch)
+    ((offset, value, _),) = plain_records(batch)
     assert (offset, value) == (batch.last_offset, packed[DefaultRecordBatch.HEADER_STRUCT.size :])
     assert hostile.check_batch([hostile.json_seeds()[0], value]) == Counter(accepted=1, rejected=1)
 

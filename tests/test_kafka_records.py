@@ -16,8 +16,10 @@ from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.structs import OffsetAndMetadata
 
-from streams.kafka_records import PlainRecords, give_plain_records, plain_records
+import streams.source
+from streams.kafka_records import PlainRecords, Record, give_plain_records, plain_records
 
+FIRST_MS = 1_767_571_200_000
 KEY = TopicPartition("telemetry", 3)
 CODECS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 Written = tuple[bytes | None, bytes | None, list[tuple[str, bytes | None]]]
@@ -35,7 +37,7 @@ def batch_bytes(records: list[Written], codec: int = 0, base_offset: int = 0, pr
         producer_epoch=min(producer_id, 0), base_sequence=min(producer_id, 0), batch_size=1 << 24,
     )  # fmt: skip
     for offset, (key, value, headers) in enumerate(records):
-        assert builder.append(offset, timestamp=1_767_571_200_000 + offset, key=key, value=value, headers=headers) is not None
+        assert builder.append(offset, timestamp=FIRST_MS + offset, key=key, value=value, headers=headers) is not None
     built = bytearray(builder.build())
     built[:8] = base_offset.to_bytes(8, "big")  # where the broker puts it; no part of what the checksum covers
     return bytes(built)
@@ -72,6 +74,10 @@ def unpacked(kind: Any, data: bytes, fetch_offset: int = 0, aborted: Any = None,
     return taken, parts.next_fetch_offset
 
 
+def offsets_and_values(records: list[Record]) -> list[tuple[int, bytes | None]]:
+    return [(offset, value) for offset, value, _ in records]
+
+
 def plain(records: list[Any]) -> list[tuple[int, bytes | None]]:
     return [(record.offset, record.value) for record in records]
 
@@ -82,8 +88,21 @@ def test_any_batch_gives_the_clients_own_offsets_and_values(codec: int, records:
     """Whatever keys, values, nulls and headers there are, in every compression."""
     data = batch_bytes(records, codec, base_offset)
     expected = [(record.offset, record.value) for record in DefaultRecordBatch(data)]
-    assert list(plain_records(DefaultRecordBatch(data))) == expected
+    found = list(plain_records(DefaultRecordBatch(data)))
+    assert offsets_and_values(found) == expected
     assert [value for _, value in expected] == [value for _, value, _ in records]
+    newest_s = (FIRST_MS + len(records) - 1) / 1000.0
+    assert {written for _, _, written in found} == {streams.source.Written(newest_s, by_broker=False)}
+
+
+@pytest.mark.parametrize(("by_broker", "time_ms"), [(True, FIRST_MS), (False, FIRST_MS), (False, -1), (True, -1)])
+def test_a_batch_says_who_has_written_down_its_time(by_broker: bool, time_ms: int) -> None:
+    """The broker's time where the topic is kept by it, the producer's otherwise, none where there is none."""
+    built = bytearray(batch_bytes([(None, b"one", [])]))
+    built[22] |= DefaultRecordBatch.TIMESTAMP_TYPE_MASK if by_broker else 0  # the low byte of the attributes
+    built[35:43] = time_ms.to_bytes(8, "big", signed=True)  # the newest time of the batch
+    ((_, _, written),) = plain_records(DefaultRecordBatch(bytes(built)))
+    assert written == (None if time_ms < 0 else streams.source.Written(time_ms / 1000.0, by_broker))
 
 
 @given(records=RECORDS, skipped=st.integers(0, 40), pieces=st.integers(1, 7))
@@ -92,7 +111,7 @@ def test_a_fetch_from_the_middle_in_pieces_equals_the_clients(records: list[Writ
     data = batch_bytes(records, 3, 100) + batch_bytes(records, 3, 200)
     expected, expected_next = unpacked(Fetcher.PartitionRecords, data, 100 + skipped, pieces=pieces)
     found, found_next = unpacked(PlainRecords, data, 100 + skipped, pieces=pieces)
-    assert found == plain(expected)
+    assert offsets_and_values(found) == plain(expected)
     assert found_next == expected_next == 200 + len(records)
 
 
@@ -105,8 +124,8 @@ def test_an_aborted_transaction_and_its_marker_are_not_given(commit: bool) -> No
     aborted = None if commit else [transaction]
     expected, expected_next = unpacked(Fetcher.PartitionRecords, data, 10, aborted)
     found, found_next = unpacked(PlainRecords, data, 10, aborted)
-    assert found == plain(expected)
-    assert [offset for offset, _ in found] == ([10, 11, 12] if commit else []) + [14, 15, 16]
+    assert offsets_and_values(found) == plain(expected)
+    assert [offset for offset, _, _ in found] == ([10, 11, 12] if commit else []) + [14, 15, 16]
     assert found_next == expected_next == 17
 
 
@@ -116,7 +135,7 @@ def test_a_batch_with_a_wrong_checksum_is_refused() -> None:
     bad = bytearray(batch_bytes([(None, b"damaged", [])], base_offset=1))
     bad[-1] ^= 1
     parts = PlainRecords(0, KEY, MemoryRecords(good + bytes(bad)))
-    assert parts.take(10) == [(0, b"good")]
+    assert offsets_and_values(parts.take(10)) == [(0, b"good")]
     with pytest.raises(CorruptRecordError, match=r"telemetry.*offset 1 failed its checksum"):
         parts.take(10)
 
@@ -134,7 +153,7 @@ def test_damaged_records_are_refused_or_read_within_their_batch(records: list[Wr
         found = list(plain_records(DefaultRecordBatch(bytes(built))))
     except CorruptRecordError:
         return
-    assert all(value is None or value in bytes(built) for _, value in found)
+    assert all(value is None or value in bytes(built) for _, value, _ in found)
     assert len(found) == len(records)
 
 

@@ -1,0 +1,155 @@
+"""Up to when a partition's stream has come, by what the bulk of its links shows: no single record moves it far.
+
+A record of up to STEP_S ahead is followed at once: that is how time passes. A larger jump is taken back or confirmed by the records after
+it: event time follows when more links have jumped than have not, and then to the middle one of them. So it follows a stream that goes on
+after an outage, and neither one link whose clock is wrong nor one record of the far future. Depends on the stream alone, record by record.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from features.telemetry import Doubles, Flags, Ints, Longs
+
+STEP_S: Final = 300.0
+"""Seconds that one record may move event time: what a record may lie in the future, so a fleet of any usual interval steps less."""
+ACTIVE_S: Final = 86_400.0
+"""Seconds of event time in which a link was seen that is expected to be seen again: links that report once a day are."""
+ROWS_MIN: Final = 4
+"""Rows after which a jump is decided in a partition of one or two links."""
+_ROWS, _ACTIVE, _OTHERS, _AHEAD, _NEAR = range(5)
+"""What is counted from the first record that jumped on: rows, links that were active, those of them that have not jumped, links that have
+jumped, links that have been seen near event time."""
+
+
+class EventTime:
+    """The event time of one partition, by link slot as the FeatureStore numbers them."""
+
+    def __init__(self) -> None:
+        self.value_s = -math.inf
+        """UTC seconds; -inf before the first record."""
+        self._seen_s: Doubles = np.full(0, -np.inf)
+        self._ahead_s: Doubles = np.full(0, -np.inf)
+        self._near: Flags = np.zeros(0, np.bool_)
+        self._run: Longs = np.zeros(5, np.int64)
+
+    @property
+    def end_s(self) -> float:
+        """Event time if no record comes any more: a jump that more links than not have made by now counts."""
+        ahead_s = self._ahead_s[self._ahead_s > -np.inf]
+        return _middle(ahead_s) if self._run[_AHEAD] > self._run[_NEAR] else self.value_s
+
+    def follow(self, slots: Ints, time_s: Doubles) -> Doubles:
+        """Takes accepted rows in stream order. Returns event time after each of them, float64 (A,).
+
+        slots: int32 (A,). time_s: float64 (A,), later than the row of the same link before.
+        """
+        self._make_room(int(slots.max(initial=-1)) + 1)
+        complete_s = np.empty(len(slots))
+        self.value_s = _follow(slots, time_s, self.value_s, self._seen_s, self._ahead_s, self._near, self._run, complete_s)
+        return complete_s
+
+    def keep(self, slots: Ints) -> None:
+        """Only the links of these slots stay (ascending), and have the slots 0, 1, ... from now on."""
+        self._make_room(int(slots.max(initial=-1)) + 1)
+        self._seen_s, self._ahead_s, self._near = self._seen_s[slots], self._ahead_s[slots], self._near[slots]
+        self._count()
+
+    def undo(self, limit_s: float, now_s: float) -> Ints:
+        """Takes back what lies after limit_s, where no record can be. Returns int32 (K,), the slots of the links that had run ahead.
+
+        limit_s, now_s: UTC seconds. Event time becomes the newest time of the other links; now_s if there are none.
+        """
+        gone = np.flatnonzero(self._seen_s > limit_s).astype(np.int32)
+        self._seen_s[gone] = -np.inf
+        if self.value_s > limit_s:
+            self.value_s = float(self._seen_s.max(initial=-np.inf))
+            self.value_s = self.value_s if math.isfinite(self.value_s) else now_s
+        self._ahead_s[:], self._near[:], self._run[:] = -np.inf, False, 0
+        return gone
+
+    def is_ahead(self, limit_s: float) -> bool:
+        """Whether event time or any link has come after limit_s."""
+        return self.value_s > limit_s or bool((self._seen_s > limit_s).any())
+
+    def document(self) -> dict[str, Any]:
+        """The part of the state that is plain numbers."""
+        return {"event_time_s": self.value_s, "event_time_run": self._run.tolist()}
+
+    def arrays(self, links: int) -> dict[str, NDArray[Any]]:
+        """The rest of it, of so many links: event_time_ahead_s, float64 (L,), and event_time_near, bool (L,)."""
+        self._make_room(links)
+        return {"event_time_ahead_s": self._ahead_s.copy(), "event_time_near": self._near.copy()}
+
+    def restore(self, document: dict[str, Any], arrays: dict[str, NDArray[Any]], last_time_s: Doubles) -> None:
+        """Becomes what `document` and `arrays` were taken from. last_time_s: float64 (L,), of each link's newest row, -inf without one."""
+        self.value_s, self._run = document["event_time_s"], np.array(document["event_time_run"], np.int64)
+        self._seen_s = last_time_s.copy()
+        self._ahead_s, self._near = arrays["event_time_ahead_s"].copy(), arrays["event_time_near"].copy()
+
+    def _make_room(self, links: int) -> None:
+        if (more := links - len(self._seen_s)) > 0:
+            self._seen_s, self._ahead_s = (np.append(kept, np.full(more, -np.inf)) for kept in (self._seen_s, self._ahead_s))
+            self._near = np.append(self._near, np.zeros(more, np.bool_))
+
+    def _count(self) -> None:
+        """Counts anew, after links have gone. Of a run that has lost all who began it nothing is left."""
+        ahead = self._ahead_s > -np.inf
+        self._run[_AHEAD], self._run[_NEAR] = np.count_nonzero(ahead), np.count_nonzero(self._near)
+        self._run[_ACTIVE] = min(int(self._run[_ACTIVE]), len(ahead))
+        self._run[_OTHERS] = min(int(self._run[_OTHERS]), int(np.count_nonzero(~ahead)))
+        if not self._run[_AHEAD]:
+            self._near[:], self._run[:] = False, 0
+
+
+@njit(cache=True, nogil=True)
+def _middle(time_s: Doubles) -> float:
+    """The lower median."""
+    return float(np.sort(time_s)[(len(time_s) - 1) // 2])
+
+
+@njit(cache=True, nogil=True)
+def _follow(
+    slots: Ints, time_s: Doubles, event_s: float, seen_s: Doubles, ahead_s: Doubles, near: Flags, run: Longs, complete_s: Doubles
+) -> float:  # fmt: skip
+    """See EventTime.follow. Returns the event time after the last row."""
+    for row in range(len(slots)):
+        slot, at_s = slots[row], time_s[row]
+        jumps = at_s > event_s + STEP_S
+        if jumps and run[_ROWS] == 0 and event_s > -math.inf:
+            for link in range(len(seen_s)):
+                if seen_s[link] >= event_s - ACTIVE_S:
+                    run[_ACTIVE] += 1
+            run[_OTHERS] = run[_ACTIVE]
+        if jumps:
+            if ahead_s[slot] == -math.inf:
+                run[_AHEAD] += 1
+                if event_s > -math.inf and seen_s[slot] >= event_s - ACTIVE_S:
+                    run[_OTHERS] = max(0, run[_OTHERS] - 1)
+            if near[slot]:
+                near[slot] = False
+                run[_NEAR] -= 1
+            ahead_s[slot] = at_s
+        else:
+            if run[_ROWS] > 0 and at_s >= event_s - STEP_S and not near[slot] and ahead_s[slot] == -math.inf:
+                near[slot] = True
+                run[_NEAR] += 1
+            event_s = max(event_s, at_s)
+        if jumps or run[_ROWS] > 0:
+            run[_ROWS] += 1
+            all_were_seen = run[_ROWS] >= max(ROWS_MIN, 2 * run[_ACTIVE])
+            follows = run[_AHEAD] > run[_OTHERS] or (all_were_seen and run[_AHEAD] > run[_NEAR])
+            if follows:
+                event_s = max(event_s, _middle(ahead_s[ahead_s > -math.inf]))
+            if follows or all_were_seen or 2 * run[_NEAR] > run[_ACTIVE]:
+                ahead_s[:] = -math.inf
+                near[:] = False
+                run[:] = 0
+        seen_s[slot] = at_s
+        complete_s[row] = event_s
+    return event_s
