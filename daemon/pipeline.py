@@ -29,6 +29,7 @@ from drift.watch import WatchPolicy
 from features.event_time import EventTime
 from features.store import FeatureRows, FeatureStore, link_name
 from features.telemetry import TARGETS, Doubles, Flags, Partition, TelemetryBatch
+from features.vocabulary import MAX_VALUES
 from model.buffer import BufferRows, BufferWriter
 from model.predictor import Predictor
 from streams.decode import Rejected, decode
@@ -47,7 +48,7 @@ Holds: TypeAlias = Callable[[RawBatch, float, Callable[[TelemetryBatch], Flags],
 @dataclass(frozen=True, slots=True)
 class PipelineSettings:
     """What the pipelines of all partitions share. links_max: of one partition. lateness_s: how far links may lag behind each other in
-    event time."""
+    event time. names_max: values of one category that a partition tells apart at a time."""
 
     link_key: tuple[str, ...]
     gap_multiple: float
@@ -55,6 +56,7 @@ class PipelineSettings:
     watch: WatchPolicy
     sensitivity: Sensitivity
     lateness_s: float
+    names_max: int = MAX_VALUES
 
 
 @dataclass(slots=True)
@@ -117,7 +119,7 @@ class Pipeline:
         self._model_of = model_of
         self._observer = observer
         self._writer = writer
-        self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max)
+        self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max, settings.names_max)
         self._watched = WatchedLinks(partition, settings.watch, settings.sensitivity, observer, listener)
         self._first = FirstTimes()
         self._event_time = EventTime()

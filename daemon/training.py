@@ -31,6 +31,8 @@ PROBLEMS: Final = (RegistryError, DocumentError, OSError)
 """What a models folder does when a disk is full, or a person has changed it: one training fails, and the stream goes on."""
 UNNAMED: Final = "none"
 LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder buffer from a copy to have them back"
+ROW_AHEAD_S: Final = 360.0
+"""Seconds by which a row may be ahead of now: a record's limit (300), and how old a reading of the clock may be (60)."""
 ASKED_MAX: Final = 1000
 """Incidents that are told what becomes of the next training: the newest."""
 Answer = Literal["started", "published", "refused", "failed"]
@@ -185,6 +187,7 @@ class Training:
             gate=self.config.gate,
             architecture=self.config.architecture,
             gap_multiple=self.config.gap_multiple,
+            latest_row_s=now_s + ROW_AHEAD_S,
         )
 
     def follow(self, now_s: float) -> None:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from features.offline import RawTable
 from features.telemetry import CATEGORIES, NUMERIC, Codes, Doubles, Floats, Ints, Longs, Partition
+from features.vocabulary import MAX_VALUES, OVERFLOW
 from model.arrow_columns import arrow_column, numpy_column
 from model.segments import (
     SCHEMA,
@@ -216,11 +217,13 @@ def snapshot(paths: Iterable[Path], into: Path) -> list[Path]:
     return linked
 
 
-def read_segments(paths: Sequence[Path], since_s: float | None = None) -> RawTable:
-    """All rows (at or after since_s), links sorted by name, the rows of a link by time, categories in one dictionary each.
+def read_segments(paths: Sequence[Path], since_s: float | None = None, until_s: float | None = None) -> RawTable:
+    """All rows (at or after since_s, at or before until_s; UTC seconds), links sorted by name, the rows of a link by time, categories in
+    one dictionary each.
 
     A link that has moved to another partition (more partitions, a file replayed twice under two names) is one link here; of rows at
-    the same time the one of the first partition in name order stays. Raises SegmentError where a file is damaged, overlaps another
+    the same time the one of the first partition in name order stays. Of more values of a category than codes can tell apart the most
+    frequent are told apart, and the others are OVERFLOW. Raises SegmentError where a file is damaged, overlaps another
     one or repeats a row, ValueError where a file name is not a segment's.
     """
     path_of = {SegmentName.parse(path.name): path for path in paths}
@@ -232,8 +235,8 @@ def read_segments(paths: Sequence[Path], since_s: float | None = None) -> RawTab
             if before.last >= after.first:
                 raise SegmentError(path_of[after], f"overlaps {before}", "keep the one that the checkpoint names")
         recent = [name for name in names if since_s is None or describe(path_of[name]).last_time_s >= since_s]
-        parts.extend(_part(path_of[name], number, links, values, since_s) for name in recent)
-    return _sorted_table(parts, links, values)
+        parts.extend(_part(path_of[name], number, links, values, since_s, until_s) for name in recent)
+    return _limited(_sorted_table(parts, links, values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +262,14 @@ def _table(taken: OpenSegment) -> pa.Table:
     return pa.Table.from_arrays([arrow_column(column) if isinstance(column, np.ndarray) else column for column in columns], schema=SCHEMA)
 
 
-def _part(path: Path, partition: int, links: dict[str, int], values: tuple[dict[str, int], ...], since_s: float | None) -> _Part:
+def _part(
+    path: Path, partition: int, links: dict[str, int], values: tuple[dict[str, int], ...], since_s: float | None, until_s: float | None
+) -> _Part:  # fmt: skip
     table = load(path)
-    if since_s is not None:
-        table = table.filter(pa.array(table["time_s"].to_numpy() >= since_s)).combine_chunks()
+    time_s = table["time_s"].to_numpy()
+    kept = (time_s >= (-np.inf if since_s is None else since_s)) & (time_s <= (np.inf if until_s is None else until_s))
+    if not kept.all():
+        table = table.filter(pa.array(kept)).combine_chunks()
     numeric = np.empty((len(table), len(NUMERIC)), np.float32)
     for column, name in enumerate(NUMERIC):
         numeric[:, column] = table[name].to_numpy()
@@ -280,6 +287,21 @@ def _coded(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
     shared = np.array([known.setdefault(value, len(known)) for value in array.dictionary.to_pylist()] + [-1], np.int32)
     indices: Ints = array.indices.fill_null(-1).to_numpy()
     return shared[indices]
+
+
+def _limited(table: RawTable, most: int = MAX_VALUES - 1) -> RawTable:
+    """The same with at most so many values of each category, and OVERFLOW."""
+    codes, values = table.codes, list(table.values)
+    for category, names in enumerate(values):
+        if len(names) <= most:
+            continue
+        rows = np.bincount(codes[codes[:, category] >= 0, category], minlength=len(names))
+        stay = np.sort(np.argsort(-rows, kind="stable")[:most])
+        position = np.full(len(names) + 1, most, np.int32)
+        position[stay], position[-1] = np.arange(most, dtype=np.int32), -1
+        codes[:, category] = position[codes[:, category]]
+        values[category] = (*(names[code] for code in stay.tolist()), OVERFLOW)
+    return replace(table, codes=codes, values=tuple(values))
 
 
 def _sorted_table(parts: list[_Part], links: dict[str, int], values: tuple[dict[str, int], ...]) -> RawTable:

@@ -135,7 +135,7 @@ class Job:
         paths = sorted(Path(self.spec.snapshot).glob(f"*{SUFFIX}"))
         while True:
             try:
-                table = read_segments(paths)
+                table = read_segments(paths, until_s=self.spec.latest_row_s)
             except SegmentError as error:
                 paths.remove(error.path)
                 self.unsound[error.path.name] = error.problem

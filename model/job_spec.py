@@ -105,6 +105,7 @@ class JobSpec:
 
     snapshot: folder of immutable Parquet segments. candidate: folder to build, named after the version; must not exist yet.
     parent: folder of the live version, from whose weights the training starts; None: the first version, which starts at its linear path.
+    latest_row_s: UTC seconds after which no row can be. Those of the snapshot were taken while a clock was wrong, and are left out.
     """
 
     job_id: str
@@ -118,6 +119,7 @@ class JobSpec:
     gate: GatePolicy = field(default_factory=GatePolicy)
     architecture: Architecture = field(default_factory=Architecture)
     gap_multiple: float = DEFAULT_GAP_MULTIPLE
+    latest_row_s: float | None = None
 
     def __post_init__(self) -> None:
         if not VERSION_PATTERN.fullmatch(self.version):

@@ -12,7 +12,7 @@ from features.calendar import SPREAD
 from features.definition import FEATURES
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import Floats
-from features.vocabulary import Vocabulary
+from features.vocabulary import MAX_VALUES, OVERFLOW, Vocabulary
 from model.dataset import FineTuneSplit, build_windows, split_for_finetune, targets_of
 from model.job_spec import JobSpec
 from model.metadata import Metadata
@@ -25,6 +25,10 @@ VALIDATION_WINDOWS_MAX: Final = 2_048
 GATE_WINDOWS_MAX: Final = 4_096
 """What is held out is the newest, and after a drift the newest is what is to be learnt: in a large buffer a share of it would hold out
 hours. Of 240 links with a row a minute these are 8 and 17 minutes; the error of a mean over 4,096 windows is 1.6 % of their spread."""
+
+
+NEW_VALUES_MAX: Final = 1_000
+"""Values of one category that get a code in one training: ten times the regions of a large operator. The others are OTHER, as before."""
 
 
 class TooLittleDataError(Exception):
@@ -62,9 +66,11 @@ def prepare(spec: JobSpec, table: RawTable, parent: Metadata | None) -> Training
 
     Raises TooLittleDataError where a part of the split holds fewer windows than the job's settings and gate ask for.
     """
-    vocabulary = (Vocabulary.empty() if parent is None else parent.vocabulary).extended(table.values)
+    vocabulary = (Vocabulary.empty() if parent is None else parent.vocabulary).extended(most_frequent(table, parent))
     features = compute(table, vocabulary, spec.gap_multiple)
     index, since_s = build_windows(features, table), None if parent is None else parent.trained_until_s
+    if since_s is not None and spec.latest_row_s is not None and since_s > spec.latest_row_s:
+        since_s = None  # the parent has learnt from rows that cannot have been: after them nothing would ever be new
     new = len(index) if since_s is None else int(np.count_nonzero(table.time_s[index.target_row] > since_s))
     split = split_for_finetune(
         index,
@@ -92,6 +98,26 @@ def prepare(spec: JobSpec, table: RawTable, parent: Metadata | None) -> Training
         split=split,
         trained_until_s=trained_until_s,
     )
+
+
+def most_frequent(table: RawTable, parent: Metadata | None) -> list[list[str]]:
+    """For each category the values that are worth a code of their own: those that the parent has, and of the new ones NEW_VALUES_MAX.
+
+    Those of the most links come first, and of as many links those of the most rows: a sender of ever new names has few links.
+    """
+    chosen = []
+    known = ((),) * len(table.values) if parent is None else parent.vocabulary.values
+    for values, old, codes in zip(table.values, known, table.codes.T, strict=True):
+        most, has_code = min(NEW_VALUES_MAX, max(0, MAX_VALUES - 1 - len(old))), {*old, OVERFLOW}
+        new = [code for code, value in enumerate(values) if value not in has_code]
+        if len(new) > most:
+            there = codes >= 0
+            rows = np.bincount(codes[there], minlength=len(values))
+            pairs = np.unique(codes[there].astype(np.int64) * len(table.links) + table.link[there])
+            links = np.bincount(pairs // len(table.links), minlength=len(values))
+            new = [new[at] for at in np.lexsort((-rows[new], -links[new])).tolist()][:most]
+        chosen.append([values[code] for code in new])
+    return chosen
 
 
 def count_windows(split: FineTuneSplit) -> dict[str, int]:
