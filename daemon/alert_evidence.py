@@ -109,8 +109,10 @@ def plot(evidence: Evidence, width: int) -> str:
 
 def picture(evidence: list[Evidence]) -> Figure:
     """The curves one below the other, with the change and the moment at which it was told."""
+    from matplotlib import rcdefaults
     from matplotlib.figure import Figure
 
+    rcdefaults()  # whatever a matplotlibrc says where the operator works
     figure = Figure(figsize=(10.0, 3.0 * len(evidence)), layout="constrained")
     for one, axes in zip(evidence, figure.subplots(len(evidence), squeeze=False)[:, 0], strict=True):
         known = np.isfinite(one.middle)

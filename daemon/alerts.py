@@ -7,11 +7,13 @@ from typing import Any, Final
 
 from drift.messages import IncidentChange, SignalChange
 from features.telemetry import TARGETS
+from model.choice import Choice
 from streams.events import Event, event_id
 
 LARGE_SIGMA: Final = 3.0
 SEVERITIES: Final = ("info", "warning", "critical")
 RETRAINING_TYPE: Final = "dwcp.drift.retraining"
+MODEL_TYPE: Final = "dwcp.model"
 UNITS: Final = dict(zip(TARGETS, ("Mbps", "ms", "", "ms"), strict=True))
 _NAMES: Final = dict(zip(TARGETS, ("throughput", "RTT", "loss", "jitter"), strict=True))
 _FAULTS: Final[dict[str, str]] = {
@@ -79,15 +81,27 @@ def retraining_event(incident: str, answer: str, version: str, source: str, now_
     )
 
 
-def model_event(version: str, source: str, published_s: float, manifest: dict[str, Any]) -> Event:
-    """The announcement of a published version. manifest: as in its MANIFEST.json."""
+def model_event(version: str, source: str, published_s: float, manifest: dict[str, Any], live: bool) -> Event:
+    """The announcement of a published version. manifest: as in its MANIFEST.json. live: False if a person has pinned another one."""
     return Event(
         id=event_id("model", version),
-        type="dwcp.model.published",
+        type=f"{MODEL_TYPE}.published",
         source=source,
         subject=version,
         time_s=published_s,
-        data={"version": version, **{key: manifest.get(key) for key in ("parent", "reason", "verdict", "files")}},
+        data={"version": version, "live": live, **{key: manifest.get(key) for key in ("parent", "reason", "verdict", "number", "files")}},
+    )
+
+
+def choice_event(choice: Choice, source: str) -> Event:
+    """What a person has decided about the live version. Every member tells it, under one id."""
+    return Event(
+        id=event_id("choice", choice.version, choice.kind, choice.number),
+        type=f"{MODEL_TYPE}.{choice.kind}",
+        source=source,
+        subject=choice.version,
+        time_s=choice.time_s,
+        data={"version": choice.version, "number": choice.number, "pinned": choice.pins},
     )
 
 

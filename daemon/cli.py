@@ -235,11 +235,11 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
 @app.command(epilog=EXIT_CODES)
 def schema(what: Annotated[str, typer.Argument(help="telemetry, alerts, asyncapi or config")] = "telemetry") -> None:
     """Print the JSON Schema of telemetry records, drift alerts or the configuration, or the AsyncAPI document of all topics."""
-    from daemon.documents import alert_schema
+    from daemon.documents import alert_schema, model_schema
     from streams.schema import asyncapi, telemetry_schema
 
     documents: dict[str, Any] = {
-        "telemetry": telemetry_schema, "alerts": alert_schema, "asyncapi": lambda: asyncapi(alert_schema()),
+        "telemetry": telemetry_schema, "alerts": alert_schema, "asyncapi": lambda: asyncapi(alert_schema(), model_schema()),
         "config": Config.model_json_schema,
     }  # fmt: skip
     if what not in documents:

@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from daemon.alerts import RETRAINING_TYPE, SEVERITIES, UNITS
+from daemon.alerts import MODEL_TYPE, RETRAINING_TYPE, SEVERITIES, UNITS
 from daemon.training import Answer
 from drift.messages import SIGNALS, Change, Group, Scope
+from model.choice import Kind as ChoiceKind
 from streams.events import DRIFT_TOPIC
 from streams.schema import ASYNCAPI_FILE, DIALECT, TELEMETRY_FILE, Schema, asyncapi, cloud_event, telemetry_schema
 
@@ -77,9 +78,40 @@ def retraining_data() -> Schema:
     return _object({"incident": {"type": "string"}, "retraining": {"enum": list(get_args(Answer))}, "version": {"type": "string"}})
 
 
+def model_schema() -> Schema:
+    """JSON Schema of everything on the models topic: publications, and what persons decide about the live version."""
+    published = cloud_event(publication_data(), {"const": f"{MODEL_TYPE}.published"})
+    choices = cloud_event(choice_data(), {"enum": [f"{MODEL_TYPE}.{kind}" for kind in get_args(ChoiceKind)]})
+    return {"oneOf": [published, choices]}
+
+
+def publication_data() -> Schema:
+    return _object(
+        {
+            "version": {"type": "string"},
+            "live": _said("boolean", "Whether it became the live version: false while a person has pinned another one."),
+            "parent": _said(["string", "null"], "The version that its training began with."),
+            "reason": {"type": ["string", "null"]},
+            "verdict": _said(["object", "null"], "How it was judged."),
+            "number": _said(["integer", "null"], "Only rises; 0 if its publication did not make it live."),
+            "files": _said(["object", "null"], "SHA-256 and size by name."),
+        }
+    )
+
+
+def choice_data() -> Schema:
+    return _object(
+        {
+            "version": _said("string", "The live version from now on."),
+            "number": _said("integer", "Only rises, together with the numbers of publications."),
+            "pinned": _said("boolean", "Whether it stays live whatever is trained."),
+        }
+    )
+
+
 def documents() -> dict[str, str]:
     """File name and text of each document."""
-    schemas = {TELEMETRY_FILE: telemetry_schema(), ALERT_FILE: alert_schema(), ASYNCAPI_FILE: asyncapi(alert_schema())}
+    schemas = {TELEMETRY_FILE: telemetry_schema(), ALERT_FILE: alert_schema(), ASYNCAPI_FILE: asyncapi(alert_schema(), model_schema())}
     return {name: json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
 
 

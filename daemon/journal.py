@@ -26,11 +26,15 @@ from model.segments import sync_folder
 
 
 class ModelLive(msgspec.Struct, frozen=True, tag="model_live"):
-    """From these next offsets on, forecasts come from `version`. epoch counts the models that went live, from 1."""
+    """From these next offsets on, forecasts come from `version`. epoch counts the models that went live, from 1.
+
+    number: of the version, where it is signed: with it, and without offsets, stands what nothing older may follow (see Models).
+    """
 
     epoch: int
     version: str
     offsets: dict[str, int]
+    number: int = 0
 
 
 class Forecasting(msgspec.Struct, frozen=True, tag="forecasting"):
@@ -264,9 +268,10 @@ class Journal:
         """What has to be known of the entries up to a number, were they dropped."""
         entries = self.entries[: through - self._dropped.entries]
         told = [entry.closed_through for entry in entries if isinstance(entry, Told)]
-        live = [entry for entry in entries if isinstance(entry, ModelLive)]
         before = self._dropped
-        return Dropped(through, max([before.closed_through, *told]), max(live, key=lambda entry: entry.epoch, default=before.live))
+        live = [entry for entry in (before.live, *entries) if isinstance(entry, ModelLive)]
+        newest = max(live, key=lambda entry: (entry.epoch, entry.number), default=None)
+        return Dropped(through, max([before.closed_through, *told]), newest)
 
     def close(self) -> None:
         self._file.close()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from daemon.alerts import drift_event, model_event, retraining_event, summary
+from daemon.alerts import choice_event, drift_event, model_event, retraining_event, summary
 from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
 from daemon.clock_watch import ClockWatch
@@ -108,6 +108,7 @@ class Loop:
         self.observer.tell("daemon_started", source=type(self.source).__name__)
         if self.models.follow(now=True) is None and self.models.live is None:
             self.observer.tell("model_missing", needs_rows=self.training.config.policy.rows_min)
+        self.training.recover()
         self.announce_missed()
         while self.stop_reason is None:
             try:
@@ -125,7 +126,7 @@ class Loop:
         self.judge_regions()
         self.checkpoint_if_due()
         self.train_if_due()
-        self.models.follow()
+        self.follow_models()
         self.reload_if_asked()
         self.report_progress(polled)
 
@@ -342,9 +343,22 @@ class Loop:
 
         Raises RegistryError, DocumentError where its manifest cannot be read.
         """
-        manifest = asdict(read_manifest(self.models.registry.folder(version)))
-        self.sinks.models.send(model_event(version, self.name, time.time(), manifest))
+        registry = self.models.registry
+        manifest = asdict(read_manifest(registry.folder(version)))
+        live = registry.live.named() == version
+        self.sinks.models.send(model_event(version, self.name, time.time(), manifest, live))
         self.models.follow(now=True)
+
+    def follow_models(self) -> None:
+        """Goes over to what publications, other members and persons have made live, and tells what a person has done."""
+        live = self.models.follow()
+        if live is not None and live.version != self.training.memory.announced and self.models.is_imported(live.version):
+            self.training.announce(live.version)
+        choice, memory = self.models.choice, self.training.memory
+        if choice is not None and choice.number > memory.choice:
+            memory.choice = choice.number
+            self.sinks.models.send(choice_event(choice, self.name))
+            self.observer.tell(f"model_{choice.kind}", version=choice.version, number=choice.number)
 
     def announce_missed(self) -> None:
         """After a kill between publication and announcement; never of a version that cannot be used."""
@@ -417,6 +431,7 @@ class Loop:
             self.checkpoint_now()
         except (OSError, DaemonError) as error:
             self.checkpoint_failed(error)
+        self.models.close()
         self.sinks.close_with(self.source.close)
         self.checkpointer.close()
         self.observer.tell("daemon_stopped", rows=self.training.memory.rows)

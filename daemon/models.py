@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.journal import Journal
+from daemon.journal import Journal, ModelLive
+from daemon.loader import PASS_S, PATIENCE_S, Loader, StillReadingError
 from daemon.observe import Observer
+from model.choice import Choice, Order
+from model.documents import DocumentError
+from model.manifest import IMPORTED, read_manifest
 from model.predictor import Predictor, PredictorError
 from model.registry import Registry, RegistryError
 
@@ -34,21 +39,39 @@ class Failure:
 
 
 class Models:
-    """Follows CURRENT. Each partition moves to the live version at its next record, by a journal entry (see Partitions)."""
+    """Follows CURRENT. Each partition moves to the live version at its next record, by a journal entry (see Partitions).
+
+    The journal remembers the newest version that was ever live here, so that an older one that is put back is refused after a restart too.
+    """
 
     def __init__(self, registry: Registry, journal: Journal, observer: Observer, follow_interval_s: float) -> None:
         self.registry = registry
-        self._observer = observer
+        self.loader = Loader()
+        self._journal, self._observer = journal, observer
         self._follow_interval_s = follow_interval_s
         self._looked_s = -1e9
         self._loaded: dict[str, Predictor] = {}
         self._trusted: set[str] = set()
         self._failures: dict[str | None, Failure] = {}
         """By version; None: of CURRENT itself."""
-        self._current: str | None = None
-        self.live = Live(journal.live.version, journal.live.epoch) if journal.live is not None else None
-        if self.live is not None:
-            self._observer.went_live(self.live.version)
+        self._choice_problem: str | None = None
+        self.live: Live | None = None
+        self.known: str | None = None
+        """The version that `current` gave at last."""
+        self.choice: Choice | None = None
+        """The person's choice that is in force."""
+        self._remembered: Order = registry.seen.order
+        if (live := journal.live) is not None:
+            self.live = Live(live.version, live.epoch)
+            self.known = live.version
+            self._remembered = live.number, live.version
+            registry.seen.rise(self._remembered)
+            self._observer.went_live(live.version)
+
+    @property
+    def pinned(self) -> str | None:
+        """The version that stays live whatever is trained; None if a training may publish."""
+        return self.choice.version if self.choice is not None and self.choice.pins else None
 
     @property
     def problem(self) -> str | None:
@@ -61,39 +84,46 @@ class Models:
         )
 
     def follow(self, now: bool = False) -> Live | None:
-        """Looks at CURRENT if it is time to (or `now`); gives the version that went live with this call."""
+        """Looks at CURRENT if it is time to (or `now`, and then waits for it); gives the version that went live with this call."""
         if not now and time.monotonic() - self._looked_s < self._follow_interval_s:
             return None
         self._looked_s = time.monotonic()
+        wait_s = PATIENCE_S if now else PASS_S
         if self.problem is not None and self.live is not None:
-            self.predictor(self.live.version)  # a stream that is silent asks for none
-        version = self.current()
-        if version is None or (self.live is not None and version == self.live.version) or self.predictor(version) is None:
-            return None
-        self.live = Live(version, (self.live.epoch if self.live is not None else 0) + 1)
-        self._observer.went_live(version)
-        self._observer.tell("model_live", version=version, epoch=self.live.epoch)
-        return self.live
+            self.predictor(self.live.version, wait_s)  # a stream that is silent asks for none
+        version, went_live = self.current(wait_s), None
+        if version is not None and (self.live is None or version != self.live.version) and self.predictor(version, wait_s) is not None:
+            went_live = self.live = Live(version, (self.live.epoch if self.live is not None else 0) + 1)
+            self._observer.went_live(version)
+            self._observer.tell("model_live", version=version, epoch=self.live.epoch)
+        self._remember()
+        return went_live
 
-    def current(self) -> str | None:
-        """The version that CURRENT names; where it names none that is there, or none that is trusted, the one that was live before
-        (and an event)."""
+    def current(self, wait_s: float = PASS_S) -> str | None:
+        """The version that is live by CURRENT and CHOICE; where they name none that is there, or none that is trusted, the one that was
+        live before (and an event)."""
         try:
-            version = self.registry.current()
-        except RegistryError as error:
+            standing = self.registry.live.standing()
+        except (RegistryError, OSError) as error:
             self._fail(None, error)
-            return self._current
+            return self.known
         self._failures.pop(None, None)
-        if version is None or self._trusts(version):
-            self._current = version
-        return self._current
+        if standing is None or self._trusts(standing.version, wait_s):
+            self.known = None if standing is None else standing.version
+            self.choice = None if standing is None else standing.choice
+            self._observer.pin(self.pinned)
+        self._look_at_choice()
+        return self.known
 
-    def predictor(self, version: str) -> Predictor | None:
+    def predictor(self, version: str, wait_s: float = PATIENCE_S) -> Predictor | None:
         """Loads a version, or gives the loaded one; None (and an event) where it cannot be used, which is found out again after RETRY_S."""
-        if version not in self._loaded and self._may_try(version):
+        if version not in self._loaded and (self._may_try(version) or self.loader.is_running(version)):
             try:
-                folder = self.registry.folder(version)
-                self._loaded[version] = Predictor.load(folder, digests=self.registry.trusted_digests(version))
+                self._loaded[version] = self.loader.result(version, lambda: self._load(version), wait_s)
+            except StillReadingError as error:
+                if wait_s >= PATIENCE_S:
+                    self._fail(version, error)
+                return None
             except (PredictorError, RegistryError, OSError, ValueError) as error:
                 self._fail(version, error)
                 return None
@@ -102,19 +132,49 @@ class Models:
                 del self._loaded[old]
         return self._loaded.get(version)
 
-    def _trusts(self, version: str) -> bool:
-        """Whether it is signed by the verify key, if there is one: found out once, for CURRENT is read at every pass of the loop.
+    def is_imported(self, version: str) -> bool:
+        """Whether a person has brought it in: then nobody has announced it yet."""
+        try:
+            return read_manifest(self.registry.folder(version)).reason == IMPORTED
+        except (DocumentError, RegistryError, OSError):
+            return False
+
+    def close(self) -> None:
+        self.loader.close()
+
+    def _load(self, version: str) -> Predictor:
+        return Predictor.load(self.registry.folder(version), digests=self.registry.trusted_digests(version))
+
+    def _remember(self) -> None:
+        """Where a key says what is older: the newest that was live, in the journal. It takes effect at no offset."""
+        order = self.registry.seen.order
+        if self.registry.verify_key is None or self.live is None or order == self._remembered or order[1] != self.live.version:
+            return
+        with suppress(OSError):  # the journal says so itself (Journal.problem); tried again at the next look
+            self._journal.append(ModelLive(self.live.epoch, self.live.version, {}, order[0]))
+            self._remembered = order
+
+    def _look_at_choice(self) -> None:
+        """One that is damaged or not signed is passed over, and told once."""
+        before, self._choice_problem = self._choice_problem, self.registry.live.choice_problem()
+        if self._choice_problem is not None and self._choice_problem != before:
+            self._observer.tell("choice_ignored", problem=self._choice_problem)
+
+    def _trusts(self, version: str, wait_s: float) -> bool:
+        """Whether it is signed by the verify key, if there is one: found out once, for CURRENT is read again and again.
 
         Neither forecasts nor the next training start from a version that is not: its successor would be signed.
         """
         if self.registry.verify_key is None or version in self._trusted:
             return True
-        if not self._may_try(version):
+        key = ("trust", version)
+        if not self._may_try(version) and not self.loader.is_running(key):
             return False
         try:
-            self.registry.trusted_digests(version)
+            self.loader.result(key, lambda: self.registry.trusted_digests(version), wait_s)
         except (RegistryError, OSError) as error:
-            self._fail(version, error)
+            if not isinstance(error, StillReadingError) or wait_s >= PATIENCE_S:
+                self._fail(version, error)
             return False
         self._trusted.add(version)
         self._failures.pop(version, None)

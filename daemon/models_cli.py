@@ -1,11 +1,11 @@
-"""dwcp-learner models: list, show, roll back and verify published versions."""
+"""dwcp-learner models: list, show, verify, roll back, pin and import versions."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -14,12 +14,15 @@ from rich.table import Column, Table
 
 from daemon import config as configuration
 from daemon.errors import EXIT_CODES, DaemonError
-from daemon.keys import verify_key_from
+from daemon.keys import registry_with_keys, verify_key_from
 from model.documents import DocumentError
-from model.manifest import MANIFEST_NAME, read_manifest, verify
+from model.importing import import_folder
+from model.manifest import MANIFEST_NAME, SIGNATURE_NAME, read_manifest, verify
 from model.registry import CURRENT_NAME, Registry, RegistryError
 
-app = typer.Typer(no_args_is_help=True, help="List, show, roll back and verify published versions.", epilog=EXIT_CODES)
+UNPIN: Final = "dwcp-learner models unpin"
+
+app = typer.Typer(no_args_is_help=True, help="List, show, verify, roll back, pin and import versions.", epilog=EXIT_CODES)
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that names models.directory.")]
 FolderOption = Annotated[Path | None, typer.Option("--models", help="Models folder, instead of the configuration's.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
@@ -35,12 +38,31 @@ def _registry(config: Path | None, models: Path | None, public_key: Path | None 
     return Registry(folder, verify_key=key)
 
 
+def _publishing_registry(config: Path | None, models: Path | None) -> Registry:
+    """With the signing key too, if the configuration has one: what a person decides is signed as publications are."""
+    loaded = configuration.load(config)
+    if models is not None:
+        loaded = loaded.model_copy(update={"models": loaded.models.model_copy(update={"directory": models})})
+    if loaded.models.signing_key is None:  # a reader's configuration may have the public key alone; the registry says what is missing
+        return _registry(config, models)
+    _registry(config, models)
+    return registry_with_keys(loaded)
+
+
+def _say(words: str) -> None:
+    """For a person, on standard error: standard output has the version alone."""
+    Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
+
+
 def _described(registry: Registry, version: str, live: str | None) -> dict[str, Any]:
     try:
         manifest = asdict(read_manifest(registry.folder(version)))
     except (DocumentError, OSError) as error:
         return {"version": version, "live": version == live, "problem": str(error)}
-    return {"version": version, "live": version == live, **{key: manifest.get(key) for key in ("parent", "reason", "verdict", "files")}}
+    pin = registry.live.pin()
+    pinned = pin is not None and pin.version == version
+    described = {key: manifest.get(key) for key in ("parent", "reason", "verdict", "number", "files")}
+    return {"version": version, "live": version == live, "pinned": pinned, **described}
 
 
 def _live(registry: Registry) -> tuple[str | None, str | None]:
@@ -64,7 +86,8 @@ def list_versions(config: ConfigOption = None, models: FolderOption = None, as_j
         table = Table(*whole, Column("problem", overflow="fold"))
         for row in rows:
             cells = (row.get(key) for key in ("reason", "parent", "problem"))
-            table.add_row(row["version"], "●" if row["live"] else "", *(escape(cell) if cell else None for cell in cells))
+            live_mark = "● pinned" if row.get("pinned") and row["live"] else "●" if row["live"] else ""
+            table.add_row(row["version"], live_mark, *(escape(cell) if cell else None for cell in cells))
         if rows:
             Console().print(table)
     if not rows and problem is None:
@@ -91,8 +114,58 @@ def rollback(
     config: ConfigOption = None,
     models: FolderOption = None,
 ) -> None:
-    """Make an older version live again. A running daemon follows within seconds; consumers follow CURRENT."""
-    print(_registry(config, models).rollback(version))
+    """Make an older version live again, and pin it. A running daemon follows within seconds; consumers follow CURRENT.
+
+    Where versions are signed, the configuration has to name models.signing_key: otherwise readers with the public key do not follow.
+    """
+    registry = _publishing_registry(config, models)
+    print(registry.rollback(version))
+    _say(f"It is live and pinned: no training starts or publishes over it until `{UNPIN}`.{_unsigned(registry)}")
+
+
+@app.command(epilog=EXIT_CODES)
+def pin(
+    version: Annotated[str | None, typer.Argument(help="Default: the live one. Another one is made live.")] = None,
+    config: ConfigOption = None,
+    models: FolderOption = None,
+) -> None:
+    """Keep a version live: no training starts or publishes over it, until `models unpin`."""
+    registry = _publishing_registry(config, models)
+    print(registry.pin_version(version))
+    _say(f"It is live and pinned until `{UNPIN}`.{_unsigned(registry)}")
+
+
+@app.command(epilog=EXIT_CODES)
+def unpin(config: ConfigOption = None, models: FolderOption = None) -> None:
+    """Let trainings start and publish again. The version stays live until then."""
+    print(_publishing_registry(config, models).unpin())
+    _say("Trainings start and publish again. It stays live until one is better.")
+
+
+@app.command("import", epilog=EXIT_CODES)
+def import_version(
+    folder: Annotated[Path, typer.Argument(help="Output folder of `dwcp-learner train`.")],
+    config: ConfigOption = None,
+    models: FolderOption = None,
+) -> None:
+    """Publish a version that was trained by hand, and make it live. It is verified and signed as a trained one is, but not compared.
+
+    A running daemon follows within seconds, announces it, and begins its next training with it. `models rollback` goes back.
+    """
+    target = models or configuration.load(config).models.directory
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        print(import_folder(_publishing_registry(config, models), folder))
+    except OSError as error:
+        raise DaemonError(f"{folder} cannot be brought into {target} ({error.strerror}: {error.filename})") from error
+
+
+def _unsigned(registry: Registry) -> str:
+    """A warning where versions are signed and what was just decided is not."""
+    live = registry.live.named()
+    if registry.signing_key is not None or live is None or not (registry.root / live / SIGNATURE_NAME).exists():
+        return ""
+    return " Versions here are signed and this is not: who has the public key does not follow; name models.signing_key with --config."
 
 
 @app.command("verify", epilog=EXIT_CODES)

@@ -58,7 +58,11 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "events_rotated": ("warning", "a file of events was full and is NAME.1 now; the older one of that name is gone, with so many bytes"),
     "model_missing": ("info", "no version yet: the first is trained when there are enough rows"),
     "model_live": ("info", "forecasts come from this version from now on"),
-    "model_unusable": ("error", "a version cannot be loaded; the one before stays"),
+    "model_unusable": ("error", "a version cannot be loaded, or must not be live; the one before stays"),
+    "model_rolled_back": ("warning", "a person went back to this version: it is pinned, and no training starts until `models unpin`"),
+    "model_pinned": ("info", "a person has pinned this version: it stays live, and no training starts until `models unpin`"),
+    "model_unpinned": ("info", "the version stays live until a training publishes another one"),
+    "choice_ignored": ("error", "CHOICE in the models folder is damaged, or not signed by the key: it has no effect"),
     "drift_opened": ("warning", "a region drifts: an alert was sent"),
     "drift_updated": ("warning", "an open incident has grown"),
     "drift_closed": ("info", "an incident has ended"),
@@ -105,6 +109,7 @@ class Observer:
         self._log = structlog.get_logger("dwcp-learner")
         self._alerts: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT_ALERTS)
         self.live_version: str | None = None
+        self.pinned_version: str | None = None
         self.training_words = "none"
         """What the page says of trainings."""
         self.registry = CollectorRegistry()
@@ -158,6 +163,7 @@ class Observer:
         self.checkpoint_time = Gauge("dwcp_checkpoint_time_seconds", "When the last checkpoint became true", registry=self.registry)
         self.training = Gauge("dwcp_training_running", "1 while a training runs", registry=self.registry)
         self.model = Gauge("dwcp_model_live", "1 for the live version", ["version"], registry=self.registry)
+        self.model_pinned = Gauge("dwcp_model_pinned", "1 while the live version is pinned: no training starts", registry=self.registry)
         self.live = Gauge("dwcp_live", "0 where the loop makes no progress and a restart is called for", registry=self.registry)
         self.ready = Gauge("dwcp_ready", "0 where /readyz says what is wrong", registry=self.registry)
 
@@ -201,6 +207,11 @@ class Observer:
         self.live_version = version
         self.model.clear()
         self.model.labels(version).set(1)
+
+    def pin(self, version: str | None) -> None:
+        """version: that a person has pinned; None: none."""
+        self.pinned_version = version
+        self.model_pinned.set(version is not None)
 
     def measured(self, target: int, error: float, persistence_error: float, count: int) -> None:
         """Sums of absolute errors of `count` forecasts of one target."""

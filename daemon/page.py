@@ -66,11 +66,17 @@ def _figures(observer: Observer) -> list[tuple[str, str]]:
         ("records behind", whole("dwcp_lag_records")),
         ("newest event time", _time(of("dwcp_event_time_seconds"))),
         ("links", f"{whole('dwcp_links')}, of which {whole('dwcp_watched_links')} are watched"),
-        ("model", observer.live_version or "none yet"),
+        ("model", _model(observer)),
         ("training", observer.training_words),
         ("open incidents", whole("dwcp_incidents_open")),
         ("alerts in the last week", f"{whole('dwcp_alerts_in_a_week')}; accepted without a cause: {accepted}"),
     ]
+
+
+def _model(observer: Observer) -> str:
+    pinned = observer.pinned_version
+    suffix = "" if pinned is None else ", pinned: no training starts until `dwcp-learner models unpin`"
+    return (observer.live_version or "none yet") + suffix
 
 
 def _time(time_s: float) -> str:

@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from daemon.child import command, environment
 from daemon.failures import wants_traceback
 from daemon.train_options import TrainError, TrainOptions
 from features.offline import RawTable, compute
@@ -150,7 +150,7 @@ def _require_output(folder: Path) -> None:
 def _work_folder(output: Path) -> Iterator[Path]:
     """A folder beside the output, on its file system, that is gone afterwards."""
     try:
-        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent.absolute()))
     except OSError as error:
         raise TrainError(f"{output.parent} cannot be written ({error.strerror}); give --output-dir another folder") from error
     try:
@@ -202,8 +202,8 @@ def _run(work: Path, console: Console) -> dict[str, Any]:
     try:
         with Progress(*columns, console=console) as bar, log.open("wb") as errors:
             process = subprocess.Popen(
-                [sys.executable, "-m", "model.run", str(work / "run.json"), str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+                command("model.run", str(work / "run.json"), str(os.getpid())),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment(), cwd=work,
             )  # fmt: skip
             task = bar.add_task("starting", total=None)
             assert process.stdout is not None

@@ -5,23 +5,30 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from daemon.child import command, environment
 from daemon.training_progress import ProgressReader, Running
 from model.buffer import snapshot
 from model.job_spec import RESULT_NAME, JobResult, JobSpec
+from model.plain_file import open_plain, read_plain_bytes
 
 TERMINATION_S: Final = 3.0
 """From SIGTERM to SIGKILL: the daemon itself has 10 s to leave."""
 BURIAL_S: Final = 1.0
 """From SIGKILL to the end. A process that waits for a disk that hangs ends when the disk answers, and nobody waits for that."""
 LOG_NAME: Final = "trainer.log"
+LOG_READ_BYTES: Final = 64 << 10
+"""Of the end of a child's log: its last words."""
+LOG_MOST_BYTES: Final = 1 << 60
+"""A log may be as large as it likes: only its end is read."""
+RESULT_MOST_BYTES: Final = 16 << 20
+"""A hundred times a result."""
 FOLDERS_KEPT: Final = 5
 """Job, result and log of the last trainings: enough to see why they failed, and a daemon that runs for a year fills no disk with them."""
 _LAST_LINES: Final = 5
@@ -76,15 +83,15 @@ class Trainer:
         folder = self.folder(spec.job_id)
         shutil.rmtree(folder, ignore_errors=True)  # of a training at the same (recorded) time that failed
         snapshot(segments, Path(spec.snapshot))
-        (folder / "job.json").write_bytes(spec.to_json())
-        # systemd listens to the daemon alone, and the child is the first to go when memory runs out.
-        environment = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET" and not name.startswith("WATCHDOG_")}
+        job = folder.absolute() / "job.json"
+        job.write_bytes(_from_anywhere(spec).to_json())
         with (folder / LOG_NAME).open("wb") as log:
+            # It works in its own folder: what lies where the daemon was started, a matplotlibrc say, is not for it.
             process = subprocess.Popen(
-                [sys.executable, "-m", "model.job", str(folder / "job.json"), str(os.getpid())],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment,
+                command("model.job", str(job), str(os.getpid())),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(), cwd=folder,
             )  # fmt: skip
-        _offer_to_oom_killer(process.pid)
+        _offer_to_oom_killer(process.pid)  # it is the first to go when memory runs out
         assert process.stdout is not None
         self._child = _Child(spec, folder, process, time.monotonic(), ProgressReader(process.stdout))
 
@@ -108,7 +115,7 @@ class Trainer:
         if child.terminated_s is not None:
             return self._end(child, None, f"took longer than the limit of {self.time_limit_s:.0f} s and was killed")
         try:
-            result = JobResult.from_json((child.folder / RESULT_NAME).read_bytes())
+            result = JobResult.from_json(read_plain_bytes(child.folder / RESULT_NAME, RESULT_MOST_BYTES))
         except (OSError, ValueError):
             code = child.process.returncode
             how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
@@ -144,6 +151,12 @@ class Trainer:
         self._ended = [other for other in self._ended[:-FOLDERS_KEPT] if other.exists()] + self._ended[-FOLDERS_KEPT:]
 
 
+def _from_anywhere(spec: JobSpec) -> JobSpec:
+    """The same job with absolute paths: the child has another working directory."""
+    parent = None if spec.parent is None else str(Path(spec.parent).absolute())
+    return replace(spec, snapshot=str(Path(spec.snapshot).absolute()), candidate=str(Path(spec.candidate).absolute()), parent=parent)
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
@@ -164,7 +177,9 @@ def _offer_to_oom_killer(pid: int) -> None:
 
 def _last_words(folder: Path) -> str:
     try:
-        lines = (folder / LOG_NAME).read_text("utf-8", "replace").strip().splitlines()
+        with open_plain(folder / LOG_NAME, LOG_MOST_BYTES) as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_READ_BYTES))
+            lines = log.read(LOG_READ_BYTES).decode(errors="replace").strip().splitlines()
     except OSError as error:
         return f"its log cannot be read ({error.strerror})"
     return " / ".join(lines[-_LAST_LINES:]) or "none"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable
 from concurrent import futures
@@ -21,6 +20,7 @@ from daemon.trainer import Ended, Trainer
 from daemon.training_progress import Running
 from daemon.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
 from drift.messages import IncidentChange
+from model.candidates import Candidate, Recovered
 from model.documents import DocumentError
 from model.gate import GatePolicy, Verdict
 from model.job_spec import Architecture, JobSpec, TrainingSettings
@@ -52,8 +52,18 @@ class Memory:
     ended_s: float | None = None
     failed: bool = False
     announced: str | None = None
+    choice: int = 0
+    """Number of the last choice of a person that was announced."""
     asked: list[list[Any]] = field(default_factory=list)
     """Incidents that no training has answered, each with the rows at which it opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """How one ended. live: whether CURRENT names it; problem: why old versions could not be deleted."""
+
+    live: bool
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -94,13 +104,21 @@ class Training:
         self._told_seconds = 0.0
         """Of the running training, when it was last told how far it is."""
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
-        self._publishing: tuple[Ended, Future[Path]] | None = None
+        self._publishing: tuple[Ended, Future[Publication]] | None = None
         self._publishing_since_s = 0.0
+        self._candidate: Candidate | None = None
+        """Of the training that runs or was the last; its lock tells other members that somebody builds there."""
+        self._cleaning: Future[Recovered] | None = None
 
     @property
     def busy(self) -> bool:
         """A training is due, runs, or its candidate is being published."""
         return self._due is not None or self.trainer.running or self._publishing is not None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a thread is at work in the models folder."""
+        return self._publishing is not None or (self._cleaning is not None and not self._cleaning.done())
 
     @property
     def publication_s(self) -> float:
@@ -129,13 +147,14 @@ class Training:
         memory = self.memory
         facts = TrainingFacts(
             running=self.busy,
-            has_version=self.models.current() is not None,
+            has_version=self.models.known is not None,
             rows=memory.rows,
             new_rows=memory.rows - memory.rows_trained,
             schedule_due=self.schedule.due,
             drift_rows=None if memory.drift_at_rows is None else memory.rows - memory.drift_at_rows,
             ended_s=memory.ended_s,
             failed=memory.failed,
+            pinned=self.models.pinned is not None,
         )
         self.decision = decide_training(now_s, facts, self.config.policy)
         if self.decision.start:
@@ -151,9 +170,11 @@ class Training:
         self._answering = [incident for incident, _ in self.memory.asked]  # whatever the reason, it sees their rows
         version, parent = UNNAMED, self.models.current()
         try:
-            version = self.registry.new_version(now_s)
-            self.trainer.start(self._spec(version, parent, reason, now_s), self._present(written.segments))
-        except (*PROBLEMS, SegmentError, ValueError) as error:
+            self._candidate = self.registry.reserve(now_s)
+            version = self._candidate.version
+            self.trainer.start(self._spec(self._candidate, parent, reason, now_s), self._present(written.segments))
+        except (*PROBLEMS, SegmentError, ValueError, OverflowError) as error:
+            self._discard()
             self._failed(now_s, version, str(error), 0.0)
             return
         self.schedule.answered()
@@ -172,16 +193,16 @@ class Training:
                 self._observer.tell("segment_unsound", segment=path.name, problem="is missing", remedy=LEFT_OUT)
         return there
 
-    def _spec(self, version: str, parent: str | None, reason: str, now_s: float) -> JobSpec:
+    def _spec(self, candidate: Candidate, parent: str | None, reason: str, now_s: float) -> JobSpec:
         """Raises RegistryError where the version that training would start from is gone."""
         settings = self.config.settings
         return JobSpec(
-            job_id=version,
-            version=version,
+            job_id=candidate.version,
+            version=candidate.version,
             created_at_s=now_s,
             reason=reason,
-            snapshot=str(self.trainer.folder(version) / "snapshot"),
-            candidate=str(self.registry.candidate_folder(version)),
+            snapshot=str(self.trainer.folder(candidate.version) / "snapshot"),
+            candidate=str(candidate.folder),
             parent=str(self.registry.folder(parent)) if parent is not None else None,
             settings=replace(settings, time_budget_s=self.config.drift_time_budget_s) if reason == "drift" else settings,
             gate=self.config.gate,
@@ -190,8 +211,15 @@ class Training:
             latest_row_s=now_s + ROW_AHEAD_S,
         )
 
+    def recover(self) -> None:
+        """Begins to delete what crashes have left in the models folder: at the start, beside the loop, for it may be much."""
+        self._cleaning = self._publisher.submit(self.registry.recover)
+
     def follow(self, now_s: float) -> None:
-        """Notices the end of the child and of a publication, and tells now and then how far the child is."""
+        """Notices the end of the child, of a publication and of the cleaning, and tells now and then how far the child is."""
+        if self._cleaning is not None and self._cleaning.done():
+            self._cleaned(self._cleaning)
+            self._cleaning = None
         if (ended := self.trainer.ended()) is not None:
             self._observer.training.set(0)
             self._finish(ended, now_s)
@@ -201,6 +229,14 @@ class Training:
             ended, future = self._publishing
             self._publishing = None
             self._published(ended, future, now_s)
+
+    def _cleaned(self, future: Future[Recovered]) -> None:
+        try:
+            problems = future.result().problems
+        except OSError as error:
+            problems = [f"{self.registry.root} cannot be read ({error.strerror})"]
+        for problem in problems:
+            self._observer.tell("cleaning_failed", problem=problem)
 
     def _tell_progress(self, running: Running) -> None:
         """However much or little the child says: one that is silent shows by its seconds, and one that floods its pipe by nothing."""
@@ -219,7 +255,7 @@ class Training:
     def close(self) -> None:
         """Cancels a running training; waits for a publication, which takes less than a second, unless its disk hangs."""
         if (ended := self.trainer.cancel()) is not None:
-            self._discard(ended)
+            self._discard()
             self._observer.tell("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
         self._publisher.shutdown(wait=False)
         if self._publishing is not None:
@@ -239,7 +275,7 @@ class Training:
         for segment, problem in (result.unsound if result is not None else {}).items():
             self._observer.tell("segment_unsound", segment=segment, problem=problem, remedy=LEFT_OUT)
         if result is None or result.status == "failed":
-            self._discard(ended)
+            self._discard()
             self._wait_for_more_rows()
             self._failed(now_s, version, ended.problem or "no reason given", ended.seconds)
             return
@@ -255,14 +291,14 @@ class Training:
             memory.drift_at_rows = min((rows for _, rows in memory.asked), default=None)
         if result.status == "candidate":
             self._publishing_since_s = time.monotonic()
-            self._publishing = ended, self._publisher.submit(self.registry.publish, Path(ended.spec.candidate), version)
+            self._publishing = ended, self._publisher.submit(self._publish, Path(ended.spec.candidate), version)
         elif result.status == "refused":
             assert result.verdict is not None  # JobResult: refused candidates have a verdict
             self._observer.tell("model_refused", version=version, reasons=list(result.verdict.reasons))
             self._answer("refused", version)
             self._keep_refused(ended, result.verdict)
         else:
-            self._discard(ended)
+            self._discard()
             self._observer.tell("model_refused", version=version, reasons=[result.error or "too little data"])
             self._answer("refused", version)
 
@@ -273,24 +309,35 @@ class Training:
         if memory.drift_at_rows is not None:
             memory.drift_at_rows = max(memory.drift_at_rows, self._rows_at_start)
 
-    def _published(self, ended: Ended, future: Future[Path], now_s: float) -> None:
-        version, result = ended.spec.version, ended.result
-        try:
-            future.result()
-        except PROBLEMS as error:
-            self.memory.failed, self.memory.ended_s = True, now_s
-            self._discard(ended)
-            self._observer.tell("publication_failed", version=version, problem=str(error))
-            self._answer("failed", version)
-            return
-        verdict = result.verdict.to_json() if result is not None and result.verdict is not None else None
-        self._observer.tell("model_published", version=version, reason=ended.spec.reason, parent=ended.spec.parent, verdict=verdict)
-        self._answer("published", version)
-        self.announce(version)
+    def _publish(self, candidate: Path, version: str) -> Publication:
+        """On the publisher's thread: 20 MB are read and written, and whatever may lie in the folder."""
+        self.registry.publish(candidate, version)
+        live = self.registry.live.named() == version
         try:
             self.registry.prune(self.config.keep_versions)
         except PROBLEMS as error:
-            self._observer.tell("cleaning_failed", problem=str(error))
+            return Publication(live, str(error))
+        return Publication(live)
+
+    def _published(self, ended: Ended, future: Future[Publication], now_s: float) -> None:
+        version, result = ended.spec.version, ended.result
+        try:
+            publication = future.result()
+        except PROBLEMS as error:
+            self.memory.failed, self.memory.ended_s = True, now_s
+            self._discard()
+            self._observer.tell("publication_failed", version=version, problem=str(error))
+            self._answer("failed", version)
+            return
+        self._let_go()
+        verdict = result.verdict.to_json() if result is not None and result.verdict is not None else None
+        self._observer.tell(
+            "model_published", version=version, reason=ended.spec.reason, parent=ended.spec.parent, verdict=verdict, live=publication.live
+        )
+        self._answer("published", version)
+        self.announce(version)
+        if publication.problem is not None:
+            self._observer.tell("cleaning_failed", problem=publication.problem)
 
     def announce(self, version: str) -> None:
         """Tells subscribers of a published version; one that cannot be read any more is told at the next start, if it is whole then."""
@@ -304,8 +351,9 @@ class Training:
     def _keep_refused(self, ended: Ended, verdict: Verdict) -> None:
         try:
             self.registry.refuse(Path(ended.spec.candidate), ended.spec.version, verdict)
+            self._let_go()
         except PROBLEMS as error:
-            self._discard(ended)
+            self._discard()
             problem = f"the refused candidate is not kept: {error}"
             self._observer.tell("publication_failed", version=ended.spec.version, problem=problem)
 
@@ -319,5 +367,12 @@ class Training:
         for incident in self._answering:
             self._answered(incident, answer, version)
 
-    def _discard(self, ended: Ended) -> None:
-        shutil.rmtree(ended.spec.candidate, ignore_errors=True)
+    def _discard(self) -> None:
+        if self._candidate is not None:
+            self.registry.discard(self._candidate)
+            self._candidate = None
+
+    def _let_go(self) -> None:
+        if self._candidate is not None:
+            self._candidate.release()
+            self._candidate = None

@@ -17,7 +17,10 @@ class TrainingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """What is known now. drift_rows: rows since the oldest drift that no training has answered began; None: no such drift."""
+    """What is known now. drift_rows: rows since the oldest drift that no training has answered began; None: no such drift.
+
+    pinned: a person wants the live version to stay live.
+    """
 
     running: bool
     has_version: bool
@@ -27,6 +30,7 @@ class TrainingFacts:
     drift_rows: int | None
     ended_s: float | None
     failed: bool
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,8 @@ def decide_training(now_s: float, facts: TrainingFacts, policy: TrainingPolicy) 
     """Whether a training starts at now_s (UTC seconds). Drift comes before the schedule, and nothing before the cool-down."""
     if facts.running:
         return Decision(False, waiting_for="the training that runs")
+    if facts.pinned:
+        return Decision(False, waiting_for="`dwcp-learner models unpin`: the live version is pinned")
     cooldown_s = policy.cooldown_s * (2.0 if facts.failed else 1.0)
     if facts.ended_s is not None and 0.0 <= now_s - facts.ended_s < cooldown_s:  # under 0: the clock was set back since
         return Decision(False, waiting_for=f"the cool-down, {cooldown_s - (now_s - facts.ended_s):.0f} s")

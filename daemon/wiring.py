@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Daemon:
     @property
     def hangs(self) -> bool:
         """After `run`: a thread is left that waits for a disk, and would keep the process from its end."""
-        return self.loop.checkpointer.busy or self.loop.training.publication_s > 0
+        return self.loop.checkpointer.busy or self.loop.training.hangs or self.loop.models.loader.busy
 
     def run(self) -> None:
         """Until the loop ends. Raises DaemonError, SourceError."""
@@ -202,9 +203,10 @@ def make_sinks(config: Config, observer: Observer) -> Sinks:
 
 
 def _prepare(registry: Registry) -> None:
-    """Makes the models folder, and removes what a crash has left there."""
+    """Makes the models folder. What a crash has left there is removed by and by (see Training.recover)."""
     try:
-        registry.recover()
+        registry.root.mkdir(parents=True, exist_ok=True)
+        os.scandir(registry.root).close()
     except OSError as error:
         problem = f"models.directory {registry.root}: cannot be used as a folder ({error.strerror})"
         raise DaemonError(f"{problem}; name another one, or mend its owner and permissions") from error

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+
+from model.plain_file import read_plain_bytes, said
 
 MOST_BYTES: Final = 64 * 2**20
 """A hundred times the largest document of a version (its golden samples)."""
@@ -27,8 +28,9 @@ def write_document(path: Path, document: dict[str, Any]) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file through a temporary one, fsync and rename."""
     temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)  # whatever it is: what is opened is a file of our own, and no pipe or link of somebody else
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -49,19 +51,14 @@ def read_document(path: Path, sha256: str | None = None) -> dict[str, Any]:
     return parse_document(path.name, content)
 
 
-def read_plain(path: Path) -> bytes:
-    """The content of a plain file of at most MOST_BYTES. Raises DocumentError for everything else, a link or a pipe too."""
+def read_plain(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
+    """The content of a regular file of at most `most_bytes`. Raises DocumentError for everything else, a link or a pipe too."""
     try:
-        status = path.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise DocumentError(f"{path.name} is no plain file")
-        if status.st_size > MOST_BYTES:
-            raise DocumentError(f"{path.name} has {status.st_size:,} bytes, more than any such document")
-        return path.read_bytes()
+        return read_plain_bytes(path, most_bytes)
     except FileNotFoundError as error:
         raise DocumentError(f"{path.name} is missing") from error
     except OSError as error:
-        raise DocumentError(f"{path.name} cannot be read ({error.strerror})") from error
+        raise DocumentError(f"{path.name} {said(error)}") from error
 
 
 def parse_document(name: str, content: bytes) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from model.bound_layers import forecast_targets, unbounded
 from model.documents import DocumentError
 from model.metadata import core_name
 from model.network import INPUT_NAME, OUTPUT_NAME, inference_clone
+from model.plain_file import open_plain
 from model.predictor import CHUNK_WINDOWS, core_session, run_core
 from model.simplify import simplify
 
 OPSET: Final = 13
 """What every runtime of the last years reads; tf2onnx goes up to 18."""
 WEIGHTS_NAME: Final = "best_model.keras"
+MOST_WEIGHTS_BYTES: Final = 256 * 2**20
 PARITY_TOLERANCE: Final = 1e-5
 """Largest accepted difference between Keras and ONNX Runtime, scaled units, relative where a forecast is over 1. Measured: 2.4e-7."""
 RANDOM_WINDOWS: Final = 64
@@ -120,6 +122,7 @@ def load_weights(folder: Path) -> keras.Model:
     """The network of best_model.keras in a version's folder. Raises ExportError where it is missing or damaged."""
     path = folder / WEIGHTS_NAME
     try:
+        open_plain(path, MOST_WEIGHTS_BYTES).close()
         return keras.models.load_model(path, compile=False, safe_mode=True)  # no code from the file is ever run
     except Exception as error:  # what Keras and h5py raise for a damaged file has no common base
         raise ExportError(f"{path} cannot be loaded ({error}); train a first version without it") from error

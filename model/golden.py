@@ -94,9 +94,11 @@ def require_missing(forecasts: Floats, metadata: Metadata) -> None:
 
 def _problem(path: Path, check: Callable[[bytes], str | None]) -> str | None:
     try:
-        found = check(read_graph(path))
-    except OSError as error:
-        return f"{path.name} cannot be read ({error.strerror})"
+        graph = read_graph(path)
+    except DocumentError as error:
+        return str(error)
+    try:
+        found = check(graph)
     except Exception as error:  # noqa: BLE001  # the runtime raises a dozen types of its own, with no common base
         return f"{path.name} cannot be run ({error})"
     return None if found is None else f"{path.name} differs from {GOLDEN_NAME} in {found}"

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from features.offline import RawTable
 from model.buffer import read_segments
@@ -26,12 +26,16 @@ from model.child import Emit, described, prepare_libraries, progress_output
 from model.evaluation import judge
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
 from model.parent import die_with
+from model.plain_file import read_plain_bytes
 from model.predictor import Predictor
 from model.segments import SUFFIX, SegmentError
 from model.training_set import TooLittleDataError, prepare
 
 if TYPE_CHECKING:
     from model.training import Progress
+
+JOB_MOST_BYTES: Final = 1 << 20
+"""A hundred times a job file."""
 
 
 def main(arguments: list[str]) -> int:
@@ -41,7 +45,7 @@ def main(arguments: list[str]) -> int:
         return EXIT_BAD_JOB
     path = Path(arguments[0])
     try:
-        spec = JobSpec.from_json(path.read_bytes())
+        spec = JobSpec.from_json(read_plain_bytes(path, JOB_MOST_BYTES))
         _require_folders(spec)
     except (OSError, ValueError) as error:
         print(f"{path} is not a job that can run: {error}", file=sys.stderr)
@@ -63,12 +67,13 @@ def main(arguments: list[str]) -> int:
 
 
 def _require_folders(spec: JobSpec) -> None:
-    """Raises ValueError where the snapshot or the parent is not there, or the candidate already is."""
+    """Raises ValueError where the snapshot or the parent is not there, or there is something in the candidate already."""
     for name, folder in (("snapshot", spec.snapshot), ("parent", spec.parent)):
         if folder is not None and not Path(folder).is_dir():
             raise ValueError(f"its {name} {folder} is no folder")
-    if Path(spec.candidate).exists():
-        raise ValueError(f"its candidate {spec.candidate} already exists; a job builds a folder of its own")
+    candidate = Path(spec.candidate)
+    if os.path.lexists(candidate) and (candidate.is_symlink() or not candidate.is_dir() or any(candidate.iterdir())):
+        raise ValueError(f"its candidate {spec.candidate} already exists; a job builds in an empty folder")
 
 
 def _prepare_process(spec: JobSpec, parent: int) -> Emit:
@@ -107,7 +112,7 @@ class Job:
             from model import candidate  # 7 to 14 s and 690 MB
 
             candidate.prepare_tensorflow(spec.settings)
-        Path(spec.candidate).mkdir()
+        Path(spec.candidate).mkdir(exist_ok=True)  # the daemon has reserved it
         with self._in("build"):
             data = candidate.training_data(training_set)
             model, started_from = candidate.start(spec, training_set, data, None if parent is None else parent.metadata)

@@ -103,7 +103,7 @@ class TrainingSettings:
 class JobSpec:
     """One training: what to learn from, what to build, what to beat.
 
-    snapshot: folder of immutable Parquet segments. candidate: folder to build, named after the version; must not exist yet.
+    snapshot: folder of immutable Parquet segments. candidate: folder to build, empty or not there yet.
     parent: folder of the live version, from whose weights the training starts; None: the first version, which starts at its linear path.
     latest_row_s: UTC seconds after which no row can be. Those of the snapshot were taken while a clock was wrong, and are left out.
     """

@@ -5,7 +5,6 @@ MANIFEST.json.sig beside it, where a signing key is configured, vouches for the 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -13,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from model.choice import is_number
 from model.documents import DocumentError, parse_document, read_plain, write_bytes, write_document
 from model.gate import Verdict
 from model.golden import GOLDEN_NAME, check_golden
 from model.metadata import VERSION_PATTERN, Metadata, core_name, int8_name, metadata_name, raw_name
+from model.plain_file import said, sha256_of
 from model.predictor import read_graph
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
@@ -25,6 +26,15 @@ if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
 SCHEMA_VERSION: Final = 1
 MANIFEST_NAME: Final = "MANIFEST.json"
 SIGNATURE_NAME: Final = "MANIFEST.json.sig"
+IMPORTED: Final = "imported"
+"""reason of a version that was trained by hand and brought in by `dwcp-learner models import`."""
+MOST_SIGNATURE_BYTES: Final = 2**10
+MOST_MANIFEST_BYTES: Final = 2**20
+"""A hundred times a manifest, little enough to be read at any moment."""
+MOST_FILE_BYTES: Final = 256 * 2**20
+"""Seventy times a core graph, which is a version's largest kind of file."""
+MOST_ENTRIES: Final = 1000
+"""Files and folders of a version: there are some twenty."""
 _LSTM: Final = frozenset({"LSTM", "DynamicQuantizeLSTM"})
 _CONTROL_FLOW: Final = frozenset({"Loop", "Scan", "If"})
 """What an LSTM becomes when the export does not recognise it: 6.6 times slower, and not quantisable."""
@@ -37,6 +47,7 @@ class Manifest:
     """files: SHA-256 and size of each, by path relative to the folder. verdict: of the gate, as Verdict.to_json gives it.
 
     parent: version that training started from; None for a first one. libraries: name and version of what built it.
+    number: higher than that of every version and choice before it; 0 if its publication did not make it live (see model.choice).
     """
 
     version: str
@@ -46,6 +57,7 @@ class Manifest:
     verdict: Mapping[str, Any] | None
     libraries: Mapping[str, str]
     files: Mapping[str, Mapping[str, Any]]
+    number: int = 0
 
     def digests(self) -> dict[str, str]:
         """SHA-256 of each file, by path relative to the folder."""
@@ -71,9 +83,9 @@ def write_manifest(
     files = {}
     for name, path in _walk(folder):
         if not stat.S_ISREG(path.lstat().st_mode):
-            raise ValueError(f"{path} is neither a plain file nor a folder")
+            raise ValueError(f"{path} is neither a regular file nor a folder")
         if name not in (MANIFEST_NAME, SIGNATURE_NAME):
-            files[name] = {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            files[name] = {"sha256": sha256_of(path, MOST_FILE_BYTES), "bytes": path.stat().st_size}
     target = folder / MANIFEST_NAME
     write_document(
         target,
@@ -91,16 +103,23 @@ def write_manifest(
     return target
 
 
+def complete_manifest(folder: Path, **entries: object) -> None:
+    """Put entries into a manifest, over those that are there; a signature of it as it was goes. Raises DocumentError, OSError."""
+    document = parse_document(MANIFEST_NAME, read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES))
+    write_document(folder / MANIFEST_NAME, document | entries)
+    (folder / SIGNATURE_NAME).unlink(missing_ok=True)
+
+
 def sign_manifest(folder: Path, key: SigningKey) -> Path:
     """Writes MANIFEST.json.sig over the manifest as it is. Raises DocumentError where that cannot be read."""
     path = folder / SIGNATURE_NAME
-    write_bytes(path, key.sign(read_plain(folder / MANIFEST_NAME)))
+    write_bytes(path, key.sign(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)))
     return path
 
 
 def read_manifest(folder: Path) -> Manifest:
     """The manifest as written, its files not looked at. Raises DocumentError where it is missing, damaged or of a newer release."""
-    return _parsed(read_plain(folder / MANIFEST_NAME))
+    return _parsed(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES))
 
 
 def _parsed(content: bytes) -> Manifest:
@@ -110,6 +129,7 @@ def _parsed(content: bytes) -> Manifest:
         raise DocumentError(f"{MANIFEST_NAME} was written by a newer release (schema {schema}, this one reads {SCHEMA_VERSION})")
     version, parent, reason, created_at_s = (document.get(key) for key in ("version", "parent", "reason", "created_at_s"))
     verdict, libraries, files = (document.get(key) for key in ("verdict", "libraries", "files"))
+    number = document.get("number", 0)
     if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version):
         raise DocumentError(f"{MANIFEST_NAME} says version {version!r}")
     if not (
@@ -119,10 +139,11 @@ def _parsed(content: bytes) -> Manifest:
         and isinstance(verdict, dict | None)
         and isinstance(libraries, dict)
         and isinstance(files, dict)
+        and is_number(number)
     ):
         raise DocumentError(f"{MANIFEST_NAME} lacks parent, reason, created_at_s, verdict, libraries or files, or one is of another type")
     try:
-        return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files)
+        return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files, number)
     except OverflowError as error:
         raise DocumentError(f"{MANIFEST_NAME}: created_at_s is no time") from error
 
@@ -143,24 +164,36 @@ def verify(folder: Path, key: VerifyKey | None = None) -> list[str]:
 
 
 def check_files(folder: Path, key: VerifyKey | None = None) -> tuple[Manifest | None, list[str]]:
-    """The first half of `verify`, which costs no more than reading the files: signature and hashes. Never raises.
+    """The first half of `verify`, which costs no more than reading the files: signature, name and hashes. Never raises.
 
     Gives the very manifest that was checked, None where there is no readable one, and the problems.
     """
     try:
-        content = read_plain(folder / MANIFEST_NAME)
-        if key is not None and (problem := _signature_problem(folder, content, key)):
-            return None, [problem]
-        manifest = _parsed(content)
+        manifest = signed_manifest(folder, key)
         return manifest, _file_problems(folder, manifest)
     except (DocumentError, OSError) as error:
         return None, [str(error)]
 
 
+def signed_manifest(folder: Path, key: VerifyKey | None = None) -> Manifest:
+    """The manifest as written, its files not looked at, of a folder that has the name of its version, or no version's.
+
+    Raises DocumentError if it is missing, damaged, of a newer release or of another version, or not signed by the key. None: a signature
+    is not looked at.
+    """
+    content = read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)
+    if key is not None and (problem := _signature_problem(folder, content, key)):
+        raise DocumentError(problem)
+    manifest = _parsed(content)
+    if VERSION_PATTERN.fullmatch(folder.name) and folder.name != manifest.version:
+        raise DocumentError(f"it is a copy of version {manifest.version} under another name")
+    return manifest
+
+
 def _signature_problem(folder: Path, content: bytes, key: VerifyKey) -> str | None:
     if not (folder / SIGNATURE_NAME).is_symlink() and not (folder / SIGNATURE_NAME).exists():
         return f"it is not signed ({SIGNATURE_NAME} is missing), and a verify key is configured"
-    problem = key.problem(content, read_plain(folder / SIGNATURE_NAME))
+    problem = key.problem(content, read_plain(folder / SIGNATURE_NAME, MOST_SIGNATURE_BYTES))
     return None if problem is None else f"{SIGNATURE_NAME} {problem}"
 
 
@@ -175,12 +208,26 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
         elif name not in present:
             problems.append(f"{name!r} is missing")
         elif not stat.S_ISREG(present[name].lstat().st_mode):
-            problems.append(f"{name!r} is no plain file")
-        elif not isinstance(entry, dict) or entry.get("sha256") != _sha256(present[name]):
-            problems.append(f"{name!r} is not what was published (its SHA-256 differs)")
+            problems.append(f"{name!r} is not a regular file")
+        elif (problem := _difference(present[name], entry)) is not None:
+            problems.append(f"{name!r} {problem}")
     version = manifest.version
     needed = (core_name(version), raw_name(version), int8_name(version), metadata_name(version), GOLDEN_NAME)
     return problems + [f"{MANIFEST_NAME} does not name {name}" for name in needed if name not in manifest.files]
+
+
+def _difference(path: Path, entry: object) -> str | None:
+    """Why a regular file is not the one of its entry; one of another size is not read. Raises OSError if it cannot be."""
+    if not isinstance(entry, dict):
+        return "is not what was published (its entry is not one)"
+    size = path.lstat().st_size
+    if isinstance(entry.get("bytes"), int) and entry["bytes"] != size:
+        return f"is not what was published ({size:,} bytes instead of {entry['bytes']:,})"
+    try:
+        digest = sha256_of(path, MOST_FILE_BYTES)
+    except OSError as error:
+        return said(error)
+    return None if entry.get("sha256") == digest else "is not what was published (its SHA-256 differs)"
 
 
 def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
@@ -222,14 +269,18 @@ def operator_problems(graph: Path, version: str) -> list[str]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Relative POSIX path and path of everything in the folder that is no folder itself; links are not followed."""
-    for root, folders, files in os.walk(folder, followlinks=False):
-        links = [name for name in folders if (Path(root) / name).is_symlink()]
-        for name in (*files, *links):
-            path = Path(root) / name
-            yield path.relative_to(folder).as_posix(), path
+    """Relative POSIX path and path of everything in the folder that is no folder itself; links are not followed.
 
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Raises DocumentError if there is more in it than in any version, OSError if it cannot be read.
+    """
+    waiting, entries = [folder], 0
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            for entry in found:
+                entries += 1
+                if entries > MOST_ENTRIES:
+                    raise DocumentError(f"{folder.name} holds more than {MOST_ENTRIES:,} files, more than any version")
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    yield Path(entry.path).relative_to(folder).as_posix(), Path(entry.path)

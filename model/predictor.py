@@ -14,7 +14,7 @@ import onnxruntime
 from features.definition import FEATURES, HISTORY_ROWS, WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Floats
 from features.vocabulary import Vocabulary
-from model.documents import DocumentError
+from model.documents import DocumentError, read_plain
 from model.metadata import Metadata, core_name
 from model.possible import possible
 
@@ -95,11 +95,8 @@ class Predictor:
 
 
 def read_graph(path: Path) -> bytes:
-    """The bytes of an ONNX file. Raises DocumentError where it is larger than any published graph, OSError where it cannot be read."""
-    size = path.stat().st_size
-    if size > MOST_GRAPH_BYTES:
-        raise DocumentError(f"{path.name} has {size:,} bytes, more than any published graph")
-    return path.read_bytes()
+    """The bytes of an ONNX file. Raises DocumentError if it is not a regular file, or larger than any published graph."""
+    return read_plain(path, MOST_GRAPH_BYTES)
 
 
 def raw_inputs(window_rows: int) -> list[tuple[str, str, list[int]]]:

@@ -4,71 +4,78 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
-from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from model.candidates import CANDIDATE_PREFIX, REMOVING_PREFIX, Candidate, Recovered, remove_leftovers, remove_whatever, reserve
+from model.choice import CURRENT_NAME, Kind
+from model.current import Current, RegistryError, Seen
 from model.documents import DocumentError, write_document
 from model.gate import Verdict
-from model.manifest import check_files, read_manifest, sign_manifest, verify
+from model.manifest import check_files, complete_manifest, read_manifest, sign_manifest, signed_manifest, verify
 from model.metadata import VERSION_FORMAT, VERSION_PATTERN
+from model.plain_file import folders_in, is_folder
 from model.segments import sync_folder
+
+__all__ = ["CURRENT_NAME", "REFUSAL_NAME", "REFUSED_KEPT", "REFUSED_NAME", "Recovered", "Registry", "RegistryError", "Seen"]
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
     from model.signing import SigningKey, VerifyKey
 
-CURRENT_NAME: Final = "CURRENT"
 REFUSED_NAME: Final = "refused"
 REFUSAL_NAME: Final = "REFUSED.json"
 REFUSED_KEPT: Final = 5
 """Enough to see why the last candidates failed; each is about 20 MB."""
 
-_CANDIDATE_PREFIX: Final = ".candidate-"
-_REMOVING_PREFIX: Final = ".removing-"
-_CURRENT_PARTIAL: Final = f".{CURRENT_NAME}."
+EXAMINED_MAX: Final = 1000
+"""Folders with the name of a version that are looked into, the newest names first: a hundred times what is kept."""
+NAMES_TRIED: Final = 10_000
+"""Seconds after the first choice of a name: so many would have to be taken already."""
+
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
-
-
-class RegistryError(Exception):
-    """A version cannot be published, found or made live. The message says which, where, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The folder of all versions. One process publishes; any number of others read CURRENT, then open the folder that it names.
+    """The folder of all versions. Any number of processes publish and read: a reader reads CURRENT, then opens the folder that it names.
+
+    Whatever lies in the folder, what is read is a regular file of bounded size, and what is no version is left alone.
 
     signing_key: signs what is published; None: it stays unsigned. verify_key: what is made live must be signed by it; None: any is taken.
+    seen: with a verify key, nothing that is older than this becomes live; whoever makes the registry may remember it over a restart.
     """
 
     root: Path
     signing_key: SigningKey | None = None
     verify_key: VerifyKey | None = None
+    seen: Seen = field(default_factory=Seen, compare=False)
 
     def current(self) -> str | None:
-        """The live version; None before the first. Raises RegistryError where CURRENT cannot be read or names nothing that is there."""
-        path = self.root / CURRENT_NAME
-        try:
-            with path.open("rb") as file:
-                version = file.read(64).decode(errors="replace").strip()
-            there = VERSION_PATTERN.fullmatch(version) is not None and (self.root / version).is_dir()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise RegistryError(
-                f"{path} cannot be read ({error.strerror}); mend or remove it, then `dwcp-learner models rollback VERSION`"
-            ) from error
-        if not there:
-            raise RegistryError(f"{path} names {version!r}, which is not here; choose one with `dwcp-learner models rollback VERSION`")
-        return version
+        """The live version; None before the first. Raises RegistryError if CURRENT cannot be read or names nothing that may be live."""
+        standing = self.live.standing()
+        return None if standing is None else standing.version
+
+    @property
+    def live(self) -> Current:
+        """CURRENT and CHOICE."""
+        return Current(self.root, self.signing_key, self.verify_key, self.seen)
 
     def versions(self) -> list[str]:
-        """All published versions, oldest first."""
+        """The folders that have the name of a version, oldest first."""
         return _versions_in(self.root)
+
+    def published(self) -> list[str]:
+        """Those of them that are what they are called (and signed, with a verify key), oldest first. Other files are not looked at."""
+        known = []
+        for version in self.versions()[-EXAMINED_MAX:]:
+            with suppress(DocumentError):
+                signed_manifest(self.root / version, self.verify_key)
+                known.append(version)
+        return known
 
     def refused(self) -> list[str]:
         """The refused candidates that are kept, oldest first."""
@@ -76,7 +83,7 @@ class Registry:
 
     def folder(self, version: str) -> Path:
         """Raises RegistryError where there is no such version."""
-        if not VERSION_PATTERN.fullmatch(version) or not (self.root / version).is_dir():
+        if not VERSION_PATTERN.fullmatch(version) or not is_folder(self.root / version):
             raise RegistryError(f"there is no version {version!r} in {self.root}; `dwcp-learner models list` shows them")
         return self.root / version
 
@@ -88,7 +95,7 @@ class Registry:
         """
         if self.verify_key is None:
             try:
-                return read_manifest(self.folder(version)).digests()
+                return signed_manifest(self.folder(version)).digests()
             except (DocumentError, OSError) as error:
                 remedy = "restore the version from a copy, or make another one live (models rollback VERSION)"
                 raise RegistryError(f"{self.root / version} cannot be proved to be what was published: {error}; {remedy}") from error
@@ -98,12 +105,37 @@ class Registry:
         return manifest.digests()
 
     def new_version(self, now_s: float) -> str:
-        """A name for a new version: now in UTC, or a second after the newest name ever given where the clock stands before that."""
+        """A name for a new version: now in UTC, or a second after the newest published or refused one if the clock stands before that."""
         moment = datetime.fromtimestamp(int(now_s), UTC)
-        for version in (*self.versions(), *self.refused()):
-            with suppress(ValueError):  # v20260230_000000 looks like a version and is no time
+        for version in (*self.published()[-1:], *self.refused()[-1:]):
+            with suppress(ValueError, OverflowError):  # v20260230_000000 looks like a version and is no time; the year 9999 ends
                 moment = max(moment, datetime.strptime(version, VERSION_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
         return moment.strftime(VERSION_FORMAT)
+
+    def reserve(self, now_s: float) -> Candidate:
+        """Makes the folder of a new candidate, under a name that no other member of this folder gives to one: see `new_version`.
+
+        Raises RegistryError if there is none left, OSError if the folder cannot be made.
+        """
+        moment = datetime.strptime(self.new_version(now_s), VERSION_FORMAT)  # noqa: DTZ007 - a name
+        for second in range(NAMES_TRIED):
+            try:
+                version = (moment + timedelta(seconds=second)).strftime(VERSION_FORMAT)
+            except OverflowError:
+                break
+            if self._is_free(version) and (candidate := reserve(self.candidate_folder(version), version)) is not None:
+                if self._is_free(version):
+                    return candidate
+                self.discard(candidate)  # published by another member between the two looks
+        raise RegistryError(f"{self.root}: no name is free from {moment:{VERSION_FORMAT}} on; remove folders that are not versions")
+
+    def _is_free(self, version: str) -> bool:
+        return not any(os.path.lexists(folder / version) for folder in (self.root, self.root / REFUSED_NAME))
+
+    def discard(self, candidate: Candidate) -> None:
+        """Removes a candidate that becomes nothing."""
+        shutil.rmtree(candidate.folder, ignore_errors=True)
+        candidate.release()
 
     def candidate_folder(self, job_id: str) -> Path:
         """Where a job builds its candidate, on the registry's file system so that one rename publishes it; not created here.
@@ -112,25 +144,28 @@ class Registry:
         """
         if not _JOB_ID.fullmatch(job_id):
             raise ValueError(f"job id {job_id!r} is not 1 to 100 letters, digits, '_', '.' or '-', the first a letter, a digit or '_'")
-        return self.root / f"{_CANDIDATE_PREFIX}{job_id}"
+        return self.root / f"{CANDIDATE_PREFIX}{job_id}"
 
-    def publish(self, candidate: Path, version: str) -> Path:
-        """Makes a candidate the live version, whole or not at all, and gives its folder.
+    def publish(self, candidate: Path, version: str, make_live: bool = True) -> Path:
+        """Makes a candidate a version, whole or not at all, and gives its folder. It is live then, unless a person has pinned another one.
 
-        1. Verify it. 2. Sign it. 3. Make its files durable. 4. Rename it to its version. 5. Make the name durable. 6. Replace CURRENT.
-        A crash before 4 leaves a candidate for `recover`; one between 4 and 6 a whole version that is not live.
+        1. Verify it. 2. Number and sign it. 3. Make its files durable. 4. Rename it to its version. 5. Make the name durable. 6. Replace
+        CURRENT. A crash before 4 leaves a candidate for `recover`; one between 4 and 6 a whole version that is not live.
         It is signed here, and not where it is built: the training process never sees the key.
+        make_live: False leaves CURRENT as it is. Such a version has no number, so that nobody without the key can make it live.
         Raises RegistryError where it is not whole or the version exists; OSError where the disk refuses.
         """
         target = self.root / version
         problems = self._publication_problems(candidate, version)
         if problems:
             raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}")
-        self._sign(candidate, version)
+        make_live = make_live and self.live.pin() is None
+        self._sign(candidate, version, self.live.next_number() if make_live else 0)
         _sync_tree(candidate)
         candidate.rename(target)
         sync_folder(self.root)
-        self._set_current(version)
+        if make_live and self.live.pin() is None:  # a person may have spoken meanwhile
+            self.live.set(version)
         return target
 
     def refuse(self, candidate: Path, version: str, verdict: Verdict) -> Path:
@@ -149,87 +184,82 @@ class Registry:
         return refused / version
 
     def rollback(self, version: str | None = None) -> str:
-        """Makes an older (or any other) version live again, by default the one published before the live one; gives its name.
+        """Makes an older (or any other) version live, by default the one published before the live one, and pins it; gives its name.
 
         Raises RegistryError where there is none, or where it is not whole any more or not signed by the verify key.
         """
-        if version is None:
-            version = self._before_current()
+        return self._choose("rolled_back", version if version is not None else self._before_current())
+
+    def pin_version(self, version: str | None = None) -> str:
+        """Pins a version, by default the live one: it is live whatever is trained, until `unpin`. Raises RegistryError."""
+        if version is None and (version := self.current()) is None:
+            raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
+        return self._choose("pinned", version)
+
+    def unpin(self) -> str:
+        """Lets trainings publish again; gives the version that is live until then. Raises RegistryError if nothing is pinned."""
+        if (pin := self.live.pin()) is None:
+            raise RegistryError(f"nothing is pinned in {self.root}")
+        return self._choose("unpinned", pin.version)
+
+    def _choose(self, kind: Kind, version: str) -> str:
         problems = verify(self.folder(version), self.verify_key)
         if problems:
             raise RegistryError(f"{self.root / version} cannot be made live: {'; '.join(problems)}")
-        self._set_current(version)
+        self.live.choose(kind, version)
         return version
 
     def prune(self, keep: int) -> list[str]:
-        """Deletes all but the newest `keep` versions, and never the live one; gives the names of the deleted ones."""
+        """Deletes all but the newest `keep` published versions, and never a live one; gives the names of the deleted ones."""
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
-        live = self.current()
-        old = [version for version in self.versions()[:-keep] if version != live]
+        choice = self.live.choice()
+        live = {self.live.named(), None if choice is None else choice.version}
+        old = [version for version in self.published()[:-keep] if version not in live]
         for version in old:
             self._remove(self.root / version)
         return old
 
-    def recover(self, jobs: Collection[str] = ()) -> list[str]:
-        """Deletes what a crash left: candidates of other jobs than `jobs`, half-deleted versions, a half-written CURRENT."""
-        in_use = {self.candidate_folder(job_id).name for job_id in jobs}
-        removed = []
+    def recover(self) -> Recovered:
+        """Deletes what a crash left: see `remove_leftovers`. Raises OSError if the folder cannot be made or read."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for path in sorted(self.root.iterdir()):
-            if path.name.startswith((_CANDIDATE_PREFIX, _REMOVING_PREFIX)) and path.name not in in_use:
-                shutil.rmtree(path)
-                removed.append(path.name)
-            elif path.name.startswith(_CURRENT_PARTIAL):
-                path.unlink(missing_ok=True)
-        return removed
+        return remove_leftovers(self.root)
 
     def _before_current(self) -> str:
-        versions, current = self.versions(), self.current()
+        """The newest published one before the live one; if there is none, what only looks like one: what is wrong with it is said then."""
+        versions, current = self.versions(), self.live.named()
         if not versions:
             raise RegistryError(f"there is no version in {self.root} yet, so there is none to go back to")
         if current is None:
             raise RegistryError(f"nothing is live in {self.root} ({CURRENT_NAME} is missing): name one of {', '.join(versions)}")
-        earlier = [known for known in versions if known < current]
-        if not earlier:
-            raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
-        return earlier[-1]
+        for names in (self.published(), versions):
+            if earlier := [known for known in names if known < current]:
+                return earlier[-1]
+        raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
 
-    def _sign(self, candidate: Path, version: str) -> None:
-        if self.signing_key is not None:
-            try:
+    def _sign(self, candidate: Path, version: str, number: int) -> None:
+        try:
+            complete_manifest(candidate, number=number)
+            if self.signing_key is not None:
                 sign_manifest(candidate, self.signing_key)
-            except DocumentError as error:
-                raise RegistryError(f"{candidate} is not published as {version}: {error}") from error
+        except DocumentError as error:
+            raise RegistryError(f"{candidate} is not published as {version}: {error}") from error
         if self.verify_key is not None and (problems := check_files(candidate, self.verify_key)[1]):
             raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}; see models.signing_key")
 
     def _publication_problems(self, candidate: Path, version: str) -> list[str]:
-        if (self.root / version).exists():
+        if os.path.lexists(self.root / version):
             return ["there is already a version of that name"]
         problems = verify(candidate)
         if not problems and read_manifest(candidate).version != version:
             problems = [f"it is version {read_manifest(candidate).version}"]
         return problems
 
-    def _set_current(self, version: str) -> None:
-        """Through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
-        partial = self.root / f"{_CURRENT_PARTIAL}{secrets.token_hex(8)}"
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(f"{version}\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            partial.rename(self.root / CURRENT_NAME)
-        except IsADirectoryError as error:
-            partial.unlink()
-            raise RegistryError(f"{self.root / CURRENT_NAME} is a folder, so nothing can be made live; remove it") from error
-        sync_folder(self.root)
-
     def _remove(self, folder: Path) -> None:
         """Renamed first, and for good: no reader ever finds half a version under its name, nor does one after a power cut."""
-        doomed = self.root / f"{_REMOVING_PREFIX}{folder.name}"
-        shutil.rmtree(doomed, ignore_errors=True)
+        doomed = self.root / f"{REMOVING_PREFIX}{folder.name}"
+        with suppress(FileNotFoundError):
+            remove_whatever(doomed)
         folder.rename(doomed)
         sync_folder(self.root)
         if folder.parent != self.root:
@@ -238,15 +268,13 @@ class Registry:
 
 
 def _versions_in(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    return sorted(path.name for path in folder.iterdir() if VERSION_PATTERN.fullmatch(path.name) and path.is_dir())
+    return sorted(name for name in folders_in(folder) if VERSION_PATTERN.fullmatch(name))
 
 
 def _sync_tree(folder: Path) -> None:
     for root, _, files in os.walk(folder):
         for name in files:
-            descriptor = os.open(Path(root) / name, os.O_RDONLY)
+            descriptor = os.open(Path(root) / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 os.fsync(descriptor)
             finally:

@@ -14,18 +14,22 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from model.buffer import read_segments
 from model.bytecode import start_again_without_damaged
 from model.child import Emit, described, prepare_libraries, progress_output
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED
 from model.parent import die_with
+from model.plain_file import read_plain_bytes
 from model.run_spec import FINISHED, INTERRUPTED, RunSpec
 from model.segments import SUFFIX
 
 if TYPE_CHECKING:
     from model.training import Progress
+
+RUN_MOST_BYTES: Final = 1 << 20
+"""A hundred times a run file."""
 
 
 class Interruption:
@@ -49,7 +53,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m model.run RUN.json [PID]", file=sys.stderr)
         return EXIT_BAD_JOB
     try:
-        spec = RunSpec.from_json(Path(arguments[0]).read_bytes())
+        spec = RunSpec.from_json(read_plain_bytes(Path(arguments[0]), RUN_MOST_BYTES))
     except (OSError, ValueError) as error:
         print(f"{arguments[0]} is not a run that can start: {error}", file=sys.stderr)
         return EXIT_BAD_JOB

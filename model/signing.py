@@ -14,6 +14,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from model.plain_file import OF_PLAIN_FILE, open_plain
+
 SIGNING_KEY_NAME: Final = "dwcp-signing-key.pem"
 VERIFY_KEY_NAME: Final = "dwcp-verify-key.pem"
 SIGNATURE_BYTES: Final = 64
@@ -129,16 +131,12 @@ def generate(folder: Path) -> tuple[Path, Path]:
 def _read(path: Path) -> tuple[bytes, int]:
     """Content and mode of a key file. A link is followed: a secret is often mounted as one."""
     try:
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # a pipe would be waited for
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise KeyFileError(f"{path} is no file; {_MAKE_ONE}")
-            content = file.read(MOST_KEY_BYTES + 1)
+        with open_plain(path, MOST_KEY_BYTES, follow_link=True) as file:
+            return file.read(MOST_KEY_BYTES), os.fstat(file.fileno()).st_mode
     except OSError as error:
+        if error.errno in OF_PLAIN_FILE:
+            raise KeyFileError(f"{path} {error.strerror}: that is no key; {_MAKE_ONE}") from error
         raise KeyFileError(f"{path} cannot be read ({error.strerror}); check the path and its owner, or {_MAKE_ONE}") from error
-    if len(content) > MOST_KEY_BYTES:
-        raise KeyFileError(f"{path} has {status.st_size:,} bytes: that is no key; {_MAKE_ONE}")
-    return content, status.st_mode
 
 
 def _type(key: object) -> str:

@@ -163,15 +163,19 @@ def dead_letter_data() -> Schema:
     }
 
 
-def asyncapi(drift: Schema) -> Schema:
-    """The AsyncAPI 3 document: what the daemon receives and sends, topic by topic. drift: the schema of an alert."""
+def asyncapi(drift: Schema, models: Schema) -> Schema:
+    """The AsyncAPI 3 document: what the daemon receives and sends, topic by topic. drift, models: schemas of what is on these topics."""
     rejected = cloud_event(dead_letter_data(), {"const": dead_letters.TYPE})
-    models = cloud_event({"type": "object"}, {"type": "string", "pattern": f"^{events.MODELS_TOPIC.replace('.', '[.]')}[.]"})
     topics: dict[str, tuple[str, str, str, Schema]] = {
         "telemetry": (events.TELEMETRY_TOPIC, "receive", "Samples of network links.", _embedded(telemetry_schema())),
         "rejected": (events.DEAD_LETTER_TOPIC, "send", "Records that are not telemetry, with the original bytes and the reason.", rejected),
         "drift": (events.DRIFT_TOPIC, "send", "Incidents: opened, updated, closed; and the trainings they ask for.", _embedded(drift)),
-        "models": (events.MODELS_TOPIC, "send", "Model versions, once they are published and verified.", models),
+        "models": (
+            events.MODELS_TOPIC,
+            "send",
+            "Published versions; and what a person does with the live one.",
+            models,
+        ),
     }
     headers = {name: {"type": "string"} for name in ("topic", "partition", "offset", "kind", "reason")}
     messages = {

@@ -56,6 +56,12 @@ def test_a_whole_version_has_no_problem(folder: Path) -> None:
     assert "tensorboard/train/events" in manifest.files
 
 
+def _flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+
+
 def _add_link(folder: Path) -> None:
     (folder / "passwd").symlink_to("/etc/passwd")
 
@@ -74,13 +80,14 @@ def _names(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (lambda f: (f / core_name(VERSION)).open("ab").write(b"x"), "its SHA-256 differs"),
+        (lambda f: (f / core_name(VERSION)).open("ab").write(b"x"), "bytes instead of"),
+        (lambda f: _flip(f / core_name(VERSION)), "its SHA-256 differs"),
         (lambda f: (f / "golden.json").unlink(), "'golden.json' is missing"),
         (lambda f: (f / "extra.txt").write_text("x"), "'extra.txt' is not in MANIFEST.json"),
         (lambda f: (f / "a\udcffb").write_text("x"), r"'a\udcffb' is not in MANIFEST.json"),
         (lambda f: os.mkfifo(f / "pipe"), "'pipe' is not in MANIFEST.json"),
         (_add_link, "'passwd' is not in MANIFEST.json"),
-        (_link_file, "'golden.json' is no plain file"),
+        (_link_file, "'golden.json' is not a regular file"),
         (lambda f: (f / "sub").symlink_to("/etc"), "'sub' is not in MANIFEST.json"),
         (lambda f: _names(f, "../outside"), "no path inside the folder"),
         (lambda f: _names(f, "/etc/passwd"), "no path inside the folder"),
@@ -92,13 +99,13 @@ def _names(folder: Path, name: str) -> None:
         (lambda f: edit_manifest(f, files=[1]), "or one is of another type"),
         (lambda f: edit_manifest(f, schema=2), "written by a newer release"),
         (lambda f: edit_manifest(f, version="../../x"), "says version '../../x'"),
-        (lambda f: edit_manifest(f, version="v20200101_000000"), "does not name bandwidth_lstm_v20200101_000000.onnx"),
+        (lambda f: edit_manifest(f, version="v20200101_000000"), "it is a copy of version v20200101_000000 under another name"),
         (lambda f: (f / MANIFEST_NAME).unlink(), "MANIFEST.json is missing"),
         (lambda f: (f / MANIFEST_NAME).write_bytes(b"\xff\x00"), "no JSON document"),
         (lambda f: (f / MANIFEST_NAME).write_text("[" * 1_000_000), "no JSON document"),
         (lambda f: (f / MANIFEST_NAME).write_text('{"a": NaN}'), "no JSON document"),
         (lambda f: (f / MANIFEST_NAME).write_text("[]"), "no JSON object"),
-        (lambda f: os.truncate(f / MANIFEST_NAME, 2**40), "more than any such document"),
+        (lambda f: os.truncate(f / MANIFEST_NAME, 2**40), "more than any such file"),
     ],
 )
 def test_damage_is_named(folder: Path, damage: Callable[[Path], object], problem: str) -> None:
@@ -271,7 +278,8 @@ def test_a_raw_graph_that_is_not_the_published_one_is_named(
     graph, name = folder / name_of(VERSION), name_of(VERSION)
     content = graph.read_bytes()
     graph.write_bytes(content[:-100])
-    assert verify(folder) == [f"{name!r} is not what was published (its SHA-256 differs)"]
+    size = len(content)
+    assert verify(folder) == [f"{name!r} is not what was published ({size - 100:,} bytes instead of {size:,})"]
     rewrite(folder)
     (problem,) = verify(folder)
     assert problem.startswith(name)
@@ -310,5 +318,5 @@ def test_a_manifest_needs_a_version_and_plain_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is no version"):
         write_manifest(tmp_path, version="v1", parent=None, reason="", created_at_s=0.0, verdict=None, libraries={})
     (tmp_path / "link").symlink_to("/etc/passwd")
-    with pytest.raises(ValueError, match="neither a plain file"):
+    with pytest.raises(ValueError, match="neither a regular file"):
         rewrite(tmp_path)

@@ -131,17 +131,21 @@ def test_prune_never_removes_the_live_version(registry: Registry, make_version: 
     assert (registry.versions(), registry.current()) == ([FIRST, THIRD], FIRST)
     with pytest.raises(ValueError, match="at least 1"):
         registry.prune(keep=0)
-    assert sorted(path.name for path in registry.root.iterdir()) == ["CURRENT", FIRST, THIRD]
+    assert sorted(path.name for path in registry.root.iterdir()) == ["CHOICE", "CURRENT", FIRST, THIRD]
 
 
 def test_recover_removes_what_a_crash_left(registry: Registry, make_version: MakeVersion) -> None:
-    """Candidates of no running job, half-removed versions and a half-written CURRENT go; versions and refused ones stay."""
-    for job in ("dead", "alive"):
-        make_version(registry.candidate_folder(job), THIRD)
+    """Candidates that nobody builds, half-removed versions and half-written files go; versions, candidates of others and the rest stay."""
+    make_version(registry.candidate_folder("dead"), THIRD)
+    alive = registry.reserve(0.0)
     (registry.root / f".removing-{FIRST}").mkdir()
     (registry.root / ".CURRENT.0123456789abcdef").write_text("v2026")
-    assert registry.recover(jobs=["alive"]) == [".candidate-dead", f".removing-{FIRST}"]
-    assert sorted(path.name for path in registry.root.iterdir()) == [".candidate-alive", "CURRENT", FIRST, SECOND]
+    (registry.root / ".CHOICE.partial").write_text("{")
+    (registry.root / "notes").write_text("of a person")
+    assert registry.recover().removed == [".CHOICE.partial", ".CURRENT.0123456789abcdef", ".candidate-dead", f".removing-{FIRST}"]
+    assert sorted(path.name for path in registry.root.iterdir()) == [alive.folder.name, "CURRENT", "notes", FIRST, SECOND]
+    alive.release()
+    assert registry.recover().removed == [alive.folder.name], "its builder is gone"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"../../etc", b"v20990101_000000", b"v20261123_101500" * 1_000_000, b"refused"])

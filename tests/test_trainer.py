@@ -128,7 +128,7 @@ def test_a_training_that_fails_says_why(trainer: Trainer, tmp_path: Path, segmen
 
 def test_a_child_that_refuses_its_job(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
     """It leaves no result; exit code and last words are told."""
-    (tmp_path / "candidate").mkdir()
+    (tmp_path / "candidate/something").mkdir(parents=True)
     trainer.start(job(trainer, tmp_path), segments)
     ended = awaited(trainer)
     assert ended.result is None
@@ -204,8 +204,8 @@ def test_the_child_goes_first_and_cannot_speak_for_the_daemon(
     ("script", "problem"),
     [
         ("echo garbage; printf '\\377\\n'; echo '[1]'; echo '{\"stage\": \"x\"}'; exit 0", "ended with exit code 0 and left no result"),
-        ("echo '{\"job_id\": 5}' > $(dirname $3)/result.json", "ended with exit code 0 and left no result"),
-        ("head -c 100 /dev/urandom > $(dirname $3)/result.json; echo the disk is broken >&2; exit 1", "last words: the disk is broken"),
+        ("echo '{\"job_id\": 5}' > $(dirname $4)/result.json", "ended with exit code 0 and left no result"),
+        ("head -c 100 /dev/urandom > $(dirname $4)/result.json; echo the disk is broken >&2; exit 1", "last words: the disk is broken"),
         ("for i in 1 2 3 4 5 6 7; do echo line $i >&2; done; exit 3", "exit code 3 and left no result; its last words: line 3 / line 4"),
     ],
 )
@@ -216,7 +216,7 @@ def test_garbage(
     stand_in = tmp_path / "python"
     stand_in.write_text(f"#!/bin/sh\n{script}\n")
     stand_in.chmod(0o755)
-    monkeypatch.setattr("daemon.trainer.sys.executable", str(stand_in))
+    monkeypatch.setattr("daemon.child.sys.executable", str(stand_in))
     trainer.start(job(trainer, tmp_path), segments)
     stages = set()
     while (ended := trainer.ended()) is None:

@@ -25,7 +25,7 @@ def run(recording: Path, merged: bool, pictures: Path | None) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="dwcp-real-") as name:
         kept = Path(name)
         (kept / "config.toml").write_text(f"[buffer]\nage_max_s = {WHOLE_S}\n")  # the pictures come from the buffer
-        command = [sys.executable, "-m", "daemon.cli", "replay", str(recording), "--json", "--keep", name]
+        command = [sys.executable, "-P", "-m", "daemon.cli", "replay", str(recording), "--json", "--keep", name]
         command += ["--config", str(kept / "config.toml"), *(["--merged"] if merged else [])]
         report = json.loads(subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout)
         lines = (kept / "state/events/drift.ndjson").read_text().splitlines()

@@ -24,6 +24,7 @@ import onnx
 from durability import Durability
 from syscalls import Stop, run_traced
 
+from model.choice import CHOICE_NAME
 from model.gate import Verdict
 from model.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify, write_manifest
 from model.metadata import VERSION_FORMAT, VERSION_PATTERN
@@ -121,6 +122,8 @@ class Story:
             self.done_with(version)
             version = self.new_name()
         candidate = self.candidate(version)
+        if self.registry.live.pin() is not None:
+            self.registry.unpin()
         return lambda: self.registry.publish(candidate, version)
 
     def refusing(self) -> Callable[[], object]:
@@ -151,6 +154,7 @@ class Story:
         version = self.new_name(2021)
         shutil.copytree(self.candidate(version), self.registry.root / f".removing-{version}")
         (self.registry.root / f".{CURRENT_NAME}.0123456789abcdef").write_text(version)
+        (self.registry.root / f".{CHOICE_NAME}.partial").write_text("{")
         self.done_with(version)
         return self.registry.recover
 
@@ -220,7 +224,7 @@ class Story:
                 self.wrong.append(f"{where}: refused {version}: {problems}, verdict {verdict}")
 
     def _look_at_leftovers(self, where: str) -> None:
-        left = {path.name for path in self.registry.root.iterdir()} - {CURRENT_NAME, REFUSED_NAME, *self.registry.versions()}
+        left = {path.name for path in self.registry.root.iterdir()} - {CURRENT_NAME, CHOICE_NAME, REFUSED_NAME, *self.registry.versions()}
         if left:
             self.wrong.append(f"{where}: {sorted(left)} are left")
 

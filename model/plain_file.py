@@ -1,0 +1,101 @@
+"""Reading what somebody else may have put there: regular files of bounded size only, and never with a wait for another process."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+NOT_REGULAR: Final = "is not a regular file"
+OF_PLAIN_FILE: Final = frozenset({errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG})
+"""The errno of what is refused here; its strerror is a predicate ("is not a regular file"), where others are nouns."""
+_CHUNK_BYTES: Final = 1 << 20
+
+
+def open_plain(path: Path, most_bytes: int, follow_link: bool = False) -> BinaryIO:
+    """Open a regular file of at most `most_bytes` for reading. A pipe, a socket or a device is refused and never waited for.
+
+    Args:
+        path: of the file.
+        most_bytes: a larger file is refused before anything of it is read.
+        follow_link: open what a symbolic link names; otherwise a link is refused like everything else that is not a regular file.
+
+    Raises:
+        OSError: with a strerror that completes "FILE ...", if it is no such file or cannot be opened.
+    """
+    _require_regular(path, path.stat() if follow_link else path.lstat(), most_bytes)  # before the open: a device may act on that
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow_link else os.O_NOFOLLOW)
+    try:
+        descriptor = os.open(path, flags)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link or a socket was put in its place since
+            raise OSError(error.errno, NOT_REGULAR, str(path)) from error
+        raise
+    file = os.fdopen(descriptor, "rb")
+    try:
+        _require_regular(path, os.fstat(descriptor), most_bytes)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def read_plain_bytes(path: Path, most_bytes: int, follow_link: bool = False) -> bytes:
+    """Return the content of a file that `open_plain` accepts. Raises OSError, also for one that has grown over the bound meanwhile."""
+    with open_plain(path, most_bytes, follow_link) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise _too_large(path, len(content))
+    return content
+
+
+def sha256_of(path: Path, most_bytes: int) -> str:
+    """Return the SHA-256, hexadecimal, of a file that `open_plain` accepts. Raises OSError."""
+    digest, done = hashlib.sha256(), 0
+    with open_plain(path, most_bytes) as file:
+        while content := file.read(_CHUNK_BYTES):
+            digest.update(content)
+            done += len(content)
+            if done > most_bytes:
+                raise _too_large(path, done)
+    return digest.hexdigest()
+
+
+def folders_in(folder: Path) -> Iterator[str]:
+    """The names of the real folders in a folder, in no order; links are left out. None if the folder itself is missing or is not one."""
+    try:
+        entries = os.scandir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield entry.name
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder itself, and no link to one. Raises OSError if that cannot be found out."""
+    try:
+        return stat.S_ISDIR(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def said(error: OSError) -> str:
+    """What an error of this module, or of any other call, says about a file, to be put after its name."""
+    return error.strerror if error.errno in OF_PLAIN_FILE and error.strerror else f"cannot be read ({error.strerror})"
+
+
+def _require_regular(path: Path, status: os.stat_result, most_bytes: int) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, NOT_REGULAR, str(path))
+    if status.st_size > most_bytes:
+        raise _too_large(path, status.st_size)
+
+
+def _too_large(path: Path, size: int) -> OSError:
+    return OSError(errno.EFBIG, f"has {size:,} bytes or more, which is more than any such file", str(path))
