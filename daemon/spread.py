@@ -48,7 +48,9 @@ class Links(Protocol):
     """What is asked of the pipeline of a partition."""
 
     partition: Partition
-    event_time_s: float
+
+    @property
+    def event_time_s(self) -> float: ...
 
     def span_of(self, key: Key) -> tuple[float, float] | None:
         """First and last event time of a link's rows here, since this process has the partition; None: the link is not known."""
