@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,8 +56,8 @@ def replay_file(
         raise SourceError(f"{path}: holds no record, only a header; there is nothing to replay")
     if rows is not None:
         source.max_records = min(POLL_RECORDS, max(POLL_RECORDS_MIN, -(-rows // POLLS_MIN)))
-    with tempfile.TemporaryDirectory(prefix="dwcp-replay-") as temporary:
-        folder = keep or Path(temporary)
+    with tempfile.TemporaryDirectory(prefix="dwcp-replay-") if keep is None else nullcontext(keep) as kept:
+        folder = Path(kept)
         configure_logging("warning", config.log.format, sys.stderr)
         report = run_replay(source, _adapted(config, folder, rows or 0, train, merged), as_json)
     interrupted, records = report["interrupted"], report["records"]

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import mmap
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import nan
 from pathlib import Path
-from typing import IO, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 import numpy as np
 
 from features.telemetry import Doubles, Ints, Longs, Partition
 from streams.csv_form import AwareTime, MalformedError, parse_time, read_header, split_line
+from streams.mapped_file import BLOCK_BYTES, map_file
 from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 from streams.validate import EARLIEST_S, LATEST_S
 
 Form = Literal["json", "csv"]
 _FORMS: Final[dict[str, Form]] = {".csv": "csv", ".ndjson": "json", ".jsonl": "json", ".json": "json"}
-_BLOCK_BYTES: Final = 4 << 20
 LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts; a longer one is some other kind of file
 POLL_BYTES: Final = 32 << 20
 """Of the records of one poll, unless the first alone has more. 5,000 of ordinary size are 2 MB, of the longest that are read 320 GB."""
@@ -190,7 +186,7 @@ def _form_of(path: Path) -> Form | None:
 
 def _index_file(path: Path, *, skip_empty: bool) -> tuple[IndexedFile, Doubles] | None:
     """The file and its R times, float64, NaN where not readable; None for an empty file that may be skipped."""
-    data = _map(path)
+    data = map_file(path)
     if data is None:
         if skip_empty:
             return None
@@ -209,30 +205,12 @@ def _index_file(path: Path, *, skip_empty: bool) -> tuple[IndexedFile, Doubles] 
         position, first_line = position + len(header), first_line + 1
     parts = [(np.empty(0, np.int64), np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0))]
     while position < len(data):
-        end = data.rfind(b"\n", position, position + _BLOCK_BYTES) + 1 or _line_end(data, position, path)
+        end = data.rfind(b"\n", position, position + BLOCK_BYTES) + 1 or _line_end(data, position, path)
         part, line_count = _index_block(data[position:end], position, first_line, columns)
         parts.append(part)
         position, first_line = end, first_line + line_count
     start, size, line, time_s = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     return IndexedFile(path, form, columns, data, start, size, line), time_s
-
-
-def _map(path: Path) -> mmap.mmap | None:
-    """The file's bytes, unpacked if it is gzip (into a nameless file); None when it has none. Raises SourceError."""
-    try:
-        with path.open("rb") as file, tempfile.TemporaryFile() as unpacked:
-            plain: IO[bytes] = file
-            if path.suffix.lower() == ".gz":
-                shutil.copyfileobj(gzip.GzipFile(fileobj=file), unpacked, _BLOCK_BYTES)
-                unpacked.flush()
-                plain = unpacked
-            if os.fstat(plain.fileno()).st_size == 0:
-                return None
-            return mmap.mmap(plain.fileno(), 0, access=mmap.ACCESS_READ)  # keeps the file open by itself
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise SourceError(f"{path} is no whole gzip file: {error}") from error
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _line_end(data: mmap.mmap, position: int, path: Path) -> int:

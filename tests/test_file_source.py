@@ -506,7 +506,7 @@ def test_every_line_comes_exactly_once(tmp_path: Path, lines: list[bytes], block
     expected = {number: line.removesuffix(b"\r") for number, line in enumerate(plain, start=2) if line.removesuffix(b"\r")}
     for name, first in (("a.csv", HEADER), ("a.ndjson", json_row(0))):
         (tmp_path / name).write_bytes(first.encode() + b"\n" + content)
-        with mock.patch.object(file_index, "_BLOCK_BYTES", block_bytes):
+        with mock.patch.object(file_index, "BLOCK_BYTES", block_bytes):
             records = records_of(tmp_path / name)
         found = {line: value for _, value, (_, line) in records if line > 1}
         assert found == expected
@@ -626,3 +626,27 @@ def test_a_closed_standard_input_is_refused() -> None:
     os.close(reading)
     with pytest.raises(SourceError, match="standard input cannot be read"):
         source.poll(0)
+
+
+@pytest.mark.parametrize(("name", "where"), [("full", "into "), ("missing", "cannot be unpacked")])
+def test_no_room_to_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, where: str) -> None:
+    """The message names the temporary folder, not the recording, which can be read. One that is not packed needs no room at all."""
+    packed, plain = tmp_path / "a.csv.gz", tmp_path / "a.csv"
+    plain.write_text(f"{HEADER}\n{row(1)}\n")
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+
+    class Full:
+        def write(self, _block: bytes) -> None:
+            raise OSError(28, "No space left on device")
+
+        def close(self) -> None:
+            pass
+
+    def missing() -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", Full if name == "full" else missing)
+    with pytest.raises(SourceError, match="set TMPDIR to a folder with room") as found:
+        FileSource(packed)
+    assert where in str(found.value)
+    FileSource(plain).close()
