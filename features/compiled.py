@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, Final, TypeVar, cast
 import numba
 import numba.core.ir
 from numba.core.caching import CompileResultCacheImpl, InTreeCacheLocator, NullCache, UserProvidedCacheLocator, UserWideCacheLocator
-from numba.core.serialize import dumps
+from numba.core.serialize import dumps, loads
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -72,7 +71,7 @@ class KernelCache(NullCache):
             impl = self._chosen()
             path, identity = self._place(impl, sig, target_context.codegen())
             code = _read(path, identity, Path(self._kernel.__code__.co_filename))
-            return None if code is None else impl.rebuild(target_context, pickle.loads(code))
+            return None if code is None else impl.rebuild(target_context, loads(code))
         except _NoFolderError:  # logged when the code is to be kept
             return None
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the kernel can be compiled anew
@@ -146,8 +145,10 @@ def _read(path: Path, identity: bytes, source: Path) -> bytes | None:
         return None
     if not S_ISREG(status.st_mode):
         raise ValueError("it is not a regular file")
-    if status.st_uid not in (0, os.geteuid(), source.stat().st_uid):  # loading it would run code of whoever wrote it
+    if status.st_uid not in (0, os.geteuid(), source.stat().st_uid):  # loading it runs code of whoever wrote it
         raise ValueError(f"it belongs to user {status.st_uid}")
+    if status.st_mode & 0o022:
+        raise ValueError("others may write it")
     content = path.read_bytes()
     whole, rest = content[:_DIGEST_BYTES], memoryview(content)[_DIGEST_BYTES:]
     if whole != _digest(rest):
@@ -159,6 +160,7 @@ def _write(path: Path, identity: bytes, code: bytes) -> None:
     """Writes a file that a reader finds whole or not at all."""
     partial = path.with_name(f"{path.name}.{os.getpid()}{_PARTIAL_SUFFIX}")
     try:
+        partial.touch(mode=0o644)
         partial.write_bytes(_digest(identity + code) + identity + code)
         partial.replace(path)
     except BaseException:

@@ -110,6 +110,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a folder": folder,
     "a pipe": pipe,
     "a link to itself": loop,
+    "one that others may write": lambda path: path.chmod(0o666),
     "somebody else's": lambda path: os.chown(path, 12345, -1),
 }
 
@@ -194,6 +195,19 @@ def test_a_folder_that_disappears_or_a_full_disk_costs_nothing(
     [record] = caplog.records
     assert f"{path.parent}: compiled code cannot be kept (No space left on device)" in record.getMessage()
     assert kept(tmp_path) == []
+
+
+def test_nobody_else_may_write_what_is_kept(start: Start, tmp_path: Path) -> None:
+    """Whatever the process's umask is."""
+    before = os.umask(0)
+    try:
+        start()(2.0)
+    finally:
+        os.umask(before)
+    [path] = kept(tmp_path)
+    assert path.stat().st_mode & 0o022 == 0
+    kernel = start()
+    assert (kernel(2.0), loaded(kernel)) == (6.0, 1)
 
 
 def test_half_written_files_of_dead_processes_are_removed(start: Start, tmp_path: Path) -> None:
