@@ -22,6 +22,7 @@ from features.offline import RawTable
 from features.telemetry import CATEGORIES, NUMERIC, Codes, Doubles, Floats, Ints, Longs, Partition
 from features.vocabulary import MAX_VALUES, OVERFLOW
 from model.arrow_columns import arrow_column, numpy_column
+from model.names import by_worth
 from model.segments import (
     SCHEMA,
     TEMPORARY_PREFIX,
@@ -222,9 +223,9 @@ def read_segments(paths: Sequence[Path], since_s: float | None = None, until_s: 
     one dictionary each.
 
     A link that has moved to another partition (more partitions, a file replayed twice under two names) is one link here; of rows at
-    the same time the one of the first partition in name order stays. Of more values of a category than codes can tell apart the most
-    frequent are told apart, and the others are OVERFLOW. Raises SegmentError where a file is damaged, overlaps another
-    one or repeats a row, ValueError where a file name is not a segment's.
+    the same time the one of the first partition in name order stays. Of more values of a category than codes can tell apart those that
+    are worth most (model.names) are told apart, and the others are OVERFLOW. Raises SegmentError where a file is damaged, overlaps
+    another one or repeats a row, ValueError where a file name is not a segment's.
     """
     path_of = {SegmentName.parse(path.name): path for path in paths}
     parts: list[_Part] = []
@@ -295,8 +296,7 @@ def _limited(table: RawTable, most: int = MAX_VALUES - 1) -> RawTable:
     for category, names in enumerate(values):
         if len(names) <= most:
             continue
-        rows = np.bincount(codes[codes[:, category] >= 0, category], minlength=len(names))
-        stay = np.sort(np.argsort(-rows, kind="stable")[:most])
+        stay = np.sort(by_worth(codes[:, category], table.link, len(names))[:most])
         position = np.full(len(names) + 1, most, np.int32)
         position[stay], position[-1] = np.arange(most, dtype=np.int32), -1
         codes[:, category] = position[codes[:, category]]

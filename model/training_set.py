@@ -16,6 +16,7 @@ from features.vocabulary import MAX_VALUES, OVERFLOW, Vocabulary
 from model.dataset import FineTuneSplit, build_windows, split_for_finetune, targets_of
 from model.job_spec import JobSpec
 from model.metadata import Metadata
+from model.names import by_worth
 from model.scaler import Scaler
 
 CALENDAR: Final = {FEATURES.index(name): spread for name, spread in SPREAD.items()}
@@ -101,21 +102,15 @@ def prepare(spec: JobSpec, table: RawTable, parent: Metadata | None) -> Training
 
 
 def most_frequent(table: RawTable, parent: Metadata | None) -> list[list[str]]:
-    """For each category the values that are worth a code of their own: those that the parent has, and of the new ones NEW_VALUES_MAX.
-
-    Those of the most links come first, and of as many links those of the most rows: a sender of ever new names has few links.
-    """
+    """For each category the values that the parent has no code for and that get one: at most NEW_VALUES_MAX, those that are worth most."""
     chosen = []
     known = ((),) * len(table.values) if parent is None else parent.vocabulary.values
     for values, old, codes in zip(table.values, known, table.codes.T, strict=True):
         most, has_code = min(NEW_VALUES_MAX, max(0, MAX_VALUES - 1 - len(old))), {*old, OVERFLOW}
         new = [code for code, value in enumerate(values) if value not in has_code]
         if len(new) > most:
-            there = codes >= 0
-            rows = np.bincount(codes[there], minlength=len(values))
-            pairs = np.unique(codes[there].astype(np.int64) * len(table.links) + table.link[there])
-            links = np.bincount(pairs // len(table.links), minlength=len(values))
-            new = [new[at] for at in np.lexsort((-rows[new], -links[new])).tolist()][:most]
+            are_new = set(new)
+            new = [code for code in by_worth(codes, table.link, len(values)).tolist() if code in are_new][:most]
         chosen.append([values[code] for code in new])
     return chosen
 

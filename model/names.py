@@ -1,0 +1,33 @@
+"""Which of too many names of a category are worth telling apart: those of most links, however many others one sender brings."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from features.telemetry import Ints, Longs
+
+
+def by_worth(codes: Ints, link: Ints, names: int) -> Longs:
+    """The codes of all names, those first that are worth most.
+
+    A name is worth what it is to one of its links: the most frequent name of any link comes before the second of any other. So a link of
+    ever new names gets no more than every other one. Of names that are worth as much those of more links come first, then of more rows.
+
+    Args:
+        codes: int32 (N,), the name of each row, -1 if missing.
+        link: int32 (N,), its link.
+        names: K, how many names there are.
+
+    Returns:
+        int64 (K,), a permutation of 0 to K - 1.
+    """
+    there = codes >= 0
+    codes, link = codes[there], link[there]
+    pairs, count = np.unique(link.astype(np.int64) * max(1, names) + codes, return_counts=True)
+    of_link, name = np.divmod(pairs, max(1, names))
+    order = np.lexsort((name, -count, of_link))
+    begins = np.searchsorted(of_link[order], of_link[order], side="left")
+    place = np.full(names, np.iinfo(np.int64).max, np.int64)
+    np.minimum.at(place, name[order], np.arange(len(order)) - begins)
+    links, rows = np.bincount(name, minlength=names), np.bincount(codes, minlength=names)
+    return np.lexsort((-rows, -links, place))
