@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from model.documents import write_bytes
 from model.segments import sync_folder
 
 _NAME: Final = re.compile(r"dwcp-[A-Za-z0-9_]{1,64}-[0-9a-f]{16}")
+_STATE: Final = re.compile(r"state-[0-9a-f]{16}")
 
 
 def instance_id(state: Path, member: str) -> str:
@@ -24,7 +26,7 @@ def instance_id(state: Path, member: str) -> str:
     path = state / f"instance-{member}"
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        known = path.read_bytes().decode(errors="replace").strip() if path.exists() else ""
+        known = _content(path)
         if _NAME.fullmatch(known):
             return known
         name = f"dwcp-{member}-{secrets.token_hex(8)}"
@@ -33,3 +35,26 @@ def instance_id(state: Path, member: str) -> str:
     except OSError as error:
         raise StateError.unwritable(state, error) from error
     return name
+
+
+def state_id(state: Path) -> str:
+    """The name of the state directory, which all members that share it have in common: in its file `name`, made where it is not there or is
+    damaged. Raises StateError where the directory cannot be written."""
+    path = state / "name"
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _STATE.fullmatch(_content(path)):
+            path.unlink(missing_ok=True)
+            draft = state / f"name-{secrets.token_hex(4)}"
+            write_bytes(draft, f"state-{secrets.token_hex(8)}\n".encode())
+            with suppress(FileExistsError):  # another member was quicker, and its name counts
+                path.hardlink_to(draft)
+            draft.unlink()
+            sync_folder(state)
+        return _content(path)
+    except OSError as error:
+        raise StateError.unwritable(state, error) from error
+
+
+def _content(path: Path) -> str:
+    return path.read_bytes().decode(errors="replace").strip() if path.exists() else ""

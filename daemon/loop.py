@@ -167,6 +167,8 @@ class Loop:
             self.observer.tell("partition_released", partitions=sorted(map(str, polled.revoked)))
         if polled.assigned:
             self.partitions.take_up(polled.assigned, self.source)
+        for partition, offset in polled.passed.items():
+            self.partitions.pass_over(partition, offset)
 
     def take(self, polled: Polled) -> None:
         """Records through their partition's pipeline; what it refuses goes to the dead letters."""

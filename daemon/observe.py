@@ -26,6 +26,10 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "config_rejected": ("error", "SIGHUP: the new configuration is not valid; the old one stays"),
     "partition_assigned": ("info", "with the offset at which it goes on"),
     "records_passed_over": ("warning", "no state of this partition: the group's committed offset, or the earliest record, is the start"),
+    "group_ahead": (
+        "warning",
+        "the group has committed beyond this member's checkpoint: where it goes on, and whose the records between are",
+    ),
     "partition_released": ("info", "its state is written for the next owner"),
     "partition_lost": ("warning", "another member owns it already; its state here is dropped"),
     "record_rejected": ("warning", "the first of its kind in a batch; the record is in the dead letters"),

@@ -121,6 +121,11 @@ class Partitions:
             source.seek(partition, pipeline.next_offset, pipeline.log)
             self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
 
+    def pass_over(self, partition: Partition, offset: int) -> None:
+        """A partition goes on at a later offset than its state ends at: another member's state has the records between."""
+        if (pipeline := self._pipelines.get(partition)) is not None:
+            pipeline.pass_over(offset)
+
     def give_up(self, partitions: Collection[Partition]) -> None:
         """Drops the state of partitions that belong to another member."""
         self.spread.gone(partitions)

@@ -223,6 +223,11 @@ class Pipeline:
             _, number, entry = self._ahead.pop(0)
             self._apply(number, entry)
 
+    def pass_over(self, offset: int) -> None:
+        """Goes on at this offset: the records before it are in another member's state. Windows of links that they belong to have a gap."""
+        self.next_offset = max(offset, self.next_offset or 0)
+        self.catch_up(self.next_offset)
+
     def undisturbed(self, offsets: Sequence[int], begin: int) -> int:
         """The end of the records from `begin` on that lie before the next journal entry."""
         return bisect.bisect_left(offsets, self._ahead[0][0], begin) if self._ahead else len(offsets)

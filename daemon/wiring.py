@@ -14,7 +14,7 @@ from daemon.config import Config
 from daemon.errors import DaemonError, EventsError, StateError
 from daemon.health import Health
 from daemon.http import HttpServer
-from daemon.instance import instance_id
+from daemon.instance import instance_id, state_id
 from daemon.journal import Journal
 from daemon.keys import registry_with_keys
 from daemon.lock import StateLock
@@ -83,7 +83,7 @@ def kafka_source(config: Config, observer: Observer) -> KafkaSource:
     kafka, state = config.kafka, config.state
     return KafkaSource(
         kafka.topic, kafka.group_id, kafka.client_options(), observer.tell_kafka, instance_id=instance_id(state.directory, state.member),
-        max_records=kafka.max_records, accept_lost_records=kafka.accept_lost_records,
+        max_records=kafka.max_records, accept_lost_records=kafka.accept_lost_records, state_id=state_id(state.directory),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from kafka.structs import MemberState, OffsetAndMetadata
 
 from streams.kafka_advice import REFUSALS, Errand, Failure
 from streams.kafka_client import BrokerClient, NotConnectedError, unreachable
+from streams.kafka_commits import KafkaCommits
 from streams.kafka_consumer import keep_joining, leave_at_close, open_consumer, tell_when_fenced
 from streams.kafka_log import KafkaLogs, positions
 from streams.kafka_options import HEARTBEAT_INTERVAL_MS, Backoff, EventHandler, KafkaOptions
@@ -67,6 +68,7 @@ class Turn:
     logs: dict[TopicPartition, Log] = field(default_factory=dict)
     assigned: frozenset[TopicPartition] = frozenset()
     lost: frozenset[TopicPartition] = frozenset()
+    passed: dict[TopicPartition, int] = field(default_factory=dict)
     error: SourceError | None = None
 
 
@@ -83,6 +85,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         instance_id: str | None,
         max_records: int,
         accept_lost_records: bool,
+        state_id: str,
         tell: EventHandler,
     ) -> None:
         self.topic = topic
@@ -92,7 +95,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
         self.logs = KafkaLogs(topic, tell, accept_lost_records=accept_lost_records)
         self.outcomes: queue.SimpleQueue[HandOver | Turn] = queue.SimpleQueue()
         self.todo: deque[Callable[[KafkaConsumer], None]] = deque()
-        self.commits: deque[dict[TopicPartition, int]] = deque()
+        self.commits = KafkaCommits(topic, group_id, state_id, self.logs, tell)
         self._options = options
         self._group_id = group_id
         self._instance_id = instance_id
@@ -182,7 +185,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             self.watch.healthy = False
         assigned, self._assigned = self._assigned, set()
         lost, self._lost = self._lost, set()
-        return Turn(records, logs, frozenset(assigned), frozenset(lost), self._fatal)
+        return Turn(records, logs, frozenset(assigned), frozenset(lost), self.commits.passed(), self._fatal)
 
     def _poll(self, consumer: KafkaConsumer, client: BrokerClient, timeout_s: float) -> dict[TopicPartition, list[Record]]:
         """One poll, and more while a rebalance is going on.
@@ -217,17 +220,9 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
 
     def _do(self, consumer: KafkaConsumer) -> None:
         while self.todo:
-            self.todo.popleft()(consumer)
-        self._commit(consumer)
-
-    def _commit(self, consumer: KafkaConsumer) -> None:
-        while self.commits:
-            offsets = {key: OffsetAndMetadata(self.logs.own_offset(key, offset)) for key, offset in self.commits.popleft().items()}
-            consumer.commit_async(offsets, callback=self._committed)
-
-    def _committed(self, _offsets: object, response: object) -> None:
-        if isinstance(response, Exception):
-            self._tell("kafka_commit_failed", {"topic": self.topic, "group": self._group_id, "error": repr(response)})
+            self.todo[0](consumer)  # one that nobody has answered is done again with the next turn
+            self.todo.popleft()
+        self.commits.send(consumer)
 
     def _connected(self, timeout_s: float) -> KafkaConsumer | None:
         """The consumer; None while there is no broker. The time until the next try passes here, up to timeout_s."""
@@ -308,7 +303,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
             return
         self._assignor.member_assignment = None
         try:
-            self._commit(consumer)
+            self.commits.send(consumer)
             leave_at_close(consumer)
             consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT_S * 1000))
         except Exception as error:  # noqa: BLE001 - it ends either way, and the broker notices by the session time-out
@@ -343,7 +338,7 @@ class KafkaMember(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafk
                 self._release = Future()
                 self.outcomes.put(HandOver(frozenset(known)))
                 await self._release
-                self._commit(consumer)
+                self.commits.send(consumer)
         except Exception as error:
             self._listener_error = error
             raise

@@ -44,6 +44,8 @@ class KafkaSource:
     after the session time-out; one that closes in order leaves the group as any other. No two members may have the same.
     accept_lost_records: go on from the earliest record when the wanted ones have been deleted, or are no longer the same (the topic was
     created anew, its log was cut back), and tell `records_lost`, instead of raising SourceError.
+    state_id: names the state directory whose checkpoints are sought. Where another one has committed beyond such a checkpoint, the
+    partition goes on behind that (`group_ahead`, Polled.passed).
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class KafkaSource:
         instance_id: str | None = None,
         max_records: int = DEFAULT_MAX_RECORDS,
         accept_lost_records: bool = False,
+        state_id: str = "",
     ) -> None:
         self._events: deque[tuple[str, dict[str, object]]] = deque()
         self._on_event = on_event
@@ -66,6 +69,7 @@ class KafkaSource:
             instance_id=instance_id,
             max_records=max_records,
             accept_lost_records=accept_lost_records,
+            state_id=state_id,
             tell=lambda name, fields: self._events.append((name, fields)),
         )
         self._asked = False
@@ -100,7 +104,8 @@ class KafkaSource:
         self._forget(lost)
         self._owned |= assigned
         batches = [_batch(key, records, outcome.logs[key]) for key, records in outcome.records.items()]
-        return Polled(batches=batches, assigned=assigned, lost=lost)
+        passed = {Partition(key.topic, key.partition): offset for key, offset in outcome.passed.items()}
+        return Polled(batches=batches, assigned=assigned, lost=lost, passed=passed)
 
     def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:
         """See Source. ValueError: the partition is not assigned here, or the offset is negative."""
@@ -108,11 +113,12 @@ class KafkaSource:
             raise ValueError(f"seek in {partition}, which is not assigned to this member (it has {sorted(map(str, self._owned))})")
         if offset is not None and offset < 0:
             raise ValueError(f"seek to offset {offset} of {partition}: offsets begin at 0")
+        begin = self._member.logs.begin if partition in self._seeked else self._member.commits.begin
         self._seeked.add(partition)
         key, paused = _key(partition), self._paused
 
         def place(consumer: KafkaConsumer) -> None:
-            self._member.logs.begin(consumer, key, offset, log)
+            begin(consumer, key, offset, log)
             if not paused:
                 consumer.resume(key)
 
@@ -126,7 +132,7 @@ class KafkaSource:
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """See Source. Sent with the next poll, or before the partitions are released, or at close; a failure is an event."""
         if offsets:
-            self._member.commits.append({_key(partition): offset for partition, offset in offsets.items()})
+            self._member.commits.put({_key(partition): offset for partition, offset in offsets.items()})
 
     def pause(self) -> None:
         self._paused = True

@@ -79,6 +79,7 @@ class Polled:
     assigned: partitions that are new here; the caller seeks each of them before it polls again, and their records
     only start to come then. revoked: partitions that go to another member, whose state may still be written and
     committed before `release` is called. lost: partitions that already belong to another member: drop their state.
+    passed: partitions that go on behind the offset that was sought, each with its next offset: the group has read on elsewhere since.
     ended: a finite source has nothing more to give. silent_s: for how long the source's own thread has not come back; 0 while it works.
     """
 
@@ -86,6 +87,7 @@ class Polled:
     assigned: frozenset[Partition] = frozenset()
     revoked: frozenset[Partition] = frozenset()
     lost: frozenset[Partition] = frozenset()
+    passed: Mapping[Partition, int] = field(default_factory=dict)
     ended: bool = False
     silent_s: float = 0.0
 
