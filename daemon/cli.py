@@ -213,8 +213,18 @@ def simulate(
 
 
 @app.command("check-config", epilog=EXIT_CODES)
-def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> None:
-    """Check a configuration and show what it comes to, with defaults and environment. The keys that it names are read."""
+def check_config(
+    config: ConfigOption = None,
+    as_json: JsonOption = False,
+    topics: Annotated[bool, typer.Option(help="Look whether its Kafka topics are there and may be used, if a broker answers.")] = True,
+) -> None:
+    """Check a configuration and show what it comes to, with defaults and environment. The keys that it names are read.
+
+    The topics are looked for as well, and the commands that create them are printed (on standard error; exit code 5 if one is missing
+    or may not be used). Where no broker answers within some seconds, that is only said.
+    """
+    from daemon.topic_check import check_topics
+
     loaded = configuration.load(config)
     registry_with_keys(loaded)
     document = loaded.model_dump(mode="json")
@@ -230,6 +240,8 @@ def check_config(config: ConfigOption = None, as_json: JsonOption = False) -> No
             console.print(f"[bold]\\[{section}][/bold]")
             for key, value in values.items():
                 console.print(f"  {key} = {json.dumps(value)}", markup=False, highlight=False, soft_wrap=True)
+    if topics and not check_topics(loaded):
+        raise SystemExit(EXIT_SOURCE)
 
 
 @app.command(epilog=EXIT_CODES)

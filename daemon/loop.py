@@ -288,7 +288,7 @@ class Loop:
         if isinstance(error, FencedError):
             remedy = "none: this member was out of its group for a while, and gives up what others have taken as soon as it hears so"
         if isinstance(error, TimeoutError):
-            remedy = "see that the broker that takes the events runs and answers; it is tried again"
+            remedy = self.sinks.remedy(error)
         self.problems["checkpoint"] = f"the state cannot be written: {error}; {remedy}"
         self._checkpoint_due_s = time.monotonic() + RETRY_S
         self.observer.tell("checkpoint_failed", problem=str(error), remedy=remedy)
@@ -387,6 +387,7 @@ class Loop:
         now_s = time.monotonic()
         if now_s - self._gauged_s >= GAUGES_S:
             self._gauged_s = now_s
+            self.sinks.look()
             self.partitions.look_at_spread()
             show(self)
             tell_long_states(self, self._long_states, now_s)
@@ -409,7 +410,7 @@ class Loop:
             checkpoint_s=self.checkpointer.under_way_s,
             publication_s=self.training.publication_s,
             problems=(*self.problems.values(), *(problem for problem in (journal, clock) if problem is not None)),
-            troubles=(*(trouble for trouble in (model, split) if trouble is not None), *self.source.troubles()),
+            troubles=(*(trouble for trouble in (model, split) if trouble is not None), *self.source.troubles(), *self.sinks.troubles()),
         )
 
     def _tell_readiness(self) -> None:

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from streams.sinks import Sink
+from daemon.topic_watch import TopicWatch
+from streams.sinks import NotSentError, Sink
 
 FLUSH_S: Final = 10.0
 """For events to be acknowledged before a checkpoint; it fails and is tried again where the broker takes longer."""
@@ -20,12 +21,13 @@ _SLICE_S: Final = 0.25
 
 @dataclass
 class Sinks:
-    """flush_s: how long a flush may take; it may be shortened while one runs."""
+    """flush_s: how long a flush may take; it may be shortened while one runs. topics: of those that are Kafka topics; None: none is."""
 
     alerts: Sink
     models: Sink
     dead_letters: Sink
     flush_s: float = FLUSH_S
+    topics: TopicWatch | None = None
 
     def flush(self) -> None:
         """Returns once all events are durable. Raises TimeoutError after flush_s, OSError where the disk refuses."""
@@ -42,8 +44,27 @@ class Sinks:
     def pending(self) -> int:
         return self.dead_letters.pending() + self.alerts.pending() + self.models.pending()
 
+    def look(self) -> None:
+        """Reports topics that are missing or may not be written, before an event waits for them: once a second is enough."""
+        if self.topics is not None:
+            self.topics.report()
+
+    def remedy(self, error: TimeoutError) -> str:
+        """What to do about events that could not be flushed."""
+        if self.topics is not None:
+            self.topics.look_soon()
+        if isinstance(error, NotSentError):
+            return error.todo
+        return "; ".join(self.troubles()) or "see that the broker that takes the events runs and answers; it is tried again"
+
+    def troubles(self) -> list[str]:
+        """Why events could not be sent, each with what to do; empty: all is well, as far as it is known."""
+        return self.topics.troubles if self.topics is not None else []
+
     def close_with(self, close_source: Callable[[], None]) -> None:
         """Closes everything that may be connected, all at once: each may wait some seconds for a broker that is gone."""
+        if self.topics is not None:
+            self.topics.close()
         closes = (close_source, self.dead_letters.close, self.alerts.close, self.models.close)
         with ThreadPoolExecutor(len(closes)) as executor:
             for closed in [executor.submit(close) for close in closes]:

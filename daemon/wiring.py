@@ -26,6 +26,8 @@ from daemon.partitions import Partitions, journal_path
 from daemon.pipeline import PipelineSettings
 from daemon.schedule import Schedule
 from daemon.sinks import Sinks
+from daemon.topic_check import topics_of
+from daemon.topic_watch import TopicWatch
 from daemon.trainer import Trainer
 from daemon.training import Memory, Training, TrainingConfig
 from daemon.triggers import TrainingPolicy
@@ -199,6 +201,7 @@ def make_sinks(config: Config, observer: Observer) -> Sinks:
         alerts=sink(events.drift_topic, "drift.ndjson"),
         models=sink(events.models_topic, "models.ndjson"),
         dead_letters=sink(events.dead_letter_topic, "dead_letters.ndjson"),
+        topics=TopicWatch(config.kafka.client_options(), topics_of(config)[1:], observer.tell) if events.to != "file" else None,
     )
 
 

@@ -90,7 +90,7 @@ class Errand:
         return _of_connection(failure, options)
 
 
-ACLS: Final = "commands: systemd/README.md, or `dwcp-learner check-config --topics`"
+ACLS: Final = "commands: systemd/README.md, and `dwcp-learner check-config`"
 
 
 def _of_connection(failure: Failure, options: KafkaOptions) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from streams.kafka_option_values import check_mechanism, check_together, check_value
 from streams.kafka_tls import FILES, check_tls
@@ -87,6 +87,10 @@ class KafkaOptions:
     def producer_config(self) -> dict[str, Any]:
         """The arguments for a KafkaProducer."""
         return self._config(KafkaProducer.DEFAULT_CONFIG)
+
+    def admin_config(self) -> dict[str, Any]:
+        """The arguments for a KafkaAdminClient."""
+        return self._config(KafkaAdminClient.DEFAULT_CONFIG)
 
     def _config(self, known: Mapping[str, Any]) -> dict[str, Any]:
         own = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "client"}

@@ -17,6 +17,7 @@ from streams.kafka_client import BrokerClient, unreachable
 from streams.kafka_options import Backoff, EventHandler, KafkaOptions
 from streams.kafka_watch import GRACE_S, REPEAT_AFTER_S
 from streams.outbox import Outbox
+from streams.sinks import NotSentError
 
 CLOSE_TIMEOUT_S: Final = 5.0
 NEVER_MS: Final = 2**31 - 1  # 25 days: the client retries through any outage, instead of failing a batch in the middle of an order
@@ -54,6 +55,7 @@ class KafkaSink:
         self._on_event = on_event
         self._told: deque[tuple[str, dict[str, object]]] = deque()
         self._told_at_s: dict[str, float] = {}
+        self._trouble: tuple[str, str] | None = None  # what keeps events from being sent, and what to do
         self._outbox = Outbox()
         self._changed = self._outbox.changed  # guards the four below as well
         self._failure: Exception | None = None  # ends the producer; the next one goes on
@@ -88,7 +90,10 @@ class KafkaSink:
         self._raise_fatal()
         if not acknowledged:
             where = f"topic {self._topic} at {self._options.servers()}"
-            raise TimeoutError(f"{self.pending()} events for {where} are not acknowledged after {timeout_s:g} s; they stay queued")
+            what = f"{self.pending()} events for {where} are not acknowledged after {timeout_s:g} s; they stay queued"
+            if self._trouble:
+                raise NotSentError(f"{what} ({self._trouble[0]})", self._trouble[1])
+            raise TimeoutError(what)
 
     def pending(self) -> int:
         """Events that are not acknowledged yet."""
@@ -194,8 +199,10 @@ class KafkaSink:
         so that the order holds."""
         assert self._client is not None
         if self._client.linked():
-            todo = f"create topic {self._topic}, or correct its name; the events wait for it"
-            self._retry_later("topic_missing", {"todo": todo})
+            todo = (
+                f"create topic {self._topic}, or correct its name (`dwcp-learner check-config` prints the command); the events wait for it"
+            )
+            self._retry_later("topic_missing", {"error": f"topic {self._topic} is not there", "todo": todo})
         with self._changed:
             self._failure = self._failure or error
 
@@ -235,6 +242,7 @@ class KafkaSink:
 
     def _tell(self, name: str, fields: dict[str, object]) -> None:
         """Tells a fault, and again only when it has lasted."""
+        self._trouble = (str(fields["error"]), str(fields["todo"])) if "todo" in fields else None
         now_s = time.monotonic()
         if now_s - self._told_at_s.get(name, -REPEAT_AFTER_S) >= REPEAT_AFTER_S:
             self._told_at_s[name] = now_s
@@ -266,6 +274,7 @@ class KafkaSink:
     def _acknowledged(self, producer: int, number: int, _metadata: object) -> None:
         with self._changed:
             if producer == self._producers:
+                self._trouble = None
                 self._backoff.reset()
                 self._outbox.settle(number)
 

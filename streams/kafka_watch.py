@@ -154,7 +154,8 @@ class KafkaWatch:
 
     def _topic_missing(self, client: BrokerClient, now_s: float) -> None:
         client.cluster.request_update()
-        todo = f"create topic {self._topic}, or correct its name; it is looked for until it is there"
+        how = f"create topic {self._topic}, or correct its name (`dwcp-learner check-config` prints the command)"
+        todo = f"{how}; it is looked for until it is there"
         self._why = todo
         if self._fault("topic_missing", True, now_s):
             self._tell("topic_missing", {"topic": self._topic, "servers": self._options.servers(), "todo": todo})

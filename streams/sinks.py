@@ -7,6 +7,14 @@ from typing import Protocol
 from streams.events import Event
 
 
+class NotSentError(TimeoutError):
+    """Events are not durable yet; they stay queued. todo: what to do about it."""
+
+    def __init__(self, what: str, todo: str) -> None:
+        super().__init__(what)
+        self.todo = todo
+
+
 class Sink(Protocol):
     """A place for events."""
 

@@ -42,11 +42,11 @@ class Running:
             command = [sys.executable, *launcher, "run", "--config", str(self.config)]
             self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment, preexec_fn=die_with_parent)
 
-    def configure(self, topic: str = "dwcp.telemetry", more: str = "", kafka_more: str = "") -> None:
-        """kafka_more: further lines of the section of that name. more: further sections."""
+    def configure(self, topic: str = "dwcp.telemetry", more: str = "", kafka_more: str = "", events: str = "file") -> None:
+        """kafka_more: further lines of that section. more: further sections. events: where they go, or lines of that section."""
         self.config.write_text(
             f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\n{kafka_more}\n[http]\nport = {self.port}\n"
-            f"[events]\nto = 'file'\n[log]\nformat = 'json'\n{more}"
+            f"[events]\n{events if '=' in events else f'to = {events!r}'}\n[log]\nformat = 'json'\n{more}"
         )
 
     def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
