@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from daemon.demo import MARKER, _empty, demo_spec
-from daemon.demo_report import Story
+from daemon.demo_report import Story, make_report
 from daemon.demo_screen import Screen
 from daemon.errors import DaemonError
+from daemon.score import ByPhase
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -88,6 +89,22 @@ def test_times_of_the_story() -> None:
         "drift_to_new_version_wall_s": pytest.approx(50.0),
         "alert_to_new_version_wall_s": pytest.approx(40.0),
     }
+
+
+def test_what_has_not_happened_is_named() -> None:
+    """In the order of the story, so that the first is where to look."""
+    story = Story(1000.0)
+    assert story.lacking()[0] == "no first version was published"
+    story.first_version = "v1"
+    story.reach(2000.0, "v1")
+    assert story.lacking()[0] == "the planted drift was not noticed"
+    story.detected_s, story.new_version = 1600.0, "v2"
+    assert story.lacking() == ["no forecast came from the new version"]
+    story.reach(4000.0, "v2")
+    assert story.lacking() == []
+    report = make_report(story, ByPhase(lambda _time_s: None), demo_spec(7), Path("demo"), 1.0, None)
+    assert report["lacking"] == ["there are no forecasts to compare before and after the new version"]
+    assert not report["happened"]
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from daemon.clock import StreamClock
 from daemon.long_states import AFTER_S, OVER, REPEAT_S, LongStates
-from daemon.observe import EVENTS
+from daemon.observe import EVENTS, Observer
+from daemon.wiring import build
 
 
 def told_over(seconds: int, lasts: bool = True, event: str = "catching_up") -> tuple[LongStates, list[float]]:
@@ -48,3 +53,25 @@ def test_the_end_of_what_was_told_is_told() -> None:
 def test_every_event_is_known() -> None:
     """To the table that gives it its level."""
     assert {*AFTER_S, *OVER.values()} <= EVENTS.keys()
+
+
+def test_a_daemon_says_what_it_waits_for(rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind its source, then no longer; without a version, with how many of the rows are there; while a checkpoint is under way."""
+    monkeypatch.setattr("daemon.long_states.AFTER_S", dict.fromkeys(AFTER_S, 0.0))
+    monkeypatch.setattr("daemon.long_states.BEHIND_RECORDS", 1000)
+    monkeypatch.setattr("daemon.loop.GAUGES_S", 0.0)
+    told: list[tuple[str, dict[str, Any]]] = []
+    source = rig.ScriptedSource(seed=1)
+    total = sum(map(len, source.records.values()))
+    monkeypatch.setattr(source, "lag", lambda: total - sum(source.positions.values()))
+    config = rig.config(tmp_path, training={"rows_min": 10 * total})
+    build(config, source, StreamClock(), Observer(lambda event, fields: told.append((event, fields)))).run()
+    behind = [fields["lag"] for event, fields in told if event == "catching_up"]
+    assert total > 2000
+    assert behind == sorted(behind, reverse=True)
+    assert behind[0] >= 1000
+    assert [event for event, _ in told if event in ("catching_up", "caught_up")][-1] == "caught_up"
+    waits = [fields["waits_for"] for event, fields in told if event == "training_waits"]
+    assert waits[-1].startswith("rows for the first version, ")
+    assert waits[-1].endswith(f" of {10 * total:,}")
+    assert any(event == "checkpoint_slow" for event, _ in told)

@@ -228,6 +228,20 @@ def test_garbage(
     assert stages <= {None, Progress("x")}
 
 
+def test_a_child_that_floods_its_pipe(tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits for its reader, who keeps the newest line alone, and is ended at its limit like any other."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text('#!/bin/sh\nexec yes \'{"stage": "x"}\'\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setattr("daemon.trainer.sys.executable", str(stand_in))
+    trainer = Trainer(tmp_path / "work", time_limit_s=300.0)
+    trainer.start(job(trainer, tmp_path), segments)
+    while (running := trainer.progress()) is None or running.progress != Progress("x"):
+        time.sleep(0.02)
+    trainer.time_limit_s = 0.0
+    assert awaited(trainer).problem == "took longer than the limit of 0 s and was killed"
+
+
 def test_what_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
     """Snapshots hold disk space that nobody would ever free."""
     left = tmp_path / "work" / VERSION / "snapshot"
