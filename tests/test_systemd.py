@@ -133,7 +133,7 @@ def test_sandbox_allows_state_cache_and_tmp_only(machine: Any) -> None:
 
 def test_start_may_take_as_long_as_it_makes_progress(machine: Any) -> None:
     """A start (a broker that cannot be reached yet) is not timed out while the daemon asks for more time and says what it waits for."""
-    machine.write_file(DROP_IN, f"[Service]\nExecStart=\nExecStart={STAND_IN} 4\nTimeoutStartSec=2\n")
+    machine.write_file(DROP_IN, f"[Service]\nExecStart=\nExecStart={STAND_IN} 8\nTimeoutStartSec=5\n")
     machine.systemctl("daemon-reload")
     machine.systemctl("start", "--no-block", UNIT)
     machine.wait_until(lambda: machine.property(UNIT, "StatusText") == "connecting", "the status of the start", unit=UNIT)
@@ -160,7 +160,7 @@ def test_reload_reaches_the_daemon(machine: Any) -> None:
 
 def test_watchdog_restarts_a_stopped_process(machine: Any) -> None:
     """A process that hangs (SIGSTOP) is ended by the watchdog with its stack in the journal, its child too, and started again."""
-    pid = start(machine, STAND_IN, "WatchdogSec=2\nRestartSec=100ms")
+    pid = start(machine, STAND_IN, "WatchdogSec=5\nRestartSec=100ms")
     child = child_of_stand_in(machine)
     machine.run(["kill", "-STOP", str(pid)])
     machine.wait_until(lambda: machine.property(UNIT, "NRestarts") == "1", "the restart", unit=UNIT)

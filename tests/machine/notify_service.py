@@ -76,10 +76,10 @@ class Signals:
 
 
 def connect(duration_s: float) -> None:
-    """A start that takes long: each sign of progress gives it another second, however short TimeoutStartSec is."""
+    """A start that takes long: each sign of progress gives it another five seconds, however short TimeoutStartSec is."""
     began_s = time.monotonic()
     while time.monotonic() - began_s < duration_s:
-        notify("EXTEND_TIMEOUT_USEC=1000000", "STATUS=connecting")
+        notify("EXTEND_TIMEOUT_USEC=5000000", "STATUS=connecting")
         time.sleep(0.1)
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     Path(os.environ["STATE_DIRECTORY"], "report.json").write_text(json.dumps(report))
     connect(float(sys.argv[1]) if len(sys.argv) > 1 else 0.0)
     notify("READY=1", "STATUS=waiting for telemetry")
-    # A sign is due within WATCHDOG_USEC, of which the tests make 2 s. A sleep goes on after a signal, so it is short.
+    # A sign is due within WATCHDOG_USEC, of which the tests make 5 s. A sleep goes on after a signal, so it is short.
     while not signals.stop:
         notify("WATCHDOG=1")
         if signals.reload:
