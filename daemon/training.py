@@ -258,8 +258,11 @@ class Training:
             self._discard()
             self._observer.tell("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
         self._publisher.shutdown(wait=False)
-        if self._publishing is not None:
-            futures.wait([self._publishing[1]], LAST_PUBLICATION_S)
+        at_work = [work for work in (self._cleaning, self._publishing and self._publishing[1]) if work is not None]
+        futures.wait(at_work, LAST_PUBLICATION_S)
+        if self._cleaning is not None and self._cleaning.done():
+            self._cleaned(self._cleaning)
+            self._cleaning = None
         if self._publishing is not None and self._publishing[1].done():
             ended, future = self._publishing
             self._publishing = None

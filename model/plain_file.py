@@ -69,8 +69,10 @@ def folders_in(folder: Path) -> Iterator[str]:
     """The names of the real folders in a folder, in no order; links are left out. None if the folder itself is missing or is not one."""
     try:
         entries = os.scandir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return
+        raise
     with entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

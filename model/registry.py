@@ -79,7 +79,8 @@ class Registry:
 
     def refused(self) -> list[str]:
         """The refused candidates that are kept, oldest first."""
-        return _versions_in(self.root / REFUSED_NAME)
+        folder = self.root / REFUSED_NAME
+        return _versions_in(folder) if is_folder(folder) else []
 
     def folder(self, version: str) -> Path:
         """Raises RegistryError where there is no such version."""
@@ -169,11 +170,16 @@ class Registry:
         return target
 
     def refuse(self, candidate: Path, version: str, verdict: Verdict) -> Path:
-        """Keeps a refused candidate under refused/ with its verdict beside its files, and only the newest REFUSED_KEPT of them."""
+        """Keeps a refused candidate under refused/ with its verdict beside its files, and only the newest REFUSED_KEPT of them.
+
+        Raises RegistryError, OSError if it cannot be kept.
+        """
         if not VERSION_PATTERN.fullmatch(version):
             raise ValueError(f"{version!r} is no version: vYYYYMMDD_HHMMSS")
         refused = self.root / REFUSED_NAME
         refused.mkdir(exist_ok=True)
+        if not is_folder(refused):
+            raise RegistryError(f"{refused} is a link, so no candidate is kept there; remove it")
         write_document(candidate / REFUSAL_NAME, {"version": version, "verdict": verdict.to_json()})
         _sync_tree(candidate)
         candidate.rename(refused / version)

@@ -163,7 +163,7 @@ def make_version(lstm_graph: Callable[..., bytes], made_up_windows: Callable[...
         return core, graphs.raw, graphs.int8, golden
 
     def make(folder: Path, version: str, seed: int = 0, parent: str | None = None) -> Path:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         *graphs, golden = graphs_and_golden(seed)
         for name, content in zip((core_name(version), raw_name(version), int8_name(version)), graphs, strict=True):
             graph = onnx.load_from_string(content)

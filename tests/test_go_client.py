@@ -173,7 +173,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     registry = Registry(folder / "models", SigningKey.read(private))
     for seed, version in enumerate((FIRST, SECOND)):
         publish(registry, snapshot, version, SMALL, seed)
-    registry.rollback(FIRST)
+    (registry.root / "CURRENT").write_text(f"{FIRST}\n")
     publish(Registry(folder / "full"), snapshot, FIRST, Architecture(), 0)
     write_document(folder / "expected.json", expected_document(folder / "models" / FIRST))
     return folder

@@ -3,6 +3,7 @@ package dwcp
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -31,6 +32,10 @@ func (g Graph) fileName(version string) string {
 type Options struct {
 	// PublicKey must have signed every version that is used: see ReadPublicKey. Without one, a signature is not looked at.
 	PublicKey ed25519.PublicKey
+	// Remember is a file of the program's own, where nobody else may write. It keeps the newest version that was ever used, so that an older
+	// signed one that somebody puts back is refused after a restart too. Without it that is only known as long as the client lives.
+	// Only with PublicKey; made if it is not there; one for each models folder.
+	Remember string
 	// Graph is Raw or Int8.
 	Graph Graph
 	// Library is the path of ONNX Runtime's shared library; without it, ONNXRUNTIME_LIBRARY in the environment, then the loader's own search.
@@ -59,6 +64,7 @@ type Client struct {
 	slots   chan struct{}
 
 	refreshing sync.Mutex // held while a version is verified and while the client closes; requests never wait for it
+	seen       order      // the newest version that was ever used; guarded by refreshing
 
 	mu     sync.Mutex
 	live   *model // nil once closed
@@ -83,13 +89,20 @@ func Open(folder string, options Options) (*Client, error) {
 	if options.Graph != Raw && options.Graph != Int8 {
 		return nil, fmt.Errorf("dwcp: there is no graph %d: Raw or Int8", options.Graph)
 	}
+	if options.Remember != "" && options.PublicKey == nil {
+		return nil, errors.New("dwcp: Options.Remember is given without Options.PublicKey: what is not signed has no order")
+	}
+	seen, err := remembered(options.Remember)
+	if err != nil {
+		return nil, err
+	}
 	if err := startRuntime(options.Library); err != nil {
 		return nil, err
 	}
 	if options.Concurrency <= 0 {
 		options.Concurrency = runtime.GOMAXPROCS(0)
 	}
-	c := &Client{folder: folder, options: options, slots: make(chan struct{}, options.Concurrency)}
+	c := &Client{folder: folder, options: options, slots: make(chan struct{}, options.Concurrency), seen: seen}
 	live, err := c.loadCurrent("")
 	if err != nil {
 		return nil, err
@@ -106,18 +119,38 @@ func (c *Client) loadCurrent(unlessVersion string) (*model, error) {
 		return nil, fmt.Errorf("dwcp: the models folder cannot be opened: %w", err)
 	}
 	defer root.Close()
-	name, err := current(root)
+	now, err := live(root, c.options.PublicKey, c.seen)
 	if err != nil {
 		return nil, &VersionError{Folder: c.folder, Problems: []string{err.Error()}}
 	}
-	if name == unlessVersion {
-		return nil, nil
+	if now.Version == unlessVersion {
+		return nil, c.used(now)
 	}
-	v, err := openVersion(root, name, c.options.PublicKey, c.options.Graph)
+	v, err := openVersion(root, now.Version, c.options.PublicKey, c.options.Graph)
 	if err != nil {
 		return nil, err
 	}
-	return c.load(v)
+	next, err := c.load(v)
+	if err == nil {
+		if err = c.used(now); err != nil {
+			next.session.destroy()
+			c.loaded.Done()
+			return nil, err
+		}
+	}
+	return next, err
+}
+
+// used remembers a version that was accepted: nothing older is from now on.
+func (c *Client) used(now order) error {
+	if c.options.PublicKey == nil || !c.seen.before(now) {
+		return nil
+	}
+	if err := remember(c.options.Remember, now); err != nil {
+		return err
+	}
+	c.seen = now
+	return nil
 }
 
 // load proves a version's graph: its name, and every golden vector.

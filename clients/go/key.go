@@ -7,8 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
-	"io"
-	"os"
 )
 
 const (
@@ -18,18 +16,13 @@ const (
 
 // ReadPublicKey reads the public key that `dwcp-learner keys generate` made (dwcp-verify-key.pem), for Options.PublicKey.
 func ReadPublicKey(path string) (ed25519.PublicKey, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("dwcp: the public key cannot be read: %w", err)
-	}
-	defer file.Close()
-	content, err := io.ReadAll(io.LimitReader(file, mostKeyBytes+1))
+	content, err := readBounded(path, mostKeyBytes)
 	if err != nil {
 		return nil, fmt.Errorf("dwcp: the public key cannot be read: %w", err)
 	}
 	block, _ := pem.Decode(content)
 	switch {
-	case len(content) > mostKeyBytes || block == nil:
+	case block == nil:
 		return nil, fmt.Errorf("dwcp: %s holds no key in PEM form; `dwcp-learner keys generate` makes one", path)
 	case bytes.Contains(content, []byte("PRIVATE KEY")):
 		return nil, fmt.Errorf("dwcp: %s is a private key; give the public one (dwcp-verify-key.pem), and keep the private one where it signs", path)

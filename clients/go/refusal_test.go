@@ -104,7 +104,7 @@ var damages = []struct {
 	{"truncated signature", "holds 30 bytes instead of 64", func(t *testing.T, f, _ string) {
 		rewrite(t, f, signatureName, func(c []byte) []byte { return c[:40] })
 	}},
-	{"signature that is a pipe", "is no plain file", func(t *testing.T, f, _ string) {
+	{"signature that is a pipe", "is not a regular file", func(t *testing.T, f, _ string) {
 		must(t, os.Remove(filepath.Join(f, signatureName)))
 		must(t, syscall.Mkfifo(filepath.Join(f, signatureName), 0o644))
 	}},
@@ -135,7 +135,7 @@ var damages = []struct {
 	{"a missing file", "golden.json\" is missing", func(t *testing.T, f, _ string) {
 		must(t, os.Remove(filepath.Join(f, goldenName)))
 	}},
-	{"a file that is a link out of the folder", "\"golden.json\" is no plain file", func(t *testing.T, f, _ string) {
+	{"a file that is a link out of the folder", "\"golden.json\" is not a regular file", func(t *testing.T, f, _ string) {
 		must(t, os.Rename(filepath.Join(f, goldenName), filepath.Join(f, "..", "elsewhere")))
 		must(t, os.Symlink("../elsewhere", filepath.Join(f, goldenName)))
 	}},

@@ -37,6 +37,7 @@ type version struct {
 type manifest struct {
 	Schema  int                  `json:"schema"`
 	Version string               `json:"version"`
+	Number  int64                `json:"number"` // only rises; 0 where its publication did not make it live
 	Files   map[string]fileEntry `json:"files"`
 }
 
@@ -92,7 +93,7 @@ func (v *version) refused(problems ...string) *VersionError {
 func metadataName(version string) string { return "model_metadata_" + version + ".json" }
 
 func readManifest(root *os.Root, key ed25519.PublicKey) ([]byte, error) {
-	content, _, err := readPlain(root, manifestName, mostDocumentBytes)
+	content, _, err := readPlain(root, manifestName, mostManifestBytes)
 	if err != nil || key == nil {
 		return content, err
 	}
@@ -160,7 +161,7 @@ func (e fileEntry) check(root *os.Root, name string, found map[string]fs.FileMod
 	if !ok {
 		return nil, fmt.Sprintf("%q is missing", name)
 	} else if !mode.IsRegular() {
-		return nil, fmt.Sprintf("%q is no plain file", name)
+		return nil, fmt.Sprintf("%q is not a regular file", name)
 	}
 	var sum string
 	var err error

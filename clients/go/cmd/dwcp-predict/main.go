@@ -32,8 +32,8 @@ Exit codes: 0 done, 1 the models folder cannot be used, 2 wrong usage, 3 the inp
 )
 
 type settings struct {
-	models, publicKey, library, graph, linkKey, input string
-	verify                                            bool
+	models, publicKey, remember, library, graph, linkKey, input string
+	verify                                                      bool
 }
 
 func main() {
@@ -50,7 +50,7 @@ func run(ctx context.Context, arguments []string, stdin io.Reader, stdout, stder
 		fmt.Fprintln(stderr, "error:", err)
 		return exitUsage
 	}
-	options := dwcp.Options{Library: s.library}
+	options := dwcp.Options{Library: s.library, Remember: s.remember}
 	if s.graph == "int8" {
 		options.Graph = dwcp.Int8
 	}
@@ -89,6 +89,7 @@ func parse(arguments []string, stderr io.Writer) (s settings, err error) {
 	}
 	flags.StringVar(&s.models, "models", "", "models folder of the daemon, which holds CURRENT")
 	flags.StringVar(&s.publicKey, "public-key", "", "public key (PEM) that the version must be signed with; none: the signature is not looked at")
+	flags.StringVar(&s.remember, "remember", "", "file that keeps the newest version ever used, so that an older signed one is refused; with -public-key")
 	flags.StringVar(&s.library, "library", "", "ONNX Runtime's shared library; default: "+dwcp.LibraryVariable+" in the environment")
 	flags.StringVar(&s.graph, "graph", "raw", "raw or int8")
 	flags.StringVar(&s.linkKey, "link-key", "node_id,peer_id,link_type", "columns that tell links apart, as links.key of the daemon; empty: one series")

@@ -1,0 +1,77 @@
+"""Reading what somebody else may have put there: a regular file of bounded size, or an error that says what it is; and never a wait."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model.plain_file import folders_in, is_folder, open_plain, read_plain_bytes, said, sha256_of
+
+LEAST_BYTES = 100
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a pipe": os.mkfifo,
+    "a socket": lambda path: os.mknod(path, stat.S_IFSOCK | 0o600),
+    "a folder": lambda path: path.mkdir(),
+    "a link": lambda path: path.symlink_to(__file__),
+    "a link to nothing": lambda path: path.symlink_to("nothing"),
+    "a link to a device": lambda path: path.symlink_to("/dev/zero"),
+    "a link in a circle": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("read", [read_plain_bytes, sha256_of, lambda path, most: open_plain(path, most).close()])
+def test_what_is_not_a_regular_file_is_refused(tmp_path: Path, read: Callable[[Path, int], object], kind: str) -> None:
+    """At once, with a sentence: nothing is opened that would wait or do something."""
+    KINDS[kind](tmp_path / "it")
+    with pytest.raises(OSError, match="is not a regular file") as refusal:
+        read(tmp_path / "it", LEAST_BYTES)
+    assert said(refusal.value) == "is not a regular file"
+
+
+@pytest.mark.parametrize("kind", ["a pipe", "a socket", "a folder", "a link to a device"])
+def test_a_link_that_may_be_followed_leads_to_a_regular_file(tmp_path: Path, kind: str) -> None:
+    """A secret is often mounted as a link; what it leads to is held to the same."""
+    KINDS[kind](tmp_path / "it")
+    (tmp_path / "link").symlink_to(tmp_path / "it")
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "good").symlink_to("file")
+    with pytest.raises(OSError, match="is not a regular file"):
+        read_plain_bytes(tmp_path / "link", LEAST_BYTES, follow_link=True)
+    assert read_plain_bytes(tmp_path / "good", LEAST_BYTES, follow_link=True) == b"x"
+
+
+def test_a_file_is_bounded(tmp_path: Path) -> None:
+    """As many bytes as may be are read; one more, or a terabyte of nothing, is refused before it is read."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * LEAST_BYTES)
+    assert read_plain_bytes(path, LEAST_BYTES) == b"x" * LEAST_BYTES
+    for size in (LEAST_BYTES + 1, 2**40):
+        os.truncate(path, size)
+        for read in (read_plain_bytes, sha256_of):
+            with pytest.raises(OSError, match=f"has {size:,} bytes or more"):
+                read(path, LEAST_BYTES)
+
+
+def test_a_missing_file_is_missing(tmp_path: Path) -> None:
+    """The usual errors stay what they are."""
+    with pytest.raises(FileNotFoundError):
+        read_plain_bytes(tmp_path / "none", LEAST_BYTES)
+    with pytest.raises(NotADirectoryError):
+        read_plain_bytes(Path(__file__) / "none", LEAST_BYTES)
+
+
+def test_only_real_folders_are_folders(tmp_path: Path) -> None:
+    """Links to folders are links."""
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("folder")
+    (tmp_path / "file").touch()
+    assert list(folders_in(tmp_path)) == ["folder"]
+    assert [is_folder(tmp_path / name) for name in ("folder", "link", "file", "none")] == [True, False, False, False]
+    assert list(folders_in(tmp_path / "none")) == list(folders_in(tmp_path / "file")) == []
