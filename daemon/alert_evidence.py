@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from daemon.checkpoint import MOST_MANIFEST_BYTES
 from daemon.snapshot import Manifest
 from features.telemetry import NUMERIC, Doubles, Floats
 from model.buffer import read_segments
+from model.plain_file import read_plain_bytes
 from model.segments import SegmentError, describe
 from streams.event_reader import EventData
 
@@ -144,7 +146,7 @@ def named_segments(state: Path) -> list[Path]:
     newest: dict[tuple[str, int], tuple[int, tuple[str, ...]]] = {}
     for path in (state / "checkpoints").glob("*/MANIFEST.json"):
         with suppress(OSError, ValueError):  # one that is being deleted, or damaged
-            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+            manifest = msgspec.json.decode(read_plain_bytes(path, MOST_MANIFEST_BYTES), type=Manifest)
             for part in manifest.parts:
                 key = (part.topic, part.number)
                 newest[key] = max(newest.get(key, (-1, ())), (manifest.sequence, tuple(part.segments)))

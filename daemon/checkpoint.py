@@ -29,6 +29,7 @@ from daemon.snapshot import Manifest, PartEntry, Restored, Snapshot, Written
 from daemon.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
 from model.buffer import drop_unnamed, reclaim
+from model.plain_file import read_plain_bytes
 from model.retention import compact, plan_compaction, plan_retention
 from model.segments import Segment, SegmentError, SegmentName, describe, sync_folder
 
@@ -40,6 +41,8 @@ _PARTIAL: Final = ".writing-"
 _UNSOUND: Final = ".unsound-"
 """Put before the name of what is damaged: it is out of the way, and still there for a person to look at."""
 _MANIFEST: Final = "MANIFEST.json"
+MOST_MANIFEST_BYTES: Final = 1 << 28
+"""Names of a million segments."""
 
 
 @dataclass
@@ -324,7 +327,7 @@ class CheckpointStore:
             if path.name.startswith(".") or not path.is_dir():
                 continue
             try:
-                content = (path / _MANIFEST).read_bytes()
+                content = read_plain_bytes(path / _MANIFEST, MOST_MANIFEST_BYTES)
                 version = msgspec.json.decode(content).get("schema_version")
                 if isinstance(version, int) and version > SCHEMA_VERSION:
                     raise StateError(

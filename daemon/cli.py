@@ -76,7 +76,7 @@ def run(config: ConfigOption = None) -> None:
     configure_logging(loaded.log.level, loaded.log.format)
     observer = Observer()
     daemon = build(loaded, kafka_source(loaded, observer), WallClock(), observer)
-    reload_config = reloader(daemon, loaded, lambda: configuration.load(config), observer)
+    reload_config = reloader(daemon, loaded, lambda: configuration.reload(config), observer)
 
     def reload_or_refuse() -> None:
         try:

@@ -24,6 +24,8 @@ from daemon.settings import (
     TrainingSection,
 )
 
+MOST_BYTES: Final = 1 << 20
+"""A hundred times a configuration with every setting."""
 ENV_PREFIX: Final = "DWCP_"
 ENV_DELIMITER: Final = "__"
 
@@ -86,8 +88,15 @@ class FixedConfig(Config):
         return (init_settings,)
 
 
+def reload(path: Path | None) -> Config:
+    """The same again, while the daemon runs: nothing is waited for, so a pipe is refused. Raises ConfigError."""
+    if path is not None and path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: is not a regular file, and can be read only at the start; restart the daemon instead")
+    return load(path)
+
+
 def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Config:
-    """The configuration from a TOML file (None: only defaults and environment). Raises ConfigError."""
+    """The configuration from a TOML file, or a pipe (None: only defaults and environment). Raises ConfigError."""
     document = _document(path) if path is not None else {}
     _refuse_unknown_variables(os.environ if environment is None else environment)
     try:
@@ -108,7 +117,11 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with the mark that some editors put first
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes, and is no configuration; give another file with --config")
+        return tomllib.loads(content.decode("utf-8-sig"))  # with the mark that some editors put first
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another file with --config") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets: not TOMLDecodeError

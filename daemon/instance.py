@@ -14,8 +14,11 @@ from typing import Final
 
 from daemon.errors import StateError
 from model.documents import write_bytes
+from model.plain_file import read_plain_bytes
 from model.segments import sync_folder
 
+MOST_BYTES: Final = 4096
+"""A name has a hundred."""
 _NAME: Final = re.compile(r"dwcp-[A-Za-z0-9_]{1,64}-[0-9a-f]{16}")
 _STATE: Final = re.compile(r"state-[0-9a-f]{16}")
 
@@ -57,4 +60,4 @@ def state_id(state: Path) -> str:
 
 
 def _content(path: Path) -> str:
-    return path.read_bytes().decode(errors="replace").strip() if path.exists() else ""
+    return read_plain_bytes(path, MOST_BYTES).decode(errors="replace").strip() if path.exists() else ""

@@ -22,6 +22,7 @@ import msgspec
 from daemon.errors import StateError
 from drift.buckets import BUCKET_S
 from features.telemetry import Partition
+from model.plain_file import read_plain_bytes, said
 from model.segments import sync_folder
 
 
@@ -100,6 +101,8 @@ _FIRST_LINE: Final = msgspec.json.Decoder(Entry | Dropped)
 _SUMMED: Final = re.compile(rb"\} [0-9a-f]{8}\Z")
 _SUM_BYTES: Final = 9
 """A space and eight digits: the CRC-32 of the entry, which goes on from that of the line before."""
+MOST_BYTES: Final = 1 << 30
+"""A thousand times what it grows to."""
 DROPPED_AT_ONCE: Final = 10_000
 """Entries, about a megabyte: so rarely is the file written anew."""
 
@@ -123,9 +126,9 @@ class Journal:
         """Whether the file has a name that a power cut could take back."""
         durable = 0
         try:
-            content = path.read_bytes() if path.exists() else b""
+            content = read_plain_bytes(path, MOST_BYTES, follow_link=True) if path.exists() else b""
         except OSError as error:
-            raise StateError(f"{path}: the journal cannot be read ({error.strerror}); restore the file from a copy") from error
+            raise StateError(f"{path}: the journal {said(error)}; restore the file from a copy") from error
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):  # not splitlines: a damaged byte may be a \r
             try:
                 read = (_FIRST_LINE if number == 1 else _DECODER).decode(self._checked(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -24,7 +25,7 @@ class StateLock:
         path = state / f"lock-{member}"
         try:
             closed = make_private(state)
-            file = path.open("w")
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666), "w")  # a pipe would be waited for
         except OSError as error:
             raise StateError.unwritable(state, error) from error
         try:

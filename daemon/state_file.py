@@ -12,6 +12,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from model.plain_file import read_plain_bytes, sha256_of
+
+MOST_BYTES: Final = 1 << 36
+"""64 GiB: twenty times the state of a million links."""
 _DOCUMENT: Final = "document"
 
 
@@ -28,14 +32,13 @@ def write_state(path: Path, document: dict[str, Any], arrays: dict[str, NDArray[
 
 def check_state(path: Path, sha256: str) -> None:
     """Raises ValueError where the file is not the one whose hash was written down, OSError if unreadable."""
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-            raise ValueError(f"{path.name} is not what was written (its checksum differs)")
+    if sha256_of(path, MOST_BYTES) != sha256:
+        raise ValueError(f"{path.name} is not what was written (its checksum differs)")
 
 
 def read_state(path: Path, sha256: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The document and the arrays. Raises ValueError where the file is not the one whose hash was written down, OSError if unreadable."""
-    content = path.read_bytes()
+    content = read_plain_bytes(path, MOST_BYTES)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path.name} is not what was written (its checksum differs)")
     try:

@@ -258,7 +258,8 @@ class Training:
             self._discard()
             self._observer.tell("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
         self._publisher.shutdown(wait=False)
-        at_work = [work for work in (self._cleaning, self._publishing and self._publishing[1]) if work is not None]
+        at_work: list[Future[Any]] = [] if self._cleaning is None else [self._cleaning]
+        at_work += [] if self._publishing is None else [self._publishing[1]]
         futures.wait(at_work, LAST_PUBLICATION_S)
         if self._cleaning is not None and self._cleaning.done():
             self._cleaned(self._cleaning)

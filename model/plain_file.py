@@ -47,7 +47,9 @@ def open_plain(path: Path, most_bytes: int, follow_link: bool = False) -> Binary
 def read_plain_bytes(path: Path, most_bytes: int, follow_link: bool = False) -> bytes:
     """Return the content of a file that `open_plain` accepts. Raises OSError, also for one that has grown over the bound meanwhile."""
     with open_plain(path, most_bytes, follow_link) as file:
-        content = file.read(most_bytes + 1)
+        content = file.read(os.fstat(file.fileno()).st_size + 1)
+        while len(content) <= most_bytes and (more := file.read(_CHUNK_BYTES)):  # it grows
+            content += more
     if len(content) > most_bytes:
         raise _too_large(path, len(content))
     return content

@@ -21,11 +21,14 @@ import pyarrow.parquet as pq
 
 from features.telemetry import CATEGORIES, NUMERIC, Partition
 from model.arrow_columns import arrow_column, arrow_strings, numpy_column
+from model.plain_file import open_plain, said
 
 SCHEMA_VERSION: Final = 1
 SUFFIX: Final = ".parquet"
 TEMPORARY_PREFIX: Final = ".sealing-"
 _NAME = re.compile(r"(?P<topic>[^/]+)-(?P<number>\d+)-(?P<first>\d{20})-(?P<last>\d{20})\.parquet", re.ASCII)
+MOST_BYTES: Final = 1 << 40
+"""A segment is some megabytes, and Arrow reads no more of it than it needs."""
 _LONGEST_TOPIC: Final = 150  # with number, offsets and the temporary prefix a name stays under the 255 bytes of a file system
 
 _STRINGS: Final = ("link", *CATEGORIES)
@@ -188,10 +191,13 @@ def by_partition(names: Iterable[SegmentName]) -> dict[tuple[str, int], list[Seg
 
 def _reading(path: Path) -> pq.ParquetFile:
     try:
+        open_plain(path, MOST_BYTES, follow_link=True).close()  # Arrow would wait for a pipe
         return pq.ParquetFile(path, page_checksum_verification=True)
     except FileNotFoundError as error:
         raise SegmentError(path, "is missing", "restore it from a copy, or go on without its rows") from error
-    except (pa.ArrowException, OSError, ValueError) as error:
+    except OSError as error:
+        raise SegmentError(path, said(error)) from error
+    except (pa.ArrowException, ValueError) as error:
         raise SegmentError(path, f"is no complete Parquet file ({error})") from error
 
 

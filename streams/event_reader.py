@@ -67,6 +67,8 @@ class _File:
     """A file that grows, by its descriptor and whatever its name is by now: its whole lines from where it was read to."""
 
     def __init__(self, path: Path) -> None:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         self._file = path.open("rb", buffering=0)
         self.rest = b""
         """The last line, as long as it has no end."""
