@@ -100,7 +100,11 @@ def explain(
     found = _story(list(_events(loaded, file, follow=False, from_start=True)), incident)
     evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)
     if html is not None:
-        html.write_text(page(found, evidence), "utf-8", "replace")
+        text = page(found, evidence)
+        try:
+            html.write_text(text, "utf-8", "replace")
+        except OSError as error:
+            raise DaemonError(f"{html}: cannot be written ({error.strerror}); name another file with --html") from error
         print(html)
     elif as_json:
         print(json.dumps({"events": found, "evidence": [one.to_json() for one in evidence]}, indent=2))

@@ -56,6 +56,11 @@ def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[...
     page = tmp_path / "page.html"
     assert cli("alerts", "explain", incident, "--html", page, "--config", state)[0] == 0
     assert page.read_text().count('id="axes_') == len(evidence)
+    code, _, err = cli("alerts", "explain", incident, "--html", tmp_path / "none/page.html", "--config", state)
+    assert (code, err) == (
+        1,
+        f"error: {tmp_path / 'none/page.html'}: cannot be written (No such file or directory); name another file with --html\n",
+    )
 
 
 def test_an_incident_without_telemetry_is_explained_as_far_as_it_goes(state: Path, cli: Callable[..., Any]) -> None:
