@@ -41,6 +41,11 @@ GONE_PREFIX: Final = ".gone-"
 """Before the name of a segment that is about to be deleted."""
 
 
+UNDONE_S: Final = 60.0
+"""Seconds by which a row is at least ahead of the next one of its link if it was of a time that could not be (daemon.pipeline.CLOCK_S).
+A row that goes back by less is damage: no link is taken out of order."""
+
+
 @dataclass(frozen=True, slots=True)
 class BufferRows:
     """N accepted rows of one partition, in stream order.
@@ -304,6 +309,23 @@ def _limited(table: RawTable, most: int = MAX_VALUES - 1) -> RawTable:
     return replace(table, codes=codes, values=tuple(values))
 
 
+def _without_undone(order: Longs, link: Ints, partition: Ints, time_s: Doubles) -> Longs:
+    """Leaves out rows that lie far after one of their link that came later: they were taken while a clock was wrong, and undone.
+
+    order: int64 (N,), the rows by link, those of a link by partition and in stream order.
+    """
+    group = np.flatnonzero((np.diff(link[order]) != 0) | (np.diff(partition[order]) != 0)) + 1
+    back = np.flatnonzero((np.diff(time_s[order]) < -UNDONE_S) & (np.diff(link[order]) == 0) & (np.diff(partition[order]) == 0))
+    stays = np.ones(len(order), np.bool_)
+    for begin in {int(group[at - 1]) if at else 0 for at in np.searchsorted(group, back, side="right").tolist()}:
+        at = int(np.searchsorted(group, begin, side="right"))
+        rows = slice(begin, int(group[at]) if at < len(group) else len(order))
+        times = time_s[order[rows]]
+        least_later = np.minimum.accumulate(times[::-1])[::-1][1:]
+        stays[rows][:-1] = times[:-1] <= least_later + UNDONE_S
+    return order[stays]
+
+
 def _sorted_table(parts: list[_Part], links: dict[str, int], values: tuple[dict[str, int], ...]) -> RawTable:
     names = sorted(links)
     rank = np.empty(len(names), np.int32)
@@ -312,7 +334,7 @@ def _sorted_table(parts: list[_Part], links: dict[str, int], values: tuple[dict[
     time_s = np.concatenate([part.time_s for part in parts] or [np.empty(0)])
     lengths = [len(part.time_s) for part in parts]
     partition = np.repeat(np.array([part.partition for part in parts], np.int32), lengths)
-    order = np.argsort(link, kind="stable")
+    order = _without_undone(np.argsort(link, kind="stable"), link, partition, time_s)
     same = (np.diff(link[order]) == 0) & (np.diff(time_s[order]) <= 0)
     if np.any(same & (np.diff(partition[order]) == 0)):
         row = int(order[1:][same & (np.diff(partition[order]) == 0)][0])

@@ -33,7 +33,7 @@ from model.buffer import BufferWriter, read_segments
 from streams.fleet import DEFAULT_START_S, FleetSpec, Region
 from streams.planted import PlantedEvent
 from streams.simulator_source import SimulatorSource
-from streams.source import ONLY_LOG, Log, Polled, RawBatch
+from streams.source import ONLY_LOG, Log, Polled, RawBatch, Written
 
 KILLED: Final = 137
 FIRST: Final = "v20260101_000000"
@@ -69,6 +69,7 @@ class ScriptedSource:
     """A Source over recorded partitions, in batches and an interleaving that follow from a seed.
 
     records: those of `stream` unless others are given. ends: whether it says so at the last record, as a file does and a topic does not.
+    written: when a record was written, as Kafka would say; then it says too that nothing else waits. None: it does not say.
     silent: (partition, offset, until): it brings nothing from that offset on until each other has given `until` records.
     on_poll: looks in before every batch. clock counts polls, so that idleness is a matter of the script.
     """
@@ -78,6 +79,7 @@ class ScriptedSource:
     records: Mapping[Partition, Sequence[bytes | None]] = field(default_factory=lambda: stream())
     ends: bool = True
     silent: tuple[int, int, int] | None = None
+    written: Callable[[bytes], Written] | None = None
     on_poll: Callable[[ScriptedSource], None] = lambda _source: None
     polls: int = 0
     positions: dict[Partition, int] = field(default_factory=dict)
@@ -108,7 +110,9 @@ class ScriptedSource:
             if self.silent is not None and partition.number == self.silent[0] and begin < self.silent[1]:
                 end = min(end, self.silent[1])
             self.positions[partition] = end
-            batches.append(RawBatch(partition, range(begin, end), records[partition][begin:end]))
+            values = records[partition][begin:end]
+            written = None if self.written is None else [self.written(value or b"") for value in values]
+            batches.append(RawBatch(partition, range(begin, end), values, written=written))
         return Polled(batches)
 
     def exhausted(self) -> bool:
@@ -136,7 +140,7 @@ class ScriptedSource:
         self.paused = False
 
     def lag(self) -> int | None:
-        return None
+        return None if self.written is None else 0
 
     def held(self) -> int:
         return 0
