@@ -74,15 +74,20 @@ class WallClock:
 
 
 class StreamClock:
-    """For replay and demo: schedules and cool-downs run in recorded time. A recording may not lie in the future either."""
+    """For replay and demo: schedules and cool-downs run in recorded time. A recording may not lie in the future either: its end was before
+    now, and before its file was written."""
 
     confirmed = False
+
+    def __init__(self, written_s: float = -math.inf) -> None:
+        """written_s: UTC seconds at which the recording was written, so that it can be replayed where this machine's clock is behind."""
+        self._written_s = written_s
 
     def now_s(self, event_time_s: float) -> float:
         return event_time_s if math.isfinite(event_time_s) else 0.0
 
     def latest_record_s(self) -> float | None:
-        return time.time()
+        return max(time.time(), self._written_s)
 
     def compare(self, written_s: float) -> float:
         return time.time() - written_s

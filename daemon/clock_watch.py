@@ -105,7 +105,7 @@ class ClockWatch:
         self._clock, self._observer, self._monotonic = clock, observer, monotonic
         self._waiting: dict[Partition, _Waiting] = {}
         self._rests_until_s = self._believed_until_s = -math.inf
-        self._ahead_told = False
+        self._ahead_told = self._caught_up = False
 
     @property
     def rests(self) -> bool:
@@ -127,14 +127,13 @@ class ClockWatch:
         )
 
     def look(self, polled: Polled, lag: int | None) -> None:
-        """Holds the clock against the times of records that have come just now, at the end of their partitions."""
-        medians = [
-            float(np.median([one.time_s for one in raw.written if one is not None] or [math.nan]))
-            for raw in polled.batches
-            if raw.written is not None
-        ]
-        medians = [median for median in medians if math.isfinite(median)]
-        if not medians or lag is None or lag > sum(map(len, polled.batches)):
+        """Holds the clock against the times of records that have come just now: nothing was left to read before, or hardly anything. Those
+        that wait are read again and again, and have come before."""
+        have_come_now, self._caught_up = self._caught_up, lag is not None and lag <= sum(map(len, polled.batches))
+        fresh = [raw.written for raw in polled.batches if raw.written is not None and raw.partition not in self._waiting]
+        stamps = [[one.time_s for one in written if one is not None] for written in fresh]
+        medians = [float(np.median(times_s)) for times_s in stamps if times_s]
+        if not medians or not have_come_now:
             return
         ahead_s = self._clock.compare(float(np.median(medians)))
         self._observer.clock_ahead.set(ahead_s)

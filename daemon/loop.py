@@ -186,7 +186,7 @@ class Loop:
                 self._refused = True
                 self.checkpoint_failed(taken.refused)
             if taken.refused is not None or taken.waits:
-                self.partitions.seek_back(raw.partition, self.source)
+                self.partitions.seek_back(raw, self.source)
                 sought_back.add(raw.partition)
             if not taken.waits:
                 self.clock_watch.took(raw.partition)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from daemon.watched import Listener
 from drift.region import RegionDrift
 from features.telemetry import Partition
 from model.buffer import BufferWriter
-from streams.source import RawBatch, Source
+from streams.source import ONLY_LOG, RawBatch, Source
 
 
 class Partitions:
@@ -52,6 +53,8 @@ class Partitions:
         self._shedding = False
         self.spread = LinkSpread(settings.link_key, observer.tell)
         """Links that come in more than one partition."""
+        self._passed_over: set[Partition] = set()
+        """Partitions of which it was told that they do not begin at their first record."""
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(self._pipelines.values())
@@ -148,7 +151,8 @@ class Partitions:
         Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back.
         """
         pipeline = self._pipelines[raw.partition]
-        if pipeline.next_offset is None and raw.offsets[0] > 0:
+        if pipeline.next_offset is None and raw.offsets[0] > 0 and raw.partition not in self._passed_over:
+            self._passed_over.add(raw.partition)
             self._observer.tell("records_passed_over", partition=str(raw.partition), before=int(raw.offsets[0]))
         before = (pipeline.event_time_s, pipeline.idle)
         taken = Taken([], [], [])
@@ -179,10 +183,13 @@ class Partitions:
         """Reports links that come in several partitions, or have moved to another one: once a second is enough."""
         self.spread.look(self._pipelines)
 
-    def seek_back(self, partition: Partition, source: Source) -> None:
-        """To the next record that was not taken."""
-        pipeline = self._pipelines[partition]
-        source.seek(partition, pipeline.next_offset, pipeline.log)
+    def seek_back(self, raw: RawBatch, source: Source) -> None:
+        """To the next record that was not taken: the first of the batch, if none of the partition ever was."""
+        pipeline = self._pipelines[raw.partition]
+        if pipeline.next_offset is not None:
+            source.seek(raw.partition, pipeline.next_offset, pipeline.log)
+        else:
+            source.seek(raw.partition, raw.offsets[0], replace(raw.log, leader_epoch=ONLY_LOG.leader_epoch))
 
     def told(self, closed_through: int) -> None:
         """To be called before an alert is told (see journal.Told). Raises OSError."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,7 +60,8 @@ def replay_file(
     with tempfile.TemporaryDirectory(prefix="dwcp-replay-") if keep is None else nullcontext(keep) as kept:
         folder = Path(kept)
         configure_logging("warning", config.log.format, sys.stderr)
-        report = run_replay(source, _adapted(config, folder, rows or 0, train, merged), as_json)
+        clock = StreamClock(written_s(path))
+        report = run_replay(source, clock, _adapted(config, folder, rows or 0, train, merged), as_json)
     interrupted, records = report["interrupted"], report["records"]
     if str(path) == "-" and not records["consumed"] and interrupted is None:
         raise SourceError("standard input: is empty, or holds only a header; there is nothing to replay")
@@ -73,7 +75,15 @@ def replay_file(
     return EXIT_NOTHING if report["nothing_judged"] and train else 0
 
 
-def run_replay(source: FileSource, config: Config, quiet: bool) -> dict[str, Any]:
+def written_s(path: Path) -> float:
+    """When a recording was written last, UTC seconds: a file, or the newest one of a folder; -inf for standard input."""
+    with suppress(OSError):
+        files = [path, *path.iterdir()] if path.is_dir() else [path]
+        return max(file.stat().st_mtime for file in files)
+    return -math.inf
+
+
+def run_replay(source: FileSource, clock: StreamClock, config: Config, quiet: bool) -> dict[str, Any]:
     """The report of one replay."""
     score = ByPhase(lambda _time_s: "all")
     console = Console(stderr=True, quiet=quiet)
@@ -89,7 +99,7 @@ def run_replay(source: FileSource, config: Config, quiet: bool) -> dict[str, Any
             bar.console.print(f"[dim]{escape(_SHOWN[event].format(**fields))}[/dim]", highlight=False)
 
     observer = Observer(listen, unlogged=() if quiet else _SHOWN)
-    daemon = build(config, source, StreamClock(), observer, listener=score, wait_for_training=True)
+    daemon = build(config, source, clock, observer, listener=score, wait_for_training=True)
     trains = config.training.rows_min < NEVER
     stop_on_signals(daemon.loop.stop)
     with bar:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from daemon.checkpoint import CheckpointStore
-from daemon.clock import CONFIRMED_S, WallClock
+from daemon.clock import CONFIRMED_S, StreamClock, WallClock
 from daemon.clock_watch import NOT_READY_S, WAIT_S, ClockWatch, Evidence, evidence_of, worth_of
 from daemon.journal import Clock
 from daemon.observe import Observer
@@ -96,6 +96,13 @@ def test_what_records_of_the_future_are_worth(
     assert worth_of(evidence, LIMIT_S, len(known)) == worth
 
 
+def test_a_recording_ends_before_its_file_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replay on a machine that lives in the year 2000 takes all of a recording that was written later."""
+    monkeypatch.setattr("time.time", lambda: NOW_S - 26 * YEAR_S)
+    assert StreamClock().latest_record_s() == NOW_S - 26 * YEAR_S
+    assert StreamClock(NOW_S).latest_record_s() == NOW_S
+
+
 def test_refused_records_are_no_evidence() -> None:
     """What is not telemetry says nothing of the time."""
     values = [b"not json", record("a", NOW_S), record("a", 1e300), b""]
@@ -156,11 +163,20 @@ def test_records_wait_as_long_as_the_evidence_is_worth(worth: str, known: list[s
 def test_a_clock_that_agreed_just_now_is_not_doubted() -> None:
     """While other records come whose times agree, those of one producer are refused at once; the broker's own times are believed still."""
     one = Watched()
+    one.watch.look(Polled(), lag=0)
     one.watch.look(Polled([batch_of([("b", 0.0)] * 3, written_s=1.0)]), lag=0)
     assert one.holds(batch_of([("a", 900.0)], written_s=900.0), ["a"]) is None
     assert one.holds(batch_of([("a", 900.0)], written_s=900.0, by_broker=True), ["a"]) == 0
     one.passes(CONFIRMED_S + 1.0)
     assert one.holds(batch_of([("a", 9000.0)], written_s=9000.0), ["a"]) == 0
+
+
+def test_what_was_written_before_the_daemon_came_says_nothing_of_its_clock() -> None:
+    """A quiet topic whose last records are hours old: they were not written just now, though nothing is left to read after them."""
+    one = Watched()
+    one.watch.look(Polled([batch_of([("a", 0.0)], written_s=-9000.0)]), lag=0)
+    assert one.told == []
+    assert not one.clock.confirmed
 
 
 @pytest.mark.parametrize(

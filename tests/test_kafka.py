@@ -474,3 +474,26 @@ def test_a_failing_rebalance_is_raised(kafka_topic: Topics, open_reader: Callabl
     for _ in range(2):
         with pytest.raises(SourceError, match=r"rebalance of group .* failed: .*no pause today"):
             reader.until(lambda: False)
+
+
+@pytest.mark.parametrize("kept_by", ["CreateTime", "LogAppendTime"])
+def test_records_come_with_the_time_at_which_they_were_written(
+    kafka_topic: Topics, open_reader: Callable[..., Reader], kafka_broker: str, kept_by: str
+) -> None:
+    """A producer that lives in 2020: its own time, or the broker's, as the topic is configured."""
+    then_s = 1_577_880_000.0
+    topic = kafka_topic(configs={"message.timestamp.type": kept_by})
+    producer = KafkaProducer(bootstrap_servers=kafka_broker)
+    for value in numbered(3):
+        producer.send(topic, value, timestamp_ms=int(then_s * 1000))
+    producer.flush()
+    producer.close()
+    reader = open_reader(topic)
+    reader.until(lambda: reader.count() == 3)
+    written = [one for polled in reader.history for batch in polled.batches for one in batch.written or ()]
+    assert len(written) == 3
+    assert all(one is not None and one.by_broker == (kept_by == "LogAppendTime") for one in written)
+    if kept_by == "CreateTime":
+        assert {one.time_s for one in written if one is not None} == {then_s}
+    else:
+        assert all(one is not None and abs(one.time_s - time.time()) < 3600.0 for one in written)

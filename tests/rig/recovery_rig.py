@@ -126,7 +126,7 @@ class ScriptedSource:
         return min(others) < self.silent[2]
 
     def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - see Source
-        self.positions[partition] = offset or 0
+        self.positions[partition] = self.positions.get(partition, 0) if offset is None else offset  # None does not go back, as in Kafka
 
     def release(self, partitions: frozenset[Partition]) -> None: ...
 
