@@ -49,10 +49,23 @@ def kafka_cluster(kafka_module: ModuleType) -> Iterator[Any]:  # noqa: ARG001 - 
 
 
 @pytest.fixture(scope="session")
-def kafka_broker(kafka_module: ModuleType) -> Iterator[str]:
-    """The address of one Apache Kafka broker that all tests of a run share: take a topic and a group of your own."""
+def shared_broker(kafka_module: ModuleType) -> Iterator[Any]:
+    """One Apache Kafka broker that all tests of a run share."""
     with kafka_module.Broker() as broker:
-        yield broker.bootstrap
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(shared_broker: Any) -> str:
+    """The address of the shared broker: take a topic and a group of your own."""
+    return str(shared_broker.bootstrap)
+
+
+@pytest.fixture(autouse=True)
+def _broker_that_runs(request: pytest.FixtureRequest) -> None:
+    """A shared broker that has died, for want of memory say, costs the test in which it did and no other."""
+    if "kafka_broker" in request.fixturenames and not (broker := request.getfixturevalue("shared_broker")).running:
+        broker.start()
 
 
 @pytest.fixture(scope="session")
