@@ -117,6 +117,7 @@ class Soak:
             found |= {"files": process.num_fds(), "threads": process.num_threads(), "children": len(children)}
         journal = journal_path(state, self.daemon.loop.checkpointer.store.member)
         return found | {
+            "python_threads": sorted(thread.name for thread in threading.enumerate()),
             "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
             "links": self.daemon.loop.partitions.links,
             "segments": len(list((state / "buffer").glob("*.parquet"))),
