@@ -214,7 +214,9 @@ def _column(kept: Doubles, value: float, time_s: float, signal: int) -> tuple[in
     if kept[_SAME] == 1.0 and fault == 0:
         kept[_RUN_S] = time_s
     kept[_LAST] = value
-    return (fault, 0.0) if signal in _NO_UNIT else _unit(kept, value, time_s, fault)
+    if signal in _NO_UNIT:
+        return (0 if fault == _UNIT + 1 else fault), 0.0  # state of an older release may have such a fault
+    return _unit(kept, value, time_s, fault)
 
 
 @compiled

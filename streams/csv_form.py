@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from math import isinf, nan
+from math import isfinite, isinf, nan
 from typing import Annotated, Final, TypeAlias
 
 import msgspec
@@ -157,7 +157,7 @@ def _numbers(name: str, cells: Sequence[str]) -> Sequence[float]:
         numbers = _read(cells) if "" not in cells else [_read((cell,))[0] if cell else nan for cell in cells]
     except ValueError:
         raise MalformedError(_no_number(name, next(filter(None, cells)))) from None
-    if any(map(isinf, numbers)):
+    if not isfinite(sum(numbers)) and any(map(isinf, numbers)):
         raise MalformedError(Failure("out_of_range", f"{name} is {max(numbers, key=abs)!r}: no number is that large"))
     return numbers
 

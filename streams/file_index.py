@@ -247,6 +247,8 @@ def read_times(lines: Sequence[bytes], columns: tuple[str, ...]) -> Doubles:
     try:
         if columns:
             index = columns.index("timestamp")
+            if any(b'"' in line for line in lines):
+                raise ValueError("a comma within quotes ends no cell")
             times = [float(line.split(b",", index + 1)[index]) for line in lines]
         else:
             times = [stamp.timestamp for stamp in map(_decode_stamp, lines)]  # type: ignore[misc]

@@ -10,6 +10,7 @@ from drift.messages import SIGNALS
 from features.telemetry import CATEGORIES, NUMERIC
 
 DAY_S = 86_400.0
+FAULT, UNIT = 10, 3  # where an older release's state says which fault a column has, and the number of another unit
 INTERVALS_S = (1.0, 2.0, 10.0, 60.0, 120.0, 300.0, 3600.0)
 
 
@@ -35,6 +36,17 @@ def test_midnight_is_no_other_unit(interval_s: float, zone_h: float) -> None:
     hours = times(interval_s) / 3600.0 + 20.0 + zone_h
     assert found("time_of_day", hours % 24.0, interval_s) == ([], 0)
     assert found("day_of_week", np.floor(hours / 24.0 + 5.0) % 7.0, interval_s) == ([], 0)
+
+
+def test_a_fault_of_the_hours_unit_in_older_state_ends() -> None:
+    """With the first row: nothing else would end it within a day."""
+    state = np.zeros((1, len(SIGNALS), FIELDS))
+    numeric = np.full((1, len(NUMERIC)), np.nan, np.float32)
+    signal = NUMERIC.index("time_of_day")
+    numeric[0, signal] = 0.5
+    state[0, signal, FAULT] = UNIT
+    told, _, _ = faults(state, np.zeros(1, np.int32), numeric, np.full((1, len(CATEGORIES)), np.nan, np.float32), np.zeros(1), np.zeros(1))
+    assert [(one.signal, one.aspect, one.begins) for one in told] == [(signal, "unit", False)]
 
 
 @pytest.mark.parametrize("interval_s", INTERVALS_S)
