@@ -60,7 +60,7 @@ POINTS: Final = (
 PUBLICATION: Final = (
     ("before", "model.registry.Registry.publish", 1),
     ("after", "model.registry.Registry.publish", 1),
-    ("before", "model.registry.Registry._set_current", 1),
+    ("before", "model.current.Current.set", 1),
     ("before", "daemon.loop.Loop.announce", 1),
     ("after", "daemon.loop.Loop.announce", 1),
 )

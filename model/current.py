@@ -136,13 +136,15 @@ class Current:
         return max(known) + 1
 
     def choose(self, kind: Kind, version: str) -> None:
-        """Writes down what a person wants. 1. CHOICE, which a reader with a key follows. 2. CURRENT, which everybody else follows.
+        """Writes down what a person wants. 1. CHOICE, which a reader with a key follows. 2. Its name becomes durable. 3. CURRENT, which
+        everybody else follows.
 
         Raises RegistryError if there is a verify key and no key to sign with.
         """
         if self.verify_key is not None and self.signing_key is None:
             raise RegistryError(f"{self.root}: only who has the signing key may choose; name a configuration with models.signing_key")
         write_choice(self.root, Choice(kind, version, self.next_number(), round(time.time(), 3)), self.signing_key)
+        sync_folder(self.root)
         self.set(version)
 
     def set(self, version: str) -> None:

@@ -26,6 +26,7 @@ from daemon.journal import Forecasting, Idle, Journal, ModelLive, Resumed, Told
 from daemon.snapshot import Manifest, PartEntry
 from daemon.state_file import read_state, write_state
 from features.telemetry import COLUMNS, NUMERIC, Partition
+from model.choice import CHOICE_NAME, Choice, read_choice, write_choice
 from model.documents import DocumentError
 from model.gate import Verdict
 from model.golden import GOLDEN_NAME, read_golden
@@ -193,6 +194,7 @@ def _of_version(folder: Path, version: Path) -> list[Target]:
     registry = Registry(folder)
     copy = Path(shutil.copytree(version, folder / name))
     (folder / CURRENT_NAME).write_text(f"{name}\n")
+    write_choice(folder, Choice("pinned", name, 1_795_000_000, 1_795_000_000.5), None)
 
     def told() -> None:
         """What is accepted can be announced."""
@@ -205,6 +207,7 @@ def _of_version(folder: Path, version: Path) -> list[Target]:
         ("metadata", f"{name}/{metadata_name(name)}", lambda: Metadata.read(copy), DocumentError),
         ("golden samples", f"{name}/{GOLDEN_NAME}", lambda: read_golden(copy), DocumentError),
         ("CURRENT", CURRENT_NAME, registry.current, RegistryError),
+        ("choice", CHOICE_NAME, lambda: read_choice(folder, None), DocumentError),
     )
     return [Target(what, ((folder / at).read_bytes(),), _written(folder / at, read), (error,)) for what, at, read, error in parts]
 
