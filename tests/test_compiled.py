@@ -6,6 +6,8 @@ import importlib.util
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -246,3 +248,39 @@ def test_code_is_compiled_in_a_folder_that_has_been_deleted(start: Start, tmp_pa
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert kernel.py_func.__globals__["summed"](np.arange(4.0)) == 6.0
+
+
+KERNEL_MODULES = ("features.kernels", "drift.cusum", "drift.data_faults", "streams.kafka_records", "model.metrics")
+
+
+IDENTITIES = f"""
+import importlib
+from numba.core.registry import cpu_target
+from features.compiled import KernelCache
+codegen = cpu_target.target_context.codegen()
+for name in {KERNEL_MODULES!r}:
+    for kernel in vars(importlib.import_module(name)).values():
+        cache = getattr(kernel, "_cache", None)
+        if isinstance(cache, KernelCache):
+            print(name, *cache._place(cache._chosen(), (), codegen))
+"""
+
+
+def test_what_a_kernel_was_compiled_from_is_the_same_in_every_process() -> None:
+    """Else no start would find what the one before it has kept: a constant must not show where it lies in memory."""
+    command = [sys.executable, "-c", IDENTITIES]
+    said = {subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True).stdout for _ in range(2)}
+    assert len(said) == 1
+    assert {line.split()[0] for line in said.pop().splitlines()} == set(KERNEL_MODULES)
+
+
+def test_every_kernel_is_compiled_in_the_same_way() -> None:
+    """Numba's own cache ends a process whose cache is damaged."""
+    root = Path(__file__).parents[1]
+    found = {
+        str(path.relative_to(root))
+        for package in ("daemon", "drift", "features", "model", "streams")
+        for path in (root / package).rglob("*.py")
+        if "njit" in path.read_text(encoding="utf-8")
+    }
+    assert found == {"features/compiled.py"}
