@@ -36,6 +36,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "links_evicted": ("warning", "a partition has more links than links.max: those not seen for longest are forgotten, from now on"),
     "links_split": ("warning", "records of the same link come in several partitions at once: the topic is not keyed by link"),
     "links_moved": ("warning", "links come in another partition from now on: their windows and detectors begin anew"),
+    "watch_reviewed": ("info", "links that were silent for a day have given their places among the watched to others"),
     "names_forgotten": ("warning", "a category has more names than can be told apart: those not seen for longest go; who brings most"),
     "clock_behind": (
         "error",

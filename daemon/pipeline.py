@@ -41,6 +41,9 @@ CLOCK_S: Final = 60.0
 CHUNK_ROWS: Final = 2048
 """Records of one pass: windows of so many watched rows are 11 MB."""
 
+REVIEW_RECORDS: Final = 65_536
+"""Offsets between two reviews of who is watched: hours of a small fleet, and rare enough to cost nothing of a large one."""
+
 Holds: TypeAlias = Callable[[RawBatch, float, Callable[[TelemetryBatch], Flags], int], int | None]
 """See ClockWatch.holds, of one partition."""
 
@@ -238,6 +241,7 @@ class Pipeline:
         taken = Taken([], [], [])
         begin = 0
         for piece in _chunks(raw):
+            self._review_if_due(piece.offsets[0])
             with self._observer.stage("decode"):
                 decoded = decode(piece, self._clock_limit_s)
                 if holds is not None and any(one.kind == "timestamp" for one in decoded.rejected):
@@ -256,6 +260,13 @@ class Pipeline:
                 break
         self._count(taken, begin)
         return taken
+
+    def _review_if_due(self, offset: int) -> None:
+        """Before the record at this offset."""
+        if self.next_offset is None or offset // REVIEW_RECORDS <= (self.next_offset - 1) // REVIEW_RECORDS:
+            return
+        if joined := self._watched.review(self._store, self.event_time_s):
+            self._observer.tell("watch_reviewed", partition=str(self.partition), joined=joined, watched=self.watched_links)
 
     @property
     def _clock_limit_s(self) -> float | None:
@@ -419,4 +430,10 @@ def part_of(raw: RawBatch, begin: int, end: int) -> RawBatch:
 
 
 def _chunks(raw: RawBatch) -> Iterator[RawBatch]:
-    return (part_of(raw, begin, min(begin + CHUNK_ROWS, len(raw))) for begin in range(0, len(raw), CHUNK_ROWS))
+    """Pieces of which none reaches over a review."""
+    begin = 0
+    while begin < len(raw):
+        review = (raw.offsets[begin] // REVIEW_RECORDS + 1) * REVIEW_RECORDS
+        end = min(begin + CHUNK_ROWS, bisect.bisect_left(raw.offsets, review, begin))
+        yield part_of(raw, begin, end)
+        begin = end

@@ -14,7 +14,7 @@ from drift.messages import LinkAlarm, LinkSeen
 from drift.sensitivity import Sensitivity
 from drift.watch import WatchList, WatchPolicy
 from features.definition import FEATURES
-from features.store import FeatureRows
+from features.store import FeatureRows, FeatureStore
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
 from model.predictor import Predictor
 
@@ -98,6 +98,14 @@ class WatchedLinks:
         self._watch.follow(links, [regions[row] for row in new[first]])
         none_yet = np.full((len(self) - len(self._forecast), len(TARGETS)), np.nan, np.float32)
         self._forecast, self._persistence = (np.concatenate([kept, none_yet]) for kept in (self._forecast, self._persistence))
+
+    def review(self, store: FeatureStore, event_s: float) -> int:
+        """Gives places of links that have been silent for long to links that are there. Returns how many have found one."""
+        watched, joined = self._watch.review(store.links, store.newest_s, event_s, store.region_of)
+        self._drift.keep(watched.tolist())
+        none_yet = np.full((joined, len(TARGETS)), np.nan, np.float32)
+        self._forecast, self._persistence = (np.concatenate([kept[watched], none_yet]) for kept in (self._forecast, self._persistence))
+        return joined
 
     def keep(self, slots: Ints) -> None:
         """Only the links of these slots stay (ascending), and have the slots 0, 1, ... from now on."""

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from typing import Final
 
 import numpy as np
 
-from features.telemetry import Flags, Ints
+from features.telemetry import Doubles, Flags, Ints
+
+SILENT_S: Final = 86_400.0
+"""Seconds of event time after which a watched link gives its place to one that has none."""
+PRESENT_S: Final = 3600.0
+"""Seconds of event time in which a link was seen that is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,8 @@ class WatchPolicy:
 
 @dataclass
 class WatchList:
-    """The watched links of one partition. Whether a link is watched is decided at its first record and stays so."""
+    """The watched links of one partition. Whether a link is watched is decided at its first record, and stays so until it has been silent
+    for long and another one needs the place (`review`)."""
 
     policy: WatchPolicy
     index: list[int] = field(default_factory=list)
@@ -71,9 +78,46 @@ class WatchList:
         self._arrays()
         return len(self) - known
 
-    def keep(self, slots: Ints) -> Ints:
-        """Only these slots stay (ascending), and are 0, 1, ... from now on. Gives int32, ascending: the watch indices that stay."""
-        kept = self.index_of_slot[slots]
+    def review(self, links: Sequence[str], newest_s: Doubles, event_s: float, region_of: Callable[[int], str]) -> tuple[Ints, int]:
+        """Gives the places of watched links that have been silent for SILENT_S to links that are there and found none. So what fills the
+        places for good is neither links of long ago nor a flood of names that came once.
+
+        Args:
+            links: names of all slots.
+            newest_s: float64 (L,), when each was seen last, UTC seconds.
+            event_s: the partition's event time, UTC seconds.
+            region_of: the region of a slot.
+
+        Returns:
+            int32, ascending: the watch indices that stay, which are 0, 1, ... from now on; and how many links joined after them.
+        """
+        silent = _Silent(self, links, newest_s, event_s)
+        places = Counter(self.regions)
+        gone: set[int] = set()
+        joined: list[tuple[int, str]] = []
+        for slot in np.flatnonzero((newest_s >= event_s - PRESENT_S) & (self.index_of_slot < 0)).tolist():
+            region, watched = region_of(slot), len(self.regions) - len(gone) + len(joined)
+            full = places[region] >= self.policy.links_per_region
+            if full or watched >= self.policy.links_max:
+                if not self._in_share(links[slot]) or (leaves := silent.first(region if full else None)) is None:
+                    continue
+                gone.add(leaves)
+                places[self.regions[self.index[leaves]]] -= 1
+            elif not self._in_share(links[slot]):
+                continue
+            places[region] += 1
+            joined.append((slot, region))
+        stay = self.keep(np.arange(len(self.index), dtype=np.int32), gone)
+        for slot, region in joined:
+            self.index[slot] = len(self.regions)
+            self.regions.append(region)
+        self.__post_init__()
+        return stay, len(joined)
+
+    def keep(self, slots: Ints, unwatched: Collection[int] = ()) -> Ints:
+        """Only these slots stay (ascending), and are 0, 1, ... from now on; `unwatched` ones are watched no more. Gives int32, ascending:
+        the watch indices that stay."""
+        kept = np.where(np.isin(slots, list(unwatched)), -1, self.index_of_slot[slots])
         watched = np.sort(kept[kept >= 0])
         self.index = np.where(kept >= 0, np.searchsorted(watched, kept), -1).tolist()
         self.regions = [self.regions[at] for at in watched.tolist()]
@@ -85,8 +129,33 @@ class WatchList:
             return True
         if len(self.regions) >= self.policy.links_max or self._per_region[region] >= self.policy.links_per_region:
             return False
+        return self._in_share(link)
+
+    def _in_share(self, link: str) -> bool:
         return int.from_bytes(hashlib.blake2b(link.encode(), digest_size=8).digest()) < self.policy.share * 2**64
 
     def _arrays(self) -> None:
         self.index_of_slot: Ints = np.array(self.index, np.int32)
         self.mask: Flags = self.index_of_slot >= 0
+
+
+class _Silent:
+    """Watched links that have been silent for long, those of longest silence first."""
+
+    def __init__(self, watch: WatchList, links: Sequence[str], newest_s: Doubles, event_s: float) -> None:
+        order = np.argsort(newest_s, kind="stable")
+        order = order[(newest_s[order] < event_s - SILENT_S) & (watch.index_of_slot[order] >= 0)]
+        self._slots = deque(slot for slot in order.tolist() if not watch.policy.pinned(links[slot]))
+        self._of_region: dict[str, deque[int]] = {}
+        for slot in self._slots:
+            self._of_region.setdefault(watch.regions[watch.index[slot]], deque()).append(slot)
+        self._given: set[int] = set()
+
+    def first(self, region: str | None) -> int | None:
+        """The next slot of a region, None: of any; None if there is none left. Each is given once."""
+        slots = self._slots if region is None else self._of_region.get(region, deque())
+        while slots:
+            if (slot := slots.popleft()) not in self._given:
+                self._given.add(slot)
+                return slot
+        return None

@@ -28,6 +28,7 @@ from features.telemetry import (
 from features.timeline import ACCEPTED, DEFAULT_GAP_MULTIPLE, DUPLICATE, INTERVALS, LATE
 from features.vocabulary import MAX_VALUES, Interner, Vocabulary
 
+_REGION: Final = CATEGORIES.index("region")
 _FIRST_CAPACITY: Final = 256
 DEFAULT_LINKS_MAX: Final = 100_000
 _EVICTED_AT_ONCE: Final = 8
@@ -244,6 +245,11 @@ class FeatureStore:
         """For each slot who sends of the link, as far as its key says so: the node, or its whole name."""
         at = self.key.index("node_id") if "node_id" in self.key else None
         return list(self.links) if at is None else [key[at] or "" for key in self._keys]
+
+    def region_of(self, slot: int) -> str:
+        """The region of a link's newest row; empty if it has none."""
+        code = self._rings["codes"][slot, (int(self._rings["head"][slot]) - 1) % RING_ROWS, _REGION]
+        return self.interner.values[_REGION][code] if code >= 0 and self._rings["rows"][slot] else ""
 
     def knows(self, batch: TelemetryBatch) -> Flags:
         """bool (N,): whether the link of each record has been seen."""
