@@ -23,6 +23,7 @@ from daemon.models import Models
 from daemon.notify import Notifier
 from daemon.observe import Observer
 from daemon.partitions import Partitions
+from daemon.room import NAMED_MAX
 from daemon.sinks import LAST_FLUSH_S, Sinks
 from daemon.snapshot import Snapshot, Written
 from daemon.training import Training
@@ -223,7 +224,9 @@ class Loop:
             changes = self.regions.advance(self.partitions.watermark_s)
         if forgotten := self.regions.forgotten - known:
             self.observer.regions_forgotten.inc(forgotten)
-            self.observer.tell("regions_forgotten", regions=forgotten, remedy="find who sends ever new names of regions")
+            links = self.regions.forgotten_links
+            most, remedy = dict(links.most_common(NAMED_MAX)), "find out why those links send ever new names of regions"
+            self.observer.tell("regions_forgotten", regions=forgotten, senders=len(links), most_from=most, remedy=remedy)
         for change in changes:
             self.alert(change)
 

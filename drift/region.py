@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
@@ -39,6 +39,8 @@ class RegionDrift:
         self.policy = policy or QuorumPolicy()
         self.forgotten = 0
         """Regions that were forgotten since the start because there were too many."""
+        self.forgotten_links: Counter[str] = Counter()
+        """How many regions each link was seen in that were forgotten last: who brings them."""
         self._buckets = Buckets()
         self._regions: dict[str, WatchedRegion] = {}
         self._fleets: dict[Group, Incident] = {}
@@ -136,7 +138,9 @@ class RegionDrift:
         going = len(self._regions) - REGIONS_MAX
         if going > 0:
             oldest_first = sorted(self._regions.items(), key=lambda one: (bool(one[1].all()), one[1].seen_s, one[0]))
-            for name, _ in oldest_first[: going + REGIONS_MAX // 8]:
+            self.forgotten_links.clear()
+            for name, region in oldest_first[: going + REGIONS_MAX // 8]:
+                self.forgotten_links.update(region.watched.keys())
                 del self._regions[name]
                 self.forgotten += 1
 

@@ -644,3 +644,4 @@ def test_a_link_with_ever_new_regions_does_not_fill_the_memory(monkeypatch):
         assert f"new{minute:03}" in regions
         assert "eu" in regions or minute >= 60
     assert drift.forgotten > 150
+    assert list(drift.forgotten_links) == ["link"], "whose regions have gone is known by name"
