@@ -83,8 +83,8 @@ def worth_of(evidence: Evidence, limit_s: float, links_known: int) -> Worth | No
     """What the evidence is worth that this machine's clock is behind; None: it is not, and the records are refused."""
     if not evidence.written_s > limit_s:
         return None
-    if evidence.by_broker:
-        return "certain"
+    if evidence.by_broker:  # whose clock may be wrong as well: then most links would not be of the future
+        return "certain" if 2 * evidence.links_ahead >= evidence.links else None
     if evidence.links_ahead < NEARLY_ALL * evidence.links:
         return None
     return "likely" if not links_known or 2 * evidence.known_ahead >= evidence.links_ahead else "doubtful"

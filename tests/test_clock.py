@@ -83,6 +83,7 @@ def test_a_clock_that_is_set_is_held_against_the_times_of_records(step_s: float,
         pytest.param([("a", 900.0), ("b", 900.0)], 0.0, False, ["a", "b"], None, id="their producers' clocks say otherwise"),
         pytest.param([("a", 900.0), ("b", 900.0)], 0.0, True, ["a", "b"], None, id="the broker's clock says otherwise"),
         pytest.param([("a", 900.0), ("b", 0.0)], 900.0, True, ["a", "b"], "certain", id="the broker's clock says so"),
+        pytest.param([("a", 900.0), ("b", 0.0), ("c", 0.0)], 900.0, True, ["a"], None, id="it is the broker's clock that is ahead"),
         pytest.param([("a", 900.0), ("b", 900.0)], math.nan, False, ["a", "b"], None, id="Kafka does not say"),
     ],
 )
