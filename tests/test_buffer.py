@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -198,13 +199,33 @@ def test_a_snapshot_across_file_systems_is_a_copy(tmp_path: Path) -> None:
 
 
 def test_repeated_rows_are_refused(tmp_path: Path) -> None:
-    """Overlapping segments and rows of a link that go back in time cannot come from this program, and are named, not learnt from."""
+    """Overlapping segments and rows of a link that go back a little cannot come from this program, and are named, not learnt from."""
     first, overlapping = sealed(tmp_path, 0, 40), sealed(tmp_path, 30, 40)
     with pytest.raises(SegmentError, match=f"{overlapping.name}: overlaps"):
         read_segments([overlapping, first])
-    earlier = sealed(tmp_path, 40, 10, start_s=900.0)
+    earlier = sealed(tmp_path, 40, 10, start_s=990.0)
     with pytest.raises(SegmentError, match=rf"{earlier.name}: has a row of link 'a.b.fibre' that is not after"):
         read_segments([first, earlier])
+
+
+@pytest.mark.parametrize("ahead", [range(12, 15), range(10, 20), range(3)])
+def test_rows_of_a_time_that_could_not_be_are_not_read(tmp_path: Path, ahead: range) -> None:
+    """They were taken while a clock was a day ahead, and their links began anew: all other rows are read, in order of time."""
+    writer = BufferWriter(tmp_path, PARTITION)
+    rows = rows_of(0, 40)
+    time_s = rows.time_s.copy()
+    time_s[list(ahead)] += 86_400.0
+    writer.append(replace(rows, time_s=time_s))
+    taken = writer.take(LINKS, VALUES)
+    assert taken is not None
+    table = read_segments([tmp_path / str(writer.seal(taken).name)])
+    assert sorted(table.time_s.tolist()) == [1_000.0 + at for at in range(40) if at not in ahead]
+
+
+def test_rows_up_to_a_time_are_read(tmp_path: Path) -> None:
+    """since_s and until_s are of the rows that are read, both included."""
+    table = read_segments([sealed(tmp_path, 0, 40)], since_s=1_010.0, until_s=1_020.0)
+    assert sorted(table.time_s.tolist()) == [1_000.0 + at for at in range(10, 21)]
 
 
 def test_a_link_that_moved_is_one_link(tmp_path: Path) -> None:

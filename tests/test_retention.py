@@ -40,6 +40,22 @@ def test_retention_drops_the_oldest(rows_max: int | None, age_max_s: float | Non
     assert plan == [segment.name for segment in segments[:dropped]]
 
 
+@pytest.mark.parametrize("rows_ahead", [1, 30])
+@pytest.mark.parametrize("sealed_alone", [True, False])
+def test_rows_from_far_ahead_make_no_others_old(rows_ahead: int, sealed_alone: bool) -> None:
+    """A hundred segments of an hour; the newest, or one of its own, holds rows of next year, and so the time of the stream may say."""
+    hour_s, year_s = 3600.0, 365 * 86_400.0
+    segments = [named(at * 3600, 3600) for at in range(100)]
+    if sealed_alone:
+        first = segments[-1].name.last + 1
+        segments.append(Segment(SegmentName("t", 0, first, first + rows_ahead - 1), rows_ahead, year_s, year_s + rows_ahead, 1))
+    else:
+        segments[-1] = named(99 * 3600, 3600, last_time_s=year_s)
+    dropped = plan_retention(segments, rows_max=None, age_max_s=48 * hour_s, now_s=year_s)
+    assert 0 < len(dropped) <= 100 - 24, "at most what is older than half of the age"
+    assert dropped == [segment.name for segment in segments[: len(dropped)]]
+
+
 def test_compaction_merges_neighbours_of_one_size() -> None:
     """Eight small neighbours of one partition become one; fewer, larger or interrupted runs are left alone."""
     small = [named(first, 10) for first in range(0, 80, 10)]
