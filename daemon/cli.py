@@ -224,8 +224,10 @@ def check_config(
     or may not be used). Where no broker answers within some seconds, that is only said.
     """
     from daemon.topic_check import check_topics
+    from daemon.usable import check_places
 
     loaded = configuration.load(config)
+    check_places(loaded)
     registry_with_keys(loaded)
     document = loaded.model_dump(mode="json")
     for name in document["kafka"]["options"]:

@@ -102,6 +102,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     try:
         config = Config(**document)
         config.kafka.client_options()
+        _check_together(config)
     except ValidationError as error:
         problems = "\n".join(f"  {'.'.join(map(str, found['loc']))}: {found['msg']}".replace("  : ", "  ") for found in error.errors())
         raise ConfigError(
@@ -113,6 +114,16 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     except ValueError as error:
         raise ConfigError(f"{path or 'the environment'}: the configuration is not valid: {error}") from error
     return config
+
+
+def _check_together(config: Config) -> None:
+    """Raises ValueError, with the settings, where one keeps the other from ever taking effect."""
+    training, buffer = config.training, config.buffer
+    if training.rows_min > buffer.rows_max:
+        raise ValueError(
+            f"training.rows_min ({training.rows_min}) is more than buffer.rows_max ({buffer.rows_max}): no version would ever be trained; "
+            "lower the one or raise the other"
+        )
 
 
 def _document(path: Path) -> dict[str, Any]:

@@ -1,0 +1,43 @@
+"""Settings that are allowed, and that cannot do on this machine what they are for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from daemon.config import Config, ConfigError
+
+
+def check_places(config: Config) -> None:
+    """Raise ConfigError for a folder that is there and cannot be used by this user, and for an HTTP address that is none of this machine.
+
+    A folder that is not there yet is made by the daemon, or by its service before it.
+    """
+    folders = {
+        "state.directory": config.state.directory,
+        "models.directory": config.models.directory,
+        "events.folder": config.events.folder,
+    }
+    for setting, folder in folders.items():
+        if folder is not None:
+            _check_folder(setting, folder)
+    if config.http.enabled:
+        _check_address(config.http.host)
+
+
+def _check_folder(setting: str, folder: Path) -> None:
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ConfigError(f"{setting} {folder}: {there} is not a folder; name another one, or move that away")
+    if there == folder and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ConfigError(f"{setting} {folder}: this user may not write there; mend its owner and permissions, or run this as its user")
+
+
+def _check_address(host: str) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)  # to any free port: the daemon may be running
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"http.host {host!r}: is no address of this machine ({error}); 127.0.0.1, or 0.0.0.0 for all of them") from error
