@@ -33,7 +33,7 @@ REPLAY_EPOCHS: Final = 6
 """From the linear path on, most of what there is to gain comes in the first epochs; a replay is read by somebody who waits for it."""
 POLL_RECORDS: Final = 1_000
 """Records of one poll at most. A training starts between two polls: in a short recording 5,000 records would be a third of it."""
-POLLS_MIN: Final = 10
+POLLS_MIN: Final = 5
 """Polls of a short recording: one that is read in a single poll has its first training at its end, and nothing left to be judged on."""
 POLL_RECORDS_MIN: Final = 50
 """Records of one poll where POLLS_MIN would make it less: so few rows are too few for any training."""
