@@ -20,8 +20,13 @@ OUTPUT_BOUNDS: Final = "output"
 UNBOUNDED_OUTPUT: Final = "unbounded_output"
 _HUGE: Final = 3e38
 """Over every scaled value that is not missing."""
-_LIMITS: Final = ("upper_factor", "upper_offset", "lower_factor", "lower_offset", "edge", "carry", "slack", "unshown", "lowest", "highest", "missing")  # fmt: skip
-_PASS_ALL: Final = {"upper_factor": 1.0, "slack": _HUGE, "unshown": _HUGE, "lower_offset": -_HUGE, "edge": _HUGE, "lowest": -_HUGE, "highest": _HUGE}  # fmt: skip
+_LIMITS: Final = (
+    "upper_factor", "upper_offset", "lower_factor", "lower_offset", "edge", "carry", "slack", "unshown", "lowest", "highest", "missing",
+)  # fmt: skip
+_PASS_ALL: Final = {
+    "upper_factor": 1.0, "slack": _HUGE, "unshown": _HUGE, "lower_offset": -_HUGE, "edge": _HUGE, "lowest": -_HUGE, "highest": _HUGE,
+}  # fmt: skip
+"""Limits that let every number pass; those that are not named are 0."""
 
 
 @keras.saving.register_keras_serializable("dwcp")
@@ -53,10 +58,7 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
 
     def build(self, windows_shape: Any, forecast_shape: Any) -> None:  # noqa: ARG002 - Keras asks for these names
         """limits: (11, 4), a row for each of _LIMITS."""
-        start = np.array([np.full(len(TARGETS), _PASS_ALL.get(name, 0.0)) for name in _LIMITS], np.float32)
-        self.limits = self.add_weight(
-            shape=start.shape, initializer=lambda shape, dtype=None: keras.ops.convert_to_tensor(start, dtype), trainable=False, name="limits"
-        )  # fmt: skip
+        self.limits = self.add_weight(shape=(len(_LIMITS), len(TARGETS)), initializer=_pass_all, trainable=False, name="limits")
 
     def call(self, windows: Any, forecast: Any) -> Any:
         """windows: as they came, before their features were held to the edges."""
@@ -77,6 +79,12 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         return forecast_shape
 
 
+def _pass_all(shape: Any, dtype: Any = None) -> Any:
+    """Limits that let every number pass."""
+    rows = np.array([[_PASS_ALL.get(name, 0.0)] for name in _LIMITS], np.float32)
+    return keras.ops.convert_to_tensor(np.broadcast_to(rows, shape), dtype)
+
+
 def _everything(shape: Any, dtype: Any = None) -> Any:
     """Edges that let every number pass."""
     return keras.ops.convert_to_tensor(np.broadcast_to(np.array([[-_HUGE], [_HUGE]], np.float32), shape), dtype)
@@ -92,14 +100,17 @@ def set_bounds(model: keras.Model, bounds: Bounds, inputs: Scaler, outputs: Scal
     def scaled(values: Floats) -> Floats:
         return np.maximum((values - mean_out) / scale_out, lowest)
 
+    # A target that never varied in training is 0 once it is scaled, as a missing one is: what the window shows is only what differs.
+    varied = outputs.fitted
+    slack = np.where(varied, bounds.slack, np.maximum(bounds.slack, bounds.unshown))
     limits = {
         "upper_factor": MULTIPLE * scale_in / scale_out,
         "upper_offset": (MULTIPLE * mean_in - mean_out) / scale_out,
-        "lower_factor": scale_in / MULTIPLE / scale_out,
-        "lower_offset": (mean_in / MULTIPLE - mean_out) / scale_out,
+        "lower_factor": np.where(varied, scale_in / MULTIPLE / scale_out, 0.0),
+        "lower_offset": np.where(varied, (mean_in / MULTIPLE - mean_out) / scale_out, -_HUGE),
         "edge": bounds.high[: len(TARGETS)],
-        "carry": scale_in / scale_out,
-        "slack": scaled(bounds.slack),
+        "carry": np.where(varied, scale_in / scale_out, 0.0),
+        "slack": scaled(slack),
         "unshown": scaled(bounds.unshown),
         "lowest": lowest,
         "highest": highest_scaled(outputs),

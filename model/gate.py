@@ -122,9 +122,9 @@ def decide(
     """Accepts a candidate that is better on the whole and worse nowhere. Pure: the same errors give the same verdict.
 
     All errors (M, 4), of the same windows in time order, in the targets' units: NaN where not measured, inf where a forecast was
-    not finite (see `evaluate`); all NaN for a target that a version does not forecast; persistence may be NaN where it has no value. current_abs_error None: a first version, which is
-    accepted when all its forecasts are finite. target_spread (4,): the targets' standard deviations, a floor for the scale of
-    their errors. Raises ValueError where the errors are not of the same windows.
+    not finite (see `evaluate`), all NaN for a target that a version does not forecast. Persistence may be NaN where it has no value.
+    current_abs_error None: a first version, which is accepted when all its forecasts are finite. target_spread (4,): the targets'
+    standard deviations, a floor for the scale of their errors. Raises ValueError where the errors are not of the same windows.
     """
     candidate, persistence = np.asarray(candidate_abs_error, np.float64), np.asarray(persistence_abs_error, np.float64)
     current = None if current_abs_error is None else np.asarray(current_abs_error, np.float64)

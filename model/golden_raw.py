@@ -32,8 +32,11 @@ _ROUNDING: Final = 1.0 + 1e-6
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RawSamples:
-    """S windows with a name each. forecasts: float32 (S, 4), units of the targets, NaN for one that is not forecast. int8: bool (S,), which the quantised graph has to
-    forecast too. tolerance, int8_tolerance: float64 (4,), units of the targets; the relative ones are shares of a forecast."""
+    """S windows with a name each. forecasts: float32 (S, 4), units of the targets, NaN for one that is not forecast.
+
+    int8: bool (S,), which of them the quantised graph has to forecast too. tolerance, int8_tolerance: float64 (4,), units of the targets;
+    the relative ones are shares of a forecast.
+    """
 
     names: tuple[str, ...]
     windows: RawWindows

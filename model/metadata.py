@@ -176,11 +176,11 @@ def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
         return np.array([each in names for each in TARGETS], np.bool_)
     judged = document.get("performance_metrics")
     figures = judged.get("targets") if isinstance(judged, dict) else None
-    windows = [
-        figures[each].get("windows") if isinstance(figures, dict) and isinstance(figures.get(each), dict) else None for each in TARGETS
-    ]
-    never = np.array([type(count) is int and count == 0 for count in windows], np.bool_)
-    return np.asarray(~(~outputs.fitted & (outputs.mean == 0.0) & never), np.bool_)
+    never = np.zeros(len(TARGETS), np.bool_)
+    for at, each in enumerate(TARGETS):
+        entry = figures.get(each) if isinstance(figures, dict) else None
+        never[at] = isinstance(entry, dict) and entry.get("windows") == 0
+    return np.asarray(outputs.fitted | (outputs.mean != 0.0) | ~never, np.bool_)
 
 
 def _difference(found: object, known: tuple[str, ...]) -> str:

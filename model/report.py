@@ -11,6 +11,7 @@ import numpy as np
 
 from features.offline import RawTable
 from features.telemetry import CATEGORIES, TARGETS, Floats, Longs
+from model.bound_layers import forecast_targets
 from model.dataset import WindowIndex, gather
 from model.documents import write_document
 from model.performance import best_baseline
@@ -30,12 +31,14 @@ def report_document(
     target_achieved is what the figures say, and nothing else.
     """
     best = {name: best_baseline(figures, name) for name in TARGETS}
+    unforecast = [name for name, measured in zip(TARGETS, forecast_targets(fitted.model), strict=True) if not measured]
     history = fitted.history
     return {
         **about,
         "target_achieved": figures["success"],
         "criteria_met": figures["criteria_met"],
-        "notes": [*notes, *_notes(figures, best)],
+        "notes": [*notes, *_notes(figures, best, unforecast)],
+        "forecast_targets": [name for name in TARGETS if name not in unforecast],
         "performance": figures,
         "best_baseline": {name: None if each is None else {"name": each[0], "mae": each[1]} for name, each in best.items()},
         "training_duration_seconds": round(fitted.duration_s, 3),
@@ -87,8 +90,8 @@ def attention_of(model: keras.Model, scaled: Floats, end: Longs) -> Floats | Non
     return found
 
 
-def _notes(figures: Mapping[str, Any], best: Mapping[str, tuple[str, float] | None]) -> list[str]:
-    """What a reader has to know, in sentences."""
+def _notes(figures: Mapping[str, Any], best: Mapping[str, tuple[str, float] | None], unforecast: Sequence[str]) -> list[str]:
+    """What a reader has to know, in sentences. unforecast: the targets that were never measured in training."""
     notes = []
     reached = [name for name, entry in figures["criteria"].items() if entry["met"]]
     if reached:
@@ -110,8 +113,10 @@ def _notes(figures: Mapping[str, Any], best: Mapping[str, tuple[str, float] | No
         else:
             verdict = f"as good as its best baseline, {baseline[0]}, within chance ({skill['skill']:+.1%})"
         notes.append(f"{name} is {verdict}.")
-    if figures["unmeasured"]:
-        notes.append(f"Not measured in the test rows, and in no average: {', '.join(figures['unmeasured'])}.")
+    if unforecast:
+        notes.append(f"Never measured in training, and so missing in every forecast: {', '.join(unforecast)}.")
+    if unmeasured := [name for name in figures["unmeasured"] if name not in unforecast]:
+        notes.append(f"Not measured in the test rows, and in no average: {', '.join(unmeasured)}.")
     return notes
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from features.offline import OfflineFeatures, RawTable
-from features.telemetry import Floats, Longs
+from features.telemetry import TARGETS, Floats, Longs
 from features.vocabulary import Vocabulary
-from model.bound_layers import forecast_targets
+from model.bound_layers import forecast_targets, read_bounds
+from model.bounds import MULTIPLE
 from model.dataset import gather
 from model.documents import write_document
 from model.export import OPSET, describe, export_core, save_weights
@@ -91,7 +92,8 @@ def write_model(folder: Path, version: str, fitted: Fit, learnt: Learnt, about: 
     write_golden(folder, *_golden_samples(fitted.model, real), samples)
     write_document(folder / history_name(version), history_document(fitted))
     write_tensorboard(folder / TENSORBOARD, fitted.history)
-    metadata = replace(metadata, extra={**about, **_training(fitted), **_graphs(folder, version, parity, exported)})
+    made = {**_training(fitted), **_bounds(fitted, learnt), **_graphs(folder, version, parity, exported)}
+    metadata = replace(metadata, extra={**about, **made})
     metadata.write(folder)
     return metadata
 
@@ -152,6 +154,20 @@ def _training(fitted: Fit) -> dict[str, Any]:
         "started_from": fitted.started_from,
         "training_duration_seconds": round(fitted.duration_s, 3),
         "model_architecture": describe(fitted.model),
+    }
+
+
+def _bounds(fitted: Fit, learnt: Learnt) -> dict[str, Any]:
+    """What its forecasts are held to, in the targets' units: see model/bounds.py."""
+    bounds = read_bounds(fitted.model, learnt.outputs)
+    if bounds is None:
+        return {}
+    return {
+        "forecast_bounds": {
+            "multiple": MULTIPLE,
+            "slack": dict(zip(TARGETS, bounds.slack.tolist(), strict=True)),
+            "unshown": dict(zip(TARGETS, bounds.unshown.tolist(), strict=True)),
+        }
     }
 
 

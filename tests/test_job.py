@@ -28,8 +28,8 @@ from model.gate import GatePolicy
 from model.job import Job, main
 from model.job_spec import Architecture, JobResult, JobSpec, TrainingSettings
 from model.manifest import read_manifest, verify
-from model.metadata import Metadata
-from model.predictor import Predictor
+from model.metadata import Metadata, core_name
+from model.predictor import Predictor, core_session, read_graph, run_core
 from model.raw_predictor import RawPredictor
 from model.raw_windows import cut
 
@@ -164,8 +164,11 @@ def test_three_graphs_of_a_trained_version_agree(first: tuple[Path, JobResult, l
     windows, actual = cut(table, features.run, index.end), table.numeric[index.target_row, :4]
     float_forecasts = predictor.predict(gather(features.features, index.end))
     scale = predictor.metadata.outputs.scale
-    assert np.abs((RawPredictor.load(folder).predict_windows(windows) - float_forecasts) / scale).max() <= 1e-4
+    raw_forecasts = RawPredictor.load(folder).predict_windows(windows)
+    assert np.array_equal(np.isnan(raw_forecasts), np.isnan(float_forecasts))
+    assert np.nanmax(np.abs((raw_forecasts - float_forecasts) / scale)) <= 1e-4
     int8_forecasts = RawPredictor.load(folder, int8=True).predict_windows(windows)
+    assert np.isnan(int8_forecasts[:, 3]).all()
     for target in range(3):  # jitter was never measured
         mean = np.nanmean(actual[:, target])
         accuracy = [100 * (1 - np.nanmean(np.abs(made - actual)[:, target]) / mean) for made in (float_forecasts, int8_forecasts)]
@@ -232,16 +235,42 @@ def test_a_large_buffer_holds_out_its_newest_windows_and_not_hours(
 
 
 def test_columns_without_variation_do_not_break_a_version(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
-    """An empty target, empty features and a constant one are marked as not fitted, and forecasts are finite with them."""
+    """An empty target, empty features and a constant one are marked as not fitted, and forecasts of the others are finite with them."""
     folder, result, _ = first
     metadata = Metadata.read(folder)
     assert metadata.outputs.fitted.tolist() == [True, True, True, False]
     assert not metadata.inputs.fitted[[6, 7, 8, 9]].any()
     table = read_segments(sorted((folder.parent / "snapshot").iterdir()))
     windows = gather(compute(table, metadata.vocabulary).features, np.array([40, 80]))
-    assert np.isfinite(Predictor.load(folder).predict(windows)).all()
+    assert np.isfinite(Predictor.load(folder).predict(windows)).tolist() == [[True, True, True, False]] * 2
     assert result.verdict is not None
     assert result.verdict.per_target[3].windows == 0
+
+
+def test_a_target_that_was_never_measured_is_missing_everywhere(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
+    """NaN in the three graphs, null in the golden samples, not in the metadata's list, said in the report, and in no metric."""
+    folder, result, _ = first
+    metadata = Metadata.read(folder)
+    assert metadata.forecast_targets == ("throughput_mbps", "rtt_ms", "packet_loss")
+    golden = json.loads((folder / "golden.json").read_text())
+    rows = [sample["output"] for sample in golden["samples"]] + [sample["forecast"] for sample in golden["raw"]["samples"]]
+    assert {tuple(value is None for value in row) for row in rows} == {(False, False, False, True)}
+    core = core_session(read_graph(folder / core_name(FIRST)))
+    scaled = np.random.default_rng(1).normal(size=(5, 30, 44)).astype(np.float32)
+    assert np.isnan(run_core(core, scaled)).tolist() == [[False, False, False, True]] * 5
+    report = json.loads((folder / "TRAINING_REPORT.json").read_text())
+    assert report["forecast_targets"] == list(metadata.forecast_targets)
+    assert "Never measured in training, and so missing in every forecast: jitter_ms." in report["notes"]
+    assert report["performance"]["targets"]["jitter_ms"]["windows"] == 0
+    assert result.metrics["candidate"]["targets"][3]["mae"] is None
+
+
+def test_a_target_that_is_measured_only_after_the_training_refuses_no_first_version(tmp_path: Path) -> None:
+    """Jitter comes in the gate's windows alone: the candidate does not forecast it, and is judged on the others."""
+    result = run_here(job_in(tmp_path, snapshot_of(tmp_path / "snapshot", *telemetry(200, jitter_from=190))))
+    assert result.verdict is not None
+    assert (result.status, result.verdict.per_target[3].windows) == ("candidate", 0)
+    assert Metadata.read(Path(result.candidate or "")).forecast_targets == ("throughput_mbps", "rtt_ms", "packet_loss")
 
 
 def test_a_column_that_was_constant_in_training_cannot_throw_a_forecast_off(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
@@ -264,7 +293,9 @@ def test_a_fine_tuning_goes_on_from_its_parent(
     result = run_here(spec)
     assert result.status == "candidate"  # for jitter alone, which its parent could not forecast
     assert result.verdict is not None
-    assert [target.change is not None and target.change.mean < -0.1 for target in result.verdict.per_target] == [False, False, False, True]
+    assert result.verdict.reasons[0] == "it forecasts jitter_ms, which the live version does not"
+    assert result.verdict.per_target[3].current_mae is None
+    assert result.verdict.per_target[3].candidate_mae is not None
     assert verify(Path(spec.candidate)) == []
     assert read_manifest(Path(spec.candidate)).parent == FIRST
     assert result.windows["replay"] == 64
@@ -273,7 +304,7 @@ def test_a_fine_tuning_goes_on_from_its_parent(
     assert result.trained_until_s > parent_result.trained_until_s
     for old, new in zip(load_weights(parent_folder).layers, load_weights(Path(spec.candidate)).layers, strict=True):
         for before, after in zip(old.get_weights(), new.get_weights(), strict=True):
-            assert old.name in ("linear_path", "nonlinear_output", "calendar") or np.array_equal(before, after)
+            assert old.name in ("linear_path", "nonlinear_output", "calendar", "input_bounds", "output") or np.array_equal(before, after)
     candidate = Predictor.load(Path(spec.candidate))
     assert candidate.vocabulary.values[0] == ("eu-1", "us-1")
     assert candidate.metadata.inputs.mean[0] == Metadata.read(parent_folder).inputs.mean[0]

@@ -5,7 +5,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -48,15 +47,6 @@ type Options struct {
 	OnRefused func(err error)
 }
 
-// Forecast is what is expected at a link's next row, in the units of its fields. It is not clamped: next to 0 a number may be negative.
-type Forecast struct {
-	ThroughputMbps float64 `json:"throughput_mbps"`
-	RTTMs          float64 `json:"rtt_ms"`
-	PacketLoss     float64 `json:"packet_loss"`
-	JitterMs       float64 `json:"jitter_ms"`
-	Version        string  `json:"version"`
-}
-
 // Client forecasts with the live version of a models folder. All its methods may be called from many goroutines at once.
 type Client struct {
 	folder  string
@@ -75,6 +65,7 @@ type Client struct {
 type model struct {
 	version     string
 	gapMultiple float64
+	measured    [targets]bool
 	session     *session
 	users       int
 	retired     bool
@@ -155,7 +146,7 @@ func (c *Client) used(now order) error {
 
 // load proves a version's graph: its name, and every golden vector.
 func (c *Client) load(v *version) (*model, error) {
-	samples, err := readGolden(v.golden, c.options.Graph, v.scale)
+	samples, err := readGolden(v.golden, c.options.Graph, v.scale, v.measured)
 	if err != nil {
 		return nil, v.refused(err.Error())
 	}
@@ -175,7 +166,7 @@ func (c *Client) load(v *version) (*model, error) {
 		return nil, v.refused(err.Error())
 	}
 	c.loaded.Add(1)
-	return &model{version: v.name, gapMultiple: v.gapMultiple, session: loaded}, nil
+	return &model{version: v.name, gapMultiple: v.gapMultiple, measured: v.measured, session: loaded}, nil
 }
 
 // Version is the one that forecasts come from now; empty once the client is closed.
@@ -216,13 +207,12 @@ func (c *Client) Predict(ctx context.Context, rows []NetworkSample) (Forecast, e
 	if err != nil {
 		return Forecast{}, fmt.Errorf("dwcp: version %s: %w", m.version, err)
 	}
-	for target, value := range values {
-		if math.IsNaN(float64(value)) || math.IsInf(float64(value), 0) {
-			return Forecast{}, fmt.Errorf("dwcp: version %s forecasts %v for %s: some number in the rows is too extreme",
-				m.version, value, targetNames[target])
-		}
+	made, err := forecastOf(values, m.measured)
+	if err != nil {
+		return Forecast{}, fmt.Errorf("dwcp: version %s %w", m.version, err)
 	}
-	return Forecast{float64(values[0]), float64(values[1]), float64(values[2]), float64(values[3]), m.version}, nil
+	made.Version = m.version
+	return made, nil
 }
 
 // Close ends the client: later requests get ErrClosed. It returns when the last running one is done and its model destroyed.

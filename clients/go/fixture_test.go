@@ -14,14 +14,15 @@ import (
 )
 
 // What tests/test_go_client.py makes: a folder with models/ (two signed versions of one size, CURRENT names the first), full/ (one of the
-// published size), keys/, and expected.json.
+// published size), partial/ (one that has never seen an RTT), older/ (one by a release whose graphs have no bounds), keys/, expected.json
+// and partial.json.
 const fixtureVariable = "CLIENT_TEST_FOLDER"
 
 type expectedCase struct {
 	Name     string          `json:"name"`
 	Rows     []NetworkSample `json:"rows"`
-	Forecast []float64       `json:"forecast"` // nil where the newest run is too short
-	Int8     []float64       `json:"int8"`     // nil where the quantised graph is not compared
+	Forecast []*float64      `json:"forecast"` // nil where the newest run is too short; a number is nil where the target is not forecast
+	Int8     []*float64      `json:"int8"`     // nil where the quantised graph is not compared
 }
 
 type expectedDocument struct {
@@ -41,9 +42,11 @@ func fixture(t testing.TB) string {
 	return folder
 }
 
-func expected(t testing.TB) expectedDocument {
+func expected(t testing.TB) expectedDocument { return expectedIn(t, "expected.json") }
+
+func expectedIn(t testing.TB, name string) expectedDocument {
 	t.Helper()
-	content, err := os.ReadFile(filepath.Join(fixture(t), "expected.json"))
+	content, err := os.ReadFile(filepath.Join(fixture(t), name))
 	must(t, err)
 	document := expectedDocument{}
 	must(t, json.Unmarshal(content, &document))

@@ -32,6 +32,7 @@ type version struct {
 	golden      []byte
 	gapMultiple float64
 	scale       [targets]float64 // standard deviation of each target in training
+	measured    [targets]bool    // the targets that it forecasts: the others were never measured in its training
 }
 
 type manifest struct {
@@ -53,8 +54,16 @@ type metadata struct {
 	Targets     []string `json:"targets"`
 	GapMultiple *float64 `json:"gap_multiple"`
 	Scalers     struct {
-		Scale []float64 `json:"y_scale"`
+		Mean   []float64 `json:"y_mean"`
+		Scale  []float64 `json:"y_scale"`
+		Fitted []bool    `json:"y_fitted"`
 	} `json:"scaler_params"`
+	ForecastTargets *[]string `json:"forecast_targets"`
+	Performance     struct {
+		Targets map[string]struct {
+			Windows *int `json:"windows"`
+		} `json:"targets"`
+	} `json:"performance_metrics"`
 }
 
 // openVersion verifies a version's folder: signature if there is a key, then the manifest, then each file. Its error is a *VersionError.
@@ -206,5 +215,21 @@ func (v *version) readMetadata(content []byte) error {
 		return fmt.Errorf("%s: the scaler y needs %d scales over 0", file, targets)
 	}
 	copy(v.scale[:], m.Scalers.Scale)
+	for at, name := range targetNames {
+		v.measured[at] = m.forecasts(at, name)
+	}
 	return nil
+}
+
+// forecasts says whether the version forecasts a target. Older releases did not write it: a target that was never measured has a mean of 0
+// and no scale of its own there, as one that was always exactly 0 has; of these two, only the former has no judged window either.
+func (m *metadata) forecasts(at int, name string) bool {
+	if m.ForecastTargets != nil {
+		return slices.Contains(*m.ForecastTargets, name)
+	}
+	if len(m.Scalers.Mean) != targets || len(m.Scalers.Fitted) != targets || m.Scalers.Fitted[at] || m.Scalers.Mean[at] != 0 {
+		return true
+	}
+	windows := m.Performance.Targets[name].Windows
+	return windows == nil || *windows != 0
 }

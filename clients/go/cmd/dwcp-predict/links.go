@@ -28,7 +28,20 @@ type forecast struct {
 	PeerID    string  `json:"peer_id,omitempty"`
 	LinkType  string  `json:"link_type,omitempty"`
 	Timestamp float64 `json:"timestamp"` // of the link's last row
-	dwcp.Forecast
+	// null for a target that was never measured in the version's training
+	ThroughputMbps *float64 `json:"throughput_mbps"`
+	RTTMs          *float64 `json:"rtt_ms"`
+	PacketLoss     *float64 `json:"packet_loss"`
+	JitterMs       *float64 `json:"jitter_ms"`
+	Version        string   `json:"version"`
+}
+
+// lineOf is the line for a link whose last row is given.
+func lineOf(last dwcp.NetworkSample, made dwcp.Forecast) forecast {
+	return forecast{
+		last.NodeID, last.PeerID, last.LinkType, last.Timestamp,
+		dwcp.Known(made.ThroughputMbps), dwcp.Known(made.RTTMs), dwcp.Known(made.PacketLoss), dwcp.Known(made.JitterMs), made.Version,
+	}
 }
 
 func predict(ctx context.Context, client *dwcp.Client, s settings, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -63,8 +76,7 @@ func predict(ctx context.Context, client *dwcp.Client, s settings, stdin io.Read
 			fmt.Fprintf(stderr, "error: link %s: %v\n", key, err)
 			return exitModel
 		}
-		last := rows[len(rows)-1]
-		if err := out.Encode(forecast{last.NodeID, last.PeerID, last.LinkType, last.Timestamp, made}); err != nil {
+		if err := out.Encode(lineOf(rows[len(rows)-1], made)); err != nil {
 			fmt.Fprintln(stderr, "error: the forecasts cannot be written:", err)
 			return exitInput
 		}

@@ -1,0 +1,129 @@
+"""Three versions for bounded.py, each by the training job: of a fleet, of a stream that measures only some targets, and fine-tuned."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from harness import answer, job_of, say
+
+from features.offline import RawTable
+from features.telemetry import TARGETS, Partition
+from model.buffer import BufferRows, BufferWriter
+from model.gate import GatePolicy
+from model.job import Job
+from model.job_spec import Architecture, JobSpec, TrainingSettings
+from parts.stream import write_file
+from streams.fleet import FleetSpec, Region
+from streams.table import read_recording
+
+FLEET, PARTIAL, TUNED = "v20260101_000000", "v20260102_000000", "v20260103_000000"
+UNMEASURED, STUCK = "rtt_ms", "jitter_ms"
+"""Of the stream that the second version is trained on: never measured, and 0 in every row."""
+ROWS: Final = 240
+LINKS: Final = 16
+UNDISTURBED: Final = "undisturbed.npz"
+SETTINGS: Final = TrainingSettings(epochs=1, epoch_windows_max=512, replay_windows=256, patience=1, nice=0)
+
+
+def fleet_table(rows: int, seed: int, scale: float = 1.0) -> RawTable:
+    """The rows of a simulated fleet with holes, gaps and late records. scale: of its throughput."""
+    spec = FleetSpec(seed=seed, regions=(Region("eu", 0.0), Region("us", -5.0)), links_per_region=LINKS // 2)
+    with tempfile.TemporaryDirectory(prefix="dwcp-bounded-") as name:
+        path = Path(name) / "fleet.ndjson"
+        write_file(spec, rows, path)
+        table = read_recording(path).table
+    table.numeric[:, 0] *= scale
+    return table
+
+
+def partial(table: RawTable) -> RawTable:
+    """The rows as of a stream that does not measure the RTT, and whose jitter is always 0."""
+    numeric = table.numeric.copy()
+    numeric[:, TARGETS.index(UNMEASURED)], numeric[:, TARGETS.index(STUCK)] = np.nan, 0.0
+    return replace(table, numeric=numeric)
+
+
+def snapshot(table: RawTable, folder: Path) -> Path:
+    """The table as a sealed segment."""
+    folder.mkdir(parents=True)
+    writer, offsets = BufferWriter(folder, Partition("telemetry", 0)), np.arange(len(table))
+    writer.append(BufferRows(offsets, table.time_s, table.numeric, table.codes.astype(np.int16), table.link))
+    taken = writer.take(list(table.links), [list(values) for values in table.values])
+    assert taken is not None
+    writer.seal(taken)
+    return folder
+
+
+def train(root: Path, version: str, rows: Path, parent: str | None, architecture: Architecture) -> None:
+    """One version in the folder root/version; Job leaves it there whether its gate accepts it or not."""
+    spec = JobSpec(
+        job_id=version, version=version, created_at_s=0.0, reason="benchmark", snapshot=str(rows), candidate=str(root / version),
+        parent=None if parent is None else str(root / parent), settings=SETTINGS, gate=GatePolicy(min_windows=20),
+        architecture=architecture,
+    )  # fmt: skip
+    result = Job(spec, lambda _: None).run()
+    if result.status not in ("candidate", "refused"):
+        raise RuntimeError(f"{version}: {result.status}, {result.error}")
+    say(f"{version}: trained on {result.rows} rows, {result.status}")
+
+
+def build(root: Path, architecture: Architecture, rows: int) -> list[str]:
+    """The three versions' names. What is in `root` already is kept."""
+    first = fleet_table(rows, seed=1)
+    jobs = (
+        (FLEET, first, None),
+        (PARTIAL, partial(fleet_table(rows, seed=2)), None),
+        (TUNED, fleet_table(2 * rows, seed=1, scale=1.5), FLEET),
+    )
+    for version, table, parent in jobs:
+        if not (root / version / "MANIFEST.json").exists():
+            with tempfile.TemporaryDirectory(prefix="dwcp-bounded-") as name:
+                train(root, version, snapshot(table, Path(name) / "snapshot"), parent, architecture)
+    return [version for version, _, _ in jobs]
+
+
+def undisturbed(root: Path, version: str, rows: int) -> dict[str, Any]:
+    """Per target the mean absolute error on rows that nothing disturbed and that were not trained on, with the bounds and without them."""
+    from features.offline import compute
+    from model.bound_layers import unbounded
+    from model.dataset import build_windows, gather
+    from model.export import load_weights
+    from model.metadata import Metadata
+    from model.network import INPUT_NAME, renewed
+
+    metadata, bounded = Metadata.read(root / version), load_weights(root / version)
+    table = fleet_table(rows, seed={FLEET: 1, PARTIAL: 2, TUNED: 1}[version], scale=1.5 if version == TUNED else 1.0)
+    if version == PARTIAL:
+        table = partial(table)
+    features = compute(table, metadata.vocabulary)
+    index = build_windows(features, table)
+    index = index.take(table.time_s[index.target_row] > (metadata.trained_until_s or 0.0))
+    free = renewed(bounded, Architecture(**{name: _tuple(value) for name, value in metadata.extra["architecture"].items()}))
+    free.get_layer("input_bounds").set_weights([np.array([[-3e38], [3e38]], np.float32).repeat(44, axis=1)])
+    windows = metadata.inputs.transform(gather(features.features, index.end))
+    actual, errors = table.numeric[index.target_row, : len(TARGETS)], {}
+    for name, model in (("bounded", bounded), ("unbounded", unbounded(free))):
+        assert model.input.name == INPUT_NAME
+        made = metadata.outputs.inverse(model.predict(windows, batch_size=256, verbose=0))
+        errors[name] = [float(np.nanmean(np.abs(made - actual)[:, at])) for at in np.flatnonzero(metadata.measured)]
+    return {"windows": len(index), **errors}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    root = Path(job["root"])
+    architecture = Architecture(**{name: _tuple(value) for name, value in job.get("architecture", {}).items()})
+    versions = build(root, architecture, job["rows"])
+    return {"versions": versions, "undisturbed": {version: undisturbed(root, version, 3 * job["rows"]) for version in versions}}
+
+
+if __name__ == "__main__":
+    answer(run(job_of(sys.argv)))
