@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from model.documents import DocumentError, parse_document, read_plain, write_bytes
+from model.documents import DocumentError, parse_document, read_plain, replace_shared
 from model.metadata import VERSION_PATTERN
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
@@ -89,7 +89,7 @@ def stand(version: str | None, number: int, choice: Choice | None, seen: Order) 
 def write_choice(folder: Path, choice: Choice, key: SigningKey | None) -> None:
     """Replace CHOICE in a models folder, whole or not at all. Raises OSError."""
     line = json.dumps({"schema": SCHEMA_VERSION, **asdict(choice)}).encode()
-    write_bytes(folder / CHOICE_NAME, line + b"\n" + (b"" if key is None else key.sign(line)))
+    replace_shared(folder / CHOICE_NAME, line + b"\n" + (b"" if key is None else key.sign(line)))
 
 
 def read_choice(folder: Path, key: VerifyKey | None) -> Choice | None:

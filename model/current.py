@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from model.choice import CHOICE_NAME, CURRENT_NAME, Choice, Kind, Order, Standing, StandingError, read_choice, stand, write_choice
-from model.documents import DocumentError
+from model.documents import DocumentError, replace_shared
 from model.manifest import read_manifest, signed_manifest
 from model.metadata import VERSION_PATTERN
 from model.plain_file import is_folder, read_plain_bytes, said
@@ -22,8 +20,6 @@ if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
 
 MOST_CURRENT_BYTES: Final = 64
 """Four times a version's name."""
-PARTIALS_TRIED: Final = 3
-"""Another member that starts may take a half-written CURRENT for one that a crash has left, once at each start."""
 _ROLLBACK: Final = "choose one with `dwcp-learner models rollback VERSION`"
 
 
@@ -143,25 +139,18 @@ class Current:
         """
         if self.verify_key is not None and self.signing_key is None:
             raise RegistryError(f"{self.root}: only who has the signing key may choose; name a configuration with models.signing_key")
-        write_choice(self.root, Choice(kind, version, self.next_number(), round(time.time(), 3)), self.signing_key)
+        choice = Choice(kind, version, self.next_number(), round(time.time(), 3))
+        try:
+            write_choice(self.root, choice, self.signing_key)
+        except IsADirectoryError as error:
+            raise RegistryError(f"{self.root / CHOICE_NAME} is a folder, so nothing can be chosen; remove it") from error
         sync_folder(self.root)
         self.set(version)
 
     def set(self, version: str) -> None:
         """Through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
-        for attempt in range(PARTIALS_TRIED):
-            partial = self.root / f".{CURRENT_NAME}.{secrets.token_hex(8)}"
-            with partial.open("x") as file:
-                file.write(f"{version}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                partial.rename(self.root / CURRENT_NAME)
-                break
-            except IsADirectoryError as error:
-                partial.unlink()
-                raise RegistryError(f"{self.root / CURRENT_NAME} is a folder, so nothing can be made live; remove it") from error
-            except FileNotFoundError:
-                if attempt == PARTIALS_TRIED - 1:
-                    raise
+        try:
+            replace_shared(self.root / CURRENT_NAME, f"{version}\n".encode())
+        except IsADirectoryError as error:
+            raise RegistryError(f"{self.root / CURRENT_NAME} is a folder, so nothing can be made live; remove it") from error
         sync_folder(self.root)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,10 @@ from model.plain_file import read_plain_bytes, said
 
 MOST_BYTES: Final = 64 * 2**20
 """A hundred times the largest document of a version (its golden samples)."""
+
+
+PARTIALS_TRIED: Final = 3
+"""Another member that starts may take a temporary file for one that a crash has left, once at each start."""
 
 
 class DocumentError(ValueError):
@@ -38,6 +43,25 @@ def write_bytes(path: Path, content: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_shared(path: Path, content: bytes) -> None:
+    """Write a file that several processes may write at once, whole or not at all: through a temporary one of each. Raises OSError."""
+    for attempt in range(PARTIALS_TRIED):
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            with partial.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path)
+            return
+        except FileNotFoundError:
+            if attempt == PARTIALS_TRIED - 1:
+                raise
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
 
 
 def read_document(path: Path, sha256: str | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import pytest
@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon import documents
+from daemon.alerts import choice_event, model_event
 from features.telemetry import COLUMNS, Partition
+from model.choice import Choice, Kind
 from streams import schema
 from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
 from streams.decode import Rejected, decode
@@ -93,11 +95,24 @@ def test_schema_and_decoder_accept_the_same_records(changed: dict[str, Any], tim
 )
 def test_a_dead_letter_is_as_documented(rejected: Rejected) -> None:
     """The event as it is encoded fits the schema of its topic, with headers of the documented names."""
-    document = schema.asyncapi(documents.alert_schema())
+    document = schema.asyncapi(documents.alert_schema(), documents.model_schema())
     letter = dead_letter(rejected, Partition("t", 0), "/dwcp", 0.0)
     jsonschema.validate(json.loads(letter.encode()), document["components"]["schemas"]["rejected"])
     headers = document["components"]["messages"]["rejected"]["headers"]
     assert sorted(name for name, _ in letter.headers) == sorted(headers["required"])
+
+
+def test_what_is_told_of_models_is_as_documented() -> None:
+    """Publications, of an older release's manifest too, and each kind of choice fit the schema of their topic; anything else does not."""
+    model = documents.model_schema()
+    manifest = {"parent": None, "reason": "drift", "verdict": {"accepted": True}, "number": 7, "files": {"a": {"sha256": "0", "bytes": 1}}}
+    events = [model_event("v20260101_000000", "/dwcp", 0.0, fields, live) for fields, live in ((manifest, True), ({}, False))]
+    events += [choice_event(Choice(kind, "v20260101_000000", 8, 0.0), "/dwcp") for kind in get_args(Kind)]
+    for event in events:
+        document = json.loads(event.encode())
+        jsonschema.validate(document, model)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(document | {"type": "dwcp.model.other"}, model)
 
 
 def references(node: Any) -> Iterator[str]:
@@ -112,7 +127,7 @@ def references(node: Any) -> Iterator[str]:
 
 def test_the_asyncapi_document_is_whole() -> None:
     """Every topic is there, every reference leads somewhere, and every schema is one in AsyncAPI's dialect (a superset of draft 7)."""
-    document = schema.asyncapi(documents.alert_schema())
+    document = schema.asyncapi(documents.alert_schema(), documents.model_schema())
     assert [channel["address"] for channel in document["channels"].values()] == [
         TELEMETRY_TOPIC,
         DEAD_LETTER_TOPIC,

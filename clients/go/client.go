@@ -111,7 +111,9 @@ func (c *Client) loadCurrent(unlessVersion string) (*model, error) {
 	}
 	defer root.Close()
 	now, err := live(root, c.options.PublicKey, c.seen)
-	if err != nil {
+	if refusal := (*VersionError)(nil); errors.As(err, &refusal) {
+		return nil, err
+	} else if err != nil {
 		return nil, &VersionError{Folder: c.folder, Problems: []string{err.Error()}}
 	}
 	if now.Version == unlessVersion {

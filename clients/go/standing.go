@@ -100,20 +100,21 @@ func live(models *os.Root, key ed25519.PublicKey, seen order) (order, error) {
 	return stand(name, number, c, seen)
 }
 
-// signedNumber gives the number in a version's signed manifest.
+// signedNumber gives the number in a version's signed manifest. Its error is a *VersionError.
 func signedNumber(models *os.Root, name string, key ed25519.PublicKey) (int64, error) {
+	v := &version{name: name, folder: filepath.Join(models.Name(), name)}
 	root, err := models.OpenRoot(name)
 	if err != nil {
-		return 0, withoutPath(name, err)
+		return 0, v.refused(withoutPath(name, err).Error())
 	}
 	defer root.Close()
 	content, err := readManifest(root, key)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+		return 0, v.refused(err.Error())
 	}
 	m, err := parseManifest(content, name)
 	if err != nil {
-		return 0, fmt.Errorf("%s: %w", name, err)
+		return 0, v.refused(err.Error())
 	}
 	return m.Number, nil
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -48,7 +49,18 @@ func choose(t testing.TB, folder string, c choice) {
 	line, err := json.Marshal(c)
 	must(t, err)
 	signature := base64.StdEncoding.EncodeToString(ed25519.Sign(key.(ed25519.PrivateKey), line))
-	must(t, os.WriteFile(filepath.Join(folder, choiceName), []byte(string(line)+"\n"+signature+"\n"), 0o644))
+	partial := filepath.Join(folder, ".CHOICE.partial")
+	must(t, os.WriteFile(partial, []byte(string(line)+"\n"+signature+"\n"), 0o644))
+	must(t, os.Rename(partial, filepath.Join(folder, choiceName)))
+}
+
+var choices atomic.Int64
+
+// goTo makes a version live as a person with the key does, so that an older one is followed too.
+func goTo(t testing.TB, folder, version string) {
+	t.Helper()
+	choose(t, folder, choice{1, "pinned", version, 1<<40 + choices.Add(1)})
+	setCurrent(t, folder, version)
 }
 
 // An older signed version that is put back is refused, after a restart too, until a person with the key goes back to it.

@@ -102,7 +102,7 @@ func TestMemoryOverSwaps(t *testing.T) {
 	client := open(t, folder, Options{PublicKey: publicKey(t)})
 	var at, kB []float64
 	for swap := range memorySwaps {
-		setCurrent(t, folder, []string{document.Second, document.First}[swap%2])
+		goTo(t, folder, []string{document.Second, document.First}[swap%2])
 		if changed, err := client.Refresh(); err != nil || !changed {
 			t.Fatal(changed, err)
 		}
@@ -177,12 +177,12 @@ func TestFollow(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- client.Follow(ctx, time.Millisecond) }()
-	setCurrent(t, folder, document.Second)
+	goTo(t, folder, document.Second)
 	if to := received(t, swappedTo); to != document.Second || client.Version() != document.Second {
 		t.Errorf("changed to %s", to)
 	}
 	must(t, os.Rename(filepath.Join(folder, document.First, goldenName), filepath.Join(folder, "golden")))
-	setCurrent(t, folder, document.First)
+	goTo(t, folder, document.First)
 	if err := received(t, refusals); !strings.Contains(err.Error(), "golden.json\" is missing") {
 		t.Error(err)
 	}
