@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from daemon.config import MOST_BYTES, ConfigError, load, reload
+from daemon.errors import StateError
+from daemon.journal import Journal
+from daemon.state_file import check_state, read_state
+from model.documents import read_document
 from model.plain_file import folders_in, is_folder, open_plain, read_plain_bytes, said, sha256_of
+from model.predictor import read_graph
+from model.segments import SegmentError, describe
+from streams.event_reader import events_in_file
+from streams.ndjson_sink import NdjsonSink
 
 LEAST_BYTES = 100
 
@@ -75,3 +85,48 @@ def test_only_real_folders_are_folders(tmp_path: Path) -> None:
     assert list(folders_in(tmp_path)) == ["folder"]
     assert [is_folder(tmp_path / name) for name in ("folder", "link", "file", "none")] == [True, False, False, False]
     assert list(folders_in(tmp_path / "none")) == list(folders_in(tmp_path / "file")) == []
+
+
+def read_journal(folder: Path) -> None:
+    Journal(folder / "it")
+
+
+def read_segment(folder: Path) -> None:
+    (folder / "it").rename(folder / "t-0-00000000000000000000-00000000000000000001.parquet")
+    describe(folder / "t-0-00000000000000000000-00000000000000000001.parquet")
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "journal": read_journal,
+    "state": lambda folder: read_state(folder / "it", ""),
+    "state's sum": lambda folder: check_state(folder / "it", ""),
+    "segment": read_segment,
+    "event file": lambda folder: NdjsonSink(folder / "it"),
+    "events": lambda folder: next(events_in_file(folder / "it", follow=False)),
+    "document": lambda folder: read_document(folder / "it"),
+    "graph": lambda folder: read_graph(folder / "it"),
+    "configuration, again": lambda folder: reload(folder / "it"),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a device"])
+def test_nothing_that_the_daemon_reads_is_waited_for(tmp_path: Path, reader: str, kind: str) -> None:
+    """A pipe or a device where a file of the state, an event file or a document belongs: an error at once, of the reader's own kind."""
+    KINDS[kind](tmp_path / "it")
+    with pytest.raises((OSError, ValueError, StateError, SegmentError, ConfigError), match="regular file"):
+        READERS[reader](tmp_path)
+
+
+def test_a_configuration_may_come_through_a_pipe_once(tmp_path: Path) -> None:
+    """As with --config /dev/stdin; more bytes than any configuration has are refused."""
+    os.mkfifo(tmp_path / "pipe")
+    for content in (b"[kafka]\ntopic = 'x'\n", b"#" * (MOST_BYTES + 1)):
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+        writer.start()
+        if len(content) < MOST_BYTES:
+            assert load(tmp_path / "pipe", {}).kafka.topic == "x"
+        else:
+            with pytest.raises(ConfigError, match="is no configuration"):
+                load(tmp_path / "pipe", {})
+        writer.join()

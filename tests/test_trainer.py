@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daemon.child import environment
 from daemon.journal import Journal
 from daemon.models import Models
 from daemon.observe import Observer
@@ -135,6 +136,46 @@ def test_a_child_that_refuses_its_job(trainer: Trainer, tmp_path: Path, segments
     assert ended.problem is not None
     assert "ended with exit code 2 and left no result; its last words: " in ended.problem
     assert "already exists" in ended.problem
+
+
+def test_no_code_of_the_working_directory_runs(
+    trainer: Trainer, tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder `model` or a module of a library where the operator works is not what the child imports, whatever PYTHONPATH says; and it
+    works in its own folder, so that no matplotlibrc is found either."""
+    trap = tmp_path / "operator"
+    (trap / "model").mkdir(parents=True)
+    for name in ("model/__init__.py", "model/job.py", "numpy.py", "msgspec.py", "sitecustomize.py"):
+        (trap / name).write_text(f"open({str(tmp_path / 'ran')!r}, 'w').write(__name__)\n")
+    monkeypatch.chdir(trap)
+    for path in ("", ".", f":{trap.name}", "../operator"):
+        monkeypatch.setenv("PYTHONPATH", path)
+        trainer.start(job(trainer, tmp_path), segments)
+        assert Path(f"/proc/{pid_of(trainer)}/cwd").resolve() == trainer.folder(VERSION)
+        ended = awaited(trainer)
+        assert ended.result is not None, ended.problem
+        assert ended.result.status == "too_little_data"
+        assert not (tmp_path / "ran").exists()
+
+
+def test_a_job_with_relative_paths(tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's folders may be named relative to where it was started; the child works elsewhere and finds them."""
+    monkeypatch.chdir(tmp_path)
+    trainer = Trainer(Path("relative/work"), time_limit_s=300.0)
+    try:
+        trainer.start(job(trainer, Path("models")), segments)
+        ended = awaited(trainer)
+    finally:
+        trainer.cancel()
+    assert ended.result is not None, ended.problem
+    assert (ended.result.status, ended.result.rows) == ("too_little_data", 40)
+
+
+def test_a_childs_variables() -> None:
+    """Of PYTHONPATH only the absolute entries, and nothing that systemd means for the daemon."""
+    own = {"PYTHONPATH": ":/a:b:./c:/d", "NOTIFY_SOCKET": "x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "HOME": "/h"}
+    assert environment(own) == {"PYTHONPATH": "/a:/d", "HOME": "/h"}
+    assert environment({"PYTHONPATH": "."}) == {}
 
 
 def test_a_child_that_crashes(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
