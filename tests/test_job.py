@@ -234,6 +234,26 @@ def test_a_large_buffer_holds_out_its_newest_windows_and_not_hours(
     assert table.time_s[split.gate.target_row].min() > table.time_s[split.validation.target_row].max() > prepared.trained_until_s
 
 
+@pytest.mark.parametrize(("ahead_s", "new"), [(0.0, False), (365 * 86_400.0, True)])
+def test_a_version_that_has_learnt_from_the_future_stops_no_training(
+    long_snapshot: Path, tmp_path: Path, ahead_s: float, new: bool
+) -> None:
+    """A parent says that it has learnt rows of next year, which a clock that was wrong let in: what is there counts as new. One that has
+    learnt all there is has nothing new to learn from."""
+    table = read_segments(sorted(long_snapshot.iterdir()))
+    newest_s = float(table.time_s.max())
+    spec = replace(job_in(tmp_path, long_snapshot), latest_row_s=newest_s + 360.0)
+    first = training_set.prepare(spec, table, None)
+    parent = Metadata(FIRST, first.inputs, first.outputs, first.vocabulary, newest_s + ahead_s)
+    if not new:
+        with pytest.raises(training_set.TooLittleDataError):
+            training_set.prepare(spec, table, parent)
+        return
+    prepared = training_set.prepare(spec, table, parent)
+    assert prepared.trained_until_s < newest_s
+    assert len(prepared.split.gate) > 20
+
+
 def test_columns_without_variation_do_not_break_a_version(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
     """An empty target, empty features and a constant one are marked as not fitted, and forecasts of the others are finite with them."""
     folder, result, _ = first
