@@ -23,6 +23,7 @@ from features.vocabulary import Interner
 from model.buffer import BufferRows, BufferWriter
 from model.documents import write_document
 from model.gate import GatePolicy
+from model.golden_raw import with_nulls
 from model.job import Job
 from model.job_spec import Architecture, JobSpec, TrainingSettings
 from model.manifest import write_manifest
@@ -36,7 +37,12 @@ from streams.source import RawBatch
 
 CLIENT = Path(__file__).parents[1] / "clients" / "go"
 FIRST, SECOND = "v20260101_000000", "v20260102_000000"
-STREAMS = 200
+STREAMS, PARTIAL_STREAMS = 200, 80
+OLDER = Path(__file__).parent / "states" / "unbounded-model.tar.xz"
+DISTURBED: tuple[dict[str, float], ...] = (
+    {"throughput_mbps": 0.0}, {"packet_loss": 1.0, "throughput_mbps": 0.0, "bytes_tx": 1_200.0}, {"queue_depth": 1e12}, {"rtt_ms": 1e4},
+    {"jitter_ms": 3e38, "throughput_mbps": 3e38}, {"retransmits": 1e15, "congestion_window": 1e20},
+)  # fmt: skip
 LINKS, ROWS = 3, 300
 START_S = 1_795_000_000.0
 SMALL = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
@@ -72,8 +78,8 @@ def go_environment(**variables: str | Path) -> dict[str, str]:
     return os.environ | own | {name: str(value) for name, value in variables.items()}
 
 
-def snapshot_of(folder: Path) -> Path:
-    """A sealed segment of ROWS rows of each of LINKS links, one a minute: noisy waves with holes."""
+def snapshot_of(folder: Path, unmeasured: str | None = None) -> Path:
+    """A sealed segment of ROWS rows of each of LINKS links, one a minute: noisy waves with holes, and a column that is not measured."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(8)
     step = np.repeat(np.arange(ROWS), LINKS)
@@ -81,6 +87,8 @@ def snapshot_of(folder: Path) -> Path:
     for name, level in LEVELS.items():
         numeric[:, NUMERIC.index(name)] = level * (1 + 0.2 * np.sin(2 * np.pi * step / 60) + 0.05 * random.normal(size=len(step)))
     numeric[random.random(numeric.shape) < 0.05] = np.nan
+    if unmeasured is not None:
+        numeric[:, NUMERIC.index(unmeasured)] = np.nan
     texts: list[list[str | None]] = [[str(values[at % len(values)]) for at in (step // 40).tolist()] for values in TEXTS.values()]
     interner = Interner()
     codes = interner.codes(texts)
@@ -107,17 +115,22 @@ def publish(registry: Registry, snapshot: Path, version: str, architecture: Arch
 
 
 def random_stream(random: np.random.Generator) -> list[dict[str, Any]]:
-    """The records of one link as producers write them: holes, older names, times in both forms, pauses, repeats and late records."""
+    """The records of one link as producers write them: holes, older names, times in both forms, pauses, repeats and late records, and
+    in some streams a span of rows that is disturbed."""
     records, time_s = [], START_S + float(random.integers(0, 10**8))
     texts = {name: [*values, "unseen", "", None][random.integers(0, len(values) + 3)] for name, values in TEXTS.items()}
     holes = random.choice([0.0, 0.1, 0.5])
-    for _ in range(random.integers(25, 75)):
+    disturbed = DISTURBED[random.integers(0, len(DISTURBED))]
+    first = random.integers(0, 60) if random.random() < 0.4 else 100
+    for row in range(random.integers(25, 75)):
         time_s += 60.0 * random.choice([1.0, 1.0, float(random.uniform(0.5, 1.5))]) + (900.0 if random.random() < 0.015 else 0.0)
         shown_s = time_s if random.random() > 0.05 else time_s - float(random.choice([0.0, 120.0]))  # the others come late or twice
         values = {name: level * float(random.uniform(0.7, 1.3)) for name, level in LEVELS.items()}
         if random.random() < 0.3:
             values |= {"time_of_day": float(random.uniform(0, 24)), "day_of_week": float(random.integers(0, 7))}
         record: dict[str, Any] = {name: value for name, value in values.items() if name == "jitter_ms" or random.random() >= holes}
+        if first <= row < first + 8:
+            record |= disturbed
         if random.random() < 0.1:
             record = {OLDER_NAMES.get(name, name): value for name, value in record.items()}
         record |= {"node_id": "n", "peer_id": "p", **(texts if random.random() > 0.1 else {})}
@@ -127,8 +140,12 @@ def random_stream(random: np.random.Generator) -> list[dict[str, Any]]:
     return records
 
 
-def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredictor) -> tuple[list[float], list[float]] | None:
-    """What the daemon's own path comes to after the last record (decoding, rings, features, core graph), and the quantised graph."""
+Numbers = list[float | None]
+
+
+def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredictor) -> tuple[Numbers, Numbers] | None:
+    """What the daemon's own path comes to after the last record (decoding, rings, features, core graph), and the quantised graph. None
+    where a target is not forecast."""
     predictor = Predictor.load(folder)
     decoded = decode(RawBatch(Partition("t", 0), range(len(records)), [json.dumps(record).encode() for record in records]), None)
     assert not decoded.rejected
@@ -144,15 +161,15 @@ def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredi
     window = run[-WINDOW_ROWS:]
     categories = np.array([[[batch.categories[at][row] or "" for at in range(len(CATEGORIES))] for row in window]], object)
     quantised = int8.predict(batch.time_s[window][None], telemetry, categories)
-    return predictor.predict(rows.windows[-1:])[0].tolist(), quantised[0].tolist()
+    return with_nulls(predictor.predict(rows.windows[-1:])[0]), with_nulls(quantised[0])
 
 
-def expected_document(folder: Path) -> dict[str, Any]:
+def expected_document(folder: Path, streams: int) -> dict[str, Any]:
     """Random streams, and what Python forecasts from each. The tolerance is that of the golden samples."""
     random = np.random.default_rng(5)
     int8 = RawPredictor.load(folder, int8=True)
     cases = []
-    for number in range(STREAMS):
+    for number in range(streams):
         records = random_stream(random)
         if number == 0:  # the one that the other tests use: long enough, without a gap
             records = [record | {"timestamp": START_S + 60.0 * at} for at, record in enumerate(records * 2)]
@@ -165,7 +182,8 @@ def expected_document(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """models/ with two signed versions, the first one live; full/ with one of the published size; keys/; expected.json."""
+    """models/ with two signed versions, the first one live; full/ with one of the published size; partial/ with one that has never seen
+    an RTT; older/ with one by a release whose graphs have no bounds; keys/; expected.json and partial.json."""
     go_command()  # before anything is trained
     folder = tmp_path_factory.mktemp("go")
     private, _ = generate(folder / "keys")
@@ -175,7 +193,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         publish(registry, snapshot, version, SMALL, seed)
     (registry.root / "CURRENT").write_text(f"{FIRST}\n")
     publish(Registry(folder / "full"), snapshot, FIRST, Architecture(), 0)
-    write_document(folder / "expected.json", expected_document(folder / "models" / FIRST))
+    write_document(folder / "expected.json", expected_document(folder / "models" / FIRST, STREAMS))
+    publish(Registry(folder / "partial"), snapshot_of(folder / "without_rtt", "rtt_ms"), FIRST, SMALL, 0)
+    write_document(folder / "partial.json", expected_document(folder / "partial" / FIRST, PARTIAL_STREAMS))
+    shutil.unpack_archive(OLDER, folder / "older")
+    (folder / "older" / "CURRENT").write_text(FIRST)
     return folder
 
 
@@ -213,6 +235,11 @@ def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
     """dwcp-predict as a person runs it: a file of two links gives a line for each, and -verify says what the folder is."""
     cases = json.loads((models / "expected.json").read_text())["cases"]
     case = next(case for case in cases if case["forecast"] is not None)
+    partial = subprocess.run(
+        [binary, "-models", models / "partial"], input="".join(json.dumps(row) + "\n" for row in case["rows"]), env=go_environment(),
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    assert json.loads(partial)["rtt_ms"] is None, "a target that was never measured is not 0"
     source = tmp_path / "rows.ndjson"
     source.write_text("".join(json.dumps({**row, "node_id": node}) + "\n" for row in case["rows"] for node in ("one", "two")))
     folder, key = str(models / "models"), str(models / "keys" / VERIFY_KEY_NAME)
