@@ -26,7 +26,7 @@ from daemon import config as configuration
 from daemon.alerts_cli import app as alerts_app
 from daemon.config import Config, ConfigError
 from daemon.entry import CarriedError
-from daemon.errors import EXIT_CODES, StateError
+from daemon.errors import EXIT_CODES, EXIT_SOURCE, StateError
 from daemon.failures import FAILURES, explained
 from daemon.keys import registry_with_keys
 from daemon.keys_cli import app as keys_app

@@ -7,8 +7,8 @@ from typing import ClassVar, Final
 
 EXIT_CODES: Final = (
     "Exit codes: 0 done · 1 failed (a demo in which something did not happen, a recording of which nothing was accepted, a model that does "
-    "not verify, a models folder that cannot be used, output that cannot be written, an error that nobody foresaw: its traceback comes with "
-    "DWCP_LOG__LEVEL=debug) · 2 wrong usage · 3 invalid configuration · 4 the state directory cannot be used · "
+    "not verify, a models folder that cannot be used, output that cannot be written, an error that nobody foresaw: its traceback comes "
+    "with DWCP_LOG__LEVEL=debug) · 2 wrong usage · 3 invalid configuration · 4 the state directory cannot be used · "
     "5 the source cannot give records, or events cannot be sent · 6 a replay in which nothing was judged, for reasons that it names (with "
     "--no-train: 0) · 130 interrupted, 143 ended by SIGTERM (a daemon that is told to end by either: 0)."
 )

@@ -83,7 +83,7 @@ def learnt(features: Floats, targets: Floats, train: WindowIndex, inputs: Scaler
     rows = _rows_of(train, window_rows, len(features))
     low, high = edges(features[rows], inputs)
     shown = targets[train.target_row]
-    measured: Flags = np.isfinite(shown).any(axis=0)
+    measured: Flags = np.asarray(np.isfinite(shown).any(axis=0), np.bool_)
     return Bounds(low, high, slack(targets, train, window_rows), _quantile(shown, 1.0 - EDGE_SHARE), measured)
 
 

@@ -16,7 +16,8 @@ from model.job_spec import Architecture, TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DECIDING: Final = ("features/kernels.py", *(f"model/{name}.py" for name in (
-    "baselines", "bound_layers", "bounds", "dataset", "least_absolute", "linear_inputs", "linear_path", "network", "offline", "scaler", "training",
+    "baselines", "bound_layers", "bounds", "dataset", "least_absolute", "linear_inputs", "linear_path", "network", "offline", "scaler",
+    "training",
 )))  # fmt: skip
 """Files that decide the figures: where one of them changes, what is kept is no result of this code."""
 
