@@ -119,7 +119,7 @@ class KafkaSource:
 
         def place(consumer: KafkaConsumer) -> None:
             begin(consumer, key, offset, log)
-            if not paused:
+            if not paused and key in consumer.assignment():  # it may have gone while nobody answered
                 consumer.resume(key)
 
         self._member.todo.append(place)
