@@ -10,8 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-import msgspec
-
 from daemon.models import Models
 from daemon.observe import Observer
 from daemon.schedule import Schedule
@@ -240,13 +238,9 @@ class Training:
 
     def _tell_progress(self, running: Running) -> None:
         """However much or little the child says: one that is silent shows by its seconds, and one that floods its pipe by nothing."""
-        if running.seconds - self._told_seconds < PROGRESS_EVERY_S:
-            return
-        self._told_seconds = running.seconds
-        said = msgspec.structs.asdict(running.progress) if running.progress is not None else {}
-        known = {name: value for name, value in said.items() if value is not None}
-        seconds = {"seconds": round(running.seconds, 1), "limit_left_s": round(running.limit_left_s, 1)}
-        self._observer.tell("training_progress", version=running.version, **known, **seconds)
+        if running.seconds - self._told_seconds >= PROGRESS_EVERY_S:
+            self._told_seconds = running.seconds
+            self._observer.tell("training_progress", **running.fields())
 
     def progress(self) -> Running | None:
         """How far the training is that runs; None where none does."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import IO, Annotated, Final
+from typing import IO, Annotated, Any, Final
 
 import msgspec
 
@@ -54,6 +54,12 @@ class Running:
 
     def words(self) -> str:
         return f"training {self.version} for {self.seconds:.0f} s" + (f" ({self.progress.words()})" if self.progress is not None else "")
+
+    def fields(self) -> dict[str, Any]:
+        """For the log."""
+        said = msgspec.structs.asdict(self.progress) if self.progress is not None else {}
+        known = {name: value for name, value in said.items() if value is not None}
+        return {"version": self.version, **known, "seconds": round(self.seconds, 1), "limit_left_s": round(self.limit_left_s, 1)}
 
 
 _DECODER: Final = msgspec.json.Decoder(Progress)
