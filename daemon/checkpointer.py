@@ -19,7 +19,8 @@ class Checkpointer:
         self._flush_events = flush_events
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: tuple[Snapshot, Future[Written]] | None = None
-        self._began_s = 0.0
+        self.began_s = 0.0
+        """When the last one was begun, monotonic."""
         self.patience_s: float | None = None
         """How long `finished` waits; None: for as long as it takes."""
 
@@ -35,11 +36,11 @@ class Checkpointer:
     @property
     def under_way_s(self) -> float:
         """For how long a checkpoint has been written; 0 where none is."""
-        return time.monotonic() - self._began_s if self.busy else 0.0
+        return time.monotonic() - self.began_s if self.busy else 0.0
 
     def begin(self, snapshot: Snapshot) -> None:
         """Starts to write. Only when not busy."""
-        self._began_s = time.monotonic()
+        self.began_s = time.monotonic()
         self._running = snapshot, self._executor.submit(self.store.write, snapshot, self._flush_events)
 
     def finished(self, wait: bool = False) -> Written | None:

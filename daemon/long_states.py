@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -18,7 +19,13 @@ REPEAT_S: Final = 3600.0
 BEHIND_RECORDS: Final = 10_000
 """Lag that counts as behind: two polls. The end of it is a tenth of that, so that a stream about this size is not told again and again."""
 
-Fields = Mapping[str, Any]
+
+@dataclass(frozen=True)
+class Lasting:
+    """A state that lasts now. fields: of its event. since_s: when it has begun, monotonic; None: when it was first seen."""
+
+    fields: Mapping[str, Any]
+    since_s: float | None = None
 
 
 class LongStates:
@@ -28,23 +35,25 @@ class LongStates:
         self._since_s: dict[str, float] = {}
         self._due_s: dict[str, float] = {}
 
-    def note(self, now_s: float, lasting: Mapping[str, Fields]) -> list[tuple[str, dict[str, Any]]]:
+    def note(self, now_s: float, lasting: Mapping[str, Lasting]) -> list[tuple[str, dict[str, Any]]]:
         """Return the events to tell now, each with its fields.
 
         Args:
             now_s: monotonic seconds.
-            lasting: the fields of each state that lasts now, by its event in AFTER_S.
+            lasting: each state that lasts now, by its event in AFTER_S.
         """
         told: list[tuple[str, dict[str, Any]]] = []
         for event in [event for event in self._since_s if event not in lasting]:
             lasted_s = now_s - self._since_s.pop(event)
             if self._due_s.pop(event) > AFTER_S[event] and event in OVER:
                 told.append((OVER[event], {"seconds": round(lasted_s, 1)}))
-        for event, fields in lasting.items():
-            lasted_s = now_s - self._since_s.setdefault(event, now_s)
-            if lasted_s >= self._due_s.setdefault(event, AFTER_S[event]):
+        for event, state in lasting.items():
+            since_s = self._since_s.get(event, now_s) if state.since_s is None else state.since_s
+            if self._since_s.get(event) != since_s:  # another one than at the last look
+                self._since_s[event], self._due_s[event] = since_s, AFTER_S[event]
+            if (lasted_s := now_s - since_s) >= self._due_s[event]:
                 self._due_s[event] = lasted_s + min(lasted_s, REPEAT_S)
-                told.append((event, {**fields, "seconds": round(lasted_s, 1)}))
+                told.append((event, {**state.fields, "seconds": round(lasted_s, 1)}))
         return told
 
     def lasts(self, event: str) -> bool:
@@ -57,15 +66,15 @@ def tell_long_states(loop: Loop, states: LongStates, now_s: float) -> None:
         loop.observer.tell(event, **fields)
 
 
-def _lasting(loop: Loop, states: LongStates) -> dict[str, Fields]:
-    lasting: dict[str, Fields] = {}
+def _lasting(loop: Loop, states: LongStates) -> dict[str, Lasting]:
+    lasting: dict[str, Lasting] = {}
     lag, training = loop.source.lag(), loop.training
     if lag is not None and lag >= (BEHIND_RECORDS // 10 if states.lasts("catching_up") else BEHIND_RECORDS):
-        lasting["catching_up"] = {"lag": lag}
+        lasting["catching_up"] = Lasting({"lag": lag})
     if loop.models.live is None and not training.busy and training.decision.waiting_for:
-        lasting["training_waits"] = {"waits_for": training.decision.waiting_for}
-    if loop.checkpointer.busy:
-        lasting["checkpoint_slow"] = {"open_rows": loop.open_rows}
+        lasting["training_waits"] = Lasting({"waits_for": training.decision.waiting_for})
+    if loop.checkpointer.busy:  # at every look there may be another one under way
+        lasting["checkpoint_slow"] = Lasting({"open_rows": loop.open_rows}, loop.checkpointer.began_s)
     if training.publication_s:
-        lasting["publication_slow"] = {"remedy": "see that the disk of models.directory answers"}
+        lasting["publication_slow"] = Lasting({"remedy": "see that the disk of models.directory answers"}, training.publishing_since_s)
     return lasting

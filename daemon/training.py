@@ -103,7 +103,7 @@ class Training:
         """Of the running training, when it was last told how far it is."""
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._publishing: tuple[Ended, Future[Publication]] | None = None
-        self._publishing_since_s = 0.0
+        self.publishing_since_s = 0.0
         self._candidate: Candidate | None = None
         """Of the training that runs or was the last; its lock tells other members that somebody builds there."""
         self._cleaning: Future[Recovered] | None = None
@@ -121,7 +121,7 @@ class Training:
     @property
     def publication_s(self) -> float:
         """For how long a candidate has been verified and published; 0 where none is."""
-        return time.monotonic() - self._publishing_since_s if self._publishing is not None else 0.0
+        return time.monotonic() - self.publishing_since_s if self._publishing is not None else 0.0
 
     @property
     def wants_checkpoint(self) -> bool:
@@ -288,7 +288,7 @@ class Training:
             # One that opened during the training is still unanswered.
             memory.drift_at_rows = min((rows for _, rows in memory.asked), default=None)
         if result.status == "candidate":
-            self._publishing_since_s = time.monotonic()
+            self.publishing_since_s = time.monotonic()
             self._publishing = ended, self._publisher.submit(self._publish, Path(ended.spec.candidate), version)
         elif result.status == "refused":
             assert result.verdict is not None  # JobResult: refused candidates have a verdict

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.long_states import AFTER_S, OVER, REPEAT_S, LongStates
+from daemon.long_states import AFTER_S, OVER, REPEAT_S, Lasting, LongStates
 from daemon.observe import EVENTS, Observer
 from daemon.wiring import build
 
@@ -19,7 +19,9 @@ def told_over(seconds: int, lasts: bool = True, event: str = "catching_up") -> t
     """A look a second, and the seconds at which the state was told."""
     states, told = LongStates(), []
     for now_s in range(seconds):
-        told += [fields["seconds"] for name, fields in states.note(float(now_s), {event: {"lag": 7}} if lasts else {}) if name == event]
+        told += [
+            fields["seconds"] for name, fields in states.note(float(now_s), {event: Lasting({"lag": 7})} if lasts else {}) if name == event
+        ]
     return states, told
 
 
@@ -38,8 +40,17 @@ def test_a_state_that_is_short_is_never_told_nor_is_its_end() -> None:
     """It is not there at every other look."""
     states = LongStates()
     for now_s in range(1000):
-        lasting = {event: {} for event in AFTER_S} if now_s % 2 else {}
+        lasting = {event: Lasting({}) for event in AFTER_S} if now_s % 2 else {}
         assert states.note(float(now_s), lasting) == []
+
+
+def test_many_short_ones_in_a_row_are_not_a_long_one() -> None:
+    """A checkpoint is under way at every look, and another one each time; one of them then lasts, from its own beginning on."""
+    states = LongStates()
+    for now_s in range(1000):
+        assert states.note(float(now_s), {"checkpoint_slow": Lasting({}, now_s - 0.5)}) == []
+    told = [states.note(999.0 + late_s, {"checkpoint_slow": Lasting({}, 998.5)}) for late_s in range(20)]
+    assert [event for events in told for event in events] == [("checkpoint_slow", {"seconds": 15.5})]
 
 
 def test_the_end_of_what_was_told_is_told() -> None:
@@ -47,7 +58,7 @@ def test_the_end_of_what_was_told_is_told() -> None:
     states, told = told_over(60)
     assert told == [10.0, 20.0, 40.0]
     assert states.note(61.0, {}) == [("caught_up", {"seconds": 61.0})]
-    assert states.note(62.0, {"catching_up": {}}) == []
+    assert states.note(62.0, {"catching_up": Lasting({})}) == []
 
 
 def test_every_event_is_known() -> None:

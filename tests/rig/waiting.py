@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-LIMIT_S: Final = 300.0
-"""Ten times what anything takes that a test waits for on an idle machine, and half of pytest's own limit: a wait in vain says for what."""
+LIMIT_S: Final = 600.0
+"""Twenty times what a training takes on an idle machine, and less than pytest's own limit: a wait in vain says for what."""
 LOOK_EVERY_S: Final = 0.05
 
 
