@@ -131,6 +131,13 @@ class Current:
                 known.append(signed_manifest(self.root / named, self.verify_key).number)
         return max(known) + 1
 
+    def is_after(self, order: Order) -> bool:
+        """Whether CURRENT names a version that was published after this one: another member may publish at the same moment."""
+        with suppress(RegistryError, DocumentError):
+            if (named := self.named()) is not None:
+                return (signed_manifest(self.root / named, self.verify_key).number, named) > order
+        return False
+
     def choose(self, kind: Kind, version: str) -> None:
         """Writes down what a person wants. 1. CHOICE, which a reader with a key follows. 2. Its name becomes durable. 3. CURRENT, which
         everybody else follows.

@@ -161,11 +161,12 @@ class Registry:
         if problems:
             raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}")
         make_live = make_live and self.live.pin() is None
-        self._sign(candidate, version, self.live.next_number() if make_live else 0)
+        number = self.live.next_number() if make_live else 0
+        self._sign(candidate, version, number)
         _sync_tree(candidate)
         candidate.rename(target)
         sync_folder(self.root)
-        if make_live and self.live.pin() is None:  # a person may have spoken meanwhile
+        if make_live and self.live.pin() is None and not self.live.is_after((number, version)):  # a person, or another member, was faster
             self.live.set(version)
         return target
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import model.registry as registry_module
 from daemon.journal import Journal
 from daemon.models import Models
 from daemon.observe import Observer
@@ -141,6 +142,23 @@ def test_versions_of_older_releases_are_in_the_order_of_their_names(registry: Re
     publish(old, make_version, THIRD)
     assert old.current() == THIRD
     assert (old.rollback(), old.current()) == (SECOND, SECOND)
+
+
+def test_two_members_that_publish_at_once(
+    registry: Registry, make_version: MakeVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that was numbered first comes last to CURRENT, and leaves it: otherwise who has seen the newer one would refuse it."""
+    real, other = registry_module._sync_tree, "v20270101_000000"
+    prepared = make_version(tmp_path / "other", other)
+
+    def meanwhile(folder: Path) -> None:
+        monkeypatch.setattr(registry_module, "_sync_tree", real)
+        real(folder)
+        registry.publish(prepared, other)
+
+    monkeypatch.setattr(registry_module, "_sync_tree", meanwhile)
+    publish(registry, make_version, THIRD)
+    assert (registry.current(), registry.published()) == (other, [FIRST, SECOND, THIRD, other])
 
 
 @pytest.mark.parametrize("signed", [False, True])
