@@ -31,6 +31,7 @@ SMALL = Architecture(
     head_dropout=0.0,
 )
 UNSCALED = Scaler(np.zeros(44, np.float32), np.ones(44, np.float32), np.ones(44, np.bool_))
+NONE_FRESH = np.zeros(4, np.bool_)
 QUICK = TrainingSettings(epochs=2, batch_size=32)
 
 
@@ -147,8 +148,21 @@ def test_a_changed_stream_is_followed_in_closed_form() -> None:
     after = toy()
     after.targets[:, 1] = 3.0 - 0.5 * after.targets[:, 1]
     after.targets[1:, 2] = 2.0 * after.features[:-1, 1] + 1.0
-    assert correct_linear_path(model, after, UNSCALED).tolist()[1:3] == [True, True]
+    assert correct_linear_path(model, after, UNSCALED, UNSCALED, np.arange(4) == 2).tolist()[1:3] == [True, True]
     assert validation_mae(model, after) < 1.02 * ridge_mae(after)
+
+
+def test_a_target_that_is_new_starts_as_in_a_first_version() -> None:
+    """Where the validation windows do not measure it yet, too: its forecast is a line through the training windows, and not their mean."""
+    before = toy()
+    before.targets[:, 2] = np.nan
+    model = started(before)
+    after = toy()
+    after.targets[1:, 2] = 2.0 * after.features[:-1, 1] + 1.0
+    wanted = after.targets[after.train.target_row, 2].copy()
+    after.targets[after.validation.target_row, 2] = np.nan
+    assert correct_linear_path(model, after, UNSCALED, UNSCALED, np.arange(4) == 2)[2]
+    assert np.abs(forecast(model, after, after.train)[:, 2] - wanted).mean() < 0.2 * np.abs(wanted - np.median(wanted)).mean()
 
 
 def test_a_correction_that_does_not_hold_later_is_left_out() -> None:
@@ -159,7 +173,7 @@ def test_a_correction_that_does_not_hold_later_is_left_out() -> None:
     misled = replace(data, targets=data.targets.copy())
     misled.targets[:1_200, 0] += 5.0
     misled.targets[:, 1] += 5.0
-    assert correct_linear_path(model, misled, UNSCALED).tolist()[:2] == [False, True]
+    assert correct_linear_path(model, misled, UNSCALED, UNSCALED, NONE_FRESH).tolist()[:2] == [False, True]
     kernel, bias = model.get_layer("linear_path").get_weights()
     np.testing.assert_array_equal(kernel[:, 0], old_kernel[:, 0])
     assert bias[1] == pytest.approx(5.0, abs=0.1)
