@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from features.definition import FEATURES
-from features.telemetry import CATEGORIES, TARGETS, Flags, Floats
+from features.telemetry import CATEGORIES, TARGETS, Flags, Floats, Longs
 from model.dataset import WindowIndex
 from model.possible import LOWEST, highest
 from model.scaler import Scaler
@@ -141,7 +141,7 @@ def _inside(limit: Floats, outputs: Scaler, *, up: bool) -> Floats:
         scaled = np.where(outside, np.nextafter(scaled, towards), scaled).astype(np.float32)
 
 
-def _rows_of(train: WindowIndex, window_rows: int, count: int) -> Flags | np.ndarray:
+def _rows_of(train: WindowIndex, window_rows: int, count: int) -> Longs:
     """The rows that some training window reads, evenly thinned."""
     read = np.zeros(count + 1, np.int32)
     np.add.at(read, train.end - (window_rows - 1), 1)
