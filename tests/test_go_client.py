@@ -175,7 +175,8 @@ def expected_document(folder: Path, streams: int) -> dict[str, Any]:
             records = [record | {"timestamp": START_S + 60.0 * at} for at, record in enumerate(records * 2)]
         forecasts = python_forecasts(folder, records, int8)
         raw, quantised = forecasts if forecasts is not None else (None, None)
-        cases.append({"name": f"stream {number}", "rows": records, "forecast": raw, "int8": quantised})
+        disturbed = any(record.items() >= part.items() for record in records for part in DISTURBED)
+        cases.append({"name": f"stream {number}", "rows": records, "forecast": raw, "int8": quantised, "disturbed": disturbed})
     tolerance = json.loads((folder / "golden.json").read_text())["raw"]["tolerance"]
     return {"first": FIRST, "second": SECOND, "tolerance": tolerance, "cases": cases}
 

@@ -50,6 +50,9 @@ func compare(t *testing.T, folder string, graph Graph, document expectedDocument
 				continue
 			}
 			allowed := document.Tolerance.Absolute[target] + document.Tolerance.Relative*math.Abs(*want[target])
+			if c.Disturbed {
+				allowed *= 20
+			}
 			difference := math.Abs(got - *want[target])
 			worst = max(worst, difference/allowed)
 			if !(difference <= allowed && got >= 0 && got <= highest[target]) {
