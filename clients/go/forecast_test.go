@@ -39,7 +39,8 @@ func TestForecastsArePossible(t *testing.T) {
 	}
 }
 
-// A version by a release whose graphs have no bounds is opened, proven and used, and its forecasts are possible.
+// A version by a release whose graphs have no bounds is opened, proven and used. Its forecasts are possible, or an error where the graph
+// gives no number; jitter, which it has never seen, is missing.
 func TestOlderVersion(t *testing.T) {
 	client := open(t, filepath.Join(fixture(t), "older"), Options{})
 	for _, c := range expected(t).Cases {
@@ -47,11 +48,17 @@ func TestOlderVersion(t *testing.T) {
 			continue
 		}
 		made, err := client.Predict(context.Background(), c.Rows)
+		if err != nil && c.Disturbed {
+			continue
+		}
 		must(t, err)
-		for target, value := range []float64{made.ThroughputMbps, made.RTTMs, made.PacketLoss, made.JitterMs} {
+		for target, value := range []float64{made.ThroughputMbps, made.RTTMs, made.PacketLoss} {
 			if !(value >= 0 && value <= highest[target]) {
 				t.Errorf("%s, %s: %v", c.Name, targetNames[target], value)
 			}
+		}
+		if !math.IsNaN(made.JitterMs) {
+			t.Errorf("%s: jitter %v", c.Name, made.JitterMs)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func compare(t *testing.T, folder string, graph Graph, document expectedDocument
 			}
 			allowed := document.Tolerance.Absolute[target] + document.Tolerance.Relative*math.Abs(*want[target])
 			if c.Disturbed {
-				allowed *= 20
+				allowed *= 5
 			}
 			difference := math.Abs(got - *want[target])
 			worst = max(worst, difference/allowed)
