@@ -11,9 +11,9 @@ import math
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from features.compiled import compiled
 from features.telemetry import Doubles, Flags, Ints, Longs
 
 STEP_S: Final = 300.0
@@ -107,13 +107,13 @@ class EventTime:
             self._near[:], self._run[:] = False, 0
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _middle(time_s: Doubles) -> float:
     """The lower median."""
     return float(np.sort(time_s)[(len(time_s) - 1) // 2])
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def _follow(
     slots: Ints, time_s: Doubles, event_s: float, seen_s: Doubles, ahead_s: Doubles, near: Flags, run: Longs, complete_s: Doubles
 ) -> float:  # fmt: skip

@@ -250,7 +250,7 @@ def test_code_is_compiled_in_a_folder_that_has_been_deleted(start: Start, tmp_pa
     assert kernel.py_func.__globals__["summed"](np.arange(4.0)) == 6.0
 
 
-KERNEL_MODULES = ("features.kernels", "drift.cusum", "drift.data_faults", "streams.kafka_records", "model.metrics")
+KERNEL_MODULES = ("features.event_time", "features.kernels", "drift.cusum", "drift.data_faults", "streams.kafka_records", "model.metrics")
 
 
 IDENTITIES = f"""
