@@ -122,8 +122,8 @@ class ClockWatch:
         behind_s = max(one.behind_s for one in waiting.values())
         where = ", ".join(f"{part} from offset {one.offset}" for part, one in sorted(waiting.items(), key=lambda item: str(item[0]))[:3])
         return (
-            f"this machine's clock seems to be {behind_s:.0f} s behind: by it nearly all records are of the future, by the times at which "
-            f"they were written to Kafka they are not. They wait ({where}); set the clock (NTP), and it goes on by itself"
+            f"this machine's clock seems to be {behind_s:.0f} s behind: nearly all records have timestamps after it, but by "
+            f"Kafka's times they are not of the future. They wait ({where}); set the clock (NTP), and reading resumes by itself"
         )
 
     def look(self, polled: Polled, lag: int | None) -> None:
@@ -138,7 +138,7 @@ class ClockWatch:
         ahead_s = self._clock.compare(float(np.median(medians)))
         self._observer.clock_ahead.set(ahead_s)
         if ahead_s > MAX_FUTURE_S and not self._ahead_told:
-            remedy = "compare the clocks of this machine, the brokers and the producers; what lies in the future is not refused meanwhile"
+            remedy = "compare the clocks of this machine, the brokers and the producers; until then, future timestamps are not refused"
             self._observer.tell("clock_ahead", ahead_s=round(ahead_s), remedy=remedy)
         self._ahead_told = ahead_s > MAX_FUTURE_S
 

@@ -131,7 +131,7 @@ def _document(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes, and is no configuration; give another file with --config")
+            raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes: not a configuration file; use another one with --config")
         return tomllib.loads(content.decode("utf-8-sig"))  # with the mark that some editors put first
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another file with --config") from error

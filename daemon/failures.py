@@ -47,7 +47,7 @@ def described(error: BaseException) -> str:
     if isinstance(error, EXPECTED) or (type(error) is ValueError and is_ours and str(error)):
         return str(error)
     text = _one_line(f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error))
-    todo = f"if that does not say what to mend, set {LEVEL_VARIABLE}=debug, repeat it, and report the traceback"
+    todo = f"if the cause is not clear, run it again with {LEVEL_VARIABLE}=debug and report the traceback"
     return f"{type(error).__name__}: {text or 'without a message'} (in {place}); {todo}"
 
 

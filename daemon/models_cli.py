@@ -165,7 +165,8 @@ def _unsigned(registry: Registry) -> str:
     live = registry.live.named()
     if registry.signing_key is not None or live is None or not (registry.root / live / SIGNATURE_NAME).exists():
         return ""
-    return " Versions here are signed and this is not: who has the public key does not follow; name models.signing_key with --config."
+    todo = "Use a configuration with models.signing_key (--config)."
+    return f" Versions here are signed, but this choice is not: readers with the public key ignore it. {todo}"
 
 
 @app.command("verify", epilog=EXIT_CODES)

@@ -60,7 +60,7 @@ def train_file(options: TrainOptions, as_json: bool) -> int:
     print_quality(quality, console)
     if quality.errors:
         what = "; ".join(f"{finding.what}: {finding.action}" for finding in quality.errors)
-        raise TrainError(f"{options.data_path}: a training makes no sense on this data: {what}")
+        raise TrainError(f"{options.data_path}: cannot train on this data: {what}")
     with _work_folder(options.output_dir) as work:
         spec = _spec(options, recording.table, quality, work)
         result = _run(work, console)

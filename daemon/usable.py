@@ -40,4 +40,5 @@ def _check_address(host: str) -> None:
         with socket.socket(family, kind, protocol) as probe:
             probe.bind(address)  # to any free port: the daemon may be running
     except (OSError, UnicodeError) as error:
-        raise ConfigError(f"http.host {host!r}: is no address of this machine ({error}); 127.0.0.1, or 0.0.0.0 for all of them") from error
+        todo = "use 127.0.0.1, or 0.0.0.0 for all of them"
+        raise ConfigError(f"http.host {host!r} is not an address of this machine ({error}); {todo}") from error

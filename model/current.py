@@ -65,7 +65,7 @@ class Current:
             standing = stand(named, number, choice, self.seen.order)
         except StandingError as error:
             raise RegistryError(
-                f"{self.root}: {error}; if it shall be live, `dwcp-learner models rollback {named or 'VERSION'}` with that key says so"
+                f"{self.root}: {error}; to make it live, run `dwcp-learner models rollback {named or 'VERSION'}` with the signing key"
             ) from error
         if not is_folder(self.root / standing.version):
             raise RegistryError(f"{self.root}: {standing.version} is pinned and is not here; restore it, or {_ROLLBACK}")
@@ -145,7 +145,7 @@ class Current:
         Raises RegistryError if there is a verify key and no key to sign with.
         """
         if self.verify_key is not None and self.signing_key is None:
-            raise RegistryError(f"{self.root}: only who has the signing key may choose; name a configuration with models.signing_key")
+            raise RegistryError(f"{self.root}: changing the live version needs the signing key; configure models.signing_key")
         choice = Choice(kind, version, self.next_number(), round(time.time(), 3))
         try:
             write_choice(self.root, choice, self.signing_key)

@@ -102,4 +102,4 @@ def _require_regular(path: Path, status: os.stat_result, most_bytes: int) -> Non
 
 
 def _too_large(path: Path, size: int) -> OSError:
-    return OSError(errno.EFBIG, f"has {size:,} bytes or more, which is more than any such file", str(path))
+    return OSError(errno.EFBIG, f"has {size:,} bytes or more, larger than this kind of file can be", str(path))

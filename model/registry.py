@@ -180,7 +180,7 @@ class Registry:
         refused = self.root / REFUSED_NAME
         refused.mkdir(exist_ok=True)
         if not is_folder(refused):
-            raise RegistryError(f"{refused} is a link, so no candidate is kept there; remove it")
+            raise RegistryError(f"{refused} is not a folder, so the refused candidate cannot be kept there; remove it")
         write_document(candidate / REFUSAL_NAME, {"version": version, "verdict": verdict.to_json()})
         _sync_tree(candidate)
         candidate.rename(refused / version)

@@ -112,7 +112,7 @@ def _where(failure: Failure, options: KafkaOptions) -> str:
 
 def _file(name: str, options: KafkaOptions) -> str:
     path = getattr(options, name)
-    return f"{name} ({path})" if path is not None else f"{name}, which is not set,"
+    return f"{name} ({path})" if path is not None else f"{name} (not set)"
 
 
 _CONNECTION: Final[tuple[tuple[str, Callable[[str, KafkaOptions], str]], ...]] = (
@@ -141,13 +141,15 @@ _CONNECTION: Final[tuple[tuple[str, Callable[[str, KafkaOptions], str]], ...]] =
     ),
     (
         r"CERTIFICATE_VERIFY_FAILED",
-        lambda where, options: f"the certificate of {where} is not of the authority in {_file('ssl_cafile', options)}: name that one",
+        lambda where, options: (
+            f"the certificate of {where} is not signed by an authority in {_file('ssl_cafile', options)}: set it to one that is"
+        ),
     ),
     (
         r"(?i)alert.*(unknown ca|bad certificate|certificate (required|expired|unknown))|handshake.failure",
         lambda where, options: (
-            f"{where} does not take this client's certificate: name one that its authority has signed as {_file('ssl_certfile', options)} "
-            "with its ssl_keyfile"
+            f"{where} rejects this client's certificate: set {_file('ssl_certfile', options)} and ssl_keyfile to one "
+            "signed by an authority that it trusts"
         ),
     ),
     (
@@ -159,7 +161,7 @@ _CONNECTION: Final[tuple[tuple[str, Callable[[str, KafkaOptions], str]], ...]] =
     (
         r"NO_CERTIFICATE|X509|PEM|Permission denied|No such file",
         lambda _, options: (
-            f"a TLS file cannot be used any more: check {_file('ssl_cafile', options)} {_file('ssl_certfile', options)} and "
+            f"a TLS file cannot be used any more: check {_file('ssl_cafile', options)}, {_file('ssl_certfile', options)} and "
             f"{_file('ssl_keyfile', options)} with `dwcp-learner check-config`"
         ),
     ),

@@ -80,7 +80,8 @@ class KafkaCommits:
 def _todo(other: bool, committed_by: str) -> str:
     if other:
         return (
-            f"nothing is read twice: the records between are in the buffer of the other directory, and missing from the state here; {SHARE}"
+            "nothing is read twice: the skipped records are in the other directory's buffer, and this member's state does not include "
+            f"them; {SHARE}"
         )
     if committed_by:
         return "nothing: the state is older than what it has published (it came from a copy, or a checkpoint was damaged); it is read again"

@@ -185,9 +185,9 @@ def _trouble(part: TopicPartition, place: _Place, paused: bool, now_s: float, le
     name = f"{part.topic}-{part.partition}"
     unheard_s, stood_s = now_s - place.heard_s, now_s - place.since_s
     if unheard_s > ASK_AFTER_S + UNHEARD_S:
-        return f"no broker has told the end of {name} for {unheard_s:.0f} s: see that {leader_of(part)} runs and answers"
+        return f"no broker has reported the end offset of {name} for {unheard_s:.0f} s: see that {leader_of(part)} runs and answers"
     if not paused and place.position is None and stood_s > STUCK_S:
-        return f"it is not known for {stood_s:.0f} s where {name} goes on: see that {leader_of(part)} and the group's coordinator answer"
+        return f"the position in {name} has been unknown for {stood_s:.0f} s: see that {leader_of(part)} and the group's coordinator answer"
     if not paused and stood_s > STUCK_S and place.behind:
         waiting = f"{place.behind} records of {name} have not come for {stood_s:.0f} s, it stands at {place.position}"
         return f"{waiting}: see the log of {leader_of(part)}, and restart this daemon if other consumers read it"

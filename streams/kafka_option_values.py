@@ -44,6 +44,8 @@ _ORDER: Final = (
 """Pairs of options of which the first has to be less than the second."""
 _PROXIES: Final = ("http", "socks5", "socks5h")
 
+_KINDS: Final[dict[type, str]] = {bool: "true or false", int: "a whole number", float: "a number"}
+
 
 def typed(name: str, value: Any) -> Any:
     """Return an option from a file or a variable as the type that it is of: a variable is always a string, and the string "false" would
@@ -54,7 +56,7 @@ def typed(name: str, value: Any) -> Any:
     try:
         return {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
     except (ValueError, KeyError):
-        raise ValueError(f"{name}: {value!r} is no {kind.__name__}") from None
+        raise ValueError(f"{name}: {value!r} is not {_KINDS[kind]}") from None
 
 
 def kind_of(name: str) -> type[bool] | type[int] | type[float] | type[str] | None:
@@ -76,7 +78,7 @@ def check_value(name: str, value: Any) -> None:
     if (why := _WITHOUT_EFFECT.get(name)) is not None:
         raise ValueError(f"{name} cannot work: {why}")
     if name in OBJECTS and isinstance(value, str | int | float):
-        raise ValueError(f"{name} takes an object of Python, which no configuration holds: leave it out")
+        raise ValueError(f"{name} needs a Python object and cannot be set in a configuration: remove it")
     if kind is str and not isinstance(value, str):
         raise ValueError(f"{name} is {_what(value)}: write it in quotes")
     if kind is bool and not isinstance(value, bool):
@@ -91,7 +93,7 @@ def check_together(values: Mapping[str, Any]) -> None:
     """Raise ValueError for values that exclude each other. values: all of one client, with its defaults."""
     for less, more in _ORDER:
         if less in values and more in values and not values[less] < values[more]:
-            raise ValueError(f"{less} ({values[less]}) has to be less than {more} ({values[more]}): lower the one or raise the other")
+            raise ValueError(f"{less} ({values[less]}) has to be less than {more} ({values[more]}): lower {less} or raise {more}")
 
 
 def check_mechanism(mechanism: str, client: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def test_kafka_options_in_variables_have_the_type_of_the_option(monkeypatch: pyt
     assert made.ssl_check_hostname is False
     assert made.sasl_plain_password == "0123"
     monkeypatch.setenv("DWCP_KAFKA__OPTIONS__SESSION_TIMEOUT_MS", "soon")
-    with pytest.raises(ConfigError, match=r"kafka\.options\.session_timeout_ms: 'soon' is no int"):
+    with pytest.raises(ConfigError, match=r"kafka\.options\.session_timeout_ms: 'soon' is not a whole number"):
         load(None)
 
 

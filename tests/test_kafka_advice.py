@@ -36,7 +36,7 @@ def connection(text: str) -> Exception:
             connection(
                 "Handshake failed: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: unable to get local issuer certificate"
             ),
-            ["the certificate of b:1", "ssl_cafile, which is not set"],
+            ["the certificate of b:1", "ssl_cafile (not set)"],
         ),
         (
             connection("Handshake failed: [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: certificate has expired"),
@@ -50,7 +50,7 @@ def connection(text: str) -> Exception:
         ),
         (
             connection("Handshake failed: [SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required"),
-            ["b:1 does not take this client's certificate", "ssl_certfile", "ssl_keyfile"],
+            ["b:1 rejects this client's certificate", "ssl_certfile", "ssl_keyfile"],
         ),
         (ssl.SSLError(1, "[X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found"), ["ssl_cafile", "check-config"]),
         (connection("socket disconnected"), ["b:1 closes the connection", "security_protocol (SASL_PLAINTEXT)", "port"]),

@@ -51,7 +51,7 @@ SASL = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_plain_
         ({"bootstrap_servers": "k", "api_version": "latest"}, "api_version is 'latest': write the version of the broker"),
         ({"bootstrap_servers": "k", "api_version": 3.9}, "api_version is a number: write it in quotes"),
         ({"bootstrap_servers": "k", "group_instance_id": "a b"}, "group_instance_id is 'a b': use 1 to 249 letters"),
-        ({"bootstrap_servers": "k", "metric_reporters": "mine"}, "metric_reporters takes an object of Python"),
+        ({"bootstrap_servers": "k", "metric_reporters": "mine"}, "metric_reporters needs a Python object"),
         ({"bootstrap_servers": "k", "ssl_ciphers": "HIGH"}, "ssl_ciphers cannot work: kafka-python 3.0.12 does not hand it on"),
         ({"bootstrap_servers": "k", "sasl_plain_username": "u"}, "sasl_plain_username has no effect with security_protocol PLAINTEXT"),
         ({"bootstrap_servers": "k", **SASL, "sasl_mechanism": "OAUTHBEARER"}, "OAUTHBEARER needs a token provider"),

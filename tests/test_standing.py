@@ -78,7 +78,7 @@ def test_an_older_version_that_is_put_back_is_refused(registry: Registry) -> Non
     set_current(registry, FIRST)
     with pytest.raises(RegistryError, match=rf"{FIRST} is older than {SECOND}.*models rollback {FIRST}"):
         follower.current()
-    with pytest.raises(RegistryError, match=r"only who has the signing key may choose; .*models\.signing_key"):
+    with pytest.raises(RegistryError, match=r"changing the live version needs the signing key; .*models\.signing_key"):
         follower.rollback(FIRST)
     Registry(registry.root).rollback(FIRST)  # without keys, as an intruder might
     with pytest.raises(RegistryError, match="is older than"):
@@ -330,6 +330,6 @@ def test_the_commands(cli: Cli, registry: Registry, make_version: MakeVersion, t
     code, _, err = cli("models", "import", tmp_path / "none", "--config", config)
     assert (code, "is not a version that can be used" in err) == (1, True)
     code, _, err = cli("models", "rollback", FIRST, "--models", registry.root)
-    assert (code, "who has the public key does not follow" in err) == (0, True)
+    assert (code, "readers with the public key ignore it" in err) == (0, True)
     code, out, _ = cli("models", "import", folder, "--models", tmp_path / "new")
     assert (code, Registry(tmp_path / "new").current()) == (0, THIRD)

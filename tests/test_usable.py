@@ -28,8 +28,8 @@ def test_settings_that_exclude_each_other(tmp_path: Path) -> None:
         ("[state]\ndirectory = 'file/state'\n", "state.directory file/state: "),
         ("[models]\ndirectory = 'file'\n", "models.directory file: file is not a folder"),
         ("[events]\nfolder = 'dangling'\n", "events.folder dangling: dangling is not a folder"),
-        ("[http]\nhost = '203.0.113.7'\n", "http.host '203.0.113.7': is no address of this machine"),
-        ("[http]\nhost = 'no.such.host.invalid'\n", "http.host 'no.such.host.invalid': is no address of this machine"),
+        ("[http]\nhost = '203.0.113.7'\n", "http.host '203.0.113.7' is not an address of this machine"),
+        ("[http]\nhost = 'no.such.host.invalid'\n", "http.host 'no.such.host.invalid' is not an address of this machine"),
     ],
 )
 def test_places_that_cannot_be_used(cli: Cli, text: str, message: str) -> None:
