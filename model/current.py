@@ -8,11 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from model.choice import CHOICE_NAME, CURRENT_NAME, Choice, Kind, Order, Standing, StandingError, read_choice, stand, write_choice
+from model.choice import (
+    CHOICE_NAME,
+    CURRENT_NAME,
+    MOST_NUMBER,
+    Choice,
+    Kind,
+    Order,
+    Standing,
+    StandingError,
+    read_choice,
+    stand,
+    write_choice,
+)
 from model.documents import DocumentError, replace_shared
 from model.manifest import read_manifest, signed_manifest
 from model.metadata import VERSION_PATTERN
-from model.plain_file import is_folder, read_plain_bytes, said
+from model.plain_file import folders_in, is_folder, read_plain_bytes, said
 from model.segments import sync_folder
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
@@ -122,14 +134,18 @@ class Current:
         return choice if standing is not None and standing.choice == choice else None
 
     def next_number(self) -> int:
-        """Seconds of the clock, so that it is higher than all that a reader may have seen; or one more than the highest that is known."""
+        """Seconds of the clock, so that it is higher than all that a reader may have seen; or one more than the highest that is here.
+
+        Every version counts, not only the one that CURRENT names: that may be an older one, put back within the second in which the newest
+        was published.
+        """
         known = [self.seen.order[0], int(time.time()) - 1]
         if (choice := self.choice()) is not None:
             known.append(choice.number)
-        with suppress(RegistryError, DocumentError):
-            if (named := self.named()) is not None:
-                known.append(signed_manifest(self.root / named, self.verify_key).number)
-        return max(known) + 1
+        for name in filter(VERSION_PATTERN.fullmatch, folders_in(self.root)):
+            with suppress(DocumentError):
+                known.append(signed_manifest(self.root / name, self.verify_key).number)
+        return min(max(known) + 1, MOST_NUMBER)
 
     def is_after(self, order: Order) -> bool:
         """Whether CURRENT names a version that was published after this one: another member may publish at the same moment."""
