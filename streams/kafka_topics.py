@@ -74,7 +74,7 @@ def acl_commands(topics: Sequence[Topic], group: str, servers: str, user: str) -
     ours = [f"{begin} --operation {topic.right.capitalize()} --operation Describe --topic {topic.name}" for topic in topics]
     ours.append(f"{begin} --operation Read --group {shlex.quote(group)}")
     if any(topic.right == "WRITE" for topic in topics):
-        ours.append(f"{begin} --operation IdempotentWrite --cluster")
+        ours.append(f"{begin} --operation IdempotentWrite --cluster   # brokers before Kafka 3.0")
     return ours
 
 
