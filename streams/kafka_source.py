@@ -39,8 +39,8 @@ class KafkaSource:
 
     Nothing connects before the first poll, and no method waits for a broker: all that happens on a thread of the source.
     on_event gets `kafka_connected`, `kafka_unreachable`, `kafka_refused`, `topic_missing`, `kafka_joining`, `records_lost`,
-    `records_held`, `records_without_key`, `partitions_added`, `group_ahead`, `kafka_error`, `kafka_commit_failed` and `kafka_close_failed` with
-    their fields, on the caller's thread, within poll and close.
+    `records_held`, `records_without_key`, `partitions_added`, `group_ahead`, `kafka_error`, `kafka_commit_failed` and
+    `kafka_close_failed` with their fields, on the caller's thread, within poll and close.
     instance_id: a name that a restart keeps (KIP-345): the partitions of a member that was killed are its own again at once, and not only
     after the session time-out; one that closes in order leaves the group as any other. No two members may have the same.
     accept_lost_records: go on from the earliest record when the wanted ones have been deleted, or are no longer the same (the topic was
