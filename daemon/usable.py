@@ -27,6 +27,12 @@ def check_places(config: Config) -> None:
 
 
 def _check_folder(setting: str, folder: Path) -> None:
+    try:
+        folder.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the folder, or what is in its place, is looked at below
+    except OSError as error:  # a name that is too long, a loop of links, a parent that may not be searched
+        raise ConfigError(f"{setting} {folder}: {error.strerror}; name another folder, or mend this one") from error
     there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
         raise ConfigError(f"{setting} {folder}: {there} is not a folder; name another one, or move that away")

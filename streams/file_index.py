@@ -23,6 +23,8 @@ from streams.validate import EARLIEST_S, LATEST_S
 
 Form = Literal["json", "csv"]
 _FORMS: Final[dict[str, Form]] = {".csv": "csv", ".ndjson": "json", ".jsonl": "json", ".json": "json"}
+GROUND_TRUTH_NAME: Final = "ground_truth.json"
+"""What a simulation leaves beside its telemetry: in a folder of telemetry it is none."""
 LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts; a longer one is some other kind of file
 POLL_BYTES: Final = 32 << 20
 """Of the records of one poll, unless the first alone has more. 5,000 of ordinary size are 2 MB, of the longest that are read 320 GB."""
@@ -172,9 +174,10 @@ def _telemetry_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise SourceError(f"{path} is no regular file: pipe it to standard input and give '-' as the path")
     try:
-        found = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and one.is_file() and _form_of(one)]
+        files = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and one.is_file()]
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+    found = [one for one in files if _form_of(one) and one.name != GROUND_TRUTH_NAME]
     if not found:
         raise SourceError(f"{path}: no file in this folder ends in {', '.join(_FORMS)}, alone or with .gz")
     return found

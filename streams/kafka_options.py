@@ -131,6 +131,12 @@ def _host_and_port(server: str) -> tuple[str, int]:
         host, port = server, str(DEFAULT_PORT)
     if not host.strip("[]") or not port.isdigit() or not 0 < int(port) < 65536 or "/" in host:
         raise ValueError(f"bootstrap_servers: {server!r} is not host:port, such as kafka.example.net:9092")
+    if host.startswith("[") != host.endswith("]"):
+        raise ValueError(f"bootstrap_servers: {server!r} has one bracket; an IPv6 address is written as [::1]:9092")
+    try:
+        host.encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"bootstrap_servers: {host!r} cannot be the name of a host: a part between dots is empty or too long") from error
     return host.strip("[]"), int(port)
 
 

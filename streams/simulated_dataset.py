@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from features.telemetry import COLUMNS
+from streams.file_index import GROUND_TRUTH_NAME
 from streams.fleet import FleetSpec, build_fleet
 from streams.planted import ground_truth
 from streams.simulator import simulate
@@ -24,7 +25,7 @@ def write_dataset(spec: FleetSpec, folder: Path, fmt: Literal["csv", "ndjson"], 
     spec.tick_count(duration_s)  # refuse a bad duration before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     truth = ground_truth(spec) | {"duration_s": duration_s}
-    (folder / "ground_truth.json").write_bytes(msgspec.json.format(msgspec.json.encode(truth)) + b"\n")
+    (folder / GROUND_TRUTH_NAME).write_bytes(msgspec.json.format(msgspec.json.encode(truth)) + b"\n")
     path = folder / f"telemetry.{fmt}"
     with path.open("wb") as file:
         if fmt == "csv":

@@ -14,6 +14,7 @@ import pytest
 
 from features.telemetry import COLUMNS, Partition
 from streams.decode import decode
+from streams.file_source import FileSource
 from streams.fleet import DEFAULT_START_S, FleetSpec, Region
 from streams.planted import PlantedEvent, ground_truth
 from streams.simulated_dataset import messages, write_dataset
@@ -44,6 +45,7 @@ def test_dataset_holds_the_stream_and_its_ground_truth(tmp_path: Path, fmt: Any)
     truth = json.loads((tmp_path / "new" / "ground_truth.json").read_text())
     assert truth == ground_truth(spec) | {"duration_s": 3 * HOUR_S}
     assert truth["events"][0]["start"] == "2026-01-05T02:00:00Z"
+    assert FileSource(tmp_path / "new").lag() == len(rows), "the ground truth is not telemetry"
 
 
 def test_messages_carry_the_key_of_their_link_and_their_time() -> None:

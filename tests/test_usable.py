@@ -26,6 +26,7 @@ def test_settings_that_exclude_each_other(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("[state]\ndirectory = 'file/state'\n", "state.directory file/state: "),
+        (f"[state]\ndirectory = '{'long' * 70}'\n", "File name too long; name another folder"),
         ("[models]\ndirectory = 'file'\n", "models.directory file: file is not a folder"),
         ("[events]\nfolder = 'dangling'\n", "events.folder dangling: dangling is not a folder"),
         ("[http]\nhost = '203.0.113.7'\n", "http.host '203.0.113.7' is not an address of this machine"),
