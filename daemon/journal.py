@@ -24,6 +24,15 @@ from drift.buckets import BUCKET_S
 from features.telemetry import Partition
 from model.plain_file import read_plain_bytes, said
 from model.segments import sync_folder
+from streams.validate import MAX_FUTURE_S
+
+CLOCK_S: Final = 60.0
+"""So long a reading of the clock holds: which timestamps lie in the future is decided by one that is in the journal, and may be so old."""
+
+
+def limit_of(clock_s: float | None) -> float:
+    """The latest time that a record may have by a reading of the clock (UTC seconds); inf without one."""
+    return math.inf if clock_s is None else clock_s + CLOCK_S + MAX_FUTURE_S
 
 
 class ModelLive(msgspec.Struct, frozen=True, tag="model_live"):
@@ -119,6 +128,8 @@ class Journal:
         self.entries: list[Entry] = []
         self.problem: str | None = None
         """Why the last append failed, and what to do; None once one has succeeded."""
+        self.clock_s: float | None = None
+        """The newest reading of the clock, UTC seconds; None without one."""
         self._dropped = Dropped()
         self._sum: int | None = None
         """Of the last line; None where no line has one yet. From the first that has, each must."""
@@ -140,6 +151,7 @@ class Journal:
                 remedy = "restore the file from a copy, or start with another state directory"
                 raise StateError(f"{path}, line {number}: is no journal entry ({error}); {remedy}") from error
             durable += len(line) + 1
+        self.clock_s = next((entry.now_s for entry in reversed(self.entries) if isinstance(entry, Clock)), None)
         try:
             self._file = path.open("ab", buffering=0)  # a line that could not be written must not wait in a buffer for the next one
             self._size = durable
@@ -181,6 +193,7 @@ class Journal:
         self._size += len(line)
         self._sum = _sum_of(line)
         self.entries.append(entry)
+        self.clock_s = entry.now_s if isinstance(entry, Clock) else self.clock_s
         return self.last
 
     def told_through(self, limit_s: float = math.inf) -> int:

@@ -198,14 +198,13 @@ class Loop:
 
     def undo_run_away(self) -> None:
         """Reports what had come further than time can be, and takes the region stage back with it."""
-        found = self.partitions.undone()
-        for undone in found:
+        for undone in self.partitions.undone():
             self.observer.time_undone.inc()
             self.observer.tell(
                 "event_time_undone", partition=str(undone.partition), from_s=undone.from_s, to_s=undone.to_s,
                 links=len(undone.links), first_links=list(undone.links[:3]), remedy="see that the clocks of these links are right",
             )  # fmt: skip
-        if found and self.regions.go_back(self.partitions.watermark_s, self.partitions.limit_s):
+        if self.regions.go_back(self.partitions.begun_through_s, self.partitions.limit_s):  # with the last partition that knows better
             self.observer.tell("buckets_undone", closed_through_s=self.regions.closed_through * BUCKET_S)
 
     def bury(self, raw: RawBatch, rejected: list[Rejected]) -> None:

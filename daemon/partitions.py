@@ -13,10 +13,10 @@ from pathlib import Path
 from daemon.checkpoint import CheckpointStore
 from daemon.clock import AGREES_S
 from daemon.clock_watch import ClockWatch
-from daemon.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.journal import CLOCK_S, Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told, limit_of
 from daemon.models import Models
 from daemon.observe import Observer
-from daemon.pipeline import CLOCK_S, Holds, Pipeline, PipelineSettings, Taken, Undone, part_of
+from daemon.pipeline import Holds, Pipeline, PipelineSettings, Taken, Undone, part_of
 from daemon.snapshot import PartState
 from daemon.spread import LinkSpread
 from daemon.watched import Listener
@@ -73,6 +73,12 @@ class Partitions:
         return min((pipeline.watermark_s for pipeline in self._pipelines.values()), default=-math.inf)
 
     @property
+    def begun_through_s(self) -> float:
+        """The same of those partitions that have begun; inf where none has."""
+        begun = (pipeline.watermark_s for pipeline in self._pipelines.values() if pipeline.watermark_s > -math.inf)
+        return min(begun, default=math.inf)
+
+    @property
     def event_time_s(self) -> float:
         """The newest event time of any partition; -inf before the first record."""
         return max((pipeline.event_time_s for pipeline in self._pipelines.values()), default=-math.inf)
@@ -84,8 +90,10 @@ class Partitions:
 
     @property
     def limit_s(self) -> float:
-        """The latest time that any record may have; inf if that is not known."""
-        return max((pipeline.limit_s for pipeline in self._pipelines.values()), default=math.inf)
+        """The latest time that any record may have; inf if that is not known. A partition that came from another member may not have heard
+        of the last reading of this one."""
+        latest_s = max((pipeline.limit_s for pipeline in self._pipelines.values()), default=math.inf)
+        return latest_s if self._journal.clock_s is None else max(latest_s, limit_of(self._journal.clock_s))
 
     @property
     def rows(self) -> int:

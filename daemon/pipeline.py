@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import StateError
-from daemon.journal import Clock, Entry, Forecasting, Idle, ModelLive, Resumed
+from daemon.journal import CLOCK_S, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
 from daemon.observe import Observer
 from daemon.room import Room
 from daemon.snapshot import PartState, Restored
@@ -34,10 +34,7 @@ from model.buffer import BufferRows, BufferWriter
 from model.predictor import Predictor
 from streams.decode import Rejected, decode
 from streams.source import ONLY_LOG, Log, RawBatch
-from streams.validate import MAX_FUTURE_S
 
-CLOCK_S: Final = 60.0
-"""So long a reading of the clock holds: which timestamps lie in the future is decided by one that is in the journal, and may be so old."""
 CHUNK_ROWS: Final = 2048
 """Records of one pass: windows of so many watched rows are 11 MB."""
 
@@ -198,7 +195,7 @@ class Pipeline:
     @property
     def limit_s(self) -> float:
         """The latest time that a record may have, by the last reading of the clock; inf without one."""
-        return math.inf if self.clock_s is None else self.clock_s + CLOCK_S + MAX_FUTURE_S
+        return limit_of(self.clock_s)
 
     @property
     def watermark_s(self) -> float:

@@ -52,8 +52,8 @@ class Buckets:
             yield (through + 1) * BUCKET_S, ([], [])
 
     def go_back(self, watermark_s: float, limit_s: float) -> None:
-        """Undoes that buckets were closed which cannot have been. watermark_s: up to where they really can. limit_s: UTC seconds after
-        which no message can be: what waits for such buckets goes."""
+        """Undoes that buckets were closed which cannot have been. watermark_s: up to where they really can, inf if nobody knows. limit_s:
+        UTC seconds after which no message can be: what waits for such buckets goes."""
         self.closed_through = min(self.closed_through, _bucket(min(watermark_s, limit_s)) - 1)
         for bucket in [bucket for bucket in self._open if bucket * BUCKET_S > limit_s]:
             del self._open[bucket]

@@ -42,7 +42,7 @@ GONE_PREFIX: Final = ".gone-"
 
 
 UNDONE_S: Final = 60.0
-"""Seconds by which a row is at least ahead of the next one of its link if it was of a time that could not be (daemon.pipeline.CLOCK_S).
+"""Seconds by which a row is at least ahead of the next one of its link if it was of a time that could not be (daemon.journal.CLOCK_S).
 A row that goes back by less is damage: no link is taken out of order."""
 
 
