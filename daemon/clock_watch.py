@@ -160,6 +160,8 @@ class ClockWatch:
         believed = self._clock.confirmed or now_s < self._believed_until_s
         if not stamps or (believed and not any(one is not None and one.by_broker for one in stamps)):
             return None
+        if not any(one is not None and one.time_s > limit_s for one in stamps):  # the evidence would be worth nothing, and is dear
+            return None
         evidence = evidence_of(rest, limit_s, knows)
         worth = worth_of(evidence, limit_s, known) if evidence is not None else None
         if evidence is None or worth is None or (believed and worth != "certain"):

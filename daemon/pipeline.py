@@ -236,14 +236,16 @@ class Pipeline:
         """Takes undecoded records in stream order. holds: says which records of the future wait; None: they are refused."""
         self._watched.look_again(self._model_of)
         taken = Taken([], [], [])
-        begin = 0
+        begin = asks_from = 0
         for piece in _chunks(raw):
             self._review_if_due(piece.offsets[0])
             with self._observer.stage("decode"):
                 decoded = decode(piece, self._clock_limit_s)
-                if holds is not None and any(one.kind == "timestamp" for one in decoded.rejected):
+                if holds is not None and decoded.of_future and begin >= asks_from:
                     stays = holds(part_of(raw, begin, len(raw)), self.limit_s, self._store.knows, self.links)
-                    if stays is not None and stays < len(piece):
+                    if stays is None:  # so it is of all that is left: half of that may show something else
+                        asks_from = (begin + len(raw) + 1) // 2
+                    elif stays < len(piece):
                         taken.waits = True
                         piece = part_of(piece, 0, stays)
                         decoded = decode(piece, self._clock_limit_s)

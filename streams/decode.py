@@ -51,10 +51,12 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The valid records of a raw batch and the refused ones, both in stream order: together every record, once."""
+    """The valid records of a raw batch and the refused ones, both in stream order: together every record, once. of_future: whether any of
+    these was refused for being of the future."""
 
     batch: TelemetryBatch
     rejected: list[Rejected]
+    of_future: bool = False
 
 
 class Record(msgspec.Struct, gc=False):
@@ -141,7 +143,8 @@ def _checked(
         texts = [list(compress(column, keep.tolist())) for column in texts]
     node_id, peer_id, *categories = cast("list[Any]", texts)
     batch = TelemetryBatch(offsets, numbers[0].copy(), as_rows(numeric), node_id, peer_id, tuple(categories))
-    return Decoded(batch, [_rejected(raw, index, failures[index]) for index in sorted(failures)])
+    of_future = any(failure.future for failure in failures.values())
+    return Decoded(batch, [_rejected(raw, index, failures[index]) for index in sorted(failures)], of_future)
 
 
 def _rejected(raw: RawBatch, index: int, failure: Failure) -> Rejected:

@@ -46,10 +46,12 @@ _IDS: Final = ("node_id", "peer_id")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one record is refused. reason: a short sentence that names the field, the value and what is allowed."""
+    """Why one record is refused. reason: a short sentence that names the field, the value and what is allowed. future: whether it is for the
+    time of the record lying after the present."""
 
     kind: Kind
     reason: str
+    future: bool = False
 
 
 def complete(numbers: Doubles) -> Doubles:
@@ -113,7 +115,8 @@ def _bad_time(time_s: float, now_s: float | None) -> Failure:
         return Failure("timestamp", f"timestamp is {time_s!r}: that is before 1990 ({EARLIEST_S:.0f}), UTC seconds are needed")
     if now_s is None or time_s == np.inf:
         return Failure("timestamp", f"timestamp is {time_s!r}, allowed {EARLIEST_S:.0f} to {LATEST_S:.0f}")
-    return Failure("timestamp", f"timestamp is {time_s!r}: {time_s - now_s:.0f} s in the future, allowed {MAX_FUTURE_S:.0f} s")
+    reason = f"timestamp is {time_s!r}: {time_s - now_s:.0f} s in the future, allowed {MAX_FUTURE_S:.0f} s"
+    return Failure("timestamp", reason, future=True)
 
 
 def _bad_number(column: int, row: int, numbers: Doubles, numeric: Doubles) -> Failure:

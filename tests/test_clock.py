@@ -19,8 +19,12 @@ from daemon.clock import CONFIRMED_S, StreamClock, WallClock
 from daemon.clock_watch import NOT_READY_S, WAIT_S, ClockWatch, Evidence, evidence_of, worth_of
 from daemon.journal import Clock
 from daemon.observe import Observer
+from daemon.pipeline import CHUNK_ROWS, Pipeline, PipelineSettings
 from drift.region import RegionDrift
+from drift.sensitivity import Sensitivity
+from drift.watch import WatchPolicy
 from features.telemetry import Flags, Partition, TelemetryBatch
+from model.buffer import BufferWriter
 from streams.fleet import DEFAULT_START_S
 from streams.source import Polled, RawBatch, Written
 
@@ -193,6 +197,39 @@ def test_a_clock_that_is_ahead_is_told(lag: int | None, written_s: float, told: 
     ahead_s = one.observer.registry.get_sample_value("dwcp_clock_ahead_seconds")
     assert ahead_s is not None
     assert ahead_s == -written_s or lag != 0
+
+
+def test_broker_times_that_are_right_settle_it_without_a_look_at_the_records() -> None:
+    """A producer whose clock is wrong costs nothing more where the broker writes down the times."""
+
+    def looks(_batch: TelemetryBatch) -> Flags:
+        raise AssertionError("the records were decoded again")
+
+    raw = batch_of([("a", YEAR_S)] * 9, written_s=0.0, by_broker=True)
+    assert Watched().watch.holds(PARTITION, raw, LIMIT_S, looks, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("time_s", "asked"),
+    [pytest.param(NOW_S + YEAR_S, True, id="future"), pytest.param(1.0, False, id="before 1990"), pytest.param(1e15, False, id="no time")],
+)
+def test_a_producer_whose_clock_is_wrong_has_a_batch_looked_at_twice_at_most(tmp_path: Path, time_s: float, asked: bool) -> None:
+    """A record in each piece of a batch is refused. What is left is looked at for those of the future alone, and not from each of them."""
+    settings = PipelineSettings(("node_id",), 5.0, 1000, WatchPolicy(), Sensitivity(), 60.0)
+    pipeline = Pipeline(PARTITION, settings, BufferWriter(tmp_path, PARTITION), lambda _version: None, Observer())
+    pipeline.clock_s = NOW_S
+    pieces = 12
+    values = [record("a", NOW_S - CHUNK_ROWS * pieces * 0.01 + at * 0.01) for at in range(CHUNK_ROWS * pieces)]
+    values[::CHUNK_ROWS] = [record("b", time_s)] * pieces
+    looked: list[int] = []
+
+    def holds(rest: RawBatch, *_: Any) -> None:
+        looked.append(len(rest))
+
+    taken = pipeline.take(RawBatch(PARTITION, range(len(values)), values), holds)
+    assert len(taken.rejected) == pieces
+    assert bool(looked) == asked
+    assert sum(looked) <= 2 * len(values)
 
 
 # --- the whole daemon ---
