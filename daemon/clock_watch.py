@@ -130,10 +130,12 @@ class ClockWatch:
         """Holds the clock against the times of records that have come just now: nothing was left to read before, or hardly anything. Those
         that wait are read again and again, and have come before."""
         have_come_now, self._caught_up = self._caught_up, lag is not None and lag <= sum(map(len, polled.batches))
+        if not have_come_now:
+            return
         fresh = [raw.written for raw in polled.batches if raw.written is not None and raw.partition not in self._waiting]
         stamps = [[one.time_s for one in written if one is not None] for written in fresh]
         medians = [float(np.median(times_s)) for times_s in stamps if times_s]
-        if not medians or not have_come_now:
+        if not medians:
             return
         ahead_s = self._clock.compare(float(np.median(medians)))
         self._observer.clock_ahead.set(ahead_s)

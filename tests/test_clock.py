@@ -6,10 +6,10 @@ import json
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -182,6 +182,22 @@ def test_what_was_written_before_the_daemon_came_says_nothing_of_its_clock() -> 
     one.watch.look(Polled([batch_of([("a", 0.0)], written_s=-9000.0)]), lag=0)
     assert one.told == []
     assert not one.clock.confirmed
+
+
+class Unread(list[Written | None]):
+    """Times that nobody is to look at."""
+
+    def __iter__(self) -> NoReturn:
+        raise AssertionError("they were looked at")
+
+
+def test_a_backlog_is_not_looked_at() -> None:
+    """While there is more to read, the times of records say nothing of the clock, and cost nothing."""
+    one = Watched()
+    raw = batch_of([("a", 0.0)] * 3, written_s=0.0)
+    raw = replace(raw, written=Unread(raw.written or ()))
+    for _ in range(3):
+        one.watch.look(Polled([raw]), lag=9000)
 
 
 @pytest.mark.parametrize(
