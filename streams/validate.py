@@ -46,8 +46,8 @@ _IDS: Final = ("node_id", "peer_id")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one record is refused. reason: a short sentence that names the field, the value and what is allowed. future: whether it is for the
-    time of the record lying after the present."""
+    """Why one record is refused. reason: a short sentence that names the field, the value and what is allowed. future: whether it is
+    for the time of the record lying after the present."""
 
     kind: Kind
     reason: str
