@@ -2,7 +2,8 @@
 
 A record of up to STEP_S ahead is followed at once: that is how time passes. A larger jump is taken back or confirmed by the records after
 it: event time follows when more links have jumped than have not, and then to the middle one of them. So it follows a stream that goes on
-after an outage, and neither one link whose clock is wrong nor one record of the far future. Depends on the stream alone, record by record.
+after an outage, and neither one link whose clock is wrong nor one record of the far future. The first record is such a jump as well: time
+begins with a second link, at the earlier of the two, or after ROWS_MIN rows of one. Depends on the stream alone, record by record.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ ACTIVE_S: Final = 86_400.0
 """Seconds of event time in which a link was seen that is expected to be seen again: links that report once a day are."""
 ROWS_MIN: Final = 4
 """Rows after which a jump is decided in a partition of one or two links."""
+BEGIN_LINKS: Final = 2
+"""Links with which time begins: the earlier of two cannot be one record of the far future, and from too early a time the others jump."""
 _ROWS, _ACTIVE, _OTHERS, _AHEAD, _NEAR = range(5)
 """What is counted from the first record that jumped on: rows, links that were active, those of them that have not jumped, links that have
 jumped, links that have been seen near event time."""
@@ -32,7 +35,7 @@ class EventTime:
 
     def __init__(self) -> None:
         self.value_s = -math.inf
-        """UTC seconds; -inf before the first record."""
+        """UTC seconds; -inf before it begins."""
         self._seen_s: Doubles = np.full(0, -np.inf)
         self._ahead_s: Doubles = np.full(0, -np.inf)
         self._near: Flags = np.zeros(0, np.bool_)
@@ -67,7 +70,7 @@ class EventTime:
         """
         gone = np.flatnonzero(self._seen_s > limit_s).astype(np.int32)
         self._seen_s[gone] = -np.inf
-        if self.value_s > limit_s:
+        if not -math.inf < self.value_s <= limit_s:
             self.value_s = float(self._seen_s.max(initial=-np.inf))
             self.value_s = self.value_s if math.isfinite(self.value_s) else now_s
         self._ahead_s[:], self._near[:], self._run[:] = -np.inf, False, 0
@@ -144,6 +147,8 @@ def _follow(
             run[_ROWS] += 1
             all_were_seen = run[_ROWS] >= max(ROWS_MIN, 2 * run[_ACTIVE])
             follows = run[_AHEAD] > run[_OTHERS] or (all_were_seen and run[_AHEAD] > run[_NEAR])
+            if event_s == -math.inf:
+                follows = run[_AHEAD] >= BEGIN_LINKS or all_were_seen
             if follows:
                 event_s = max(event_s, _middle(ahead_s[ahead_s > -math.inf]))
             if follows or all_were_seen or 2 * run[_NEAR] > run[_ACTIVE]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.event_time import STEP_S, EventTime
+from features.event_time import ROWS_MIN, STEP_S, EventTime
 
 START_S = 1.77e9
 YEARS_S = 4 * 365 * 86_400.0
@@ -39,6 +39,35 @@ def test_no_single_record_moves_event_time(links: int, ahead_s: float, new: bool
     rest = [row for row in minutes(links, 10, 20) if row[0] != link]  # all that follows of that link is late, and never gets here
     rows = [*minutes(links, 0, 10), (link, 540.0 + ahead_s), *rest]
     assert max(followed(rows)) == 60.0 * 19
+
+
+@pytest.mark.parametrize("links", [2, 3, 50])
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+@pytest.mark.parametrize("rows_ahead", [1, 2, 3])
+@pytest.mark.parametrize("cut", [1, 2, 1000])
+def test_a_stream_that_begins_with_records_of_the_far_future(links: int, place: int, rows_ahead: int, cut: int) -> None:
+    """Of a link that goes on elsewhere, among the first rows: time begins with the others, in whatever batches they come."""
+    ahead = [(links, YEARS_S + 60.0 * at) for at in range(rows_ahead)]
+    rows = [*minutes(links, 0, 39)[:place], *ahead, *minutes(links, 0, 39)[place:]]
+    event_time = EventTime()
+    seen = [event_s for begin in range(0, len(rows), cut) for event_s in followed(rows[begin : begin + cut], event_time)]
+    assert max(seen) == 60.0 * 38
+    assert seen[place + rows_ahead + 1] >= 0.0, "it waits for no more than a second link"
+
+
+def test_a_stream_that_begins_with_a_record_of_long_ago_goes_on_to_where_the_others_are() -> None:
+    """The first of its links was off for years: it holds nobody up."""
+    seen = followed([(3, -YEARS_S), *minutes(3, 0, 10)])
+    assert seen[3 * 3] >= 60.0
+    assert seen[-1] == 60.0 * 9
+
+
+def test_a_stream_of_one_link_begins_after_some_rows() -> None:
+    """There is nobody else to ask; if no record comes any more, its last one is where time is."""
+    event_time = EventTime()
+    assert followed(minutes(1, 0, ROWS_MIN - 1), event_time) == [-math.inf] * (ROWS_MIN - 1)
+    assert event_time.end_s == START_S + 60.0 * (ROWS_MIN - 2)
+    assert followed([(0, 600.0)], event_time) == [600.0]
 
 
 @pytest.mark.parametrize("links", [5, 50])
