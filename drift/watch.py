@@ -96,11 +96,16 @@ class WatchList:
         gone: set[int] = set()
         joined: list[tuple[int, str]] = []
         for slot in np.flatnonzero((newest_s >= event_s - PRESENT_S) & (self.index_of_slot < 0)).tolist():
-            region, watched = region_of(slot), len(self.regions) - len(gone) + len(joined)
+            all_full = len(self.regions) - len(gone) + len(joined) >= self.policy.links_max
+            if all_full and silent.first(None) is None:
+                break  # no place is left, and none will be
+            region = region_of(slot)
             full = places[region] >= self.policy.links_per_region
-            if full or watched >= self.policy.links_max:
-                if not self._in_share(links[slot]) or (leaves := silent.first(region if full else None)) is None:
+            if full or all_full:
+                leaves = silent.first(region if full else None)
+                if leaves is None or not self._in_share(links[slot]):
                     continue
+                silent.give(leaves)
                 gone.add(leaves)
                 places[self.regions[self.index[leaves]]] -= 1
             elif not self._in_share(links[slot]):
@@ -143,8 +148,8 @@ class _Silent:
     """Watched links that have been silent for long, those of longest silence first."""
 
     def __init__(self, watch: WatchList, links: Sequence[str], newest_s: Doubles, event_s: float) -> None:
-        order = np.argsort(newest_s, kind="stable")
-        order = order[(newest_s[order] < event_s - SILENT_S) & (watch.index_of_slot[order] >= 0)]
+        silent = np.flatnonzero((newest_s < event_s - SILENT_S) & watch.mask)
+        order = silent[np.argsort(newest_s[silent], kind="stable")]
         self._slots = deque(slot for slot in order.tolist() if not watch.policy.pinned(links[slot]))
         self._of_region: dict[str, deque[int]] = {}
         for slot in self._slots:
@@ -152,10 +157,12 @@ class _Silent:
         self._given: set[int] = set()
 
     def first(self, region: str | None) -> int | None:
-        """The next slot of a region, None: of any; None if there is none left. Each is given once."""
+        """The next slot of a region, None: of any; None if there is none left."""
         slots = self._slots if region is None else self._of_region.get(region, deque())
-        while slots:
-            if (slot := slots.popleft()) not in self._given:
-                self._given.add(slot)
-                return slot
-        return None
+        while slots and slots[0] in self._given:
+            slots.popleft()
+        return slots[0] if slots else None
+
+    def give(self, slot: int) -> None:
+        """Takes a slot out of the list."""
+        self._given.add(slot)

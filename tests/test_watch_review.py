@@ -49,6 +49,26 @@ def test_a_silent_link_gives_its_place_to_one_that_is_there(
     assert [watch.regions[index] for index in range(len(watch))] == [by_index[index][0] for index in range(len(watch))]
 
 
+@pytest.mark.parametrize("silent", [0, 1])
+def test_a_review_ends_when_no_place_is_left(silent: int) -> None:
+    """A thousand links are there and find none: they are not looked at one by one."""
+    links = [f"n{at}" for at in range(1000)]
+    watch = WatchList(WatchPolicy(links_max=9))
+    watch.follow(links, ["a"] * len(links))
+    newest_s = np.full(len(links), NOW_S)
+    newest_s[:silent] -= SILENT_S + 60.0
+    looked: list[int] = []
+
+    def region_of(slot: int) -> str:
+        looked.append(slot)
+        return "a"
+
+    stay, joined = watch.review(links, newest_s, NOW_S, region_of)
+    assert (stay.tolist(), joined) == (list(range(silent, 9)), silent)
+    assert looked == [9][:silent]
+    assert len(watch) == 9
+
+
 ages = st.sampled_from([0.0, 0.0, PRESENT_S + 1.0, SILENT_S + 1.0, SILENT_S + 99.0])
 
 
