@@ -31,6 +31,8 @@ LOOK_AT: Final = 200
 """Links of one look: under a millisecond. All of them are looked at in turn."""
 LINKS_MAX: Final = 20_000
 """Links in several partitions that are followed, some 300 bytes each; of a split topic any part shows it."""
+KNOWN_MIN: Final = 100_000
+"""Links of which the partitions are kept before those are looked for that no partition knows any more."""
 MOVED_EVERY_S: Final = 60.0
 """Links move one after the other, with their next row: they are reported together."""
 EXAMPLES: Final = 5
@@ -124,7 +126,12 @@ class LinkSpread:
         """link_key: see links.key. clock: seconds, for how often something is reported."""
         self._link_key, self._emit, self._clock = ", ".join(link_key) or "(none: one series)", emit, clock
         self._pairs: dict[Key, _Pair] = {}
+        self._known: dict[Key, tuple[Partition, ...]] = {}
+        """The partitions in which each link was found, the last one last. Links that were forgotten go from here when they are many."""
+        self._tidy_at = KNOWN_MIN
         self._split: set[Key] = set()
+        self._settled: dict[Key, None] = {}
+        """Those that have moved and are not split, oldest first: they make room for others."""
         self._next = 0
         self._reported = 0
         self._moved: list[_Pair] = []
@@ -141,23 +148,17 @@ class LinkSpread:
 
     def arrived(self, here: Links, others: Iterable[Links]) -> None:
         """Look up links that are new in a partition in the others."""
-        new = here.new_links()
-        for other in others:
-            if other is not here:
-                for key in new:
-                    self._compare(key, here, other)
+        if new := here.new_links():
+            self._look_up(new, here, others)
 
     def restored(self, here: Links, others: Iterable[Links]) -> None:
         """Compare the links of a partition that has come with its state with those of the others. What had moved by then was reported."""
-        known = here.keys(0)
-        for other in others:
-            if other is not here:
-                for key in known:
-                    self._compare(key, here, other, moved=True)
+        self._look_up(here.keys(0), here, others, moved=True)
 
     def gone(self, partitions: Iterable[Partition]) -> None:
         """Forget what was seen in partitions that belong to another member now."""
         gone = set(partitions)
+        self._known = {key: left for key, known in self._known.items() if (left := tuple(one for one in known if one not in gone))}
         self._drop([key for key, pair in self._pairs.items() if pair.old in gone or pair.new in gone])
 
     def look(self, links_of: Mapping[Partition, Links]) -> None:
@@ -169,9 +170,29 @@ class LinkSpread:
         self.trouble = self._trouble()
         self._report()
 
-    def _compare(self, key: Key, here: Links, other: Links, *, moved: bool = False) -> None:
+    def _look_up(self, keys: Iterable[Key], here: Links, others: Iterable[Links], *, moved: bool = False) -> None:
+        """Compare links of a partition with the one of the others that they were found in last."""
+        links_of = {other.partition: other for other in others}
+        alone = (here.partition,)
+        for key in keys:
+            before = self._known.get(key, alone)
+            if before == alone:
+                self._known[key] = alone
+                continue
+            elsewhere = tuple(one for one in before if one != here.partition and one in links_of)
+            self._known[key] = (*elsewhere, here.partition)
+            there = next((one for one in reversed(elsewhere) if links_of[one].span_of(key) is not None), None)
+            if there is not None:
+                self._compare(key, here, links_of[there], moved=moved)
+        if len(self._known) > self._tidy_at:  # of links that were forgotten
+            self._known = {key: known for key, known in self._known.items() if any(_knows(links_of, one, key) for one in known)}
+            self._tidy_at = max(KNOWN_MIN, 2 * len(self._known))
+
+    def _compare(self, key: Key, here: Links, other: Links, *, moved: bool) -> None:
         if (there := other.span_of(key)) is None or (span := here.span_of(key)) is None:
             return
+        if key not in self._pairs and len(self._pairs) >= LINKS_MAX and self._settled:
+            self._drop([next(iter(self._settled))])
         before = self._pairs.get(key)
         seen = {other.partition, here.partition} | (before.seen if before is not None else set())
         if before is not None and before.split_s is not None:
@@ -179,6 +200,7 @@ class LinkSpread:
         elif before is not None or len(self._pairs) < LINKS_MAX:
             moved = moved and abs(there[1] - span[1]) > OVERLAP_S
             self._pairs[key] = _Pair(here.name_of(key), other.partition, here.partition, seen, max(there[0], span[0]), moved=moved)
+            self._settle(key, moved)
 
     def _judge(self, key: Key, pair: _Pair, links_of: Mapping[Partition, Links]) -> None:
         old, new = links_of.get(pair.old), links_of.get(pair.new)
@@ -190,11 +212,14 @@ class LinkSpread:
         if both_s - pair.from_s > OVERLAP_S:
             pair.split_s, pair.from_s = both_s, max(old_span[1], new_span[1])
             self._split.add(key)
+            self._settle(key, False)
         elif pair.split_s is not None and min(old.event_time_s, new.event_time_s) - pair.split_s > OVER_S:
             pair.split_s = None
             self._split.discard(key)
+            self._settle(key, pair.moved)
         elif pair.split_s is None and not pair.moved and min(new_span[1], old.event_time_s) - old_span[1] > OVERLAP_S:
             pair.moved = True
+            self._settle(key, True)
             self.moved += 1
             self._moved.append(pair)
 
@@ -228,7 +253,19 @@ class LinkSpread:
             f"records of a link (links.key: {self._link_key}), all with the same partitioner"
         )
 
+    def _settle(self, key: Key, moved: bool) -> None:
+        """Take note of whether a link has moved, and is not split: nothing more is expected of it."""
+        if moved:
+            self._settled[key] = None
+        else:
+            self._settled.pop(key, None)
+
     def _drop(self, keys: Iterable[Key]) -> None:
         for key in keys:
             del self._pairs[key]
             self._split.discard(key)
+            self._settled.pop(key, None)
+
+
+def _knows(links_of: Mapping[Partition, Links], partition: Partition, key: Key) -> bool:
+    return partition in links_of and links_of[partition].span_of(key) is not None

@@ -185,6 +185,43 @@ def test_many_links_are_followed_in_turn(monkeypatch: pytest.MonkeyPatch) -> Non
     assert topic.spread.split == 5
 
 
+def test_links_that_have_moved_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More links move, one after the other, than are followed at a time: all are counted, and one that is split after them is found."""
+    monkeypatch.setattr(spread_module, "LINKS_MAX", 5)
+    topic = Topic(2)
+    for link in range(20):
+        topic.take(0, [(link, minute) for minute in range(30)])
+        topic.take(1, [(link, minute) for minute in range(30, 60)])
+        topic.take(0, [(99, 60 + link)])
+    assert (topic.spread.moved, topic.spread.split) == (20, 0)
+    read(topic, [[(50, minute) for minute in range(100, 160, 2)], [(50, minute) for minute in range(101, 160, 2)]], [])
+    assert topic.spread.split == 1
+
+
+def test_a_link_is_looked_up_where_it_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links of other partitions are asked for nowhere else, so partitions that come cost what their own links do; those that were forgotten
+    are not kept for ever; and what left and came back is compared with what stayed."""
+    monkeypatch.setattr(spread_module, "KNOWN_MIN", 50)
+    asked: list[Any] = []
+    original = Pipeline.span_of
+    monkeypatch.setattr(Pipeline, "span_of", lambda self, key: asked.append(key) or original(self, key))
+    topic = Topic(4, links_max=10)
+    for number in range(4):
+        topic.take(number, [(10 * number + link, 0) for link in range(10)])
+    for pipeline in topic.pipelines.values():
+        topic.spread.restored(pipeline, topic.pipelines.values())
+    assert not asked
+    for flood in range(100, 400):
+        topic.take(3, [(flood, flood)])
+    assert len(topic.spread._known) <= 2 * 50
+    before = topic.pipelines[Partition("t", 1)]
+    topic.take(0, [(10, minute) for minute in range(0, 60, 2)])
+    topic.spread.gone({before.partition})
+    topic.spread.restored(before, topic.pipelines.values())
+    topic.take(1, [(10, minute) for minute in range(1, 60, 2)])
+    assert topic.spread.split == 1
+
+
 def test_first_times_are_those_of_the_first_row() -> None:
     """Of several rows of a new link in one batch the first one counts; links that are known are not asked again."""
     import numpy as np
