@@ -9,13 +9,14 @@ from types import ModuleType
 
 import pytest
 
+from features.event_time import ROWS_MIN
 from features.telemetry import Partition
 from streams.source import Polled, RawBatch
 
 IDLE_POLLS = 3.0
 LATENESS_S = 60.0
 END_S = 1.7e9
-VALID = [json.dumps({"timestamp": END_S - 1 + n, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}).encode() for n in range(2)]
+VALID = [json.dumps({"timestamp": END_S + n, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}).encode() for n in range(1 - 2 * ROWS_MIN, 1)]
 POISON = [b"not json"]
 AHEAD, BEHIND = Partition("telemetry", 0), Partition("telemetry", 1)
 
@@ -63,7 +64,7 @@ def watermarks(rig: ModuleType, home: Path) -> Callable[..., list[float]]:
         pytest.param([{AHEAD: VALID}] + [{}] * 5, id="a partition that never brings anything"),
         pytest.param([{AHEAD: VALID}, {BEHIND: POISON}] + [{}] * 5, id="refused records come last"),
         pytest.param([{AHEAD: VALID}] + [{BEHIND: POISON}] * 5, id="refused records for ever"),
-        pytest.param([{BEHIND: VALID[:1]}, {AHEAD: VALID[1:]}] + [{}] * 5, id="a partition that ends before the other"),
+        pytest.param([{BEHIND: VALID[:ROWS_MIN]}, {AHEAD: VALID[ROWS_MIN:]}] + [{}] * 5, id="a partition that ends before the other"),
     ],
 )
 def test_the_end_of_a_stream_is_judged(watermarks: Callable[..., list[float]], script: list[dict[Partition, list[bytes]]]) -> None:
