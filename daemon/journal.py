@@ -283,11 +283,16 @@ class Journal:
     def _summary(self, through: int) -> Dropped:
         """What has to be known of the entries up to a number, were they dropped."""
         entries = self.entries[: through - self._dropped.entries]
-        told = [entry.closed_through for entry in entries if isinstance(entry, Told)]
         before = self._dropped
+        told = [before.closed_through]
+        for entry in entries:
+            if isinstance(entry, Told):
+                told.append(entry.closed_through)
+            elif isinstance(entry, Clock) and entry.confirmed:  # what was told of a time after it is undone
+                told = [one for one in told if one * BUCKET_S <= limit_of(entry.now_s)]
         live = [entry for entry in (before.live, *entries) if isinstance(entry, ModelLive)]
         newest = max(live, key=lambda entry: (entry.epoch, entry.number), default=None)
-        return Dropped(through, max([before.closed_through, *told]), newest)
+        return Dropped(through, max(told, default=Dropped().closed_through), newest)
 
     def close(self) -> None:
         self._file.close()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import daemon.journal
 from daemon.errors import StateError
-from daemon.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told, limit_of
 from features.telemetry import Partition
 
 ENTRIES: tuple[Entry, ...] = (
@@ -271,3 +271,24 @@ def test_a_journal_of_an_older_release_goes_on_with_sums(tmp_path: Path) -> None
         file.write(msgspec.json.encode(Clock(3.0, {"t-0": 9})) + b"\n")
     with pytest.raises(StateError, match="its checksum is missing"):
         Journal(path)
+
+
+def test_what_was_told_of_a_time_that_was_undone_is_not_what_is_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alert of a bucket in the far future, told while the clock was wrong, goes with its entry: the last one before it counts."""
+    monkeypatch.setattr(daemon.journal, "DROPPED_AT_ONCE", 1)
+    now_s, year = 29_000_002 * 60.0, 525_600
+    entries = [Told({}, 29_000_000), Told({}, 29_000_000 + year), Clock(now_s, {}, confirmed=True), Told({}, 29_000_001)]
+    for count in range(1, len(entries) + 1):
+        path = tmp_path / str(count)
+        journal = Journal(path)
+        for entry in entries[:count]:
+            journal.append(entry)
+        expected = journal.told_through(limit_of(now_s))
+        last = journal.append(Idle({"t-0": 9}))
+        journal.drop({"t-0": last})
+        assert journal.entries == []
+        if count != 2:  # else the clock is still wrong, and nothing is undone yet
+            assert journal.told_through(limit_of(now_s)) == expected
+        journal.close()
+        assert Journal(path).told_through() == journal.told_through()
+    assert expected == 29_000_001
