@@ -12,7 +12,6 @@ segments that it does not name, and reads the stream again from its offsets.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -30,6 +29,7 @@ from daemon.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
 from model.buffer import drop_unnamed, reclaim
 from model.plain_file import read_plain_bytes
+from model.removal import remove_if_possible, remove_whatever
 from model.retention import compact, plan_compaction, plan_retention
 from model.segments import Segment, SegmentError, SegmentName, describe, sync_folder
 
@@ -77,7 +77,7 @@ class CheckpointStore:
             for folder in (self.buffer, self.checkpoints):
                 make_private(folder)
             for leftover in self.checkpoints.glob(f"{_PARTIAL}*-{self.member}"):
-                shutil.rmtree(leftover)
+                remove_whatever(leftover)
             self._go_back_to_sound()
         except OSError as error:
             raise StateError.unwritable(self.folder, error) from error
@@ -129,7 +129,7 @@ class CheckpointStore:
     def _set_aside(self, path: Path, problem: str) -> None:
         self.tell("checkpoint_unsound", checkpoint=path.name, problem=problem, remedy="an older one is used; it stays for you to look at")
         aside = path.with_name(f"{_UNSOUND}{path.name}")
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_if_possible(aside)
         path.rename(aside)
 
     def restore_process(self) -> dict[str, Any] | None:
@@ -260,7 +260,7 @@ class CheckpointStore:
             retracted = path.with_name(f"{_PARTIAL}{path.name}")
             path.rename(retracted)
             sync_folder(self.checkpoints)
-            shutil.rmtree(retracted, ignore_errors=True)
+            remove_if_possible(retracted)
             raise FencedError(f"{missing[0]} was deleted by another member, which is taking its partition over")
 
     def _publish(self, sequence: int, snapshot: Snapshot, segments: dict[Partition, dict[str, Segment]]) -> None:
@@ -284,7 +284,7 @@ class CheckpointStore:
             sync_folder(partial)
             partial.rename(self.checkpoints / name)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            remove_if_possible(partial)
             raise
         sync_folder(self.checkpoints)
 
@@ -298,7 +298,7 @@ class CheckpointStore:
             if manifest.member == self.member and mine > KEPT and names <= newest:
                 gone = path.with_name(f"{_PARTIAL}{path.name}")
                 path.rename(gone)  # at once, for other members: one that has lost its manifest alone would count as damaged
-                shutil.rmtree(gone)
+                remove_whatever(gone)
             newest |= names
         self._drop_unnamed(self.segments)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 import time
@@ -24,6 +23,7 @@ from daemon.observe import Observer
 from daemon.score import ByPhase
 from daemon.wiring import Daemon, build
 from features.store import link_name
+from model.removal import remove_whatever
 from streams.fleet import DEFAULT_START_S, FleetSpec
 from streams.planted import PlantedEvent, ground_truth
 from streams.source import Polled, SourceError
@@ -143,10 +143,8 @@ def _empty(folder: Path) -> None:
         if content and not (folder / MARKER).exists():
             raise DaemonError(f"{folder}: is not empty and was not made by a demo; give another folder with --folder")
         for path in content:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != MARKER:  # last of all: what is half emptied is still a demo's
-                path.unlink()
+            if path.name != MARKER:  # last of all: what is half emptied is still a demo's
+                remove_whatever(path)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).touch()
     except OSError as error:

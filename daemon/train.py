@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -39,6 +38,7 @@ from model.documents import read_document
 from model.job_spec import EXIT_DONE, EXIT_FAILED
 from model.manifest import MANIFEST_NAME
 from model.metadata import VERSION_FORMAT
+from model.removal import remove_if_possible
 from model.run_spec import INTERRUPTED, RunSpec
 from streams.source import SourceError
 from streams.table import Recording, read_recording
@@ -156,7 +156,7 @@ def _work_folder(output: Path) -> Iterator[Path]:
     try:
         yield work
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_if_possible(work)
 
 
 def _spec(options: TrainOptions, table: RawTable, quality: DataQuality, work: Path) -> RunSpec:

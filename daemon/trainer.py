@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from daemon.training_progress import ProgressReader, Running
 from model.buffer import snapshot
 from model.job_spec import RESULT_NAME, JobResult, JobSpec
 from model.plain_file import open_plain, read_plain_bytes
+from model.removal import remove_if_possible
 
 TERMINATION_S: Final = 3.0
 """From SIGTERM to SIGKILL: the daemon itself has 10 s to leave."""
@@ -65,7 +65,7 @@ class Trainer:
         self._child: _Child | None = None
         self._ended: list[Path] = []
         """Folders of trainings that have ended, the last one last."""
-        shutil.rmtree(work, ignore_errors=True)
+        remove_if_possible(work)
         work.mkdir(parents=True, mode=0o700)
 
     @property
@@ -81,7 +81,7 @@ class Trainer:
         if self._child is not None:
             raise RuntimeError("a training runs already")
         folder = self.folder(spec.job_id)
-        shutil.rmtree(folder, ignore_errors=True)  # of a training at the same (recorded) time that failed
+        remove_if_possible(folder)  # of a training at the same (recorded) time that failed
         snapshot(segments, Path(spec.snapshot))
         job = folder.absolute() / "job.json"
         job.write_bytes(_from_anywhere(spec).to_json())
@@ -139,7 +139,7 @@ class Trainer:
     def _end(self, child: _Child, result: JobResult | None, problem: str | None) -> Ended:
         self._child = None
         child.progress.close()
-        shutil.rmtree(child.folder / "snapshot", ignore_errors=True)
+        remove_if_possible(child.folder / "snapshot")
         self._keep_newest(child.folder)
         return Ended(child.spec, result, problem, time.monotonic() - child.began_s)
 
@@ -147,7 +147,7 @@ class Trainer:
         """What cannot be removed now is tried again after the next training."""
         self._ended = [*(other for other in self._ended if other != folder), folder]
         for old in self._ended[:-FOLDERS_KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            remove_if_possible(old)
         self._ended = [other for other in self._ended[:-FOLDERS_KEPT] if other.exists()] + self._ended[-FOLDERS_KEPT:]
 
 

@@ -19,6 +19,7 @@ from daemon.training_progress import Running
 from daemon.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
 from drift.messages import IncidentChange
 from model.candidates import Candidate, Recovered
+from model.child import described
 from model.documents import DocumentError
 from model.gate import GatePolicy, Verdict
 from model.job_spec import Architecture, JobSpec, TrainingSettings
@@ -231,8 +232,8 @@ class Training:
     def _cleaned(self, future: Future[Recovered]) -> None:
         try:
             problems = future.result().problems
-        except OSError as error:
-            problems = [f"{self.registry.root} cannot be read ({error.strerror})"]
+        except Exception as error:  # noqa: BLE001 - whatever lies in the folder, it must not end the loop
+            problems = [f"{self.registry.root} cannot be cleaned ({described(error)})"]
         for problem in problems:
             self._observer.tell("cleaning_failed", problem=problem)
 
@@ -321,10 +322,11 @@ class Training:
         version, result = ended.spec.version, ended.result
         try:
             publication = future.result()
-        except PROBLEMS as error:
+        except Exception as error:  # noqa: BLE001 - whatever lies in the folder, it must not end the loop
             self.memory.failed, self.memory.ended_s = True, now_s
             self._discard()
-            self._observer.tell("publication_failed", version=version, problem=str(error))
+            problem = str(error) if isinstance(error, PROBLEMS) else described(error)
+            self._observer.tell("publication_failed", version=version, problem=problem)
             self._answer("failed", version)
             return
         self._let_go()

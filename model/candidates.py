@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Final
 
 from model.choice import CHOICE_NAME, CURRENT_NAME
 from model.plain_file import is_folder
+from model.removal import remove_whatever
 
 CANDIDATE_PREFIX: Final = ".candidate-"
 REMOVING_PREFIX: Final = ".removing-"
@@ -101,11 +101,3 @@ def remove_leftovers(root: Path) -> Recovered:
         else:
             found.removed.append(name)
     return found
-
-
-def remove_whatever(path: Path) -> None:
-    """A folder with all that is in it; of anything else only the name: a link is never followed."""
-    if is_folder(path):
-        shutil.rmtree(path)
-    else:
-        path.unlink()

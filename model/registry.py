@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from model.candidates import CANDIDATE_PREFIX, REMOVING_PREFIX, Candidate, Recovered, remove_leftovers, remove_whatever, reserve
+from model.candidates import CANDIDATE_PREFIX, REMOVING_PREFIX, Candidate, Recovered, remove_leftovers, reserve
 from model.choice import CURRENT_NAME, Kind
 from model.current import Current, RegistryError, Seen
 from model.documents import DocumentError, write_document
@@ -19,6 +18,7 @@ from model.gate import Verdict
 from model.manifest import check_files, complete_manifest, read_manifest, sign_manifest, signed_manifest, verify
 from model.metadata import VERSION_FORMAT, VERSION_PATTERN
 from model.plain_file import folders_in, is_folder
+from model.removal import remove_if_possible, remove_whatever
 from model.segments import sync_folder
 
 __all__ = ["CURRENT_NAME", "REFUSAL_NAME", "REFUSED_KEPT", "REFUSED_NAME", "Recovered", "Registry", "RegistryError", "Seen"]
@@ -135,8 +135,10 @@ class Registry:
 
     def discard(self, candidate: Candidate) -> None:
         """Removes a candidate that becomes nothing."""
-        shutil.rmtree(candidate.folder, ignore_errors=True)
-        candidate.release()
+        try:
+            remove_if_possible(candidate.folder)
+        finally:
+            candidate.release()
 
     def candidate_folder(self, job_id: str) -> Path:
         """Where a job builds its candidate, on the registry's file system so that one rename publishes it; not created here.
@@ -271,7 +273,7 @@ class Registry:
         sync_folder(self.root)
         if folder.parent != self.root:
             sync_folder(folder.parent)
-        shutil.rmtree(doomed)
+        remove_whatever(doomed)
 
 
 def _versions_in(folder: Path) -> list[str]:

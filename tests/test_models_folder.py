@@ -18,7 +18,7 @@ from daemon.journal import Journal
 from daemon.models import Models
 from daemon.observe import Observer
 from daemon.wiring import build
-from model.candidates import ABANDONED_S, is_abandoned
+from model.candidates import ABANDONED_S, Recovered, is_abandoned
 from model.metadata import core_name, metadata_name
 from model.registry import Registry, RegistryError
 from streams.file_source import FileSource
@@ -73,6 +73,34 @@ def test_what_has_a_temporary_name_is_removed(registry: Registry, make_version: 
         MAKERS[kind](registry.root / name)
     assert registry.recover().removed == sorted(TEMPORARY)
     works(registry, make_version)
+
+
+def deepen(folder: Path, levels: int = 2000) -> None:
+    """Folders in each other, with a file and a link on each level: deeper than Python's stack and than the longest path."""
+    at = os.open(folder, os.O_RDONLY)
+    for _ in range(levels):
+        os.mkdir("d", dir_fd=at)
+        os.symlink("/", "link", dir_fd=at)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=at))
+        inner = os.open("d", os.O_RDONLY, dir_fd=at)
+        os.close(at)
+        at = inner
+    os.close(at)
+
+
+def test_deep_folders_are_removed(registry: Registry, make_version: MakeVersion) -> None:
+    """By whoever removes: the cleaning at the start, the end of a candidate, the pruning of an old version that has some."""
+    for name in TEMPORARY[:3]:
+        (registry.root / name).mkdir()
+        deepen(registry.root / name)
+    assert registry.recover() == Recovered(sorted(TEMPORARY[:3]), [])
+    candidate = registry.reserve(NOW_S)
+    deepen(candidate.folder)
+    registry.discard(candidate)
+    assert not candidate.folder.exists()
+    deepen(registry.root / LIVE)
+    works(registry, make_version)
+    assert not list(registry.root.glob(".removing-*"))
 
 
 @pytest.mark.parametrize("kind", MAKERS)

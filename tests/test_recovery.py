@@ -64,7 +64,7 @@ POINTS = {
     "after a checkpoint, before cleaning": (CheckpointStore, "_clean", 12, False),
     "in the middle of cleaning": (daemon.checkpoint, "drop_unnamed", 15, True),
     "before a merged segment is named": (daemon.checkpoint, "compact", 2, True),
-    "after old checkpoints were deleted": (shutil, "rmtree", 3, True),
+    "after old checkpoints were deleted": (daemon.checkpoint, "remove_whatever", 3, True),
 }
 
 

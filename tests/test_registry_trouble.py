@@ -149,6 +149,23 @@ def test_a_disk_that_is_full_when_a_candidate_is_refused(make: Any, monkeypatch:
     assert not list(rig.models.glob(".candidate-*"))
 
 
+@pytest.mark.parametrize("step", ["publish", "recover"])
+def test_an_error_of_the_models_folder_that_nobody_has_thought_of(
+    make: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any], step: str
+) -> None:
+    """Is told with its kind, and costs one publication or cleaning."""
+    rig = make("candidate")
+    monkeypatch.setattr(f"model.registry.Registry.{step}", lambda *_: (_ for _ in ()).throw(RecursionError("too deep")))
+    rig.training.recover()
+    rig.train()
+    wait_for(lambda: not rig.training.hangs, "the end of the cleaning")
+    rig.training.follow(NEW_S)
+    failed = [fields["problem"] for name, fields in rig.told if name == ("publication_failed" if step == "publish" else "cleaning_failed")]
+    assert len(failed) == 1
+    assert "RecursionError: too deep" in failed[0]
+    assert not list(rig.models.glob(".candidate-*"))
+
+
 def test_an_old_version_that_cannot_be_deleted(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new one is live all the same."""
     rig = make("candidate")
