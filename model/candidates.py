@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,7 +42,7 @@ class Candidate:
 
 
 def reserve(folder: Path, version: str) -> Candidate | None:
-    """Make the folder and lock it; None if it is there already. Raises OSError if it cannot be made.
+    """Make the folder and lock it; None if it is there already, or somebody else removes it. Raises OSError if it cannot be made.
 
     The lock is on the folder itself, so that it follows a rename and leaves nothing behind.
     """
@@ -52,16 +51,25 @@ def reserve(folder: Path, version: str) -> Candidate | None:
     except FileExistsError:
         return None
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    with suppress(OSError):  # a file system without locks: see ABANDONED_S
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     try:
-        still_there = os.path.samestat(os.fstat(descriptor), folder.lstat())
-    except FileNotFoundError:  # between making and locking somebody else took it for abandoned
-        still_there = False
-    if not still_there:
+        is_ours = _lock(descriptor) and os.path.samestat(os.fstat(descriptor), folder.lstat())
+    except FileNotFoundError:  # somebody else took it for abandoned, and has removed it
+        is_ours = False
+    if not is_ours:
         os.close(descriptor)
         return None
     return Candidate(version, folder, descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether a new folder is ours now: not if somebody else is looking whether it is abandoned, and will find so."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: see ABANDONED_S
+        return True
+    return True
 
 
 def is_abandoned(folder: Path) -> bool:

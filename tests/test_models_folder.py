@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import stat
@@ -165,6 +166,24 @@ def test_two_members_never_share_a_name(registry: Registry) -> None:
     assert ours.folder.exists()
     registry.discard(ours)
     assert not ours.folder.exists()
+
+
+def test_a_candidate_that_another_member_is_about_to_remove(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between making and locking a folder it looks abandoned: it is left to whoever has taken it for that, and the next name is tried."""
+    flock, theirs = fcntl.flock, list[int]()
+
+    def late(descriptor: int, how: int) -> None:
+        if not theirs:  # the other member is faster by one call
+            theirs.append(os.open(registry.root / f".candidate-{NEXT}", os.O_RDONLY))
+            flock(theirs[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        flock(descriptor, how)
+
+    monkeypatch.setattr("model.candidates.fcntl.flock", late)
+    ours = registry.reserve(NOW_S)
+    os.close(theirs[0])
+    assert ours.version == "v20260101_000002"
+    assert registry.recover().removed == [f".candidate-{NEXT}"]
+    ours.release()
 
 
 def test_a_candidate_of_a_killed_member_is_removed(registry: Registry) -> None:
