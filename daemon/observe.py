@@ -85,7 +85,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     # From the Kafka client.
     "kafka_connected": ("info", "connected"),
     "kafka_unreachable": ("warning", "no broker; it is tried again with back-off"),
-    "kafka_refused": ("error", "the broker answers, but not to this user"),
+    "kafka_refused": ("error", "the broker answers, but not to this user, or not in a way that the client can read"),
     "kafka_error": ("error", "anything else that the Kafka client cannot go on from by itself; it is tried again"),
     "kafka_commit_failed": ("warning", "lag monitors see an old offset; the checkpoint is what counts"),
     "kafka_close_failed": ("warning", "the group was not left in order; its partitions are free after the session time-out"),

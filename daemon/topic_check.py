@@ -11,7 +11,7 @@ from daemon.config import Config
 from streams.kafka_advice import REFUSALS, Errand, Failure
 from streams.kafka_client import NotConnectedError
 from streams.kafka_options import KafkaOptions
-from streams.kafka_topics import Topic, TopicProblem, acl_commands, look_at_topics, needed_topics
+from streams.kafka_topics import Topic, TopicProblem, acl_commands, look_at_topics, needed_topics, not_looked_at
 
 LIMIT_S: Final = 15.0
 """Each step has a limit of its own but the look-up of a name, which may take half a minute where no name server answers."""
@@ -52,6 +52,8 @@ def _look(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem] 
             found.append(look_at_topics(options, topics))
         except NotConnectedError as error:
             found.append(error.failure)
+        except Exception as error:  # noqa: BLE001 - an answer that the client cannot read, say
+            found.append([not_looked_at(topic, error) for topic in topics])
 
     thread = threading.Thread(target=look, name="topics", daemon=True)
     thread.start()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Final
 
 from streams.kafka_client import NotConnectedError
 from streams.kafka_options import KafkaOptions
-from streams.kafka_topics import Topic, TopicProblem, look_at_topics
+from streams.kafka_topics import Topic, TopicProblem, look_at_topics, not_looked_at
 
 LOOK_EVERY_S: Final = 60.0
 AGAIN_S: Final = 5.0
@@ -57,7 +56,11 @@ class TopicWatch:
 
     def _run(self) -> None:
         while not self._closing.is_set():
-            with suppress(NotConnectedError):  # the source, and a sink that has something to send, say so
+            try:
                 self._found = look_at_topics(self._options, self._topics)
+            except NotConnectedError:  # the source, and a sink that has something to send, say so
+                pass
+            except Exception as error:  # noqa: BLE001 - an answer that the client cannot read, say: the next look may be better
+                self._found = [not_looked_at(topic, error) for topic in self._topics]
             self._wake.wait(AGAIN_S if self._found else LOOK_EVERY_S)
             self._wake.clear()

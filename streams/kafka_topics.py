@@ -104,6 +104,12 @@ def look_at_topics(options: KafkaOptions, topics: Sequence[Topic]) -> list[Topic
     return [problem for problem in problems if problem is not None]
 
 
+def not_looked_at(topic: Topic, error: Exception) -> TopicProblem:
+    """Return the problem that a topic has if `look_at_topics` raises anything but what it says."""
+    what = f"topic {topic.name} could not be looked at ({type(error).__name__}: {' '.join(str(error).split()) or 'without a message'})"
+    return TopicProblem(topic, False, what, "report this as a fault of dwcp-learner, with the version of the broker; see that it is there")
+
+
 def _problem(topic: Topic, found: Mapping[str, Any], options: KafkaOptions, replicas: int) -> TopicProblem | None:
     servers, user = options.servers(), options.sasl_plain_username or "NAME"
     error = kafka_errors.for_code(found.get("error_code", kafka_errors.UnknownTopicOrPartitionError.errno))

@@ -13,6 +13,7 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
+from daemon.topic_watch import TopicWatch
 from streams.events import Event
 from streams.kafka_options import KafkaOptions
 from streams.kafka_sink import KafkaSink
@@ -130,6 +131,48 @@ def test_an_event_that_waits_for_its_topic_says_so(kafka_broker: str, names: dic
         assert f"create topic {names['drift']}" in failed.value.todo
     finally:
         sink.close(0.1)
+
+
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
+    """Errors of which each look at topics raises the first, in place of a broker whose answer the client cannot read."""
+    errors: list[Exception] = []
+
+    def look(*_asked: object) -> list[Any]:
+        if errors:
+            raise errors.pop(0)
+        return []
+
+    for module in ("daemon.topic_watch", "daemon.topic_check"):
+        monkeypatch.setattr(f"{module}.look_at_topics", look)
+    return errors
+
+
+def test_an_answer_that_nobody_has_thought_of_does_not_end_the_watch(unreadable: list[Exception], wait_for: Callable[..., Any]) -> None:
+    """It is reported for what it is, once, and the next look counts again."""
+    unreadable += [KeyError("name"), KeyError("name")]
+    told: list[tuple[str, str]] = []
+    watch = TopicWatch(KafkaOptions(("k:9092",)), [Topic("t", "READ")], lambda name, **fields: told.append((name, fields["error"])))
+    try:
+        watch.report()
+        assert "KeyError: 'name'" in wait_for(lambda: watch.troubles, "what is wrong")[0]
+        watch.report()
+        while watch.troubles:
+            watch.look_soon()
+            watch.report()
+        assert told == [("kafka_refused", "topic t could not be looked at (KeyError: 'name')")]
+    finally:
+        watch.close()
+
+
+def test_check_config_over_an_answer_that_nobody_has_thought_of(cli: Cli, unreadable: list[Exception], tmp_path: Path) -> None:
+    """Exit code 5 and what it was; not that nobody has answered, and no traceback."""
+    unreadable.append(KeyError("name"))
+    config = tmp_path / "c.toml"
+    config.write_text("[kafka]\nbootstrap_servers = 'k:9092'\n")
+    code, _, err = cli("check-config", "-c", config)
+    assert (code, "Traceback" in err, "timed out" in err) == (5, False, False)
+    assert "topic dwcp.telemetry could not be looked at (KeyError: 'name')" in err
 
 
 USER = KafkaOptions.from_mapping(
