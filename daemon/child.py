@@ -13,8 +13,8 @@ SYSTEMD: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """Return the command that runs a module of ours. -P: the working directory is not searched for modules, ours nor anybody's."""
-    return [str(Path(sys.executable).absolute()), "-P", "-m", module, *arguments]
+    """Return the command that runs `main` of a module of ours. -P: the working directory is not searched for modules."""
+    return [str(Path(sys.executable).absolute()), "-P", "-m", "model.start", module, *arguments]
 
 
 def environment(own: Mapping[str, str] = os.environ) -> dict[str, str]:

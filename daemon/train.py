@@ -70,7 +70,7 @@ def train_file(options: TrainOptions, as_json: bool) -> int:
         print(json.dumps(report, indent=2))
     else:
         print_report(report, options.output_dir)
-    return EXIT_INTERRUPTED if result["status"] == INTERRUPTED else EXIT_DONE
+    return EXIT_INTERRUPTED if result.get("status") == INTERRUPTED else EXIT_DONE
 
 
 def examined(options: TrainOptions) -> tuple[Recording, DataQuality]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+from model.bytecode import before_starting_again
+
 Emit = Callable[[dict[str, Any]], None]
 _NOWHERE: Final = os.path.join(os.devnull, "keras")  # noqa: PTH118 - a text for the environment
 
@@ -23,6 +25,12 @@ def prepare_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its banner and warnings are no news to an operator
 
 
+def be_nicer_than(parent: int, nice: int) -> None:
+    """Add to the niceness of the process `parent` and take the sum: a process that is started anew does not add it twice."""
+    wanted = os.getpriority(os.PRIO_PROCESS, parent) + nice
+    os.setpriority(os.PRIO_PROCESS, 0, max(wanted, os.getpriority(os.PRIO_PROCESS, 0)))
+
+
 def progress_output() -> Emit:
     """Return the function that writes a line of progress. It gets standard output for itself: what libraries print there goes to standard
     error from now on."""
@@ -33,6 +41,7 @@ def progress_output() -> Emit:
     progress = os.fdopen(descriptor, "w", encoding="utf-8")
     with suppress(OSError):
         os.dup2(2, 1)
+    before_starting_again(lambda: os.dup2(descriptor, 1))
 
     def emit(event: dict[str, Any]) -> None:
         progress.write(json.dumps(event, allow_nan=False) + "\n")

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from features.offline import RawTable
 from model.buffer import read_segments
-from model.bytecode import start_again_without_damaged
-from model.child import Emit, described, prepare_libraries, progress_output
+from model.bytecode import before_starting_again, start_again_without_damaged
+from model.child import Emit, be_nicer_than, described, prepare_libraries, progress_output
 from model.evaluation import judge
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
 from model.parent import die_with
 from model.plain_file import read_plain_bytes
 from model.predictor import Predictor
+from model.removal import remove_whatever
 from model.segments import SUFFIX, SegmentError
 from model.training_set import TooLittleDataError, prepare
 
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"{path} is not a job that can run: {error}", file=sys.stderr)
         return EXIT_BAD_JOB
+    before_starting_again(lambda: _empty(Path(spec.candidate)))
     job = Job(spec, _prepare_process(spec, int(arguments[1]) if len(arguments) == 2 else os.getppid()))
     try:
         result = job.run()
@@ -76,12 +78,18 @@ def _require_folders(spec: JobSpec) -> None:
         raise ValueError(f"its candidate {spec.candidate} already exists; a job builds in an empty folder")
 
 
+def _empty(candidate: Path) -> None:
+    """The folder itself stays: it is reserved, and its lock is the daemon's."""
+    for path in candidate.iterdir() if candidate.is_dir() else ():
+        remove_whatever(path)
+
+
 def _prepare_process(spec: JobSpec, parent: int) -> Emit:
     """Makes this process a polite child of the process `parent`, and gives the function that writes a line of progress."""
     for stop in (signal.SIGTERM, signal.SIGINT):
         signal.signal(stop, signal.SIG_DFL)  # dies at once: nothing here is worth waiting for, an ignored signal would be inherited
     die_with(parent)
-    os.nice(spec.settings.nice)
+    be_nicer_than(parent, spec.settings.nice)
     prepare_libraries()
     return progress_output()
 

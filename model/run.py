@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from model.buffer import read_segments
-from model.bytecode import start_again_without_damaged
+from model.bytecode import before_starting_again, start_again_without_damaged
 from model.child import Emit, described, prepare_libraries, progress_output
 from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED
 from model.parent import die_with
 from model.plain_file import read_plain_bytes
+from model.removal import remove_whatever
 from model.run_spec import FINISHED, INTERRUPTED, RunSpec
 from model.segments import SUFFIX
 
@@ -82,6 +83,7 @@ def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
 
     folder = Path(spec.folder)
     folder.mkdir()
+    before_starting_again(lambda: remove_whatever(folder))
     emit({"stage": "building the network"})
     made = offline.run_offline(
         table,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
+import shutil
 import signal
 import subprocess
 import sys
@@ -516,3 +518,25 @@ def test_results_survive_json() -> None:
     assert JobResult.from_json(result.to_json()) == result
     with pytest.raises(ValueError, match="status"):
         JobResult.from_json(b'{"job_id": "a", "version": "v", "status": "?"}')
+
+
+def test_a_compiled_file_that_is_found_damaged_when_files_are_written(long_snapshot: Path, tmp_path: Path) -> None:
+    """The job begins anew in the same process and in its candidate, which it empties first; its reader notices only the stages."""
+    for package in ("model", "features"):
+        shutil.copytree(Path(__file__).parents[1] / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (tmp_path / "model/candidate.py").open("a") as source:
+        source.write("\n_finish = finish\ndef finish(*made):\n    from model import late\n    _finish(*made)\n")
+    (tmp_path / "model/late.py").touch()
+    os.truncate(py_compile.compile(str(tmp_path / "model/late.py"), doraise=True), 20)
+    spec = job_in(tmp_path, long_snapshot)
+    (tmp_path / "job.json").write_bytes(spec.to_json())
+    Path(spec.candidate).mkdir()
+    reserved = Path(spec.candidate).stat().st_ino
+    command = [sys.executable, "-P", "-m", "model.start", "model.job", str(tmp_path / "job.json")]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert JobResult.from_json((tmp_path / "result.json").read_bytes()).status == "candidate"
+    stages = [event["stage"] for event in map(json.loads, done.stdout.splitlines())]
+    assert (stages.count("read"), stages.count("gate")) == (2, 2)
+    assert verify(Path(spec.candidate)) == []
+    assert Path(spec.candidate).stat().st_ino == reserved

@@ -83,7 +83,7 @@ def make(tmp_path: Path, publish: Callable[..., None], make_version: Callable[..
         result = JobResult(NEW, NEW, status, str(candidate), Verdict(status == "candidate", ("a reason",), 100))
         result.write(tmp_path)
         child = tmp_path / "python"
-        child.write_text(f'#!/bin/sh\ncp -r "{prepared}/." "{candidate}" && cp "{tmp_path}/result.json" "$(dirname "$4")"\n')
+        child.write_text(f'#!/bin/sh\ncp -r "{prepared}/." "{candidate}" && cp "{tmp_path}/result.json" "$(dirname "$5")"\n')
         child.chmod(0o755)
         monkeypatch.setattr("daemon.child.sys.executable", str(child))
         rigs.append(Rig(tmp_path, publish, announce))

@@ -245,8 +245,8 @@ def test_the_child_goes_first_and_cannot_speak_for_the_daemon(
     ("script", "problem"),
     [
         ("echo garbage; printf '\\377\\n'; echo '[1]'; echo '{\"stage\": \"x\"}'; exit 0", "ended with exit code 0 and left no result"),
-        ("echo '{\"job_id\": 5}' > $(dirname $4)/result.json", "ended with exit code 0 and left no result"),
-        ("head -c 100 /dev/urandom > $(dirname $4)/result.json; echo the disk is broken >&2; exit 1", "last words: the disk is broken"),
+        ("echo '{\"job_id\": 5}' > $(dirname $5)/result.json", "ended with exit code 0 and left no result"),
+        ("head -c 100 /dev/urandom > $(dirname $5)/result.json; echo the disk is broken >&2; exit 1", "last words: the disk is broken"),
         ("for i in 1 2 3 4 5 6 7; do echo line $i >&2; done; exit 3", "exit code 3 and left no result; its last words: line 3 / line 4"),
     ],
 )
@@ -274,7 +274,7 @@ def test_a_child_that_floods_its_pipe(tmp_path: Path, segments: list[Path], monk
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\nexec yes \'{"stage": "x"}\'\n')
     stand_in.chmod(0o755)
-    monkeypatch.setattr("daemon.trainer.sys.executable", str(stand_in))
+    monkeypatch.setattr("daemon.child.sys.executable", str(stand_in))
     trainer = Trainer(tmp_path / "work", time_limit_s=300.0)
     trainer.start(job(trainer, tmp_path), segments)
     while (running := trainer.progress()) is None or running.progress != Progress("x"):

@@ -1,0 +1,25 @@
+"""A training child from its first import on: `python -m model.start model.job JOB.json [PID]`, or model.run.
+
+What the module itself imports is read under guard, too: see `model.bytecode`.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from model.bytecode import start_again_without_damaged
+
+
+def main(arguments: list[str]) -> int:
+    """Runs `main` of the module named by the first argument with the others, and gives its exit code."""
+    try:
+        code: int = import_module(arguments[0]).main(arguments[1:])
+    except Exception as error:
+        start_again_without_damaged(error)
+        raise
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
