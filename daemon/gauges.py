@@ -15,6 +15,7 @@ def show(loop: Loop) -> None:
     observer.links.set(partitions.links)
     observer.split_links.set(partitions.spread.split)
     observer.moved_links.set(partitions.spread.moved)
+    observer.count_keyless(loop.source.keyless())
     observer.watched_links.set(partitions.watched_links)
     observer.open_rows.set(loop.open_rows)
     observer.incidents.set(loop.regions.open_incidents)

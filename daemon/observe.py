@@ -140,6 +140,10 @@ class Observer:
         self.stage_s = Counter("dwcp_stage_seconds", "CPU seconds of the loop's thread by stage", ["stage"], registry=self.registry)
         self.links = Gauge("dwcp_links", "Links known", registry=self.registry)
         self.split_links = Gauge("dwcp_links_split", "Links whose records come in several partitions at once", registry=self.registry)
+        self.keyless = Counter(
+            "dwcp_records_without_key", "Records without a key, of a topic of several partitions", registry=self.registry
+        )
+        self._keyless = 0
         self.moved_links = Gauge("dwcp_links_moved", "Links that moved to another partition, since the start", registry=self.registry)
         self.evicted = Counter("dwcp_links_evicted", "Links forgotten because there were more than links.max", registry=self.registry)
         self.names_forgotten = Counter(
@@ -203,6 +207,11 @@ class Observer:
             yield
         finally:
             self.stage_s.labels(name).inc(time.thread_time() - began_s)
+
+    def count_keyless(self, records: int) -> None:
+        """records: without a key, since the start."""
+        self.keyless.inc(max(0, records - self._keyless))
+        self._keyless = max(records, self._keyless)
 
     def recent_alerts(self) -> list[tuple[str, dict[str, Any]]]:
         """The last changes of incidents that were told, oldest first: event and fields. For any thread."""

@@ -105,6 +105,9 @@ class FileSource:
     def held(self) -> int:
         return 0
 
+    def keyless(self) -> int:
+        return 0
+
     def generation(self) -> int:
         return 0
 

@@ -150,6 +150,9 @@ class KafkaSource:
     def held(self) -> int:
         return self._member.watch.held
 
+    def keyless(self) -> int:
+        return self._member.watch.keyless
+
     def generation(self) -> int:
         return self._member.generation
 

@@ -61,6 +61,11 @@ class KafkaWatch:
         """Records that are written and that an open transaction of a producer keeps from every reader of committed ones."""
         return self._lag.held
 
+    @property
+    def keyless(self) -> int:
+        """Records that came without a key; 0 for a topic of one partition, which needs none."""
+        return self.keys.without if self._partitions > 1 else 0
+
     def troubles(self) -> list[str]:
         """Why there are no records, or not all of them, each with what to do."""
         return self._lag.troubles() if self.healthy else [f"the source is not connected: {self._why}"]

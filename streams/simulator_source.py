@@ -133,6 +133,9 @@ class SimulatorSource:
     def held(self) -> int:
         return 0
 
+    def keyless(self) -> int:
+        return 0
+
     def generation(self) -> int:
         return 0
 

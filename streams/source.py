@@ -128,6 +128,10 @@ class Source(Protocol):
         """Records behind that end, which are written and cannot be read yet: a producer's transaction is open before them."""
         ...
 
+    def keyless(self) -> int:
+        """Records without a key since the start, of a topic of several partitions, which such records split links over."""
+        ...
+
     def generation(self) -> int:
         """The group generation, for fencing the state of a member that has lost a partition; 0 where there is no group."""
         ...

@@ -251,6 +251,12 @@ def test_a_topic_without_keys(
     daemon.until(lambda: "x|b|" in daemon.get("/readyz")[1])
     assert daemon.get("/readyz")[0] == 503
     assert "\ndwcp_links_split 1.0\n" in daemon.get("/metrics")[1]
+    daemon.until(lambda: "\ndwcp_records_without_key_total 60.0\n" in daemon.get("/metrics")[1])
+    producer = KafkaProducer(bootstrap_servers=kafka_broker)
+    producer.send(topic, b"one more", partition=0)
+    producer.flush()
+    producer.close()
+    daemon.until(lambda: "\ndwcp_records_without_key_total 61.0\n" in daemon.get("/metrics")[1])
     kafka_admin.create_partitions({topic: 3})
     added = daemon.until(lambda: daemon.told("partitions_added"))[0]
     assert (added["before"], added["now"]) == (2, 3)

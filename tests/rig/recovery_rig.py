@@ -145,6 +145,9 @@ class ScriptedSource:
     def held(self) -> int:
         return 0
 
+    def keyless(self) -> int:
+        return 0
+
     def generation(self) -> int:
         return 0
 
