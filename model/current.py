@@ -123,15 +123,32 @@ class Current:
         return None
 
     def pin(self) -> Choice | None:
-        """The choice that keeps a version live whatever is trained; None if there is none."""
+        """The choice that keeps a version live whatever is trained; None if there is none. It counts also if CURRENT cannot be read."""
         choice = self.choice()
         if choice is None or not choice.pins:
             return None
+        with suppress(RegistryError):
+            if (standing := self.standing()) is not None:
+                return choice if standing.choice == choice else None
+        return choice if choice.number >= self.seen.order[0] else None
+
+    def obstacle(self) -> str | None:
+        """Why no publication may change what is live, and what to do; None if one may: a pin, or the loss of what a person has chosen."""
+        if (pin := self.pin()) is not None:
+            return f"{self.root}: {pin.version} is pinned; `dwcp-learner models unpin` first"
         try:
-            standing = self.standing()
-        except RegistryError:
-            return None
-        return choice if standing is not None and standing.choice == choice else None
+            self.standing()
+        except RegistryError as error:
+            return str(error) if self._saw_a_choice() else None
+        return None
+
+    def _saw_a_choice(self) -> bool:
+        """Whether the newest that was live here was so by a person's choice, or can no longer be told from one."""
+        number, version = self.seen.order
+        try:
+            return number > 0 and signed_manifest(self.root / version, self.verify_key).number < number
+        except DocumentError:
+            return True
 
     def next_number(self) -> int:
         """Seconds of the clock, so that it is higher than all that a reader may have seen; or one more than the highest that is here.

@@ -26,8 +26,8 @@ def import_folder(registry: Registry, folder: Path) -> str:
         Predictor.load(folder)
     except (DocumentError, PredictorError) as error:
         raise RegistryError(f"{folder} cannot be used by this release: {error}") from error
-    if (pin := registry.live.pin()) is not None:
-        raise RegistryError(f"{registry.root}: {pin.version} is pinned; `dwcp-learner models unpin` first")
+    if (obstacle := registry.live.obstacle()) is not None:
+        raise RegistryError(obstacle)
     candidate = reserve(registry.candidate_folder(version), version)
     if candidate is None:
         raise RegistryError(f"{registry.root}: {version} is just being built or brought in; try again in a minute")

@@ -150,7 +150,8 @@ class Registry:
         return self.root / f"{CANDIDATE_PREFIX}{job_id}"
 
     def publish(self, candidate: Path, version: str, make_live: bool = True) -> Path:
-        """Makes a candidate a version, whole or not at all, and gives its folder. It is live then, unless a person has pinned another one.
+        """Makes a candidate a version, whole or not at all, and gives its folder. It is live then, unless a person has pinned another one:
+        see `Current.obstacle`.
 
         1. Verify it. 2. Number and sign it. 3. Make its files durable. 4. Rename it to its version. 5. Make the name durable. 6. Replace
         CURRENT. A crash before 4 leaves a candidate for `recover`; one between 4 and 6 a whole version that is not live.
@@ -162,13 +163,13 @@ class Registry:
         problems = self._publication_problems(candidate, version)
         if problems:
             raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}")
-        make_live = make_live and self.live.pin() is None
+        make_live = make_live and self.live.obstacle() is None
         number = self.live.next_number() if make_live else 0
         self._sign(candidate, version, number)
         _sync_tree(candidate)
         candidate.rename(target)
         sync_folder(self.root)
-        if make_live and self.live.pin() is None and not self.live.is_after((number, version)):  # a person, or another member, was faster
+        if make_live and self.live.obstacle() is None and not self.live.is_after((number, version)):  # a person, or a member, was faster
             self.live.set(version)
         return target
 

@@ -182,6 +182,52 @@ def test_nothing_is_published_over_a_pin(registry: Registry, make_version: MakeV
     assert one.current() == one.published()[-1] != THIRD
 
 
+def test_a_pin_is_not_lifted_without_the_key(registry: Registry, make_version: MakeVersion, tmp_path: Path) -> None:
+    """Neither by deleting CHOICE nor by what is written over it or into CURRENT: what is trained is published and not live."""
+    registry.rollback()
+    assert registry.current() == FIRST
+    for content in (None, b"garbage\n"):
+        (registry.root / CHOICE_NAME).unlink()
+        if content is not None:
+            (registry.root / CHOICE_NAME).write_bytes(content)
+        for named in (FIRST, SECOND):
+            set_current(registry, named)
+            version = registry.new_version(0.0)
+            publish(registry, make_version, version)
+            assert (registry.live.named(), registry.published()[-1], read_manifest(registry.folder(version)).number) == (named, version, 0)
+        with pytest.raises(RegistryError, match=f"is older than {FIRST}.*with the signing key"):
+            import_folder(registry, make_version(tmp_path / f"trained{content}", "v20270101_000000"))
+        registry.rollback(FIRST)
+        assert registry.current() == FIRST
+    registry.unpin()
+    publish(registry, make_version, registry.new_version(0.0))
+    assert registry.current() == registry.published()[-1]
+
+
+@pytest.mark.parametrize("content", [None, b"junk\n", b"v20990101_000000\n"])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_pin_holds_without_current(registry: Registry, make_version: MakeVersion, signed: bool, content: bytes | None) -> None:
+    """CURRENT is gone or cannot be read: nothing is published over the pin, and its end makes its version live."""
+    one = registry if signed else Registry(registry.root)
+    one.rollback()
+    (one.root / "CURRENT").unlink()
+    if content is not None:
+        (one.root / "CURRENT").write_bytes(content)
+    publish(one, make_version, THIRD)
+    assert (one.root / "CURRENT").exists() == (content is not None)
+    assert content is None or (one.root / "CURRENT").read_bytes() == content
+    assert one.live.pin() is not None
+    assert (one.unpin(), one.current(), one.live.pin()) == (FIRST, FIRST, None)
+
+
+def test_a_damaged_current_without_a_pin_is_healed(registry: Registry, make_version: MakeVersion) -> None:
+    """By the next publication, as long as no person has chosen."""
+    assert registry.current() == SECOND
+    (registry.root / "CURRENT").write_text("junk")
+    publish(registry, make_version, THIRD)
+    assert registry.current() == THIRD
+
+
 def models_of(registry: Registry, folder: Path, told: list[tuple[str, dict[str, Any]]]) -> Models:
     return Models(registry, Journal(folder / "journal"), Observer(lambda event, fields: told.append((event, fields))), 0.0)
 
