@@ -69,13 +69,26 @@ class Registry:
         return _versions_in(self.root)
 
     def published(self) -> list[str]:
-        """Those of them that are what they are called (and signed, with a verify key), oldest first. Other files are not looked at."""
-        known = []
+        """Those of them that are what they are called (and signed, with a verify key), by name. Other files are not looked at."""
+        return list(self._numbers())
+
+    def in_order(self) -> list[str]:
+        """The same in the order in which they were published: one that was imported may have an older name than the one before it.
+
+        That is the order of their numbers; one without a number follows those with older names.
+        """
+        highest, known = 0, []
+        for version, number in self._numbers().items():
+            highest = max(highest, number)
+            known.append((number or highest, version))
+        return [version for _, version in sorted(known)]
+
+    def _numbers(self) -> dict[str, int]:
+        found = {}
         for version in self.versions()[-EXAMINED_MAX:]:
             with suppress(DocumentError):
-                signed_manifest(self.root / version, self.verify_key)
-                known.append(version)
-        return known
+                found[version] = signed_manifest(self.root / version, self.verify_key).number
+        return found
 
     def refused(self) -> list[str]:
         """The refused candidates that are kept, oldest first."""
@@ -225,7 +238,7 @@ class Registry:
             raise ValueError(f"keep must be at least 1, not {keep}")
         choice = self.live.choice()
         live = {self.live.named(), None if choice is None else choice.version}
-        old = [version for version in self.published()[:-keep] if version not in live]
+        old = [version for version in self.in_order()[:-keep] if version not in live]
         for version in old:
             self._remove(self.root / version)
         return old
@@ -236,15 +249,16 @@ class Registry:
         return remove_leftovers(self.root)
 
     def _before_current(self) -> str:
-        """The newest published one before the live one; if there is none, what only looks like one: what is wrong with it is said then."""
+        """The one published before the live one; if there is none, what only looks like one: what is wrong with it is said then."""
         versions, current = self.versions(), self.live.named()
         if not versions:
             raise RegistryError(f"there is no version in {self.root} yet, so there is none to go back to")
         if current is None:
             raise RegistryError(f"nothing is live in {self.root} ({CURRENT_NAME} is missing): name one of {', '.join(versions)}")
-        for names in (self.published(), versions):
-            if earlier := [known for known in names if known < current]:
-                return earlier[-1]
+        known, older = self.in_order(), [version for version in versions if version < current]
+        before = known[: known.index(current)] if current in known else [version for version in known if version < current]
+        if before or older:
+            return (before or older)[-1]
         raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
 
     def _sign(self, candidate: Path, version: str, number: int) -> None:

@@ -228,6 +228,22 @@ def test_a_damaged_current_without_a_pin_is_healed(registry: Registry, make_vers
     assert registry.current() == THIRD
 
 
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_version_before_an_import_is_the_one_to_go_back_to(
+    registry: Registry, make_version: MakeVersion, tmp_path: Path, signed: bool
+) -> None:
+    """Also where the imported one has an older name; and it is not pruned as an old one."""
+    one = registry if signed else Registry(registry.root)
+    hand = "v20250101_000000"
+    import_folder(one, make_version(tmp_path / "trained", hand, seed=2))
+    assert one.in_order() == [FIRST, SECOND, hand]
+    assert (one.rollback(), one.current()) == (SECOND, SECOND)
+    one.unpin()
+    publish(one, make_version, THIRD)
+    assert one.prune(2) == [FIRST]
+    assert (one.rollback(), one.current()) == (hand, hand)
+
+
 def models_of(registry: Registry, folder: Path, told: list[tuple[str, dict[str, Any]]]) -> Models:
     return Models(registry, Journal(folder / "journal"), Observer(lambda event, fields: told.append((event, fields))), 0.0)
 
