@@ -90,9 +90,11 @@ class Current:
             return None
         choice = self.choice()
         if choice is not None and choice.version == named:
+            number = 0  # a manifest that is damaged ends no pin
             with suppress(DocumentError):
-                if read_manifest(self.root / named).number < choice.number:
-                    return Standing(named, choice.number, choice)
+                number = read_manifest(self.root / named).number
+            if number < choice.number:
+                return Standing(named, choice.number, choice)
         return Standing(named)
 
     def named(self) -> str | None:
@@ -136,6 +138,9 @@ class Current:
         """Why no publication may change what is live, and what to do; None if one may: a pin, or the loss of what a person has chosen."""
         if (pin := self.pin()) is not None:
             return f"{self.root}: {pin.version} is pinned; `dwcp-learner models unpin` first"
+        choice = self.choice()
+        if choice is not None and choice.number >= self.seen.order[0]:
+            return None  # the end of a pin
         try:
             self.standing()
         except RegistryError as error:

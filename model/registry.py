@@ -220,10 +220,14 @@ class Registry:
         return self._choose("pinned", version)
 
     def unpin(self) -> str:
-        """Lets trainings publish again; gives the version that is live until then. Raises RegistryError if nothing is pinned."""
+        """Lets trainings publish again; gives the version that is live until then. Raises RegistryError if nothing is pinned.
+
+        It need not be whole any more: that is a reason to end its pin.
+        """
         if (pin := self.live.pin()) is None:
             raise RegistryError(f"nothing is pinned in {self.root}")
-        return self._choose("unpinned", pin.version)
+        self.live.choose("unpinned", pin.version)
+        return pin.version
 
     def _choose(self, kind: Kind, version: str) -> str:
         problems = verify(self.folder(version), self.verify_key)

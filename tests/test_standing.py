@@ -244,6 +244,26 @@ def test_the_version_before_an_import_is_the_one_to_go_back_to(
     assert (one.rollback(), one.current()) == (hand, hand)
 
 
+def _damage(folder: Path) -> None:
+    (folder / "golden.json").write_text("{}")
+
+
+@pytest.mark.parametrize("harm", [_damage, lambda folder: (folder / "MANIFEST.json").write_text("{"), shutil.rmtree])
+@pytest.mark.parametrize("signed", [False, True])
+def test_the_pin_of_a_damaged_version_can_be_ended(
+    registry: Registry, make_version: MakeVersion, harm: Callable[[Path], object], signed: bool
+) -> None:
+    """Whatever has become of the version: what is trained next is live."""
+    one = registry if signed else Registry(registry.root)
+    one.pin_version()
+    assert one.current() == SECOND
+    harm(one.root / SECOND)
+    assert one.unpin() == SECOND
+    assert one.live.pin() is None
+    publish(one, make_version, THIRD)
+    assert one.current() == THIRD
+
+
 def models_of(registry: Registry, folder: Path, told: list[tuple[str, dict[str, Any]]]) -> Models:
     return Models(registry, Journal(folder / "journal"), Observer(lambda event, fields: told.append((event, fields))), 0.0)
 
