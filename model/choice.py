@@ -79,6 +79,8 @@ def stand(version: str | None, number: int, choice: Choice | None, seen: Order) 
         standing = Standing(version, number)
     else:
         raise StandingError(f"{CURRENT_NAME} names no version that can be used")
+    if standing.version == seen[1] and standing.number < seen[0]:
+        raise StandingError(f"the choice that made {standing.version} live (number {seen[0]}) is gone or older")
     if standing.order < seen:
         raise StandingError(
             f"{standing.version} is older than {seen[1]}, which was live here already, and nobody who has the signing key went back to it"

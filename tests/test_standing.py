@@ -287,7 +287,7 @@ def test_a_daemon_remembers_over_a_restart(registry: Registry, tmp_path: Path) -
     (registry.root / CHOICE_NAME).unlink()
     again = models_of(reader(registry), tmp_path, told)
     assert again.follow(now=True) is None
-    assert "is older than" in told[-1][1]["problem"], "the choice is gone, and with it what allowed the older version"
+    assert f"the choice that made {FIRST} live" in told[-1][1]["problem"], "the choice is gone, and with it what allowed the older version"
     assert again.current() == FIRST
 
 

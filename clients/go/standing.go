@@ -72,6 +72,9 @@ func stand(name string, number int64, c *choice, seen order) (order, error) {
 	if live.Version == "" {
 		return live, fmt.Errorf("%s names no version that can be used", currentName)
 	}
+	if live.Version == seen.Version && live.Number < seen.Number {
+		return live, fmt.Errorf("the choice that made %s live (number %d) is gone or older", live.Version, seen.Number)
+	}
 	if live.before(seen) {
 		return live, fmt.Errorf("%s is older than %s, which was live here already, and nobody who has the signing key went back to it",
 			live.Version, seen.Version)

@@ -25,6 +25,7 @@ func TestStand(t *testing.T) {
 		Choice        *choice
 		Seen          order
 		Live          *order
+		Error         string
 	}
 	must(t, json.Unmarshal(content, &cases))
 	if len(cases) < 10 {
@@ -34,6 +35,8 @@ func TestStand(t *testing.T) {
 		live, err := stand(c.Version, c.Number, c.Choice, c.Seen)
 		if (err == nil) != (c.Live != nil) || (err == nil && live != *c.Live) {
 			t.Errorf("%s: %v, %v", c.Name, live, err)
+		} else if err != nil && !strings.Contains(err.Error(), c.Error) {
+			t.Errorf("%s: %v", c.Name, err)
 		}
 	}
 }
