@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from model.candidates import CANDIDATE_PREFIX, REMOVING_PREFIX, Candidate, Recovered, remove_leftovers, reserve
 from model.choice import CURRENT_NAME, Kind
 from model.current import Current, RegistryError, Seen
-from model.documents import DocumentError, write_document
+from model.documents import DocumentError, read_document, write_document
 from model.gate import Verdict
 from model.manifest import check_files, complete_manifest, read_manifest, sign_manifest, signed_manifest, verify
 from model.metadata import VERSION_FORMAT, VERSION_PATTERN
@@ -33,6 +34,8 @@ REFUSED_KEPT: Final = 5
 
 EXAMINED_MAX: Final = 1000
 """Folders with the name of a version that are looked into, the newest names first: a hundred times what is kept."""
+AHEAD_S: Final = 86_400.0
+"""A name further ahead of the machine's clock was not given by a clock that is set: no other name goes by a refused candidate of that name."""
 NAMES_TRIED: Final = 10_000
 """Seconds after the first choice of a name: so many would have to be taken already."""
 
@@ -91,9 +94,13 @@ class Registry:
         return found
 
     def refused(self) -> list[str]:
-        """The refused candidates that are kept, oldest first."""
+        """The refused candidates that are kept, oldest first; what only has such a name, or one of a time to come, is none."""
+        latest = datetime.fromtimestamp(time.time() + AHEAD_S, UTC).strftime(VERSION_FORMAT)
+        return [version for version in self._ever_refused() if version <= latest]
+
+    def _ever_refused(self) -> list[str]:
         folder = self.root / REFUSED_NAME
-        return _versions_in(folder) if is_folder(folder) else []
+        return [version for version in _versions_in(folder) if _is_refusal(folder / version)] if is_folder(folder) else []
 
     def folder(self, version: str) -> Path:
         """Raises RegistryError where there is no such version."""
@@ -202,8 +209,10 @@ class Registry:
         candidate.rename(refused / version)
         sync_folder(refused)
         sync_folder(self.root)
-        for old in self.refused()[:-REFUSED_KEPT]:
-            self._remove(refused / old)
+        kept = {version, *self.refused()[-REFUSED_KEPT:]}
+        for old in self._ever_refused():
+            if old not in kept:
+                self._remove(refused / old)
         return refused / version
 
     def rollback(self, version: str | None = None) -> str:
@@ -293,6 +302,13 @@ class Registry:
         if folder.parent != self.root:
             sync_folder(folder.parent)
         remove_whatever(doomed)
+
+
+def _is_refusal(folder: Path) -> bool:
+    try:
+        return read_document(folder / REFUSAL_NAME).get("version") == folder.name
+    except (DocumentError, OSError):
+        return False
 
 
 def _versions_in(folder: Path) -> list[str]:

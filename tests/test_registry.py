@@ -108,6 +108,28 @@ def test_refused_candidates_are_kept_with_their_reasons(registry: Registry, make
     assert (registry.current(), registry.versions()) == (SECOND, [FIRST, SECOND])
 
 
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        *[(name, text) for name in ("v99991231_235958", "v99991231_235959", "v29990101_000000") for text in (None, "{", '{"version": "%s"}')],
+        *[("v20261123_235959", text) for text in (None, "{", '{"version": "v20261123_101500"}')],
+    ],
+)
+def test_what_only_looks_like_a_refused_candidate(registry: Registry, make_version: MakeVersion, name: str, document: str | None) -> None:
+    """It names no version, ends no training, and pushes no candidate out; nor does one of a time to come."""
+    for second in range(REFUSED_KEPT + 1):
+        junk = registry.root / "refused" / f"{name[:-1]}{(int(name[-1]) + second) % 10}"
+        junk.mkdir(parents=True)
+        if document is not None:
+            (junk / REFUSAL_NAME).write_text(document.replace("%s", junk.name))
+    assert (registry.new_version(0.0), registry.refused()) == ("v20261123_101502", [])
+    candidate = registry.reserve(0.0)
+    candidate.release()
+    kept = registry.refuse(make_version(candidate.folder, candidate.version), candidate.version, Verdict(False, ("worse",), 1))
+    assert kept.exists()
+    assert candidate.version in registry.refused()
+
+
 def test_rollback_goes_one_back_or_where_it_is_told(registry: Registry) -> None:
     """By default the version before the live one; a named one also forward; a version that is not whole stays dead."""
     assert (registry.rollback(), registry.current()) == (FIRST, FIRST)
