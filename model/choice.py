@@ -7,6 +7,7 @@ number in its manifest, and a choice carries one too. Numbers only rise, so that
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -23,8 +24,11 @@ CURRENT_NAME: Final = "CURRENT"
 CHOICE_NAME: Final = "CHOICE"
 MOST_CHOICE_BYTES: Final = 4096
 SCHEMA_VERSION: Final = 1
-MOST_NUMBER: Final = 2**53
+MOST_TIME_S: Final = 2**53
 """Every reader of JSON has integers up to here."""
+MOST_AHEAD: Final = 100 * 366 * 86_400
+"""A number is about the seconds of the clock at which it was given. One that is a century ahead of the reader's clock, which may stand at
+1970, was given by nobody; and with a limit that rises with the clock there is always a higher number than one that can be read."""
 Kind = Literal["rolled_back", "pinned", "unpinned"]
 Order = tuple[int, str]
 """Number and name of a version that is or was live. Versions of older releases have the number 0, and their names in order."""
@@ -116,11 +120,11 @@ def _parsed(document: dict[str, Any]) -> Choice:
         choice = msgspec.convert(document, Choice)
     except msgspec.ValidationError as error:
         raise DocumentError(f"{CHOICE_NAME} is not a choice ({error})") from error
-    if not VERSION_PATTERN.fullmatch(choice.version) or not is_number(choice.number) or not abs(choice.time_s) < MOST_NUMBER:
+    if not VERSION_PATTERN.fullmatch(choice.version) or not is_number(choice.number) or not abs(choice.time_s) < MOST_TIME_S:
         raise DocumentError(f"{CHOICE_NAME} names no version, or has a number or a time out of range")
     return choice
 
 
 def is_number(value: object) -> bool:
     """Whether it can be the number of a version or a choice."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_NUMBER
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= time.time() + MOST_AHEAD

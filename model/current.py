@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final
 from model.choice import (
     CHOICE_NAME,
     CURRENT_NAME,
-    MOST_NUMBER,
     Choice,
     Kind,
     Order,
     Standing,
     StandingError,
+    is_number,
     read_choice,
     stand,
     write_choice,
@@ -159,7 +159,7 @@ class Current:
         """Seconds of the clock, so that it is higher than all that a reader may have seen; or one more than the highest that is here.
 
         Every version counts, not only the one that CURRENT names: that may be an older one, put back within the second in which the newest
-        was published.
+        was published. Raises RegistryError if no reader would take it.
         """
         known = [self.seen.order[0], int(time.time()) - 1]
         if (choice := self.choice()) is not None:
@@ -167,7 +167,9 @@ class Current:
         for name in filter(VERSION_PATTERN.fullmatch, folders_in(self.root)):
             with suppress(DocumentError):
                 known.append(signed_manifest(self.root / name, self.verify_key).number)
-        return min(max(known) + 1, MOST_NUMBER)
+        if not is_number(number := max(known) + 1):
+            raise RegistryError(f"{self.root}: no number is left after {number - 1}; see that the clock is right, and remove what has that number")
+        return number
 
     def is_after(self, order: Order) -> bool:
         """Whether CURRENT names a version that was published after this one: another member may publish at the same moment."""
@@ -189,6 +191,8 @@ class Current:
             write_choice(self.root, choice, self.signing_key)
         except IsADirectoryError as error:
             raise RegistryError(f"{self.root / CHOICE_NAME} is a folder, so nothing can be chosen; remove it") from error
+        if (problem := self.choice_problem()) is not None:
+            raise RegistryError(f"{problem}; {CURRENT_NAME} is as it was")
         sync_folder(self.root)
         self.set(version)
 

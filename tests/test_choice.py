@@ -75,6 +75,8 @@ def test_a_choice_reads_back(tmp_path: Path, keys: tuple[SigningKey, VerifyKey])
         b'{"kind": "other", "version": "v20260101_000000", "number": 1, "time_s": 0}\n',
         b'{"kind": "pinned", "version": "../../x", "number": 1, "time_s": 0}\n',
         b'{"kind": "pinned", "version": "v20260101_000000", "number": -1, "time_s": 0}\n',
+        b'{"kind": "pinned", "version": "v20260101_000000", "number": 9007199254740992, "time_s": 0}\n',
+        b'{"kind": "pinned", "version": "v20260101_000000", "number": 99000000000, "time_s": 0}\n',
         b'{"kind": "pinned", "version": "v20260101_000000", "number": 1e400, "time_s": 0}\n',
         b'{"kind": "pinned", "version": "v20260101_000000", "number": 1, "time_s": 1e300}\n',
     ],

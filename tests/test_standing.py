@@ -18,9 +18,9 @@ from daemon.models import Models
 from daemon.observe import Observer
 from daemon.page import render
 from daemon.triggers import TrainingFacts, TrainingPolicy, decide_training
-from model.choice import CHOICE_NAME, Choice, write_choice
+from model.choice import CHOICE_NAME, MOST_AHEAD, Choice, is_number, write_choice
 from model.importing import import_folder
-from model.manifest import IMPORTED, SIGNATURE_NAME, read_manifest, sign_manifest, verify
+from model.manifest import IMPORTED, SIGNATURE_NAME, complete_manifest, read_manifest, sign_manifest, verify
 from model.registry import Registry, RegistryError
 from model.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, SigningKey, VerifyKey, generate
 
@@ -262,6 +262,45 @@ def test_the_pin_of_a_damaged_version_can_be_ended(
     assert one.live.pin() is None
     publish(one, make_version, THIRD)
     assert one.current() == THIRD
+
+
+@pytest.mark.parametrize("number", [2**53, 2**53 - 1, 2**40])
+def test_a_number_that_nobody_gave(registry: Registry, make_version: MakeVersion, number: int) -> None:
+    """In CHOICE without a key, or in a manifest: it has no effect, and what a person says next has."""
+    one = Registry(registry.root)
+    write_choice(one.root, Choice("unpinned", SECOND, number, 0.0), None)
+    problem = one.live.choice_problem()
+    assert problem is not None
+    assert "out of range; it has no effect" in problem
+    complete_manifest(one.root / SECOND, number=number)
+    assert one.published() == [FIRST]
+    assert (one.rollback(FIRST), one.current(), one.live.pin() is not None) == (FIRST, FIRST, True)
+    one.unpin()
+    publish(one, make_version, THIRD)
+    assert (one.current(), is_number(read_manifest(one.root / THIRD).number)) == (THIRD, True)
+
+
+def test_where_no_number_is_left(registry: Registry, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last number that can be read: an error that says so, and CURRENT stays. A second later the clock gives one more."""
+    now_s = time.time()
+    monkeypatch.setattr("model.choice.time.time", lambda: now_s)
+    one = Registry(registry.root)
+    write_choice(one.root, Choice("unpinned", SECOND, int(now_s) + MOST_AHEAD, 0.0), None)
+    with pytest.raises(RegistryError, match="no number is left"):
+        one.rollback(FIRST)
+    with pytest.raises(RegistryError, match="no number is left"):
+        publish(one, make_version, THIRD)
+    assert (one.current(), one.published()) == (SECOND, [FIRST, SECOND])
+    now_s += 1
+    assert (one.rollback(FIRST), one.current()) == (FIRST, FIRST)
+
+
+def test_a_choice_that_does_not_read_back_leaves_current(registry: Registry, keys: Keys, tmp_path: Path) -> None:
+    """A signing key that is not the verify key's."""
+    other = SigningKey.read(generate(tmp_path / "other")[0])
+    with pytest.raises(RegistryError, match="signature of CHOICE.*CURRENT is as it was"):
+        Registry(registry.root, other, keys[1]).rollback(FIRST)
+    assert registry.live.named() == SECOND
 
 
 def models_of(registry: Registry, folder: Path, told: list[tuple[str, dict[str, Any]]]) -> Models:

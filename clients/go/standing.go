@@ -9,13 +9,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 const (
 	choiceName      = "CHOICE"
 	choiceSchema    = 1
 	mostChoiceBytes = 4096
+	mostAhead       = 100 * 366 * 86_400 // a number is about the seconds of the clock at which it was given
 )
+
+// isOrderNumber says whether it can be the number of a version or a choice (model/choice.py).
+func isOrderNumber(number int64) bool { return 0 <= number && number <= time.Now().Unix()+mostAhead }
 
 // order is what only rises from one live version to the next: a number, and among versions of older releases, which have none, the name.
 type order struct {
@@ -56,7 +61,7 @@ func readChoice(models *os.Root, key ed25519.PublicKey) (*choice, error) {
 	switch {
 	case c.Schema > choiceSchema:
 		return nil, fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", choiceName, c.Schema, choiceSchema)
-	case !versionPattern.MatchString(c.Version) || c.Number < 0 || !(c.pins() || c.Kind == "unpinned"):
+	case !versionPattern.MatchString(c.Version) || !isOrderNumber(c.Number) || !(c.pins() || c.Kind == "unpinned"):
 		return nil, fmt.Errorf("%s is no choice", choiceName)
 	}
 	return c, nil

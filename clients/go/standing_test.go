@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // What is live, for every kind of choice: the same table as tests/test_choice.py.
@@ -62,7 +63,7 @@ var choices atomic.Int64
 // goTo makes a version live as a person with the key does, so that an older one is followed too.
 func goTo(t testing.TB, folder, version string) {
 	t.Helper()
-	choose(t, folder, choice{1, "pinned", version, 1<<40 + choices.Add(1)})
+	choose(t, folder, choice{1, "pinned", version, time.Now().Unix() + 1000 + choices.Add(1)})
 	setCurrent(t, folder, version)
 }
 
@@ -87,7 +88,7 @@ func TestAnOlderVersionIsRefused(t *testing.T) {
 	if _, err := Open(folder, options); err == nil || !strings.Contains(err.Error(), words) {
 		t.Error("a choice that is not signed:", err)
 	}
-	choose(t, folder, choice{1, "rolled_back", document.First, 1 << 40})
+	choose(t, folder, choice{1, "rolled_back", document.First, time.Now().Unix() + 1000})
 	if swapped, err := client.Refresh(); !swapped || err != nil || client.Version() != document.First {
 		t.Error(swapped, err)
 	}
@@ -95,9 +96,19 @@ func TestAnOlderVersionIsRefused(t *testing.T) {
 	if swapped, err := client.Refresh(); swapped || err != nil {
 		t.Error(swapped, err)
 	}
-	choose(t, folder, choice{1, "unpinned", document.First, 1<<40 + 1})
+	choose(t, folder, choice{1, "unpinned", document.First, time.Now().Unix() + 2000})
 	if _, err := client.Refresh(); err == nil || !strings.Contains(err.Error(), words) {
 		t.Error("a version from before the choice:", err)
+	}
+}
+
+// A number that nobody can have given makes a choice none.
+func TestStandNumbers(t *testing.T) {
+	now := time.Now().Unix()
+	for number, want := range map[int64]bool{0: true, 1: true, now + 86_400: true, -1: false, now + 2*mostAhead: false, 1 << 53: false, 1<<63 - 1: false} {
+		if isOrderNumber(number) != want {
+			t.Error(number)
+		}
 	}
 }
 

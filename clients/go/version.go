@@ -128,6 +128,8 @@ func parseManifest(content []byte, name string) (*manifest, error) {
 		return nil, fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", manifestName, m.Schema, manifestSchema)
 	case m.Version != name:
 		return nil, fmt.Errorf("%s is of version %.40q", manifestName, m.Version)
+	case !isOrderNumber(m.Number):
+		return nil, fmt.Errorf("%s has the number %d, which nobody can have given", manifestName, m.Number)
 	}
 	return m, nil
 }
