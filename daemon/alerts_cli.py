@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,20 +11,18 @@ from typing import Annotated, Final
 import msgspec
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import EXIT_CODES, DaemonError
+from daemon.plain_text import plain
 from streams.event_reader import EventData, events_in_file, events_of_topic
 
 app = typer.Typer(no_args_is_help=True, help="Follow drift alerts, and explain one.", epilog=EXIT_CODES)
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that says where alerts go.")]
 FileOption = Annotated[Path | None, typer.Option("--file", help="NDJSON file of alerts, instead of the configuration's file or topic.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""Control characters, and those that turn the direction of the text."""
 LATEST_S: Final = 2.0**33
 """Seconds that are a date: the year 2242."""
 
@@ -80,7 +77,7 @@ def follow(
     except KeyboardInterrupt:
         pass
     if once and not shown:
-        Console(stderr=True, soft_wrap=True).print(f"there is no alert in {escape(_place(loaded, file))}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"there is no alert in {plain(_place(loaded, file))}", highlight=False)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -174,12 +171,7 @@ def _line(event: EventData) -> str:
     else:
         said, colour = told.summary or event["type"], _COLOURS.get(told.severity, "white")
     kind = event["type"].rpartition(".")[2]
-    return f"[dim]{_plain(event['time'])}[/dim] {_plain(told.incident[:8])} [{colour}]{_plain(kind):<10}[/{colour}] {_plain(said)}"
-
-
-def _plain(text: str) -> str:
-    """Text of somebody else for a terminal: no control characters, no lone surrogates, no markup."""
-    return escape(_CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode()))
+    return f"[dim]{plain(event['time'])}[/dim] {plain(told.incident[:8])} [{colour}]{plain(kind):<10}[/{colour}] {plain(said)}"
 
 
 def _table(events: list[EventData]) -> Table:
@@ -192,7 +184,7 @@ def _table(events: list[EventData]) -> Table:
     for signal in last.signals:
         size, links = f"{signal.size:+.4g} {signal.unit}".rstrip(), f"{signal.links} of {last.watched_links}"
         cells = (signal.signal, signal.change, size, f"{signal.size_sigma:.2f}", links, ", ".join(signal.detectors))
-        table.add_row(*(_plain(cell) for cell in cells))
+        table.add_row(*(plain(cell) for cell in cells))
     table.caption = f"since {_time(last.since_s)}, opened {_time(last.opened_s)}"
     return table
 

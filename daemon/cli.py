@@ -19,7 +19,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from typer.core import TyperGroup
 
 from daemon import config as configuration
@@ -31,6 +30,7 @@ from daemon.failures import FAILURES, explained
 from daemon.keys import registry_with_keys
 from daemon.keys_cli import app as keys_app
 from daemon.models_cli import app as models_app
+from daemon.plain_text import plain
 
 
 class Commands(TyperGroup):
@@ -237,7 +237,7 @@ def check_config(
         print(json.dumps(document, indent=2))
     else:
         console = Console()
-        console.print(f"[green]valid[/green]: {escape(str(config or 'defaults and environment'))}", soft_wrap=True)
+        console.print(f"[green]valid[/green]: {plain(str(config or 'defaults and environment'))}", soft_wrap=True)
         for section, values in document.items():
             console.print(f"[bold]\\[{section}][/bold]")
             for key, value in values.items():

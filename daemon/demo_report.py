@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from daemon.plain_text import plain
 from daemon.score import ByPhase
 from features.telemetry import TARGETS
 from streams.fleet import FleetSpec
@@ -144,7 +144,7 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
     if report["interrupted"] is not None:
         console.print(f"[yellow]interrupted[/yellow] by {report['interrupted']}")
     for problem in (*report["problems"], *report["refused"], *report["lacking"]):
-        console.print(f"[red]{escape(problem)}[/red]", highlight=False)
+        console.print(f"[red]{plain(problem, lines=True)}[/red]", highlight=False)
     verdict = "[green]everything happened[/green]" if report["happened"] else "[red]not everything happened[/red]"
     console.print(f"{verdict} in {report['seconds']:.0f} s")
 

@@ -44,7 +44,7 @@ class Screen:
         elif event in ("training_failed", "publication_failed"):
             story.problems.append(fields["problem"])
         if event in _LINES:
-            shown = {name: escape(value) if isinstance(value, str) else value for name, value in fields.items()}
+            shown = {name: plain(value) if isinstance(value, str) else value for name, value in fields.items()}
             self.console.print(Text.from_markup(_LINES[event].format(**shown)), highlight=False)
 
     def tick(self) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 from daemon.config import ENV_DELIMITER, ENV_PREFIX, ConfigError
 from daemon.errors import EXIT_CONFIG, EXIT_SOURCE, DaemonError
 from daemon.output import OutputError
+from daemon.plain_text import plain, printable
 from model.registry import RegistryError
 from streams.kafka_sink import SinkError
 from streams.source import SourceError
@@ -28,14 +29,13 @@ _PACKAGES: Final = ("daemon", "drift", "features", "model", "streams")
 def explained(error: BaseException) -> int:
     """Print what an error was to standard error, and return the exit code for it. With log.level debug its traceback comes first."""
     from rich.console import Console
-    from rich.markup import escape
 
     if wants_traceback():
         sys.stderr.write("".join(traceback.format_exception(error)))
     try:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {escape(described(error))}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {plain(described(error), lines=True)}", highlight=False, soft_wrap=True)
     except Exception:  # noqa: BLE001 - whatever it is, the message is what counts
-        print(f"error: {described(error)}", file=sys.stderr)
+        print(f"error: {printable(described(error), lines=True)}", file=sys.stderr)
     if isinstance(error, DaemonError):
         return error.exit_code
     return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_SOURCE if isinstance(error, (SourceError, SinkError)) else 1

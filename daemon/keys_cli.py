@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from daemon.errors import EXIT_CODES, DaemonError
+from daemon.plain_text import plain
 
 app = typer.Typer(no_args_is_help=True, help="Make the keys with which published versions are signed and verified.", epilog=EXIT_CODES)
 
@@ -34,10 +34,10 @@ def generate(
     except OSError as error:
         raise DaemonError(f"{folder}: the keys cannot be written ({error.strerror}); name another folder with --folder") from error
     Console().print(
-        f"{escape(str(private))}\n"
+        f"{plain(str(private))}\n"
         "  Private, mode 0600. Whoever has it can publish models: keep it on the machine of the daemon, readable by the daemon's user\n"
         "  alone, with a copy in a safe place. Configuration: models.signing_key\n"
-        f"{escape(str(public))}\n"
+        f"{plain(str(public))}\n"
         "  Public. Give it to every reader of the models: models.verify_key of the daemon, Options.PublicKey of the Go client,\n"
         "  dwcp-learner models verify --public-key",
         highlight=False, soft_wrap=True,

@@ -9,12 +9,12 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 from daemon import config as configuration
 from daemon.errors import EXIT_CODES, DaemonError
 from daemon.keys import registry_with_keys, verify_key_from
+from daemon.plain_text import plain, printable
 from model.documents import DocumentError
 from model.importing import import_folder
 from model.manifest import MANIFEST_NAME, SIGNATURE_NAME, read_manifest, verify
@@ -51,7 +51,7 @@ def _publishing_registry(config: Path | None, models: Path | None) -> Registry:
 
 def _say(words: str) -> None:
     """For a person, on standard error: standard output has the version alone."""
-    Console(stderr=True).print(words, highlight=False, markup=False, soft_wrap=True)
+    Console(stderr=True).print(printable(words), highlight=False, markup=False, soft_wrap=True)
 
 
 def _described(registry: Registry, version: str, live: str | None) -> dict[str, Any]:
@@ -87,12 +87,12 @@ def list_versions(config: ConfigOption = None, models: FolderOption = None, as_j
         for row in rows:
             cells = (row.get(key) for key in ("reason", "parent", "problem"))
             live_mark = "● pinned" if row.get("pinned") and row["live"] else "●" if row["live"] else ""
-            table.add_row(row["version"], live_mark, *(escape(cell) if cell else None for cell in cells))
+            table.add_row(row["version"], live_mark, *(plain(cell) if cell else None for cell in cells))
         if rows:
             Console().print(table)
     if not rows and problem is None:
         text = f"{registry.root}: there is no version yet; a daemon publishes its first when it has training.rows_min rows"
-        Console(stderr=True).print(escape(text), highlight=False, soft_wrap=True)
+        Console(stderr=True).print(plain(text), highlight=False, soft_wrap=True)
     if problem is not None:
         raise DaemonError(problem)
 
@@ -199,7 +199,8 @@ def verify_versions(
     else:
         for name, found in problems.items():
             Console().print(
-                f"{name}: " + (f"[green]{sound}[/green]" if not found else "[red]" + escape("; ".join(found)) + "[/red]"), soft_wrap=True
+                f"{plain(name)}: " + (f"[green]{sound}[/green]" if not found else "[red]" + plain("; ".join(found)) + "[/red]"),
+                soft_wrap=True,
             )
     if any(problems.values()):
         raise typer.Exit(1)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from daemon.cli_signals import stop_on_signals
@@ -20,6 +19,7 @@ from daemon.config import Config
 from daemon.errors import EXIT_NOTHING, StateError
 from daemon.logs import configure_logging
 from daemon.observe import Observer
+from daemon.plain_text import plain
 from daemon.replay_report import make_report, print_report
 from daemon.score import ByPhase
 from daemon.training_progress import Running
@@ -96,7 +96,7 @@ def run_replay(source: FileSource, clock: StreamClock, config: Config, quiet: bo
     def listen(event: str, fields: dict[str, Any]) -> None:
         events.append({"event": event, **fields})
         if event in _SHOWN:
-            bar.console.print(f"[dim]{escape(_SHOWN[event].format(**fields))}[/dim]", highlight=False)
+            bar.console.print(f"[dim]{plain(_SHOWN[event].format(**fields))}[/dim]", highlight=False)
 
     observer = Observer(listen, unlogged=() if quiet else _SHOWN)
     daemon = build(config, source, clock, observer, listener=score, wait_for_training=True)

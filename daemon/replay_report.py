@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from daemon.loop import Loop
 from daemon.observe import Observer
+from daemon.plain_text import plain
 from daemon.score import ByPhase
 from daemon.unjudged import Found, why_nothing
 from features.telemetry import TARGETS
@@ -90,7 +90,7 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
     if report["interrupted"] is not None:
         console.print(f"[bold yellow]interrupted[/bold yellow] by {report['interrupted']}: what follows is of a part of the recording")
     if report["already_replayed"]:
-        console.print(f"[yellow]already replayed[/yellow]: {escape(str(keep))} has all of its records, so there was nothing to do")
+        console.print(f"[yellow]already replayed[/yellow]: {plain(str(keep))} has all of its records, so there was nothing to do")
     console.print(
         f"{records['consumed']:,} records of {report['links']:,} links: "
         f"{records['accepted']:,} accepted, {records['rejected']:,} rejected, "
@@ -99,9 +99,9 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
         highlight=False,
     )
     for problem in report["failed"]:
-        console.print(f"[red]training failed:[/red] {escape(problem)}", highlight=False)
+        console.print(f"[red]training failed:[/red] {plain(problem, lines=True)}", highlight=False)
     if report["state_problem"] is not None:
-        console.print(f"[red]the state was not written:[/red] {escape(report['state_problem'])}", highlight=False)
+        console.print(f"[red]the state was not written:[/red] {plain(report['state_problem'], lines=True)}", highlight=False)
     if report["rejections"]:
         _print_rejections(console, report["rejections"], keep)
     if not report["nothing_judged"]:
@@ -109,16 +109,16 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
     elif records["accepted"]:
         console.print(_measured_table(report))
     for reason in report["nothing_judged"]:
-        console.print(f"[yellow]nothing was judged:[/yellow] {escape(reason)}", highlight=False)
+        console.print(f"[yellow]nothing was judged:[/yellow] {plain(reason)}", highlight=False)
 
 
 def _print_rejections(console: Console, rejections: dict[str, dict[str, Any]], keep: Path | None) -> None:
     table = Table("rejected as", "records", "the first", "why", title="Records that were not accepted")
     for kind, found in rejections.items():
         where = "-" if found["line"] is None else f"{found['file']}, line {found['line']}"
-        table.add_row(escape(kind), f"{found['count']:,}", escape(where), escape(found["reason"]))
+        table.add_row(plain(kind), f"{found['count']:,}", plain(where), plain(found["reason"]))
     console.print(table)
-    letters = "--keep FOLDER keeps all of them" if keep is None else f"all of them: {escape(str(keep / DEAD_LETTERS))}"
+    letters = "--keep FOLDER keeps all of them" if keep is None else f"all of them: {plain(str(keep / DEAD_LETTERS))}"
     console.print(f"{letters}, with reason, file and line", highlight=False)
 
 

@@ -21,12 +21,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from daemon.child import command, environment
 from daemon.failures import wants_traceback
+from daemon.plain_text import plain
 from daemon.train_options import TrainError, TrainOptions
 from features.offline import RawTable, compute
 from features.telemetry import DEFAULT_LINK_KEY, TARGETS, Partition
@@ -128,7 +128,7 @@ def print_quality(quality: DataQuality, console: Console) -> None:
     console.print(table)
     styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
     for finding in quality.findings:
-        text = f"[{styles[finding.level]}]{finding.level}[/]: {escape(finding.what)}: {escape(finding.action)}"
+        text = f"[{styles[finding.level]}]{finding.level}[/]: {plain(finding.what)}: {plain(finding.action)}"
         console.print(text, highlight=False, soft_wrap=True)
 
 
@@ -276,7 +276,7 @@ def print_report(report: dict[str, Any], output: Path) -> None:
         )
     console.print(table)
     for note in report["notes"]:
-        console.print(escape(note), highlight=False, soft_wrap=True)
+        console.print(plain(note, lines=True), highlight=False, soft_wrap=True)
     console.print(f"Written to {output}; look at {output / 'report.html'}", highlight=False, soft_wrap=True)
 
 

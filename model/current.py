@@ -168,7 +168,9 @@ class Current:
             with suppress(DocumentError):
                 known.append(signed_manifest(self.root / name, self.verify_key).number)
         if not is_number(number := max(known) + 1):
-            raise RegistryError(f"{self.root}: no number is left after {number - 1}; see that the clock is right, and remove what has that number")
+            raise RegistryError(
+                f"{self.root}: no number is left after {number - 1}; see that the clock is right, and remove what has that number"
+            )
         return number
 
     def is_after(self, order: Order) -> bool:

@@ -35,7 +35,7 @@ REFUSED_KEPT: Final = 5
 EXAMINED_MAX: Final = 1000
 """Folders with the name of a version that are looked into, the newest names first: a hundred times what is kept."""
 AHEAD_S: Final = 86_400.0
-"""A name further ahead of the machine's clock was not given by a clock that is set: no other name goes by a refused candidate of that name."""
+"""A refused candidate whose name is further ahead of the machine's clock counts for nothing: no clock that is set gave that name."""
 NAMES_TRIED: Final = 10_000
 """Seconds after the first choice of a name: so many would have to be taken already."""
 

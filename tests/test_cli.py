@@ -90,6 +90,20 @@ def test_models_list(cli: Cli, models: Path) -> None:
     assert [("●" in line) for line in out.splitlines() if "v2026" in line] == [False, True]
 
 
+def test_what_a_document_says_does_not_steer_the_terminal(cli: Cli, models: Path) -> None:
+    """Escapes and marks of direction in a manifest or an error are shown as U+FFFD, and markup is text."""
+    path = models / "v20260101_000000/MANIFEST.json"
+    document = json.loads(path.read_text())
+    hostile = "x\x1b[31mRED\x9b\u202e[bold]"
+    path.write_text(json.dumps(document | {"reason": hostile}))
+    _, out, err = cli("models", "list", "--models", models)
+    assert "x\ufffd[31mRED\ufffd\ufffd[bold]" in out
+    path.write_text(json.dumps(document | {"files": {hostile: {"sha256": "0", "bytes": 1}}}))
+    said = [cli("models", *command, "--models", models) for command in (["verify"], ["rollback", "v20260101_000000"], ["show", hostile])]
+    assert all(code == 1 for code, _, _ in said)
+    assert not any(mark in text for texts in ((0, out, err), *said) for text in texts[1:] for mark in "\x1b\x9b\u202e")
+
+
 def test_models_list_with_a_damaged_version(cli: Cli, models: Path) -> None:
     """It is in the list, with its problem."""
     (models / "v20260101_000000/MANIFEST.json").write_text("{")

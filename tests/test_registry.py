@@ -111,7 +111,11 @@ def test_refused_candidates_are_kept_with_their_reasons(registry: Registry, make
 @pytest.mark.parametrize(
     ("name", "document"),
     [
-        *[(name, text) for name in ("v99991231_235958", "v99991231_235959", "v29990101_000000") for text in (None, "{", '{"version": "%s"}')],
+        *[
+            (name, text)
+            for name in ("v99991231_235958", "v99991231_235959", "v29990101_000000")
+            for text in (None, "{", '{"version": "%s"}')
+        ],
         *[("v20261123_235959", text) for text in (None, "{", '{"version": "v20261123_101500"}')],
     ],
 )

@@ -298,7 +298,7 @@ def test_where_no_number_is_left(registry: Registry, make_version: MakeVersion, 
 def test_a_choice_that_does_not_read_back_leaves_current(registry: Registry, keys: Keys, tmp_path: Path) -> None:
     """A signing key that is not the verify key's."""
     other = SigningKey.read(generate(tmp_path / "other")[0])
-    with pytest.raises(RegistryError, match="signature of CHOICE.*CURRENT is as it was"):
+    with pytest.raises(RegistryError, match=r"signature of CHOICE.*CURRENT is as it was"):
         Registry(registry.root, other, keys[1]).rollback(FIRST)
     assert registry.live.named() == SECOND
 
