@@ -6,11 +6,11 @@ import time
 from typing import Any, Final
 
 from rich.console import Console, Group
-from rich.markup import escape
 from rich.panel import Panel
 from rich.text import Text
 
 from daemon.demo_report import Story
+from daemon.plain_text import plain
 from daemon.wiring import Daemon
 from streams.fleet import FleetSpec
 
