@@ -223,10 +223,25 @@ class Registry:
         return self._choose("rolled_back", version if version is not None else self._before_current())
 
     def pin_version(self, version: str | None = None) -> str:
-        """Pins a version, by default the live one: it is live whatever is trained, until `unpin`. Raises RegistryError."""
-        if version is None and (version := self.current()) is None:
-            raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
+        """Pins a version, by default the live one: it is live whatever is trained, until `unpin`. Raises RegistryError.
+
+        With a verify key the live one must be named if one that was made live after it is here, and no person went back: somebody without
+        the key may have put it back, or a publication has just begun or was cut off.
+        """
+        if version is None:
+            version = self._live_beyond_doubt()
         return self._choose("pinned", version)
+
+    def _live_beyond_doubt(self) -> str:
+        if (standing := self.live.standing()) is None:
+            raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
+        newest = max(self._numbers().items(), key=lambda entry: entry[1], default=("", 0))
+        if self.verify_key is not None and newest[1] > standing.number:
+            raise RegistryError(
+                f"{self.root}: {standing.version} is live although {newest[0]} was published after it, and no signed choice says so; "
+                "if nobody has put it back, name the version that is to be pinned"
+            )
+        return standing.version
 
     def unpin(self) -> str:
         """Lets trainings publish again; gives the version that is live until then. Raises RegistryError if nothing is pinned.

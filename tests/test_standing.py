@@ -303,6 +303,16 @@ def test_a_choice_that_does_not_read_back_leaves_current(registry: Registry, key
     assert registry.live.named() == SECOND
 
 
+def test_what_was_put_back_is_not_pinned_by_default(registry: Registry) -> None:
+    """The key must not sign it unless its name is given, whoever has seen the newer one or not."""
+    set_current(registry, FIRST)
+    owner = Registry(registry.root, registry.signing_key, registry.verify_key)
+    with pytest.raises(RegistryError, match=f"{FIRST} is live although {SECOND} was published after it.*name the version"):
+        owner.pin_version()
+    assert not (registry.root / CHOICE_NAME).exists()
+    assert (owner.pin_version(FIRST), owner.pin_version(), owner.current()) == (FIRST, FIRST, FIRST)
+
+
 def models_of(registry: Registry, folder: Path, told: list[tuple[str, dict[str, Any]]]) -> Models:
     return Models(registry, Journal(folder / "journal"), Observer(lambda event, fields: told.append((event, fields))), 0.0)
 
