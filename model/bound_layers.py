@@ -20,6 +20,9 @@ OUTPUT_BOUNDS: Final = "output"
 UNBOUNDED_OUTPUT: Final = "unbounded_output"
 _HUGE: Final = 3e38
 """Over every scaled value that is not missing."""
+LEVEL_ROWS: Final = 7
+"""The level of a target is the median of so many measured rows, the newest: four rows of another size are a level, three are a spike or
+an outage. Of fewer measured rows it is their median too, the smaller of two."""
 _LIMITS: Final = (
     "upper_factor", "upper_offset", "lower_factor", "lower_offset", "edge", "carry", "slack", "unshown", "lowest", "highest", "missing",
 )  # fmt: skip
@@ -51,8 +54,8 @@ class InputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
 class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Holds each forecast to what is possible, and to what the window has shown of its target: (B, T, F) and (B, 4) to (B, 4).
 
-    The forecast of a target that was never measured in training becomes NaN. A target that lies over the edge of what the network
-    reads in every measured row of the window is a link of another size: what is over the edge is added to the forecast.
+    The forecast of a target that was never measured in training becomes NaN. A target whose level lies over the edge of what the network
+    reads is that of a link of another size: what is over the edge is added to the forecast.
     The limits are no trained weight: see `set_bounds`. Before that they let everything pass.
     """
 
@@ -72,11 +75,25 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         upper = ops.maximum(upper, ops.minimum(limit["unshown"], -0.5 * _HUGE - most))  # `unshown` where nothing was measured
         upper = ops.minimum(upper, limit["highest"])
         lower = ops.maximum(least * limit["lower_factor"] + limit["lower_offset"], limit["lowest"])
-        carried = forecast + ops.relu(least - limit["edge"]) * limit["carry"]
+        carried = forecast + ops.relu(_level(values) - limit["edge"]) * limit["carry"]
         return ops.minimum(ops.maximum(carried, lower), upper) + limit["missing"]
 
     def compute_output_shape(self, windows_shape: Any, forecast_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:  # noqa: ARG002
         return forecast_shape
+
+
+def _level(values: Any) -> Any:
+    """The median of the newest measured values: (B, T, 4), 0 where missing, to (B, 4); -_HUGE where nothing was measured."""
+    ops = keras.ops
+    measured = ops.cast(ops.not_equal(values, 0.0), values.dtype)  # (B, T, 4)
+    count = ops.cumsum(measured, axis=1)
+    total = count[:, -1:]  # (B, 1, 4)
+    newest = ops.minimum(measured, ops.relu(count - total + LEVEL_ROWS))  # 1 for the last LEVEL_ROWS of the measured, else 0
+    known = ops.transpose(values * newest - _HUGE * (1.0 - newest), (0, 2, 1))  # (B, 4, T)
+    largest = ops.top_k(known, min(LEVEL_ROWS, values.shape[1]))[0]  # (B, 4, LEVEL_ROWS), falling
+    middle = ops.floor(ops.minimum(total[:, 0], LEVEL_ROWS) / 2.0)  # (B, 4)
+    chosen = ops.equal(ops.expand_dims(middle, -1), np.arange(largest.shape[-1], dtype=np.float32))
+    return ops.sum(largest * ops.cast(chosen, largest.dtype), axis=-1)
 
 
 def _pass_all(shape: Any, dtype: Any = None) -> Any:

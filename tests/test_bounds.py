@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.definition import FEATURES
-from features.telemetry import NUMERIC, TARGETS, Floats
+from features.telemetry import NUMERIC, TARGETS, Doubles, Floats
 from model.bound_layers import OutputBounds, read_bounds, set_bounds, unbounded
 from model.bounds import MULTIPLE, UNBOUNDED, Bounds, edges, highest_scaled, learnt, lowest_scaled, slack
 from model.dataset import WindowIndex
@@ -29,6 +29,7 @@ from model.network import build, renewed
 from model.possible import LARGEST, possible
 from model.predictor import Predictor
 from model.raw_predictor import RawPredictor
+from model.raw_windows import RawWindows
 from model.scaler import Scaler
 
 OLDER = Path(__file__).parent / "states" / "unbounded-model.tar.xz"
@@ -138,6 +139,7 @@ def all_bounds(**changed: Any) -> Bounds:
 
 NOTHING = [np.nan] * 4
 USUAL = [400.0, 20.0, 0.0, 2.0]
+LARGE, DOWN = [95_000.0, 20.0, 0.0, 2.0], [0.0, 20.0, 0.0, 2.0]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +153,11 @@ USUAL = [400.0, 20.0, 0.0, 2.0]
         pytest.param([[400, np.nan, 0, 2], NOTHING], [1e9, 1e9, 1e9, 1e9], [1200, 90, 0.002, 6], id="holes show nothing"),
         pytest.param([[95_000, 20, 0, 2]] * 3, [2_890, 20, 0, 2], [95_000, 20, 0, 2], id="a link of another size keeps its size"),
         pytest.param([[95_000, 20, 0, 2], USUAL], [2_890, 20, 0, 2], [2_890, 20, 0, 2], id="a spike is no other size"),
+        pytest.param([USUAL] * 27 + [LARGE] * 3, [2_890, 20, 0, 2], [2_890, 20, 0, 2], id="nor are three"),
+        pytest.param([USUAL] * 26 + [LARGE] * 4, [2_890, 20, 0, 2], [95_000, 20, 0, 2], id="four are: the link was upgraded"),
+        pytest.param([LARGE] * 26 + [USUAL] * 4, [600, 20, 0, 2], [600, 20, 0, 2], id="or replaced by a small one"),
+        pytest.param([LARGE] * 27 + [DOWN] * 3, [2_890, 20, 0, 2], [95_000, 20, 0, 2], id="an outage is no other size"),
+        pytest.param([LARGE, NOTHING] * 12 + [DOWN, NOTHING] * 3, [2_890, 20, 0, 2], [95_000, 20, 0, 2], id="missing rows do not count"),
     ],
 )
 def test_forecasts_are_held_to_what_the_window_has_shown(window: list[list[float]], forecast: list[float], wanted: list[float]) -> None:
@@ -277,6 +284,46 @@ def test_a_disturbed_link_is_forecast_like_a_link(
                 assert (made[:, target] <= 1.2 * MULTIPLE * level[name] + 0.01).all(), (name, made)
                 assert (made[:, target] >= 0.0).all()
         assert (made[:, 0] <= 1e5).all(), "an absurd number is no level"
+
+
+def steady(levels: Doubles, load: Callable[[str], ModuleType]) -> RawWindows:
+    """A window for each line of levels (B, 39): of a link whose throughput and bytes are so many times the usual, all else as usual."""
+    windows = load("parts.bounded_rows").sequences(len(levels), np.random.default_rng(0))
+    noise = 1 + 0.03 * np.random.default_rng(7).normal(size=(len(levels), levels.shape[1], 9))
+    windows.telemetry[:, :, :9] = noise * [400.0, 20.0, 0.001, 2.0, 60.0, 7.0, 2.0, 3e9, 3e9]
+    windows.telemetry[:, :, [0, 7, 8]] *= levels[:, :, None]
+    return windows
+
+
+def sized(*, times: float, since: int = 39, low: slice = slice(0, 0), growth: float = 1.0) -> Doubles:
+    """float64 (39,): `times` the usual in the newest `since` rows, 1 before; 0 in the rows `low`; `growth` more in each row."""
+    at = np.arange(39)
+    level = np.where(at >= 39 - since, times, 1.0) * growth ** (at - 38.0)
+    level[low] = 0.0
+    return level
+
+
+SIZES: dict[str, tuple[Doubles, float, float]] = {
+    **{f"{times} times larger, a failed test": (sized(times=times, low=slice(-3, -2)), times / 2, times * 2) for times in (10, 100, 1_000)},
+    **{f"{times} times larger, long after": (sized(times=times, low=slice(-20, -17)), times / 2, times * 2) for times in (10, 100, 1_000)},
+    "an upgrade four rows ago": (sized(times=100, since=4), 50, 150),
+    "an upgrade ten rows ago": (sized(times=100, since=10), 50, 150),
+    "growth of 5 % a row": (sized(times=100, growth=1.05), 65, 130),
+    "a spike in three rows": (sized(times=1e6, since=3), 0, 1_000),
+}
+"""Levels, and the lowest and highest forecast, in multiples of the usual throughput."""
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_link_of_another_size_is_forecast_in_its_size(
+    versions: tuple[Path, list[str]], load: Callable[[str], ModuleType], size: str
+) -> None:
+    """What lies over all that training has shown is followed once it lasts, and not forgotten for a few rows of something else."""
+    levels, least, most = SIZES[size]
+    windows, (root, names) = steady(levels[None], load), versions
+    for int8 in (False, True):
+        made = RawPredictor.load(root / names[0], int8).predict_windows(windows)[0, 0]
+        assert 400.0 * least <= made <= 400.0 * most
 
 
 # Versions of releases before the bounds.
