@@ -2,7 +2,7 @@
 
     make bench-bounded        (or: python benchmarks/bounded.py --quick, or --sequences 20000)
 
-Three versions are trained first, of the published size: of a simulated fleet, of a stream without RTT whose jitter is always 0, and one
+Four versions are trained first, of the published size: of a simulated fleet, of a stream without RTT whose jitter is always 0, and one
 fine-tuned from the first. Each sequence is of one link, half of them like the fleet's and half of any size, and goes through the scaled
 core graph, the raw one and its quantised form of one of the versions, with nothing of this project behind them. A forecast has to be
 finite, possible (no throughput, delay or jitter below 0, no loss over 1), within the stated multiple of what the window has shown of its
@@ -58,13 +58,13 @@ def changes(undisturbed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> int:
     options = parser(__doc__)
     options.add_argument("--sequences", type=int, default=None, help=f"how many (default: {SEQUENCES:,})")
-    options.add_argument("--versions", type=Path, default=None, help="folder that keeps the three versions for a second run")
+    options.add_argument("--versions", type=Path, default=None, help="folder that keeps the four versions for a second run")
     chosen = options.parse_args()
     wanted = chosen.sequences or (QUICK if chosen.quick else SEQUENCES)
     with tempfile.TemporaryDirectory(prefix="dwcp-bench-") as name:
         root = chosen.versions or Path(name)
         root.mkdir(parents=True, exist_ok=True)
-        say("training three versions")
+        say("training four versions")
         job = {"root": str(root.resolve()), "rows": ROWS, "architecture": SMALL if chosen.quick else {}}
         trained = in_process("parts.bounded_versions", job, aloud=True)
         runs = through_graphs(root.resolve(), trained["versions"], wanted)

@@ -15,6 +15,7 @@ from features.definition import WINDOW_ROWS
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, TARGETS, Flags, Floats
 from features.vocabulary import Vocabulary
+from model.absurd import held
 from model.baselines import baseline_forecasts
 from model.bound_layers import set_bounds, unbounded
 from model.bounds import learnt
@@ -40,9 +41,12 @@ class TooFewWindowsError(ValueError):
 class Prepared:
     """What a training over N rows needs. features: unscaled. targets: float32 (N, 4), unscaled, NaN where not measured.
 
+    table: without absurd numbers before every link's test part, as features and targets are.
+
     vocabulary, inputs, outputs: of the rows before every link's validation part alone.
     """
 
+    table: RawTable
     features: OfflineFeatures
     targets: Floats
     vocabulary: Vocabulary
@@ -137,7 +141,8 @@ def prepare_offline(
     window_rows: int = WINDOW_ROWS,
 ) -> Prepared:
     """Features, split and scalers, without TensorFlow's share. Raises TooFewWindowsError where a part has no window."""
-    validation_from, _ = part_starts(table, shares)
+    validation_from, test_from = part_starts(table, shares)
+    table = held(table, np.arange(len(table)) < test_from[table.link])
     seen = np.arange(len(table)) < validation_from[table.link]
     vocabulary = Vocabulary.empty().extended(_values_in(table, seen))
     features, targets = compute(table, vocabulary, gap_multiple), targets_of(table)
@@ -150,7 +155,7 @@ def prepare_offline(
         )
     inputs, outputs = Scaler.fit(features.features[seen]), Scaler.fit(targets[seen])
     data = TrainingData(inputs.transform(features.features), outputs.standardise(targets), split.train, split.validation, window_rows)
-    return Prepared(features, targets, vocabulary, inputs, outputs, split, data)
+    return Prepared(table, features, targets, vocabulary, inputs, outputs, split, data)
 
 
 def _values_in(table: RawTable, rows: Flags) -> list[list[str]]:

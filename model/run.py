@@ -98,7 +98,7 @@ def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
     )
     status = INTERRUPTED if interrupted() else FINISHED
     emit({"stage": "exporting and writing the reports"})
-    run_files.write(made, table, spec, status)
+    run_files.write(made, spec, status)
     return status
 
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Final
 
-from features.offline import RawTable
 from model.manifest import write_manifest
 from model.offline import OfflineRun
 from model.performance import performance
@@ -18,9 +17,10 @@ REASON: Final = "trained by hand"
 _INTERRUPTED: Final = "The training was interrupted: these are its best weights up to then."
 
 
-def write(made: OfflineRun, table: RawTable, spec: RunSpec, status: str) -> None:
+def write(made: OfflineRun, spec: RunSpec, status: str) -> None:
     """Writes everything into the run's folder. Raises ExportError where a graph is not the network."""
     folder, prepared = Path(spec.folder), made.prepared
+    table = prepared.table
     fitted = Fit(made.model, made.started_from, made.history, made.duration_s)
     index = prepared.split.test
     learnt = Learnt(

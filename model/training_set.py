@@ -13,6 +13,7 @@ from features.definition import FEATURES
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import Floats
 from features.vocabulary import MAX_VALUES, OVERFLOW, Vocabulary
+from model.absurd import held
 from model.dataset import FineTuneSplit, build_windows, split_for_finetune, targets_of
 from model.job_spec import JobSpec
 from model.metadata import Metadata
@@ -43,6 +44,8 @@ class TooLittleDataError(Exception):
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
     """N rows of a snapshot, made ready. features: unscaled, made with `vocabulary`. targets: float32 (N, 4), unscaled, NaN where missing.
+
+    table: without absurd numbers before the gate's rows, as features and targets are.
 
     inputs, outputs, vocabulary: the candidate's own, which extend its parent's so that the parent's weights keep their meaning.
     trained_until_s: UTC seconds of the newest row that the candidate is trained on.
@@ -86,6 +89,9 @@ def prepare(spec: JobSpec, table: RawTable, parent: Metadata | None) -> Training
         inputs_reach_back=True,
     )
     _require_enough(spec, split, parent)
+    usual = held(table, table.time_s < table.time_s[split.gate.target_row].min(initial=np.inf))
+    if usual is not table:
+        table, features = usual, compute(usual, vocabulary, spec.gap_multiple)
     trained_until_s = float(table.time_s[split.recent.target_row].max())
     targets = targets_of(table)
     seen = table.time_s <= trained_until_s

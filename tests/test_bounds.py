@@ -215,7 +215,7 @@ def test_possible_forecasts() -> None:
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory, load: Callable[[str], ModuleType]) -> tuple[Path, list[str]]:
-    """Three small versions: of a fleet, of a stream without RTT whose jitter is 0, and fine-tuned from the first."""
+    """Four small versions: of a fleet, of a stream without RTT whose jitter is 0, fine-tuned from the first, and of absurd rows."""
     root = tmp_path_factory.mktemp("bounded")
     small = Architecture(**{name: tuple(part) if isinstance(part, list) else part for name, part in load("parts.version").SMALL.items()})
     return root, load("parts.bounded_versions").build(root, small, rows=120)
@@ -228,7 +228,7 @@ def loaded(versions: tuple[Path, list[str]], load: Callable[[str], ModuleType]) 
 
 
 @settings(max_examples=30)
-@given(seed=st.integers(0, 2**32 - 1), which=st.integers(0, 2))
+@given(seed=st.integers(0, 2**32 - 1), which=st.integers(0, 3))
 def test_whatever_valid_rows_come_forecasts_stay_possible(
     loaded: list[Any], load: Callable[[str], ModuleType], seed: int, which: int
 ) -> None:
@@ -251,6 +251,19 @@ def test_the_predictors_say_what_the_graphs_say(versions: tuple[Path, list[str]]
         made = RawPredictor.load(root / name).predict_windows(windows)
         np.testing.assert_array_equal(made, version.forecasts("raw", windows))
         assert np.isnan(made).all(axis=0).tolist() == (~version.metadata.measured).tolist()
+
+
+@pytest.mark.parametrize("which", [0, 3])
+def test_a_version_of_absurd_rows_forecasts_as_one_without(
+    versions: tuple[Path, list[str]], load: Callable[[str], ModuleType], which: int
+) -> None:
+    """One throughput of 3e38 among its training rows does not take the digits of all others: what was usual, and an idle link's 0."""
+    root, names = versions
+    windows = steady(np.array([sized(times=1.0), sized(times=0.0)]), load)
+    for int8 in (False, True):
+        made = RawPredictor.load(root / names[which], int8).predict_windows(windows)
+        assert made[0, :2] == pytest.approx([400.0, 20.0], rel=0.3)
+        assert made[1, 0] <= 0.01
 
 
 DISTURBED: dict[str, dict[str, float]] = {

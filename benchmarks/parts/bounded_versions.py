@@ -1,4 +1,5 @@
-"""Three versions for bounded.py, each by the training job: of a fleet, of a stream that measures only some targets, and fine-tuned."""
+"""Four versions for bounded.py, each by the training job: of a fleet, of a stream that measures only some targets, fine-tuned, and of a
+fleet with absurd numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from parts.stream import write_file
 from streams.fleet import FleetSpec, Region
 from streams.table import read_recording
 
-FLEET, PARTIAL, TUNED = "v20260101_000000", "v20260102_000000", "v20260103_000000"
+FLEET, PARTIAL, TUNED, ABSURD = "v20260101_000000", "v20260102_000000", "v20260103_000000", "v20260104_000000"
+SEED: Final = {FLEET: 1, PARTIAL: 2, TUNED: 1, ABSURD: 3}
 UNMEASURED, STUCK = "rtt_ms", "jitter_ms"
 """Of the stream that the second version is trained on: never measured, and 0 in every row."""
 ROWS: Final = 240
@@ -45,6 +47,14 @@ def partial(table: RawTable) -> RawTable:
     """The rows as of a stream that does not measure the RTT, and whose jitter is always 0."""
     numeric = table.numeric.copy()
     numeric[:, TARGETS.index(UNMEASURED)], numeric[:, TARGETS.index(STUCK)] = np.nan, 0.0
+    return replace(table, numeric=numeric)
+
+
+def absurd(table: RawTable) -> RawTable:
+    """The rows with the largest accepted numbers in one of them, and a counter as throughput in another."""
+    numeric = table.numeric.copy()
+    numeric[len(table) // 3, [at for at, name in enumerate(TARGETS) if name != "packet_loss"]] = np.finfo(np.float32).max
+    numeric[len(table) // 2, 0] = 1e12
     return replace(table, numeric=numeric)
 
 
@@ -73,12 +83,13 @@ def train(root: Path, version: str, rows: Path, parent: str | None, architecture
 
 
 def build(root: Path, architecture: Architecture, rows: int) -> list[str]:
-    """The three versions' names. What is in `root` already is kept."""
-    first = fleet_table(rows, seed=1)
+    """The four versions' names. What is in `root` already is kept."""
+    first = fleet_table(rows, SEED[FLEET])
     jobs = (
         (FLEET, first, None),
-        (PARTIAL, partial(fleet_table(rows, seed=2)), None),
-        (TUNED, fleet_table(2 * rows, seed=1, scale=1.5), FLEET),
+        (PARTIAL, partial(fleet_table(rows, SEED[PARTIAL])), None),
+        (TUNED, fleet_table(2 * rows, SEED[TUNED], scale=1.5), FLEET),
+        (ABSURD, absurd(fleet_table(rows, SEED[ABSURD])), None),
     )
     for version, table, parent in jobs:
         if not (root / version / "MANIFEST.json").exists():
@@ -97,7 +108,7 @@ def undisturbed(root: Path, version: str, rows: int) -> dict[str, Any]:
     from model.network import INPUT_NAME, renewed
 
     metadata, bounded = Metadata.read(root / version), load_weights(root / version)
-    table = fleet_table(rows, seed={FLEET: 1, PARTIAL: 2, TUNED: 1}[version], scale=1.5 if version == TUNED else 1.0)
+    table = fleet_table(rows, SEED[version], scale=1.5 if version == TUNED else 1.0)
     if version == PARTIAL:
         table = partial(table)
     features = compute(table, metadata.vocabulary)
