@@ -3,7 +3,8 @@
     make bench-bounded        (or: python benchmarks/bounded.py --quick, or --sequences 20000)
 
 Four versions are trained first, of the published size: of a simulated fleet, of a stream without RTT whose jitter is always 0, one
-fine-tuned from the first, and of a fleet with absurd numbers. Each sequence is of one link, half of them like the fleet's and half of any size, and goes through the scaled
+fine-tuned from the first, and one of a fleet with absurd numbers.
+Each sequence is of one link, half of them like the fleet's and half of any size, and goes through the scaled
 core graph, the raw one and its quantised form of one of the versions, with nothing of this project behind them. A forecast has to be
 finite, possible (no throughput, delay or jitter below 0, no loss over 1), within the stated multiple of what the window has shown of its
 target (metadata: forecast_bounds), and missing for a target that was never measured in training. `undisturbed_mae_change`: the largest
