@@ -12,6 +12,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from daemon.settings import (
+    NEVER,
     BufferSection,
     DriftSection,
     EventsSection,
@@ -119,10 +120,10 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
 def _check_together(config: Config) -> None:
     """Raises ValueError, with the settings, where one keeps the other from ever taking effect."""
     training, buffer = config.training, config.buffer
-    if training.rows_min > buffer.rows_max:
+    if buffer.rows_max < training.rows_min < NEVER:
         raise ValueError(
             f"training.rows_min ({training.rows_min}) is more than buffer.rows_max ({buffer.rows_max}): no version would ever be trained; "
-            "lower the one or raise the other"
+            f"lower rows_min or raise rows_max (or set rows_min to {NEVER}, to train nothing on purpose)"
         )
 
 

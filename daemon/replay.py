@@ -22,6 +22,7 @@ from daemon.observe import Observer
 from daemon.plain_text import plain
 from daemon.replay_report import make_report, print_report
 from daemon.score import ByPhase
+from daemon.settings import NEVER
 from daemon.training_progress import Running
 from daemon.wiring import build
 from streams.file_source import FileSource
@@ -37,7 +38,6 @@ POLLS_MIN: Final = 5
 """Polls of a short recording: one that is read in a single poll has its first training at its end, and nothing left to be judged on."""
 POLL_RECORDS_MIN: Final = 50
 """Records of one poll where POLLS_MIN would make it less: so few rows are too few for any training."""
-NEVER: Final = 2**62
 """Rows before a training."""
 LATER_SHARE: Final = 0.1
 """Rows after a drift before it is trained on."""

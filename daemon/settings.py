@@ -15,6 +15,8 @@ from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMET
 from streams.kafka_option_values import typed
 from streams.kafka_options import KafkaOptions
 
+NEVER: Final = 2**62
+"""Rows that no buffer ever has: training.rows_min for a daemon that trains nothing."""
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
 """What Kafka allows."""
 
@@ -142,7 +144,7 @@ class TrainingSection(_Section):
         "0 3 * * *", description="cron, UTC; empty: none. Training is due then, and starts if there is enough that is new"
     )
     interval_s: float | None = Field(None, gt=0, description="instead of a schedule, or beside it")
-    rows_min: int = Field(20_000, gt=0, description="rows before the first version")
+    rows_min: int = Field(20_000, gt=0, description=f"rows before the first version; {NEVER}: nothing is trained")
     new_rows_min: int = Field(5_000, gt=0, description="rows since the last training before the next one")
     drift_rows_min: int = Field(5_000, gt=0, description="rows since the drift began before it is worth training on it")
     cooldown_s: float = Field(1800.0, ge=0, description="between the end of a training and the next; a failed one waits twice as long")

@@ -33,7 +33,11 @@ def _check_folder(setting: str, folder: Path) -> None:
         pass  # the folder, or what is in its place, is looked at below
     except OSError as error:  # a name that is too long, a loop of links, a parent that may not be searched
         raise ConfigError(f"{setting} {folder}: {error.strerror}; name another folder, or mend this one") from error
-    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    try:
+        whole = folder.absolute()
+    except FileNotFoundError:  # a path within a working directory that has been deleted: the service starts in another one
+        return
+    there = next(path for path in (folder, *whole.parents) if os.path.lexists(path))
     if not there.is_dir():
         raise ConfigError(f"{setting} {folder}: {there} is not a folder; name another one, or move that away")
     if there == folder and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):

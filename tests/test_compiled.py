@@ -50,6 +50,8 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
             source.write_text(text)
         monkeypatch.setattr(compiled, "_told", set())
         caplog.clear()
+        caplog.set_level(logging.WARNING, "features.compiled")  # whatever commands in this process have asked for
+        caplog.set_level(logging.WARNING)
         spec = importlib.util.spec_from_file_location("kernel", source)
         assert spec is not None
         assert spec.loader is not None

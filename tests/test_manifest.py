@@ -105,7 +105,7 @@ def _names(folder: Path, name: str) -> None:
         (lambda f: (f / MANIFEST_NAME).write_text("[" * 1_000_000), "no JSON document"),
         (lambda f: (f / MANIFEST_NAME).write_text('{"a": NaN}'), "no JSON document"),
         (lambda f: (f / MANIFEST_NAME).write_text("[]"), "no JSON object"),
-        (lambda f: os.truncate(f / MANIFEST_NAME, 2**40), "more than any such file"),
+        (lambda f: os.truncate(f / MANIFEST_NAME, 2**40), "larger than this kind of file can be"),
     ],
 )
 def test_damage_is_named(folder: Path, damage: Callable[[Path], object], problem: str) -> None:
@@ -252,7 +252,7 @@ def _sample(**changes: Any) -> Callable[[dict[str, Any]], object]:
         (_sample(categories=[["a"] * 5] * 30), "30 rows of 6 texts"),
         (_sample(categories=[[1] * 6] * 30), "30 rows of 6 texts"),
         (_sample(categories=[["x" * 257] * 6] * 30), "30 rows of 6 texts"),
-        (_sample(forecast=[1.0, 2.0, 3.0, None]), "something else among numbers"),
+        (_sample(forecast=[1.0, 2.0, 3.0, None]), "missing in some of the samples only"),
         (lambda raw: raw["tolerance"].update(absolute=[1e9] * 4), "prove something"),
         (lambda raw: raw["tolerance"].update(absolute=[-1.0] * 4), "prove something"),
         (lambda raw: raw["tolerance"].update(relative=0.5), "prove something"),

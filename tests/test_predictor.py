@@ -19,6 +19,7 @@ from features.telemetry import Floats
 from features.vocabulary import Vocabulary
 from model.documents import DocumentError
 from model.metadata import Metadata, core_name, metadata_name
+from model.possible import possible
 from model.predictor import CHUNK_WINDOWS, Predictor, PredictorError
 from model.scaler import Scaler
 
@@ -48,7 +49,7 @@ def test_a_version_says_what_it_is(predictor: Predictor) -> None:
 
 
 def test_forecasts_are_the_graphs_in_engineering_units(folder: Path, predictor: Predictor) -> None:
-    """Scaling, gaps as 0 and unscaling around the graph, step by step with NumPy, give the same forecasts."""
+    """Scaling, gaps as 0 and unscaling around the graph, step by step with NumPy, give the same forecasts, as far as they are possible."""
     windows = windows_of(7)
     document = json.loads((folder / metadata_name(VERSION)).read_text())["scaler_params"]
     scaled = (windows - np.float32(document["X_mean"])) / np.float32(document["X_scale"])
@@ -56,7 +57,7 @@ def test_forecasts_are_the_graphs_in_engineering_units(folder: Path, predictor: 
     (outputs,) = session.run(["output"], {"input": np.where(np.isnan(scaled), np.float32(0), scaled)})
     expected = outputs * np.float32(document["y_scale"]) + np.float32(document["y_mean"])
     forecasts = predictor.predict(windows)
-    np.testing.assert_allclose(forecasts, expected, rtol=1e-5)
+    np.testing.assert_allclose(forecasts, possible(expected), rtol=1e-5)
     assert forecasts.dtype.name == "float32"
 
 
@@ -145,7 +146,7 @@ def test_metadata_that_do_not_fit_are_refused(
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "cannot be loaded"), (b"\x00\xffnot an ONNX file", "cannot be loaded"), (None, "No such file")],
+    [(b"", "cannot be loaded"), (b"\x00\xffnot an ONNX file", "cannot be loaded"), (None, "is missing")],
 )
 def test_graphs_that_do_not_load_are_refused(tmp_path: Path, folder: Path, content: bytes | None, message: str) -> None:
     """An empty, damaged or missing graph is a PredictorError that names the folder."""
