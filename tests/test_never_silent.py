@@ -99,7 +99,7 @@ FAULTY: Final = {
     },
     "faults": {
         "os.fsync": {"does": "hang", "thread": "checkpoint", "while": "hanging disk"},
-        "model.registry.Registry.current": {"does": "hang", "while": "hanging models folder"},
+        "model.current.Current.standing": {"does": "hang", "while": "hanging models folder"},
         "daemon.checkpoint.write_state": {"does": "refuse", "while": "full disk"},
         "kafka.KafkaConsumer.poll": {"does": "hang", "while": "hanging client"},
         "kafka.KafkaConsumer._poll_once": {"does": "nothing", "while": "no records"},

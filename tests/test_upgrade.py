@@ -25,7 +25,7 @@ def test_every_version_has_its_state() -> None:
 def test_an_older_state_is_taken_up(rig: ModuleType, home: Path, uninterrupted: Any, version: int) -> None:
     """A run that was stopped after two thousand records under an older release leaves what an undisturbed run of this one leaves.
 
-    What comes from forecasts is compared by its names: the older half was computed on another machine.
+    What comes from forecasts is compared by its names: the older half was computed on another machine, by another graph.
     """
     shutil.unpack_archive(STATES / f"version-{version}.tar.xz", home)
     _, before = rig.newest(home / "state")
@@ -34,12 +34,10 @@ def test_an_older_state_is_taken_up(rig: ModuleType, home: Path, uninterrupted: 
     left = rig.outcome_after(home)
     for name in ("offsets", "rows", "buffer"):
         assert getattr(left, name) == getattr(uninterrupted, name), name
-    told, wanted_alerts = ([json.loads(line) for line in run.alerts.values()] for run in (left, uninterrupted))
-    if version >= 4:
-        assert set(left.alerts) == set(uninterrupted.alerts)
-    else:  # other detectors: the same region drifted, and its incident goes on under the id that it was opened with
-        assert {alert["data"]["region"] for alert in told} == {alert["data"]["region"] for alert in wanted_alerts}
-        assert len({alert["data"]["incident"] for alert in told if alert["data"].get("scope", "region") == "region"}) == 1
+    # The forecasts of those releases were not bounded, and detectors had learnt from them: only what was planted is the same.
+    told = [json.loads(line)["data"] for line in left.alerts.values()]
+    incidents = {alert["incident"] for alert in told if alert.get("scope", "region") == "region" and alert["region"] == "eu"}
+    assert len(incidents) == 1, "the incident goes on under the id that it was opened with"
     for partition, state in left.parts.items():
         wanted = uninterrupted.parts[partition]
         assert state.keys() == wanted.keys()

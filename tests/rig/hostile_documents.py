@@ -126,7 +126,9 @@ def _of_journal(folder: Path) -> list[Target]:
 def _of_checkpoint(folder: Path) -> list[Target]:
     name = "000000000001-main"
     process = folder / "process.npz"
-    digest = write_state(process, {"regions": {}, "training": {}, "keys": [], "values": []}, {})  # it stands in for the partition's file as well
+    digest = write_state(
+        process, {"regions": {}, "training": {}, "keys": [], "values": []}, {}
+    )  # it stands in for the partition's file as well
     oldest = Manifest(1, 1, "main", 0, 1.5, digest, (PartEntry("t", 0, 7, "process.npz", digest, ()),))
     newest = msgspec.structs.replace(oldest, schema_version=SCHEMA_VERSION).sealed()
 
