@@ -15,7 +15,7 @@ from daemon.child import command, environment
 from daemon.training_progress import ProgressReader, Running
 from model.buffer import snapshot
 from model.job_spec import RESULT_NAME, JobResult, JobSpec
-from model.plain_file import open_plain, read_plain_bytes
+from model.plain_file import is_folder, open_plain, read_plain_bytes
 from model.removal import remove_if_possible
 
 TERMINATION_S: Final = 3.0
@@ -65,7 +65,8 @@ class Trainer:
         self._child: _Child | None = None
         self._ended: list[Path] = []
         """Folders of trainings that have ended, the last one last."""
-        remove_if_possible(work)
+        if is_folder(work):  # whatever else has this name is not of a daemon: making the folder is refused
+            remove_if_possible(work)
         work.mkdir(parents=True, mode=0o700)
 
     @property
