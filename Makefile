@@ -57,7 +57,7 @@ bench-%: $(READY)
 	mv docs/benchmarks/$*.json.new docs/benchmarks/$*.json
 
 docs: $(READY)  ## Write the generated documents: schemas, tables of figures
-	$(BIN)/python -m daemon.documents docs
+	$(BIN)/python -m daemon.commands.documents docs
 	$(BIN)/python benchmarks/tables.py
 
 setup: $(READY)  ## Only the environment

@@ -19,8 +19,8 @@ import numpy as np
 from harness import Bar, in_process, parser, report, say
 
 from features.telemetry import DEFAULT_LINK_KEY, TARGETS
-from model.job_spec import Architecture, TrainingSettings
-from model.metrics import block_bootstrap_difference
+from model.judge.metrics import block_bootstrap_difference
+from model.spec.job import Architecture, TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"

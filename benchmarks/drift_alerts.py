@@ -29,7 +29,7 @@ from parts.drift_run import FIRST_DAY, WARM_UP
 from parts.residuals import REGIMES
 from scipy.stats import chi2
 
-from drift.sensitivity import Sensitivity
+from drift.link.sensitivity import Sensitivity
 
 REGIONS: Final = 20
 LINKS: Final = 100

@@ -4,7 +4,7 @@
 
 A simulated fleet, one row a minute, flows through the daemon's own loop as fast as the machine goes; 60 % of the links of one of its two
 regions are re-routed for good. The first version is trained in short, for it is not what is measured; the training that answers the
-drift has the defaults of daemon.config. As in `dwcp-learner replay` the stream stands still during a training: in that time the fleet
+drift has the defaults of daemon.config.load. As in `dwcp-learner replay` the stream stands still during a training: in that time the fleet
 would bring four rows a second.
 """
 
@@ -23,13 +23,13 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # for the training, which is a process
 from harness import Bar, arguments, report, say
 
 from daemon.clock import StreamClock
-from daemon.config import Config, TrainingSection
-from daemon.logs import configure_logging
-from daemon.observe import Observer
+from daemon.config.load import Config, TrainingSection
+from daemon.operator.logs import configure_logging
+from daemon.operator.observer import Observer
 from daemon.wiring import Daemon, build, training_config
-from streams.fleet import FleetSpec, Region
-from streams.planted import PlantedEvent
-from streams.simulator_source import SimulatorSource
+from streams.simulator.fleet import FleetSpec, Region
+from streams.simulator.planted import PlantedEvent
+from streams.simulator.source import SimulatorSource
 
 REGIONS: Final = (Region("eu-1", 0.0), Region("us-1", -5.0))
 LINKS_PER_REGION: Final = 120

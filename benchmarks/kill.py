@@ -40,27 +40,27 @@ FRACTION_S: Final = (0.1, 10.0)
 """The wait before a kill, evenly distributed in its logarithm."""
 
 POINTS: Final = (
-    ("before", "model.buffer.BufferWriter.seal", 6),
-    ("after", "model.buffer.BufferWriter.seal", 6),
+    ("before", "model.buffer.rows.BufferWriter.seal", 6),
+    ("after", "model.buffer.rows.BufferWriter.seal", 6),
     ("before", "pathlib.Path.rename", 12),
     ("after", "pathlib.Path.rename", 12),
-    ("after", "daemon.checkpoint.write_state", 12),
-    ("before", "daemon.checkpoint.CheckpointStore._publish", 4),
-    ("before", "daemon.checkpoint.CheckpointStore._clean", 4),
-    ("after", "daemon.checkpoint.CheckpointStore._clean", 4),
-    ("after", "daemon.checkpoint.drop_unnamed", 12),
-    ("before", "daemon.checkpoint.compact", 2),
-    ("after", "daemon.checkpoint.compact", 2),
-    ("before", "daemon.journal.Journal.append", 3),
-    ("after", "daemon.journal.Journal.append", 3),
-    ("before", "streams.kafka_source.KafkaSource.commit", 3),
-    ("after", "daemon.sinks.Sinks.flush", 4),
+    ("after", "daemon.state.checkpoint.write_state", 12),
+    ("before", "daemon.state.checkpoint.CheckpointStore._publish", 4),
+    ("before", "daemon.state.checkpoint.CheckpointStore._clean", 4),
+    ("after", "daemon.state.checkpoint.CheckpointStore._clean", 4),
+    ("after", "daemon.state.checkpoint.drop_unnamed", 12),
+    ("before", "daemon.state.checkpoint.compact", 2),
+    ("after", "daemon.state.checkpoint.compact", 2),
+    ("before", "daemon.ingest.journal.Journal.append", 3),
+    ("after", "daemon.ingest.journal.Journal.append", 3),
+    ("before", "streams.kafka.source.KafkaSource.commit", 3),
+    ("after", "daemon.events.sinks.Sinks.flush", 4),
 )
 """Where a daemon is killed: before or after one of the first so many calls of a function."""
 PUBLICATION: Final = (
-    ("before", "model.registry.Registry.publish", 1),
-    ("after", "model.registry.Registry.publish", 1),
-    ("before", "model.current.Current.set", 1),
+    ("before", "model.registry.versions.Registry.publish", 1),
+    ("after", "model.registry.versions.Registry.publish", 1),
+    ("before", "model.registry.current.Current.set", 1),
     ("before", "daemon.loop.Loop.announce", 1),
     ("after", "daemon.loop.Loop.announce", 1),
 )

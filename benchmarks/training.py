@@ -3,7 +3,7 @@
     make bench-training        (or: python benchmarks/training.py --quick)
 
 The network of the real size at batch 64 and 256. Plain Keras is the network as it is written (keras.layers.LSTM with dropout and
-recurrent dropout, no XLA); ours is what model/training.py does; PyTorch is its nn.LSTM of the same sizes, which has no recurrent
+recurrent dropout, no XLA); ours is what model/training/fit/loop.py does; PyTorch is its nn.LSTM of the same sizes, which has no recurrent
 dropout. Every contender runs in a process of its own, one after the other, and that in several rounds; ratios are taken within a
 round. The first step, which traces, is told apart. Once more with one thread each: there CPU time is compared, which holds on a machine
 that others use as well. The wall times do not: PyTorch's lose most where a core is taken away (seen: five times the CPU time).
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from harness import FOLDER, Bar, arguments, environment, in_process, median_of_ratios, report, say
 
-from model.job_spec import Architecture
+from model.spec.job import Architecture
 
 ENVIRONMENT: Final = ".venv-torch"
 """PyTorch comes with three gigabytes of CUDA: an environment of its own, so that no other benchmark needs it."""

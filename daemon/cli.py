@@ -21,15 +21,15 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from daemon import config as configuration
-from daemon.alerts_cli import app as alerts_app
-from daemon.config import Config, ConfigError
+from daemon.commands.alerts import app as alerts_app
+from daemon.commands.keys import app as keys_app
+from daemon.commands.models import app as models_app
+from daemon.config import load as configuration
+from daemon.config.keys import registry_with_keys
+from daemon.config.load import Config, ConfigError
 from daemon.entry import CarriedError
 from daemon.errors import EXIT_CODES, EXIT_SOURCE, StateError
 from daemon.failures import FAILURES, explained
-from daemon.keys import registry_with_keys
-from daemon.keys_cli import app as keys_app
-from daemon.models_cli import app as models_app
 from daemon.plain_text import plain
 
 
@@ -62,10 +62,10 @@ def run(config: ConfigOption = None) -> None:
     Needs a Kafka topic (kafka.topic, default dwcp.telemetry) and nothing else: without a model it collects rows and trains its first
     version when there are enough. SIGTERM stops it within 10 s, SIGHUP reloads the configuration.
     """
-    from daemon.cli_signals import Reloads, stop_on_signals
     from daemon.clock import WallClock
-    from daemon.logs import configure_logging
-    from daemon.observe import Observer
+    from daemon.commands.signals import Reloads, stop_on_signals
+    from daemon.operator.logs import configure_logging
+    from daemon.operator.observer import Observer
     from daemon.output import lose_what_cannot_be_written
     from daemon.reload import reloader
     from daemon.wiring import build, kafka_source
@@ -115,7 +115,7 @@ def replay(
     Every forecast is made before its row is read (prequential): the first version is trained on the first 40 % of the file, later ones
     on drift. The stream waits for each training.
     """
-    from daemon.replay import replay_file
+    from daemon.commands.replay import replay_file
 
     if speed is not None and not math.isfinite(speed):
         raise typer.BadParameter(f"{speed}: a multiple of recorded time; leave it out for as fast as possible", param_hint="--speed")
@@ -153,8 +153,8 @@ def train(
     The data is examined first: what is found, and what is done about it. Ctrl-C ends the training early: the best weights so far are kept
     and reported (exit code 130). Nothing is written before the end; then report.html is the file to look at.
     """
-    from daemon.train import train_file
-    from daemon.train_options import options_of
+    from daemon.commands.train import train_file
+    from daemon.commands.train_options import options_of
 
     options = options_of(
         data_path, output_dir, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, window_size=window_size,
@@ -178,8 +178,8 @@ def demo(
     240 links stream; the first model is trained; a planted re-route in one region is noticed; the model is fine-tuned on it, judged, and
     published. Exit code 0 only if all of that really happened. DWCP_ variables do not count here.
     """
-    from daemon.demo import run_demo
-    from streams.kafka_options import KafkaOptions
+    from daemon.commands.demo.command import run_demo
+    from streams.kafka.connection.options import KafkaOptions
 
     if kafka is not None:
         try:
@@ -203,7 +203,7 @@ def simulate(
     ] = None,
 ) -> None:
     """Write the telemetry of a simulated fleet, with planted events, and the truth about them."""
-    from daemon.simulate import simulation, write_simulation
+    from daemon.commands.simulate import simulation, write_simulation
 
     try:
         spec = simulation(links_per_region, hours, interval_s, seed, form, event or [])
@@ -223,8 +223,8 @@ def check_config(
     The topics are looked for as well, and the commands that create them are printed (on standard error; exit code 5 if one is missing
     or may not be used). Where no broker answers within some seconds, that is only said.
     """
-    from daemon.topic_check import check_topics
-    from daemon.usable import check_places
+    from daemon.config.usable import check_places
+    from daemon.events.topic_check import check_topics
 
     loaded = configuration.load(config)
     check_places(loaded)
@@ -249,8 +249,8 @@ def check_config(
 @app.command(epilog=EXIT_CODES)
 def schema(what: Annotated[str, typer.Argument(help="telemetry, alerts, asyncapi or config")] = "telemetry") -> None:
     """Print the JSON Schema of telemetry records, drift alerts or the configuration, or the AsyncAPI document of all topics."""
-    from daemon.documents import alert_schema, model_schema
-    from streams.schema import asyncapi, telemetry_schema
+    from daemon.commands.documents import alert_schema, model_schema
+    from streams.records.schema import asyncapi, telemetry_schema
 
     documents: dict[str, Any] = {
         "telemetry": telemetry_schema, "alerts": alert_schema, "asyncapi": lambda: asyncapi(alert_schema(), model_schema()),

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 AGREES_S: Final = 300.0
 """Seconds between this machine's clock and the times of records that were written just now: up to so many they agree. It is what a record's
-own timestamp may be wrong by (streams.validate.MAX_FUTURE_S)."""
+own timestamp may be wrong by (streams.records.validate.MAX_FUTURE_S)."""
 CONFIRMED_S: Final = 60.0
 """Seconds for which an agreement holds, by the monotonic clock: a usual interval of telemetry, so a quiet stream agrees all the time."""
 

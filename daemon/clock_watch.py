@@ -17,11 +17,11 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from daemon.clock import Clock
-from daemon.observe import Observer
+from daemon.operator.observer import Observer
 from features.telemetry import Flags, Partition, TelemetryBatch
-from streams.decode import decode
+from streams.records.decode import decode
+from streams.records.validate import MAX_FUTURE_S
 from streams.source import Polled, RawBatch
-from streams.validate import MAX_FUTURE_S
 
 NEARLY_ALL: Final = 0.9
 """Share of the links from the first record of the future on. One relay with a wrong clock among ten is a producer's fault."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.output import OutputError, discard_output, prepare_streams
-from model.bytecode import start_again_without_damaged
+from model.process.bytecode import start_again_without_damaged
 
 
 class CarriedError(Exception):

@@ -9,12 +9,12 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-from daemon.config import ENV_DELIMITER, ENV_PREFIX, ConfigError
+from daemon.config.load import ENV_DELIMITER, ENV_PREFIX, ConfigError
 from daemon.errors import EXIT_CONFIG, EXIT_SOURCE, DaemonError
 from daemon.output import OutputError
 from daemon.plain_text import plain, printable
-from model.registry import RegistryError
-from streams.kafka_sink import SinkError
+from model.registry.versions import RegistryError
+from streams.kafka.sink import SinkError
 from streams.source import SourceError
 
 FAILURES: Final = (ConfigError, DaemonError, SourceError, SinkError, RegistryError, OSError, ValueError)

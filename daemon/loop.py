@@ -11,29 +11,29 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from daemon.alerts import choice_event, drift_event, model_event, retraining_event, summary
-from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
 from daemon.clock_watch import ClockWatch
 from daemon.errors import DaemonError, FencedError
-from daemon.gauges import show
-from daemon.health import Health, Pass
-from daemon.long_states import LongStates, tell_long_states
-from daemon.models import Models
-from daemon.notify import Notifier
-from daemon.observe import Observer
-from daemon.partitions import Partitions
-from daemon.room import NAMED_MAX
-from daemon.sinks import LAST_FLUSH_S, Sinks
-from daemon.snapshot import Snapshot, Written
-from daemon.training import Training
-from drift.buckets import BUCKET_S
+from daemon.events.alerts import choice_event, drift_event, model_event, retraining_event, summary
+from daemon.events.sinks import LAST_FLUSH_S, Sinks
+from daemon.ingest.group import Partitions
+from daemon.ingest.live_model import Models
+from daemon.ingest.room import NAMED_MAX
+from daemon.operator.gauges import show
+from daemon.operator.health import Health, Pass
+from daemon.operator.long_states import LongStates, tell_long_states
+from daemon.operator.notify import Notifier
+from daemon.operator.observer import Observer
+from daemon.state.keeper import Checkpointer
+from daemon.state.snapshot import Snapshot, Written
+from daemon.training.cycle import Training
 from drift.messages import IncidentChange
-from drift.region import RegionDrift
+from drift.region.buckets import BUCKET_S
+from drift.region.stage import RegionDrift
 from features.telemetry import Partition
-from model.manifest import read_manifest
-from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
-from streams.decode import Rejected
+from model.version.manifest import read_manifest
+from streams.records.dead_letters import MAX_KEPT_BYTES, dead_letter
+from streams.records.decode import Rejected
 from streams.source import Polled, RawBatch, Source, SourceError
 
 POLL_S: Final = 0.25
@@ -381,7 +381,7 @@ class Loop:
                 self.notifier.ready()
 
     def report_progress(self, polled: Polled) -> None:
-        """Only progress feeds the watchdog (see daemon.health)."""
+        """Only progress feeds the watchdog (see daemon.operator.health)."""
         if self.health.note(self._seen(polled)):
             self.notifier.alive()
         if self.on_step is not None:

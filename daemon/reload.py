@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from daemon.config import Config
-from daemon.observe import Observer
+from daemon.config.load import Config
+from daemon.operator.observer import Observer
 from daemon.wiring import Daemon, training_config
 
 CHANGEABLE: Final[dict[str, frozenset[str] | None]] = {

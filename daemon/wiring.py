@@ -6,43 +6,43 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from daemon.checkpoint import CheckpointStore
-from daemon.checkpointer import Checkpointer
 from daemon.clock import Clock
 from daemon.clock_watch import ClockWatch
-from daemon.config import Config
+from daemon.config.keys import registry_with_keys
+from daemon.config.load import Config
 from daemon.errors import DaemonError, EventsError, StateError
-from daemon.health import Health
-from daemon.http import HttpServer
-from daemon.instance import instance_id, state_id
-from daemon.journal import Journal
-from daemon.keys import registry_with_keys
-from daemon.lock import StateLock
+from daemon.events.sinks import Sinks
+from daemon.events.topic_check import topics_of
+from daemon.events.topic_watch import TopicWatch
+from daemon.ingest.group import Partitions, journal_path
+from daemon.ingest.journal import Journal
+from daemon.ingest.live_model import Models
+from daemon.ingest.monitored import Listener
+from daemon.ingest.partition import PipelineSettings
 from daemon.loop import Loop, LoopSettings
-from daemon.models import Models
-from daemon.notify import Notifier
-from daemon.observe import Observer
-from daemon.partitions import Partitions, journal_path
-from daemon.pipeline import PipelineSettings
-from daemon.schedule import Schedule
-from daemon.sinks import Sinks
-from daemon.topic_check import topics_of
-from daemon.topic_watch import TopicWatch
-from daemon.trainer import Trainer
-from daemon.training import Memory, Training, TrainingConfig
-from daemon.triggers import TrainingPolicy
-from daemon.watched import Listener
-from drift.quorum import QuorumPolicy
-from drift.region import RegionDrift
-from drift.sensitivity import Sensitivity
-from drift.watch import WatchPolicy
-from model.gate import GatePolicy
-from model.job_spec import TrainingSettings
-from model.registry import Registry
+from daemon.operator.health import Health
+from daemon.operator.http import HttpServer
+from daemon.operator.notify import Notifier
+from daemon.operator.observer import Observer
+from daemon.state.checkpoint import CheckpointStore
+from daemon.state.instance import instance_id, state_id
+from daemon.state.keeper import Checkpointer
+from daemon.state.lock import StateLock
+from daemon.training.child import Trainer
+from daemon.training.cycle import Memory, Training, TrainingConfig
+from daemon.training.schedule import Schedule
+from daemon.training.triggers import TrainingPolicy
+from drift.link.monitored import WatchPolicy
+from drift.link.sensitivity import Sensitivity
+from drift.region.policy import QuorumPolicy
+from drift.region.stage import RegionDrift
+from model.judge.gate import GatePolicy
+from model.registry.versions import Registry
+from model.spec.job import TrainingSettings
 from streams.fan_out import FanOutSink
-from streams.kafka_sink import KafkaSink
-from streams.kafka_source import KafkaSource
-from streams.ndjson_sink import NdjsonSink
+from streams.files.sink import NdjsonSink
+from streams.kafka.sink import KafkaSink
+from streams.kafka.source import KafkaSource
 from streams.sinks import Sink
 from streams.source import Source
 

@@ -20,20 +20,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from features.offline import RawTable
-from model.buffer import read_segments
-from model.bytecode import before_starting_again, start_again_without_damaged
-from model.child import Emit, be_nicer_than, described, prepare_libraries, progress_output
-from model.evaluation import judge
-from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
-from model.parent import die_with
-from model.plain_file import read_plain_bytes
-from model.predictor import Predictor
-from model.removal import remove_whatever
-from model.segments import SUFFIX, SegmentError
-from model.training_set import TooLittleDataError, prepare
+from model.buffer.rows import read_segments
+from model.buffer.segments import SUFFIX, SegmentError
+from model.process.bytecode import before_starting_again, start_again_without_damaged
+from model.process.child import Emit, be_nicer_than, described, prepare_libraries, progress_output
+from model.process.parent import die_with
+from model.registry.plain_file import read_plain_bytes
+from model.registry.removal import remove_whatever
+from model.spec.job import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED, JobResult, JobSpec, Status
+from model.training.dataset import TooLittleDataError, prepare
+from model.training.evaluation import judge
+from model.version.predictor import Predictor
 
 if TYPE_CHECKING:
-    from model.training import Progress
+    from model.training.fit.loop import Progress
 
 JOB_MOST_BYTES: Final = 1 << 20
 """A hundred times a job file."""
@@ -117,7 +117,7 @@ class Job:
             except TooLittleDataError as error:
                 return self._result("too_little_data", windows=error.windows, error=str(error))
         with self._in("import"):
-            from model import candidate  # 7 to 14 s and 690 MB
+            from model.training import candidate  # 7 to 14 s and 690 MB
 
             candidate.prepare_tensorflow(spec.settings)
         Path(spec.candidate).mkdir(exist_ok=True)  # the daemon has reserved it

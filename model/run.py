@@ -16,18 +16,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from model.buffer import read_segments
-from model.bytecode import before_starting_again, start_again_without_damaged
-from model.child import Emit, described, prepare_libraries, progress_output
-from model.job_spec import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED
-from model.parent import die_with
-from model.plain_file import read_plain_bytes
-from model.removal import remove_whatever
-from model.run_spec import FINISHED, INTERRUPTED, RunSpec
-from model.segments import SUFFIX
+from model.buffer.rows import read_segments
+from model.buffer.segments import SUFFIX
+from model.process.bytecode import before_starting_again, start_again_without_damaged
+from model.process.child import Emit, described, prepare_libraries, progress_output
+from model.process.parent import die_with
+from model.registry.plain_file import read_plain_bytes
+from model.registry.removal import remove_whatever
+from model.spec.job import EXIT_BAD_JOB, EXIT_DONE, EXIT_FAILED
+from model.spec.run import FINISHED, INTERRUPTED, RunSpec
 
 if TYPE_CHECKING:
-    from model.training import Progress
+    from model.training.fit.loop import Progress
 
 RUN_MOST_BYTES: Final = 1 << 20
 """A hundred times a run file."""
@@ -79,7 +79,11 @@ def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
     emit({"stage": "reading the recording"})
     table = read_segments(sorted(Path(spec.snapshot).glob(f"*{SUFFIX}")))
     emit({"stage": "loading TensorFlow"})
-    from model import offline, run_files, version_files  # 7 to 14 s and 690 MB
+    from model.training import files as version_files  # 7 to 14 s and 690 MB
+    from model.training import (
+        offline,  # 7 to 14 s and 690 MB
+        run_files,  # 7 to 14 s and 690 MB
+    )
 
     folder = Path(spec.folder)
     folder.mkdir()

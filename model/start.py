@@ -1,6 +1,6 @@
 """A training child from its first import on: `python -m model.start model.job JOB.json [PID]`, or model.run.
 
-What the module itself imports is read under guard, too: see `model.bytecode`.
+What the module itself imports is read under guard, too: see `model.process.bytecode`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from model.bytecode import start_again_without_damaged
+from model.process.bytecode import start_again_without_damaged
 
 
 def main(arguments: list[str]) -> int:

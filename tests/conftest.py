@@ -120,7 +120,7 @@ def lstm_graph() -> Callable[..., bytes]:
 def made_up_windows() -> Callable[..., Any]:
     """A maker of raw windows: made_up_windows(count, seed=0) gives RawWindows of ordinary telemetry with some holes."""
     from features.telemetry import CATEGORIES, NUMERIC
-    from model.raw_windows import RawWindows
+    from model.version.raw_windows import RawWindows
 
     def make(count: int, seed: int = 0) -> RawWindows:
         rng = np.random.default_rng(seed)
@@ -143,15 +143,15 @@ def make_version(lstm_graph: Callable[..., bytes], made_up_windows: Callable[...
     import onnx
 
     from features.vocabulary import Vocabulary
-    from model.golden import GOLDEN_NAME, write_golden
-    from model.golden_raw import raw_samples
-    from model.graphs import raw_graphs
-    from model.manifest import write_manifest
-    from model.metadata import Metadata, core_name, int8_name, raw_name
-    from model.predictor import core_session, run_core
-    from model.raw_predictor import RawPredictor
-    from model.raw_windows import features_of
-    from model.scaler import Scaler
+    from model.training.graph.all_three import raw_graphs
+    from model.version.golden import GOLDEN_NAME, write_golden
+    from model.version.golden_raw import raw_samples
+    from model.version.manifest import write_manifest
+    from model.version.metadata import Metadata, core_name, int8_name, raw_name
+    from model.version.predictor import core_session, run_core
+    from model.version.raw_predictor import RawPredictor
+    from model.version.raw_windows import features_of
+    from model.windows.scaler import Scaler
 
     def metadata_of(version: str, seed: int) -> Metadata:
         rng = np.random.default_rng(seed)
@@ -373,7 +373,7 @@ def no_broker() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def publish(make_version: Callable[..., Path]) -> Callable[..., None]:
     """publish(folder, version, seed=0) makes a version in folder/models, and CURRENT names it."""
-    from model.registry import Registry
+    from model.registry.versions import Registry
 
     def make(folder: Path, version: str, seed: int = 0) -> None:
         registry = Registry(folder / "models")

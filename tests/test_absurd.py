@@ -9,8 +9,8 @@ import pytest
 
 from features.offline import RawTable
 from features.telemetry import Doubles
-from model.absurd import held, reach
-from model.scaler import Scaler
+from model.windows.absurd import held, reach
+from model.windows.scaler import Scaler
 
 ROWS = 600
 

@@ -17,10 +17,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from features.telemetry import Partition
-from streams.advice import with_cause
-from streams.decode import decode
+from streams.records.advice import with_cause
+from streams.records.decode import decode
+from streams.records.validate import Failure, Kind
 from streams.source import RawBatch
-from streams.validate import Failure, Kind
 
 GOOD: dict[str, Any] = {"timestamp": 1767571200, "node_id": "a", "peer_id": "b", "rtt_ms": 20}
 VALUE = json.dumps(GOOD).encode()

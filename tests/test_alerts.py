@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from daemon.alerts import drift_event, retraining_event, severity, summary
-from daemon.documents import alert_schema
+from daemon.commands.documents import alert_schema
+from daemon.events.alerts import drift_event, retraining_event, severity, summary
 from drift.messages import IncidentChange, SignalChange
 
 RTT = SignalChange("rtt_ms", "shift", 1, 37, 1.4, 18.2, ("cusum",))

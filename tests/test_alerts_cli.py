@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
-from streams.event_reader import events_in_file, events_of_topic
-from streams.kafka_options import KafkaOptions
-from streams.ndjson_sink import rotated
+from streams.files.sink import rotated
+from streams.kafka.connection.options import KafkaOptions
+from streams.read_events import events_in_file, events_of_topic
 
 
 def event(name: str, incident: str = "1f00", **data: Any) -> str:
@@ -170,7 +170,7 @@ def read_while(path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Callable
             raise ended
         step()
 
-    monkeypatch.setattr("streams.event_reader.time.sleep", sleep)
+    monkeypatch.setattr("streams.read_events.time.sleep", sleep)
     seen: list[str] = []
     with pytest.raises(RuntimeError, match="the steps are done"):
         seen.extend(one["id"] for one in events_in_file(path, follow=True, from_start=from_start))

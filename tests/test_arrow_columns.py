@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.arrow_columns import arrow_column, arrow_strings, numpy_column
+from model.buffer.arrow_columns import arrow_column, arrow_strings, numpy_column
 
 DTYPES = ["int32", "int64", "float32", "float64"]
 
@@ -21,8 +21,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from features.telemetry import Partition
-from model.buffer import BufferRows, BufferWriter
-from model.retention import compact
+from model.buffer.rows import BufferRows, BufferWriter
+from model.buffer.retention import compact
 
 folder = Path()
 writer = BufferWriter(folder, Partition("t", 0))

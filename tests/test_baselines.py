@@ -7,9 +7,9 @@ import numpy as np
 from features.offline import RawTable, compute
 from features.telemetry import CATEGORIES, NUMERIC
 from features.vocabulary import Vocabulary
-from model.baselines import BASELINES, baseline_forecasts
-from model.dataset import build_windows, split_by_time, targets_of
-from model.scaler import Scaler
+from model.judge.baselines import BASELINES, baseline_forecasts
+from model.windows.index import build_windows, split_by_time, targets_of
+from model.windows.scaler import Scaler
 
 
 def autoregressive(rows: int = 600) -> RawTable:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from model.job_spec import Architecture
-from model.manifest import verify
+from model.spec.job import Architecture
+from model.version.manifest import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = 35
@@ -23,7 +23,7 @@ OWN_STAGES = {"open", "poll", "decode", "features", "drift", "forecast", "buffer
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, make_version: Callable[..., Path]) -> str:
     """A registry with one small live version."""
-    from model.registry import Registry
+    from model.registry.versions import Registry
 
     root = tmp_path_factory.mktemp("registry") / "models"
     registry = Registry(root)

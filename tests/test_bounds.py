@@ -18,19 +18,19 @@ from hypothesis import strategies as st
 
 from features.definition import FEATURES
 from features.telemetry import NUMERIC, TARGETS, Doubles, Floats
-from model.bound_layers import OutputBounds, read_bounds, set_bounds, unbounded
-from model.bounds import MULTIPLE, UNBOUNDED, Bounds, edges, highest_scaled, learnt, lowest_scaled, slack
-from model.dataset import WindowIndex
-from model.export import load_weights
-from model.golden import check_golden
-from model.job_spec import Architecture
-from model.metadata import Metadata
-from model.network import build, renewed
-from model.possible import LARGEST, possible
-from model.predictor import Predictor
-from model.raw_predictor import RawPredictor
-from model.raw_windows import RawWindows
-from model.scaler import Scaler
+from model.spec.job import Architecture
+from model.training.graph.core import load_weights
+from model.training.network.assembly import build, renewed
+from model.training.network.bound_layers import OutputBounds, read_bounds, set_bounds, unbounded
+from model.version.golden import check_golden
+from model.version.metadata import Metadata
+from model.version.possible import LARGEST, possible
+from model.version.predictor import Predictor
+from model.version.raw_predictor import RawPredictor
+from model.version.raw_windows import RawWindows
+from model.windows.bounds import MULTIPLE, UNBOUNDED, Bounds, edges, highest_scaled, learnt, lowest_scaled, slack
+from model.windows.index import WindowIndex
+from model.windows.scaler import Scaler
 
 OLDER = Path(__file__).parent / "states" / "unbounded-model.tar.xz"
 OLDER_VERSION = "v20260101_000000"

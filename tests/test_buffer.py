@@ -18,15 +18,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.telemetry import CATEGORIES, NUMERIC, Partition
-from model.buffer import (
+from model.buffer.retention import compact
+from model.buffer.rows import (
     BufferRows,
     BufferWriter,
     drop_unnamed,
     read_segments,
     snapshot,
 )
-from model.retention import compact
-from model.segments import SegmentError, describe
+from model.buffer.segments import SegmentError, describe
 
 PARTITION = Partition("dwcp.telemetry", 3)
 LINKS = ["a|b|fibre", "b|c|fibre", "a|c|radio"]

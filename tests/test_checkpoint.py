@@ -18,12 +18,12 @@ import msgspec
 import pytest
 
 import daemon.loop
-from daemon.checkpoint import SCHEMA_VERSION, CheckpointStore
 from daemon.errors import StateError
-from daemon.lock import StateLock
+from daemon.state.checkpoint import SCHEMA_VERSION, CheckpointStore
+from daemon.state.lock import StateLock
 from features.telemetry import Partition
-from model.buffer import read_segments
-from model.segments import SegmentName
+from model.buffer.rows import read_segments
+from model.buffer.segments import SegmentName
 from streams.source import SourceError
 
 

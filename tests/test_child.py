@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from model.child import described
+from model.process.child import described
 
 ROOT = Path(__file__).parents[1]
 KERAS = """
-from model.child import prepare_libraries
+from model.process.child import prepare_libraries
 prepare_libraries()
 import keras
 print(keras.config.backend(), keras.config.floatx(), keras.config.image_data_format())
 """
 PROGRESS = """
 import os, sys
-from model.child import progress_output
+from model.process.child import progress_output
 emit = progress_output()
 print("a library's words", flush=True)
 emit({"stage": "\u6771"})

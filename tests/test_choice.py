@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.choice import CHOICE_NAME, Choice, StandingError, read_choice, stand, write_choice
-from model.documents import DocumentError
-from model.signing import SigningKey, VerifyKey, generate
+from model.registry.choice import CHOICE_NAME, Choice, StandingError, read_choice, stand, write_choice
+from model.version.documents import DocumentError
+from model.version.signing import SigningKey, VerifyKey, generate
 
 TABLE = json.loads((Path(__file__).parents[1] / "clients/go/testdata/standing.json").read_text())
 """The Go client's tests read the same."""

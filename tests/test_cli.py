@@ -18,9 +18,9 @@ from typing import Any
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from daemon.checkpoint import SCHEMA_VERSION
+from daemon.state.checkpoint import SCHEMA_VERSION
 from features.telemetry import COLUMNS
-from model.metadata import core_name
+from model.version.metadata import core_name
 
 Cli = Callable[..., tuple[int, str, str]]
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -486,7 +486,7 @@ def test_each_thing_is_told_once(cli: Cli, recording: Path, tmp_path: Path, monk
     """A refusal is a line for a person, or an event of the log where no lines are shown; without training nothing waits for rows."""
     config = tmp_path / "c.toml"
     config.write_text("[training]\nwindows_min = 1_000_000\n[log]\nformat = 'json'\n")
-    monkeypatch.setattr("daemon.replay.POLLS_MIN", 1)  # one training is enough
+    monkeypatch.setattr("daemon.commands.replay.POLLS_MIN", 1)  # one training is enough
     _, _, err = cli("replay", recording, "--config", config)
     assert err.count("refused v") >= 1
     assert "model_refused" not in err

@@ -14,18 +14,18 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-from daemon.checkpoint import CheckpointStore
 from daemon.clock import CONFIRMED_S, StreamClock, WallClock
 from daemon.clock_watch import NOT_READY_S, WAIT_S, ClockWatch, Evidence, evidence_of, worth_of
-from daemon.journal import Clock
-from daemon.observe import Observer
-from daemon.pipeline import CHUNK_ROWS, Pipeline, PipelineSettings
-from drift.region import RegionDrift
-from drift.sensitivity import Sensitivity
-from drift.watch import WatchPolicy
+from daemon.ingest.journal import Clock
+from daemon.ingest.partition import CHUNK_ROWS, Pipeline, PipelineSettings
+from daemon.operator.observer import Observer
+from daemon.state.checkpoint import CheckpointStore
+from drift.link.monitored import WatchPolicy
+from drift.link.sensitivity import Sensitivity
+from drift.region.stage import RegionDrift
 from features.telemetry import Flags, Partition, TelemetryBatch
-from model.buffer import BufferWriter
-from streams.fleet import DEFAULT_START_S
+from model.buffer.rows import BufferWriter
+from streams.simulator.fleet import DEFAULT_START_S
 from streams.source import Polled, RawBatch, Written
 
 PARTITION = Partition("t", 0)

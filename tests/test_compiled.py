@@ -252,7 +252,14 @@ def test_code_is_compiled_in_a_folder_that_has_been_deleted(start: Start, tmp_pa
     assert kernel.py_func.__globals__["summed"](np.arange(4.0)) == 6.0
 
 
-KERNEL_MODULES = ("features.event_time", "features.kernels", "drift.cusum", "drift.data_faults", "streams.kafka_records", "model.metrics")
+KERNEL_MODULES = (
+    "features.event_time",
+    "features.kernels",
+    "drift.link.cusum",
+    "drift.link.faults",
+    "streams.kafka.records",
+    "model.judge.metrics",
+)
 
 
 IDENTITIES = f"""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import Config, ConfigError, load
-from daemon.demo import demo_config
+from daemon.commands.demo.command import demo_config
+from daemon.config.load import Config, ConfigError, load
 
 HERE = Path(__file__).parents[1]
 

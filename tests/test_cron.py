@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.cron import cron_trigger
+from daemon.training.cron import cron_trigger
 
 THURSDAY = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 PROBE = """
 import os, sys
 from pathlib import Path
-from model.bytecode import before_starting_again
-from model.child import be_nicer_than, progress_output
+from model.process.bytecode import before_starting_again
+from model.process.child import be_nicer_than, progress_output
 
 def main(arguments):
     be_nicer_than(os.getppid(), 3)

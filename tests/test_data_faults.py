@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drift.data_faults import FIELDS, Fault, faults
+from drift.link.faults import FIELDS, Fault, faults
 from drift.messages import SIGNALS
 from features.telemetry import CATEGORIES, NUMERIC
 

@@ -11,7 +11,8 @@ from features.definition import FEATURES
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, NUMERIC, Floats
 from features.vocabulary import Vocabulary
-from model.dataset import (
+from model.training.dataset import CALENDAR
+from model.windows.index import (
     JUDGED_WINDOWS_MAX,
     WindowIndex,
     build_windows,
@@ -20,8 +21,7 @@ from model.dataset import (
     split_for_finetune,
     targets_of,
 )
-from model.scaler import Scaler
-from model.training_set import CALENDAR
+from model.windows.scaler import Scaler
 
 
 def table_of(runs: list[list[int]], missing: float = 0.0, seed: int = 0) -> tuple[RawTable, OfflineFeatures]:

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.telemetry import CATEGORIES, COLUMNS, NUMERIC, Partition
-from streams.csv_form import MAX_VALUE_BYTES
-from streams.decode import CHUNK_RECORDS, MAX_DEPTH, Decoded, Record, decode
+from streams.records.csv_form import MAX_VALUE_BYTES
+from streams.records.decode import CHUNK_RECORDS, MAX_DEPTH, Decoded, Record, decode
+from streams.records.validate import LARGEST
 from streams.source import RawBatch
-from streams.validate import LARGEST
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 NOW_S = 1_762_232_200.0

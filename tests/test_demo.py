@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from daemon.demo import MARKER, _empty, demo_spec
-from daemon.demo_report import Story, make_report
-from daemon.demo_screen import Screen
+from daemon.commands.demo.command import MARKER, _empty, demo_spec
+from daemon.commands.demo.report import Story, make_report
+from daemon.commands.demo.screen import Screen
+from daemon.commands.score import ByPhase
 from daemon.errors import DaemonError
-from daemon.score import ByPhase
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
 def test_a_demo_without_a_broker(cli: Cli, no_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told at once and again, and after the time limit the exit code is 5, with what to do."""
-    monkeypatch.setattr("daemon.demo.BROKER_LIMIT_S", 6.0)
+    monkeypatch.setattr("daemon.commands.demo.command.BROKER_LIMIT_S", 6.0)
     code, out, err = cli("demo", "--kafka", no_broker)
     assert code == 5
     assert err.count(f"no broker at {no_broker}") >= 2

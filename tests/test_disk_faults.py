@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 import daemon.loop
-from daemon.checkpoint import CheckpointStore
 from daemon.clock import WallClock
-from daemon.journal import Journal
+from daemon.ingest.journal import Journal
+from daemon.state.checkpoint import CheckpointStore
 from features.telemetry import Partition
-from model.manifest import verify
-from model.registry import Registry
+from model.registry.versions import Registry
+from model.version.manifest import verify
 
 
 def refusing(call: str, part: str, code: int, after: int, times: int) -> Callable[[], None]:

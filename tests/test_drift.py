@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from parts.rig import module
 
-from drift.cusum import CALIBRATION_ROWS
-from drift.link import LinkDrift
+from drift.link.cusum import CALIBRATION_ROWS
+from drift.link.monitored import WatchList, WatchPolicy
+from drift.link.sensitivity import Sensitivity
+from drift.link.stage import LinkDrift
 from drift.messages import SIGNALS, LinkAlarm
-from drift.region import RegionDrift
-from drift.sensitivity import Sensitivity
-from drift.watch import WatchList, WatchPolicy
+from drift.region.stage import RegionDrift
 from features.telemetry import NUMERIC
 
 drifting = module("rig/drifting")

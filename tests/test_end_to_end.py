@@ -20,12 +20,12 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import NewTopic
 
-from model.buffer import read_segments
-from model.manifest import verify
-from model.predictor import Predictor
-from model.registry import Registry
-from streams.fleet import FleetSpec
-from streams.simulated_dataset import messages
+from model.buffer.rows import read_segments
+from model.registry.versions import Registry
+from model.version.manifest import verify
+from model.version.predictor import Predictor
+from streams.simulator.dataset import messages
+from streams.simulator.fleet import FleetSpec
 
 STARLINK = Path(__file__).parents[2] / "shared" / "data" / "starlink_road_1s.csv"
 FIRST, MORE = 20_000, 6_000

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.checkpoint import CheckpointStore
-from drift.link import LinkDrift, WatchedRows
-from drift.watch import WatchList, WatchPolicy
+from daemon.state.checkpoint import CheckpointStore
+from drift.link.monitored import WatchList, WatchPolicy
+from drift.link.stage import LinkDrift, WatchedRows
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition, TelemetryBatch
-from model.buffer import BufferRows, BufferWriter, read_segments
+from model.buffer.rows import BufferRows, BufferWriter, read_segments
 
 
 def batch_of(records: list[tuple[str, float]], first_offset: int) -> TelemetryBatch:

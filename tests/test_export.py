@@ -16,19 +16,19 @@ from onnx import helper, numpy_helper
 
 from features.telemetry import Floats
 from features.vocabulary import Vocabulary
-from model import export
-from model import export_raw as model_export_raw
-from model.export import ExportError, check_operators, check_parity, convert, export_core, load_weights, save_weights
-from model.export_raw import export_raw, keras_forecasts
-from model.graphs import RawGraphs, raw_graphs
-from model.job_spec import Architecture
-from model.metadata import Metadata, core_name
-from model.network import build, inference_clone, initialise_linear_path
-from model.predictor import core_session, run_core
-from model.raw_predictor import RawPredictor
-from model.raw_windows import RawWindows, features_of
-from model.scaler import Scaler
-from model.simplify import simplify
+from model.spec.job import Architecture
+from model.training.graph import core as export
+from model.training.graph import prove as model_export_raw
+from model.training.graph.all_three import RawGraphs, raw_graphs
+from model.training.graph.core import ExportError, check_operators, check_parity, convert, export_core, load_weights, save_weights
+from model.training.graph.prove import export_raw, keras_forecasts
+from model.training.graph.simplify import simplify
+from model.training.network.assembly import build, inference_clone, initialise_linear_path
+from model.version.metadata import Metadata, core_name
+from model.version.predictor import core_session, run_core
+from model.version.raw_predictor import RawPredictor
+from model.version.raw_windows import RawWindows, features_of
+from model.windows.scaler import Scaler
 
 SMALL = Architecture(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
 VERSION = "v20260102_030405"

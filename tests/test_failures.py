@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import ConfigError
+from daemon.config.load import ConfigError
 from daemon.errors import DaemonError, StateError
 from daemon.failures import described
-from streams.kafka_sink import SinkError
+from streams.kafka.sink import SinkError
 from streams.source import SourceError
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -42,7 +42,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: f"{type(error).__name__} {error}")
 def test_an_exception_that_nobody_foresaw(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Exit code 1, and one line with its kind, its words, its place and the way to its traceback."""
-    monkeypatch.setattr("daemon.simulate.write_simulation", raising(error))
+    monkeypatch.setattr("daemon.commands.simulate.write_simulation", raising(error))
     code, out, err = cli("simulate", "folder")
     assert (code, out, err.count("\n")) == (1, "", 1)
     assert err.startswith(f"error: {type(error).__name__}: ")
@@ -61,21 +61,21 @@ def test_an_exception_that_nobody_foresaw(cli: Cli, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("error", FORESEEN, ids=lambda error: type(error).__name__)
 def test_an_exception_whose_message_says_all(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     """Is its message and its exit code."""
-    monkeypatch.setattr("daemon.simulate.write_simulation", raising(error))
+    monkeypatch.setattr("daemon.commands.simulate.write_simulation", raising(error))
     assert cli("simulate", "folder") == (FORESEEN[error], "", f"error: {error}\n")
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (SystemExit(7), 7)])
 def test_an_end_that_was_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int) -> None:
     """Says nothing."""
-    monkeypatch.setattr("daemon.simulate.write_simulation", raising(error))
+    monkeypatch.setattr("daemon.commands.simulate.write_simulation", raising(error))
     assert cli("simulate", "folder") == (code, "", "")
 
 
 def test_the_words_of_our_own_value_errors_are_enough() -> None:
     """They are written for a person; those of a library are not."""
     with pytest.raises(ValueError, match="bootstrap_servers") as ours:
-        __import__("streams.kafka_options").kafka_options.KafkaOptions.from_mapping({"bootstrap_servers": "no port:x"})
+        __import__("streams.kafka.connection.options").kafka_options.KafkaOptions.from_mapping({"bootstrap_servers": "no port:x"})
     assert described(ours.value) == str(ours.value)
     with pytest.raises(ValueError, match="invalid literal") as foreign:
         marshal.loads(marshal.dumps(int("x")))

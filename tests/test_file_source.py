@@ -18,14 +18,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from daemon.clock import StreamClock
-from daemon.observe import Observer
+from daemon.operator.observer import Observer
 from daemon.wiring import build
 from features.telemetry import COLUMNS, Partition
-from streams import file_index
-from streams.decode import decode
-from streams.file_source import FileSource
+from streams.files import index as file_index
+from streams.files.source import FileSource
+from streams.files.standard_input import StandardInput
+from streams.records.decode import decode
 from streams.source import ONLY_LOG, Log, RawBatch, SourceError
-from streams.standard_input import StandardInput
 
 T0 = 1_700_000_000
 HEADER = "timestamp,node_id,peer_id,rtt_ms"
@@ -125,7 +125,7 @@ def test_a_poll_has_no_more_bytes_than_fit_into_memory(tmp_path: Path, pipe: tup
     assert [[len(value or b"") for value in batch.values] for batch in batches_of(begin(FileSource(tmp_path)))] == polls
     os.write(pipe[1], "".join(line + "\n" for line in lines).encode())
     os.close(pipe[1])
-    monkeypatch.setattr("streams.standard_input._READ_BYTES", 1500)
+    monkeypatch.setattr("streams.files.standard_input._READ_BYTES", 1500)
     source = begin(FileSource("-", standard_input=pipe[0]))
     found = []
     while not (polled := source.poll(1)).ended:
@@ -604,7 +604,7 @@ def test_an_endless_line_in_a_pipe_is_refused(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     os.write(writing, json_row(0).encode() + b"\n" + b"x" * 1000)
     source = begin(FileSource("-", standard_input=reading))
-    with mock.patch("streams.standard_input.LONGEST_LINE_BYTES", 3000):
+    with mock.patch("streams.files.standard_input.LONGEST_LINE_BYTES", 3000):
         assert source.poll(1).batches
         os.write(writing, b"x" * 2500)
         with pytest.raises(SourceError, match="standard input, line 2: longer than"):

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from streams.fleet import DEFAULT_START_S, FleetSpec, Region
-from streams.planted import PlantedEvent
+from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
+from streams.simulator.planted import PlantedEvent
 
 SPEC = FleetSpec(regions=(Region("north", 0.0), Region("far-east", 9.0)), links_per_region=10)
 EVENT = PlantedEvent("step", DEFAULT_START_S, "north")

@@ -11,12 +11,12 @@ import pytest
 import tensorflow as tf
 
 from features.telemetry import Floats
-from model.dataset import WindowIndex
-from model.export import export_core, load_weights, save_weights
-from model.fused_lstm import FusedLSTM, fits, fused_twin
-from model.job_spec import Architecture, TrainingSettings
-from model.network import build
-from model.training import TrainingData, train
+from model.spec.job import Architecture, TrainingSettings
+from model.training.fit.loop import TrainingData, train
+from model.training.graph.core import export_core, load_weights, save_weights
+from model.training.network.assembly import build
+from model.training.network.fused_lstm import FusedLSTM, fits, fused_twin
+from model.windows.index import WindowIndex
 
 SMALL = Architecture(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
 STILL = replace(SMALL, lstm_dropout=(0.0, 0.0), recurrent_dropout=0.0, dense_dropout=(0.0,), head_dropout=0.0)

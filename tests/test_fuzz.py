@@ -26,15 +26,15 @@ from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
 from daemon.clock import StreamClock
-from daemon.observe import Observer
-from daemon.state_file import read_state
+from daemon.operator.observer import Observer
+from daemon.state.state_file import read_state
 from daemon.wiring import build
 from features.telemetry import COLUMNS
-from streams.csv_form import MAX_VALUE_BYTES
-from streams.dead_letters import MAX_KEPT_BYTES
-from streams.file_source import FileSource
-from streams.kafka_codecs import UNPACKED_MAX_BYTES
-from streams.kafka_records import plain_records
+from streams.files.source import FileSource
+from streams.kafka.codecs import UNPACKED_MAX_BYTES
+from streams.kafka.records import plain_records
+from streams.records.csv_form import MAX_VALUE_BYTES
+from streams.records.dead_letters import MAX_KEPT_BYTES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("daemon", "drift", "features", "model", "streams")
@@ -308,7 +308,7 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path: Path) -> None:
         import json, sys, zipfile, os
         from pathlib import Path
         import keras
-        from model.export import WEIGHTS_NAME, ExportError, load_weights
+        from model.training.graph.core import WEIGHTS_NAME, ExportError, load_weights
         folder = Path(sys.argv[1])
         run = lambda x: (__import__("pathlib").Path("CANARY").touch(), x)[1]  # only a lambda is kept as byte code
         inputs = keras.Input((2,))

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from features.telemetry import TARGETS, Doubles, Floats
-from model.dataset import WindowIndex
-from model.gate import GatePolicy, absolute_errors, decide, evaluate
+from model.judge.gate import GatePolicy, absolute_errors, decide, evaluate
+from model.windows.index import WindowIndex
 
 POLICY = GatePolicy()
 WINDOWS = 2_000

@@ -20,19 +20,19 @@ from features.definition import RING_ROWS, WINDOW_ROWS
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition
 from features.vocabulary import Interner
-from model.buffer import BufferRows, BufferWriter
-from model.documents import write_document
-from model.gate import GatePolicy
-from model.golden_raw import with_nulls
+from model.buffer.rows import BufferRows, BufferWriter
 from model.job import Job
-from model.job_spec import Architecture, JobSpec, TrainingSettings
-from model.manifest import write_manifest
-from model.metadata import raw_name
-from model.predictor import Predictor
-from model.raw_predictor import RawPredictor
-from model.registry import Registry
-from model.signing import VERIFY_KEY_NAME, SigningKey, generate
-from streams.decode import decode
+from model.judge.gate import GatePolicy
+from model.registry.versions import Registry
+from model.spec.job import Architecture, JobSpec, TrainingSettings
+from model.version.documents import write_document
+from model.version.golden_raw import with_nulls
+from model.version.manifest import write_manifest
+from model.version.metadata import raw_name
+from model.version.predictor import Predictor
+from model.version.raw_predictor import RawPredictor
+from model.version.signing import VERIFY_KEY_NAME, SigningKey, generate
+from streams.records.decode import decode
 from streams.source import RawBatch
 
 CLIENT = Path(__file__).parents[1] / "clients" / "go"

@@ -14,7 +14,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 
-from daemon.instance import state_id
+from daemon.state.instance import state_id
 
 START_S = 1_790_000_000.0
 Daemon = Callable[[str], Any]

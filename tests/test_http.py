@@ -15,10 +15,10 @@ import pytest
 from prometheus_client import Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
-import daemon.health
+import daemon.operator.health
 from daemon.errors import DaemonError
-from daemon.http import HttpServer
-from daemon.observe import Observer
+from daemon.operator.http import HttpServer
+from daemon.operator.observer import Observer
 
 
 class Health:
@@ -60,7 +60,7 @@ def test_live_and_ready_are_two_questions(served: tuple[HttpServer, Health, Obse
 
 def test_a_daemon_that_starts_is_live_and_not_ready() -> None:
     """Until its first pass is done: nobody has asked the source yet, and what is not known is not 0."""
-    health, observer = daemon.health.Health(60.0), Observer()
+    health, observer = daemon.operator.health.Health(60.0), Observer()
     observer.watch(health.not_live, health.not_ready)
     server = HttpServer("127.0.0.1", 0, observer, health.not_live, health.not_ready)
     server.start()
@@ -71,7 +71,7 @@ def test_a_daemon_that_starts_is_live_and_not_ready() -> None:
     for line in ("dwcp_live 1.0", "dwcp_ready 0.0", "dwcp_lag_records NaN", "dwcp_event_time_seconds NaN"):
         assert line in metrics.splitlines()
     assert get(server, "/")[2].count("<td>not known</td>") == 2
-    health.note(daemon.health.Pass(False, False, 0.0, True, 0, False, 0.0, 0.0, (), ()))
+    health.note(daemon.operator.health.Pass(False, False, 0.0, True, 0, False, 0.0, 0.0, (), ()))
     assert get(server, "/readyz")[0] == 200
     assert "dwcp_ready 1.0" in get(server, "/metrics")[2].splitlines()
     server.close()

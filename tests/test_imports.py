@@ -8,11 +8,20 @@ import sys
 
 import pytest
 
-TRAINING = ("tensorflow", "keras", "tf2onnx", "onnx", "model.network", "model.training", "model.export", "model.job")
+TRAINING = (
+    "tensorflow",
+    "keras",
+    "tf2onnx",
+    "onnx",
+    "model.training.network.assembly",
+    "model.training.fit.loop",
+    "model.training.graph.core",
+    "model.job",
+)
 SHOW = "import sys; print('\\n'.join(sys.modules))"
 
 
-@pytest.mark.parametrize("module", ["daemon.loop", "daemon.wiring", "daemon.cli", "daemon.replay", "daemon.demo"])
+@pytest.mark.parametrize("module", ["daemon.loop", "daemon.wiring", "daemon.cli", "daemon.commands.replay", "daemon.commands.demo.command"])
 def test_the_daemon_never_loads_tensorflow(module: str) -> None:
     """Neither directly nor through anything else: it costs 690 MB and 6 to 14 s, and only the training child needs it."""
     shown = subprocess.run([sys.executable, "-c", f"import {module}; {SHOW}"], capture_output=True, text=True, check=True)
@@ -25,9 +34,9 @@ def test_the_daemon_never_loads_tensorflow(module: str) -> None:
     ("package", "others"),
     [
         ("features.store", ("drift", "model", "streams", "daemon", "kafka", "river", "pandas")),
-        ("drift.region", ("model", "streams", "daemon", "kafka", "pyarrow", "pandas")),
-        ("streams.file_source", ("model", "drift", "daemon", "river", "onnxruntime")),
-        ("model.predictor", ("streams", "daemon", "drift", "kafka", "river")),
+        ("drift.region.stage", ("model", "streams", "daemon", "kafka", "pyarrow", "pandas")),
+        ("streams.files.source", ("model", "drift", "daemon", "river", "onnxruntime")),
+        ("model.version.predictor", ("streams", "daemon", "drift", "kafka", "river")),
     ],
 )
 def test_a_package_loads_only_what_it_may(package: str, others: tuple[str, ...]) -> None:
@@ -44,6 +53,6 @@ def test_no_other_distribution_has_our_names(name: str) -> None:
 
 def test_importing_does_nothing() -> None:
     """No output, no thread, no file, no environment read: all of that begins in main."""
-    check = "import threading, daemon.wiring, daemon.replay; assert threading.active_count() == 1, threading.enumerate()"
+    check = "import threading, daemon.wiring, daemon.commands.replay; assert threading.active_count() == 1, threading.enumerate()"
     shown = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, env={"DWCP_NO_SUCH": "x"})
     assert (shown.stdout, shown.stderr) == ("", "")

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from parts.rig import module
 
 from drift.messages import SIGNALS, LinkAlarm, LinkSeen
-from drift.quorum import QuorumPolicy
-from drift.region import RegionDrift
+from drift.region.policy import QuorumPolicy
+from drift.region.stage import RegionDrift
 
 drifting = module("rig/drifting")
 DAY, noise, stages = drifting.DAY, drifting.noise, drifting.stages
@@ -630,7 +630,7 @@ def test_ten_thousand_regions_and_a_region_with_one_link():
 
 def test_a_link_with_ever_new_regions_does_not_fill_the_memory(monkeypatch):
     """Those that were not seen for longest are forgotten, one with an open incident last; a restart at any minute changes nothing."""
-    monkeypatch.setattr("drift.region.REGIONS_MAX", 16)
+    monkeypatch.setattr("drift.region.stage.REGIONS_MAX", 16)
     drift = RegionDrift()
     drift.observe([alarm(0, f"link{at}") for at in range(3)], [seen(0, f"link{at}") for at in range(3)])
     for minute in range(200):

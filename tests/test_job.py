@@ -21,19 +21,19 @@ from features.definition import FEATURES
 from features.offline import compute
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, Partition
 from features.vocabulary import Interner, Vocabulary
-from model import training_set
-from model.buffer import BufferRows, BufferWriter, read_segments
-from model.candidate import LINEAR
-from model.dataset import build_windows, gather
-from model.export import load_weights
-from model.gate import GatePolicy
+from model.buffer.rows import BufferRows, BufferWriter, read_segments
 from model.job import Job, main
-from model.job_spec import Architecture, JobResult, JobSpec, TrainingSettings
-from model.manifest import read_manifest, verify
-from model.metadata import Metadata, core_name
-from model.predictor import Predictor, core_session, read_graph, run_core
-from model.raw_predictor import RawPredictor
-from model.raw_windows import cut
+from model.judge.gate import GatePolicy
+from model.spec.job import Architecture, JobResult, JobSpec, TrainingSettings
+from model.training import dataset as training_set
+from model.training.candidate import LINEAR
+from model.training.graph.core import load_weights
+from model.version.manifest import read_manifest, verify
+from model.version.metadata import Metadata, core_name
+from model.version.predictor import Predictor, core_session, read_graph, run_core
+from model.version.raw_predictor import RawPredictor
+from model.version.raw_windows import cut
+from model.windows.index import build_windows, gather
 
 SMALL = Architecture(
     lstm_units=(8,),
@@ -524,7 +524,7 @@ def test_a_compiled_file_that_is_found_damaged_when_files_are_written(long_snaps
     """The job begins anew in the same process and in its candidate, which it empties first; its reader notices only the stages."""
     for package in ("model", "features"):
         shutil.copytree(Path(__file__).parents[1] / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "model/candidate.py").open("a") as source:
+    with (tmp_path / "model/training/candidate.py").open("a") as source:
         source.write("\n_finish = finish\ndef finish(*made):\n    from model import late\n    _finish(*made)\n")
     (tmp_path / "model/late.py").touch()
     os.truncate(py_compile.compile(str(tmp_path / "model/late.py"), doraise=True), 20)

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import daemon.journal
+import daemon.ingest.journal
 from daemon.errors import StateError
-from daemon.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told, limit_of
+from daemon.ingest.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told, limit_of
 from features.telemetry import Partition
 
 ENTRIES: tuple[Entry, ...] = (
@@ -123,7 +123,7 @@ class Refusing:
 @pytest.fixture
 def dropping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries are dropped as soon as there are three."""
-    monkeypatch.setattr("daemon.journal.DROPPED_AT_ONCE", 3)
+    monkeypatch.setattr("daemon.ingest.journal.DROPPED_AT_ONCE", 3)
 
 
 @pytest.mark.usefixtures("dropping")
@@ -179,14 +179,14 @@ def test_an_entry_has_no_effect_before_the_new_name_is_durable(tmp_path: Path, m
     """A power cut could bring the old file back, without what was appended to the new one: the append fails until the folder is synced."""
     journal = filled(tmp_path / "journal")
     refuse = [True]
-    synced = daemon.journal.sync_folder
+    synced = daemon.ingest.journal.sync_folder
 
     def sync(folder: Path) -> None:
         if refuse:
             raise OSError(errno.EIO, "Input/output error")
         synced(folder)
 
-    monkeypatch.setattr("daemon.journal.sync_folder", sync)
+    monkeypatch.setattr("daemon.ingest.journal.sync_folder", sync)
     journal.drop({"t-0": 5, "t-1": 5})
     with pytest.raises(OSError, match="cannot be written"):
         journal.append(ENTRIES[1])
@@ -214,7 +214,7 @@ def test_a_journal_that_is_dropped_all_the_time_changes_nothing(rig: ModuleType,
 
     def prepare(nth: int, after: bool) -> Callable[[], None]:
         def arm() -> None:
-            daemon.journal.DROPPED_AT_ONCE = 1  # type: ignore[misc]
+            daemon.ingest.journal.DROPPED_AT_ONCE = 1  # type: ignore[misc]
             if nth:
                 rig.kill_around(Path, "rename" if after else "unlink", nth, after=after)()
 
@@ -275,7 +275,7 @@ def test_a_journal_of_an_older_release_goes_on_with_sums(tmp_path: Path) -> None
 
 def test_what_was_told_of_a_time_that_was_undone_is_not_what_is_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An alert of a bucket in the far future, told while the clock was wrong, goes with its entry: the last one before it counts."""
-    monkeypatch.setattr(daemon.journal, "DROPPED_AT_ONCE", 1)
+    monkeypatch.setattr(daemon.ingest.journal, "DROPPED_AT_ONCE", 1)
     now_s, year = 29_000_002 * 60.0, 525_600
     entries = [Told({}, 29_000_000), Told({}, 29_000_000 + year), Clock(now_s, {}, confirmed=True), Told({}, 29_000_001)]
     for count in range(1, len(entries) + 1):

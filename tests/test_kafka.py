@@ -13,11 +13,11 @@ from kafka.admin import KafkaAdminClient, MemberToRemove
 from kafka.errors import KafkaTimeoutError
 
 from features.telemetry import Partition
-from streams import kafka_lag
-from streams.kafka_client import BrokerClient
-from streams.kafka_options import KafkaOptions
-from streams.kafka_source import KafkaSource
-from streams.kafka_watch import KafkaWatch
+from streams.kafka import lag as kafka_lag
+from streams.kafka.connection.client import BrokerClient
+from streams.kafka.connection.options import KafkaOptions
+from streams.kafka.source import KafkaSource
+from streams.kafka.watch import KafkaWatch
 from streams.source import Polled, SourceError
 
 PATIENCE_S = 300.0  # nothing here is a measurement: a busy machine may take its time
@@ -397,7 +397,7 @@ def test_a_partition_waits_until_it_is_released(
 
 def test_a_join_that_takes_long_is_told(kafka_topic: Topics, open_reader: Callable[..., Reader], monkeypatch: pytest.MonkeyPatch) -> None:
     """The topic is there and the member waits for its group: it says so, with what it waits for."""
-    monkeypatch.setattr("streams.kafka_watch.JOIN_GRACE_S", 1.0)
+    monkeypatch.setattr("streams.kafka.watch.JOIN_GRACE_S", 1.0)
     topic, group = kafka_topic(partitions=2), f"group.{uuid.uuid4().hex[:8]}"
     first, second = (open_reader(topic, group) for _ in range(2))
     first.until(lambda: len(first.owned) == 2)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from kafka import errors as kafka_errors
 
-from streams.kafka_advice import Errand, Failure
-from streams.kafka_options import KafkaOptions
+from streams.kafka.connection.advice import Errand, Failure
+from streams.kafka.connection.options import KafkaOptions
 
 SASL = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "SCRAM-SHA-512", "sasl_plain_username": "ada", "sasl_plain_password": "p"}
 READER = Errand(KafkaOptions.from_mapping({"bootstrap_servers": "boot:9092", **SASL}), "links", "learners")

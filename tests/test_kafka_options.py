@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from streams.kafka_options import Backoff, KafkaOptions
+from streams.kafka.connection.options import Backoff, KafkaOptions
 
 SASL = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_plain_username": "u", "sasl_plain_password": "secret-p"}
 

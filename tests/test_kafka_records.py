@@ -17,7 +17,7 @@ from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchB
 from kafka.structs import OffsetAndMetadata
 
 import streams.source
-from streams.kafka_records import PlainRecords, Record, give_plain_records, plain_records
+from streams.kafka.records import PlainRecords, Record, give_plain_records, plain_records
 
 FIRST_MS = 1_767_571_200_000
 KEY = TopicPartition("telemetry", 3)

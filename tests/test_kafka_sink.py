@@ -15,9 +15,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from streams.events import CONTENT_TYPE, Event
-from streams.kafka_options import KafkaOptions
-from streams.kafka_sink import KafkaSink, SinkError
-from streams.kafka_source import KafkaSource
+from streams.kafka.connection.options import KafkaOptions
+from streams.kafka.sink import KafkaSink, SinkError
+from streams.kafka.source import KafkaSource
 
 PATIENCE_S = 300.0  # nothing here is a measurement: a busy machine may take its time
 

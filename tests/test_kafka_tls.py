@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 
-from daemon.config import load
-from streams.kafka_options import KafkaOptions
+from daemon.config.load import load
+from streams.kafka.connection.options import KafkaOptions
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from features.definition import FEATURES
 from features.offline import OfflineFeatures
 from features.telemetry import Floats
-from model.dataset import WindowIndex, gather
-from model.job_spec import Architecture
-from model.least_absolute import Line, blended, least_absolute
-from model.linear_inputs import RATES, inputs_of, set_calendar, unseen_calendar
-from model.metrics import Ewma, persistence
-from model.network import build
-from model.scaler import Scaler
+from model.judge.metrics import Ewma, persistence
+from model.spec.job import Architecture
+from model.training.fit.least_absolute import Line, blended, least_absolute
+from model.training.network.assembly import build
+from model.training.network.linear_inputs import RATES, inputs_of, set_calendar, unseen_calendar
+from model.windows.index import WindowIndex, gather
+from model.windows.scaler import Scaler
 
 SMALL = Architecture(lstm_units=(4,), lstm_dropout=(0.0,), dense_units=(4,), dense_dropout=(0.0,), head_units=4)
 HOUR, WEEKDAY = FEATURES.index("time_of_day"), FEATURES.index("day_of_week")

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from daemon.journal import Journal
-from daemon.loader import Loader, StillReadingError
-from daemon.models import Models
-from daemon.observe import Observer
-from model.registry import Registry
+from daemon.ingest.journal import Journal
+from daemon.ingest.live_model import Models
+from daemon.ingest.loader import Loader, StillReadingError
+from daemon.operator.observer import Observer
+from model.registry.versions import Registry
 
 VERSION = "v20260101_000000"
 
@@ -69,7 +69,7 @@ def test_a_disk_that_hangs_holds_up_a_version_and_not_the_loop(
     models = Models(Registry(tmp_path / "models"), Journal(tmp_path / "journal"), Observer(lambda event, _: told.append(event)), 0.0)
     real = models._load
     monkeypatch.setattr(models, "_load", lambda version: gate.wait() and real(version))
-    monkeypatch.setattr("daemon.models.PASS_S", 0.0)
+    monkeypatch.setattr("daemon.ingest.live_model.PASS_S", 0.0)
     for _ in range(3):
         assert models.follow() is None
     assert (models.loader.busy, told, models.current()) == (True, [], VERSION)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from daemon.logs import Repeated, configure_logging
-from daemon.observe import Observer
+from daemon.operator.logs import Repeated, configure_logging
+from daemon.operator.observer import Observer
 
 
 @pytest.fixture(autouse=True)

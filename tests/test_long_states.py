@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.long_states import AFTER_S, OVER, REPEAT_S, Lasting, LongStates
-from daemon.observe import EVENTS, Observer
+from daemon.operator.long_states import AFTER_S, OVER, REPEAT_S, Lasting, LongStates
+from daemon.operator.observer import EVENTS, Observer
 from daemon.wiring import build
 
 
@@ -68,8 +68,8 @@ def test_every_event_is_known() -> None:
 
 def test_a_daemon_says_what_it_waits_for(rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind its source, then no longer; without a version, with how many of the rows are there; while a checkpoint is under way."""
-    monkeypatch.setattr("daemon.long_states.AFTER_S", dict.fromkeys(AFTER_S, 0.0))
-    monkeypatch.setattr("daemon.long_states.BEHIND_RECORDS", 1000)
+    monkeypatch.setattr("daemon.operator.long_states.AFTER_S", dict.fromkeys(AFTER_S, 0.0))
+    monkeypatch.setattr("daemon.operator.long_states.BEHIND_RECORDS", 1000)
     monkeypatch.setattr("daemon.loop.GAUGES_S", 0.0)
     told: list[tuple[str, dict[str, Any]]] = []
     source = rig.ScriptedSource(seed=1)

@@ -12,8 +12,8 @@ from sklearn.metrics import mean_absolute_error, mean_absolute_percentage_error,
 from features.definition import FEATURES
 from features.offline import OfflineFeatures
 from features.telemetry import TARGETS, Floats
-from model.dataset import WindowIndex
-from model.metrics import Ewma, block_bootstrap_difference, block_bootstrap_means, forecast_metrics, persistence
+from model.judge.metrics import Ewma, block_bootstrap_difference, block_bootstrap_means, forecast_metrics, persistence
+from model.windows.index import WindowIndex
 
 
 def test_metrics_are_those_of_scikit_learn() -> None:

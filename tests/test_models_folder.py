@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.journal import Journal
-from daemon.models import Models
-from daemon.observe import Observer
+from daemon.ingest.journal import Journal
+from daemon.ingest.live_model import Models
+from daemon.operator.observer import Observer
 from daemon.wiring import build
-from model.candidates import ABANDONED_S, Recovered, is_abandoned
-from model.metadata import core_name, metadata_name
-from model.registry import Registry, RegistryError
-from streams.file_source import FileSource
+from model.registry.candidates import ABANDONED_S, Recovered, is_abandoned
+from model.registry.versions import Registry, RegistryError
+from model.version.metadata import core_name, metadata_name
+from streams.files.source import FileSource
 
 LIVE, NEXT = "v20260101_000000", "v20260101_000001"
 NOW_S = 1_767_225_600.0
@@ -178,7 +178,7 @@ def test_a_candidate_that_another_member_is_about_to_remove(registry: Registry, 
             flock(theirs[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
         flock(descriptor, how)
 
-    monkeypatch.setattr("model.candidates.fcntl.flock", late)
+    monkeypatch.setattr("model.registry.candidates.fcntl.flock", late)
     ours = registry.reserve(NOW_S)
     os.close(theirs[0])
     assert ours.version == "v20260101_000002"
@@ -206,7 +206,7 @@ def test_a_candidate_of_a_killed_member_is_removed(registry: Registry) -> None:
 
 def test_where_there_are_no_locks_the_age_counts(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that refuses a lock: what was changed within a day is somebody's."""
-    monkeypatch.setattr("model.candidates.fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(37, "No locks available")))
+    monkeypatch.setattr("model.registry.candidates.fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(37, "No locks available")))
     candidate = registry.reserve(NOW_S)
     (candidate.folder / "weights").write_bytes(b"x")
     candidate.release()

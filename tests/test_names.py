@@ -13,18 +13,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon import wiring
-from daemon.checkpoint import CheckpointStore
-from daemon.observe import Observer
-from daemon.pipeline import Pipeline, PipelineSettings
-from drift.sensitivity import Sensitivity
-from drift.watch import WatchPolicy
+from daemon.ingest.partition import Pipeline, PipelineSettings
+from daemon.operator.observer import Observer
+from daemon.state.checkpoint import CheckpointStore
+from drift.link.monitored import WatchPolicy
+from drift.link.sensitivity import Sensitivity
 from features.offline import RawTable
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition, TelemetryBatch
 from features.vocabulary import MAX_VALUES, OVERFLOW, Vocabulary
-from model import training_set
-from model.buffer import BufferRows, BufferWriter, read_segments
-from model.training_set import most_frequent
+from model.buffer.rows import BufferRows, BufferWriter, read_segments
+from model.training import dataset as training_set
+from model.training.dataset import most_frequent
 from streams.source import RawBatch
 
 REGION = CATEGORIES.index("region")
@@ -189,7 +189,7 @@ def test_open_rows_keep_their_names(tmp_path: Path) -> None:
 
 def test_more_names_than_codes_in_a_buffer_are_the_most_frequent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Segments of a long time hold more names than codes can tell apart: the rare ones are other, and none is taken for another."""
-    monkeypatch.setattr("model.buffer._limited.__defaults__", (3,))
+    monkeypatch.setattr("model.buffer.rows._limited.__defaults__", (3,))
     writer = BufferWriter(tmp_path, Partition("t", 0))
     names = ["eu", "us", "eu", "r0", "us", "r1", "ap", "ap", "r2", "eu"]
     codes = np.full((len(names), len(CATEGORIES)), -1, np.int16)

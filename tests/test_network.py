@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from features.telemetry import Floats
-from model.job_spec import Architecture
-from model.network import build, inference_clone, initialise_linear_path, silence_features
+from model.spec.job import Architecture
+from model.training.network.assembly import build, inference_clone, initialise_linear_path, silence_features
 
 SMALL = Architecture(lstm_units=(8, 8, 8), dense_units=(8, 8), head_units=8)
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 import pytest
 from kafka import KafkaProducer
 
-from daemon.health import CHECKPOINT_S, HOPELESS, PUBLICATION_S, STALLED_S, Health, Pass
+from daemon.operator.health import CHECKPOINT_S, HOPELESS, PUBLICATION_S, STALLED_S, Health, Pass
 
 WATCHDOG_S: Final = 2.0
 HOPELESS_HERE: Final = 2
@@ -90,17 +90,17 @@ def record(second: int) -> bytes:
 
 FAULTY: Final = {
     "constants": {
-        "daemon.health.STALLED_S": 1.0,
-        "daemon.health.HOPELESS": HOPELESS_HERE,
-        "daemon.health.CHECKPOINT_S": 1.0,
+        "daemon.operator.health.STALLED_S": 1.0,
+        "daemon.operator.health.HOPELESS": HOPELESS_HERE,
+        "daemon.operator.health.CHECKPOINT_S": 1.0,
         "daemon.loop.RETRY_S": 0.5,
-        "streams.kafka_lag.ASK_AFTER_S": 0.5,
-        "streams.kafka_lag.LOOKUP_EVERY_S": 0.5,
+        "streams.kafka.lag.ASK_AFTER_S": 0.5,
+        "streams.kafka.lag.LOOKUP_EVERY_S": 0.5,
     },
     "faults": {
         "os.fsync": {"does": "hang", "thread": "checkpoint", "while": "hanging disk"},
-        "model.current.Current.standing": {"does": "hang", "while": "hanging models folder"},
-        "daemon.checkpoint.write_state": {"does": "refuse", "while": "full disk"},
+        "model.registry.current.Current.standing": {"does": "hang", "while": "hanging models folder"},
+        "daemon.state.checkpoint.write_state": {"does": "refuse", "while": "full disk"},
         "kafka.KafkaConsumer.poll": {"does": "hang", "while": "hanging client"},
         "kafka.KafkaConsumer._poll_once": {"does": "nothing", "while": "no records"},
     },
@@ -329,7 +329,7 @@ def test_a_training_that_hangs(
     the daemon is killed ends with it, instead of training beside the next one for an hour."""
     topic, producer = kafka_topic(), KafkaProducer(bootstrap_servers=kafka_broker)
     limit = "[training]\nschedule = ''\nrows_min = 20\nnew_rows_min = 20\ncooldown_s = 0\ntime_limit_s = {}\n"
-    faults = {"constants": {"daemon.trainer.TERMINATION_S": 0.2}}
+    faults = {"constants": {"daemon.training.child.TERMINATION_S": 0.2}}
     more = "[state]\ncheckpoint_interval_s = 0.2\n"
     daemon = run(kafka_broker, faults=faults, topic=topic, more=more + limit.format(3600))
     for second in range(100):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.notify import Notifier
+from daemon.operator.notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -50,7 +50,7 @@ def test_the_watchdog_is_fed_three_times_in_its_interval(manager: tuple[socket.s
     """However often the loop goes round. Before READY there is no watchdog, but a time-out for the start, which is put off."""
     listening, name = manager
     now_s = 1000.0
-    monkeypatch.setattr("daemon.notify.time.monotonic", lambda: now_s)
+    monkeypatch.setattr("daemon.operator.notify.time.monotonic", lambda: now_s)
     notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())})
     assert notifier.watchdog_s == 30.0
     for _ in range(400):  # 40 s without a broker

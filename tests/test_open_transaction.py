@@ -11,10 +11,11 @@ import pytest
 from kafka import KafkaProducer
 
 from features.telemetry import Partition
-from streams import kafka_lag, kafka_watch
-from streams.kafka_lag import _Place
-from streams.kafka_options import KafkaOptions
-from streams.kafka_source import KafkaSource
+from streams.kafka import lag as kafka_lag
+from streams.kafka import watch as kafka_watch
+from streams.kafka.connection.options import KafkaOptions
+from streams.kafka.lag import _Place
+from streams.kafka.source import KafkaSource
 
 Told = list[tuple[str, dict[str, object]]]
 

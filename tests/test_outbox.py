@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams.events import Event
-from streams.outbox import Outbox
+from streams.kafka.outbox import Outbox
 
 STEPS = st.lists(st.one_of(st.sampled_from(["put", "take", "put back"]), st.tuples(st.just("settle"), st.integers(0, 9))), max_size=200)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.telemetry import Floats
-from model.performance import best_baseline, performance
+from model.judge.performance import best_baseline, performance
 
 
 def forecasts(rows: int = 2_000) -> tuple[Floats, dict[str, Floats]]:

@@ -13,10 +13,10 @@ import pytest
 
 from daemon.clock import StreamClock
 from daemon.errors import DaemonError, EventsError, StateError
-from daemon.http import HttpServer
-from daemon.observe import Observer
+from daemon.operator.http import HttpServer
+from daemon.operator.observer import Observer
 from daemon.wiring import build
-from streams.file_source import FileSource
+from streams.files.source import FileSource
 
 
 @pytest.fixture

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import MOST_BYTES, ConfigError, load, reload
+from daemon.config.load import MOST_BYTES, ConfigError, load, reload
 from daemon.errors import StateError
-from daemon.journal import Journal
-from daemon.state_file import check_state, read_state
-from model.documents import read_document
-from model.plain_file import folders_in, is_folder, open_plain, read_plain_bytes, said, sha256_of
-from model.predictor import read_graph
-from model.segments import SegmentError, describe
-from streams.event_reader import events_in_file
-from streams.ndjson_sink import NdjsonSink
+from daemon.ingest.journal import Journal
+from daemon.state.state_file import check_state, read_state
+from model.buffer.segments import SegmentError, describe
+from model.registry.plain_file import folders_in, is_folder, open_plain, read_plain_bytes, said, sha256_of
+from model.version.documents import read_document
+from model.version.predictor import read_graph
+from streams.files.sink import NdjsonSink
+from streams.read_events import events_in_file
 
 LEAST_BYTES = 100
 

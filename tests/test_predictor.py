@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from features.definition import FEATURES
 from features.telemetry import Floats
 from features.vocabulary import Vocabulary
-from model.documents import DocumentError
-from model.metadata import Metadata, core_name, metadata_name
-from model.possible import possible
-from model.predictor import CHUNK_WINDOWS, Predictor, PredictorError
-from model.scaler import Scaler
+from model.version.documents import DocumentError
+from model.version.metadata import Metadata, core_name, metadata_name
+from model.version.possible import possible
+from model.version.predictor import CHUNK_WINDOWS, Predictor, PredictorError
+from model.windows.scaler import Scaler
 
 VERSION = "v20261123_101500"
 

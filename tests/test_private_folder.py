@@ -12,10 +12,10 @@ import pytest
 
 from daemon.clock import StreamClock
 from daemon.errors import StateError
-from daemon.observe import Observer
-from daemon.private_folder import make_private
+from daemon.operator.observer import Observer
+from daemon.state.private_folder import make_private
 from daemon.wiring import build
-from streams.file_source import FileSource
+from streams.files.source import FileSource
 
 NOBODY = 65534
 

@@ -20,15 +20,15 @@ from features.offline import RawTable, compute
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, TelemetryBatch
 from features.vocabulary import OVERFLOW, Interner, Vocabulary
-from model.graphs import raw_graphs
-from model.metadata import Metadata
-from model.predictor import PredictorError, core_session, run_core
-from model.quantise import quantise
-from model.raw_graph import compose
-from model.raw_predictor import RawPredictor
-from model.raw_windows import RawWindows, cut, features_of
-from model.scaler import Scaler
-from streams.validate import NUMBERS, as_rows, complete
+from model.training.graph.all_three import raw_graphs
+from model.training.graph.quantise import quantise
+from model.training.graph.raw import compose
+from model.version.metadata import Metadata
+from model.version.predictor import PredictorError, core_session, run_core
+from model.version.raw_predictor import RawPredictor
+from model.version.raw_windows import RawWindows, cut, features_of
+from model.windows.scaler import Scaler
+from streams.records.validate import NUMBERS, as_rows, complete
 
 VERSION = "v20261123_101500"
 VOCABULARY = Vocabulary((("eu", "us"), ("us", "a"), ("metro", "né\n"), (), ("gold",), ("udp",)))

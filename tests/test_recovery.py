@@ -21,17 +21,17 @@ import msgspec
 import numpy as np
 import pytest
 
-import daemon.checkpoint
-from daemon.checkpoint import CheckpointStore
+import daemon.state.checkpoint
 from daemon.clock import StreamClock
-from daemon.journal import Clock, Idle, Journal, ModelLive, Resumed, TakenUp, Told
-from daemon.observe import Observer
+from daemon.ingest.journal import Clock, Idle, Journal, ModelLive, Resumed, TakenUp, Told
+from daemon.operator.observer import Observer
+from daemon.state.checkpoint import CheckpointStore
 from daemon.wiring import build
-from drift.cusum import CALIBRATION_ROWS, COUNT, FIELDS
+from drift.link.cusum import CALIBRATION_ROWS, COUNT, FIELDS
 from features.telemetry import TARGETS
-from model.buffer import BufferWriter
-from streams.file_source import FileSource
-from streams.fleet import DEFAULT_START_S
+from model.buffer.rows import BufferWriter
+from streams.files.source import FileSource
+from streams.simulator.fleet import DEFAULT_START_S
 from streams.source import SourceError
 
 SECOND = "v20260102_000000"
@@ -57,14 +57,14 @@ POINTS = {
     "after the journal knows of an alert": (Journal, "append", 2, True),
     "before a segment is sealed": (BufferWriter, "seal", 6, False),
     "after one of four segments was sealed": (BufferWriter, "seal", 21, True),
-    "after the second state file of a checkpoint": (daemon.checkpoint, "write_state", 22, True),
+    "after the second state file of a checkpoint": (daemon.state.checkpoint, "write_state", 22, True),
     "before a file or checkpoint gets its name": (Path, "rename", 43, False),
     "after a file or checkpoint got its name": (Path, "rename", 44, True),
     "before a checkpoint is written": (CheckpointStore, "_publish", 9, False),
     "after a checkpoint, before cleaning": (CheckpointStore, "_clean", 12, False),
-    "in the middle of cleaning": (daemon.checkpoint, "drop_unnamed", 15, True),
-    "before a merged segment is named": (daemon.checkpoint, "compact", 2, True),
-    "after old checkpoints were deleted": (daemon.checkpoint, "remove_whatever", 3, True),
+    "in the middle of cleaning": (daemon.state.checkpoint, "drop_unnamed", 15, True),
+    "before a merged segment is named": (daemon.state.checkpoint, "compact", 2, True),
+    "after old checkpoints were deleted": (daemon.state.checkpoint, "remove_whatever", 3, True),
 }
 
 
@@ -311,7 +311,7 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(
     (tmp_path / "files/a.ndjson").write_text("".join(rows))
     (tmp_path / "files/b.csv").write_text("timestamp,node_id,peer_id,rtt_ms\n" + "".join(f"{time_s},a,b,2\n" for time_s in times[1::2]))
     monkeypatch.setattr("daemon.loop.RETRY_S", 0.01)
-    monkeypatch.setattr("daemon.partitions.CLOCK_S", 0.0)  # every batch of a poll asks the journal
+    monkeypatch.setattr("daemon.ingest.group.CLOCK_S", 0.0)  # every batch of a poll asks the journal
     left = refuse_an_entry(monkeypatch, refused, errno.ENOSPC)
     made = build(rig.config(tmp_path), FileSource(tmp_path / "files"), StreamClock(), Observer())
     made.run()

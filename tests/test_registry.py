@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from model.gate import Verdict
-from model.predictor import Predictor
-from model.registry import REFUSAL_NAME, REFUSED_KEPT, Registry, RegistryError
+from model.judge.gate import Verdict
+from model.registry.versions import REFUSAL_NAME, REFUSED_KEPT, Registry, RegistryError
+from model.version.predictor import Predictor
 
 FIRST, SECOND, THIRD = "v20261123_101500", "v20261123_101501", "v20261124_000000"
 MakeVersion = Callable[..., Path]
@@ -57,15 +57,15 @@ def test_what_is_not_whole_is_not_published(registry: Registry, make_version: Ma
     assert (registry.current(), registry.versions()) == (SECOND, [FIRST, SECOND])
 
 
-@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.rename", "model.registry.sync_folder"])
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.rename", "model.registry.versions.sync_folder"])
 @pytest.mark.parametrize("call", [1, 2, 3])
 def test_a_kill_at_any_step_leaves_a_verified_current(registry: Registry, make_version: MakeVersion, step: str, call: int) -> None:
     """Killed before any fsync or rename of a publication, CURRENT still names a whole version, and the next attempt succeeds."""
     candidate = make_version(registry.candidate_folder("job-2"), THIRD)
     code = f"""
         import os, pathlib
-        import model.registry
-        from model.registry import Registry
+        import model.registry.versions
+        from model.registry.versions import Registry
         calls, real = [0], {step}
         def dying(*args):
             calls[0] += 1

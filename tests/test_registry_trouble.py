@@ -14,21 +14,21 @@ import numpy as np
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.journal import Journal, ModelLive
-from daemon.models import Models
-from daemon.observe import Observer
-from daemon.schedule import Schedule
-from daemon.snapshot import Written
-from daemon.trainer import Trainer
-from daemon.training import Training, TrainingConfig
-from daemon.triggers import TrainingPolicy
+from daemon.ingest.journal import Journal, ModelLive
+from daemon.ingest.live_model import Models
+from daemon.operator.observer import Observer
+from daemon.state.snapshot import Written
+from daemon.training.child import Trainer
+from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.schedule import Schedule
+from daemon.training.triggers import TrainingPolicy
 from daemon.wiring import build
 from features.telemetry import COLUMNS
-from model.gate import GatePolicy, Verdict
-from model.job_spec import JobResult, TrainingSettings
-from model.metadata import core_name
-from model.registry import Registry
-from streams.file_source import FileSource
+from model.judge.gate import GatePolicy, Verdict
+from model.registry.versions import Registry
+from model.spec.job import JobResult, TrainingSettings
+from model.version.metadata import core_name
+from streams.files.source import FileSource
 
 LIVE = "v20260101_000000"
 NEW = "v20260102_000000"
@@ -85,7 +85,7 @@ def make(tmp_path: Path, publish: Callable[..., None], make_version: Callable[..
         child = tmp_path / "python"
         child.write_text(f'#!/bin/sh\ncp -r "{prepared}/." "{candidate}" && cp "{tmp_path}/result.json" "$(dirname "$5")"\n')
         child.chmod(0o755)
-        monkeypatch.setattr("daemon.child.sys.executable", str(child))
+        monkeypatch.setattr("daemon.training.command.sys.executable", str(child))
         rigs.append(Rig(tmp_path, publish, announce))
         return rigs[-1]
 
@@ -142,7 +142,7 @@ def test_the_live_version_is_damaged_during_a_training(make: Any, status: str, d
 def test_a_disk_that_is_full_when_a_candidate_is_refused(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The refusal is told; that it is not kept, too."""
     rig = make("refused")
-    monkeypatch.setattr("model.registry.write_document", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("model.registry.versions.write_document", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     rig.train()
     assert rig.names()[-2:] == ["model_refused", "publication_failed"]
     assert "No space left" in rig.told[-1][1]["problem"]
@@ -155,7 +155,7 @@ def test_an_error_of_the_models_folder_that_nobody_has_thought_of(
 ) -> None:
     """Is told with its kind, and costs one publication or cleaning."""
     rig = make("candidate")
-    monkeypatch.setattr(f"model.registry.Registry.{step}", lambda *_: (_ for _ in ()).throw(RecursionError("too deep")))
+    monkeypatch.setattr(f"model.registry.versions.Registry.{step}", lambda *_: (_ for _ in ()).throw(RecursionError("too deep")))
     rig.training.recover()
     rig.train()
     wait_for(lambda: not rig.training.hangs, "the end of the cleaning")
@@ -169,7 +169,7 @@ def test_an_error_of_the_models_folder_that_nobody_has_thought_of(
 def test_an_old_version_that_cannot_be_deleted(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new one is live all the same."""
     rig = make("candidate")
-    monkeypatch.setattr("model.registry.Registry._remove", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    monkeypatch.setattr("model.registry.versions.Registry._remove", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
     rig.train()
     assert rig.names()[-2:] == ["model_published", "cleaning_failed"]
     assert rig.training.memory.announced == NEW
@@ -246,7 +246,7 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(
     (tmp_path / "models").rename(tmp_path / "elsewhere")
     told = Told()
     models = models_over(tmp_path, told)
-    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
     for _ in range(3):
         assert models.follow(now=True) is None
         assert models.predictor(LIVE) is None
@@ -255,10 +255,10 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(
     assert "see that models.directory is there" in models.problem
     assert len(told.unusable()) == 1
     (tmp_path / "elsewhere").rename(tmp_path / "models")
-    monkeypatch.setattr("daemon.models.RETRY_S", 1e9)
+    monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 1e9)
     models.follow(now=True)
     assert models.predictor(LIVE) is None
-    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
     models.follow(now=True)
     assert models.problem is None
     assert models.predictor(LIVE) is not None
@@ -274,10 +274,12 @@ def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(
     models = models_over(tmp_path, told)
     assert models.follow(now=True) is not None
     publish(tmp_path, NEW, seed=1)
-    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
     for problem in ("Input/output error", "Input/output error", "Permission denied"):
         with monkeypatch.context() as patched:
-            patched.setattr("daemon.models.Predictor.load", lambda *_, problem=problem, **__: (_ for _ in ()).throw(OSError(5, problem)))
+            patched.setattr(
+                "daemon.ingest.live_model.Predictor.load", lambda *_, problem=problem, **__: (_ for _ in ()).throw(OSError(5, problem))
+            )
             assert models.follow(now=True) is None
     assert told.unusable() == ["[Errno 5] Input/output error", "[Errno 5] Permission denied"]
     assert models.live is not None
@@ -295,7 +297,7 @@ def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(
     first = {partition: records[:200] for partition, records in rig.stream().items()}
     rig.daemon_over(rig.ScriptedSource(seed=1, records=first), rig.config(tmp_path)).run()
     (tmp_path / "models").rename(tmp_path / "elsewhere")
-    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
     seen: list[Any] = []
 
     def look(source: Any) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.config import Config
-from daemon.observe import Observer
+from daemon.config.load import Config
+from daemon.operator.observer import Observer
 from daemon.reload import needs_restart, reloader
 from daemon.wiring import build
-from streams.file_source import FileSource
+from streams.files.source import FileSource
 
 
 @pytest.fixture

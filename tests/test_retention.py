@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.retention import FAN_IN, compact, plan_compaction, plan_retention
-from model.segments import Segment, SegmentName
+from model.buffer.retention import FAN_IN, compact, plan_compaction, plan_retention
+from model.buffer.segments import Segment, SegmentName
 
 
 def named(first: int, rows: int, number: int = 0, last_time_s: float | None = None) -> Segment:

@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
-LIGHT = "import drift.link, drift.region, sys; assert not {'pandas', 'sklearn', 'scipy.stats'} & set(sys.modules), sorted(sys.modules)"
-RIVER_AFTER = "import drift.river_detectors as ours, river.drift as theirs; assert ours.ADWIN is theirs.ADWIN; theirs.KSWIN()"
-RIVER_BEFORE = "import river.drift as theirs, drift.river_detectors as ours; assert ours.PageHinkley is theirs.PageHinkley"
+LIGHT = """
+import drift.link.stage, drift.region.stage, sys
+assert not {'pandas', 'sklearn', 'scipy.stats'} & set(sys.modules), sorted(sys.modules)
+"""
+RIVER_AFTER = "import drift.link.adwin as ours, river.drift as theirs; assert ours.ADWIN is theirs.ADWIN; theirs.KSWIN()"
+RIVER_BEFORE = "import river.drift as theirs, drift.link.adwin as ours; assert ours.PageHinkley is theirs.PageHinkley"
 
 
 @pytest.mark.parametrize("program", [LIGHT, RIVER_AFTER, RIVER_BEFORE], ids=["light", "river_after", "river_before"])

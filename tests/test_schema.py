@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from daemon import documents
-from daemon.alerts import choice_event, model_event
+from daemon.commands import documents
+from daemon.events.alerts import choice_event, model_event
 from features.telemetry import COLUMNS, Partition
-from model.choice import Choice, Kind
-from streams import schema
-from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
-from streams.decode import Rejected, decode
+from model.registry.choice import Choice, Kind
 from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
+from streams.records import schema
+from streams.records.dead_letters import MAX_KEPT_BYTES, dead_letter
+from streams.records.decode import Rejected, decode
+from streams.records.validate import LARGEST
 from streams.source import RawBatch
-from streams.validate import LARGEST
 
 DOCS = Path(__file__).parents[1] / "docs"
 EXAMPLE = schema.telemetry_schema()["examples"][0]
@@ -38,7 +38,7 @@ def test_the_checked_in_documents_are_current(tmp_path: Path) -> None:
 def test_the_command_wants_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     """And says so."""
     assert documents.main([]) == 2
-    assert "python -m daemon.documents FOLDER" in capsys.readouterr().err
+    assert "python -m daemon.commands.documents FOLDER" in capsys.readouterr().err
 
 
 def test_the_schema_is_one() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.telemetry import CATEGORIES, NUMERIC, Partition
-from model.segments import SCHEMA, SegmentError, SegmentName, dictionary_column, load, safe_topic, write_segment
+from model.buffer.segments import SCHEMA, SegmentError, SegmentName, dictionary_column, load, safe_topic, write_segment
 
 ROWS = 40
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.checkpoint import CheckpointStore
 from daemon.errors import FencedError
-from daemon.snapshot import PartState, Snapshot
+from daemon.state.checkpoint import CheckpointStore
+from daemon.state.snapshot import PartState, Snapshot
 from features.telemetry import CATEGORIES, NUMERIC, Partition
-from model.buffer import GONE_PREFIX, BufferRows, BufferWriter, OpenSegment, read_segments
+from model.buffer.rows import GONE_PREFIX, BufferRows, BufferWriter, OpenSegment, read_segments
 
 PARTITION = Partition("dwcp.telemetry", 0)
 ROWS = 10

@@ -19,17 +19,17 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.config import Config, ConfigError
-from daemon.journal import Journal
-from daemon.keys import registry_with_keys
-from daemon.models import Models
-from daemon.observe import Observer
-from model.documents import DocumentError
-from model.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify
-from model.metadata import core_name, metadata_name
-from model.predictor import Predictor, PredictorError
-from model.registry import Registry, RegistryError
-from model.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, KeyFileError, SigningKey, VerifyKey, generate
+from daemon.config.keys import registry_with_keys
+from daemon.config.load import Config, ConfigError
+from daemon.ingest.journal import Journal
+from daemon.ingest.live_model import Models
+from daemon.operator.observer import Observer
+from model.registry.versions import Registry, RegistryError
+from model.version.documents import DocumentError
+from model.version.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify
+from model.version.metadata import core_name, metadata_name
+from model.version.predictor import Predictor, PredictorError
+from model.version.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, KeyFileError, SigningKey, VerifyKey, generate
 
 FIRST, SECOND, THIRD = "v20261123_101500", "v20261123_101501", "v20261124_000000"
 MakeVersion = Callable[..., Path]
@@ -67,7 +67,7 @@ def _reformat(folder: Path) -> None:
 
 def _rehash(folder: Path) -> None:
     """What an intruder would do: another graph, and its hash in the manifest."""
-    from model.manifest import write_manifest
+    from model.version.manifest import write_manifest
 
     (folder / core_name(FIRST)).write_bytes(b"something else")
     write_manifest(folder, version=FIRST, parent=None, reason="test", created_at_s=1.0, verdict=None, libraries={})
@@ -312,7 +312,7 @@ def test_a_version_that_could_not_be_checked_is_checked_again(registry: Registry
         patched.setattr(Registry, "trusted_digests", lambda *_: (_ for _ in ()).throw(RegistryError("Input/output error")))
         assert (models.follow(now=True), models.current()) == (None, None)
     assert models.current() is None, "it is not read at every pass"
-    monkeypatch.setattr("daemon.models.RETRY_S", 0.0)
+    monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
     live = models.follow(now=True)
     assert live is not None
     assert (live.version, models.current()) == (SECOND, SECOND)

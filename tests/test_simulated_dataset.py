@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from features.telemetry import COLUMNS, Partition
-from streams.decode import decode
-from streams.file_source import FileSource
-from streams.fleet import DEFAULT_START_S, FleetSpec, Region
-from streams.planted import PlantedEvent, ground_truth
-from streams.simulated_dataset import messages, write_dataset
-from streams.simulator import simulate
+from streams.files.source import FileSource
+from streams.records.decode import decode
+from streams.simulator.dataset import messages, write_dataset
+from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
+from streams.simulator.planted import PlantedEvent, ground_truth
+from streams.simulator.simulation import simulate
 from streams.source import RawBatch
 
 HOUR_S = 3600.0

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from features.telemetry import COLUMNS, TARGETS
-from streams.fleet import DEFAULT_START_S, FleetSpec, Region, build_fleet
-from streams.planted import PlantedEvent, affected_links, ground_truth
-from streams.simulator import _heavy_tails, simulate
+from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region, build_fleet
+from streams.simulator.planted import PlantedEvent, affected_links, ground_truth
+from streams.simulator.simulation import _heavy_tails, simulate
 
 DAY_S = 86_400.0
 HOUR_S = 3600.0

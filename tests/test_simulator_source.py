@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.telemetry import Partition
-from streams.fleet import DEFAULT_START_S, FleetSpec, Region
-from streams.simulator import simulate
-from streams.simulator_source import SimulatorSource
+from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
+from streams.simulator.simulation import simulate
+from streams.simulator.source import SimulatorSource
 from streams.source import Source
 
 HOUR_S = 3600.0

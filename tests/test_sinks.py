@@ -21,15 +21,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from daemon.config import Config
-from daemon.observe import Observer
+from daemon.config.load import Config
+from daemon.operator.observer import Observer
 from daemon.wiring import make_sinks
 from features.telemetry import Partition
-from streams.dead_letters import MAX_KEPT_BYTES, TYPE, dead_letter
-from streams.decode import Rejected
 from streams.events import Event
 from streams.fan_out import FanOutSink
-from streams.ndjson_sink import NdjsonSink, rotated
+from streams.files.sink import NdjsonSink, rotated
+from streams.records.dead_letters import MAX_KEPT_BYTES, TYPE, dead_letter
+from streams.records.decode import Rejected
 
 PARTITION = Partition("dwcp.telemetry", 3)
 
@@ -173,7 +173,7 @@ def test_a_new_file_that_cannot_be_made_costs_nothing(tmp_path: Path) -> None:
     assert (written(rotated(path)), written(path)) == ([1], [2])
 
 
-STEPS = ("streams.ndjson_sink._sync_folder", "streams.ndjson_sink.fcntl.flock", "streams.ndjson_sink.os.open")
+STEPS = ("streams.files.sink._sync_folder", "streams.files.sink.fcntl.flock", "streams.files.sink.os.open")
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -256,7 +256,7 @@ def test_a_foreign_file_in_its_place_is_left_alone(tmp_path: Path) -> None:
 
 def test_many_events_are_written_in_pieces_and_all_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No second copy of everything that has waited; a piece that does not go takes back those before it."""
-    monkeypatch.setattr("streams.ndjson_sink.WRITE_BYTES", 3000)
+    monkeypatch.setattr("streams.files.sink.WRITE_BYTES", 3000)
     sink = NdjsonSink(tmp_path / "events.ndjson")
     for number in range(9):
         sink.send(event(number, size=900))
@@ -269,7 +269,7 @@ def test_many_events_are_written_in_pieces_and_all_or_none(tmp_path: Path, monke
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(descriptor, content)
 
-    monkeypatch.setattr("streams.ndjson_sink.os.write", write)
+    monkeypatch.setattr("streams.files.sink.os.write", write)
     with pytest.raises(OSError, match="9 events could not be written and are kept: No space"):
         sink.flush(1)
     assert (written(sink.path), sink.pending()) == ([], 9)
@@ -304,7 +304,7 @@ def test_what_is_sent_during_a_flush_waits_for_the_next(tmp_path: Path, monkeypa
         return real(descriptor, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("streams.ndjson_sink.os.write", write)
+        patch.setattr("streams.files.sink.os.write", write)
         sink.flush(1)
     assert (written(sink.path), sink.pending()) == ([1], 1)
     sink.flush(1)
@@ -367,7 +367,7 @@ def test_a_process_killed_while_writing_leaves_whole_lines_to_the_next(tmp_path:
     """kill -9 at any moment: what the process had reported as flushed is there, once, and the file goes on."""
     path = tmp_path / "events.ndjson"
     program = (
-        "import sys, pathlib; from streams.events import Event; from streams.ndjson_sink import NdjsonSink\n"
+        "import sys, pathlib; from streams.events import Event; from streams.files.sink import NdjsonSink\n"
         "sink = NdjsonSink(pathlib.Path(sys.argv[1]))\n"
         "for number in range(10**6):\n"
         "    sink.send(Event(str(number), 't', 's', 's', 0.0, {'number': number, 'filling': 'x' * 5000}))\n"

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from daemon import spread as spread_module
-from daemon.observe import Observer
-from daemon.pipeline import Pipeline, PipelineSettings
-from daemon.snapshot import Restored
-from daemon.spread import FirstTimes, LinkSpread
-from drift.sensitivity import Sensitivity
-from drift.watch import WatchPolicy
+from daemon.ingest import spread as spread_module
+from daemon.ingest.partition import Pipeline, PipelineSettings
+from daemon.ingest.spread import FirstTimes, LinkSpread
+from daemon.operator.observer import Observer
+from daemon.state.snapshot import Restored
+from drift.link.monitored import WatchPolicy
+from drift.link.sensitivity import Sensitivity
 from features.telemetry import DEFAULT_LINK_KEY, Partition
-from model.buffer import BufferWriter
+from model.buffer.rows import BufferWriter
 from streams.source import RawBatch
 
 START_S = 1_790_000_000.0

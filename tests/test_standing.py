@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-import model.registry as registry_module
-from daemon.journal import Journal
-from daemon.models import Models
-from daemon.observe import Observer
-from daemon.page import render
-from daemon.triggers import TrainingFacts, TrainingPolicy, decide_training
-from model.choice import CHOICE_NAME, MOST_AHEAD, Choice, is_number, write_choice
-from model.importing import import_folder
-from model.manifest import IMPORTED, SIGNATURE_NAME, complete_manifest, read_manifest, sign_manifest, verify
-from model.registry import Registry, RegistryError
-from model.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, SigningKey, VerifyKey, generate
+import model.registry.versions as registry_module
+from daemon.ingest.journal import Journal
+from daemon.ingest.live_model import Models
+from daemon.operator.observer import Observer
+from daemon.operator.page import render
+from daemon.training.triggers import TrainingFacts, TrainingPolicy, decide_training
+from model.registry.choice import CHOICE_NAME, MOST_AHEAD, Choice, is_number, write_choice
+from model.registry.importing import import_folder
+from model.registry.versions import Registry, RegistryError
+from model.version.manifest import IMPORTED, SIGNATURE_NAME, complete_manifest, read_manifest, sign_manifest, verify
+from model.version.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, SigningKey, VerifyKey, generate
 
 FIRST, SECOND, THIRD = "v20261123_101500", "v20261123_101501", "v20261124_000000"
 MakeVersion = Callable[..., Path]
@@ -283,7 +283,7 @@ def test_a_number_that_nobody_gave(registry: Registry, make_version: MakeVersion
 def test_where_no_number_is_left(registry: Registry, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last number that can be read: an error that says so, and CURRENT stays. A second later the clock gives one more."""
     now_s = time.time()
-    monkeypatch.setattr("model.choice.time.time", lambda: now_s)
+    monkeypatch.setattr("model.registry.choice.time.time", lambda: now_s)
     one = Registry(registry.root)
     write_choice(one.root, Choice("unpinned", SECOND, int(now_s) + MOST_AHEAD, 0.0), None)
     with pytest.raises(RegistryError, match="no number is left"):

@@ -12,7 +12,7 @@ import pytest
 from kafka import KafkaProducer
 
 from daemon.errors import StateError
-from daemon.instance import instance_id
+from daemon.state.instance import instance_id
 
 FIFTEEN_MINUTES = "[kafka.options]\nsession_timeout_ms = 900000\n"
 """Longer than any test may take (the broker allows no more than 30): whoever waits for it is never done."""

@@ -20,7 +20,7 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaProducer
 
-from daemon.config import load as load_config
+from daemon.config.load import load as load_config
 
 ROOT = Path(__file__).parents[1]
 UNIT = "dwcp-learner.service"

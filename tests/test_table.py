@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from features.telemetry import NUMERIC
+from streams.files.recording import read_recording
 from streams.source import SourceError
-from streams.table import read_recording
 
 HEADER = "timestamp,node_id,peer_id,link_type,region,rtt_ms,throughput_mbps"
 

@@ -13,11 +13,11 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from daemon.topic_watch import TopicWatch
+from daemon.events.topic_watch import TopicWatch
 from streams.events import Event
-from streams.kafka_options import KafkaOptions
-from streams.kafka_sink import KafkaSink
-from streams.kafka_topics import Topic, _problem, acl_commands, needed_topics
+from streams.kafka.connection.options import KafkaOptions
+from streams.kafka.connection.topics import Topic, _problem, acl_commands, needed_topics
+from streams.kafka.sink import KafkaSink
 from streams.sinks import NotSentError
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -143,7 +143,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
             raise errors.pop(0)
         return []
 
-    for module in ("daemon.topic_watch", "daemon.topic_check"):
+    for module in ("daemon.events.topic_watch", "daemon.events.topic_check"):
         monkeypatch.setattr(f"{module}.look_at_topics", look)
     return errors
 

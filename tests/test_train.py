@@ -18,10 +18,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from model.manifest import verify
-from model.predictor import Predictor
-from streams.fleet import FleetSpec, Region
-from streams.simulated_dataset import write_dataset
+from model.version.manifest import verify
+from model.version.predictor import Predictor
+from streams.simulator.dataset import write_dataset
+from streams.simulator.fleet import FleetSpec, Region
 
 Spawn = Callable[..., subprocess.Popen[str]]
 DOCS = Path(__file__).parent.parent / "docs"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.train import examined
-from daemon.train_options import OptionError, TrainOptions, options_of
+from daemon.commands.train import examined
+from daemon.commands.train_options import OptionError, TrainOptions, options_of
 from streams.source import SourceError
 
 HEADER = "timestamp,node_id,peer_id,link_type,rtt_ms,throughput_mbps,packet_loss\n"

@@ -13,22 +13,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.child import environment
-from daemon.journal import Journal
-from daemon.models import Models
-from daemon.observe import Observer
-from daemon.schedule import Schedule
-from daemon.snapshot import Written
-from daemon.trainer import Ended, Trainer
-from daemon.training import Training, TrainingConfig
-from daemon.training_progress import Progress
-from daemon.triggers import TrainingPolicy
+from daemon.ingest.journal import Journal
+from daemon.ingest.live_model import Models
+from daemon.operator.observer import Observer
+from daemon.state.snapshot import Written
+from daemon.training.child import Ended, Trainer
+from daemon.training.command import environment
+from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.progress import Progress
+from daemon.training.schedule import Schedule
+from daemon.training.triggers import TrainingPolicy
 from drift.messages import IncidentChange
 from features.telemetry import Partition
-from model.buffer import BufferRows, BufferWriter
-from model.gate import GatePolicy
-from model.job_spec import JobSpec, TrainingSettings
-from model.registry import Registry
+from model.buffer.rows import BufferRows, BufferWriter
+from model.judge.gate import GatePolicy
+from model.registry.versions import Registry
+from model.spec.job import JobSpec, TrainingSettings
 
 VERSION = "v20260101_000000"
 
@@ -194,7 +194,7 @@ def test_a_child_that_crashes(trainer: Trainer, tmp_path: Path, segments: list[P
 @pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped, so that only SIGKILL helps"])
 def test_time_limit(tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
     """A child that takes too long is ended, whatever it does about SIGTERM."""
-    monkeypatch.setattr("daemon.trainer.TERMINATION_S", 0.2)
+    monkeypatch.setattr("daemon.training.child.TERMINATION_S", 0.2)
     trainer = Trainer(tmp_path / "work", time_limit_s=0.0)
     trainer.start(job(trainer, tmp_path), segments)
     pid = pid_of(trainer)
@@ -257,7 +257,7 @@ def test_garbage(
     stand_in = tmp_path / "python"
     stand_in.write_text(f"#!/bin/sh\n{script}\n")
     stand_in.chmod(0o755)
-    monkeypatch.setattr("daemon.child.sys.executable", str(stand_in))
+    monkeypatch.setattr("daemon.training.command.sys.executable", str(stand_in))
     trainer.start(job(trainer, tmp_path), segments)
     stages = set()
     while (ended := trainer.ended()) is None:
@@ -274,7 +274,7 @@ def test_a_child_that_floods_its_pipe(tmp_path: Path, segments: list[Path], monk
     stand_in = tmp_path / "python"
     stand_in.write_text('#!/bin/sh\nexec yes \'{"stage": "x"}\'\n')
     stand_in.chmod(0o755)
-    monkeypatch.setattr("daemon.child.sys.executable", str(stand_in))
+    monkeypatch.setattr("daemon.training.command.sys.executable", str(stand_in))
     trainer = Trainer(tmp_path / "work", time_limit_s=300.0)
     trainer.start(job(trainer, tmp_path), segments)
     while (running := trainer.progress()) is None or running.progress != Progress("x"):
@@ -342,7 +342,7 @@ def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[P
 def test_a_training_that_runs_is_told_of(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Now and then, for as long as the child lives, whether it says something or hangs: with its seconds, and those that it has left."""
     training, told = made
-    monkeypatch.setattr("daemon.training.PROGRESS_EVERY_S", 0.05)
+    monkeypatch.setattr("daemon.training.cycle.PROGRESS_EVERY_S", 0.05)
     training.took(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
@@ -386,7 +386,7 @@ def test_a_damaged_segment_ends_no_training(made: Any, segments: list[Path], dam
 def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Is a failed training and no end of the daemon: told, cooled down for twice as long, then tried again."""
     training, told = made
-    monkeypatch.setattr("daemon.trainer.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    monkeypatch.setattr("daemon.training.child.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     training.took(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)

@@ -12,13 +12,13 @@ import pytest
 import tensorflow as tf
 
 from features.telemetry import Floats
-from model.baselines import ridge
-from model.dataset import WindowIndex, gather
-from model.job_spec import Architecture, TrainingSettings
-from model.linear_path import correct_linear_path, forecast, start_linear_path, weigh_network
-from model.network import build, inference_clone
-from model.scaler import Scaler
-from model.training import Progress, TrainingData, masked_mae, shuffled_batches, train
+from model.judge.baselines import ridge
+from model.spec.job import Architecture, TrainingSettings
+from model.training.fit.linear_path import correct_linear_path, forecast, start_linear_path, weigh_network
+from model.training.fit.loop import Progress, TrainingData, masked_mae, shuffled_batches, train
+from model.training.network.assembly import build, inference_clone
+from model.windows.index import WindowIndex, gather
+from model.windows.scaler import Scaler
 
 # One layer: tracing three costs 8 s a test, and nothing here depends on the depth.
 SMALL = Architecture(

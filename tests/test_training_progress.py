@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.training_progress import LINE_BYTES_MAX, Progress, ProgressReader, Running, progress_of
+from daemon.training.progress import LINE_BYTES_MAX, Progress, ProgressReader, Running, progress_of
 
 WHOLE = {
     "event": "training_progress", "job_id": "v", "version": "v", "stage": "train", "epoch": 3, "epochs": 20, "step": 40, "steps": 800,

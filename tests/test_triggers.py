@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.schedule import Schedule
-from daemon.triggers import TrainingFacts, TrainingPolicy, decide_training
+from daemon.training.schedule import Schedule
+from daemon.training.triggers import TrainingFacts, TrainingPolicy, decide_training
 
 NOW_S = 1_800_000_000.0
 POLICY = TrainingPolicy(rows_min=1000, new_rows_min=500, drift_rows_min=200, cooldown_s=60.0)
@@ -114,7 +114,7 @@ def test_the_schedule_marks_training_as_due_until_one_has_started() -> None:
 def test_a_schedule_outlives_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set back, it does not wait for the time that was next before; set forward, it does not sleep through a time that has come."""
     ahead_s, real = 0.0, time.time
-    monkeypatch.setattr("daemon.schedule._wall_ahead_s", lambda: real() - time.monotonic() + ahead_s)
+    monkeypatch.setattr("daemon.training.schedule._wall_ahead_s", lambda: real() - time.monotonic() + ahead_s)
     schedule = Schedule("0 3 * * *", None)
     schedule.start()
     try:

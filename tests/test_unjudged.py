@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from daemon.commands.unjudged import Found, why_nothing
 from daemon.errors import EXIT_CODES, EXIT_NOTHING
-from daemon.unjudged import Found, why_nothing
 
 Cli = Callable[..., tuple[int, str, str]]
 START_S = 1_767_571_200

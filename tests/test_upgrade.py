@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.checkpoint import SCHEMA_VERSION
+from daemon.state.checkpoint import SCHEMA_VERSION
 
 STATES = Path(__file__).parent / "states"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import ConfigError, load
-from daemon.usable import check_places
+from daemon.config.load import ConfigError, load
+from daemon.config.usable import check_places
 
 Cli = Callable[..., tuple[int, str, str]]
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.observe import Observer
-from daemon.pipeline import Pipeline, PipelineSettings
-from drift.sensitivity import Sensitivity
-from drift.watch import PRESENT_S, SILENT_S, WatchList, WatchPolicy
+from daemon.ingest.partition import Pipeline, PipelineSettings
+from daemon.operator.observer import Observer
+from drift.link.monitored import PRESENT_S, SILENT_S, WatchList, WatchPolicy
+from drift.link.sensitivity import Sensitivity
 from features.telemetry import Partition
-from model.buffer import BufferWriter
+from model.buffer.rows import BufferWriter
 from streams.source import RawBatch
 
 NOW_S = 1_767_571_200.0
@@ -102,7 +102,7 @@ def test_a_review_keeps_the_bounds_and_takes_no_place_from_one_that_is_there(
 def test_links_that_come_after_a_flood_are_watched_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred names that came once have all places. A day later the links that are there have them, at the same record however the
     stream is cut."""
-    monkeypatch.setattr("daemon.pipeline.REVIEW_RECORDS", 64)
+    monkeypatch.setattr("daemon.ingest.partition.REVIEW_RECORDS", 64)
     partition, settings = Partition("t", 0), PipelineSettings(("node_id",), 5.0, 1000, WatchPolicy(links_max=50), Sensitivity(), 60.0)
     records = [(f"flood-{at}", f"r{at}", at * 1.0) for at in range(100)]
     records += [(f"link-{at % 8}", "eu", 100.0 + 3600.0 * (at // 8)) for at in range(8 * 40)]

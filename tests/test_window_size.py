@@ -11,13 +11,13 @@ import pytest
 
 from features.offline import RawTable
 from features.telemetry import CATEGORIES, NUMERIC
-from model.golden import read_golden
-from model.job_spec import Architecture, JobSpec, TrainingSettings
-from model.manifest import verify
-from model.predictor import Predictor, PredictorError
-from model.raw_predictor import RawPredictor
 from model.run import run
-from model.run_spec import FINISHED, RunSpec
+from model.spec.job import Architecture, JobSpec, TrainingSettings
+from model.spec.run import FINISHED, RunSpec
+from model.version.golden import read_golden
+from model.version.manifest import verify
+from model.version.predictor import Predictor, PredictorError
+from model.version.raw_predictor import RawPredictor
 
 ROWS = 500
 VERSION = "v20260101_000000"

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from harness import answer, job_of, say
 
-from model.job_spec import Architecture, TrainingSettings
+from model.spec.job import Architecture, TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DECIDING: Final = ("features/kernels.py", *(f"model/{name}.py" for name in (
@@ -45,8 +45,8 @@ def run(job: dict[str, Any]) -> Path:
 
 def _measured(job: dict[str, Any]) -> dict[str, Any]:
     from features.timeline import DEFAULT_GAP_MULTIPLE
-    from model.offline import run_offline
-    from streams.table import read_recording
+    from model.training.offline import run_offline
+    from streams.files.recording import read_recording
 
     done = run_offline(
         read_recording(Path(job["path"]), job["key"]).table,

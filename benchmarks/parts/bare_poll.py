@@ -9,8 +9,8 @@ from typing import Any
 from harness import answer, job_of
 from kafka import KafkaConsumer
 
-from streams.kafka_member import DEFAULTS
-from streams.kafka_source import DEFAULT_MAX_RECORDS
+from streams.kafka.member import DEFAULTS
+from streams.kafka.source import DEFAULT_MAX_RECORDS
 
 
 def poll_all(bootstrap: str, topic: str, group: str, records: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from features.definition import HISTORY_ROWS, WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Floats
-from model.raw_windows import RawWindows
+from model.version.raw_windows import RawWindows
 
 ROWS: Final = HISTORY_ROWS + WINDOW_ROWS
 LARGEST: Final = float(np.finfo(np.float32).max)

@@ -11,9 +11,9 @@ import numpy as np
 from harness import answer, job_of, say
 
 from features.telemetry import TARGETS, Doubles, Floats
-from model.metadata import Metadata, core_name, int8_name, raw_name
-from model.predictor import core_session, raw_session, read_graph, run_core
-from model.raw_windows import RawWindows, features_of
+from model.version.metadata import Metadata, core_name, int8_name, raw_name
+from model.version.predictor import core_session, raw_session, read_graph, run_core
+from model.version.raw_windows import RawWindows, features_of
 from parts.bounded_rows import sequences, shown
 
 BATCH: Final = 64

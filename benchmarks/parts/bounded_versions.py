@@ -14,13 +14,13 @@ from harness import answer, job_of, say
 
 from features.offline import RawTable
 from features.telemetry import TARGETS, Partition
-from model.buffer import BufferRows, BufferWriter
-from model.gate import GatePolicy
+from model.buffer.rows import BufferRows, BufferWriter
 from model.job import Job
-from model.job_spec import Architecture, JobSpec, TrainingSettings
+from model.judge.gate import GatePolicy
+from model.spec.job import Architecture, JobSpec, TrainingSettings
 from parts.stream import write_file
-from streams.fleet import FleetSpec, Region
-from streams.table import read_recording
+from streams.files.recording import read_recording
+from streams.simulator.fleet import FleetSpec, Region
 
 FLEET, PARTIAL, TUNED, ABSURD = "v20260101_000000", "v20260102_000000", "v20260103_000000", "v20260104_000000"
 SEED: Final = {FLEET: 1, PARTIAL: 2, TUNED: 1, ABSURD: 3}
@@ -101,11 +101,11 @@ def build(root: Path, architecture: Architecture, rows: int) -> list[str]:
 def undisturbed(root: Path, version: str, rows: int) -> dict[str, Any]:
     """Per target the mean absolute error on rows that nothing disturbed and that were not trained on, with the bounds and without them."""
     from features.offline import compute
-    from model.bound_layers import unbounded
-    from model.dataset import build_windows, gather
-    from model.export import load_weights
-    from model.metadata import Metadata
-    from model.network import INPUT_NAME, renewed
+    from model.training.graph.core import load_weights
+    from model.training.network.assembly import INPUT_NAME, renewed
+    from model.training.network.bound_layers import unbounded
+    from model.version.metadata import Metadata
+    from model.windows.index import build_windows, gather
 
     metadata, bounded = Metadata.read(root / version), load_weights(root / version)
     table = fleet_table(rows, SEED[version], scale=1.5 if version == TUNED else 1.0)

@@ -22,7 +22,7 @@ from kafka import KafkaConsumer, TopicPartition
 
 from daemon.loop import Loop
 from features.telemetry import Partition
-from model.segments import SegmentName
+from model.buffer.segments import SegmentName
 from parts.rig import module
 from streams.source import Polled
 

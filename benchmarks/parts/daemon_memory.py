@@ -14,8 +14,8 @@ from typing import Any
 from harness import answer, job_of
 
 from daemon.clock import WallClock
-from daemon.logs import configure_logging
-from daemon.observe import Observer
+from daemon.operator.logs import configure_logging
+from daemon.operator.observer import Observer
 from daemon.wiring import Daemon, build
 from parts.daemon_run import config, source_of
 

@@ -15,17 +15,17 @@ from typing import Any, Final
 
 from harness import answer, job_of
 
-from daemon.checkpoint import CheckpointStore
 from daemon.clock import WallClock
-from daemon.config import Config
-from daemon.logs import configure_logging
-from daemon.observe import Observer
+from daemon.config.load import Config
+from daemon.operator.logs import configure_logging
+from daemon.operator.observer import Observer
+from daemon.state.checkpoint import CheckpointStore
 from daemon.wiring import Daemon, build, kafka_source
 from features.telemetry import Partition
-from model.buffer import BufferWriter, OpenSegment
-from model.segments import Segment
+from model.buffer.rows import BufferWriter, OpenSegment
+from model.buffer.segments import Segment
 from parts.stream import fleet, write_file
-from streams.file_source import FileSource
+from streams.files.source import FileSource
 from streams.source import Source
 
 NEVER_ROWS: Final = 2**62

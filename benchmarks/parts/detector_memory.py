@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from harness import answer, job_of
 
-from drift.link import LinkDrift, WatchedRows
+from drift.link.stage import LinkDrift, WatchedRows
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 from parts.daemon_memory import memory
 

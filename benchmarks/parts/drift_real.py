@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from harness import answer, job_of
 
-from daemon.alert_evidence import evidence_of, picture
-from model.report_charts import svg
+from daemon.commands.alert_evidence import evidence_of, picture
+from model.report.charts import svg
 
 WHOLE_S: Final = 1e9
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from harness import answer, job_of
 
-from drift.river_detectors import ADWIN, PageHinkley
+from drift.link.adwin import ADWIN, PageHinkley
 from parts.residuals import DAY, Region, weather
 
 WARM_UP: Final = DAY

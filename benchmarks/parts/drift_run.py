@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 from harness import answer, job_of
 
-from drift.incident import Incident
-from drift.link import LinkDrift, WatchedRows
+from drift.link.sensitivity import Sensitivity
+from drift.link.stage import LinkDrift, WatchedRows
 from drift.messages import Change, Group, IncidentChange, Scope, SignalChange
-from drift.quorum import QuorumPolicy
-from drift.region import RegionDrift
-from drift.sensitivity import Sensitivity
+from drift.region.incident import Incident
+from drift.region.policy import QuorumPolicy
+from drift.region.stage import RegionDrift
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Flags
 from parts.residuals import DAY, INTERVAL_S, START_S, Region, Values, weather
 

@@ -12,8 +12,8 @@ import numpy as np
 from harness import answer, job_of
 
 from features.definition import FEATURES, WINDOW_ROWS
-from model.predictor import Predictor
-from model.registry import Registry
+from model.registry.versions import Registry
+from model.version.predictor import Predictor
 from parts.daemon_run import ingest
 from parts.stream import fleet, write_file
 

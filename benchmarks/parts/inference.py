@@ -14,11 +14,11 @@ import numpy as np
 from harness import answer, job_of
 
 from features.offline import compute
-from model.job_spec import Architecture
-from model.metadata import Metadata, core_name, int8_name, raw_name
-from model.predictor import core_session, raw_session, read_graph
-from model.raw_windows import RawWindows, features_of
-from model.scaler import Scaler
+from model.spec.job import Architecture
+from model.version.metadata import Metadata, core_name, int8_name, raw_name
+from model.version.predictor import core_session, raw_session, read_graph
+from model.version.raw_windows import RawWindows, features_of
+from model.windows.scaler import Scaler
 from parts.windows import measured_windows
 
 VERSION: Final = "v20260101_000000"
@@ -42,8 +42,8 @@ class Built:
 
 def build_all(folder: Path, architecture: Architecture) -> Built:
     """Exports an untrained network as it is published, and as a direct export gives it."""
-    from model.export import export_core
-    from model.export_raw import export_raw
+    from model.training.graph.core import export_core
+    from model.training.graph.prove import export_raw
 
     model = _untrained(architecture)
     source, table, vocabulary, windows = measured_windows(WINDOWS)
@@ -87,7 +87,7 @@ def _untrained(architecture: Architecture) -> Any:
     """A network of which no weight is 0: the linear path begins with zeros, and a forecast of zeros agrees with anything."""
     import keras
 
-    from model.network import build
+    from model.training.network.assembly import build
 
     keras.utils.set_random_seed(1)
     model = build(architecture)
@@ -102,7 +102,7 @@ def _direct_export(model: Any) -> Any:
     import tensorflow as tf
     import tf2onnx
 
-    from model.export import OPSET
+    from model.training.graph.core import OPSET
 
     signature = (tf.TensorSpec((None, *model.input_shape[1:]), tf.float32, name="input"),)
     direct, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=OPSET)

@@ -33,7 +33,7 @@ class Plan:
     """How much, and how long.
 
     share: of a core, for the daemon. hold_s: how long the source stays paused before the disk goes on. session_s: the group's.
-    checkpoint_late_s: after which /readyz tells of a checkpoint that hangs (daemon.health.CHECKPOINT_S).
+    checkpoint_late_s: after which /readyz tells of a checkpoint that hangs (daemon.operator.health.CHECKPOINT_S).
     """
 
     topic: str = "overload"
@@ -70,7 +70,7 @@ class Plan:
     def faults(self, switch: Path) -> dict[str, Any]:
         """See tests/rig/faulty.py."""
         hang = {"does": "hang", "thread": "checkpoint", "while": str(switch)}
-        return {"faults": {"os.fsync": hang}, "constants": {"daemon.health.CHECKPOINT_S": self.checkpoint_late_s}}
+        return {"faults": {"os.fsync": hang}, "constants": {"daemon.operator.health.CHECKPOINT_S": self.checkpoint_late_s}}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from kafka import KafkaProducer
 
 from parts.steady_producer import POISON
 from parts.stream import BATCH_BYTES, blocks, fleet
-from streams.fleet import DEFAULT_START_S, build_fleet
+from streams.simulator.fleet import DEFAULT_START_S, build_fleet
 
 TEMPLATES: Final = 8
 """Different rows of each link, in turn: enough that windows vary."""

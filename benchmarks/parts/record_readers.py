@@ -23,12 +23,12 @@ from kafka import KafkaProducer
 
 from features.calendar import hour_and_weekday
 from features.telemetry import CATEGORIES, NUMERIC, Partition
-from streams.decode import CHUNK_RECORDS, Decoded, decode
-from streams.file_source import FileSource
-from streams.kafka_options import KafkaOptions
-from streams.kafka_source import KafkaSource
+from streams.files.source import FileSource
+from streams.kafka.connection.options import KafkaOptions
+from streams.kafka.source import KafkaSource
+from streams.records.decode import CHUNK_RECORDS, Decoded, decode
+from streams.records.validate import as_rows
 from streams.source import RawBatch, Source
-from streams.validate import as_rows
 
 Reading: TypeAlias = tuple[float, bytes, tuple[str, ...]] | None
 Form: TypeAlias = Literal["json", "csv"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from daemon.config import Config, FixedConfig
+from daemon.config.load import Config, FixedConfig
 from parts.stream import REGIONS
-from streams.fleet import DEFAULT_START_S, FleetSpec
-from streams.planted import PlantedEvent
+from streams.simulator.fleet import DEFAULT_START_S, FleetSpec
+from streams.simulator.planted import PlantedEvent
 
 DAY_H: Final = 24
 REROUTE_H: Final = (8, 10)

@@ -24,13 +24,13 @@ import pyarrow as pa
 from harness import answer, in_process, job_of, say
 
 from daemon.clock import StreamClock
-from daemon.logs import configure_logging
-from daemon.observe import Observer
-from daemon.partitions import journal_path
+from daemon.ingest.group import journal_path
+from daemon.operator.logs import configure_logging
+from daemon.operator.observer import Observer
 from daemon.reload import reloader
-from daemon.schedule import Schedule
+from daemon.training.schedule import Schedule
 from daemon.wiring import Daemon, build
-from model.job_spec import Architecture
+from model.spec.job import Architecture
 from parts.soak_plan import ARCHITECTURE, DAY_H, SEED_ROWS, START_S, Plan
 from parts.soak_stream import ChangingFleet
 from parts.stream import PARTITIONS

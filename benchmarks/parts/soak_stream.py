@@ -10,7 +10,7 @@ import numpy as np
 
 from features.telemetry import Flags, Partition
 from parts.soak_plan import DAY_H, START_S
-from streams.simulator_source import SimulatorSource
+from streams.simulator.source import SimulatorSource
 from streams.source import Polled, RawBatch
 
 NEW_LINKS_H: Final = 72

@@ -20,9 +20,9 @@ from zlib import crc32
 from harness import answer, job_of
 from kafka import KafkaProducer
 
-from streams.fleet import DEFAULT_START_S, FleetSpec, Region
-from streams.planted import PlantedEvent
-from streams.simulated_dataset import messages
+from streams.simulator.dataset import messages
+from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
+from streams.simulator.planted import PlantedEvent
 
 DURATION_S: Final = 60 * 86_400.0
 """Weeks: the process is ended long before."""

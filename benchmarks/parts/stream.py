@@ -12,8 +12,8 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
 from parts.rig import module
-from streams.fleet import FleetSpec, Region, build_fleet
-from streams.simulator import simulate
+from streams.simulator.fleet import FleetSpec, Region, build_fleet
+from streams.simulator.simulation import simulate
 
 PARTITIONS: Final = 4
 REGIONS: Final[tuple[Region, ...]] = (Region("eu", 0.0), Region("us1", -5.0), Region("us", -8.0), Region("ap", 8.0))

@@ -20,7 +20,7 @@ L2 = 0.001
 
 
 class Network(nn.Module):  # type: ignore[misc]  # torch is unknown here
-    """model.network.build, layer by layer."""
+    """model.training.network.assembly.build, layer by layer."""
 
     def __init__(self, sizes: dict[str, Any]) -> None:
         super().__init__()

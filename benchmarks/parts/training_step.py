@@ -1,4 +1,4 @@
-"""Milliseconds of a training step: the plain Keras network as it is written, or ours as model/training.py trains it."""
+"""Milliseconds of a training step: the plain Keras network as it is written, or ours as model/training/fit/loop.py trains it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 import tensorflow as tf
 from harness import answer, job_of
 
-from model.dataset import WindowIndex
-from model.fused_lstm import fused_twin
-from model.job_spec import Architecture, TrainingSettings
-from model.network import build
-from model.training import TrainingData, compile_model, shuffled_batches
+from model.spec.job import Architecture, TrainingSettings
+from model.training.fit.loop import TrainingData, compile_model, shuffled_batches
+from model.training.network.assembly import build
+from model.training.network.fused_lstm import fused_twin
+from model.windows.index import WindowIndex
 
 ROWS = 4_096
 

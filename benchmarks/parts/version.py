@@ -12,15 +12,15 @@ from harness import answer, job_of
 
 from features.definition import FEATURES
 from features.vocabulary import Vocabulary
-from model.golden import write_golden
-from model.golden_raw import raw_samples
-from model.job_spec import Architecture
-from model.manifest import write_manifest
-from model.metadata import Metadata, core_name
-from model.predictor import core_session, run_core
-from model.raw_windows import features_of
-from model.registry import Registry
-from model.scaler import Scaler
+from model.registry.versions import Registry
+from model.spec.job import Architecture
+from model.version.golden import write_golden
+from model.version.golden_raw import raw_samples
+from model.version.manifest import write_manifest
+from model.version.metadata import Metadata, core_name
+from model.version.predictor import core_session, run_core
+from model.version.raw_windows import features_of
+from model.windows.scaler import Scaler
 from parts.windows import simulated_windows
 
 VERSION: Final = "v20260101_000000"
@@ -32,10 +32,10 @@ _SCALE: Final = (250.0, 30.0, 0.004, 4.0)
 
 def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
     """A live version in the new registry `root`; gives its name. rows: how many minutes of telemetry its scales are of."""
-    from model.export import export_core
-    from model.export_raw import export_raw, keras_forecasts
-    from model.network import build
-    from model.version_files import sizes
+    from model.training.files import sizes
+    from model.training.graph.core import export_core
+    from model.training.graph.prove import export_raw, keras_forecasts
+    from model.training.network.assembly import build
 
     registry = Registry(root)
     registry.recover()

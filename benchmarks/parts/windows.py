@@ -10,10 +10,10 @@ import numpy as np
 
 from features.offline import OfflineFeatures, RawTable, compute
 from features.vocabulary import Vocabulary
-from model.dataset import build_windows
-from model.raw_windows import RawWindows, cut
+from model.version.raw_windows import RawWindows, cut
+from model.windows.index import build_windows
 from parts.stream import fleet, write_file
-from streams.table import read_recording
+from streams.files.recording import read_recording
 
 RECORDING: Final = Path(__file__).resolve().parents[3] / "shared" / "data" / "dwcp_training.csv"
 """One merged series: node and peer are random in each of its rows."""

@@ -50,7 +50,7 @@ func Known(value float64) *float64 {
 	return &value
 }
 
-// highest is the largest possible value of each target (model/possible.py): a share is at most 1.
+// highest is the largest possible value of each target (model/version/possible.py): a share is at most 1.
 var highest = [targets]float64{1e37, 1e37, 1, 1e37}
 
 // forecastOf holds what a graph gives to what is possible, which the graphs of older releases do not do themselves. A target that was not

@@ -6,7 +6,7 @@ import (
 	"math"
 )
 
-// What golden.json has at least and at most (model/golden_raw.py): a wider tolerance or fewer samples would prove little.
+// What golden.json has at least and at most (model/version/golden_raw.py): a wider tolerance or fewer samples would prove little.
 const (
 	fewestSamples = 32
 	mostSamples   = 256

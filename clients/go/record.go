@@ -13,7 +13,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a record's bytes, as the daemon has them (streams/csv_form.py, streams/decode.py, streams/validate.py).
+// Limits of a record's bytes, as the daemon has them (streams/records/csv_form.py, streams/records/decode.py, streams/records/validate.py).
 const (
 	// MaxRecordBytes is the size of the largest record that is telemetry.
 	MaxRecordBytes = 1 << 20

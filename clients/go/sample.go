@@ -45,7 +45,7 @@ func (s *NetworkSample) Problem() string {
 // Float is a measured number for a NetworkSample: dwcp.Float(20.5).
 func Float(value float64) *float64 { return &value }
 
-// Limits of a valid record, as the daemon has them (streams/validate.py).
+// Limits of a valid record, as the daemon has them (streams/records/validate.py).
 const (
 	earliestS    = 631_152_000 // 1990-01-01: anything before is a count from boot, not a UTC time
 	latestS      = 1e11        // the year 5138; milliseconds passed it in 1973

@@ -19,7 +19,7 @@ const (
 	mostAhead       = 100 * 366 * 86_400 // a number is about the seconds of the clock at which it was given
 )
 
-// isOrderNumber says whether it can be the number of a version or a choice (model/choice.py).
+// isOrderNumber says whether it can be the number of a version or a choice (model/registry/choice.py).
 func isOrderNumber(number int64) bool { return 0 <= number && number <= time.Now().Unix()+mostAhead }
 
 // order is what only rises from one live version to the next: a number, and among versions of older releases, which have none, the name.
@@ -67,7 +67,7 @@ func readChoice(models *os.Root, key ed25519.PublicKey) (*choice, error) {
 	return c, nil
 }
 
-// stand says which version is live, as the daemon does (model/choice.py). name is what CURRENT names, empty where that cannot be used;
+// stand says which version is live, as the daemon does (model/registry/choice.py). name is what CURRENT names, empty where that cannot be used;
 // number is that of its signed manifest; seen is the newest version that this client has ever used.
 func stand(name string, number int64, c *choice, seen order) (order, error) {
 	live := order{number, name}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from drift.link import LinkDrift, WatchedRows
+from drift.link.stage import LinkDrift, WatchedRows
 from drift.messages import LinkAlarm, LinkSeen
-from drift.region import RegionDrift
+from drift.region.stage import RegionDrift
 from features.telemetry import CATEGORIES, NUMERIC
 
 LEAST = np.full(4, 0.01, np.float32)

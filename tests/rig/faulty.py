@@ -1,6 +1,7 @@
 """`dwcp-learner` with faults that a test switches on and off: `python tests/rig/faulty.py FAULTS run --config FILE`.
 
-FAULTS is a JSON object. "constants": names of constants and the values they have instead, such as {"daemon.health.STALLED_S": 2.0}.
+FAULTS is a JSON object. "constants": names of constants and the values they have instead, such as
+{"daemon.operator.health.STALLED_S": 2.0}.
 "faults": for the name of a function, such as "os.fsync", what it does while a file exists: {"while": PATH, "does": "hang" (returns once the
 file is gone), "refuse" (no space left) or "nothing" (returns an empty dict), "thread": the beginning of the name of the thread}.
 "death": {"before" or "after": name of a function, "call": n}: as kill -9, around its nth call.

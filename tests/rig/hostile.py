@@ -14,10 +14,10 @@ import numpy as np
 
 from features.calendar import LAST_HOUR
 from features.telemetry import CATEGORIES, COLUMNS, KEY_COLUMNS, NUMERIC, Partition
-from streams.dead_letters import MAX_KEPT_BYTES, dead_letter
-from streams.decode import Decoded, Rejected, decode
+from streams.records.dead_letters import MAX_KEPT_BYTES, dead_letter
+from streams.records.decode import Decoded, Rejected, decode
+from streams.records.validate import EARLIEST_S, LATEST_S, MAX_FUTURE_S, MAX_TEXT_CHARS, RANGES, Kind
 from streams.source import RawBatch
-from streams.validate import EARLIEST_S, LATEST_S, MAX_FUTURE_S, MAX_TEXT_CHARS, RANGES, Kind
 
 NOW_S: Final = 1_762_232_200.0
 PARTITION: Final = Partition("dwcp.telemetry", 3)

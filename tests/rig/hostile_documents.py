@@ -19,27 +19,27 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.util import calc_crc32c
 
-from daemon.checkpoint import SCHEMA_VERSION, CheckpointStore
-from daemon.config import ConfigError, load
+from daemon.config.load import ConfigError, load
 from daemon.errors import StateError
-from daemon.journal import Forecasting, Idle, Journal, ModelLive, Resumed, Told
-from daemon.snapshot import Manifest, PartEntry
-from daemon.state_file import read_state, write_state
+from daemon.ingest.journal import Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.state.checkpoint import SCHEMA_VERSION, CheckpointStore
+from daemon.state.snapshot import Manifest, PartEntry
+from daemon.state.state_file import read_state, write_state
 from features.telemetry import COLUMNS, NUMERIC, Partition
-from model.choice import CHOICE_NAME, Choice, read_choice, write_choice
-from model.documents import DocumentError
-from model.gate import Verdict
-from model.golden import GOLDEN_NAME, read_golden
-from model.job_spec import JobResult, JobSpec
-from model.manifest import MANIFEST_NAME, check_files, read_manifest
-from model.metadata import Metadata, metadata_name
-from model.registry import CURRENT_NAME, Registry, RegistryError
-from model.segments import SCHEMA, SegmentError, SegmentName, write_segment
-from model.segments import load as load_segment
-from model.signing import KeyFileError, SigningKey, VerifyKey, generate
-from streams.file_index import IndexedFiles
-from streams.kafka_codecs import unpacked
-from streams.kafka_records import plain_records
+from model.buffer.segments import SCHEMA, SegmentError, SegmentName, write_segment
+from model.buffer.segments import load as load_segment
+from model.judge.gate import Verdict
+from model.registry.choice import CHOICE_NAME, Choice, read_choice, write_choice
+from model.registry.versions import CURRENT_NAME, Registry, RegistryError
+from model.spec.job import JobResult, JobSpec
+from model.version.documents import DocumentError
+from model.version.golden import GOLDEN_NAME, read_golden
+from model.version.manifest import MANIFEST_NAME, check_files, read_manifest
+from model.version.metadata import Metadata, metadata_name
+from model.version.signing import KeyFileError, SigningKey, VerifyKey, generate
+from streams.files.index import IndexedFiles
+from streams.kafka.codecs import unpacked
+from streams.kafka.records import plain_records
 from streams.source import SourceError
 
 CONFIG: Final = b"""[kafka]

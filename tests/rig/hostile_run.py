@@ -25,8 +25,8 @@ from typing import Any, Final, overload
 
 TOLD_MAX: Final = 10
 INSTRUMENTED: Final = (
-    "streams.decode", "streams.csv_form", "streams.validate", "streams.dead_letters", "model.documents", "model.manifest",
-    "model.metadata", "model.job_spec", "daemon.journal", "msgspec",
+    "streams.records.decode", "streams.records.csv_form", "streams.records.validate", "streams.records.dead_letters",
+    "model.version.documents", "model.version.manifest", "model.version.metadata", "model.spec.job", "daemon.ingest.journal", "msgspec",
 )  # fmt: skip
 _SEPARATOR: Final = b"\x1e"
 """Between the messages of a batch in what atheris makes up: ASCII's record separator."""
@@ -137,8 +137,8 @@ def huge(job: dict[str, Any]) -> dict[str, Any]:
     """One message of so many bytes, a good record but for its size: refused, and in a dead letter of bounded size."""
     import hostile
 
-    from streams.dead_letters import dead_letter
-    from streams.decode import decode
+    from streams.records.dead_letters import dead_letter
+    from streams.records.decode import decode
     from streams.source import RawBatch
 
     run = Run()
@@ -179,7 +179,7 @@ def links(job: dict[str, Any]) -> dict[str, Any]:
     import hostile
     import recovery_rig as rig
 
-    from daemon.logs import configure_logging
+    from daemon.operator.logs import configure_logging
     from features.telemetry import Partition
 
     configure_logging("error", "json")

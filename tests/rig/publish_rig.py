@@ -24,12 +24,12 @@ import onnx
 from durability import Durability
 from syscalls import Stop, run_traced
 
-from model.choice import CHOICE_NAME
-from model.gate import Verdict
-from model.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify, write_manifest
-from model.metadata import VERSION_FORMAT, VERSION_PATTERN
-from model.registry import CURRENT_NAME, REFUSAL_NAME, REFUSED_KEPT, REFUSED_NAME, Registry
-from model.signing import SigningKey, generate
+from model.judge.gate import Verdict
+from model.registry.choice import CHOICE_NAME
+from model.registry.versions import CURRENT_NAME, REFUSAL_NAME, REFUSED_KEPT, REFUSED_NAME, Registry
+from model.version.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify, write_manifest
+from model.version.metadata import VERSION_FORMAT, VERSION_PATTERN
+from model.version.signing import SigningKey, generate
 
 KEPT: Final = 12
 """Versions that stay: the reader has seconds for a version that is not live any more."""

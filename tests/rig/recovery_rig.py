@@ -18,21 +18,21 @@ from typing import Any, Final
 
 import msgspec
 
-from daemon.alerts import RETRAINING_TYPE
 from daemon.clock import StreamClock
-from daemon.config import Config
+from daemon.config.load import Config
 from daemon.errors import DaemonError
-from daemon.journal import Entry, Journal
-from daemon.logs import configure_logging
-from daemon.observe import Observer
-from daemon.snapshot import Manifest, PartState, Restored, Snapshot
-from daemon.state_file import read_state
+from daemon.events.alerts import RETRAINING_TYPE
+from daemon.ingest.journal import Entry, Journal
+from daemon.operator.logs import configure_logging
+from daemon.operator.observer import Observer
+from daemon.state.snapshot import Manifest, PartState, Restored, Snapshot
+from daemon.state.state_file import read_state
 from daemon.wiring import Daemon, build
 from features.telemetry import Partition
-from model.buffer import BufferWriter, read_segments
-from streams.fleet import DEFAULT_START_S, FleetSpec, Region
-from streams.planted import PlantedEvent
-from streams.simulator_source import SimulatorSource
+from model.buffer.rows import BufferWriter, read_segments
+from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
+from streams.simulator.planted import PlantedEvent
+from streams.simulator.source import SimulatorSource
 from streams.source import ONLY_LOG, Log, Polled, RawBatch, Written
 
 KILLED: Final = 137

@@ -24,7 +24,7 @@ from recovery_rig import buffer_rows, newest
 from running import Running
 from waiting import LIMIT_S, wait_for
 
-from model.segments import SegmentError
+from model.buffer.segments import SegmentError
 
 LINKS, PARTITIONS = 12, 2
 START_S = 1_790_000_000.0

@@ -1,0 +1,193 @@
+"""dwcp-learner alerts: follow drift alerts, and explain one with the telemetry that it rests on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from daemon.config import load as configuration
+from daemon.config.load import Config
+from daemon.errors import EXIT_CODES, DaemonError
+from daemon.plain_text import plain
+from streams.read_events import EventData, events_in_file, events_of_topic
+
+app = typer.Typer(no_args_is_help=True, help="Follow drift alerts, and explain one.", epilog=EXIT_CODES)
+ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that says where alerts go.")]
+FileOption = Annotated[Path | None, typer.Option("--file", help="NDJSON file of alerts, instead of the configuration's file or topic.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
+LATEST_S: Final = 2.0**33
+"""Seconds that are a date: the year 2242."""
+
+
+class _Signal(msgspec.Struct, frozen=True):
+    signal: str
+    change: str
+    size: float
+    size_sigma: float
+    links: int
+    unit: str = ""
+    detectors: list[str] = []
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """The data of an event, as far as they are shown: what does not fit was not written by a daemon."""
+
+    incident: str
+    summary: str = ""
+    severity: str = ""
+    since_s: Annotated[float, msgspec.Meta(ge=0, le=LATEST_S)] = 0.0
+    opened_s: Annotated[float, msgspec.Meta(ge=0, le=LATEST_S)] = 0.0
+    signals: list[_Signal] = []
+    links: list[str] = []
+    watched_links: int = 0
+    retraining: str = ""
+    version: str = ""
+
+
+_COLOURS: Final = {"info": "green", "warning": "yellow", "critical": "bold red"}
+
+
+@app.command(epilog=EXIT_CODES)
+def follow(
+    config: ConfigOption = None,
+    file: FileOption = None,
+    once: Annotated[bool, typer.Option("--once", help="End with what is there now.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Only what comes from now on.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show alerts as they come, one line each, repeats left out. Ctrl-C ends it."""
+    if once and new:
+        raise typer.BadParameter("--once shows what is there, --new what is not there yet")
+    console, shown, loaded = Console(soft_wrap=True), 0, configuration.load(config)
+    try:
+        for event in _events(loaded, file, follow=not once, from_start=not new):
+            shown += 1
+            if as_json:
+                print(json.dumps(event), flush=True)
+            else:
+                console.print(_line(event), highlight=False)
+    except KeyboardInterrupt:
+        pass
+    if once and not shown:
+        Console(stderr=True, soft_wrap=True).print(f"there is no alert in {plain(_place(loaded, file))}", highlight=False)
+
+
+@app.command(epilog=EXIT_CODES)
+def explain(
+    incident: Annotated[str, typer.Argument(help="The incident's id, or the beginning of it.")],
+    config: ConfigOption = None,
+    file: FileOption = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page with the curves instead.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an incident was, what became of it, and the telemetry of its links around it, from the training buffer."""
+    from daemon.commands.alert_evidence import evidence_of, page, plot
+
+    if as_json and html is not None:
+        raise typer.BadParameter("--json and --html are two forms of the same: give one")
+    loaded = configuration.load(config)
+    found = _story(list(_events(loaded, file, follow=False, from_start=True)), incident)
+    evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)
+    if html is not None:
+        text = page(found, evidence)
+        try:
+            html.write_text(text, "utf-8", "replace")
+        except OSError as error:
+            raise DaemonError(f"{html}: cannot be written ({error.strerror}); name another file with --html") from error
+        print(html)
+    elif as_json:
+        print(json.dumps({"events": found, "evidence": [one.to_json() for one in evidence]}, indent=2))
+    else:
+        console = Console(soft_wrap=True)
+        for event in found:
+            console.print(_line(event), highlight=False)
+        console.print(_table(found))
+        for one in evidence:
+            print(plot(one, console.width))
+        if not evidence:
+            console.print("[dim]the training buffer has no telemetry of these links at that time (any more)[/dim]")
+
+
+def _alerts_file(config: Config, file: Path | None) -> Path | None:
+    """The file that alerts are read from; None: they are in the topic."""
+    if file is None and config.events.to == "kafka":
+        return None
+    return file or (config.events.folder or config.state.directory / "events") / "drift.ndjson"
+
+
+def _place(config: Config, file: Path | None) -> str:
+    return str(_alerts_file(config, file) or f"topic {config.events.drift_topic}")
+
+
+def _events(config: Config, file: Path | None, *, follow: bool, from_start: bool) -> Iterator[EventData]:
+    """Events of the drift topic or file that are as a daemon writes them."""
+    path = _alerts_file(config, file)
+    if path is None:
+        found = events_of_topic(config.events.drift_topic, config.kafka.client_options(), follow, from_start)
+    else:
+        found = events_in_file(path, follow, from_start)
+    return (event for event in found if _fits(event))
+
+
+def _state_beside(file: Path | None) -> Path | None:
+    """The state directory that a file of alerts lies in, as in what `replay --keep` leaves."""
+    state = file.resolve().parent.parent if file is not None else None
+    return state if state is not None and (state / "checkpoints").is_dir() else None
+
+
+def _fits(event: EventData) -> bool:
+    try:
+        msgspec.convert(event["data"], _Told)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _story(events: list[EventData], incident: str) -> list[EventData]:
+    """The events of one incident, oldest first. Raises DaemonError where the id names none, or several."""
+    ids = dict.fromkeys(event["data"].get("incident", "") for event in events)
+    matching = [one for one in ids if one.startswith(incident)]
+    if len(matching) != 1 or not incident:
+        if not ids:
+            raise DaemonError(f"there is no incident {incident!r}: no alert was sent yet, or they are elsewhere (--file, --config)")
+        known = ", ".join(one[:8] for one in list(ids)[-5:])
+        problem = f"there is no incident {incident!r}" if not matching else f"{len(matching)} incidents begin with {incident!r}"
+        raise DaemonError(f"{problem}; the last ones are {known} (see `alerts follow --once`)")
+    return [event for event in events if event["data"].get("incident") == matching[0]]
+
+
+def _line(event: EventData) -> str:
+    told = msgspec.convert(event["data"], _Told)
+    if told.retraining:
+        said, colour = f"retraining {told.retraining}: {told.version}", "cyan"
+    else:
+        said, colour = told.summary or event["type"], _COLOURS.get(told.severity, "white")
+    kind = event["type"].rpartition(".")[2]
+    return f"[dim]{plain(event['time'])}[/dim] {plain(told.incident[:8])} [{colour}]{plain(kind):<10}[/{colour}] {plain(said)}"
+
+
+def _table(events: list[EventData]) -> Table:
+    """The signals of the last change that was told."""
+    changes = [msgspec.convert(event["data"], _Told) for event in events]
+    last = next((told for told in reversed(changes) if told.signals), None)
+    table = Table("signal", "change", "size", "deviations", "links", "detectors")
+    if last is None:
+        return table
+    for signal in last.signals:
+        size, links = f"{signal.size:+.4g} {signal.unit}".rstrip(), f"{signal.links} of {last.watched_links}"
+        cells = (signal.signal, signal.change, size, f"{signal.size_sigma:.2f}", links, ", ".join(signal.detectors))
+        table.add_row(*(plain(cell) for cell in cells))
+    table.caption = f"since {_time(last.since_s)}, opened {_time(last.opened_s)}"
+    return table
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

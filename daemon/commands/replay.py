@@ -1,0 +1,149 @@
+"""dwcp-learner replay: a recording through the daemon's own loop, and what its forecasts were worth."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import tempfile
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from daemon.clock import StreamClock
+from daemon.commands.replay_report import make_report, print_report
+from daemon.commands.score import ByPhase
+from daemon.commands.signals import stop_on_signals
+from daemon.config.load import Config
+from daemon.config.sections import NEVER
+from daemon.errors import EXIT_NOTHING, StateError
+from daemon.operator.logs import configure_logging
+from daemon.operator.observer import Observer
+from daemon.plain_text import plain
+from daemon.training.progress import Running
+from daemon.wiring import build
+from streams.files.source import FileSource
+from streams.source import Polled, SourceError
+
+FIRST_SHARE: Final = 0.4
+"""Of the rows the first version is trained on: enough of every season in a short recording, and most of it is left to be judged on."""
+REPLAY_EPOCHS: Final = 6
+"""From the linear path on, most of what there is to gain comes in the first epochs; a replay is read by somebody who waits for it."""
+POLL_RECORDS: Final = 1_000
+"""Records of one poll at most. A training starts between two polls: in a short recording 5,000 records would be a third of it."""
+POLLS_MIN: Final = 5
+"""Polls of a short recording: one that is read in a single poll has its first training at its end, and nothing left to be judged on."""
+POLL_RECORDS_MIN: Final = 50
+"""Records of one poll where POLLS_MIN would make it less: so few rows are too few for any training."""
+"""Rows before a training."""
+LATER_SHARE: Final = 0.1
+"""Rows after a drift before it is trained on."""
+
+
+def replay_file(
+    path: Path, config: Config, *, speed: float | None, keep: Path | None, train: bool, merged: bool, as_json: bool
+) -> int:  # fmt: skip
+    """Gives the exit code: 0 for a recording that was replayed to its end and of which something was judged, or, where nothing was to be
+    trained, accepted.
+
+    Raises SourceError for a file that cannot be replayed, StateError where the state that was to be kept could not be written.
+    """
+    source = FileSource("-" if str(path) == "-" else path, speed, max_records=POLL_RECORDS)
+    rows = source.lag()
+    if rows == 0:
+        raise SourceError(f"{path}: holds no record, only a header; there is nothing to replay")
+    if rows is not None:
+        source.max_records = min(POLL_RECORDS, max(POLL_RECORDS_MIN, -(-rows // POLLS_MIN)))
+    with tempfile.TemporaryDirectory(prefix="dwcp-replay-") if keep is None else nullcontext(keep) as kept:
+        folder = Path(kept)
+        configure_logging("warning", config.log.format, sys.stderr)
+        clock = StreamClock(written_s(path))
+        report = run_replay(source, clock, _adapted(config, folder, rows or 0, train, merged), as_json)
+    interrupted, records = report["interrupted"], report["records"]
+    if str(path) == "-" and not records["consumed"] and interrupted is None:
+        raise SourceError("standard input: is empty, or holds only a header; there is nothing to replay")
+    print_report(report, as_json, keep)
+    if keep is not None and report["state_problem"] is not None:
+        raise StateError(f"{keep}: the state of this replay is not kept: {report['state_problem']}; free space there, and replay again")
+    if interrupted is not None:
+        return 128 + signal.Signals[interrupted]
+    if records["rejected"] and not records["accepted"]:
+        return 1
+    return EXIT_NOTHING if report["nothing_judged"] and train else 0
+
+
+def written_s(path: Path) -> float:
+    """When a recording was written last, UTC seconds: a file, or the newest one of a folder; -inf for standard input."""
+    with suppress(OSError):
+        files = [path, *path.iterdir()] if path.is_dir() else [path]
+        return max(file.stat().st_mtime for file in files)
+    return -math.inf
+
+
+def run_replay(source: FileSource, clock: StreamClock, config: Config, quiet: bool) -> dict[str, Any]:
+    """The report of one replay."""
+    score = ByPhase(lambda _time_s: "all")
+    console = Console(stderr=True, quiet=quiet)
+    bar = Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console
+    )  # fmt: skip
+    task = bar.add_task("starting", total=source.lag())
+    events: list[dict[str, Any]] = []
+
+    def listen(event: str, fields: dict[str, Any]) -> None:
+        events.append({"event": event, **fields})
+        if event in _SHOWN:
+            bar.console.print(f"[dim]{plain(_SHOWN[event].format(**fields))}[/dim]", highlight=False)
+
+    observer = Observer(listen, unlogged=() if quiet else _SHOWN)
+    daemon = build(config, source, clock, observer, listener=score, wait_for_training=True)
+    trains = config.training.rows_min < NEVER
+    stop_on_signals(daemon.loop.stop)
+    with bar:
+        daemon.loop.on_step = lambda polled: _show(
+            bar, task, polled, daemon.loop.training.progress(), daemon.loop.training.decision.waiting_for if trains else ""
+        )
+        daemon.run()
+    return make_report(observer, score, events, daemon.loop, trains=trains, merged=not config.links.key)
+
+
+_SHOWN: Final = {
+    "training_started": "training {version} ({reason})",
+    "model_published": "published {version}",
+    "model_refused": "refused {version}: {reasons}",
+    "training_failed": "training failed: {problem}",
+    "drift_opened": "drift: {summary}",
+}
+
+
+def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool) -> Config:
+    """The configuration for a recording of so many rows (0: not known): events to files, nothing that waits for the wall clock."""
+    training = {"schedule": "", "interval_s": None, "cooldown_s": 0.0, "epochs": REPLAY_EPOCHS, "epoch_windows_max": 4096}
+    if rows:
+        training |= {
+            "rows_min": max(1, int(FIRST_SHARE * rows)),
+            "drift_rows_min": max(1, int(LATER_SHARE * rows)),
+            "new_rows_min": max(1, int(LATER_SHARE * rows)),
+        }
+    if not train:
+        training |= {"rows_min": NEVER}
+    changed: dict[str, Any] = {
+        "training": training,
+        "events": {"to": "file", "folder": None},  # beside the state: a daemon's own are no place for a recording's
+        "http": {"enabled": False},
+        "drift": {"shed_above_lag": 2**62},  # a recording is never too far behind
+        "state": {"directory": folder / "state"},
+        "models": {"directory": folder / "models", "signing_key": None, "verify_key": None},  # nobody is to serve a replay's versions
+    } | ({"links": {"key": ()}} if merged else {})
+    return config.model_copy(update={section: getattr(config, section).model_copy(update=values) for section, values in changed.items()})
+
+
+def _show(bar: Progress, task: Any, polled: Polled, running: Running | None, waiting_for: str) -> None:
+    bar.advance(task, sum(map(len, polled.batches)))
+    if running is not None:
+        bar.update(task, description="training" if running.progress is None else f"training: {running.progress.words()}")
+    elif polled.batches:
+        bar.update(task, description=f"waiting for {waiting_for}" if waiting_for else "streaming")

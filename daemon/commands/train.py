@@ -1,0 +1,284 @@
+"""dwcp-learner train: one honest training on a recording, and the files that it leaves.
+
+The recording is read and examined here; a child process trains (`python -m model.run`), so that the daemon's packages stay free of
+TensorFlow. The files appear all at once, by one rename.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from daemon.commands.train_options import TrainError, TrainOptions
+from daemon.failures import wants_traceback
+from daemon.plain_text import plain
+from daemon.training.command import command, environment
+from features.offline import RawTable, compute
+from features.telemetry import DEFAULT_LINK_KEY, TARGETS, Partition
+from features.vocabulary import Vocabulary
+from model.buffer.rows import BufferRows, BufferWriter
+from model.registry.removal import remove_if_possible
+from model.spec.job import EXIT_DONE, EXIT_FAILED
+from model.spec.run import INTERRUPTED, RunSpec
+from model.version.documents import read_document
+from model.version.manifest import MANIFEST_NAME
+from model.version.metadata import VERSION_FORMAT
+from model.windows.index import build_windows, split_by_time
+from model.windows.quality import DataQuality, Finding, examine
+from streams.files.recording import Recording, read_recording
+from streams.source import SourceError
+
+EXIT_INTERRUPTED: Final = 130
+LONG_ENOUGH_RATIO: Final = 0.5
+"""Share of the rows that must lie in links long enough for a window; below it the file is no recording of links."""
+TABLE_WIDTH: Final = 120
+"""Of the table of results where it goes into a file or a pipe."""
+REPORT_NAME: Final = "TRAINING_REPORT.json"
+_LAST_LINES: Final = 8
+
+
+def train_file(options: TrainOptions, as_json: bool) -> int:
+    """Trains, writes the output folder and prints what was reached; gives the exit code. Raises TrainError, SourceError."""
+    console = Console(stderr=True, quiet=as_json)
+    _require_output(options.output_dir)
+    recording, quality = examined(options)
+    print_quality(quality, console)
+    if quality.errors:
+        what = "; ".join(f"{finding.what}: {finding.action}" for finding in quality.errors)
+        raise TrainError(f"{options.data_path}: cannot train on this data: {what}")
+    with _work_folder(options.output_dir) as work:
+        spec = _spec(options, recording.table, quality, work)
+        result = _run(work, console)
+        _replace(options.output_dir, Path(spec.folder))
+    report = read_document(options.output_dir / REPORT_NAME)
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        print_report(report, options.output_dir)
+    return EXIT_INTERRUPTED if result.get("status") == INTERRUPTED else EXIT_DONE
+
+
+def examined(options: TrainOptions) -> tuple[Recording, DataQuality]:
+    """The recording, by links or merged, and what it is worth."""
+    key = DEFAULT_LINK_KEY if options.link_key is None else options.link_key
+    recording = read_recording(options.data_path, key)
+    if not len(recording.table):
+        refused = "; ".join(record.reason for record in recording.examples)
+        raise SourceError(
+            f"{options.data_path}: none of its {recording.records:,} records is valid telemetry{': ' if refused else ''}{refused}"
+        )
+    told: list[Finding] = []
+    reach = options.architecture.window_rows + options.horizon_rows
+    if options.link_key is None and _rows_in_long_links(recording.table, reach) < LONG_ENOUGH_RATIO:
+        links = len(recording.table.links)
+        recording = read_recording(options.data_path, ())
+        told.append(
+            Finding("warning", f"most of the {links:,} links have less than the {reach} rows of a window", "taken as one merged series")
+        )
+    features = compute(recording.table, Vocabulary.empty(), options.gap_multiple)
+    window_rows = options.architecture.window_rows
+    index = build_windows(features, recording.table, options.horizon_rows, window_rows)
+    split = split_by_time(index, recording.table, options.shares, window_rows)
+    windows = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
+    return recording, examine(recording.table, features, windows, (*told, *_of_the_file(recording)))
+
+
+def _rows_in_long_links(table: RawTable, reach: int) -> float:
+    per_link = np.bincount(table.link)
+    return float(per_link[per_link >= reach].sum() / len(table))
+
+
+def _of_the_file(recording: Recording) -> Iterator[Finding]:
+    if recording.rejected:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(recording.rejected.items()))
+        first = recording.examples[0]
+        where = f"{first.line[0]}, line {first.line[1]}: " if first.line else ""
+        yield Finding("warning", f"{sum(recording.rejected.values()):,} records are not valid ({kinds}; {where}{first.reason})", "left out")
+    if recording.duplicates:
+        yield Finding("warning", f"{recording.duplicates:,} rows have a time that their link had before", "left out")
+    if recording.backwards:
+        yield Finding("note", f"{recording.backwards:,} rows stand behind a later one of their link", "sorted by time")
+
+
+def print_quality(quality: DataQuality, console: Console) -> None:
+    """The validation of the data, for a person."""
+    least, median, most = quality.rows_per_link
+    span = " to ".join(datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M") for at_s in (quality.from_s or 0, quality.until_s or 0))
+    interval = "-" if quality.interval_s is None else f"{quality.interval_s:g} s"
+    table = Table("", "", title="The data", show_header=False)
+    table.add_row("rows", f"{quality.rows:,} of {quality.links:,} links ({least:,} to {most:,} each, median {median:,})")
+    table.add_row("time", f"{span} UTC, a row every {interval}, {quality.gaps:,} gaps")
+    table.add_row("windows", ", ".join(f"{count:,} {part}" for part, count in quality.windows.items()))
+    table.add_row("missing", ", ".join(f"{name} {share:.1%}" for name, share in quality.missing_ratio.items() if share) or "nothing")
+    console.print(table)
+    styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
+    for finding in quality.findings:
+        text = f"[{styles[finding.level]}]{finding.level}[/]: {plain(finding.what)}: {plain(finding.action)}"
+        console.print(text, highlight=False, soft_wrap=True)
+
+
+def _require_output(folder: Path) -> None:
+    """Raises TrainError where the folder holds anything but an earlier run, or cannot be written."""
+    if folder.exists() and not folder.is_dir():
+        raise TrainError(f"{folder} is a file; give --output-dir a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
+        raise TrainError(f"{folder} holds files that no training wrote; give --output-dir a new folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"{folder.parent} cannot be made ({error.strerror}); give --output-dir a folder that can be written") from error
+    if not os.access(folder.parent, os.W_OK | os.X_OK):
+        raise TrainError(f"{folder.parent} cannot be written; give --output-dir another folder")
+
+
+@contextmanager
+def _work_folder(output: Path) -> Iterator[Path]:
+    """A folder beside the output, on its file system, that is gone afterwards."""
+    try:
+        work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent.absolute()))
+    except OSError as error:
+        raise TrainError(f"{output.parent} cannot be written ({error.strerror}); give --output-dir another folder") from error
+    try:
+        yield work
+    finally:
+        remove_if_possible(work)
+
+
+def _spec(options: TrainOptions, table: RawTable, quality: DataQuality, work: Path) -> RunSpec:
+    """The run's description, and its recording beside it as a sealed segment."""
+    now = datetime.now(UTC)
+    snapshot = work / "snapshot"
+    snapshot.mkdir()
+    writer = BufferWriter(snapshot, Partition("recording", 0))
+    writer.append(BufferRows(np.arange(len(table), dtype=np.int64), table.time_s, table.numeric, table.codes, table.link))
+    taken = writer.take(table.links, table.values)
+    assert taken is not None  # an empty table has been refused
+    writer.seal(taken)
+    spec = RunSpec(
+        version=now.strftime(VERSION_FORMAT),
+        created_at_s=now.timestamp(),
+        source=options.data_path.name,
+        snapshot=str(snapshot),
+        folder=str(work / "files"),
+        data_quality=asdict(quality),
+        settings=options.settings,
+        architecture=options.architecture,
+        gap_multiple=options.gap_multiple,
+        horizon_rows=options.horizon_rows,
+        shares=options.shares,
+    )
+    (work / "run.json").write_bytes(spec.to_json())
+    return spec
+
+
+def _run(work: Path, console: Console) -> dict[str, Any]:
+    """Runs the child to its end and shows how far it is; gives its last message. Ctrl-C reaches the child, which ends its training."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    log = work / "child.log"
+    last: dict[str, Any] = {}
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Progress(*columns, console=console) as bar, log.open("wb") as errors:
+            process = subprocess.Popen(
+                command("model.run", str(work / "run.json"), str(os.getpid())),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, env=environment(), cwd=work,
+            )  # fmt: skip
+            task = bar.add_task("starting", total=None)
+            assert process.stdout is not None
+            try:
+                for line in process.stdout:
+                    last = _message(line) or last
+                    _show(bar, task, last)
+                code = process.wait()
+            finally:
+                process.kill()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if code != EXIT_DONE:
+        words = log.read_text("utf-8", "replace").strip().splitlines()
+        words = words if wants_traceback() else words[-1:] if code == EXIT_FAILED else words[-_LAST_LINES:]  # it has said why in the last
+        how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        raise TrainError("\n".join((f"the training {how}, and nothing was written; its last words:", *words)))
+    return last
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """Lines that are not JSON objects come from a library and tell nothing."""
+    try:
+        document = msgspec.json.decode(line)
+    except (ValueError, RecursionError):  # of msgspec, or bytes that are no UTF-8
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def _show(bar: Progress, task: Any, message: dict[str, Any]) -> None:
+    if "epoch" not in message:
+        bar.update(task, description=str(message.get("stage", "starting")))
+        return
+    losses = [f"{name} {message[key]:.4f}" for name, key in (("loss", "loss"), ("validation", "validation_loss")) if message.get(key)]
+    description = ", ".join((f"epoch {message['epoch']}/{message['epochs']}", *losses))
+    bar.update(task, description=description, total=message["steps"], completed=message["step"])
+    if message.get("epoch_ended"):
+        bar.console.print(f"[dim]{description}[/dim]", highlight=False)
+
+
+def _replace(output: Path, made: Path) -> None:
+    """The new files in place of an earlier run's: a reader finds the one or the other."""
+    doomed = made.with_name("replaced")
+    if output.exists():
+        output.rename(doomed)
+    made.rename(output)
+
+
+def print_report(report: dict[str, Any], output: Path) -> None:
+    """What was reached, beside what it has to be compared with."""
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH) if not console.is_terminal else console.width
+    performance = report["performance"]
+    table = Table(
+        "target", "windows", "MAE", "best baseline", "skill", "corr.", "accuracy %", "MAPE %",
+        title=f"{report['version']} on the last {report['shares'][2]:.0%} of the rows, which it has not seen",
+    )  # fmt: skip
+    for target in TARGETS:
+        figures, best = performance["targets"][target], report["best_baseline"][target]
+        skill = performance["skill"][best["name"]][target] if best else None
+        table.add_row(
+            target,
+            f"{figures['windows']:,}",
+            _number(figures["mae"]),
+            f"{best['name']} {best['mae']:.4g}" if best else "-",
+            f"{skill['skill']:+.1%} ({skill['low']:+.1%} to {skill['high']:+.1%})" if skill and skill["low"] is not None else "-",
+            _number(figures["correlation"]),
+            _number(figures["accuracy_percent"]),
+            _number(figures["mape_percent"]),
+        )
+    console.print(table)
+    for note in report["notes"]:
+        console.print(plain(note, lines=True), highlight=False, soft_wrap=True)
+    console.print(f"Written to {output}; look at {output / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

@@ -1,0 +1,80 @@
+"""What `dwcp-learner train` is asked for, checked before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from daemon.errors import DaemonError
+from features.definition import WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
+from features.telemetry import KEY_COLUMNS
+from features.timeline import DEFAULT_GAP_MULTIPLE
+from model.spec.job import Architecture, TrainingSettings
+
+ARCHITECTURES: Final = {
+    "full": Architecture(),
+    "small": Architecture(lstm_units=(48, 40, 32), dense_units=(40, 32), head_units=16),
+}
+
+
+class TrainError(DaemonError):
+    """A training makes no sense on this data, or cannot be written here. The message says what to do."""
+
+
+class OptionError(TrainError):
+    """A flag that cannot be: wrong usage. The message names it."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """link_key: None chooses: a link's own columns, or one merged series where links are too short for a window."""
+
+    data_path: Path
+    output_dir: Path
+    settings: TrainingSettings
+    architecture: Architecture
+    horizon_rows: int
+    validation_split: float
+    test_split: float
+    link_key: tuple[str, ...] | None
+    gap_multiple: float
+
+    @property
+    def shares(self) -> tuple[float, float, float]:
+        return (1.0 - self.validation_split - self.test_split, self.validation_split, self.test_split)
+
+
+def options_of(
+    data_path: Path, output_dir: Path, *, epochs: int, batch_size: int, learning_rate: float, window_size: int, validation_split: float,
+    test_split: float, seed: int, horizon: int, link_key: str | None, architecture: str, patience: int, time_limit_s: float,
+) -> TrainOptions:  # fmt: skip
+    """The options from the command line's values. Raises OptionError that names the flag."""
+    if architecture not in ARCHITECTURES:
+        raise OptionError(f"--architecture {architecture}: is none of {', '.join(ARCHITECTURES)}")
+    if not WINDOW_ROWS_LEAST <= window_size <= WINDOW_ROWS_MOST:
+        raise OptionError(f"--window-size {window_size}: from {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} rows are possible")
+    if not (validation_split > 0 and test_split > 0 and validation_split + test_split < 0.9):  # a NaN is none of it
+        raise OptionError(
+            f"--validation-split {validation_split} --test-split {test_split}: each must be over 0, and both together under 0.9, "
+            "so that something is left to train on"
+        )
+    key = None if link_key is None else tuple(part.strip() for part in link_key.split(",") if part.strip())
+    if unknown := sorted(set(key or ()) - set(KEY_COLUMNS)):
+        raise OptionError(f"--link-key {link_key}: {', '.join(unknown)} is none of {', '.join(KEY_COLUMNS)}")
+    settings = TrainingSettings(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed, patience=patience, time_budget_s=time_limit_s, nice=0
+    )
+    return TrainOptions(
+        data_path,
+        output_dir,
+        settings,
+        replace(ARCHITECTURES[architecture], window_rows=window_size),
+        horizon,
+        validation_split,
+        test_split,
+        key,
+        DEFAULT_GAP_MULTIPLE,
+    )

@@ -1,0 +1,1 @@
+"""Configuration: sections, loading, and what of it can be used on this machine."""

@@ -1,0 +1,200 @@
+"""The sections of the configuration: each key with its default, its bounds and, where it does not speak for itself, the reason."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+from daemon.training.cron import cron_trigger
+from features.store import DEFAULT_LINKS_MAX
+from features.telemetry import DEFAULT_LINK_KEY, KEY_COLUMNS
+from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
+from streams.kafka.connection.option_values import typed
+from streams.kafka.connection.options import KafkaOptions
+
+NEVER: Final = 2**62
+"""Rows that no buffer ever has: training.rows_min for a daemon that trains nothing."""
+_TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
+"""What Kafka allows."""
+
+
+def _legal_topic(name: str) -> str:
+    if not _TOPIC.fullmatch(name) or name in (".", ".."):
+        raise ValueError(f"{name!r} is no name of a Kafka topic: 1 to 249 letters, digits, '.', '_' and '-', and not '.' or '..'")
+    return name
+
+
+def _not_blank(value: Any) -> Any:
+    if isinstance(value, str) and not value.strip():
+        raise ValueError("is empty; give a value, or leave the key out for its default")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError("holds a NUL character, which no name or path can")
+    return value
+
+
+Topic = Annotated[str, AfterValidator(_legal_topic)]
+Text = Annotated[str, BeforeValidator(_not_blank)]
+Location = Annotated[Path, BeforeValidator(_not_blank)]
+"""A file or folder. An empty one would mean the working directory."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class KafkaSection(_Section):
+    bootstrap_servers: str = "localhost:9092"
+    topic: Topic = TELEMETRY_TOPIC
+    group_id: Text = "dwcp-learner"
+    max_records: int = Field(5000, gt=0, description="records of one poll: large enough that its fixed cost does not count")
+    accept_lost_records: bool = Field(
+        False,
+        description="go on where the next records have been deleted, or are others than before (the topic was created anew, its log was "
+        "cut back by an unclean leader election), and tell so",
+    )
+    options: dict[str, str | int | float | bool | None] = Field(
+        default_factory=dict, description="TLS, SASL and any further option of the Kafka client, by its own name"
+    )
+
+    def client_options(self) -> KafkaOptions:
+        """Raises ValueError, with the option, for one that could not work."""
+        try:
+            values = {name: typed(name, value) for name, value in self.options.items()}
+            return KafkaOptions.from_mapping({"bootstrap_servers": self.bootstrap_servers, **values})
+        except ValueError as error:
+            name = re.split(r"[\s:]", str(error), maxsplit=1)[0]
+            section = "kafka.options." if name in self.options else "kafka." if name in KafkaSection.model_fields else ""
+            raise ValueError(f"{section}{error}") from error
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _plain(cls, options: Any) -> Any:
+        """One sentence for what is no plain value, instead of one for each type that it might be."""
+        for name, value in options.items() if isinstance(options, dict) else ():
+            if value is not None and not isinstance(value, str | int | float | bool):
+                kind = {"list": "a list", "dict": "a table"}.get(type(value).__name__, f"a {type(value).__name__}")
+                raise ValueError(f"kafka.options.{name} is {kind}: give one text, number, or true or false")
+        return options
+
+
+class EventsSection(_Section):
+    """Where drift alerts, model announcements and dead letters go."""
+
+    to: Literal["kafka", "file", "both"] = "kafka"
+    drift_topic: Topic = DRIFT_TOPIC
+    models_topic: Topic = MODELS_TOPIC
+    dead_letter_topic: Topic = DEAD_LETTER_TOPIC
+    folder: Location | None = Field(None, description="of the NDJSON files; default: events/ in the state directory")
+    file_mb_max: int = Field(
+        256, gt=0, description="size at which a file becomes NAME.1.ndjson, in the place of the one before, and a new one begins"
+    )
+
+
+class LinksSection(_Section):
+    key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that tell links apart; empty: one merged series")
+    gap_multiple: float = Field(5.0, gt=1, description="a pause of more than this many intervals starts a new window")
+    max: int = Field(
+        DEFAULT_LINKS_MAX, gt=0, lt=2**31,
+        description="links of one partition, some 4 kB of memory each; when there are more, those not seen for longest are forgotten",
+    )  # fmt: skip
+
+    @field_validator("key")
+    @classmethod
+    def _known(cls, key: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(key) - set(KEY_COLUMNS)):
+            raise ValueError(f"unknown columns {', '.join(unknown)}; a link key is made of {', '.join(KEY_COLUMNS)}")
+        return key
+
+
+class DriftSection(_Section):
+    watched_share: float = Field(1.0, gt=0, le=1, description="share of the links that are forecast and judged, by a hash of their name")
+    watched_per_region: int = Field(100, gt=0, description="links of one region and partition; bounds the cost of forecasts")
+    watched_max: int = Field(1000, gt=0, description="links of one partition")
+    watched_always: tuple[str, ...] = Field(
+        (), description='patterns of link names ("node-17|*") that are watched whatever the bounds; * stands for anything'
+    )
+    false_alerts_per_week: float = Field(
+        1.0,
+        gt=0,
+        le=1000,
+        description="alerts without a cause that are accepted, of a fleet of 2,000 watched links; fewer make the detectors slower",
+    )
+    quorum_links: int = Field(3, gt=0)
+    quorum_share: float = Field(0.02, gt=0, le=1)
+    quorum_window_s: float = Field(1800.0, gt=0)
+    quiet_s: float = Field(3600.0, gt=0, description="an incident closes after this long without new evidence")
+    lateness_s: float = Field(60.0, ge=0, description="how far links of one partition may lag behind each other in event time")
+    idle_s: float = Field(
+        60.0, gt=0, description="a partition whose event time stands still for this long no longer holds up those ahead of it"
+    )
+    shed_above_lag: int = Field(200_000, gt=0, description="records behind at which forecasts stop until the stream has caught up")
+
+
+class BufferSection(_Section):
+    rows_max: int = Field(5_000_000, gt=0, description="about 60 bytes each on disk")
+    age_max_s: float = Field(90 * 86_400.0, gt=0, description="a quarter: the weekly cycle some twelve times")
+    open_rows_max: int = Field(1_000_000, gt=0, description="unsealed rows at which a source is paused, when the disk refuses them")
+
+
+class TrainingSection(_Section):
+    schedule: str = Field(
+        "0 3 * * *", description="cron, UTC; empty: none. Training is due then, and starts if there is enough that is new"
+    )
+    interval_s: float | None = Field(None, gt=0, description="instead of a schedule, or beside it")
+    rows_min: int = Field(20_000, gt=0, description=f"rows before the first version; {NEVER}: nothing is trained")
+    new_rows_min: int = Field(5_000, gt=0, description="rows since the last training before the next one")
+    drift_rows_min: int = Field(5_000, gt=0, description="rows since the drift began before it is worth training on it")
+    cooldown_s: float = Field(1800.0, ge=0, description="between the end of a training and the next; a failed one waits twice as long")
+    time_limit_s: float = Field(3600.0, gt=0)
+    drift_time_budget_s: float = Field(
+        40.0, gt=0, description="for the epochs after a drift: its closed-form correction comes first, and soon beats perfect"
+    )
+    epochs: int = Field(30, gt=0, le=10_000)
+    batch_size: int = Field(128, gt=0, le=4096, description="windows of one step; at 4,096 a step takes some 2 GB")
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    fine_tune_learning_rate: float = Field(3e-4, gt=0, le=1)
+    patience: int = Field(5, gt=0)
+    epoch_windows_max: int | None = Field(8192, gt=0, description="windows of one epoch: 64 steps, some 10-40 s on two cores")
+    recent_windows_max: int | None = Field(200_000, gt=0)
+    replay_windows: int = Field(4096, ge=0)
+    windows_min: int = Field(256, gt=0)
+    gate_windows_min: int = Field(200, gt=0, description="windows that a candidate is judged on, at least")
+    seed: int = Field(42, ge=0, lt=2**32)
+    threads: int = Field(0, ge=0, le=1024, description="0: as many as there are processors")
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, schedule: str) -> str:
+        if schedule.strip():
+            cron_trigger(schedule)
+        return schedule.strip()
+
+
+class StateSection(_Section):
+    directory: Location = Path("state")
+    member: str = Field("main", pattern=r"^[A-Za-z0-9_]{1,64}$", description="name of this daemon where several share the directory")
+    checkpoint_interval_s: float = Field(30.0, gt=0, description="what a kill costs: at most so much is read again")
+
+
+class ModelsSection(_Section):
+    directory: Location = Path("models")
+    keep: int = Field(10, gt=0)
+    follow_interval_s: float = Field(2.0, gt=0, description="how often CURRENT is read for a rollback or another member's version")
+    signing_key: Location | None = Field(
+        None, description="private Ed25519 key (PEM) that signs what is published; none: it stays unsigned"
+    )
+    verify_key: Location | None = Field(None, description="public key (PEM) that versions must be signed with to be used; none: any is")
+
+
+class HttpSection(_Section):
+    host: Text = Field("127.0.0.1", description="an address of this machine; 0.0.0.0 or :: for all of them")
+    port: int = Field(9108, ge=0, le=65535, description="0: any free one")
+    enabled: bool = True
+
+
+class LogSection(_Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")

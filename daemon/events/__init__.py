@@ -1,0 +1,1 @@
+"""Events that subscribers receive: drift alerts, model announcements, dead letters."""

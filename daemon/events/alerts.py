@@ -1,0 +1,131 @@
+"""What subscribers hear: drift alerts and model announcements as CloudEvents with ids that a replay repeats."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Final
+
+from drift.messages import IncidentChange, SignalChange
+from features.telemetry import TARGETS
+from model.registry.choice import Choice
+from streams.events import Event, event_id
+
+LARGE_SIGMA: Final = 3.0
+SEVERITIES: Final = ("info", "warning", "critical")
+RETRAINING_TYPE: Final = "dwcp.drift.retraining"
+MODEL_TYPE: Final = "dwcp.model"
+UNITS: Final = dict(zip(TARGETS, ("Mbps", "ms", "", "ms"), strict=True))
+_NAMES: Final = dict(zip(TARGETS, ("throughput", "RTT", "loss", "jitter"), strict=True))
+_FAULTS: Final[dict[str, str]] = {
+    "missing": "{name} is not measured any more",
+    "constant": "{name} does not change any more",
+    "unit": "{name} is {size:.3g} times what it was, as in another unit",
+    "category": "{name} has a value that the model does not know",
+    "clock": "the clock is {size:.0f} s off",
+}
+
+
+def drift_event(change: IncidentChange, source: str) -> Event:
+    """One change of an incident. source: who tells, for example "dwcp-learner/dwcp.telemetry"."""
+    data: dict[str, Any] = {
+        "incident": change.id,
+        "change": change.kind,
+        "sequence": change.sequence,
+        "scope": change.scope,
+        "group": change.group,
+        "severity": severity(change),
+        "region": change.region or None,
+        "opened_s": change.opened_s,
+        "since_s": change.since_s,
+        "summary": summary(change),
+        "signals": [asdict(signal) | {"unit": UNITS.get(signal.signal, "")} for signal in change.signals],
+        "link_types": list(change.link_types),
+        "regions": list(change.regions),
+        "affected_regions": change.affected_regions,
+        "links": list(change.links),
+        "affected_links": change.affected_links,
+        "watched_links": change.watched_links,
+        "outcome": change.outcome or None,
+    }
+    subject = {"fleet": "fleet", "region": change.region, "link": f"{change.region}/{''.join(change.links[:1])}"}[change.scope]
+    return Event(
+        id=event_id(change.id, change.sequence, change.kind),
+        type=f"dwcp.drift.{change.kind}",
+        source=source,
+        subject=subject,
+        time_s=change.time_s,
+        data=data,
+    )
+
+
+def severity(change: IncidentChange) -> str:
+    """ "info" for a closed one, "critical" for the whole fleet, or most links of a region by LARGE_SIGMA or more; else "warning"."""
+    if change.kind == "closed":
+        return "info"
+    if change.group == "data" or change.scope == "link":
+        return "warning"
+    large = any(abs(signal.size_sigma) >= LARGE_SIGMA for signal in change.signals)
+    most = 2 * change.affected_links > change.watched_links
+    return "critical" if change.scope == "fleet" or (large and most) else "warning"
+
+
+def retraining_event(incident: str, answer: str, version: str, source: str, now_s: float) -> Event:
+    """What becomes of the training that an incident has asked for: "started", "published", "refused" or "failed"."""
+    return Event(
+        id=event_id(incident, version, answer),
+        type=RETRAINING_TYPE,
+        source=source,
+        subject=incident,
+        time_s=now_s,
+        data={"incident": incident, "retraining": answer, "version": version},
+    )
+
+
+def model_event(version: str, source: str, published_s: float, manifest: dict[str, Any], live: bool) -> Event:
+    """The announcement of a published version. manifest: as in its MANIFEST.json. live: False if a person has pinned another one."""
+    return Event(
+        id=event_id("model", version),
+        type=f"{MODEL_TYPE}.published",
+        source=source,
+        subject=version,
+        time_s=published_s,
+        data={"version": version, "live": live, **{key: manifest.get(key) for key in ("parent", "reason", "verdict", "number", "files")}},
+    )
+
+
+def choice_event(choice: Choice, source: str) -> Event:
+    """What a person has decided about the live version. Every member tells it, under one id."""
+    return Event(
+        id=event_id("choice", choice.version, choice.kind, choice.number),
+        type=f"{MODEL_TYPE}.{choice.kind}",
+        source=source,
+        subject=choice.version,
+        time_s=choice.time_s,
+        data={"version": choice.version, "number": choice.number, "pinned": choice.pins},
+    )
+
+
+def summary(change: IncidentChange) -> str:
+    """One line for a person: "eu: RTT +18 ms on 37 of 40 watched links". Signals that are not of the same links have their own number."""
+    where = {
+        "fleet": f"{change.affected_regions} regions",
+        "region": change.region,
+        "link": f"{change.region}, link {''.join(change.links[:1])}",
+    }
+    apart = any(signal.links != change.affected_links for signal in change.signals)
+    said = [f"{_said(signal)} ({signal.links})" if apart else _said(signal) for signal in change.signals]
+    what = ", ".join(said) or "a change that an older release has found"
+    links = f" on {change.affected_links} of {change.watched_links} watched links" if change.scope != "link" else ""
+    outcome = f"; {change.outcome.replace('_', ' ')}" if change.outcome else ""
+    return f"{where[change.scope]}: {what}{links}{outcome}"
+
+
+def _said(signal: SignalChange) -> str:
+    name, unit = _NAMES.get(signal.signal, signal.signal), f" {UNITS.get(signal.signal, '')}".rstrip()
+    if signal.change in _FAULTS:
+        return _FAULTS[signal.change].format(name=name, size=signal.size)
+    if signal.change == "spread":
+        return f"{name} spreads {signal.size_sigma:.2g} times as wide"
+    if signal.change == "model_error":
+        return f"{name} forecasts off by {abs(signal.size):.3g}{unit} while it is as it was"
+    return f"{name} {signal.size:+.3g}{unit}{', slowly' if signal.change == 'ramp' else ''}"

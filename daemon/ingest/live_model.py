@@ -1,0 +1,191 @@
+"""The models as the daemon sees them: which version is live, and the predictors of the versions that partitions are on."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from daemon.ingest.journal import Journal, ModelLive
+from daemon.ingest.loader import PASS_S, PATIENCE_S, Loader, StillReadingError
+from daemon.operator.observer import Observer
+from model.registry.choice import Choice, Order
+from model.registry.versions import Registry, RegistryError
+from model.version.documents import DocumentError
+from model.version.manifest import IMPORTED, read_manifest
+from model.version.predictor import Predictor, PredictorError
+
+RETRY_S: Final = 30.0
+"""Before a version that could not be used is tried again: a folder that is mounted late, or a disk that refused once, is back soon, and to
+read 20 MB so often costs little where nothing has changed."""
+ROLLBACK: Final = "dwcp-learner models rollback VERSION"
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The version that forecasts come from, and which one in a row it is (from 1)."""
+
+    version: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a version could not be used, and when that was found, monotonic seconds."""
+
+    problem: str
+    time_s: float
+
+
+class Models:
+    """Follows CURRENT. Each partition moves to the live version at its next record, by a journal entry (see Partitions).
+
+    The journal remembers the newest version that was ever live here, so that an older one that is put back is refused after a restart too.
+    """
+
+    def __init__(self, registry: Registry, journal: Journal, observer: Observer, follow_interval_s: float) -> None:
+        self.registry = registry
+        self.loader = Loader()
+        self._journal, self._observer = journal, observer
+        self._follow_interval_s = follow_interval_s
+        self._looked_s = -1e9
+        self._loaded: dict[str, Predictor] = {}
+        self._trusted: set[str] = set()
+        self._failures: dict[str | None, Failure] = {}
+        """By version; None: of CURRENT itself."""
+        self._choice_problem: str | None = None
+        self.live: Live | None = None
+        self.known: str | None = None
+        """The version that `current` gave at last."""
+        self.choice: Choice | None = None
+        """The person's choice that is in force."""
+        self._remembered: Order = registry.seen.order
+        if (live := journal.live) is not None:
+            self.live = Live(live.version, live.epoch)
+            self.known = live.version
+            self._remembered = live.number, live.version
+            registry.seen.rise(self._remembered)
+            self._observer.went_live(live.version)
+
+    @property
+    def pinned(self) -> str | None:
+        """The version that stays live whatever is trained; None if a training may publish."""
+        return self.choice.version if self.choice is not None and self.choice.pins else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why there are no forecasts of the live version, and what to do; None while all is well."""
+        if self.live is None or self.live.version in self._loaded or (failure := self._failures.get(self.live.version)) is None:
+            return None
+        return (
+            f"there are no forecasts, for the live version {self.live.version} cannot be loaded: {failure.problem}; see that "
+            f"models.directory is there and can be read, or make another version live ({ROLLBACK}); it is tried again"
+        )
+
+    def follow(self, now: bool = False) -> Live | None:
+        """Looks at CURRENT if it is time to (or `now`, and then waits for it); gives the version that went live with this call."""
+        if not now and time.monotonic() - self._looked_s < self._follow_interval_s:
+            return None
+        self._looked_s = time.monotonic()
+        wait_s = PATIENCE_S if now else PASS_S
+        if self.problem is not None and self.live is not None:
+            self.predictor(self.live.version, wait_s)  # a stream that is silent asks for none
+        version, went_live = self.current(wait_s), None
+        if version is not None and (self.live is None or version != self.live.version) and self.predictor(version, wait_s) is not None:
+            went_live = self.live = Live(version, (self.live.epoch if self.live is not None else 0) + 1)
+            self._observer.went_live(version)
+            self._observer.tell("model_live", version=version, epoch=self.live.epoch)
+        self._remember()
+        return went_live
+
+    def current(self, wait_s: float = PASS_S) -> str | None:
+        """The version that is live by CURRENT and CHOICE; where they name none that is there, or none that is trusted, the one that was
+        live before (and an event)."""
+        try:
+            standing = self.registry.live.standing()
+        except (RegistryError, OSError) as error:
+            self._fail(None, error)
+            return self.known
+        self._failures.pop(None, None)
+        if standing is None or self._trusts(standing.version, wait_s):
+            self.known = None if standing is None else standing.version
+            self.choice = None if standing is None else standing.choice
+            self._observer.pin(self.pinned)
+        self._look_at_choice()
+        return self.known
+
+    def predictor(self, version: str, wait_s: float = PATIENCE_S) -> Predictor | None:
+        """Loads a version, or gives the loaded one; None (and an event) where it cannot be used, which is found out again after RETRY_S."""
+        if version not in self._loaded and (self._may_try(version) or self.loader.is_running(version)):
+            try:
+                self._loaded[version] = self.loader.result(version, lambda: self._load(version), wait_s)
+            except StillReadingError as error:
+                if wait_s >= PATIENCE_S:
+                    self._fail(version, error)
+                return None
+            except (PredictorError, RegistryError, OSError, ValueError) as error:
+                self._fail(version, error)
+                return None
+            self._failures.pop(version, None)
+            for old in [known for known in self._loaded if known != version][:-1]:  # the one before is needed until partitions moved on
+                del self._loaded[old]
+        return self._loaded.get(version)
+
+    def is_imported(self, version: str) -> bool:
+        """Whether a person has brought it in: then nobody has announced it yet."""
+        try:
+            return read_manifest(self.registry.folder(version)).reason == IMPORTED
+        except (DocumentError, RegistryError, OSError):
+            return False
+
+    def close(self) -> None:
+        self.loader.close()
+
+    def _load(self, version: str) -> Predictor:
+        return Predictor.load(self.registry.folder(version), digests=self.registry.trusted_digests(version))
+
+    def _remember(self) -> None:
+        """Where a key says what is older: the newest that was live, in the journal. It takes effect at no offset."""
+        order = self.registry.seen.order
+        if self.registry.verify_key is None or self.live is None or order == self._remembered or order[1] != self.live.version:
+            return
+        with suppress(OSError):  # the journal says so itself (Journal.problem); tried again at the next look
+            self._journal.append(ModelLive(self.live.epoch, self.live.version, {}, order[0]))
+            self._remembered = order
+
+    def _look_at_choice(self) -> None:
+        """One that is damaged or not signed is passed over, and told once."""
+        before, self._choice_problem = self._choice_problem, self.registry.live.choice_problem()
+        if self._choice_problem is not None and self._choice_problem != before:
+            self._observer.tell("choice_ignored", problem=self._choice_problem)
+
+    def _trusts(self, version: str, wait_s: float) -> bool:
+        """Whether it is signed by the verify key, if there is one: found out once, for CURRENT is read again and again.
+
+        Neither forecasts nor the next training start from a version that is not: its successor would be signed.
+        """
+        if self.registry.verify_key is None or version in self._trusted:
+            return True
+        key = ("trust", version)
+        if not self._may_try(version) and not self.loader.is_running(key):
+            return False
+        try:
+            self.loader.result(key, lambda: self.registry.trusted_digests(version), wait_s)
+        except (RegistryError, OSError) as error:
+            if not isinstance(error, StillReadingError) or wait_s >= PATIENCE_S:
+                self._fail(version, error)
+            return False
+        self._trusted.add(version)
+        self._failures.pop(version, None)
+        return True
+
+    def _may_try(self, version: str) -> bool:
+        failure = self._failures.get(version)
+        return failure is None or time.monotonic() - failure.time_s >= RETRY_S
+
+    def _fail(self, version: str | None, error: Exception) -> None:
+        """Told where it is another problem than the one before: what is tried again and again is told once."""
+        before, self._failures[version] = self._failures.get(version), Failure(str(error), time.monotonic())
+        if before is None or before.problem != str(error):
+            self._observer.tell("model_unusable", version=version, problem=str(error), remedy=ROLLBACK)

@@ -1,0 +1,1 @@
+"""What operators see: events in the log, metrics, health, the status page."""

@@ -1,0 +1,1 @@
+"""Checkpoint: state of all partitions that survives a kill."""

@@ -1,0 +1,98 @@
+"""What checkpoints of older releases hold of a partition, brought up to date. tests/states has a state directory of each version."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from drift.link.stage import LinkDrift
+from drift.region.policy import QuorumPolicy
+from features.event_time import EventTime
+from streams.source import ONLY_LOG
+
+
+def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """document, arrays: of a partition, as a checkpoint of schema `version` has them. Gives them as this release writes them.
+
+    1 to 2: links can be evicted. Nobody wrote down which were seen last, so those that came first count as the oldest; and the first
+    releases did not tell a topic from another one of its name. The clock is read anew before the next record.
+    2 to 3: other detectors. They know nothing of what the older ones have seen, so every watched link calibrates anew.
+    4 to 5: names can be forgotten, and event time follows the bulk of the links. Nobody wrote down which names were seen last, so those
+    that came first count as the oldest; no jump of event time is under way.
+    """
+    if version < 2:
+        links = len(document["keys"])
+        document = {"log": asdict(ONLY_LOG), "evicted_through_s": -math.inf, "clock_s": None} | document
+        arrays = arrays | {"store_last_offset": np.full(links, -1, np.int64)}
+    if version < 3 and "drift" in document:
+        drift = LinkDrift(document["drift"]["epoch"])
+        drift.make_room(len(document["watch_regions"]))
+        document, arrays = document | {"drift": drift.document()}, arrays | drift.arrays()
+    if version < 5:
+        event_time, names = EventTime(), sum(len(values) for values in document["values"])
+        document = event_time.document() | document
+        arrays = arrays | event_time.arrays(len(document["keys"])) | {"store_names": np.tile(np.array([-1, 0], np.int64), (names, 1))}
+    return document, arrays
+
+
+def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
+    """The same for what is not of a partition.
+
+    2 to 3: open incidents stay open; which links were affected is not known any more. 3 to 4: how far links have gone back was not written
+    down: open incidents wait for all of them, or settle.
+    """
+    if not document.get("regions"):
+        return document
+    if version >= 3:
+        return document | {"regions": _without_ways_back(document["regions"])} if version < 4 else document
+    old, window_s = document["regions"], QuorumPolicy().window_s
+    epoch = max((region["epoch"] for region in old["regions"].values()), default=0)
+    regions = {
+        name: {
+            "watched": {link: at_s + window_s for link, at_s in region["watched"].items()},
+            "alarms": [],
+            "incidents": [_migrated_incident(region["incident"])] if region["incident"] else [],
+            "links": [],
+            "aftermath": [],
+            "seen_s": max(region["watched"].values(), default=-math.inf),
+        }
+        for name, region in old["regions"].items()
+    }
+    stages = {"closed_through": old["closed_through"], "late": old["late"], "epoch": epoch, "buckets": [], "regions": regions}
+    stages |= {"opened_s": [], "fleets": []}
+    return document | {"regions": stages}
+
+
+def _without_ways_back(old: dict[str, Any]) -> dict[str, Any]:
+    def incident(kept: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in kept.items() if name != "recovered"} | {"back": [], "told_of": []}
+
+    regions = {
+        name: {field: value for field, value in region.items() if field != "expected"}
+        | {
+            "incidents": [incident(one) for one in region["incidents"]],
+            "links": [[link, incident(one)] for link, one in region["links"]],
+            "aftermath": [],
+        }
+        for name, region in old["regions"].items()
+    }
+    fleets = [incident(old["fleet"])] if old["fleet"] is not None else []
+    return {name: value for name, value in old.items() if name != "fleet"} | {"regions": regions, "fleets": fleets}
+
+
+def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: old[name] for name in ("id", "region", "opened_s", "evidence_s", "sequence", "watched")}
+    new = {
+        "scope": "region",
+        "group": "network",
+        "quiet_s": QuorumPolicy().quiet_s,
+        "told": old["affected"],
+        "evidence": [],
+        "back": [],
+        "told_of": [],
+    }
+    return kept | new

@@ -1,0 +1,1 @@
+"""Training of new versions: when one is due, and the child process that runs it."""

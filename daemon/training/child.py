@@ -1,0 +1,186 @@
+"""The training child: started, watched, timed, cancelled. Its death costs one training and never the stream."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from daemon.training.command import command, environment
+from daemon.training.progress import ProgressReader, Running
+from model.buffer.rows import snapshot
+from model.registry.plain_file import is_folder, open_plain, read_plain_bytes
+from model.registry.removal import remove_if_possible
+from model.spec.job import RESULT_NAME, JobResult, JobSpec
+
+TERMINATION_S: Final = 3.0
+"""From SIGTERM to SIGKILL: the daemon itself has 10 s to leave."""
+BURIAL_S: Final = 1.0
+"""From SIGKILL to the end. A process that waits for a disk that hangs ends when the disk answers, and nobody waits for that."""
+LOG_NAME: Final = "trainer.log"
+LOG_READ_BYTES: Final = 64 << 10
+"""Of the end of a child's log: its last words."""
+LOG_MOST_BYTES: Final = 1 << 60
+"""A log may be as large as it likes: only its end is read."""
+RESULT_MOST_BYTES: Final = 16 << 20
+"""A hundred times a result."""
+FOLDERS_KEPT: Final = 5
+"""Job, result and log of the last trainings: enough to see why they failed, and a daemon that runs for a year fills no disk with them."""
+_LAST_LINES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended. result: None where it left none (crash, time limit, cancelled); problem says why then."""
+
+    spec: JobSpec
+    result: JobResult | None
+    problem: str | None
+    seconds: float
+
+
+@dataclass
+class _Child:
+    spec: JobSpec
+    folder: Path
+    process: subprocess.Popen[bytes]
+    began_s: float
+    progress: ProgressReader
+    terminated_s: float | None = None
+    """When its time was up and it was sent SIGTERM."""
+
+
+class Trainer:
+    """At most one training at a time, in a process of its own."""
+
+    def __init__(self, work: Path, time_limit_s: float) -> None:
+        """work: folder for job files, snapshots and logs. What a killed daemon left there is removed."""
+        self.time_limit_s = time_limit_s
+        self._work = work
+        self._child: _Child | None = None
+        self._ended: list[Path] = []
+        """Folders of trainings that have ended, the last one last."""
+        if is_folder(work):  # whatever else has this name is not of a daemon: making the folder is refused
+            remove_if_possible(work)
+        work.mkdir(parents=True, mode=0o700)
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None
+
+    def folder(self, job_id: str) -> Path:
+        """Where a job's file, snapshot, result and log lie."""
+        return self._work / job_id
+
+    def start(self, spec: JobSpec, segments: Sequence[Path]) -> None:
+        """Starts the child on an immutable snapshot of the segments. Raises OSError where that cannot be made."""
+        if self._child is not None:
+            raise RuntimeError("a training runs already")
+        folder = self.folder(spec.job_id)
+        remove_if_possible(folder)  # of a training at the same (recorded) time that failed
+        snapshot(segments, Path(spec.snapshot))
+        job = folder.absolute() / "job.json"
+        job.write_bytes(_from_anywhere(spec).to_json())
+        with (folder / LOG_NAME).open("wb") as log:
+            # It works in its own folder: what lies where the daemon was started, a matplotlibrc say, is not for it.
+            process = subprocess.Popen(
+                command("model.job", str(job), str(os.getpid())),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(), cwd=folder,
+            )  # fmt: skip
+        _offer_to_oom_killer(process.pid)  # it is the first to go when memory runs out
+        assert process.stdout is not None
+        self._child = _Child(spec, folder, process, time.monotonic(), ProgressReader(process.stdout))
+
+    def progress(self) -> Running | None:
+        """How far the child is; None where there is none."""
+        child = self._child
+        if child is None:
+            return None
+        seconds = time.monotonic() - child.began_s
+        return Running(child.spec.version, seconds, max(0.0, self.time_limit_s - seconds), child.progress.last)
+
+    def ended(self) -> Ended | None:
+        """The end of the child, once; None while it runs or where there is none. Ends it when its time is up, without waiting for that."""
+        child = self._child
+        if child is None:
+            return None
+        seconds = time.monotonic() - child.began_s
+        if child.process.poll() is None:
+            self._end_in_time(child, seconds)
+            return None
+        if child.terminated_s is not None:
+            return self._end(child, None, f"took longer than the limit of {self.time_limit_s:.0f} s and was killed")
+        try:
+            result = JobResult.from_json(read_plain_bytes(child.folder / RESULT_NAME, RESULT_MOST_BYTES))
+        except (OSError, ValueError):
+            code = child.process.returncode
+            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
+            return self._end(child, None, f"the training {how} and left no result; its last words: {_last_words(child.folder)}")
+        return self._end(child, result, result.error if result.status == "failed" else None)
+
+    def _end_in_time(self, child: _Child, seconds: float) -> None:
+        if child.terminated_s is None and seconds >= self.time_limit_s:
+            child.terminated_s = seconds
+            child.process.terminate()
+        elif child.terminated_s is not None and seconds - child.terminated_s >= TERMINATION_S:
+            child.process.kill()  # one that is stopped, or deaf, hears this
+
+    def cancel(self) -> Ended | None:
+        """Ends the child now, within a few seconds."""
+        if self._child is None:
+            return None
+        _kill(self._child.process)
+        return self._end(self._child, None, "cancelled")
+
+    def _end(self, child: _Child, result: JobResult | None, problem: str | None) -> Ended:
+        self._child = None
+        child.progress.close()
+        remove_if_possible(child.folder / "snapshot")
+        self._keep_newest(child.folder)
+        return Ended(child.spec, result, problem, time.monotonic() - child.began_s)
+
+    def _keep_newest(self, folder: Path) -> None:
+        """What cannot be removed now is tried again after the next training."""
+        self._ended = [*(other for other in self._ended if other != folder), folder]
+        for old in self._ended[:-FOLDERS_KEPT]:
+            remove_if_possible(old)
+        self._ended = [other for other in self._ended[:-FOLDERS_KEPT] if other.exists()] + self._ended[-FOLDERS_KEPT:]
+
+
+def _from_anywhere(spec: JobSpec) -> JobSpec:
+    """The same job with absolute paths: the child has another working directory."""
+    parent = None if spec.parent is None else str(Path(spec.parent).absolute())
+    return replace(spec, snapshot=str(Path(spec.snapshot).absolute()), candidate=str(Path(spec.candidate).absolute()), parent=parent)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(TERMINATION_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(BURIAL_S)
+
+
+def _offer_to_oom_killer(pid: int) -> None:
+    """Needs no privilege for one's own child. Where there is no such file the kernel chooses by size, which is the child too."""
+    try:
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
+    except OSError:
+        return
+
+
+def _last_words(folder: Path) -> str:
+    try:
+        with open_plain(folder / LOG_NAME, LOG_MOST_BYTES) as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_READ_BYTES))
+            lines = log.read(LOG_READ_BYTES).decode(errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"its log cannot be read ({error.strerror})"
+    return " / ".join(lines[-_LAST_LINES:]) or "none"

@@ -1,0 +1,68 @@
+"""When to train: schedule, drift, cool-down and "enough that is new" meet in one pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPolicy:
+    """Rows are accepted records. See daemon.config.load.TrainingSection for the defaults and their reasons."""
+
+    rows_min: int
+    new_rows_min: int
+    drift_rows_min: int
+    cooldown_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """What is known now. drift_rows: rows since the oldest drift that no training has answered began; None: no such drift.
+
+    pinned: a person wants the live version to stay live.
+    """
+
+    running: bool
+    has_version: bool
+    rows: int
+    new_rows: int
+    schedule_due: bool
+    drift_rows: int | None
+    ended_s: float | None
+    failed: bool
+    pinned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """start: train now. reason: "first", "drift", "schedule" or "". waiting_for: what is missing, for a person."""
+
+    start: bool
+    reason: str = ""
+    waiting_for: str = ""
+
+
+def decide_training(now_s: float, facts: TrainingFacts, policy: TrainingPolicy) -> Decision:
+    """Whether a training starts at now_s (UTC seconds). Drift comes before the schedule, and nothing before the cool-down."""
+    if facts.running:
+        return Decision(False, waiting_for="the training that runs")
+    if facts.pinned:
+        return Decision(False, waiting_for="`dwcp-learner models unpin`: the live version is pinned")
+    cooldown_s = policy.cooldown_s * (2.0 if facts.failed else 1.0)
+    if facts.ended_s is not None and 0.0 <= now_s - facts.ended_s < cooldown_s:  # under 0: the clock was set back since
+        return Decision(False, waiting_for=f"the cool-down, {cooldown_s - (now_s - facts.ended_s):.0f} s")
+    if not facts.has_version:
+        if facts.rows < policy.rows_min:
+            return Decision(False, waiting_for=f"rows for the first version, {facts.rows:,} of {policy.rows_min:,}")
+        if facts.new_rows < facts.rows and facts.new_rows < policy.new_rows_min:  # an earlier attempt found too little in them
+            return Decision(False, waiting_for=f"more rows for the first version, {facts.new_rows:,} of {policy.new_rows_min:,}")
+        return Decision(True, "first")
+    if facts.drift_rows is not None:
+        if facts.drift_rows < policy.drift_rows_min:
+            return Decision(False, waiting_for=f"rows since the drift, {facts.drift_rows:,} of {policy.drift_rows_min:,}")
+        return Decision(True, "drift")
+    if facts.schedule_due:
+        if facts.new_rows < policy.new_rows_min:
+            return Decision(False, waiting_for=f"new rows, {facts.new_rows:,} of {policy.new_rows_min:,}")
+        return Decision(True, "schedule")
+    return Decision(False, waiting_for="the schedule or a drift")

@@ -1,0 +1,1 @@
+"""Link stage: from the residuals of one link to its alarms."""

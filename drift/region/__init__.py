@@ -1,0 +1,1 @@
+"""Region stage: from alarms of links to incidents of regions."""

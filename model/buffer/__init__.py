@@ -1,0 +1,1 @@
+"""Training buffer: rows of telemetry in sealed Parquet segments."""

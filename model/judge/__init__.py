@@ -1,0 +1,1 @@
+"""Evaluation of forecasts: metrics, baselines, and the gate of a candidate."""

@@ -1,0 +1,113 @@
+"""How good forecasts are, told with what they have to beat: metrics per target, the baselines on the same rows, skill, and criteria."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Final
+
+import numpy as np
+
+from features.definition import WINDOW_ROWS
+from features.telemetry import TARGETS, Doubles, Floats
+from model.judge.metrics import Metrics, block_bootstrap_means, forecast_metrics
+
+NETWORK: Final = "network"
+CRITERIA: Final = {"correlation": (">=", 0.98), "accuracy_percent": (">=", 98.0), "mape_percent": ("<=", 5.0)}
+"""Of the averages over the measured targets. One of them is enough for success."""
+_BLOCKS: Final = 32
+"""Blocks of the bootstrap: fewer make its interval too narrow, more cut apart what neighbouring windows share."""
+_RESAMPLES: Final = 2_000
+_SEED: Final = 42
+_TAIL_PERCENT: Final = 2.5
+
+
+def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles) -> dict[str, Any]:
+    """The report of one network's forecasts, as JSON has it.
+
+    actual: float32 (M, 4), in the targets' units, NaN where not measured. forecasts: (M, 4) each, the network's as NETWORK, the others
+    are baselines. time_s: float64 (M,), UTC seconds of the forecast rows: the bootstrap's blocks are neighbours in time.
+    All are judged on the same rows: those on which each of them has a forecast.
+    """
+    in_time = np.argsort(time_s, kind="stable")
+    actual = actual[in_time].copy()
+    ordered = {name: forecast[in_time] for name, forecast in forecasts.items()}
+    for target in range(len(TARGETS)):
+        # A baseline that forecasts a target nowhere (it was never measured in training) does not take the others' rows away.
+        able = [forecast[:, target] for forecast in ordered.values() if np.isfinite(forecast[:, target]).any()]
+        if able:
+            actual[~np.isfinite(able).all(axis=0), target] = np.nan
+    measured = {name: forecast_metrics(actual, forecast) for name, forecast in ordered.items()}
+    own = _document(measured[NETWORK])
+    criteria = _criteria(own["averages"])
+    baselines = {name: _document(metrics) for name, metrics in measured.items() if name != NETWORK}
+    return {
+        **own,
+        "windows": len(actual),
+        "intervals": {name: _mae_interval(actual[:, at], ordered[NETWORK][:, at]) for at, name in enumerate(TARGETS)},
+        "baselines": baselines,
+        "skill": {name: _skills(actual, ordered[NETWORK], ordered[name]) for name in baselines},
+        "criteria": criteria,
+        "criteria_met": {name: entry["met"] for name, entry in criteria.items()},
+        "success": any(entry["met"] for entry in criteria.values()),
+    }
+
+
+def best_baseline(report: Mapping[str, Any], target: str) -> tuple[str, float] | None:
+    """Name and mean absolute error of the baseline that is best at a target; None where none forecasts it."""
+    errors = {name: entry["targets"][target]["mae"] for name, entry in report["baselines"].items()}
+    known = {name: mae for name, mae in errors.items() if mae is not None}
+    name = min(known, key=lambda each: known[each], default=None)
+    return None if name is None else (name, known[name])
+
+
+def _document(metrics: Metrics) -> dict[str, Any]:
+    targets = {target.name: {key: value for key, value in asdict(target).items() if key != "name"} for target in metrics.targets}
+    averages: dict[str, float | None] = {}
+    for figure in ("correlation", "accuracy_percent", "mape_percent", "r2"):
+        known = [entry[figure] for entry in targets.values() if entry[figure] is not None]
+        averages[figure] = sum(known) / len(known) if known else None
+    return {"targets": targets, "averages": averages, "unmeasured": list(metrics.unmeasured)}
+
+
+def _criteria(averages: Mapping[str, float | None]) -> dict[str, Any]:
+    document = {}
+    for name, (op, wanted) in CRITERIA.items():
+        reached = averages[name]
+        met = reached is not None and (reached >= wanted if op == ">=" else reached <= wanted)
+        document[name] = {"wanted": wanted, "op": op, "reached": reached, "met": met}
+    return document
+
+
+def _mae_interval(actual: Floats, forecast: Floats) -> dict[str, float] | None:
+    """95 % interval of the mean absolute error."""
+    return _interval(_resampled(np.abs(actual.astype(np.float64) - forecast)[:, None])[:, 0])
+
+
+def _skills(actual: Floats, forecast: Floats, baseline: Floats) -> dict[str, Any]:
+    """Per target 1 - MAE / MAE of the baseline, over 0: better, with its 95 % interval; None where it is not defined."""
+    document: dict[str, Any] = {}
+    for at, name in enumerate(TARGETS):
+        errors = np.abs(actual[:, at, None].astype(np.float64) - np.stack([forecast[:, at], baseline[:, at]], axis=1))
+        errors[~np.isfinite(errors).all(axis=1)] = np.nan
+        own, other = (float(mean) for mean in np.nanmean(errors, axis=0)) if np.isfinite(errors).any() else (np.nan, np.nan)
+        if not other > 0:
+            document[name] = None
+            continue
+        resampled = _resampled(errors)
+        ratios = np.divide(resampled[:, 0], resampled[:, 1], out=np.full(len(resampled), np.nan), where=resampled[:, 1] > 0)
+        document[name] = {"skill": 1.0 - own / other, **(_interval(1.0 - ratios) or {"low": None, "high": None})}
+    return document
+
+
+def _resampled(errors: Doubles) -> Doubles:
+    block = max(WINDOW_ROWS, -(-len(errors) // _BLOCKS))
+    return block_bootstrap_means(errors, block, _RESAMPLES, _SEED)
+
+
+def _interval(resampled: Doubles) -> dict[str, float] | None:
+    known = resampled[np.isfinite(resampled)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, [_TAIL_PERCENT, 100.0 - _TAIL_PERCENT])
+    return {"low": float(low), "high": float(high)}

@@ -1,0 +1,1 @@
+"""Models folder: published versions, candidates, and which version is live."""

@@ -1,0 +1,111 @@
+"""Candidates: folders in which versions are built, with a name that nobody else gives, and a lock that lives as long as their builder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from model.registry.choice import CHOICE_NAME, CURRENT_NAME
+from model.registry.plain_file import is_folder
+from model.registry.removal import remove_whatever
+
+CANDIDATE_PREFIX: Final = ".candidate-"
+REMOVING_PREFIX: Final = ".removing-"
+_PARTIALS: Final = (f".{CURRENT_NAME}.", f".{CHOICE_NAME}.")
+ABANDONED_S: Final = 86_400.0
+"""Where the file system does not know locks, a candidate counts as abandoned after so long without a change: no training takes a day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """Names of what was removed, and what could not be, with what to do."""
+
+    removed: list[str]
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A folder that this process builds a version in, or has a child build one in. version: its name, which is reserved with it."""
+
+    version: str
+    folder: Path
+    _lock: int
+
+    def release(self) -> None:
+        """Let go of the folder, once it is published, refused or removed."""
+        os.close(self._lock)
+
+
+def reserve(folder: Path, version: str) -> Candidate | None:
+    """Make the folder and lock it; None if it is there already, or somebody else removes it. Raises OSError if it cannot be made.
+
+    The lock is on the folder itself, so that it follows a rename and leaves nothing behind.
+    """
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return None
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        is_ours = _lock(descriptor) and os.path.samestat(os.fstat(descriptor), folder.lstat())
+    except FileNotFoundError:  # somebody else took it for abandoned, and has removed it
+        is_ours = False
+    if not is_ours:
+        os.close(descriptor)
+        return None
+    return Candidate(version, folder, descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Whether a new folder is ours now: not if somebody else is looking whether it is abandoned, and will find so."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: see ABANDONED_S
+        return True
+    return True
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether nobody builds in a folder any more: its lock is free, or nothing in it has changed for ABANDONED_S. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        with os.scandir(descriptor) as entries:
+            changed_s = [entry.stat(follow_symlinks=False).st_mtime for entry in entries]
+        return time.time() - max([os.fstat(descriptor).st_mtime, *changed_s]) >= ABANDONED_S
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def remove_leftovers(root: Path) -> Recovered:
+    """Delete what a crash left in a models folder: candidates that nobody builds any more, half-deleted versions, a half-written CURRENT.
+
+    Whatever else has such a name is deleted as well. Raises OSError if the folder cannot be read.
+    """
+    found = Recovered([], [])
+    with os.scandir(root) as entries:
+        left = sorted(entry.name for entry in entries if entry.name.startswith((CANDIDATE_PREFIX, REMOVING_PREFIX, *_PARTIALS)))
+    for name in left:
+        path = root / name
+        try:
+            if name.startswith(CANDIDATE_PREFIX) and is_folder(path) and not is_abandoned(path):
+                continue
+            remove_whatever(path)
+        except FileNotFoundError:
+            continue  # another member was faster
+        except OSError as error:
+            found.problems.append(f"{path} cannot be removed ({error.strerror}); nobody needs it: remove it")
+        else:
+            found.removed.append(name)
+    return found

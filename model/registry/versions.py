@@ -1,0 +1,341 @@
+"""The published versions: one folder each, and CURRENT, the text file that names the live one."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from model.buffer.segments import sync_folder
+from model.judge.gate import Verdict
+from model.registry.candidates import CANDIDATE_PREFIX, REMOVING_PREFIX, Candidate, Recovered, remove_leftovers, reserve
+from model.registry.choice import CURRENT_NAME, Kind
+from model.registry.current import Current, RegistryError, Seen
+from model.registry.plain_file import folders_in, is_folder
+from model.registry.removal import remove_if_possible, remove_whatever
+from model.version.documents import DocumentError, read_document, write_document
+from model.version.manifest import check_files, complete_manifest, read_manifest, sign_manifest, signed_manifest, verify
+from model.version.metadata import VERSION_FORMAT, VERSION_PATTERN
+
+__all__ = ["CURRENT_NAME", "REFUSAL_NAME", "REFUSED_KEPT", "REFUSED_NAME", "Recovered", "Registry", "RegistryError", "Seen"]
+
+if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
+    from model.version.signing import SigningKey, VerifyKey
+
+REFUSED_NAME: Final = "refused"
+REFUSAL_NAME: Final = "REFUSED.json"
+REFUSED_KEPT: Final = 5
+"""Enough to see why the last candidates failed; each is about 20 MB."""
+
+EXAMINED_MAX: Final = 1000
+"""Folders with the name of a version that are looked into, the newest names first: a hundred times what is kept."""
+AHEAD_S: Final = 86_400.0
+"""A refused candidate whose name is further ahead of the machine's clock counts for nothing: no clock that is set gave that name."""
+NAMES_TRIED: Final = 10_000
+"""Seconds after the first choice of a name: so many would have to be taken already."""
+
+_JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Registry:
+    """The folder of all versions. Any number of processes publish and read: a reader reads CURRENT, then opens the folder that it names.
+
+    Whatever lies in the folder, what is read is a regular file of bounded size, and what is no version is left alone.
+
+    signing_key: signs what is published; None: it stays unsigned. verify_key: what is made live must be signed by it; None: any is taken.
+    seen: with a verify key, nothing that is older than this becomes live; whoever makes the registry may remember it over a restart.
+    """
+
+    root: Path
+    signing_key: SigningKey | None = None
+    verify_key: VerifyKey | None = None
+    seen: Seen = field(default_factory=Seen, compare=False)
+
+    def current(self) -> str | None:
+        """The live version; None before the first. Raises RegistryError if CURRENT cannot be read or names nothing that may be live."""
+        standing = self.live.standing()
+        return None if standing is None else standing.version
+
+    @property
+    def live(self) -> Current:
+        """CURRENT and CHOICE."""
+        return Current(self.root, self.signing_key, self.verify_key, self.seen)
+
+    def versions(self) -> list[str]:
+        """The folders that have the name of a version, oldest first."""
+        return _versions_in(self.root)
+
+    def published(self) -> list[str]:
+        """Those of them that are what they are called (and signed, with a verify key), by name. Other files are not looked at."""
+        return list(self._numbers())
+
+    def in_order(self) -> list[str]:
+        """The same in the order in which they were published: one that was imported may have an older name than the one before it.
+
+        That is the order of their numbers; one without a number follows those with older names.
+        """
+        highest, known = 0, []
+        for version, number in self._numbers().items():
+            highest = max(highest, number)
+            known.append((number or highest, version))
+        return [version for _, version in sorted(known)]
+
+    def _numbers(self) -> dict[str, int]:
+        found = {}
+        for version in self.versions()[-EXAMINED_MAX:]:
+            with suppress(DocumentError):
+                found[version] = signed_manifest(self.root / version, self.verify_key).number
+        return found
+
+    def refused(self) -> list[str]:
+        """The refused candidates that are kept, oldest first; what only has such a name, or one of a time to come, is none."""
+        latest = datetime.fromtimestamp(time.time() + AHEAD_S, UTC).strftime(VERSION_FORMAT)
+        return [version for version in self._ever_refused() if version <= latest]
+
+    def _ever_refused(self) -> list[str]:
+        folder = self.root / REFUSED_NAME
+        return [version for version in _versions_in(folder) if _is_refusal(folder / version)] if is_folder(folder) else []
+
+    def folder(self, version: str) -> Path:
+        """Raises RegistryError where there is no such version."""
+        if not VERSION_PATTERN.fullmatch(version) or not is_folder(self.root / version):
+            raise RegistryError(f"there is no version {version!r} in {self.root}; `dwcp-learner models list` shows them")
+        return self.root / version
+
+    def trusted_digests(self, version: str) -> dict[str, str]:
+        """SHA-256 of each file of a version, as it was published.
+
+        With a verify key all of its files must be those that were signed; without one its manifest is believed, and whoever loads a file
+        compares that. Raises RegistryError where it is not signed so, or has no manifest that can be read.
+        """
+        if self.verify_key is None:
+            try:
+                return signed_manifest(self.folder(version)).digests()
+            except (DocumentError, OSError) as error:
+                remedy = "restore the version from a copy, or make another one live (models rollback VERSION)"
+                raise RegistryError(f"{self.root / version} cannot be proved to be what was published: {error}; {remedy}") from error
+        manifest, problems = check_files(self.folder(version), self.verify_key)
+        if manifest is None or problems:
+            raise RegistryError(f"{self.root / version} is not trusted: {'; '.join(problems)}")
+        return manifest.digests()
+
+    def new_version(self, now_s: float) -> str:
+        """A name for a new version: now in UTC, or a second after the newest published or refused one if the clock stands before that."""
+        moment = datetime.fromtimestamp(int(now_s), UTC)
+        for version in (*self.published()[-1:], *self.refused()[-1:]):
+            with suppress(ValueError, OverflowError):  # v20260230_000000 looks like a version and is no time; the year 9999 ends
+                moment = max(moment, datetime.strptime(version, VERSION_FORMAT).replace(tzinfo=UTC) + timedelta(seconds=1))
+        return moment.strftime(VERSION_FORMAT)
+
+    def reserve(self, now_s: float) -> Candidate:
+        """Makes the folder of a new candidate, under a name that no other member of this folder gives to one: see `new_version`.
+
+        Raises RegistryError if there is none left, OSError if the folder cannot be made.
+        """
+        moment = datetime.strptime(self.new_version(now_s), VERSION_FORMAT)  # noqa: DTZ007 - a name
+        for second in range(NAMES_TRIED):
+            try:
+                version = (moment + timedelta(seconds=second)).strftime(VERSION_FORMAT)
+            except OverflowError:
+                break
+            if self._is_free(version) and (candidate := reserve(self.candidate_folder(version), version)) is not None:
+                if self._is_free(version):
+                    return candidate
+                self.discard(candidate)  # published by another member between the two looks
+        raise RegistryError(f"{self.root}: no name is free from {moment:{VERSION_FORMAT}} on; remove folders that are not versions")
+
+    def _is_free(self, version: str) -> bool:
+        return not any(os.path.lexists(folder / version) for folder in (self.root, self.root / REFUSED_NAME))
+
+    def discard(self, candidate: Candidate) -> None:
+        """Removes a candidate that becomes nothing."""
+        try:
+            remove_if_possible(candidate.folder)
+        finally:
+            candidate.release()
+
+    def candidate_folder(self, job_id: str) -> Path:
+        """Where a job builds its candidate, on the registry's file system so that one rename publishes it; not created here.
+
+        Raises ValueError where job_id is not 1 to 100 letters, digits, '_', '.' and '-'.
+        """
+        if not _JOB_ID.fullmatch(job_id):
+            raise ValueError(f"job id {job_id!r} is not 1 to 100 letters, digits, '_', '.' or '-', the first a letter, a digit or '_'")
+        return self.root / f"{CANDIDATE_PREFIX}{job_id}"
+
+    def publish(self, candidate: Path, version: str, make_live: bool = True) -> Path:
+        """Makes a candidate a version, whole or not at all, and gives its folder. It is live then, unless a person has pinned another one:
+        see `Current.obstacle`.
+
+        1. Verify it. 2. Number and sign it. 3. Make its files durable. 4. Rename it to its version. 5. Make the name durable. 6. Replace
+        CURRENT. A crash before 4 leaves a candidate for `recover`; one between 4 and 6 a whole version that is not live.
+        It is signed here, and not where it is built: the training process never sees the key.
+        make_live: False leaves CURRENT as it is. Such a version has no number, so that nobody without the key can make it live.
+        Raises RegistryError where it is not whole or the version exists; OSError where the disk refuses.
+        """
+        target = self.root / version
+        problems = self._publication_problems(candidate, version)
+        if problems:
+            raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}")
+        make_live = make_live and self.live.obstacle() is None
+        number = self.live.next_number() if make_live else 0
+        self._sign(candidate, version, number)
+        _sync_tree(candidate)
+        candidate.rename(target)
+        sync_folder(self.root)
+        if make_live and self.live.obstacle() is None and not self.live.is_after((number, version)):  # a person, or a member, was faster
+            self.live.set(version)
+        return target
+
+    def refuse(self, candidate: Path, version: str, verdict: Verdict) -> Path:
+        """Keeps a refused candidate under refused/ with its verdict beside its files, and only the newest REFUSED_KEPT of them.
+
+        Raises RegistryError, OSError if it cannot be kept.
+        """
+        if not VERSION_PATTERN.fullmatch(version):
+            raise ValueError(f"{version!r} is no version: vYYYYMMDD_HHMMSS")
+        refused = self.root / REFUSED_NAME
+        refused.mkdir(exist_ok=True)
+        if not is_folder(refused):
+            raise RegistryError(f"{refused} is not a folder, so the refused candidate cannot be kept there; remove it")
+        write_document(candidate / REFUSAL_NAME, {"version": version, "verdict": verdict.to_json()})
+        _sync_tree(candidate)
+        candidate.rename(refused / version)
+        sync_folder(refused)
+        sync_folder(self.root)
+        kept = {version, *self.refused()[-REFUSED_KEPT:]}
+        for old in self._ever_refused():
+            if old not in kept:
+                self._remove(refused / old)
+        return refused / version
+
+    def rollback(self, version: str | None = None) -> str:
+        """Makes an older (or any other) version live, by default the one published before the live one, and pins it; gives its name.
+
+        Raises RegistryError where there is none, or where it is not whole any more or not signed by the verify key.
+        """
+        return self._choose("rolled_back", version if version is not None else self._before_current())
+
+    def pin_version(self, version: str | None = None) -> str:
+        """Pins a version, by default the live one: it is live whatever is trained, until `unpin`. Raises RegistryError.
+
+        With a verify key the live one must be named if one that was made live after it is here, and no person went back: somebody without
+        the key may have put it back, or a publication has just begun or was cut off.
+        """
+        if version is None:
+            version = self._live_beyond_doubt()
+        return self._choose("pinned", version)
+
+    def _live_beyond_doubt(self) -> str:
+        if (standing := self.live.standing()) is None:
+            raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
+        newest = max(self._numbers().items(), key=lambda entry: entry[1], default=("", 0))
+        if self.verify_key is not None and newest[1] > standing.number:
+            raise RegistryError(
+                f"{self.root}: {standing.version} is live although {newest[0]} was published after it, and no signed choice says so; "
+                "if nobody has put it back, name the version that is to be pinned"
+            )
+        return standing.version
+
+    def unpin(self) -> str:
+        """Lets trainings publish again; gives the version that is live until then. Raises RegistryError if nothing is pinned.
+
+        It need not be whole any more: that is a reason to end its pin.
+        """
+        if (pin := self.live.pin()) is None:
+            raise RegistryError(f"nothing is pinned in {self.root}")
+        self.live.choose("unpinned", pin.version)
+        return pin.version
+
+    def _choose(self, kind: Kind, version: str) -> str:
+        problems = verify(self.folder(version), self.verify_key)
+        if problems:
+            raise RegistryError(f"{self.root / version} cannot be made live: {'; '.join(problems)}")
+        self.live.choose(kind, version)
+        return version
+
+    def prune(self, keep: int) -> list[str]:
+        """Deletes all but the newest `keep` published versions, and never a live one; gives the names of the deleted ones."""
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, not {keep}")
+        choice = self.live.choice()
+        live = {self.live.named(), None if choice is None else choice.version}
+        old = [version for version in self.in_order()[:-keep] if version not in live]
+        for version in old:
+            self._remove(self.root / version)
+        return old
+
+    def recover(self) -> Recovered:
+        """Deletes what a crash left: see `remove_leftovers`. Raises OSError if the folder cannot be made or read."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        return remove_leftovers(self.root)
+
+    def _before_current(self) -> str:
+        """The one published before the live one; if there is none, what only looks like one: what is wrong with it is said then."""
+        versions, current = self.versions(), self.live.named()
+        if not versions:
+            raise RegistryError(f"there is no version in {self.root} yet, so there is none to go back to")
+        if current is None:
+            raise RegistryError(f"nothing is live in {self.root} ({CURRENT_NAME} is missing): name one of {', '.join(versions)}")
+        known, older = self.in_order(), [version for version in versions if version < current]
+        before = known[: known.index(current)] if current in known else [version for version in known if version < current]
+        if before or older:
+            return (before or older)[-1]
+        raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
+
+    def _sign(self, candidate: Path, version: str, number: int) -> None:
+        try:
+            complete_manifest(candidate, number=number)
+            if self.signing_key is not None:
+                sign_manifest(candidate, self.signing_key)
+        except DocumentError as error:
+            raise RegistryError(f"{candidate} is not published as {version}: {error}") from error
+        if self.verify_key is not None and (problems := check_files(candidate, self.verify_key)[1]):
+            raise RegistryError(f"{candidate} is not published as {version}: {'; '.join(problems)}; see models.signing_key")
+
+    def _publication_problems(self, candidate: Path, version: str) -> list[str]:
+        if os.path.lexists(self.root / version):
+            return ["there is already a version of that name"]
+        problems = verify(candidate)
+        if not problems and read_manifest(candidate).version != version:
+            problems = [f"it is version {read_manifest(candidate).version}"]
+        return problems
+
+    def _remove(self, folder: Path) -> None:
+        """Renamed first, and for good: no reader ever finds half a version under its name, nor does one after a power cut."""
+        doomed = self.root / f"{REMOVING_PREFIX}{folder.name}"
+        with suppress(FileNotFoundError):
+            remove_whatever(doomed)
+        folder.rename(doomed)
+        sync_folder(self.root)
+        if folder.parent != self.root:
+            sync_folder(folder.parent)
+        remove_whatever(doomed)
+
+
+def _is_refusal(folder: Path) -> bool:
+    try:
+        return read_document(folder / REFUSAL_NAME).get("version") == folder.name
+    except (DocumentError, OSError):
+        return False
+
+
+def _versions_in(folder: Path) -> list[str]:
+    return sorted(name for name in folders_in(folder) if VERSION_PATTERN.fullmatch(name))
+
+
+def _sync_tree(folder: Path) -> None:
+    for root, _, files in os.walk(folder):
+        for name in files:
+            descriptor = os.open(Path(root) / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(root))

@@ -1,0 +1,1 @@
+"""Report of a training: JSON document, charts and HTML page."""

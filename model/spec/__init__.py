@@ -1,0 +1,1 @@
+"""JSON documents between the daemon and its training child."""

@@ -1,0 +1,1 @@
+"""Training, and everything that imports TensorFlow."""

@@ -1,0 +1,1 @@
+"""Fit of a network: the linear path in closed form, then epochs."""

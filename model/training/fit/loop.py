@@ -1,0 +1,264 @@
+"""One training: masked loss, AdamW on a cosine schedule, early stopping, and the same weights for the same seed."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from features.definition import WINDOW_ROWS
+from features.telemetry import Floats, Longs
+from model.spec.job import TrainingSettings
+from model.training.network.fused_lstm import fused_twin
+from model.windows.index import WindowIndex, gather
+
+Batch = tuple[Floats, Floats]
+
+FIRST_PERIOD_STEPS = 1_000
+"""Steps of the first cosine period; a training that is planned shorter has one period of its own length, so that it ends at a low rate."""
+PERIOD_GROWTH = 2.0
+RESTART_SHARE = 0.9
+LEARNING_RATE_FLOOR = 1e-6
+CLIP_NORM = 1.0
+"""Largest norm of a whole step's gradient: a spike of 1e9 in the telemetry must not undo the training."""
+PROGRESS_EVERY_S = 2.0
+GAIN_RATIO = 2e-4
+"""Fall of the validation loss that counts as a gain for patience: a hundredth of its standard error. A loss that creeps on by millionths
+would keep a training going for hours."""
+VALIDATION_WINDOWS_MAX = 4_096
+"""Enough for a standard error of about 2 % of the loss; a large buffer's validation would otherwise cost more than a short epoch."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """Rows, and the windows over them as indices: 30 times smaller than the windows themselves.
+
+    features: float32 (N, F), scaled, 0 where unknown. targets: float32 (N, 4), scaled, NaN where unknown.
+    """
+
+    features: Floats
+    targets: Floats
+    train: WindowIndex
+    validation: WindowIndex
+    window_rows: int = WINDOW_ROWS
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training is. epoch counts from 1; step counts over the whole training; losses are masked MAE, NaN before the first."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    validation_loss: float
+    left_s: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Losses are masked MAE in scaled units without the L2 penalty; `loss` is with dropout and over the epoch's changing weights."""
+
+    loss: float
+    validation_loss: float
+    learning_rate: float
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class History:
+    """A whole training. best_epoch counts from 1 and is the one whose weights were kept; 0: the start was not bettered.
+
+    stopped: "epochs" (all done), "no_better_epoch" (patience), "time_budget" or "interrupted".
+    """
+
+    epochs: tuple[Epoch, ...]
+    start_validation_loss: float
+    best_epoch: int
+    stopped: str
+
+
+def masked_mae(y_true: Any, y_pred: Any) -> Any:
+    """Mean absolute error over the targets that are known. y_true: (B, 4), NaN where a target is missing; such a target has no gradient.
+
+    Absolute and not squared: throughput and delay have long tails, and a network that follows them is wrong on every ordinary row.
+    """
+    missing = keras.ops.isnan(y_true)
+    known = 1.0 - keras.ops.cast(missing, y_pred.dtype)
+    # The NaN is replaced before the subtraction: 0 * NaN would be NaN, in the gradient too.
+    error = (keras.ops.where(missing, 0.0, y_true) - y_pred) * known
+    return keras.ops.sum(keras.ops.abs(error)) / keras.ops.maximum(keras.ops.sum(known), 1.0)
+
+
+def compile_model(model: keras.Model, settings: TrainingSettings, learning_rate: float, steps: int) -> None:
+    """Gives the model its loss, metric and optimiser for a training of `steps` steps."""
+    schedule = keras.optimizers.schedules.CosineDecayRestarts(
+        learning_rate,
+        first_decay_steps=min(FIRST_PERIOD_STEPS, steps),
+        t_mul=PERIOD_GROWTH,
+        m_mul=RESTART_SHARE,
+        alpha=LEARNING_RATE_FLOOR / learning_rate,
+    )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, global_clipnorm=CLIP_NORM),
+        loss=masked_mae,
+        metrics=[masked_mae],  # beside the loss, which has the L2 penalty in it
+        jit_compile=False,  # XLA cannot compile the fused cells; on Keras's own it takes 1.5 times their CPU time, and 20 s to compile
+    )
+
+
+def train(
+    model: keras.Model,
+    data: TrainingData,
+    settings: TrainingSettings,
+    on_progress: Callable[[Progress], None],
+    *,
+    learning_rate: float,
+    log_path: Path | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> History:
+    """Trains the model in place and leaves it with the weights that were best on the validation windows, the start included.
+
+    What trains is its twin with fused LSTM layers; the model itself gets the weights.
+    The first epoch's rivals are the weights it started from: a linear path or a parent that training cannot better is kept.
+    log_path: CSV with a line for each epoch. interrupted: asked after every step; once true, the training ends with this epoch.
+    ValueError: no windows to train or validate on.
+    """
+    if not len(data.train) or not len(data.validation):
+        raise ValueError(f"nothing to train on: {len(data.train)} training and {len(data.validation)} validation windows")
+    batch_size = min(settings.batch_size, len(data.train))
+    epoch_windows = min(len(data.train), settings.epoch_windows_max or len(data.train))
+    epoch_steps = max(1, epoch_windows // batch_size)  # the rest is dropped: every batch is of one shape, and weighs the same
+    steps = epoch_steps * settings.epochs
+    twin = fused_twin(model)
+    compile_model(twin, settings, learning_rate, steps)
+
+    clock = _Clock(settings, steps, on_progress, interrupted)
+    clock.report(1, 0, np.nan, np.nan, at_once=True)
+    best = start = _validate(twin, data, batch_size)
+    best_weights, best_epoch, stopped = twin.get_weights(), 0, "epochs"
+    gained, gained_epoch = start, 0
+    epochs: list[Epoch] = []
+    batches = shuffled_batches(data, batch_size, epoch_steps, settings.seed)
+    for epoch in range(1, settings.epochs + 1):
+        epochs.append(_one_epoch(twin, data, batches, range((epoch - 1) * epoch_steps, epoch * epoch_steps), epoch, clock, batch_size))
+        if log_path is not None:
+            _log_epoch(log_path, epoch, epochs[-1])
+        if epochs[-1].validation_loss < best:
+            best, best_weights, best_epoch = epochs[-1].validation_loss, twin.get_weights(), epoch
+        if best < gained * (1.0 - GAIN_RATIO):
+            gained, gained_epoch = best, epoch
+        if clock.is_over():
+            stopped = "interrupted" if interrupted() else "time_budget"
+            break
+        if epoch - gained_epoch >= settings.patience:
+            stopped = "no_better_epoch"
+            break
+    model.set_weights(best_weights)
+    return History(tuple(epochs), start, best_epoch, stopped)
+
+
+def _one_epoch(
+    model: keras.Model, data: TrainingData, batches: Iterator[Batch], steps: range, epoch: int, clock: _Clock, batch_size: int
+) -> Epoch:
+    began = time.monotonic()
+    learning_rate = float(model.optimizer.learning_rate)
+    loss = _Mean()
+    for step in steps:
+        windows, targets = next(batches)
+        loss.add(model.train_on_batch(windows, targets, return_dict=True)["masked_mae"], targets)
+        clock.report(epoch, step + 1, loss.value, np.nan)
+        if clock.is_over():
+            break
+    validation_loss = _validate(model, data, batch_size)
+    clock.report(epoch, step + 1, loss.value, validation_loss, at_once=True)
+    return Epoch(loss.value, validation_loss, learning_rate, time.monotonic() - began)
+
+
+def shuffled_batches(data: TrainingData, batch_size: int, epoch_steps: int, seed: int) -> Iterator[Batch]:
+    """Endless batches of windows (B, T, F) and targets (B, 4); every epoch is a fresh draw without repeats of the training windows.
+
+    Shuffled, because consecutive windows are nearly equal: in stream order the same network reached a correlation of .465 instead of .766.
+    """
+    random = np.random.default_rng(seed)
+    while True:
+        drawn = random.permutation(len(data.train))
+        for step in range(epoch_steps):
+            yield _batch(data, data.train.take(drawn[step * batch_size : (step + 1) * batch_size]))
+
+
+def _batch(data: TrainingData, index: WindowIndex) -> Batch:
+    return gather(data.features, index.end, data.window_rows), data.targets[index.target_row]
+
+
+def evenly(count: int, most: int) -> Longs:
+    """At most `most` of `count` positions, evenly spaced."""
+    return np.arange(0, count, max(1, -(-count // most)))
+
+
+def _validate(model: keras.Model, data: TrainingData, batch_size: int) -> float:
+    """Masked MAE over the validation windows, evenly thinned to VALIDATION_WINDOWS_MAX."""
+    thinned = evenly(len(data.validation), VALIDATION_WINDOWS_MAX)
+    loss = _Mean()
+    for start in range(0, len(thinned), batch_size):
+        part = thinned[start : start + batch_size]
+        windows, targets = _batch(data, data.validation.take(np.resize(part, batch_size)))
+        targets[len(part) :] = np.nan  # the last batch is filled up: another shape would be traced anew; NaN leaves the filling out
+        loss.add(model.test_on_batch(windows, targets, return_dict=True)["masked_mae"], targets)
+    return loss.value
+
+
+class _Mean:
+    """The mean over the known targets of several batches, however they are spread."""
+
+    def __init__(self) -> None:
+        self._total, self._known = 0.0, 0
+
+    def add(self, batch_mean: float, targets: Floats) -> None:
+        known = int(np.isfinite(targets).sum())
+        self._total += float(batch_mean) * known
+        self._known += known
+
+    @property
+    def value(self) -> float:
+        return self._total / self._known if self._known else float("nan")
+
+
+def _log_epoch(path: Path, number: int, epoch: Epoch) -> None:
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        log = csv.writer(file)
+        if new:
+            log.writerow(("epoch", *(item.name for item in fields(Epoch))))
+        log.writerow((number, *(f"{value:.9g}" for value in astuple(epoch))))
+
+
+class _Clock:
+    """Says every two seconds how far the training is, and when its time budget is spent."""
+
+    def __init__(
+        self, settings: TrainingSettings, steps: int, on_progress: Callable[[Progress], None], interrupted: Callable[[], bool]
+    ) -> None:
+        self._epochs, self._steps, self._on_progress, self._interrupted = settings.epochs, steps, on_progress, interrupted
+        self._began = self._reported = self._compiled = time.monotonic()
+        self._budget_s = settings.time_budget_s or np.inf
+
+    def report(self, epoch: int, step: int, loss: float, validation_loss: float, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if step == 1 and not at_once:
+            self._compiled = now  # the first step traces and compiles: it says nothing about the others
+        if at_once or now - self._reported >= PROGRESS_EVERY_S:
+            self._reported = now
+            left_s = (now - self._compiled) / (step - 1) * (self._steps - step) if step > 1 else np.nan
+            left_s = float(np.fmin(left_s, max(0.0, self._budget_s - (now - self._began))))
+            self._on_progress(Progress(epoch, self._epochs, step, self._steps, loss, validation_loss, left_s))
+
+    def is_over(self) -> bool:
+        return self._interrupted() or time.monotonic() - self._began > self._budget_s

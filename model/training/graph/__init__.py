@@ -1,0 +1,1 @@
+"""Export of a trained network as ONNX graphs, with the proof of each."""

@@ -1,0 +1,141 @@
+"""From a trained network to the files of a version: the core ONNX graph, proven against Keras, and the weights to go on from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import onnx
+import tensorflow as tf
+import tf2onnx
+
+from features.telemetry import Floats
+from model.registry.plain_file import open_plain
+from model.training.graph.simplify import simplify
+from model.training.network.assembly import INPUT_NAME, OUTPUT_NAME, inference_clone
+from model.training.network.bound_layers import forecast_targets, unbounded
+from model.version.documents import DocumentError
+from model.version.metadata import core_name
+from model.version.predictor import CHUNK_WINDOWS, core_session, run_core
+
+OPSET: Final = 13
+"""What every runtime of the last years reads; tf2onnx goes up to 18."""
+WEIGHTS_NAME: Final = "best_model.keras"
+MOST_WEIGHTS_BYTES: Final = 256 * 2**20
+PARITY_TOLERANCE: Final = 1e-5
+"""Largest accepted difference between Keras and ONNX Runtime, scaled units, relative where a forecast is over 1. Measured: 2.4e-7."""
+RANDOM_WINDOWS: Final = 64
+_SLOW_OPERATORS: Final = frozenset({"Loop", "Scan", "If"})
+
+
+class ExportError(Exception):
+    """The exported graph is not the network, or not in the form in which it is fast. The message says what differs."""
+
+
+def export_core(model: keras.Model, folder: Path, version: str, windows: Floats) -> float:
+    """Writes bandwidth_lstm_<version>.onnx, scaled windows (batch, 30, 44) to scaled forecasts (batch, 4), and proves it.
+
+    windows: float32 (B, 30, 44), scaled, real ones; random ones are added. Gives the largest difference to Keras (see
+    PARITY_TOLERANCE). Raises ExportError, and writes nothing, where an LSTM became a loop, a name or shape is another, or the
+    forecasts differ.
+    """
+    graph = convert(model, version)
+    check_operators(graph, sum(isinstance(layer, keras.layers.LSTM) for layer in model.layers))
+    content = graph.SerializeToString()
+    difference = check_parity(model, content, windows)
+    (folder / core_name(version)).write_bytes(content)
+    return difference
+
+
+def convert(model: keras.Model, version: str) -> Any:
+    """The network without dropout as an onnx.ModelProto of OPSET, which carries its version."""
+    _, steps, features = model.input_shape
+    signature = (tf.TensorSpec((None, steps, features), tf.float32, name=INPUT_NAME),)
+    graph, _ = tf2onnx.convert.from_keras(inference_clone(model), input_signature=signature, opset=OPSET)
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # tf2onnx gives input and output two nameless sizes
+    simplify(graph)
+    onnx.helper.set_model_props(graph, {"version": version})
+    return graph
+
+
+def check_operators(graph: Any, lstm_layers: int) -> None:
+    """Raises ExportError unless the graph is a valid one from "input" to "output" with an LSTM operator for each layer, and no loop.
+
+    A Loop in their place is 6.6 times slower and cannot be quantised; it comes from recurrent dropout that was left in the network.
+    """
+    onnx.checker.check_model(graph)
+    operators = [node.op_type for node in graph.graph.node]
+    loops = sorted(_SLOW_OPERATORS.intersection(operators))
+    if operators.count("LSTM") != lstm_layers or loops:
+        raise ExportError(
+            f"the graph has {operators.count('LSTM')} LSTM operators for {lstm_layers} LSTM layers, and {', '.join(loops) or 'no loop'}; "
+            "tf2onnx has not recognised the layers: export a clone without recurrent dropout"
+        )
+    names = [value.name for value in (*graph.graph.input, *graph.graph.output)]
+    if names != [INPUT_NAME, OUTPUT_NAME]:
+        raise ExportError(f"the graph goes from and to {names}, not {[INPUT_NAME, OUTPUT_NAME]}")
+
+
+def check_parity(model: keras.Model, graph: bytes, windows: Floats) -> float:
+    """The largest difference between Keras and ONNX Runtime on `windows` (B, 30, 44) and random ones.
+
+    Raises ExportError where it is over PARITY_TOLERANCE, or where the network itself forecasts no number: its bounds would hide that.
+    """
+    random = np.random.default_rng(0).normal(size=(RANDOM_WINDOWS, *model.input_shape[1:])).astype(np.float32)
+    windows = np.concatenate([random, windows.astype(np.float32)])
+    try:
+        session = core_session(graph, window_rows=model.input_shape[1])
+    except DocumentError as error:
+        raise ExportError(f"ONNX Runtime refuses the graph: {error}") from error
+    exported = np.concatenate([run_core(session, windows[at : at + CHUNK_WINDOWS]) for at in range(0, len(windows), CHUNK_WINDOWS)])
+    wanted = model.predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)
+    if not np.isfinite(unbounded(model).predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)).all():
+        raise ExportError("the network forecasts something that is not a finite number; its training has diverged")
+    missing = ~forecast_targets(model)
+    if not np.isnan(exported[:, missing]).all():
+        raise ExportError(f"ONNX Runtime forecasts targets that were never measured in training: {np.flatnonzero(missing).tolist()}")
+    exported[:, missing] = wanted[:, missing] = 0.0
+    difference = np.abs(exported - wanted) / np.maximum(1.0, np.abs(wanted))
+    worst = float(difference.max())
+    if not worst <= PARITY_TOLERANCE:  # NaN is over it too
+        at, target = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
+        raise ExportError(
+            f"ONNX Runtime and Keras differ by {worst:.3g} (at most {PARITY_TOLERANCE:g}): "
+            f"{exported[at, target]} and {wanted[at, target]} for target {target} of window {at}"
+        )
+    return worst
+
+
+def save_weights(model: keras.Model, folder: Path) -> Path:
+    """Writes best_model.keras: the network with its dropout and weights, without the optimiser's state, which no other training wants."""
+    bare = keras.Model.from_config(model.get_config())
+    bare.set_weights(model.get_weights())
+    path = folder / WEIGHTS_NAME
+    bare.save(path)
+    return path
+
+
+def load_weights(folder: Path) -> keras.Model:
+    """The network of best_model.keras in a version's folder. Raises ExportError where it is missing or damaged."""
+    path = folder / WEIGHTS_NAME
+    try:
+        open_plain(path, MOST_WEIGHTS_BYTES).close()
+        return keras.models.load_model(path, compile=False, safe_mode=True)  # no code from the file is ever run
+    except Exception as error:  # what Keras and h5py raise for a damaged file has no common base
+        raise ExportError(f"{path} cannot be loaded ({error}); train a first version without it") from error
+
+
+def describe(model: keras.Model) -> dict[str, Any]:
+    """The network's layers and sizes, for the metadata's model_architecture."""
+    return {
+        "total_parameters": int(model.count_params()),
+        "trainable_parameters": int(sum(np.prod(weight.shape) for weight in model.trainable_weights)),
+        "input_shape": list(model.input_shape),
+        "output_shape": list(model.output_shape),
+        "layers": [
+            {"name": layer.name, "type": layer.__class__.__name__, "parameters": int(layer.count_params())} for layer in model.layers
+        ],
+    }

@@ -1,0 +1,251 @@
+"""The raw graph: telemetry as it comes in, forecasts in engineering units out. Features, codes and scaling are ONNX operators in front
+of the core graph, and the units behind it; nothing here trains, and nothing needs TensorFlow.
+
+Everything before the core is kept as (B, column, row), so that columns are joined by copying whole blocks. What `features/kernels.py`
+computes in float64 is float64 here too: sums over ten rows of which one is 1e30, or a deviation of nearly equal values, are wrong in
+float32. Shapes in the comments: B windows, 39 rows of history and window, 30 of the window.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from features.calendar import DAY_S, FIRST_WEEKDAY, HOUR_S, WEEK_DAYS
+from features.definition import FEATURES, HISTORY_ROWS
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS
+from features.vocabulary import Vocabulary
+from model.version.metadata import Metadata
+from model.version.predictor import FORECAST, raw_inputs
+
+ML_DOMAIN: Final = "ai.onnx.ml"
+ML_OPSET: Final = 2
+_TYPES: Final = {"tensor(double)": TensorProto.DOUBLE, "tensor(float)": TensorProto.FLOAT, "tensor(string)": TensorProto.STRING}
+_PREFIX: Final = "raw/"
+_CORE_INPUT: Final = "input"
+_CORE_OUTPUT: Final = "output"
+_MEANS: Final = (3, 5, 10)
+_LONGEST: Final = 10
+_LARGEST: Final = float(np.finfo(np.float32).max)
+_SMALLEST_RTT_MS: Final = 1e-3
+_METRICS: Final = len(TARGETS)
+_COLUMN: Final = {name: at for at, name in enumerate(NUMERIC)}
+_SUMS: Final = (
+    (("bytes_tx", 1.0), ("bytes_tx", 0.0), ("bytes_tx", 0.0)),
+    (("bytes_tx", 1.0), ("bytes_rx", 1.0), ("bytes_rx", 0.0)),
+    (("bytes_rx", 1.0), ("bytes_rx", 0.0), ("bytes_rx", 0.0)),
+    (("throughput_mbps", 1e6), ("throughput_mbps", 0.0), ("throughput_mbps", 0.0)),
+    (("packet_loss", 0.4), ("queue_depth", 0.3 / 100.0), ("retransmits", 0.3 / 100.0)),
+)
+"""bytes_tx, bytes_total, bytes_rx, throughput in bit/s and congestion_score as weighted sums of three columns."""
+_INSTANT_S: Final = 2.0**-30
+"""Less than float64 tells apart in a UTC time of this century."""
+_STATISTICS: Final = ("mean_3", "mean_5", "mean_10", "", "", "std_10", "change", "ratio")
+_SHORT: Final = ("throughput", "rtt", "packet_loss", "jitter")
+_JOINED: Final = (
+    *(name if name in FEATURES and name not in ("time_of_day", "day_of_week") else "" for name in NUMERIC),
+    "time_of_day", "day_of_week", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos",
+    "", "bytes_total", "congestion_score", "bytes_ratio", "network_load",
+    *(f"{metric}_{name}" for metric in _SHORT for name in _STATISTICS),
+    *(f"{name}_encoded" for name in CATEGORIES),
+)  # fmt: skip
+"""What the columns are from which the features are picked, in the order in which they are joined."""
+
+
+def compose(core: Any, metadata: Metadata) -> Any:
+    """The raw graph around a core graph, float or quantised, as a new onnx.ModelProto; `core` is left as it is.
+
+    metadata: scalers, vocabulary and version of the core. Raises ValueError where the core is no map from "input" to "output", or
+    already has names that begin like the ones given here.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(core)
+    graph = model.graph
+    if [value.name for value in (*graph.input, *graph.output)] != [_CORE_INPUT, _CORE_OUTPUT]:
+        raise ValueError(f"the core graph does not go from {_CORE_INPUT!r} to {_CORE_OUTPUT!r}")
+    if any(name.startswith(_PREFIX) for node in graph.node for name in (*node.input, *node.output)):
+        raise ValueError(f"the core graph has names that begin with {_PREFIX!r}, as those of the feature graph do")
+    before = _Nodes(metadata.window_rows)
+    _scale(before, _features(before, metadata.vocabulary), metadata)
+    after = _Nodes(metadata.window_rows, first_constant=len(before.constants))
+    after.put("Mul", [_CORE_OUTPUT, after.floats(metadata.outputs.scale)], "forecast_scaled")
+    after.put("Add", [f"{_PREFIX}forecast_scaled", after.floats(metadata.outputs.mean)], FORECAST, whole_name=True)
+    nodes = [*before.nodes, *graph.node, *after.nodes]
+    del graph.node[:], graph.input[:], graph.output[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend([*before.constants, *after.constants])
+    graph.input.extend(
+        helper.make_tensor_value_info(name, _TYPES[kind], ["batch", *shape]) for name, kind, shape in raw_inputs(metadata.window_rows)
+    )
+    graph.output.append(helper.make_tensor_value_info(FORECAST, TensorProto.FLOAT, ["batch", _METRICS]))
+    _import_operators(model)
+    helper.set_model_props(model, {"version": metadata.version})
+    return model
+
+
+def _import_operators(model: Any) -> None:
+    """Each operator set once, the newest that any part named: quantised graphs name some twice, and ONNX Runtime refuses that."""
+    versions = {ML_DOMAIN: ML_OPSET}
+    for entry in model.opset_import:
+        domain = "" if entry.domain == "ai.onnx" else entry.domain
+        versions[domain] = max(entry.version, versions.get(domain, 0))
+    del model.opset_import[:]
+    model.opset_import.extend(helper.make_opsetid(domain, version) for domain, version in sorted(versions.items()))
+
+
+@dataclass
+class _Nodes:
+    """Operators and constants under names of their own; each `put` gives the name of its result."""
+
+    window_rows: int
+    first_constant: int = 0
+    nodes: list[Any] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+
+    def put(self, operator: str, inputs: Sequence[str], name: str, *, whole_name: bool = False, **attributes: Any) -> str:
+        output = name if whole_name else f"{_PREFIX}{name}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=f"{_PREFIX}{name}", **attributes))
+        return output
+
+    def constant(self, values: NDArray[Any]) -> str:
+        name = f"{_PREFIX}constant_{self.first_constant + len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def floats(self, values: Any) -> str:
+        return self.constant(np.asarray(values, np.float32))
+
+    def doubles(self, values: Any) -> str:
+        return self.constant(np.asarray(values, np.float64))
+
+    def longs(self, *values: int) -> str:
+        return self.constant(np.array(values, np.int64))
+
+    def rows(self, table: str, first: int, after: int, axis: int, name: str) -> str:
+        """A part of a tensor along one axis."""
+        return self.put("Slice", [table, self.longs(first), self.longs(after), self.longs(axis)], name)
+
+    def split(self, table: str, sizes: Sequence[int], axis: int, name: str) -> list[str]:
+        outputs = [f"{_PREFIX}{name}_{at}" for at in range(len(sizes))]
+        self.nodes.append(helper.make_node("Split", [table, self.longs(*sizes)], outputs, name=f"{_PREFIX}{name}", axis=axis))
+        return outputs
+
+    def filled(self, values: str, instead: str, name: str) -> str:
+        """The values, with `instead` where they are NaN."""
+        return self.put("Where", [self.put("IsNaN", [values], f"{name}_missing"), instead, values], name)
+
+
+def _features(nodes: _Nodes, vocabulary: Vocabulary) -> str:
+    """(B, 44, 30) float32: FEATURES of the window's rows, NaN where not known."""
+    columns = nodes.put("Transpose", ["telemetry"], "columns", perm=[0, 2, 1])  # (B, 11, 39)
+    columns = nodes.put("Cast", [columns], "columns_double", to=TensorProto.DOUBLE)
+    window = nodes.rows(columns, HISTORY_ROWS, HISTORY_ROWS + nodes.window_rows, 2, "window")  # (B, 11, 30)
+    calendar = _calendar(nodes, window)
+    loads = _loads(nodes, window)
+    parts = [window, calendar, _cycles(nodes, calendar), *loads, _rolling(nodes, columns), _codes(nodes, vocabulary)]
+    joined = nodes.put("Concat", parts, "joined", axis=1)
+    floats = nodes.put("Cast", [joined], "joined_float", to=TensorProto.FLOAT)
+    return nodes.put("Gather", [floats, nodes.longs(*(_JOINED.index(name) for name in FEATURES))], "features", axis=1)
+
+
+def _calendar(nodes: _Nodes, window: str) -> str:
+    """(B, 2, 30): hour and weekday, from the time where they are not given, as `features/calendar.py` has them.
+
+    Remainders are exact. That of the second division is cut off: the time of day from the weekday, nothing from the hour. In the last
+    instant of a day the hour may round up to 24, where the daemon keeps it 2e-6 below: less than an operator more is worth.
+    """
+    time_s = nodes.put("Unsqueeze", ["time_s", nodes.longs(1)], "time")  # (B, 1, 30)
+    since_s = nodes.put("Add", [time_s, nodes.doubles([[0.0], [FIRST_WEEKDAY * DAY_S]])], "time_since_monday")
+    within_s = nodes.put("Mod", [since_s, nodes.doubles([[DAY_S], [WEEK_DAYS * DAY_S]])], "time_in_day_and_week", fmod=1)
+    rest_s = nodes.put("Mod", [within_s, nodes.doubles([[_INSTANT_S], [DAY_S]])], "time_left_out", fmod=1)
+    whole_s = nodes.put("Sub", [within_s, rest_s], "time_counted")
+    derived = nodes.put("Div", [whole_s, nodes.doubles([[HOUR_S], [DAY_S]])], "calendar_derived")
+    given = nodes.rows(window, _COLUMN["time_of_day"], _COLUMN["day_of_week"] + 1, 1, "calendar_given")
+    return nodes.filled(given, derived, "calendar")
+
+
+def _cycles(nodes: _Nodes, calendar: str) -> str:
+    """(B, 4, 30): sine and cosine of the hour, then of the weekday; the cosine is the sine a quarter turn on."""
+    hour, weekday, quarter = 2.0 * math.pi / 24.0, 2.0 * math.pi / WEEK_DAYS, math.pi / 2.0
+    turns = nodes.doubles([[hour, 0.0], [hour, 0.0], [0.0, weekday], [0.0, weekday]])
+    angles = nodes.put("MatMul", [turns, calendar], "angles")
+    return nodes.put("Sin", [nodes.put("Add", [angles, nodes.doubles([[0.0], [quarter], [0.0], [quarter]])], "phases")], "cycles")
+
+
+def _loads(nodes: _Nodes, window: str) -> list[str]:
+    """bytes_tx and bytes_total, congestion_score, then bytes_ratio and network_load: (B, 2, 30), (B, 1, 30), (B, 2, 30).
+
+    Each is a weighted sum of three columns, of which some are there only for the shape, with weight 0, or the ratio of two such sums.
+    """
+    columns = nodes.constant(np.array([[_COLUMN[name] for name, _ in terms] for terms in _SUMS], np.int64))
+    weights = nodes.doubles([[[weight] for _, weight in terms] for terms in _SUMS])
+    terms = nodes.put("Mul", [nodes.put("Gather", [window, columns], "terms", axis=1), weights], "terms_weighted")  # (B, 5, 3, 30)
+    sums = nodes.put("ReduceSum", [terms, nodes.longs(2)], "sums_of_terms", keepdims=0)
+    sums = nodes.put("Add", [sums, nodes.doubles([[0.0], [0.0], [1.0], [1.0], [0.0]])], "sums_shifted")
+    above, below, score = nodes.split(sums, (2, 2, 1), 1, "loads")
+    return [above, score, nodes.put("Div", [above, below], "load_ratios")]
+
+
+def _rolling(nodes: _Nodes, columns: str) -> str:
+    """(B, 4 * 8, 30): for each metric the statistics of _STATISTICS, over the rows that are there."""
+    metrics = nodes.rows(columns, 0, _METRICS, 1, "metrics")  # (B, 4, 39)
+    reach = nodes.constant(np.arange(nodes.window_rows)[None, :] + np.arange(_LONGEST)[:, None])
+    runs = nodes.put("Gather", [metrics, reach], "runs", axis=2)  # (B, 4, 10, 30), oldest first
+    missing = nodes.put("IsNaN", [runs], "runs_missing")
+    zero = nodes.doubles(0.0)
+    lengths = nodes.doubles([[float(back < length) for back in reversed(range(_LONGEST))] for length in _MEANS])
+    sums = nodes.put("MatMul", [lengths, nodes.put("Where", [missing, zero, runs], "runs_or_0")], "sums")  # (B, 4, 3, 30)
+    counts = nodes.put("MatMul", [lengths, nodes.put("Where", [missing, zero, nodes.doubles(1.0)], "runs_measured")], "counts")
+    means = nodes.put("Div", [sums, counts], "means")  # 0 / 0 is NaN: nothing was measured
+    apart = nodes.put("Sub", [runs, nodes.rows(means, len(_MEANS) - 1, len(_MEANS), 2, "longest_mean")], "apart")
+    length = nodes.put("ReduceL2", [nodes.put("Where", [missing, zero, apart], "apart_or_0")], "apart_length", axes=[2], keepdims=1)
+    deviations = nodes.put("Div", [length, nodes.put("Sqrt", [counts], "roots_of_counts")], "deviations")  # the last of three is one
+    now = nodes.rows(runs, _LONGEST - 1, _LONGEST, 2, "now")
+    change = nodes.put("Sub", [now, nodes.rows(runs, _LONGEST - 2, _LONGEST - 1, 2, "before")], "change")
+    most = nodes.put("Where", [missing, nodes.doubles(_LARGEST), runs], "runs_or_most")
+    least = nodes.put("ReduceMin", [most], "least", axes=[2], keepdims=1)
+    ratio = nodes.put("Div", [now, nodes.put("Max", [least, nodes.doubles(_SMALLEST_RTT_MS)], "least_over_0")], "ratio_to_least")
+    joined = nodes.put("Concat", [means, deviations, change, ratio], "statistics_by_metric", axis=2)  # (B, 4, 8, 30)
+    return nodes.put("Reshape", [joined, nodes.longs(0, _METRICS * len(_STATISTICS), nodes.window_rows)], "statistics")
+
+
+def _codes(nodes: _Nodes, vocabulary: Vocabulary) -> str:
+    """(B, 6, 30): codes of the categories, 0 for a value that is not in the vocabulary, NaN for the empty one.
+
+    One look-up for all six: each different text has a number, and a table the code of that number in each category.
+    """
+    code_of = [{value: code for code, value in enumerate(values, start=1)} for values in vocabulary.values]
+    texts = sorted({value for values in vocabulary.values for value in values if value})
+    table = np.zeros((len(CATEGORIES), 2 + len(texts)))  # other, missing, then the texts
+    table[:, 1] = np.nan
+    for row, known in zip(table, code_of, strict=True):
+        row[2:] = [known.get(text, 0) for text in texts]
+    number = nodes.put(
+        "LabelEncoder", ["categories"], "texts", domain=ML_DOMAIN,
+        keys_strings=["", *texts], values_int64s=list(range(1, 2 + len(texts))), default_int64=0,
+    )  # fmt: skip
+    place = nodes.put("Add", [number, nodes.longs(*(table.shape[1] * at for at in range(len(CATEGORIES))))], "text_places")
+    codes = nodes.put("Gather", [nodes.doubles(table.ravel()), place], "codes_by_row", axis=0)  # (B, 30, 6)
+    return nodes.put("Transpose", [codes], "codes", perm=[0, 2, 1])
+
+
+def _scale(nodes: _Nodes, features: str, metadata: Metadata) -> None:
+    """Puts the core's input, (B, 30, 44) float32: scaled, 0 where a feature is not known or not finite.
+
+    A change against a missing value is 0 before it is scaled, which is here what stands in for it after.
+    """
+    mean, scale = metadata.inputs.mean[:, None], metadata.inputs.scale[:, None]
+    changes = np.array([[name.endswith("_change")] for name in FEATURES])
+    instead = np.where(changes, (np.float32(0) - mean) / scale, np.float32(0))
+    apart = nodes.put("Sub", [features, nodes.floats(mean)], "features_apart")
+    scaled = nodes.put("Div", [apart, nodes.floats(scale)], "features_unbounded")
+    finite = nodes.put("LessOrEqual", [nodes.put("Abs", [scaled], "features_size"), nodes.floats(_LARGEST)], "features_finite")
+    known = nodes.put("Where", [finite, scaled, nodes.floats(instead)], "features_scaled")
+    nodes.put("Transpose", [known], _CORE_INPUT, whole_name=True, perm=[0, 2, 1])

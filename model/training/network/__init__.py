@@ -1,0 +1,1 @@
+"""Layers of the network and how they are put together."""

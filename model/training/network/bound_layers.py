@@ -1,0 +1,169 @@
+"""The layers at both ends of the network that hold what it reads and what it forecasts to bounds; see bounds.py for what these are.
+
+They are part of the graph, so that every runtime has them. Shapes in the comments: B windows, T = 30 steps, F = 44 features.
+Everything is float32 and scaled.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from features.telemetry import TARGETS, Flags, Floats
+from model.windows.bounds import MULTIPLE, Bounds, highest_scaled, lowest_scaled
+from model.windows.scaler import Scaler
+
+INPUT_BOUNDS: Final = "input_bounds"
+OUTPUT_BOUNDS: Final = "output"
+UNBOUNDED_OUTPUT: Final = "unbounded_output"
+_HUGE: Final = 3e38
+"""Over every scaled value that is not missing."""
+LEVEL_ROWS: Final = 7
+"""The level of a target is the median of so many measured rows, the newest: four rows of another size are a level, three are a spike or
+an outage. Of fewer measured rows it is their median too, the smaller of two."""
+_LIMITS: Final = (
+    "upper_factor", "upper_offset", "lower_factor", "lower_offset", "edge", "carry", "slack", "unshown", "lowest", "highest", "missing",
+)  # fmt: skip
+_PASS_ALL: Final = {
+    "upper_factor": 1.0, "slack": _HUGE, "unshown": _HUGE, "lower_offset": -_HUGE, "edge": _HUGE, "lowest": -_HUGE, "highest": _HUGE,
+}  # fmt: skip
+"""Limits that let every number pass; those that are not named are 0."""
+
+
+@keras.saving.register_keras_serializable("dwcp")
+class InputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Holds each feature to its edges: (B, T, F) to (B, T, F). A missing value, 0, stays 0.
+
+    The edges are no trained weight: see `set_bounds`. Before that they let everything pass.
+    """
+
+    def build(self, shape: Any) -> None:
+        """edges: (2, F), lowest and highest."""
+        self.edges = self.add_weight(shape=(2, shape[-1]), initializer=_everything, trainable=False, name="edges")
+
+    def call(self, windows: Any) -> Any:
+        return keras.ops.minimum(keras.ops.maximum(windows, self.edges[0]), self.edges[1])
+
+    def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        return shape
+
+
+@keras.saving.register_keras_serializable("dwcp")
+class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Holds each forecast to what is possible, and to what the window has shown of its target: (B, T, F) and (B, 4) to (B, 4).
+
+    The forecast of a target that was never measured in training becomes NaN. A target whose level lies over the edge of what the network
+    reads is that of a link of another size: what is over the edge is added to the forecast.
+    The limits are no trained weight: see `set_bounds`. Before that they let everything pass.
+    """
+
+    def build(self, windows_shape: Any, forecast_shape: Any) -> None:  # noqa: ARG002 - Keras asks for these names
+        """limits: (11, 4), a row for each of _LIMITS."""
+        self.limits = self.add_weight(shape=(len(_LIMITS), len(TARGETS)), initializer=_pass_all, trainable=False, name="limits")
+
+    def call(self, windows: Any, forecast: Any) -> Any:
+        """windows: as they came, before their features were held to the edges."""
+        ops = keras.ops
+        limit = {name: self.limits[at] for at, name in enumerate(_LIMITS)}
+        values = windows[:, :, : len(TARGETS)]  # (B, T, 4)
+        away = ops.cast(ops.equal(values, 0.0), values.dtype) * _HUGE  # (B, T, 4), over every value where there is none, else 0
+        most = ops.max(values - away, axis=1)  # (B, 4), -_HUGE where nothing was measured
+        least = ops.minimum(ops.min(values + away, axis=1), most)
+        upper = ops.maximum(most * limit["upper_factor"] + limit["upper_offset"], limit["slack"])
+        upper = ops.maximum(upper, ops.minimum(limit["unshown"], -0.5 * _HUGE - most))  # `unshown` where nothing was measured
+        upper = ops.minimum(upper, limit["highest"])
+        lower = ops.maximum(least * limit["lower_factor"] + limit["lower_offset"], limit["lowest"])
+        carried = forecast + ops.relu(_level(values) - limit["edge"]) * limit["carry"]
+        return ops.minimum(ops.maximum(carried, lower), upper) + limit["missing"]
+
+    def compute_output_shape(self, windows_shape: Any, forecast_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:  # noqa: ARG002
+        return forecast_shape
+
+
+def _level(values: Any) -> Any:
+    """The median of the newest measured values: (B, T, 4), 0 where missing, to (B, 4); -_HUGE where nothing was measured."""
+    ops = keras.ops
+    measured = ops.cast(ops.not_equal(values, 0.0), values.dtype)  # (B, T, 4)
+    count = ops.cumsum(measured, axis=1)
+    total = count[:, -1:]  # (B, 1, 4)
+    newest = ops.minimum(measured, ops.relu(count - total + LEVEL_ROWS))  # 1 for the last LEVEL_ROWS of the measured, else 0
+    known = ops.transpose(values * newest - _HUGE * (1.0 - newest), (0, 2, 1))  # (B, 4, T)
+    largest = ops.top_k(known, min(LEVEL_ROWS, values.shape[1]))[0]  # (B, 4, LEVEL_ROWS), falling
+    middle = ops.floor(ops.minimum(total[:, 0], LEVEL_ROWS) / 2.0)  # (B, 4)
+    chosen = ops.equal(ops.expand_dims(middle, -1), np.arange(largest.shape[-1], dtype=np.float32))
+    return ops.sum(largest * ops.cast(chosen, largest.dtype), axis=-1)
+
+
+def _pass_all(shape: Any, dtype: Any = None) -> Any:
+    """Limits that let every number pass."""
+    rows = np.array([[_PASS_ALL.get(name, 0.0)] for name in _LIMITS], np.float32)
+    return keras.ops.convert_to_tensor(np.broadcast_to(rows, shape), dtype)
+
+
+def _everything(shape: Any, dtype: Any = None) -> Any:
+    """Edges that let every number pass."""
+    return keras.ops.convert_to_tensor(np.broadcast_to(np.array([[-_HUGE], [_HUGE]], np.float32), shape), dtype)
+
+
+def set_bounds(model: keras.Model, bounds: Bounds, inputs: Scaler, outputs: Scaler) -> None:
+    """Writes the bounds into the layers of a network. inputs, outputs: its scalers."""
+    model.get_layer(INPUT_BOUNDS).set_weights([np.stack([bounds.low, bounds.high])])
+    scale_in, mean_in = (part[: len(TARGETS)].astype(np.float64) for part in (inputs.scale, inputs.mean))
+    scale_out, mean_out = outputs.scale.astype(np.float64), outputs.mean.astype(np.float64)
+    lowest = lowest_scaled(outputs)
+
+    def scaled(values: Floats) -> Floats:
+        return np.maximum((values - mean_out) / scale_out, lowest)
+
+    # A target that never varied in training is 0 once it is scaled, as a missing one is: what the window shows is only what differs.
+    varied = outputs.fitted
+    slack = np.where(varied, bounds.slack, np.maximum(bounds.slack, bounds.unshown))
+    limits = {
+        "upper_factor": MULTIPLE * scale_in / scale_out,
+        "upper_offset": (MULTIPLE * mean_in - mean_out) / scale_out,
+        "lower_factor": np.where(varied, scale_in / MULTIPLE / scale_out, 0.0),
+        "lower_offset": np.where(varied, (mean_in / MULTIPLE - mean_out) / scale_out, -_HUGE),
+        "edge": bounds.high[: len(TARGETS)],
+        "carry": np.where(varied, scale_in / scale_out, 0.0),
+        "slack": scaled(slack),
+        "unshown": scaled(bounds.unshown),
+        "lowest": lowest,
+        "highest": highest_scaled(outputs),
+        "missing": np.where(bounds.measured, 0.0, np.nan),
+    }
+    huge = float(np.finfo(np.float32).max)
+    rows = [np.clip(np.asarray(limits[name], np.float64), -huge, huge) for name in _LIMITS]
+    model.get_layer(OUTPUT_BOUNDS).set_weights([np.array(rows, np.float32)])
+
+
+def read_bounds(model: keras.Model, outputs: Scaler) -> Bounds | None:
+    """The bounds in the layers of a network; None where it was made by a release that had none."""
+    layers = {layer.name: layer for layer in model.layers if isinstance(layer, InputBounds | OutputBounds)}
+    if set(layers) != {INPUT_BOUNDS, OUTPUT_BOUNDS}:
+        return None
+    low, high = layers[INPUT_BOUNDS].get_weights()[0]
+    limit = dict(zip(_LIMITS, layers[OUTPUT_BOUNDS].get_weights()[0], strict=True))
+    measured: Flags = ~np.isnan(limit["missing"])
+    slack, unshown = (np.maximum(outputs.inverse(limit[name]), np.float32(0)) for name in ("slack", "unshown"))
+    return Bounds(low, high, slack, unshown, measured)
+
+
+def forecast_targets(model: keras.Model) -> Flags:
+    """bool (4,): the targets that a network forecasts. The others were never measured in its training."""
+    layer = next((layer for layer in model.layers if isinstance(layer, OutputBounds)), None)
+    if layer is None:
+        return np.ones(len(TARGETS), np.bool_)
+    measured: Flags = ~np.isnan(layer.get_weights()[0][_LIMITS.index("missing")])
+    return measured
+
+
+def unbounded(model: keras.Model) -> keras.Model:
+    """The same network, its layers shared, up to its forecast before the bounds: what is trained.
+
+    Bounds have no gradient where they hold, and a forecast of NaN, where a target was never measured, has none at all.
+    """
+    if not any(layer.name == UNBOUNDED_OUTPUT for layer in model.layers):
+        return model
+    return keras.Model(model.input, model.get_layer(UNBOUNDED_OUTPUT).output, name=model.name)

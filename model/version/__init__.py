@@ -1,0 +1,1 @@
+"""Published version: its documents, proof, signature and predictors."""

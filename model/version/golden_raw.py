@@ -1,0 +1,260 @@
+"""The raw samples of golden.json: telemetry windows of every kind that a stream brings, and what each graph has to forecast from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from features.calendar import DAY_S
+from features.definition import HISTORY_ROWS, WINDOW_ROWS
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
+from model.version.raw_predictor import RawPredictor
+from model.version.raw_windows import RawWindows
+from model.windows.scaler import Scaler
+
+SAMPLES_MIN: Final = 32
+SAMPLES_MAX: Final = 256
+TEXT_CHARS_MAX: Final = 256
+"""As long as a category of a record may be."""
+TOLERANCE: Final = 1e-4
+RELATIVE: Final = 1e-5
+"""Of a target's standard deviation, and of the forecast itself: an extreme window has a forecast far outside the usual range."""
+INT8_TOLERANCE: Final = 0.2
+INT8_RELATIVE: Final = 0.01
+"""Ten times what the quantised graph may differ on average: a single window may be further off than the mean."""
+_EXTREMES: Final = (1e6, 1e9, 1e12, 1e20, 1e30)
+_ROUNDING: Final = 1.0 + 1e-6
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RawSamples:
+    """S windows with a name each. forecasts: float32 (S, 4), units of the targets, NaN for one that is not forecast.
+
+    int8: bool (S,), which of them the quantised graph has to forecast too. tolerance, int8_tolerance: float64 (4,), units of the targets;
+    the relative ones are shares of a forecast.
+    """
+
+    names: tuple[str, ...]
+    windows: RawWindows
+    forecasts: Floats
+    int8: Flags
+    tolerance: Doubles
+    relative: float
+    int8_tolerance: Doubles
+    int8_relative: float
+
+    def to_json(self) -> dict[str, Any]:
+        telemetry = self.windows.telemetry.astype(object)
+        telemetry[np.isnan(self.windows.telemetry)] = None
+        categories = self.windows.categories.copy()
+        categories[categories == ""] = None
+        return {
+            "tolerance": {"absolute": self.tolerance.tolist(), "relative": self.relative},
+            "int8_tolerance": {"absolute": self.int8_tolerance.tolist(), "relative": self.int8_relative},
+            "samples": [
+                {
+                    "name": name,
+                    "time_s": self.windows.time_s[at].tolist(),
+                    "telemetry": telemetry[at].tolist(),
+                    "categories": categories[at].tolist(),
+                    "forecast": with_nulls(self.forecasts[at]),
+                    "int8": bool(self.int8[at]),
+                }
+                for at, name in enumerate(self.names)
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, document: Any, window_rows: int = WINDOW_ROWS) -> RawSamples:
+        """Raises ValueError, KeyError, TypeError or OverflowError where the document is not what `to_json` gives, or holds too much."""
+        samples = document["samples"]
+        if not isinstance(samples, list) or not SAMPLES_MIN <= len(samples) <= SAMPLES_MAX:
+            raise ValueError(f"raw samples are a list of {SAMPLES_MIN} to {SAMPLES_MAX}")
+        names = tuple(sample["name"] for sample in samples)
+        if not all(isinstance(name, str) and len(name) <= TEXT_CHARS_MAX for name in names):
+            raise ValueError(f"each raw sample has a name of at most {TEXT_CHARS_MAX} characters")
+        flags = [sample["int8"] for sample in samples]
+        if not all(isinstance(flag, bool) for flag in flags) or 2 * sum(flags) < len(flags):
+            raise ValueError("int8 is true or false, and true for at least half of the raw samples")
+        windows = RawWindows(
+            np.array([_numbers(sample["time_s"], (window_rows,)) for sample in samples]),
+            _floats([_numbers(sample["telemetry"], (HISTORY_ROWS + window_rows, len(NUMERIC)), holes=True) for sample in samples]),
+            np.stack([_texts(sample["categories"], window_rows) for sample in samples]),
+        )
+        forecasts = forecasts_of([sample["forecast"] for sample in samples])
+        require_forecasts(forecasts)
+        tolerances = [(_numbers(part["absolute"], (len(TARGETS),)), float(part["relative"])) for part in _tolerances(document)]
+        return cls(names, windows, forecasts, np.array(flags), *tolerances[0], *tolerances[1])
+
+    def require_strict(self, outputs: Scaler) -> None:
+        """Raises ValueError where a tolerance is wider than this release writes: then agreement would prove little."""
+        for absolute, relative, share, relative_most in (
+            (self.tolerance, self.relative, TOLERANCE, RELATIVE),
+            (self.int8_tolerance, self.int8_relative, INT8_TOLERANCE, INT8_RELATIVE),
+        ):
+            widest = share * outputs.scale.astype(np.float64) * _ROUNDING
+            if not ((absolute >= 0) & (absolute <= widest)).all() or not 0 <= relative <= relative_most:
+                raise ValueError(
+                    f"raw tolerances {absolute.tolist()} and {relative}; at most {widest.tolist()} and {relative_most} prove something"
+                )
+
+    def wrong(self, forecasts: Floats, int8: bool) -> Flags:
+        """bool (S,): which forecasts (S, 4) do not agree. A NaN agrees only where it is expected: a target that is not forecast."""
+        absolute, relative = (self.int8_tolerance, self.int8_relative) if int8 else (self.tolerance, self.relative)
+        expected = self.forecasts.astype(np.float64)
+        agree = (np.abs(forecasts - expected) <= absolute + relative * np.abs(expected)) | (np.isnan(forecasts) & np.isnan(expected))
+        return np.asarray(~agree.all(axis=1))
+
+
+def raw_samples(
+    base: RawWindows, forecast: Callable[[RawWindows], Floats], raw: RawPredictor, int8: RawPredictor, outputs: Scaler
+) -> RawSamples:
+    """Samples of every kind from at least one real window each.
+
+    forecast: what has to come out, float32 (B, 4). Extreme windows are left out where float32 itself leaves the answer open: where it is
+    not finite, or where the raw graph is more than a quarter of the tolerance away. Raises ValueError where a usual window is.
+    """
+    names, windows = varied(base)
+    expected = forecast(windows)
+    scale = outputs.scale.astype(np.float64)
+    found = RawSamples(
+        names, windows, expected, np.zeros(len(names), np.bool_), TOLERANCE * scale, RELATIVE, INT8_TOLERANCE * scale, INT8_RELATIVE
+    )
+    extreme = np.array([name.startswith("extreme") for name in names])
+    quantised = int8.predict_windows(windows)
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = _apart(raw.predict_windows(windows), expected)
+        settled: Flags = np.all(apart <= (found.tolerance + RELATIVE * np.abs(np.nan_to_num(expected))) / 4, axis=1)
+        settled &= ~np.isinf(expected).any(axis=1)
+        near: Flags = np.all(_apart(quantised, expected) <= found.int8_tolerance / 2, axis=1)
+    if not settled[~extreme].all():
+        at = int(np.flatnonzero(~settled & ~extreme)[0])
+        raise ValueError(f"the raw graph forecasts {names[at]!r} {apart[at].max():.3g} away from what it should")
+    if 2 * np.count_nonzero(near & ~extreme) < len(names):
+        most = f"more than {INT8_TOLERANCE / 2} standard deviations away"
+        raise ValueError(f"the quantised graph is {most} in {np.count_nonzero(~near)} of {len(names)} windows")
+    kept = np.flatnonzero(settled)
+    return RawSamples(
+        tuple(names[at] for at in kept), windows.take(kept), expected[kept], (near & ~extreme)[kept],
+        found.tolerance, RELATIVE, found.int8_tolerance, INT8_RELATIVE,
+    )  # fmt: skip
+
+
+def _apart(found: Floats, expected: Floats) -> Doubles:
+    """float64 (S, 4): the absolute differences, 0 where both are missing."""
+    apart: Doubles = np.abs(found - expected.astype(np.float64))
+    apart[np.isnan(found) & np.isnan(expected)] = 0.0
+    return apart
+
+
+def with_nulls(forecast: Floats) -> list[float | None]:
+    """The numbers of one forecast (4,) as JSON has them: null for NaN."""
+    return [None if np.isnan(value) else value for value in forecast.tolist()]
+
+
+def forecasts_of(rows: list[Any]) -> Floats:
+    """float32 (S, 4) of S lists of numbers and nulls. Raises ValueError where they are something else."""
+    return _floats([_numbers(row, (len(TARGETS),), holes=True) for row in rows])
+
+
+def require_forecasts(forecasts: Floats) -> None:
+    """Raises ValueError unless each target of forecasts (S, 4) is finite in every sample, or missing in every one."""
+    missing = np.isnan(forecasts)
+    if np.isinf(forecasts).any() or (missing.any(axis=0) != missing.all(axis=0)).any() or missing.all():
+        raise ValueError("a number is not finite, or a target is missing in some of the samples only")
+
+
+def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:
+    """Named copies of the base windows, taken in turn: as they are, and with what a stream can do to them."""
+    rng = np.random.default_rng(2)
+    changes = list(_changes(rng, base.time_s.shape[1]))
+    windows = base.take(np.arange(len(changes)) * 7 % len(base))
+    for at, (_, change) in enumerate(changes):
+        change(windows.time_s[at], windows.telemetry[at], windows.categories[at])
+    return tuple(name for name, _ in changes), windows
+
+
+Change = Callable[[Doubles, Floats, NDArray[Any]], None]
+
+
+def _changes(rng: np.random.Generator, window_rows: int) -> Iterator[tuple[str, Change]]:
+    """Each writes into one window: time_s (30,), telemetry (39, 11), categories (30, 6)."""
+
+    def put(part: str, where: Any, value: Any) -> Change:
+        def change(time_s: Doubles, telemetry: Floats, categories: NDArray[Any]) -> None:
+            parts: dict[str, NDArray[Any]] = {"time_s": time_s, "telemetry": telemetry, "categories": categories}
+            parts[part][where] = value
+
+        return change
+
+    metrics, calendar = slice(0, len(TARGETS)), slice(NUMERIC.index("time_of_day"), None)
+    for number in range(8):
+        yield f"ordinary {number}", put("telemetry", slice(0), np.nan)
+    for missing in (1, 2, 4, 7, 8, 9):
+        yield f"stream start: {missing} rows of history missing", put("telemetry", slice(missing), np.nan)
+    for share in (0.1, 0.3, 0.6, 0.9):
+        yield f"holes: {share:.0%} of all values", put("telemetry", rng.random((HISTORY_ROWS + window_rows, len(NUMERIC))) < share, np.nan)
+    for column in range(len(TARGETS)):
+        yield f"holes: no {NUMERIC[column]} at all", put("telemetry", (slice(None), column), np.nan)
+    for column in range(0, len(CATEGORIES), 2):
+        yield f"unseen {CATEGORIES[column]}", put("categories", (slice(None), column), f"never seen {column}")
+        yield f"missing {CATEGORIES[column + 1]}", put("categories", (slice(None), column + 1), "")
+    yield "unseen categories in single rows", put("categories", rng.random((window_rows, len(CATEGORIES))) < 0.3, "néver seen")
+    yield "no categories", put("categories", ..., "")
+    yield "no hour and weekday", put("telemetry", (slice(None), calendar), np.nan)
+    yield "no hour and weekday over midnight", _over_midnight
+    yield "no hour", put("telemetry", (slice(None), NUMERIC.index("time_of_day")), np.nan)
+    yield "constant metrics", put("telemetry", (slice(None), metrics), 0.5)
+    yield "zeros", put("telemetry", (slice(None), slice(0, NUMERIC.index("time_of_day"))), 0.0)
+    for size in _EXTREMES:
+        yield f"extreme: one row of {size:g}", put("telemetry", (-10, slice(0, NUMERIC.index("time_of_day"))), size)
+        yield f"extreme: RTT of {size:g} in the history", put("telemetry", (HISTORY_ROWS - 2, 1), size)
+
+
+def _over_midnight(time_s: Doubles, telemetry: Floats, categories: NDArray[Any]) -> None:  # noqa: ARG001
+    midnight_s = np.floor(time_s[-1] / DAY_S) * DAY_S
+    time_s[:] = midnight_s + 60.0 * (np.arange(len(time_s)) - len(time_s) // 2)
+    time_s[len(time_s) // 2 - 1] = np.nextafter(midnight_s, 0.0)
+    telemetry[:, NUMERIC.index("time_of_day") :] = np.nan
+
+
+def _tolerances(document: Mapping[str, Any]) -> tuple[Any, Any]:
+    return document["tolerance"], document["int8_tolerance"]
+
+
+def _numbers(values: Any, shape: tuple[int, ...], *, holes: bool = False) -> Doubles:
+    """float64 of the shape. Nothing is built before the lists have the lengths of the shape."""
+    flat = [values]
+    for length in shape:
+        if not all(isinstance(part, list) and len(part) == length for part in flat):
+            raise ValueError(f"numbers of another shape than {shape}")
+        flat = [item for part in flat for item in part]
+    if not all((isinstance(item, int | float) and not isinstance(item, bool)) or (holes and item is None) for item in flat):
+        raise ValueError("something else among numbers")
+    array: Doubles = np.array(flat, np.float64).reshape(shape)
+    if np.isinf(array).any():
+        raise ValueError("a number is not finite")
+    return array
+
+
+def _floats(arrays: list[Doubles]) -> Floats:
+    with np.errstate(over="ignore"):
+        values = np.stack(arrays).astype(np.float32)
+    if np.isinf(values).any():
+        raise ValueError("a number is not finite")
+    return values
+
+
+def _texts(values: Any, window_rows: int) -> NDArray[Any]:
+    shape = (window_rows, len(CATEGORIES))
+    rows = isinstance(values, list) and len(values) == shape[0] and all(isinstance(row, list) and len(row) == shape[1] for row in values)
+    texts = [text for row in values for text in row] if rows else [0]
+    if not all(text is None or (isinstance(text, str) and len(text) <= TEXT_CHARS_MAX) for text in texts):
+        raise ValueError(f"categories are {shape[0]} rows of {shape[1]} texts of at most {TEXT_CHARS_MAX} characters, or null")
+    array = np.empty(len(texts), object)
+    array[:] = [text or "" for text in texts]
+    return array.reshape(shape)

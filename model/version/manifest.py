@@ -1,0 +1,286 @@
+"""MANIFEST.json, the last file of a version: what it is, why it exists, and the SHA-256 of every other file.
+
+MANIFEST.json.sig beside it, where a signing key is configured, vouches for the manifest's bytes and so for every file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from model.judge.gate import Verdict
+from model.registry.choice import is_number
+from model.registry.plain_file import said, sha256_of
+from model.version.documents import DocumentError, parse_document, read_plain, write_bytes, write_document
+from model.version.golden import GOLDEN_NAME, check_golden
+from model.version.metadata import VERSION_PATTERN, Metadata, core_name, int8_name, metadata_name, raw_name
+from model.version.predictor import read_graph
+
+if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
+    from model.version.signing import SigningKey, VerifyKey
+
+SCHEMA_VERSION: Final = 1
+MANIFEST_NAME: Final = "MANIFEST.json"
+SIGNATURE_NAME: Final = "MANIFEST.json.sig"
+IMPORTED: Final = "imported"
+"""reason of a version that was trained by hand and brought in by `dwcp-learner models import`."""
+MOST_SIGNATURE_BYTES: Final = 2**10
+MOST_MANIFEST_BYTES: Final = 2**20
+"""A hundred times a manifest, little enough to be read at any moment."""
+MOST_FILE_BYTES: Final = 256 * 2**20
+"""Seventy times a core graph, which is a version's largest kind of file."""
+MOST_ENTRIES: Final = 1000
+"""Files and folders of a version: there are some twenty."""
+_LSTM: Final = frozenset({"LSTM", "DynamicQuantizeLSTM"})
+_CONTROL_FLOW: Final = frozenset({"Loop", "Scan", "If"})
+"""What an LSTM becomes when the export does not recognise it: 6.6 times slower, and not quantisable."""
+_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+"""Operator sets of every ONNX Runtime: ONNX itself, its text look-ups, and the runtime's quantised operators."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """files: SHA-256 and size of each, by path relative to the folder. verdict: of the gate, as Verdict.to_json gives it.
+
+    parent: version that training started from; None for a first one. libraries: name and version of what built it.
+    number: higher than that of every version and choice before it; 0 if its publication did not make it live (see model.registry.choice).
+    """
+
+    version: str
+    parent: str | None
+    reason: str
+    created_at_s: float
+    verdict: Mapping[str, Any] | None
+    libraries: Mapping[str, str]
+    files: Mapping[str, Mapping[str, Any]]
+    number: int = 0
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file, by path relative to the folder."""
+        return {name: str(entry.get("sha256")) for name, entry in self.files.items()}
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    version: str,
+    parent: str | None,
+    reason: str,
+    created_at_s: float,
+    verdict: Verdict | None,
+    libraries: Mapping[str, str],
+) -> Path:
+    """Writes MANIFEST.json over every file in the folder: to be called when all of them are there.
+
+    created_at_s: UTC seconds. Raises ValueError where version is no version or a file is neither plain nor a folder.
+    """
+    if not VERSION_PATTERN.fullmatch(version):
+        raise ValueError(f"{version!r} is no version: vYYYYMMDD_HHMMSS")
+    files = {}
+    for name, path in _walk(folder):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ValueError(f"{path} is neither a regular file nor a folder")
+        if name not in (MANIFEST_NAME, SIGNATURE_NAME):
+            files[name] = {"sha256": sha256_of(path, MOST_FILE_BYTES), "bytes": path.stat().st_size}
+    target = folder / MANIFEST_NAME
+    write_document(
+        target,
+        {
+            "schema": SCHEMA_VERSION,
+            "version": version,
+            "parent": parent,
+            "reason": reason,
+            "created_at_s": created_at_s,
+            "verdict": None if verdict is None else verdict.to_json(),
+            "libraries": dict(libraries),
+            "files": dict(sorted(files.items())),
+        },
+    )
+    return target
+
+
+def complete_manifest(folder: Path, **entries: object) -> None:
+    """Put entries into a manifest, over those that are there; a signature of it as it was goes. Raises DocumentError, OSError."""
+    document = parse_document(MANIFEST_NAME, read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES))
+    write_document(folder / MANIFEST_NAME, document | entries)
+    (folder / SIGNATURE_NAME).unlink(missing_ok=True)
+
+
+def sign_manifest(folder: Path, key: SigningKey) -> Path:
+    """Writes MANIFEST.json.sig over the manifest as it is. Raises DocumentError where that cannot be read."""
+    path = folder / SIGNATURE_NAME
+    write_bytes(path, key.sign(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)))
+    return path
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest as written, its files not looked at. Raises DocumentError where it is missing, damaged or of a newer release."""
+    return _parsed(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES))
+
+
+def _parsed(content: bytes) -> Manifest:
+    document = parse_document(MANIFEST_NAME, content)
+    schema = document.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+        raise DocumentError(f"{MANIFEST_NAME} was written by a newer release (schema {schema}, this one reads {SCHEMA_VERSION})")
+    version, parent, reason, created_at_s = (document.get(key) for key in ("version", "parent", "reason", "created_at_s"))
+    verdict, libraries, files = (document.get(key) for key in ("verdict", "libraries", "files"))
+    number = document.get("number", 0)
+    if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version):
+        raise DocumentError(f"{MANIFEST_NAME} says version {version!r}")
+    if not (
+        isinstance(parent, str | None)
+        and isinstance(reason, str)
+        and isinstance(created_at_s, int | float)
+        and isinstance(verdict, dict | None)
+        and isinstance(libraries, dict)
+        and isinstance(files, dict)
+        and is_number(number)
+    ):
+        raise DocumentError(f"{MANIFEST_NAME} lacks parent, reason, created_at_s, verdict, libraries or files, or one is of another type")
+    try:
+        return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files, number)
+    except OverflowError as error:
+        raise DocumentError(f"{MANIFEST_NAME}: created_at_s is no time") from error
+
+
+def verify(folder: Path, key: VerifyKey | None = None) -> list[str]:
+    """Why the version in the folder must not be used: empty when it is whole and ONNX Runtime reproduces its golden samples.
+
+    key: the manifest must be signed by it; None: a signature is not looked at. Never raises, whatever the folder holds. A file is
+    read only after the signature is right, a graph loaded only after every hash is.
+    """
+    manifest, problems = check_files(folder, key)
+    if manifest is None or problems:
+        return problems
+    try:
+        return _content_problems(folder, manifest)
+    except (DocumentError, OSError) as error:
+        return [str(error)]
+
+
+def check_files(folder: Path, key: VerifyKey | None = None) -> tuple[Manifest | None, list[str]]:
+    """The first half of `verify`, which costs no more than reading the files: signature, name and hashes. Never raises.
+
+    Gives the very manifest that was checked, None where there is no readable one, and the problems.
+    """
+    try:
+        manifest = signed_manifest(folder, key)
+        return manifest, _file_problems(folder, manifest)
+    except (DocumentError, OSError) as error:
+        return None, [str(error)]
+
+
+def signed_manifest(folder: Path, key: VerifyKey | None = None) -> Manifest:
+    """The manifest as written, its files not looked at, of a folder that has the name of its version, or no version's.
+
+    Raises DocumentError if it is missing, damaged, of a newer release or of another version, or not signed by the key. None: a signature
+    is not looked at.
+    """
+    content = read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)
+    if key is not None and (problem := _signature_problem(folder, content, key)):
+        raise DocumentError(problem)
+    manifest = _parsed(content)
+    if VERSION_PATTERN.fullmatch(folder.name) and folder.name != manifest.version:
+        raise DocumentError(f"it is a copy of version {manifest.version} under another name")
+    return manifest
+
+
+def _signature_problem(folder: Path, content: bytes, key: VerifyKey) -> str | None:
+    if not (folder / SIGNATURE_NAME).is_symlink() and not (folder / SIGNATURE_NAME).exists():
+        return f"it is not signed ({SIGNATURE_NAME} is missing), and a verify key is configured"
+    problem = key.problem(content, read_plain(folder / SIGNATURE_NAME, MOST_SIGNATURE_BYTES))
+    return None if problem is None else f"{SIGNATURE_NAME} {problem}"
+
+
+def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
+    present = dict(_walk(folder))
+    unlisted = present.keys() - manifest.files.keys() - {MANIFEST_NAME, SIGNATURE_NAME}
+    problems = [f"{name!r} is not in {MANIFEST_NAME}" for name in sorted(unlisted)]
+    for name, entry in manifest.files.items():
+        pure = PurePosixPath(name)
+        if pure.is_absolute() or str(pure) != name or ".." in pure.parts or "\0" in name:
+            problems.append(f"{MANIFEST_NAME} names {name!r}, which is no path inside the folder")
+        elif name not in present:
+            problems.append(f"{name!r} is missing")
+        elif not stat.S_ISREG(present[name].lstat().st_mode):
+            problems.append(f"{name!r} is not a regular file")
+        elif (problem := _difference(present[name], entry)) is not None:
+            problems.append(f"{name!r} {problem}")
+    version = manifest.version
+    needed = (core_name(version), raw_name(version), int8_name(version), metadata_name(version), GOLDEN_NAME)
+    return problems + [f"{MANIFEST_NAME} does not name {name}" for name in needed if name not in manifest.files]
+
+
+def _difference(path: Path, entry: object) -> str | None:
+    """Why a regular file is not the one of its entry; one of another size is not read. Raises OSError if it cannot be."""
+    if not isinstance(entry, dict):
+        return "is not what was published (its entry is not one)"
+    size = path.lstat().st_size
+    if isinstance(entry.get("bytes"), int) and entry["bytes"] != size:
+        return f"is not what was published ({size:,} bytes instead of {entry['bytes']:,})"
+    try:
+        digest = sha256_of(path, MOST_FILE_BYTES)
+    except OSError as error:
+        return said(error)
+    return None if entry.get("sha256") == digest else "is not what was published (its SHA-256 differs)"
+
+
+def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
+    problems = []
+    metadata = Metadata.read(folder)
+    if metadata.version != manifest.version:
+        problems.append(f"the metadata are of {metadata.version}, {MANIFEST_NAME} of {manifest.version}")
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            problems.extend(operator_problems(folder / name, manifest.version))
+    return problems or check_golden(folder, metadata)
+
+
+def operator_problems(graph: Path, version: str) -> list[str]:
+    """Why an ONNX file is no published graph: it has LSTM operators and no control flow, keeps no data outside the file, and says no
+    other version than this one."""
+    import onnx  # here, because ingest needs it only when a version arrives: 0.1 s and 11 MB
+
+    try:
+        model = onnx.load_from_string(read_graph(graph))
+    except Exception as error:  # noqa: BLE001  # protobuf's errors have no common base with a documented place
+        return [f"{graph.name} is no ONNX model ({error})"]
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    operators = {node.op_type for node in nodes}
+    problems = [
+        f"{graph.name} says version {entry.value!r}, {MANIFEST_NAME} {version!r}"
+        for entry in model.metadata_props
+        if entry.key == "version" and entry.value != version
+    ]
+    if not operators & _LSTM:
+        problems.append(f"{graph.name} has no LSTM operator")
+    if operators & _CONTROL_FLOW:
+        problems.append(f"{graph.name} has the operators {', '.join(sorted(operators & _CONTROL_FLOW))}, which a published graph never has")
+    if unknown := sorted({node.domain for node in nodes} - _DOMAINS):
+        problems.append(f"{graph.name} has operators of the sets {', '.join(map(repr, unknown))}, which no plain ONNX Runtime has")
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        problems.append(f"{graph.name} keeps weights outside the file")
+    return problems
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Relative POSIX path and path of everything in the folder that is no folder itself; links are not followed.
+
+    Raises DocumentError if there is more in it than in any version, OSError if it cannot be read.
+    """
+    waiting, entries = [folder], 0
+    while waiting:
+        with os.scandir(waiting.pop()) as found:
+            for entry in found:
+                entries += 1
+                if entries > MOST_ENTRIES:
+                    raise DocumentError(f"{folder.name} holds more than {MOST_ENTRIES:,} files, more than any version")
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(Path(entry.path))
+                else:
+                    yield Path(entry.path).relative_to(folder).as_posix(), Path(entry.path)

@@ -1,0 +1,191 @@
+"""model_metadata_<version>.json: what a core graph needs beside it to forecast in engineering units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
+from features.telemetry import TARGETS, Flags
+from features.vocabulary import Vocabulary
+from model.version.documents import DocumentError, read_document, write_document
+from model.windows.scaler import Scaler
+
+SCHEMA_VERSION: Final = 1
+VERSION_FORMAT: Final = "v%Y%m%d_%H%M%S"
+VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
+LATEST_S: Final = 1e12
+"""No time in seconds; it keeps integers out that no double can hold."""
+_PREFIX: Final = "model_metadata_"
+_OWN: Final = frozenset(
+    {"schema", "version", "window_rows", "features", "targets", "forecast_targets", "trained_until_s", "scaler_params", "vocabularies"}
+)
+
+
+def core_name(version: str) -> str:
+    """The graph from scaled windows to scaled forecasts."""
+    return f"bandwidth_lstm_{version}.onnx"
+
+
+def raw_name(version: str) -> str:
+    """The graph from raw telemetry to engineering units."""
+    return f"bandwidth_lstm_{version}.raw.onnx"
+
+
+def int8_name(version: str) -> str:
+    """The raw graph, quantised."""
+    return f"bandwidth_lstm_{version}.int8.onnx"
+
+
+def metadata_name(version: str) -> str:
+    return f"{_PREFIX}{version}.json"
+
+
+def history_name(version: str) -> str:
+    """The course of its training."""
+    return f"training_history_{version}.json"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Metadata:
+    """inputs: scaler of the 44 features. outputs: scaler of the 4 targets. vocabulary: codes of the categories.
+
+    trained_until_s: UTC seconds of the newest row trained on; None where that is not known.
+    measured: bool (4,), the targets that the version forecasts; the others were never measured in its training, and are missing.
+    extra: further entries of the document, for its readers; none of them is needed to forecast.
+    """
+
+    version: str
+    inputs: Scaler
+    outputs: Scaler
+    vocabulary: Vocabulary
+    trained_until_s: float | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    window_rows: int = WINDOW_ROWS
+    measured: Flags = field(default_factory=lambda: np.ones(len(TARGETS), np.bool_))
+
+    @property
+    def forecast_targets(self) -> tuple[str, ...]:
+        """The names of the measured targets."""
+        return tuple(name for name, measured in zip(TARGETS, self.measured, strict=True) if measured)
+
+    def write(self, folder: Path) -> Path:
+        """Writes model_metadata_<version>.json into the folder."""
+        path = folder / metadata_name(self.version)
+        write_document(
+            path,
+            {
+                **self.extra,
+                "schema": SCHEMA_VERSION,
+                "version": self.version,
+                "window_rows": self.window_rows,
+                "features": list(FEATURES),
+                "targets": list(TARGETS),
+                "forecast_targets": list(self.forecast_targets),
+                "trained_until_s": self.trained_until_s,
+                "scaler_params": {
+                    "X_mean": self.inputs.mean.tolist(),
+                    "X_scale": self.inputs.scale.tolist(),
+                    "X_fitted": self.inputs.fitted.tolist(),
+                    "y_mean": self.outputs.mean.tolist(),
+                    "y_scale": self.outputs.scale.tolist(),
+                    "y_fitted": self.outputs.fitted.tolist(),
+                },
+                "vocabularies": self.vocabulary.to_json(),
+            },
+        )
+        return path
+
+    @classmethod
+    def read(cls, folder: Path, digests: Mapping[str, str] | None = None) -> Metadata:
+        """The metadata of the one version in the folder. digests: SHA-256 by file name that its content must have; None: any.
+
+        Raises DocumentError where there is none or more than one, where it is of a newer release, where its features or targets are
+        not this release's, or where a number is missing.
+        """
+        found = sorted(path for path in folder.glob(f"{_PREFIX}*.json"))
+        if len(found) != 1:
+            raise DocumentError(f"{len(found)} files {_PREFIX}*.json instead of one")
+        document = read_document(found[0], None if digests is None else digests.get(found[0].name, ""))
+        try:
+            return cls._from_document(document, found[0].name)
+        except KeyError as error:
+            raise DocumentError(f"{found[0].name} has no {error}") from error
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any], name: str) -> Metadata:
+        if isinstance(document["schema"], int) and document["schema"] > SCHEMA_VERSION:
+            raise DocumentError(f"{name} was written by a newer release (schema {document['schema']}, this one reads {SCHEMA_VERSION})")
+        version, until_s, scalers = document["version"], document["trained_until_s"], document["scaler_params"]
+        if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version) or metadata_name(version) != name:
+            raise DocumentError(f"{name} says version {version!r}")
+        for key, known in (("features", FEATURES), ("targets", TARGETS)):
+            if document[key] != list(known):
+                raise DocumentError(f"{name} has other {key} than this release computes: {_difference(document[key], known)}")
+        window_rows = document["window_rows"]
+        if type(window_rows) is not int or not WINDOW_ROWS_LEAST <= window_rows <= WINDOW_ROWS_MOST:
+            raise DocumentError(f"{name} has windows of {window_rows} rows, and {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible")
+        timed = until_s is None or (isinstance(until_s, int | float) and not isinstance(until_s, bool) and abs(until_s) < LATEST_S)
+        if not timed or not isinstance(scalers, dict):
+            raise DocumentError(f"{name}: trained_until_s is no time, or scaler_params no object")
+        try:
+            vocabulary = Vocabulary.from_json(document["vocabularies"])
+        except ValueError as error:
+            raise DocumentError(f"{name}: {error}") from error
+        outputs = _scaler(scalers, "y", len(TARGETS), name)
+        return cls(
+            version=version,
+            inputs=_scaler(scalers, "X", len(FEATURES), name),
+            outputs=outputs,
+            vocabulary=vocabulary,
+            trained_until_s=until_s,
+            window_rows=window_rows,
+            measured=_measured(document, outputs, name),
+            extra={key: value for key, value in document.items() if key not in _OWN},
+        )
+
+
+def _scaler(params: dict[str, Any], prefix: str, columns: int, name: str) -> Scaler:
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused below
+            mean, scale = (np.array(params[f"{prefix}_{part}"], np.float32) for part in ("mean", "scale"))
+        fitted = np.array(params[f"{prefix}_fitted"], np.bool_)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DocumentError(f"{name}: the scaler {prefix} holds something that is no number") from error
+    whole = all(part.shape == (columns,) for part in (mean, scale, fitted))
+    if not whole or not np.isfinite(mean).all() or not (np.isfinite(scale) & (scale > 0)).all():
+        raise DocumentError(f"{name}: the scaler {prefix} needs {columns} finite means and {columns} scales over 0")
+    return Scaler(mean, scale, fitted)
+
+
+def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
+    """bool (4,): the targets that the version forecasts.
+
+    Older releases did not write them. A target that was never measured has a mean of 0 and no scale of its own, as one that was always
+    exactly 0 has; of these two, only the former has no judged window either.
+    """
+    names = document.get("forecast_targets")
+    if names is not None:
+        if not isinstance(names, list) or not all(isinstance(each, str) and each in TARGETS for each in names):
+            raise DocumentError(f"{name}: forecast_targets is not a list of some of {', '.join(TARGETS)}")
+        return np.array([each in names for each in TARGETS], np.bool_)
+    judged = document.get("performance_metrics")
+    figures = judged.get("targets") if isinstance(judged, dict) else None
+    never = np.zeros(len(TARGETS), np.bool_)
+    for at, each in enumerate(TARGETS):
+        entry = figures.get(each) if isinstance(figures, dict) else None
+        never[at] = isinstance(entry, dict) and entry.get("windows") == 0
+    return np.asarray(outputs.fitted | (outputs.mean != 0.0) | ~never, np.bool_)
+
+
+def _difference(found: object, known: tuple[str, ...]) -> str:
+    if not isinstance(found, list):
+        return "no list"
+    at = next((at for at, (a, b) in enumerate(zip(found, known, strict=False)) if a != b), min(len(found), len(known)))
+    theirs, ours = (str(names[at]) if at < len(names) else "nothing" for names in (found, known))
+    return f"{len(found)} instead of {len(known)}, first different at {at}: {theirs} instead of {ours}"

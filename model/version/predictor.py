@@ -1,0 +1,144 @@
+"""Forecasts with a published version, through ONNX Runtime: unscaled windows in, engineering units out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnxruntime
+
+from features.definition import FEATURES, HISTORY_ROWS, WINDOW_ROWS
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Floats
+from features.vocabulary import Vocabulary
+from model.version.documents import DocumentError, read_plain
+from model.version.metadata import Metadata, core_name
+from model.version.possible import possible
+
+CHUNK_WINDOWS: Final = 64
+"""Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
+FORECAST: Final = "forecast"
+MOST_GRAPH_BYTES: Final = 256 * 2**20
+"""Seventy times a core graph: with a vocabulary of as many values as there can be, a raw graph takes a fifth of it."""
+
+
+class PredictorError(Exception):
+    """A version cannot be used for forecasts. The message names the folder, what is wrong and what to do."""
+
+    def __init__(self, folder: Path, problem: str) -> None:
+        remedy = "check it with `dwcp-learner models verify`, or go back with `dwcp-learner models rollback`"
+        super().__init__(f"{folder}: {problem}; {remedy}")
+        self.folder = folder
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """One version, ready to forecast. It never changes: a new version is another Predictor, put in its place."""
+
+    metadata: Metadata
+    _session: Any
+
+    @classmethod
+    def load(cls, folder: Path, threads: int = 1, digests: Mapping[str, str] | None = None) -> Predictor:
+        """Reads metadata and core graph of the one version in the folder. Two threads gain nothing over one (measured).
+
+        digests: SHA-256 by file name, of a manifest that was verified: what is loaded is then what was verified, and nothing that was
+        put in its place since.
+        Raises PredictorError where a file is missing or unreadable, where the features are not those that this release computes, or
+        where the graph is no map from "input" (batch, 30, 44) to "output" (batch, 4).
+        """
+        try:
+            metadata = Metadata.read(folder, digests)
+            if metadata.window_rows != WINDOW_ROWS:
+                raise DocumentError(f"{metadata.version} has windows of {metadata.window_rows} rows, this release of {WINDOW_ROWS}")
+            graph = read_graph(folder / core_name(metadata.version))
+            if digests is not None and hashlib.sha256(graph).hexdigest() != digests.get(core_name(metadata.version)):
+                raise DocumentError(f"{core_name(metadata.version)} has changed since it was verified")
+            session = core_session(graph, threads)
+        except (DocumentError, OSError) as error:
+            raise PredictorError(folder, str(error)) from error
+        return cls(metadata, session)
+
+    @property
+    def version(self) -> str:
+        return self.metadata.version
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The codes that this version's windows must be made with."""
+        return self.metadata.vocabulary
+
+    @property
+    def trained_until_s(self) -> float | None:
+        """UTC seconds of the newest row it was trained on."""
+        return self.metadata.trained_until_s
+
+    def predict(self, windows: Floats) -> Floats:
+        """float32 (B, 4), TARGETS in engineering units, for windows float32 (B, 30, 44), unscaled, NaN where not measured.
+
+        A target that was never measured in training is NaN; the others are possible: not under 0, and no loss over 1.
+
+        A window's forecast has the same bits whatever the other windows of the call are, and however many. Raises ValueError for
+        another shape.
+        """
+        if windows.ndim != 3 or windows.shape[1:] != (WINDOW_ROWS, len(FEATURES)):
+            raise ValueError(f"windows must be (B, {WINDOW_ROWS}, {len(FEATURES)}), not {windows.shape}")
+        forecasts = np.empty((len(windows), len(TARGETS)), np.float32)
+        for start in range(0, len(windows), CHUNK_WINDOWS):
+            part = slice(start, start + CHUNK_WINDOWS)
+            scaled = self.metadata.inputs.transform(np.asarray(windows[part], np.float32))
+            forecasts[part] = self.metadata.outputs.inverse(run_core(self._session, scaled))
+        return possible(forecasts, self.metadata.measured)
+
+
+def read_graph(path: Path) -> bytes:
+    """The bytes of an ONNX file. Raises DocumentError if it is not a regular file, or larger than any published graph."""
+    return read_plain(path, MOST_GRAPH_BYTES)
+
+
+def raw_inputs(window_rows: int) -> list[tuple[str, str, list[int]]]:
+    """Name, type and shape, without the batch, of what a raw graph takes: see model/version/raw_windows.py."""
+    return [
+        ("time_s", "tensor(double)", [window_rows]),
+        ("telemetry", "tensor(float)", [HISTORY_ROWS + window_rows, len(NUMERIC)]),
+        ("categories", "tensor(string)", [window_rows, len(CATEGORIES)]),
+    ]
+
+
+def core_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS) -> Any:
+    """An ONNX Runtime session of a core graph. Raises DocumentError where it cannot be loaded or has other inputs or outputs."""
+    needed = [("input", "tensor(float)", [window_rows, len(FEATURES)]), ("output", "tensor(float)", [len(TARGETS)])]
+    return _session(graph, threads, "core", needed)
+
+
+def raw_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS) -> Any:
+    """The same of a raw graph, float or quantised."""
+    return _session(graph, threads, "raw", [*raw_inputs(window_rows), (FORECAST, "tensor(float)", [len(TARGETS)])])
+
+
+def _session(graph: bytes, threads: int, kind: str, needed: list[tuple[str, str, list[int]]]) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.enable_cpu_mem_arena = False  # it would keep the memory of the largest run for ever, and is no faster (measured)
+    options.log_severity_level = 4  # its errors are raised; on standard error they would be told twice
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime raises a dozen types of its own, with no common base
+        raise DocumentError(f"the {kind} graph cannot be loaded ({error})") from error
+    described = [(node.name, node.type, node.shape[1:]) for node in (*session.get_inputs(), *session.get_outputs())]
+    if described != needed:
+        raise DocumentError(f"the {kind} graph maps {described}, not {needed}")
+    return session
+
+
+def run_core(session: Any, scaled: Floats) -> Floats:
+    """float32 (B, 4), scaled, for at most CHUNK_WINDOWS scaled windows float32 (B, 30, 44).
+
+    A single window is run twice: a batch of one takes another code path in the runtime and differs in the last bit.
+    """
+    inputs = np.repeat(scaled, 2, axis=0) if len(scaled) == 1 else scaled
+    outputs: Floats = session.run(["output"], {"input": np.ascontiguousarray(inputs)})[0]
+    return outputs[: len(scaled)]

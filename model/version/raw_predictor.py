@@ -1,0 +1,71 @@
+"""Forecasts with a published raw graph: telemetry in, engineering units out, nothing computed outside the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from features.definition import WINDOW_ROWS
+from features.telemetry import TARGETS, Doubles, Flags, Floats
+from model.version.documents import DocumentError
+from model.version.metadata import Metadata, int8_name, raw_name
+from model.version.possible import possible
+from model.version.predictor import CHUNK_WINDOWS, FORECAST, PredictorError, raw_session, read_graph
+from model.version.raw_windows import RawWindows, Texts, require_shapes
+
+
+@dataclass(frozen=True, eq=False)
+class RawPredictor:
+    """The raw graph of one version. int8: the quantised one, which is run window by window: its activations have one scale over all
+    that is run at once, so that a forecast would depend on its neighbours."""
+
+    version: str
+    int8: bool
+    window_rows: int
+    _session: Any
+    measured: Flags | None = None
+    """bool (4,), the targets that the version forecasts; None: what the graph says."""
+
+    @classmethod
+    def load(cls, folder: Path, int8: bool = False) -> RawPredictor:
+        """The raw graph of the one version in the folder. Raises PredictorError where it is missing, damaged or no raw graph."""
+        try:
+            metadata = Metadata.read(folder)
+            name = int8_name(metadata.version) if int8 else raw_name(metadata.version)
+            loaded = cls.of(read_graph(folder / name), metadata.version, int8, metadata.window_rows)
+            return replace(loaded, measured=metadata.measured)
+        except (DocumentError, OSError) as error:
+            raise PredictorError(folder, str(error)) from error
+
+    @classmethod
+    def of(cls, graph: bytes, version: str = "", int8: bool = False, window_rows: int = WINDOW_ROWS) -> RawPredictor:
+        """A predictor of a graph that is not in a folder yet. Raises DocumentError where it is no raw graph."""
+        return cls(version, int8, window_rows, raw_session(graph, window_rows=window_rows))
+
+    def predict(self, time_s: Doubles, telemetry: Floats, categories: Texts) -> Floats:
+        """float32 (B, 4), TARGETS in their own units, for the arrays that RawWindows describes.
+
+        A window's forecast has the same bits whatever the other windows of the call are. Raises ValueError for another shape.
+        """
+        arrays = np.asarray(time_s, np.float64), np.asarray(telemetry, np.float32), np.asarray(categories, object)
+        require_shapes(*arrays, self.window_rows)
+        windows = RawWindows(*arrays)
+        forecasts = np.empty((len(windows), len(TARGETS)), np.float32)
+        step = 1 if self.int8 else CHUNK_WINDOWS
+        for start in range(0, len(windows), step):
+            forecasts[start : start + step] = self._run(windows.take(slice(start, start + step)))
+        return forecasts if self.measured is None else possible(forecasts, self.measured)
+
+    def predict_windows(self, windows: RawWindows) -> Floats:
+        """The same for windows that are already together."""
+        return self.predict(windows.time_s, windows.telemetry, windows.categories)
+
+    def _run(self, windows: RawWindows) -> Floats:
+        """A single window is run twice in the float graph: a batch of one takes another code path and differs in the last bit."""
+        count = len(windows)
+        feed = windows.feed() if self.int8 or count > 1 else windows.joined(windows).feed()
+        forecasts: Floats = self._session.run([FORECAST], feed)[0]
+        return forecasts[:count]

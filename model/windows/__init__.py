@@ -1,0 +1,1 @@
+"""Training windows: their rows, scaling, bounds and quality."""

@@ -1,0 +1,161 @@
+"""Bounds of what a network reads and of what it forecasts, learnt from the rows that it is trained on. The layers: bound_layers.py.
+
+A counter sent as a queue depth, or traffic over a link whose speed test says 0, lies thousands of standard deviations from everything
+that a network was trained on. What it then says is an extrapolation of weights that were never meant for it: a packet loss of 5.6e5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from features.definition import FEATURES
+from features.telemetry import CATEGORIES, TARGETS, Flags, Floats, Longs
+from model.version.possible import LOWEST, highest
+from model.windows.index import WindowIndex
+from model.windows.scaler import Scaler
+
+MULTIPLE: Final = 3.0
+"""A forecast lies between the window's smallest measured value of its target, divided by this, and its largest, times this. In five
+recordings fewer than 5 of 1,000 rows lie outside of it, hardly any of which a network foresees: see docs/architecture.md."""
+SLACK_SHARE: Final = 1e-2
+"""Of the training rows, those whose distance over MULTIPLE times their window does not count for the slack: one outlier is no level."""
+EDGE_SHARE: Final = 5e-4
+"""Of the training rows on either side, those that do not count for the edge of a feature: one absurd value is no range."""
+MARGIN: Final = 1.0
+TARGET_MARGIN: Final = 4.0
+"""Widths of the training range (at least one standard deviation) by which the edges lie outside of it, for features that are not made of
+targets and for those that are. A link grows, or was never trained on: its own metrics are read far beyond. A load or a queue is not."""
+UNBOUNDED: Final = 1e6
+"""Edge of what cannot be absurd, in standard deviations: hours, weekdays and codes are in their range by definition."""
+ROWS_MAX: Final = 200_000
+"""Rows that the edges are taken from, evenly thinned: 100 lie beyond EDGE_SHARE."""
+WINDOWS_MAX: Final = 16_384
+"""Windows that the slack is taken from, evenly thinned: 16 lie beyond SLACK_SHARE."""
+
+_STEMS: Final = ("throughput", "rtt", "packet_loss", "jitter")
+_BY_THEMSELVES: Final = (
+    "time_of_day", "day_of_week", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos", *(f"{name}_encoded" for name in CATEGORIES),
+)  # fmt: skip
+
+
+def _columns(wanted: tuple[bool, ...]) -> Flags:
+    return np.array(wanted, np.bool_)
+
+
+_FREE: Final = _columns(tuple(name in _BY_THEMSELVES for name in FEATURES))
+_OF_TARGETS: Final = _columns(tuple(name.startswith(_STEMS) for name in FEATURES))
+_CHANGES: Final = _columns(tuple(name.endswith("_change") for name in FEATURES))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Bounds:
+    """low, high: float32 (44,), the edges of each scaled feature; 0, which stands for a missing value, lies between them.
+
+    slack: float32 (4,), units of the targets: what may be forecast whatever the window has shown. unshown: float32 (4,), the largest
+    forecast of a target that the window has not shown at all. measured: bool (4,), targets that some training window has measured.
+    """
+
+    low: Floats
+    high: Floats
+    slack: Floats
+    unshown: Floats
+    measured: Flags
+
+    def joined(self, parent: Bounds, same: Flags) -> Bounds:
+        """These bounds, and what the parent's allowed. same: bool (44,), features whose scale is the parent's."""
+        return Bounds(
+            low=np.where(same, np.minimum(self.low, parent.low), self.low),
+            high=np.where(same, np.maximum(self.high, parent.high), self.high),
+            slack=np.maximum(self.slack, np.where(parent.measured, parent.slack, 0.0)).astype(np.float32),
+            unshown=np.maximum(self.unshown, np.where(parent.measured, parent.unshown, 0.0)).astype(np.float32),
+            measured=self.measured | parent.measured,
+        )
+
+
+def learnt(features: Floats, targets: Floats, train: WindowIndex, inputs: Scaler, window_rows: int) -> Bounds:
+    """The bounds of a network that is trained on the windows `train`.
+
+    features: float32 (N, 44), scaled, 0 where missing. targets: float32 (N, 4), in their units, NaN where missing. inputs: the scaler.
+    """
+    rows = _rows_of(train, window_rows, len(features))
+    low, high = edges(features[rows], inputs)
+    shown = targets[train.target_row]
+    measured: Flags = np.asarray(np.isfinite(shown).any(axis=0), np.bool_)
+    return Bounds(low, high, slack(targets, train, window_rows), _quantile(shown, 1.0 - EDGE_SHARE), measured)
+
+
+def edges(scaled: Floats, inputs: Scaler) -> tuple[Floats, Floats]:
+    """Lowest and highest value, float32 (44,) each, of features as training saw them, scaled (N, 44), 0 where missing."""
+    low, high = np.zeros(scaled.shape[1]), np.zeros(scaled.shape[1])
+    for column in np.flatnonzero(inputs.fitted):
+        known = scaled[:, column]
+        known = known[known != 0.0]
+        if not len(known):
+            continue
+        least, most = np.quantile(known, [EDGE_SHARE, 1.0 - EDGE_SHARE])
+        margin = (TARGET_MARGIN if _OF_TARGETS[column] else MARGIN) * max(1.0, most - least)
+        low[column], high[column] = min(0.0, least - margin), max(0.0, most + margin)
+    low[_FREE & inputs.fitted], high[_FREE & inputs.fitted] = -UNBOUNDED, UNBOUNDED
+    return low.astype(np.float32), high.astype(np.float32)
+
+
+def slack(targets: Floats, train: WindowIndex, window_rows: int) -> Floats:
+    """float32 (4,): how far the next value lay over MULTIPLE times the largest of its window, in all but SLACK_SHARE of the windows.
+
+    A link without loss may so be forecast the small loss that such links have shown; where links never rise like this, it is 0.
+    """
+    index = train.take(np.arange(0, len(train), max(1, -(-len(train) // WINDOWS_MAX))))
+    largest = np.full((len(index), targets.shape[1]), -np.inf, np.float32)
+    for back in range(window_rows):
+        largest = np.fmax(largest, targets[index.end - back])
+    wanted = targets[index.target_row]
+    with np.errstate(over="ignore"):
+        over = np.where(np.isfinite(largest), np.where(wanted > MULTIPLE * largest, wanted, 0.0), np.nan)
+    return np.maximum(_quantile(over, 1.0 - SLACK_SHARE), 0.0)
+
+
+def lowest_scaled(outputs: Scaler) -> Floats:
+    """float32 (4,): the scaled forecasts that stand for 0, moved up by the last bits until scaled back they are not below it."""
+    return _inside(np.full(len(TARGETS), LOWEST, np.float32), outputs, up=True)
+
+
+def highest_scaled(outputs: Scaler) -> Floats:
+    """float32 (4,): the scaled forecasts that stand for the largest possible values, moved down likewise."""
+    return _inside(highest(), outputs, up=False)
+
+
+def _inside(limit: Floats, outputs: Scaler, *, up: bool) -> Floats:
+    finfo = np.finfo(np.float32)
+    scaled = np.clip((limit.astype(np.float64) - outputs.mean) / outputs.scale, finfo.min, finfo.max).astype(np.float32)
+    towards = np.float32(np.inf if up else -np.inf)
+    while True:
+        with np.errstate(over="ignore"):
+            single = (scaled * outputs.scale + outputs.mean).astype(np.float32)
+        double = scaled.astype(np.float64) * outputs.scale + outputs.mean
+        outside = ((single < limit) | (double < limit)) if up else ((single > limit) | (double > limit))
+        if not outside.any():
+            return scaled
+        scaled = np.where(outside, np.nextafter(scaled, towards), scaled).astype(np.float32)
+
+
+def _rows_of(train: WindowIndex, window_rows: int, count: int) -> Longs:
+    """The rows that some training window reads, evenly thinned."""
+    read = np.zeros(count + 1, np.int32)
+    np.add.at(read, train.end - (window_rows - 1), 1)
+    np.add.at(read, train.end + 1, -1)
+    rows = np.flatnonzero(np.cumsum(read)[:count] > 0)
+    return rows[:: max(1, -(-len(rows) // ROWS_MAX))]
+
+
+def _quantile(values: Floats, share: float) -> Floats:
+    """float32 (K,): of each column of values (N, K), NaN left out; 0 where nothing is known."""
+    found = np.zeros(values.shape[1], np.float32)
+    for column in range(values.shape[1]):
+        known = values[:, column]
+        known = known[np.isfinite(known)]
+        if len(known):
+            found[column] = np.quantile(known.astype(np.float64), share)
+    return found

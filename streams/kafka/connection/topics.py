@@ -1,0 +1,124 @@
+"""The topics that the daemon needs: whether they are there and may be used, and the commands that make them so.
+
+A broker is asked what it knows of them, and what this user may do with them; nothing is created here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from kafka import KafkaAdminClient
+from kafka import errors as kafka_errors
+
+from streams.kafka.connection.advice import Failure
+from streams.kafka.connection.client import BrokerClient, NotConnectedError, unreachable
+from streams.kafka.connection.options import KafkaOptions
+
+CONNECT_TIMEOUT_S: Final = 5.0
+"""A TCP connection is there already; this covers TLS, SASL and the first answer."""
+_DAY_MS: Final = 86_400_000
+_REPLICAS: Final = 3
+"""As many as a broker may fail and a second one be restarted; a cluster of fewer brokers has as many as it has brokers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic with the right that is needed, and how to create it.
+
+    partitions: telemetry can be shared by so many daemons, at most; events are few, and in order in one. configs: of the topic, where the
+    cluster's defaults do not do.
+    """
+
+    name: str
+    right: Literal["READ", "WRITE"]
+    partitions: int = 1
+    configs: Mapping[str, str] = field(default_factory=dict)
+
+    def create_command(self, servers: str, replicas: int = _REPLICAS) -> str:
+        """Return the command that creates it."""
+        configs = "".join(f" --config {name}={value}" for name, value in self.configs.items())
+        how = f"--partitions {self.partitions} --replication-factor {replicas}{configs}"
+        return f"kafka-topics.sh --bootstrap-server {shlex.quote(servers)} --create --topic {self.name} {how}"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicProblem:
+    """What is wrong with a topic. missing: it is not there; else this user may not use it."""
+
+    topic: Topic
+    missing: bool
+    what: str
+    todo: str
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.todo}"
+
+
+def needed_topics(telemetry: str, drift: str, models: str, dead_letters: str, *, events: bool) -> tuple[Topic, ...]:
+    """Return the topics of a configuration. events: whether alerts, announcements and dead letters go to Kafka."""
+    read = Topic(telemetry, "READ", 12, {"retention.ms": str(7 * _DAY_MS)})
+    written = (
+        Topic(drift, "WRITE", 1, {"retention.ms": str(90 * _DAY_MS)}),
+        Topic(models, "WRITE", 1, {"retention.ms": str(90 * _DAY_MS)}),
+        Topic(dead_letters, "WRITE", 1, {"retention.ms": str(14 * _DAY_MS)}),
+    )
+    return (read, *(written if events else ()))
+
+
+def acl_commands(topics: Sequence[Topic], group: str, servers: str, user: str) -> list[str]:
+    """Return the commands that give a user what the daemon needs, and no more."""
+    begin = f"kafka-acls.sh --bootstrap-server {shlex.quote(servers)} --add --allow-principal {shlex.quote(f'User:{user}')}"
+    ours = [f"{begin} --operation {topic.right.capitalize()} --operation Describe --topic {topic.name}" for topic in topics]
+    ours.append(f"{begin} --operation Read --group {shlex.quote(group)}")
+    if any(topic.right == "WRITE" for topic in topics):
+        ours.append(f"{begin} --operation IdempotentWrite --cluster   # brokers before Kafka 3.0")
+    return ours
+
+
+def look_at_topics(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem]:
+    """Ask a broker what is wrong with the topics: seconds at most where one answers. Raises NotConnectedError where none does."""
+    if (reason := unreachable(options)) is not None:
+        raise NotConnectedError(Failure(kafka_errors.KafkaConnectionError(reason)))
+    clients: list[BrokerClient] = []
+
+    def make_client(**config: Any) -> BrokerClient:
+        clients.append(BrokerClient(**config))
+        return clients[0]
+
+    limits = {"bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000), "request_timeout_ms": int(CONNECT_TIMEOUT_S * 1000)}
+    try:
+        admin = KafkaAdminClient(**options.admin_config() | limits, kafka_client=make_client)
+        try:
+            found = {topic["name"]: topic for topic in admin.describe_topics([topic.name for topic in topics])}
+            replicas = min(_REPLICAS, max(1, len(admin.describe_cluster()["brokers"])))
+        finally:
+            admin.close()
+    except (kafka_errors.KafkaError, OSError) as error:
+        for client in clients:  # one that could not be built leaves its thread behind
+            client.close()
+        raise NotConnectedError((clients and clients[0].failure) or Failure(error)) from error
+    problems = (_problem(topic, found.get(topic.name, {}), options, replicas) for topic in topics)
+    return [problem for problem in problems if problem is not None]
+
+
+def not_looked_at(topic: Topic, error: Exception) -> TopicProblem:
+    """Return the problem that a topic has if `look_at_topics` raises anything but what it says."""
+    what = f"topic {topic.name} could not be looked at ({type(error).__name__}: {' '.join(str(error).split()) or 'without a message'})"
+    return TopicProblem(topic, False, what, "report this as a fault of dwcp-learner, with the version of the broker; see that it is there")
+
+
+def _problem(topic: Topic, found: Mapping[str, Any], options: KafkaOptions, replicas: int) -> TopicProblem | None:
+    servers, user = options.servers(), options.sasl_plain_username or "NAME"
+    error = kafka_errors.for_code(found.get("error_code", kafka_errors.UnknownTopicOrPartitionError.errno))
+    rights = acl_commands([topic], "", servers, user)[0]
+    if error is kafka_errors.UnknownTopicOrPartitionError:
+        todo = f"create it, or correct its name: {topic.create_command(servers, replicas)}"
+        return TopicProblem(topic, True, f"topic {topic.name} is not there", todo)
+    if issubclass(error, kafka_errors.AuthorizationError):
+        return TopicProblem(topic, False, f"this user may not see topic {topic.name}, or it is not there", f"create it, and: {rights}")
+    if error is kafka_errors.NoError and topic.right not in (found.get("authorized_operations") or [topic.right]):
+        return TopicProblem(topic, False, f"this user may not {topic.right} topic {topic.name}", rights)
+    return None

@@ -1,0 +1,1 @@
+"""Form of telemetry records: decode, validate, describe, and refuse with a reason."""

@@ -1,0 +1,1 @@
+"""Simulated fleet with planted events whose time, place and size are known."""
