@@ -55,7 +55,7 @@ def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("child", ["model.job", "model.run"])
-@pytest.mark.parametrize("module", ["model/segments", "features/telemetry", "child"])
+@pytest.mark.parametrize("module", ["model/buffer/segments", "features/telemetry", "child"])
 def test_one_of_its_first_imports(tree: Path, child: str, module: str) -> None:
     """Is told, and the child says what it says otherwise."""
     compiled = damage(tree, child.replace(".", "/") if module == "child" else module)

@@ -14,6 +14,7 @@ import pytest
 from daemon.config.load import ConfigError
 from daemon.errors import DaemonError, StateError
 from daemon.failures import described
+from streams.kafka.connection.options import KafkaOptions
 from streams.kafka.sink import SinkError
 from streams.source import SourceError
 
@@ -75,7 +76,7 @@ def test_an_end_that_was_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch, er
 def test_the_words_of_our_own_value_errors_are_enough() -> None:
     """They are written for a person; those of a library are not."""
     with pytest.raises(ValueError, match="bootstrap_servers") as ours:
-        __import__("streams.kafka.connection.options").kafka_options.KafkaOptions.from_mapping({"bootstrap_servers": "no port:x"})
+        KafkaOptions.from_mapping({"bootstrap_servers": "no port:x"})
     assert described(ours.value) == str(ours.value)
     with pytest.raises(ValueError, match="invalid literal") as foreign:
         marshal.loads(marshal.dumps(int("x")))
