@@ -1,4 +1,4 @@
-"""Faults of brokers and topics, the long form of tests/test_broker_faults.py: what became of the records after each of them.
+"""Faults of brokers and topics, the long form of tests/system/test_broker_faults.py: what became of the records after each of them.
 
     make bench-broker_faults        (or: python benchmarks/broker_faults.py --quick)
 
@@ -19,13 +19,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness import Bar, arguments, report, say
+from kafka import TopicPartition
 
-ROOT: Final = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "broker"), str(ROOT / "tests" / "rig")]
-
-from cluster import SIZE, Cluster  # noqa: E402 - found by the path above
-from kafka import TopicPartition  # noqa: E402
-from scene import PARTITIONS, Scene, Writer  # noqa: E402
+from testkit.kafka.cluster import SIZE, Cluster
+from testkit.scene import PARTITIONS, Scene, Writer
 
 BROKERS: Final = tuple(range(1, SIZE + 1))
 

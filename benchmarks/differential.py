@@ -2,7 +2,7 @@
 
     make bench-differential        (or: python benchmarks/differential.py --quick)
 
-Inputs come from a grammar of records with mutations, and from the mutator of tests/rig/hostile.py; the same seed makes the same ones. Each
+Inputs come from a grammar of records with mutations, and from the mutator of testkit.hostile; the same seed makes the same ones. Each
 goes through the decoder (record by record, alone, and in chunks of good ones), the published JSON Schema over Python's own JSON parser,
 NDJSON by file, by pipe and by Apache Kafka (its own broker), and the Go client. A CSV line goes through the decoder, file and pipe, and, as
 the record that it says, through all readers of JSON. Compared are accepted or refused, the time as float64, the numbers as float32 and the

@@ -11,11 +11,11 @@ from typing import Final
 from parts.proof import prove
 
 FILES: Final = (
-    "tests/test_disk_faults.py",
-    "tests/test_checkpoint.py",
-    "tests/test_journal.py",
-    "tests/test_triggers.py",
-    "tests/test_sinks.py",
+    "tests/system/test_disk_faults.py",
+    "tests/daemon/state/test_checkpoint.py",
+    "tests/daemon/ingest/test_journal.py",
+    "tests/daemon/training/test_triggers.py",
+    "tests/streams/test_sinks.py",
 )
 LEAST: Final = 150
 

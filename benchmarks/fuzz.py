@@ -2,7 +2,7 @@
 
     make bench-fuzz        (or: python benchmarks/fuzz.py --quick)
 
-Two engines. `mutator`: tests/rig/hostile.py, which cuts, splices and plants what parsers stumble over; batches go through the decoder in
+Two engines. `mutator`: testkit.hostile, which cuts, splices and plants what parsers stumble over; batches go through the decoder in
 both forms, and files through each of the 17 readers. `atheris`: guided by coverage, over the decoder and five readers; left out where it
 is not installed. Of each message it is checked that it is accepted or refused with a reason, once and in order; alone as in its batch;
 an accepted one with values in their ranges, as Python's own parser has them; a refused one whole in its dead letter. One message has
@@ -21,9 +21,10 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from harness import CHILD_LIMIT_S, FOLDER, Bar, arguments, in_process, report, say
-from parts.rig import TESTS
+from harness import CHILD_LIMIT_S, Bar, arguments, in_process, report, say
 from parts.version import SMALL
+
+from testkit.paths import PYTHONPATH
 
 SIZES: Final = {"json": 700_000, "csv": 200_000, "documents": 85_000, "atheris": 100_000, "links": 1_000_000}
 QUICK: Final = {"json": 4_000, "csv": 2_000, "documents": 1_700, "atheris": 2_000, "links": 20_000}
@@ -32,8 +33,8 @@ HUGE_BYTES: Final = 100_000_000
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """One job of the rig; a process that dies has one crash, and nothing of what it did is counted."""
-    environment = os.environ | {"PYTHONPATH": str(FOLDER.parent), "PYTHONFAULTHANDLER": "1"}
-    command = [sys.executable, str(TESTS / "rig" / "hostile_run.py"), json.dumps(job)]
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH, "PYTHONFAULTHANDLER": "1"}
+    command = [sys.executable, "-m", "testkit.hostile_run", json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=CHILD_LIMIT_S)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:

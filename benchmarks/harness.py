@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import parts  # noqa: F401 - finds the testkit
+
 FOLDER: Final = Path(__file__).resolve().parent
 CHILD_LIMIT_S: Final = 3600.0
 """No measurement but one takes an hour, on any machine: one that does hangs."""

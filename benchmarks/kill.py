@@ -25,7 +25,6 @@ from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
 from parts.consistency import buffered, compare, differing, read_topic, refused_of, replayed, rows_of
 from parts.daemon_process import DaemonProcess, Home, Producer
-from parts.rig import module
 from parts.stream import broker
 
 PARTITIONS: Final = 4
@@ -194,7 +193,8 @@ def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
 
 def checked(home: Home, plan: Plan, raw: Any, sent: int) -> dict[str, Any]:
     """What the raw topic and an undisturbed daemon say of what was left."""
-    rig = module("rig/recovery_rig")
+    from testkit import recovery_rig as rig
+
     rows = rows_of(raw)
     difference = compare(rows, buffered(home.state))
     left = rig.outcome(home.folder)

@@ -11,10 +11,10 @@ from typing import Final
 from parts.proof import prove
 
 FILES: Final = (
-    "tests/test_never_silent.py",
-    "tests/test_systemd.py::test_watchdog_restarts_a_stopped_process",
-    "tests/test_systemd.py::test_daemon_reloads_and_is_restarted_by_the_watchdog",
-    "tests/test_notify.py",
+    "tests/system/test_never_silent.py",
+    "tests/system/test_systemd.py::test_watchdog_restarts_a_stopped_process",
+    "tests/system/test_systemd.py::test_daemon_reloads_and_is_restarted_by_the_watchdog",
+    "tests/daemon/operator/test_notify.py",
 )
 LEAST: Final = 34 + 2
 

@@ -32,10 +32,11 @@ from kafka.admin import NewTopic
 from parts.consistency import Row, buffered, compare, read_topic, refused_of, rows_of
 from parts.daemon_process import Home
 from parts.overload_run import OFFERED, Course, Overload, Plan, taken_per_s, taken_while_shedding_per_s
-from parts.rig import module
 from parts.stream import PARTITIONS, broker
 from parts.version import SMALL
 from parts.watcher import Sample, ServiceManager, Watcher, memory
+
+from testkit.kafka.broker import free_port
 
 START_LIMIT_S: Final = 300.0
 WARM_ROWS: Final = 40
@@ -57,7 +58,7 @@ SHORT: Final = Plan(
 
 def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
     """The figures of one plan. folder: of the daemon; models/ in it holds a version."""
-    port, switch = module("broker/broker").free_port(), folder / "hanging disk"
+    port, switch = free_port(), folder / "hanging disk"
     home = Home(folder, plan.sections(bootstrap, port))
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     events = [f"{plan.topic}.{name}" for name in ("drift", "models", "dead_letter")]

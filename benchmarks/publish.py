@@ -18,17 +18,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from harness import CHILD_LIMIT_S, FOLDER, Bar, arguments, in_process, report, say
-from parts.rig import TESTS, module
+from harness import CHILD_LIMIT_S, Bar, arguments, in_process, report, say
 from parts.version import SMALL
+
+from testkit import syscalls
+from testkit.paths import PYTHONPATH
 
 
 def killed(source: Path, folder: Path, signed: bool, stops: str) -> dict[str, Any]:
     """What the rig has seen, in a process of its own: it forks, and has to stay one of a single thread."""
     folder.mkdir()
     job = {"source": str(source), "folder": str(folder), "signed": signed, "stops": stops}
-    command = [sys.executable, str(TESTS / "rig" / "publish_rig.py"), json.dumps(job)]
-    environment = os.environ | {"PYTHONPATH": str(FOLDER.parent)}
+    command = [sys.executable, "-m", "testkit.publish_rig", json.dumps(job)]
+    environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=CHILD_LIMIT_S)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
@@ -36,7 +38,7 @@ def killed(source: Path, folder: Path, signed: bool, stops: str) -> dict[str, An
 
 def main() -> int:
     options = arguments(__doc__)
-    if (reason := module("rig/syscalls").why_not()) is not None:
+    if (reason := syscalls.why_not()) is not None:
         say(f"not measured: {reason}")
         return report("publish", {"not_measured": reason}, [Bar("kills", None, ">=", 500), Bar("partial", None, "<=", 0)])
     stops, runs = "changing" if options.quick else "all", {}

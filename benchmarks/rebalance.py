@@ -27,7 +27,6 @@ from kafka.admin import NewTopic
 from parts.cable import Cable
 from parts.consistency import buffered, compare, read_topic, replayed, rows_of
 from parts.daemon_process import DaemonProcess, Home, Producer
-from parts.rig import module
 from parts.stream import broker
 
 MEMBERS: Final = ("a", "b", "c")
@@ -204,7 +203,9 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
 
 def differing_features(raw: Any, folder: Path) -> list[str]:
     """Names of what differs between the newest state of each partition and that of a daemon that nothing has disturbed."""
-    rig, reference = module("rig/recovery_rig"), folder / "reference"
+    from testkit import recovery_rig as rig
+
+    reference = folder / "reference"
     shared = folder / "shared"
     (shared / "models").mkdir(exist_ok=True)
     (shared / "state" / "journal-main.ndjson").touch()  # without a model the clock decides nothing that features depend on

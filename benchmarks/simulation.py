@@ -3,7 +3,7 @@
     make bench-simulation        (or: python benchmarks/simulation.py --first 417 --seeds 1     repeats one seed)
 
 A seed chooses batches, the interleaving of partitions, and for each of up to four lives when calls to the disk fail, when the process ends,
-and whether as kill -9 or as a power cut, which takes what was not fsynced (tests/rig/storm.py). A last life without faults takes the
+and whether as kill -9 or as a power cut, which takes what was not fsynced (tests/testkit/storm.py). A last life without faults takes the
 rest. Every fourth seed has more links than it may keep, so that some are always evicted. Then offsets, features, detectors, regions, alerts
 and buffer must be those of a run that nothing disturbed, byte for byte.
 """
@@ -21,8 +21,9 @@ from typing import Any, Final
 
 from harness import Bar, in_process, parser, report, say
 from parts.consistency import differing
-from parts.rig import module
 from parts.version import SMALL
+
+from testkit import storm
 
 LIVES_MAX: Final = 4
 SAY_EVERY: Final = 100
@@ -36,7 +37,7 @@ def room_of(seed: int) -> str:
 
 def survive(rig: Any, home: Path, seed: int) -> tuple[list[int], str]:
     """Lets one seed's lives pass over a home with a live version. Gives the exit codes, and what broke the promise, if anything."""
-    storm, chosen, sections = module("rig/storm"), random.Random(seed), ROOM[room_of(seed)]
+    chosen, sections = random.Random(seed), ROOM[room_of(seed)]
     codes = []
     for life in range(chosen.randint(1, LIVES_MAX)):
         struck = storm.Storm(home / "state", seed * LIVES_MAX + life)
@@ -51,7 +52,8 @@ def survive(rig: Any, home: Path, seed: int) -> tuple[list[int], str]:
 
 def simulate(seeds: range, models: Path, folder: Path) -> dict[str, Any]:
     """The figures of a range of seeds. models: with a live version."""
-    rig = module("rig/recovery_rig")
+    from testkit import recovery_rig as rig
+
     undisturbed = {}
     for room, sections in ROOM.items():
         shutil.copytree(models, folder / f"undisturbed {room}" / "models")

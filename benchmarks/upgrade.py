@@ -10,7 +10,7 @@ from typing import Final
 
 from parts.proof import prove
 
-FILES: Final = ("tests/test_checkpoint.py::test_state_of_a_newer_release_is_refused", "tests/test_upgrade.py")
+FILES: Final = ("tests/daemon/state/test_checkpoint.py::test_state_of_a_newer_release_is_refused", "tests/system/test_upgrade.py")
 LEAST: Final = 4
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ import pytest
 from hypothesis import settings
 from kafka.admin import KafkaAdminClient
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))  # at the end: an installed package of the same name comes first
+from testkit.paths import ROOT
+
+sys.path.append(str(ROOT / "benchmarks"))  # at the end: an installed package of the same name comes first
 
 # No deadline for an example: the first one compiles kernels, and the machine may be busy.
 settings.register_profile("dwcp", deadline=None)
@@ -30,8 +32,8 @@ settings.load_profile("dwcp")
 
 @pytest.fixture(scope="session")
 def kafka_module() -> ModuleType:
-    """tests/broker/broker.py, for tests that start and stop brokers of their own. Skips where there is no Java or Maven."""
-    module = _module("broker", "broker")
+    """tests/testkit/kafka/broker.py, for tests that start and stop brokers of their own. Skips where there is no Java or Maven."""
+    module = importlib.import_module("testkit.kafka.broker")
     try:
         module.resolve_jars()
     except module.UnavailableError as reason:
@@ -43,8 +45,8 @@ def kafka_module() -> ModuleType:
 
 @pytest.fixture(scope="module")
 def kafka_cluster(kafka_module: ModuleType) -> Iterator[Any]:  # noqa: ARG001 - skips where there is no Java
-    """Three brokers (tests/broker/cluster.py) that the tests of a file share: each leaves them running."""
-    with _module("broker", "cluster").Cluster() as cluster:
+    """Three brokers (tests/testkit/kafka/cluster.py) that the tests of a file share: each leaves them running."""
+    with importlib.import_module("testkit.kafka.cluster").Cluster() as cluster:
         yield cluster
 
 
@@ -210,12 +212,6 @@ def kafka_topic(kafka_admin: KafkaAdminClient) -> Callable[..., str]:
     return create
 
 
-def _module(folder: str, name: str) -> ModuleType:
-    """tests/FOLDER/NAME.py, which is the same module for tests and benchmarks."""
-    loaded: ModuleType = importlib.import_module("parts.rig").module(f"{folder}/{name}")
-    return loaded
-
-
 @pytest.fixture(scope="session")
 def load() -> Callable[[str], ModuleType]:
     """load("kill"), load("parts.stream"): a module of benchmarks/, which is no package of ours."""
@@ -224,45 +220,44 @@ def load() -> Callable[[str], ModuleType]:
 
 @pytest.fixture(scope="session")
 def rig() -> ModuleType:
-    """tests/rig/recovery_rig.py: a daemon of real parts in a process that can be killed at any point."""
-    return _module("rig", "recovery_rig")
+    """tests/testkit/recovery_rig.py: a daemon of real parts in a process that can be killed at any point."""
+    return importlib.import_module("testkit.recovery_rig")
 
 
 @pytest.fixture(scope="session")
 def storms() -> ModuleType:
-    """tests/rig/storm.py: a disk that refuses, and a power cut."""
-    return _module("rig", "storm")
+    """tests/testkit/storm.py: a disk that refuses, and a power cut."""
+    return importlib.import_module("testkit.storm")
 
 
 @pytest.fixture(scope="session")
 def scenes() -> ModuleType:
-    """tests/rig/scene.py: a daemon, a producer that writes on, and what the buffer holds in the end."""
-    return _module("rig", "scene")
+    """tests/testkit/scene.py: a daemon, a producer that writes on, and what the buffer holds in the end."""
+    return importlib.import_module("testkit.scene")
 
 
 @pytest.fixture(scope="session")
 def syscalls() -> ModuleType:
-    """tests/rig/syscalls.py: work that can be killed at any system call."""
-    return _module("rig", "syscalls")
+    """tests/testkit/syscalls.py: work that can be killed at any system call."""
+    return importlib.import_module("testkit.syscalls")
 
 
 @pytest.fixture(scope="session")
 def hostile() -> ModuleType:
-    """tests/rig/hostile.py: damaged messages, and what has to be true of them."""
-    return _module("rig", "hostile")
+    """tests/testkit/hostile.py: damaged messages, and what has to be true of them."""
+    return importlib.import_module("testkit.hostile")
 
 
 @pytest.fixture(scope="session")
-def hostile_documents(hostile: ModuleType) -> ModuleType:
-    """tests/rig/hostile_documents.py: every reader of a document, with good content to damage."""
-    sys.modules.setdefault("hostile", hostile)  # it is run as a script too, and finds it there beside itself
-    return _module("rig", "hostile_documents")
+def hostile_documents() -> ModuleType:
+    """tests/testkit/hostile_documents.py: every reader of a document, with good content to damage."""
+    return importlib.import_module("testkit.hostile_documents")
 
 
 @pytest.fixture(scope="session")
 def waiting() -> ModuleType:
-    """tests/rig/waiting.py: waits for states, and the one limit of all waits."""
-    return _module("rig", "waiting")
+    """tests/testkit/waiting.py: waits for states, and the one limit of all waits."""
+    return importlib.import_module("testkit.waiting")
 
 
 @pytest.fixture(scope="session")
@@ -274,13 +269,13 @@ def wait_for(waiting: ModuleType) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def running() -> ModuleType:
-    """tests/rig/running.py: the daemon as a process."""
-    return _module("rig", "running")
+    """tests/testkit/running.py: the daemon as a process."""
+    return importlib.import_module("testkit.running")
 
 
 @pytest.fixture
 def run(tmp_path: Path, running: ModuleType) -> Iterator[Callable[..., Any]]:
-    """run(kafka, topic=..., more=..., faults=...) starts a daemon (tests/rig/running.py), which is killed at the end if it still runs."""
+    """run(kafka, topic=..., more=..., faults=...) starts a daemon (testkit.running), which is killed at the end if it still runs."""
     started = []
 
     def start(kafka: str, **changed: Any) -> Any:

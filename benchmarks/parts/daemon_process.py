@@ -18,7 +18,9 @@ import psutil
 from harness import FOLDER
 
 from features.telemetry import Partition
-from parts.rig import TESTS, module
+from testkit.paths import PYTHONPATH
+from testkit.recovery_rig import newest
+from testkit.running import die_with_parent
 
 POLL_S: Final = 0.05
 STOP_LIMIT_S: Final = 300.0
@@ -31,11 +33,11 @@ class DaemonProcess:
     def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
         """environment: in addition to this process's own."""
         ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
-        ours |= {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": str(FOLDER)}
+        ours |= {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": f"{FOLDER}{os.pathsep}{PYTHONPATH}"}
         self._log, self._read = log, log.stat().st_size if log.exists() else 0
         with log.open("ab") as out:
             self._process = subprocess.Popen(
-                command, stdout=out, stderr=out, cwd=FOLDER, env=ours | dict(environment), preexec_fn=module("rig/running").die_with_parent
+                command, stdout=out, stderr=out, cwd=FOLDER, env=ours | dict(environment), preexec_fn=die_with_parent
             )
 
     @property
@@ -140,8 +142,8 @@ class Home:
         )
 
     def start(self, faults: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> DaemonProcess:
-        """faults: see tests/rig/faulty.py. environment: in addition to this process's own."""
-        launcher = ["-m", "daemon.cli"] if faults is None else [str(TESTS / "rig" / "faulty.py"), json.dumps(faults)]
+        """faults: see tests/testkit/faulty.py. environment: in addition to this process's own."""
+        launcher = ["-m", "daemon.cli"] if faults is None else ["-m", "testkit.faulty", json.dumps(faults)]
         return DaemonProcess([sys.executable, *launcher, "run", "--config", str(self.config)], self.log, environment or {})
 
     def take_the_rest(self, ends: Mapping[Partition, int], limit_s: float) -> None:
@@ -159,7 +161,7 @@ class Home:
 
     def _taken(self, ends: Mapping[Partition, int]) -> int:
         with suppress(OSError, IndexError):  # a checkpoint that is cleaned away meanwhile
-            parts = {(part.topic, part.number): part.offset or 0 for part in module("rig/recovery_rig").newest(self.state)[1].parts}
+            parts = {(part.topic, part.number): part.offset or 0 for part in newest(self.state)[1].parts}
             return sum(parts.get((partition.topic, partition.number), 0) for partition in ends)
         return 0
 

@@ -68,7 +68,7 @@ class Plan:
         }
 
     def faults(self, switch: Path) -> dict[str, Any]:
-        """See tests/rig/faulty.py."""
+        """See tests/testkit/faulty.py."""
         hang = {"does": "hang", "thread": "checkpoint", "while": str(switch)}
         return {"faults": {"os.fsync": hang}, "constants": {"daemon.operator.health.CHECKPOINT_S": self.checkpoint_late_s}}
 

@@ -8,9 +8,7 @@ import random
 from typing import Final
 
 from features.telemetry import COLUMNS, KEY_COLUMNS
-from parts.rig import module
-
-hostile = module("rig/hostile")
+from testkit import hostile
 
 NEEDED: Final = ("timestamp", "node_id", "peer_id")
 NUMBERS: Final = tuple(name for name in COLUMNS if name not in (*KEY_COLUMNS, "timestamp"))

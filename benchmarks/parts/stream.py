@@ -11,9 +11,9 @@ from zlib import crc32
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import NewTopic
 
-from parts.rig import module
 from streams.simulator.fleet import FleetSpec, Region, build_fleet
 from streams.simulator.simulation import simulate
+from testkit.kafka.broker import Broker
 
 PARTITIONS: Final = 4
 REGIONS: Final[tuple[Region, ...]] = (Region("eu", 0.0), Region("us1", -5.0), Region("us", -8.0), Region("ap", 8.0))
@@ -84,4 +84,4 @@ def write_topic(spec: FleetSpec, rows: int, bootstrap: str, topic: str) -> Writt
 
 def broker() -> Any:
     """A context manager over a fresh Apache Kafka."""
-    return module("broker/broker").Broker()
+    return Broker()

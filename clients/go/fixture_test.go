@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// What tests/test_go_client.py makes: a folder with models/ (two signed versions of one size, CURRENT names the first), full/ (one of the
+// What tests/project/test_go_client.py makes: a folder with models/ (two signed versions of one size, CURRENT names the first), full/ (one of the
 // published size), partial/ (one that has never seen an RTT), older/ (one by a release whose graphs have no bounds), keys/, expected.json
 // and partial.json.
 const fixtureVariable = "CLIENT_TEST_FOLDER"
@@ -39,7 +39,7 @@ func fixture(t testing.TB) string {
 	t.Helper()
 	folder := os.Getenv(fixtureVariable)
 	if folder == "" {
-		t.Skip(fixtureVariable + " is not set: run by pytest tests/test_go_client.py, which makes the models")
+		t.Skip(fixtureVariable + " is not set: run by pytest tests/project/test_go_client.py, which makes the models")
 	}
 	return folder
 }

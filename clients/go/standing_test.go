@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// What is live, for every kind of choice: the same table as tests/test_choice.py.
+// What is live, for every kind of choice: the same table as tests/model/registry/test_choice.py.
 func TestStand(t *testing.T) {
 	content, err := os.ReadFile(filepath.Join("testdata", "standing.json"))
 	must(t, err)

@@ -12,12 +12,12 @@ import (
 	"testing"
 )
 
-// fixture is what tests/test_go_client.py makes.
+// fixture is what tests/project/test_go_client.py makes.
 func fixture(t *testing.T) string {
 	t.Helper()
 	folder := os.Getenv("CLIENT_TEST_FOLDER")
 	if folder == "" {
-		t.Skip("CLIENT_TEST_FOLDER is not set: run by pytest tests/test_go_client.py, which makes the models")
+		t.Skip("CLIENT_TEST_FOLDER is not set: run by pytest tests/project/test_go_client.py, which makes the models")
 	}
 	return folder
 }

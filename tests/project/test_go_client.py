@@ -1,0 +1,291 @@
+"""The Go client against real versions: they are trained, exported, signed and published here, and `go test` does the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from features.definition import RING_ROWS, WINDOW_ROWS
+from features.store import FeatureStore
+from features.telemetry import CATEGORIES, NUMERIC, Partition
+from features.vocabulary import Interner
+from model.buffer.rows import BufferRows, BufferWriter
+from model.job import Job
+from model.judge.gate import GatePolicy
+from model.registry.versions import Registry
+from model.spec.job import Architecture, JobSpec, TrainingSettings
+from model.version.documents import write_document
+from model.version.golden_raw import with_nulls
+from model.version.manifest import write_manifest
+from model.version.metadata import raw_name
+from model.version.predictor import Predictor
+from model.version.raw_predictor import RawPredictor
+from model.version.signing import VERIFY_KEY_NAME, SigningKey, generate
+from streams.records.decode import decode
+from streams.source import RawBatch
+from testkit.paths import ROOT, STATES
+
+CLIENT = ROOT / "clients" / "go"
+FIRST, SECOND = "v20260101_000000", "v20260102_000000"
+STREAMS, PARTIAL_STREAMS = 200, 80
+OLDER = STATES / "unbounded-model.tar.xz"
+DISTURBED: tuple[dict[str, float], ...] = (
+    {"throughput_mbps": 0.0}, {"packet_loss": 1.0, "throughput_mbps": 0.0, "bytes_tx": 1_200.0}, {"queue_depth": 1e12}, {"rtt_ms": 1e4},
+    {"jitter_ms": 3e38, "throughput_mbps": 3e38}, {"retransmits": 1e15, "congestion_window": 1e20},
+)  # fmt: skip
+LINKS, ROWS = 3, 300
+START_S = 1_795_000_000.0
+SMALL = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
+SETTINGS = TrainingSettings(epochs=1, batch_size=32, windows_min=64, epoch_windows_max=64, nice=0)
+LEVELS = {
+    "throughput_mbps": 400.0, "rtt_ms": 30.0, "packet_loss": 0.02, "jitter_ms": 4.0, "congestion_window": 60.0, "queue_depth": 7.0,
+    "retransmits": 2.0, "bytes_tx": 1e6, "bytes_rx": 3e6,
+}  # fmt: skip
+OLDER_NAMES = {"throughput_mbps": "bandwidth_mbps", "rtt_ms": "latency_ms"}
+TEXTS: dict[str, list[Any]] = {
+    "region": ["eu-1", "us-1"], "az": ["a", 7, 1.5], "link_type": ["fibre", "lte"], "dwcp_mode": ["adaptive"],
+    "network_tier": ["gold", "naïve"], "transport_type": ["rdma", "tcp"],
+}  # fmt: skip
+
+
+def go_command() -> list[str]:
+    """The go tool. Skips where it or the C compiler that ONNX Runtime's wrapper needs is missing; in CI that is a failure."""
+    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
+    missing = "Go (https://go.dev/dl)" if go is None else None if shutil.which(os.environ.get("CC", "gcc")) else "a C compiler (gcc)"
+    if missing is None:
+        assert go is not None
+        return [go]
+    reason = f"{missing} is not here, which the Go client's tests need"
+    if os.environ.get("CI") == "true":  # there, a test that silently does not run is a defect
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def go_environment(**variables: str | Path) -> dict[str, str]:
+    libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
+    assert libraries, "the onnxruntime package has no shared library"
+    own = {"ONNXRUNTIME_LIBRARY": str(libraries[-1]), "CGO_ENABLED": "1", "GOFLAGS": "-buildvcs=false -mod=readonly", "GOWORK": "off"}
+    return os.environ | own | {name: str(value) for name, value in variables.items()}
+
+
+def snapshot_of(folder: Path, unmeasured: str | None = None) -> Path:
+    """A sealed segment of ROWS rows of each of LINKS links, one a minute: noisy waves with holes, and a column that is not measured."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(8)
+    step = np.repeat(np.arange(ROWS), LINKS)
+    numeric = np.full((len(step), len(NUMERIC)), np.nan, np.float32)
+    for name, level in LEVELS.items():
+        numeric[:, NUMERIC.index(name)] = level * (1 + 0.2 * np.sin(2 * np.pi * step / 60) + 0.05 * random.normal(size=len(step)))
+    numeric[random.random(numeric.shape) < 0.05] = np.nan
+    if unmeasured is not None:
+        numeric[:, NUMERIC.index(unmeasured)] = np.nan
+    texts: list[list[str | None]] = [[str(values[at % len(values)]) for at in (step // 40).tolist()] for values in TEXTS.values()]
+    interner = Interner()
+    codes = interner.codes(texts)
+    writer = BufferWriter(folder, Partition("telemetry", 0))
+    offsets = np.arange(len(step))
+    writer.append(BufferRows(offsets, START_S + 60.0 * step, numeric, codes, (offsets % LINKS).astype(np.int32)))
+    taken = writer.take([f"link-{at}" for at in range(LINKS)], interner.values)
+    assert taken is not None
+    writer.seal(taken)
+    return folder
+
+
+def publish(registry: Registry, snapshot: Path, version: str, architecture: Architecture, seed: int) -> None:
+    """A version by the training job, published as the daemon does it."""
+    spec = JobSpec(
+        job_id=version, version=version, created_at_s=START_S, reason="test", snapshot=str(snapshot),
+        candidate=str(registry.candidate_folder(version)), parent=None, settings=replace(SETTINGS, seed=seed),
+        gate=GatePolicy(min_windows=20), architecture=architecture,
+    )  # fmt: skip
+    registry.root.mkdir(parents=True, exist_ok=True)
+    result = Job(spec, lambda _: None).run()
+    assert result.status == "candidate", result
+    registry.publish(Path(spec.candidate), version)
+
+
+def random_stream(random: np.random.Generator) -> list[dict[str, Any]]:
+    """The records of one link as producers write them: holes, older names, times in both forms, pauses, repeats and late records, and
+    in some streams a span of rows that is disturbed."""
+    records, time_s = [], START_S + float(random.integers(0, 10**8))
+    texts = {name: [*values, "unseen", "", None][random.integers(0, len(values) + 3)] for name, values in TEXTS.items()}
+    holes = random.choice([0.0, 0.1, 0.5])
+    disturbed = DISTURBED[random.integers(0, len(DISTURBED))]
+    first = random.integers(0, 60) if random.random() < 0.4 else 100
+    for row in range(random.integers(25, 75)):
+        time_s += 60.0 * random.choice([1.0, 1.0, float(random.uniform(0.5, 1.5))]) + (900.0 if random.random() < 0.015 else 0.0)
+        shown_s = time_s if random.random() > 0.05 else time_s - float(random.choice([0.0, 120.0]))  # the others come late or twice
+        values = {name: level * float(random.uniform(0.7, 1.3)) for name, level in LEVELS.items()}
+        if random.random() < 0.3:
+            values |= {"time_of_day": float(random.uniform(0, 24)), "day_of_week": float(random.integers(0, 7))}
+        record: dict[str, Any] = {name: value for name, value in values.items() if name == "jitter_ms" or random.random() >= holes}
+        if first <= row < first + 8:
+            record |= disturbed
+        if random.random() < 0.1:
+            record = {OLDER_NAMES.get(name, name): value for name, value in record.items()}
+        record |= {"node_id": "n", "peer_id": "p", **(texts if random.random() > 0.1 else {})}
+        at = datetime.fromtimestamp(round(shown_s, 3), UTC)
+        record["timestamp"] = at.isoformat() if random.random() < 0.5 else shown_s
+        records.append(record)
+    return records
+
+
+Numbers = list[float | None]
+
+
+def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredictor) -> tuple[Numbers, Numbers] | None:
+    """What the daemon's own path comes to after the last record (decoding, rings, features, core graph), and the quantised graph. None
+    where a target is not forecast."""
+    predictor = Predictor.load(folder)
+    decoded = decode(RawBatch(Partition("t", 0), range(len(records)), [json.dumps(record).encode() for record in records]), None)
+    assert not decoded.rejected
+    store, batch = FeatureStore(gap_multiple=predictor.metadata.extra["gap_multiple"], key=()), decoded.batch
+    slots = store.resolve(batch)
+    rows = store.update(batch, slots, np.ones(1, np.bool_), predictor.vocabulary)
+    if not rows.ready[-1]:
+        return None
+    assert rows.windows is not None
+    run = rows.accepted[np.flatnonzero(rows.restarted)[-1] if rows.restarted.any() else 0 :][-RING_ROWS:]
+    telemetry = np.full((1, RING_ROWS, len(NUMERIC)), np.nan, np.float32)
+    telemetry[0, RING_ROWS - len(run) :] = batch.numeric[run]
+    window = run[-WINDOW_ROWS:]
+    categories = np.array([[[batch.categories[at][row] or "" for at in range(len(CATEGORIES))] for row in window]], object)
+    quantised = int8.predict(batch.time_s[window][None], telemetry, categories)
+    return with_nulls(predictor.predict(rows.windows[-1:])[0]), with_nulls(quantised[0])
+
+
+def expected_document(folder: Path, streams: int) -> dict[str, Any]:
+    """Random streams, and what Python forecasts from each. The tolerance is that of the golden samples."""
+    random = np.random.default_rng(5)
+    int8 = RawPredictor.load(folder, int8=True)
+    cases = []
+    for number in range(streams):
+        records = random_stream(random)
+        if number == 0:  # the one that the other tests use: long enough, without a gap
+            records = [record | {"timestamp": START_S + 60.0 * at} for at, record in enumerate(records * 2)]
+        forecasts = python_forecasts(folder, records, int8)
+        raw, quantised = forecasts if forecasts is not None else (None, None)
+        disturbed = any(record.items() >= part.items() for record in records for part in DISTURBED)
+        cases.append({"name": f"stream {number}", "rows": records, "forecast": raw, "int8": quantised, "disturbed": disturbed})
+    tolerance = json.loads((folder / "golden.json").read_text())["raw"]["tolerance"]
+    return {"first": FIRST, "second": SECOND, "tolerance": tolerance, "cases": cases}
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """models/ with two signed versions, the first one live; full/ with one of the published size; partial/ with one that has never seen
+    an RTT; older/ with one by a release whose graphs have no bounds; keys/; expected.json and partial.json."""
+    go_command()  # before anything is trained
+    folder = tmp_path_factory.mktemp("go")
+    private, _ = generate(folder / "keys")
+    snapshot = snapshot_of(folder / "snapshot")
+    registry = Registry(folder / "models", SigningKey.read(private))
+    for seed, version in enumerate((FIRST, SECOND)):
+        publish(registry, snapshot, version, SMALL, seed)
+    (registry.root / "CURRENT").write_text(f"{FIRST}\n")
+    publish(Registry(folder / "full"), snapshot, FIRST, Architecture(), 0)
+    write_document(folder / "expected.json", expected_document(folder / "models" / FIRST, STREAMS))
+    publish(Registry(folder / "partial"), snapshot_of(folder / "without_rtt", "rtt_ms"), FIRST, SMALL, 0)
+    write_document(folder / "partial.json", expected_document(folder / "partial" / FIRST, PARTIAL_STREAMS))
+    shutil.unpack_archive(OLDER, folder / "older")
+    (folder / "older" / "CURRENT").write_text(FIRST)
+    return folder
+
+
+def run_go(arguments: list[str], models: Path) -> str:
+    command = [*go_command(), *arguments]
+    done = subprocess.run(command, cwd=CLIENT, env=go_environment(CLIENT_TEST_FOLDER=models), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-8000:]}\n{done.stderr[-4000:]}"
+    return done.stdout
+
+
+def test_the_client_with_real_models(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All its tests pass, none is skipped, and its figures are shown."""
+    output = run_go(["test", "-count=1", "-v", "./..."], models)
+    assert "--- SKIP" not in output
+    figures = [line.partition("figure: ")[2] for line in output.splitlines() if "figure: " in line]
+    assert len(figures) >= 4
+    with capsys.disabled():
+        print("\n" + "\n".join(f"go client: {figure}" for figure in figures))
+
+
+def test_no_data_races(models: Path) -> None:
+    """Swaps under load, following and closing hold under Go's race detector, which sees what a lucky run does not."""
+    output = run_go(["test", "-count=1", "-race", "-v", "-run", "Swaps|Follow|Close|Context", "."], models)
+    assert output.count("--- PASS") == 4
+
+
+@pytest.fixture(scope="module")
+def binary(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bin") / "dwcp-predict"
+    run_go(["build", "-o", str(path), "./cmd/dwcp-predict"], models)
+    return path
+
+
+def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
+    """dwcp-predict as a person runs it: a file of two links gives a line for each, and -verify says what the folder is."""
+    cases = json.loads((models / "expected.json").read_text())["cases"]
+    case = next(case for case in cases if case["forecast"] is not None)
+    partial = subprocess.run(
+        [binary, "-models", models / "partial"], input="".join(json.dumps(row) + "\n" for row in case["rows"]), env=go_environment(),
+        capture_output=True, text=True, timeout=60, check=True,
+    ).stdout  # fmt: skip
+    assert json.loads(partial)["rtt_ms"] is None, "a target that was never measured is not 0"
+    source = tmp_path / "rows.ndjson"
+    source.write_text("".join(json.dumps({**row, "node_id": node}) + "\n" for row in case["rows"] for node in ("one", "two")))
+    folder, key = str(models / "models"), str(models / "keys" / VERIFY_KEY_NAME)
+
+    def predict(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([binary, *arguments], env=go_environment(), capture_output=True, text=True, check=False)
+
+    done = predict("-models", folder, "-public-key", key, "-link-key", "node_id,peer_id", str(source))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["node_id"] for line in lines] == ["one", "two"]
+    for line in lines:
+        assert line["version"] == FIRST
+        assert line["rtt_ms"] == pytest.approx(case["forecast"][1], rel=1e-4)
+    done = predict("-models", folder, "-public-key", key, "-verify")
+    assert (done.returncode, done.stdout) == (0, f"{FIRST}: sound and signed\n")
+    done = predict("-models", folder, "-library", str(tmp_path / "none.so"), "-verify")
+    assert done.returncode == 1
+    assert "name its shared library by Options.Library or ONNXRUNTIME_LIBRARY" in done.stderr
+
+
+@pytest.mark.parametrize("location", ["weights.bin", "../weights.bin"])
+def test_weights_outside_the_graph_are_not_read(models: Path, tmp_path: Path, binary: Path, location: str) -> None:
+    """A graph that names a file for its weights is refused, also where that file lies in the working directory and is the right one."""
+    root, work = tmp_path / "models", tmp_path / "parent" / "work"
+    shutil.copytree(models / "models", root)
+    work.mkdir(parents=True)
+    graph = root / FIRST / raw_name(FIRST)
+    model = onnx.load(graph)
+    weights = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    (work / location).write_bytes(weights.raw_data)
+    weights.ClearField("raw_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value=location)
+    graph.write_bytes(model.SerializeToString())
+    write_manifest(root / FIRST, version=FIRST, parent=None, reason="test", created_at_s=1.0, verdict=None, libraries={})
+    command = [binary, "-models", root, "-verify"]
+    done = subprocess.run(command, cwd=work, env=go_environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, "the graph cannot be loaded" in done.stderr) == (1, True), done
+
+
+def test_go_code_is_formatted() -> None:
+    """gofmt has nothing to change, and go vet nothing to say."""
+    go = go_command()[0]
+    listed = subprocess.run([Path(go).with_name("gofmt"), "-l", "."], cwd=CLIENT, capture_output=True, text=True, check=True).stdout
+    assert listed == ""
+    subprocess.run([go, "vet", "./..."], cwd=CLIENT, env=go_environment(), check=True)

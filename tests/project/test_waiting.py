@@ -1,0 +1,71 @@
+"""What the tests wait with, and what they share: a wait in vain says for what, and nothing broken is handed on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from testkit.paths import PYTHONPATH, TESTS
+
+
+def test_a_wait_ends_with_the_state(wait_for: Callable[..., Any]) -> None:
+    """And gives its value, also where the process that reached it has ended since."""
+    values = iter([None, 0, [], "there"])
+    assert wait_for(lambda: next(values), "a value") == "there"
+    assert wait_for(lambda: "done", "the last words", alive=lambda: False) == "done"
+
+
+def test_a_wait_in_vain_says_for_what(waiting: ModuleType, wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once where nothing can come any more, else at the limit."""
+    with pytest.raises(AssertionError, match="ended before: the log says why"):
+        wait_for(lambda: False, lambda: "the log says why", alive=lambda: False)
+    monkeypatch.setattr(waiting, "LIMIT_S", 0.0)
+    with pytest.raises(AssertionError, match="not within 0 s: a broker"):
+        wait_for(lambda: False, "a broker")
+
+
+FAILING = """
+import pytest
+
+@pytest.fixture(scope="module")
+def shared(renewed):
+    from contextlib import contextmanager
+    made = []
+
+    @contextmanager
+    def start():
+        made.append({"open": True})
+        yield made
+        made[-1]["open"] = False
+
+    with renewed(start) as it:
+        yield it
+    assert not any(one["open"] for one in made)
+
+@pytest.fixture
+def made(shared, request):
+    with shared.of(request.node, lambda made: made[-1]["open"]) as made:
+        yield made
+
+@pytest.mark.parametrize(("fails", "number"), [(False, 1), (True, 1), (False, 2), (False, 2), (True, 2), (False, 3)])
+def test_it(made, fails, number):
+    assert [one["open"] for one in made] == [False] * (number - 1) + [True]
+    assert not fails
+"""
+
+
+def test_after_a_failure_a_file_shares_something_new(tmp_path: Path) -> None:
+    """Two of six tests fail, and none that comes after them; what was shared is closed each time, and at the end."""
+    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
+    (tmp_path / "test_shared.py").write_text(FAILING)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": PYTHONPATH})
+    assert "2 failed, 4 passed" in done.stdout, done.stdout + done.stderr
+    assert " error" not in done.stdout.splitlines()[-1], done.stdout

@@ -1,0 +1,1 @@
+"""Apache Kafka for tests, benchmarks and people: brokers on loopback."""

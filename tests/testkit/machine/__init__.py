@@ -1,0 +1,1 @@
+"""A machine of its own with a real systemd."""

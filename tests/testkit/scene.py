@@ -1,0 +1,186 @@
+"""A daemon as a process, a producer that writes on, and what the daemon's buffer holds in the end: for faults of brokers and topics."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from kafka import KafkaProducer
+
+from model.buffer.segments import SegmentError
+from testkit.recovery_rig import buffer_rows, newest
+from testkit.running import Running
+from testkit.waiting import LIMIT_S, wait_for
+
+LINKS, PARTITIONS = 12, 2
+START_S = 1_790_000_000.0
+GAP_S = 0.004
+"""Between two records of a producer that writes on."""
+SAFE = {"acks": "all", "enable_idempotence": True, "max_block_ms": 300_000, "delivery_timeout_ms": 300_000}
+Row = tuple[str, float]
+"""Link and time of one record: no two are the same."""
+
+
+def record(number: int) -> tuple[Row, int, bytes]:
+    """The row that it becomes, its partition and its bytes."""
+    link, time_s = number % LINKS, START_S + number // LINKS
+    values = {"throughput_mbps": 50.0 + number % 7, "rtt_ms": 20.0 + number % 5, "packet_loss": 0.0, "jitter_ms": 1.0}
+    document = {"timestamp": time_s, "node_id": f"n{link}", "peer_id": "p", "link_type": "metro", "region": "eu", **values}
+    return (f"n{link}|p|metro", time_s), link % PARTITIONS, json.dumps(document).encode()
+
+
+@dataclass
+class Writer:
+    """Writes numbered records, in order. sent: what the brokers have acknowledged."""
+
+    bootstrap: str
+    topic: str
+    number: int = 0
+    sent: list[Row] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
+
+    def write(self, count: int) -> list[Row]:
+        """So many records at once; gives their rows once they are acknowledged."""
+        before, end = len(self.sent), self.number + count
+        self._write_while(lambda: self.number < end, gap_s=0.0)
+        return self.sent[before:]
+
+    def __enter__(self) -> Writer:
+        """Writes on until it is left."""
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._write_while, args=(lambda: not self._stop.is_set(), GAP_S), name="writer", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        if kind is None:  # after a failure the brokers may be down, and nobody waits for what cannot be delivered
+            self._thread.join()
+
+    def flow(self, count: int) -> None:
+        """Waits until so many further records have been handed to the client, however fast that goes, while it writes on."""
+        since = self.number
+        wait_for(
+            lambda: self.number >= since + count,
+            f"{count} records more",
+            alive=lambda: self._thread is not None and self._thread.is_alive(),
+        )
+
+    def transaction(self, count: int, commit: bool) -> None:
+        """Records that are taken back unless commit."""
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=uuid.uuid4().hex, **SAFE)
+        producer.init_transactions()
+        producer.begin_transaction()
+        rows = [self._send(producer)[0] for _ in range(count)]
+        producer.flush()
+        if commit:
+            producer.commit_transaction()
+            self.sent += rows
+        else:
+            producer.abort_transaction()
+        producer.close()
+
+    def _send(self, producer: KafkaProducer) -> tuple[Row, Any]:
+        row, partition, value = record(self.number)
+        self.number += 1
+        return row, producer.send(self.topic, value, partition=partition)
+
+    def _write_while(self, condition: Callable[[], bool], gap_s: float) -> None:
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, linger_ms=5, **SAFE)
+        written = []
+        while condition():
+            written.append(self._send(producer))
+            time.sleep(gap_s)
+        producer.flush()
+        for row, future in written:
+            future.get(LIMIT_S)  # an error here is one of the scene, not of the daemon
+            self.sent.append(row)
+        producer.close()
+
+
+@dataclass
+class Scene:
+    """One topic, one state directory, and the daemons that run one after another."""
+
+    folder: Path
+    bootstrap: str
+    topic: str
+    group: str
+    daemon: Running | None = None
+    runs: int = 0
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.daemon is not None:
+            self.daemon.kill()
+
+    def start(self, accept_lost_records: bool = False) -> Running:
+        self.runs += 1
+        home = self.folder / str(self.runs)
+        home.mkdir(parents=True)
+        accept = f"group_id = '{self.group}'\naccept_lost_records = {str(accept_lost_records).lower()}"
+        state = (
+            f"[state]\ndirectory = '{self.folder / 'state'}'\ncheckpoint_interval_s = 0.5\n[models]\ndirectory = '{self.folder / 'models'}'"
+        )
+        self.daemon = Running(home, self.bootstrap, topic=self.topic, kafka_more=accept, more=state)
+        return self.daemon
+
+    def ready(self) -> bool:
+        assert self.daemon is not None
+        return bool(self.daemon.told("daemon_ready")) and self.daemon.get("/readyz")[0] == 200
+
+    def stop(self) -> None:
+        """In order; it must obey."""
+        assert self.daemon is not None
+        assert self.daemon.stop() == 0, self.daemon.log.read_text()[-3000:]
+
+    def ended(self) -> tuple[int, str]:
+        """Exit code of the daemon and what it said last, once it has ended by itself."""
+        assert self.daemon is not None
+        code = self.daemon.ended()
+        return code, " ".join(line for line in self.daemon.log.read_text().splitlines() if not line.startswith("{"))
+
+    def counted(self) -> Counter[str]:
+        assert self.daemon is not None
+        metrics = self.daemon.get("/metrics")[1]
+        return Counter(
+            {name: int(float(count)) for name, count in re.findall(r'^dwcp_records_total\{outcome="(\w+)"\} (\S+)$', metrics, re.M)}
+        )
+
+    def rows(self) -> Counter[Row]:
+        """What the segments hold that the newest checkpoint names. Raises SegmentError where a row of a partition is there twice."""
+        links, times, *_ = buffer_rows(self.folder / "state", newest(self.folder / "state")[1])
+        return Counter(zip(links, np.frombuffer(times).tolist(), strict=True))
+
+    def until_it_holds(self, rows: list[Row]) -> None:
+        """Waits until each of these rows is in the buffer, and fails if then there is any other, or one twice."""
+        assert self.daemon is not None
+        missing, extra = self.settled(rows)
+        assert not missing, f"of {len(rows)} rows {missing} are missing; {self.daemon.log.read_text()[-3000:]}"
+        assert not extra, f"{extra} rows are there that nobody has written, or twice"
+
+    def settled(self, rows: list[Row]) -> tuple[int, int]:
+        """Waits until each of these rows is in the buffer. How many are missing when it has waited for long, or the daemon has ended, and
+        how many are there that nobody has written, or twice."""
+        assert self.daemon is not None
+        deadline_s = time.monotonic() + LIMIT_S
+        wanted, held = Counter(rows), Counter[Row]()
+        while wanted - held and time.monotonic() < deadline_s and self.daemon.process.poll() is None:
+            time.sleep(0.2)
+            with suppress(OSError, IndexError, SegmentError):  # a checkpoint and its segments go while they are looked at
+                held = self.rows()
+        return (wanted - held).total(), (held - wanted).total()
