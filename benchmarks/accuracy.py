@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from harness import Bar, in_process, parser, report, say
 
 from features.telemetry import DEFAULT_LINK_KEY, TARGETS
+from harness import Bar, in_process, parser, report, say
 from model.judge.metrics import block_bootstrap_difference
 from model.spec.job import Architecture, TrainingSettings
 

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from harness import Bar, arguments, report, say
 from kafka import TopicPartition
 
+from harness import Bar, arguments, report, say
 from testkit.kafka.cluster import SIZE, Cluster
 from testkit.scene import PARTITIONS, Scene, Writer
 

@@ -24,12 +24,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from harness import FOLDER, Bar, in_process, parser, report, say
-from parts.drift_run import FIRST_DAY, WARM_UP
-from parts.residuals import REGIMES
 from scipy.stats import chi2
 
 from drift.link.sensitivity import Sensitivity
+from harness import FOLDER, Bar, in_process, parser, report, say
+from parts.drift_run import FIRST_DAY, WARM_UP
+from parts.residuals import REGIMES
 
 REGIONS: Final = 20
 LINKS: Final = 100

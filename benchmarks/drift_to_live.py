@@ -20,13 +20,12 @@ from typing import Any, Final
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # for the training, which is a process of its own
 
-from harness import Bar, arguments, report, say
-
 from daemon.clock import StreamClock
 from daemon.config.load import Config, TrainingSection
 from daemon.operator.logs import configure_logging
 from daemon.operator.observer import Observer
 from daemon.wiring import Daemon, build, training_config
+from harness import Bar, arguments, report, say
 from streams.simulator.fleet import FleetSpec, Region
 from streams.simulator.planted import PlantedEvent
 from streams.simulator.source import SimulatorSource

@@ -23,7 +23,6 @@ from typing import Any, Final
 
 from harness import CHILD_LIMIT_S, Bar, arguments, in_process, report, say
 from parts.version import SMALL
-
 from testkit.paths import PYTHONPATH
 
 SIZES: Final = {"json": 700_000, "csv": 200_000, "documents": 85_000, "atheris": 100_000, "links": 1_000_000}

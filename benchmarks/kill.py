@@ -20,12 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from harness import Bar, in_process, parser, report, say
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+
+from harness import Bar, in_process, parser, report, say
 from parts.consistency import buffered, compare, differing, read_topic, refused_of, replayed, rows_of
 from parts.daemon_process import DaemonProcess, Home, Producer
 from parts.stream import broker
+from testkit import remains
 
 PARTITIONS: Final = 4
 LINKS: Final = 48
@@ -193,11 +195,9 @@ def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
 
 def checked(home: Home, plan: Plan, raw: Any, sent: int) -> dict[str, Any]:
     """What the raw topic and an undisturbed daemon say of what was left."""
-    from testkit import recovery_rig as rig
-
     rows = rows_of(raw)
     difference = compare(rows, buffered(home.state))
-    left = rig.outcome(home.folder)
+    left = remains.outcome(home.folder)
     with tempfile.TemporaryDirectory(prefix="dwcp-reference-") as name:
         names = differing(left, replayed(raw, home.folder, Path(name), plan.sections()))
     buried = {(event["data"]["partition"], event["data"]["offset"]) for event in home.events("dead_letters")}
@@ -211,7 +211,7 @@ def checked(home: Home, plan: Plan, raw: Any, sent: int) -> dict[str, Any]:
         "alerts": len(left.alerts),
         "versions": len({event["data"]["version"] for event in home.events("models")}),
         "dead_letters": len(buried),
-        "journal_entries": dict(Counter(type(entry).__name__ for entry in rig.journal(home.folder))),
+        "journal_entries": dict(Counter(type(entry).__name__ for entry in remains.journal(home.folder))),
         "unacknowledged": sent - records,
         "lost": difference.lost + len(unburied),
         "duplicated": difference.duplicated + difference.unexpected,

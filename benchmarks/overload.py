@@ -26,16 +26,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from harness import Bar, arguments, in_process, report, say
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+
+from harness import Bar, arguments, in_process, report, say
 from parts.consistency import Row, buffered, compare, read_topic, refused_of, rows_of
 from parts.daemon_process import Home
 from parts.overload_run import OFFERED, Course, Overload, Plan, taken_per_s, taken_while_shedding_per_s
 from parts.stream import PARTITIONS, broker
 from parts.version import SMALL
 from parts.watcher import Sample, ServiceManager, Watcher, memory
-
 from testkit.kafka.broker import free_port
 
 START_LIMIT_S: Final = 300.0

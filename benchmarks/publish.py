@@ -20,8 +20,7 @@ from typing import Any
 
 from harness import CHILD_LIMIT_S, Bar, arguments, in_process, report, say
 from parts.version import SMALL
-
-from testkit import syscalls
+from testkit.disk import syscalls
 from testkit.paths import PYTHONPATH
 
 
@@ -29,7 +28,7 @@ def killed(source: Path, folder: Path, signed: bool, stops: str) -> dict[str, An
     """What the rig has seen, in a process of its own: it forks, and has to stay one of a single thread."""
     folder.mkdir()
     job = {"source": str(source), "folder": str(folder), "signed": signed, "stops": stops}
-    command = [sys.executable, "-m", "testkit.publish_rig", json.dumps(job)]
+    command = [sys.executable, "-m", "testkit.disk.publishing", json.dumps(job)]
     environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True, timeout=CHILD_LIMIT_S)
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -21,13 +21,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
-from harness import Bar, parser, report, say
 from kafka import KafkaAdminClient
 from kafka.admin import NewTopic
+
+from harness import Bar, parser, report, say
 from parts.cable import Cable
 from parts.consistency import buffered, compare, read_topic, replayed, rows_of
 from parts.daemon_process import DaemonProcess, Home, Producer
 from parts.stream import broker
+from testkit import remains
 
 MEMBERS: Final = ("a", "b", "c")
 PARTITIONS: Final = 6
@@ -203,14 +205,12 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
 
 def differing_features(raw: Any, folder: Path) -> list[str]:
     """Names of what differs between the newest state of each partition and that of a daemon that nothing has disturbed."""
-    from testkit import recovery_rig as rig
-
     reference = folder / "reference"
     shared = folder / "shared"
     (shared / "models").mkdir(exist_ok=True)
     (shared / "state" / "journal-main.ndjson").touch()  # without a model the clock decides nothing that features depend on
     replayed(raw, shared, reference, {})
-    wanted, found = rig.newest_parts(reference / "state"), rig.newest_parts(shared / "state")
+    wanted, found = remains.newest_parts(reference / "state"), remains.newest_parts(shared / "state")
     names = []
     for partition, part in wanted.items():
         for name, content in part.items():

@@ -3,7 +3,7 @@
     make bench-simulation        (or: python benchmarks/simulation.py --first 417 --seeds 1     repeats one seed)
 
 A seed chooses batches, the interleaving of partitions, and for each of up to four lives when calls to the disk fail, when the process ends,
-and whether as kill -9 or as a power cut, which takes what was not fsynced (tests/testkit/storm.py). A last life without faults takes the
+and whether as kill -9 or as a power cut, which takes what was not fsynced (testkit.disk.storm). A last life without faults takes the
 rest. Every fourth seed has more links than it may keep, so that some are always evicted. Then offsets, features, detectors, regions, alerts
 and buffer must be those of a run that nothing disturbed, byte for byte.
 """
@@ -22,8 +22,8 @@ from typing import Any, Final
 from harness import Bar, in_process, parser, report, say
 from parts.consistency import differing
 from parts.version import SMALL
-
-from testkit import storm
+from testkit import remains, rig, scripted
+from testkit.disk import storm
 
 LIVES_MAX: Final = 4
 SAY_EVERY: Final = 100
@@ -35,7 +35,7 @@ def room_of(seed: int) -> str:
     return "for few links" if seed % 4 == 0 else "for all links"
 
 
-def survive(rig: Any, home: Path, seed: int) -> tuple[list[int], str]:
+def survive(home: Path, seed: int) -> tuple[list[int], str]:
     """Lets one seed's lives pass over a home with a live version. Gives the exit codes, and what broke the promise, if anything."""
     chosen, sections = random.Random(seed), ROOM[room_of(seed)]
     codes = []
@@ -43,7 +43,7 @@ def survive(rig: Any, home: Path, seed: int) -> tuple[list[int], str]:
         struck = storm.Storm(home / "state", seed * LIVES_MAX + life)
         script = {"seed": chosen.randrange(2**31), "batch_max": chosen.choice((40, 150, 600))}
         codes.append(rig.run(home, prepare=struck.arm, sections=sections, **script))
-        if codes[-1] not in (0, storm.KILLED) and not rig.told(home, "ended"):
+        if codes[-1] not in (0, storm.KILLED) and not remains.told(home, "ended"):
             return codes, f"exit code {codes[-1]}: {(home / 'log').read_text()[-2000:]}"
     if rig.run(home, sections=sections, seed=seed, batch_max=300) != 0:
         return codes, f"no way out: {(home / 'log').read_text()[-2000:]}"
@@ -52,21 +52,19 @@ def survive(rig: Any, home: Path, seed: int) -> tuple[list[int], str]:
 
 def simulate(seeds: range, models: Path, folder: Path) -> dict[str, Any]:
     """The figures of a range of seeds. models: with a live version."""
-    from testkit import recovery_rig as rig
-
     undisturbed = {}
     for room, sections in ROOM.items():
         shutil.copytree(models, folder / f"undisturbed {room}" / "models")
-        rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(folder / f"undisturbed {room}", **sections)).run()
-        undisturbed[room] = rig.outcome(folder / f"undisturbed {room}")
+        rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(folder / f"undisturbed {room}", **sections)).run()
+        undisturbed[room] = remains.outcome(folder / f"undisturbed {room}")
     ends: Counter[int] = Counter()
     failing: list[int] = []
     for count, seed in enumerate(seeds, start=1):
         home = folder / f"seed-{seed}"
         shutil.copytree(models, home / "models")
-        codes, broken = survive(rig, home, seed)
+        codes, broken = survive(home, seed)
         ends.update(codes)
-        if not broken and (names := differing(rig.outcome(home), undisturbed[room_of(seed)])):
+        if not broken and (names := differing(remains.outcome(home), undisturbed[room_of(seed)])):
             broken = f"differs in {', '.join(names)}"
         if broken:
             failing.append(seed)

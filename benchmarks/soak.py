@@ -17,14 +17,13 @@ from dataclasses import asdict, replace
 from itertools import combinations
 from typing import Any, Final
 
-from harness import Bar, in_process, parser, report, say
-from parts.soak_plan import DAY_H, Plan
-from parts.stream import PARTITIONS
-
 from daemon.state.checkpoint import KEPT
 from daemon.training.child import FOLDERS_KEPT
+from harness import Bar, in_process, parser, report, say
 from model.buffer.retention import COMPACTED_ROWS, FAN_IN
 from model.registry.versions import REFUSED_KEPT
+from parts.soak_plan import DAY_H, Plan
+from parts.stream import PARTITIONS
 
 WEEK_H: Final = 7 * DAY_H
 FULL: Final = Plan(links=10_000, interval_s=60.0, hours=WEEK_H, training_every_h=1, rows_max=1_000_000)

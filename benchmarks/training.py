@@ -18,7 +18,6 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from harness import FOLDER, Bar, arguments, environment, in_process, median_of_ratios, report, say
-
 from model.spec.job import Architecture
 
 ENVIRONMENT: Final = ".venv-torch"

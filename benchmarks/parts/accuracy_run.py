@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from harness import answer, job_of, say
 
+from harness import answer, job_of, say
 from model.spec.job import Architecture, TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ import sys
 import time
 from typing import Any
 
-from harness import answer, job_of
 from kafka import KafkaConsumer
 
+from harness import answer, job_of
 from streams.kafka.member import DEFAULTS
 from streams.kafka.source import DEFAULT_MAX_RECORDS
 

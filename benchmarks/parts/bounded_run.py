@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from harness import answer, job_of, say
 
 from features.telemetry import TARGETS, Doubles, Floats
+from harness import answer, job_of, say
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
 from model.version.predictor import core_session, raw_session, read_graph, run_core
 from model.version.raw_windows import RawWindows, features_of

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from harness import answer, job_of, say
 
 from features.offline import RawTable
 from features.telemetry import TARGETS, Partition
+from harness import answer, job_of, say
 from model.buffer.rows import BufferRows, BufferWriter
 from model.job import Job
 from model.judge.gate import GatePolicy

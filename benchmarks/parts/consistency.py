@@ -24,7 +24,7 @@ from daemon.loop import Loop
 from features.telemetry import Partition
 from model.buffer.segments import SegmentName
 from streams.source import Polled
-from testkit import recovery_rig
+from testkit import remains, rig, scripted
 
 Topic = Mapping[Partition, Sequence[bytes]]
 Row = tuple[int, int, float]
@@ -95,7 +95,7 @@ def _telemetry(value: bytes) -> dict[str, Any] | None:
 def buffered(state: Path) -> list[Row]:
     """What the newest checkpoint of each partition names, of whichever member."""
     segments: dict[tuple[str, int], Sequence[str]] = {}
-    for _, manifest in recovery_rig.checkpoints(state):
+    for _, manifest in remains.checkpoints(state):
         for part in manifest.parts:
             segments.setdefault((part.topic, part.number), part.segments)
     rows: list[Row] = []
@@ -133,15 +133,15 @@ def replayed(topic: Topic, home: Path, into: Path, sections: Mapping[str, Mappin
     shutil.copytree(home / "models", into / "models")
     (into / "state").mkdir(parents=True)
     shutil.copy(home / "state" / "journal-main.ndjson", into / "state")
-    source = recovery_rig.ScriptedSource(seed=99, batch_max=BATCH_MAX, records=topic, ends=False)
+    source = scripted.ScriptedSource(seed=99, batch_max=BATCH_MAX, records=topic, ends=False)
     settings = {name: dict(values) for name, values in sections.items()}
     settings["training"] = {"schedule": "", "rows_min": 2**62, "drift_rows_min": 2**62}  # which versions went live is in the journal too
     settings["drift"] = settings.get("drift", {}) | {"idle_s": 2.0**40}  # what the clock decides is in the journal
-    made = recovery_rig.daemon_over(source, recovery_rig.config(into, **settings))
+    made = rig.daemon_over(source, rig.config(into, **settings))
     made.loop.partitions._decide = lambda *_, **__: None  # nor is anything decided behind the journal's end
     made.loop.on_step = lambda polled: _stop_at_the_end(made.loop, source, polled)
     made.run()
-    return recovery_rig.outcome(into)
+    return remains.outcome(into)
 
 
 def _stop_at_the_end(loop: Loop, source: Any, polled: Polled) -> None:

@@ -11,12 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness import answer, job_of
-
 from daemon.clock import WallClock
 from daemon.operator.logs import configure_logging
 from daemon.operator.observer import Observer
 from daemon.wiring import Daemon, build
+from harness import answer, job_of
 from parts.daemon_run import config, source_of
 
 

@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import psutil
-from harness import FOLDER
 
 from features.telemetry import Partition
+from harness import FOLDER
 from testkit.paths import PYTHONPATH
-from testkit.recovery_rig import newest
+from testkit.remains import newest
 from testkit.running import die_with_parent
 
 POLL_S: Final = 0.05

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from harness import answer, job_of
-
 from daemon.clock import WallClock
 from daemon.config.load import Config
 from daemon.operator.logs import configure_logging
@@ -22,6 +20,7 @@ from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
 from daemon.wiring import Daemon, build, kafka_source
 from features.telemetry import Partition
+from harness import answer, job_of
 from model.buffer.rows import BufferWriter, OpenSegment
 from model.buffer.segments import Segment
 from parts.stream import fleet, write_file

@@ -8,10 +8,10 @@ import sys
 from typing import Any
 
 import numpy as np
-from harness import answer, job_of
 
 from drift.link.stage import LinkDrift, WatchedRows
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS
+from harness import answer, job_of
 from parts.daemon_memory import memory
 
 

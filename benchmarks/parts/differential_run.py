@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from harness import answer, job_of
 from kafka import KafkaAdminClient
 
+from harness import answer, job_of
 from parts import record_oracle, record_readers
 from parts.record_grammar import Grammar
 from parts.record_readers import ByGo, ByKafka, Closing, Reading

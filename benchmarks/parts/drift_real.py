@@ -9,9 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from harness import answer, job_of
-
 from daemon.commands.alert_evidence import evidence_of, picture
+from harness import answer, job_of
 from model.report.charts import svg
 
 WHOLE_S: Final = 1e9

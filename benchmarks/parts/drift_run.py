@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-from harness import answer, job_of
 
 from drift.link.sensitivity import Sensitivity
 from drift.link.stage import LinkDrift, WatchedRows
@@ -17,6 +16,7 @@ from drift.region.incident import Incident
 from drift.region.policy import QuorumPolicy
 from drift.region.stage import RegionDrift
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Flags
+from harness import answer, job_of
 from parts.residuals import DAY, INTERVAL_S, START_S, Region, Values, weather
 
 METRIC: Final = TARGETS.index("rtt_ms")

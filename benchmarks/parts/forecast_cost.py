@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from harness import answer, job_of
 
 from features.definition import FEATURES, WINDOW_ROWS
+from harness import answer, job_of
 from model.registry.versions import Registry
 from model.version.predictor import Predictor
 from parts.daemon_run import ingest

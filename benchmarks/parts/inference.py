@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from harness import answer, job_of
 
 from features.offline import compute
+from harness import answer, job_of
 from model.spec.job import Architecture
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
 from model.version.predictor import core_session, raw_session, read_graph

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import tensorflow as tf
+
 from harness import answer, job_of
 
 SHAPES = {"square": (2_048, 2_048, 2_048), "one_step_of_64": (64, 256, 1_024), "one_step_of_256": (256, 256, 1_024)}

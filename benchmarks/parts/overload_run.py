@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from harness import in_process
-
 from parts.cpu_share import CpuShare, cpu_s
 from parts.daemon_process import DaemonProcess, Producer
 from parts.stream import PARTITIONS

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 from zlib import crc32
 
-from harness import answer, job_of
 from kafka import KafkaProducer
 
+from harness import answer, job_of
 from parts.steady_producer import POISON
 from parts.stream import BATCH_BYTES, blocks, fleet
 from streams.simulator.fleet import DEFAULT_START_S, build_fleet

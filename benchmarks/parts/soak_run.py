@@ -21,7 +21,6 @@ from typing import Any, Final
 
 import psutil
 import pyarrow as pa
-from harness import answer, in_process, job_of, say
 
 from daemon.clock import StreamClock
 from daemon.ingest.group import journal_path
@@ -30,6 +29,7 @@ from daemon.operator.observer import Observer
 from daemon.reload import reloader
 from daemon.training.schedule import Schedule
 from daemon.wiring import Daemon, build
+from harness import answer, in_process, job_of, say
 from model.spec.job import Architecture
 from parts.soak_plan import ARCHITECTURE, DAY_H, SEED_ROWS, START_S, Plan
 from parts.soak_stream import ChangingFleet

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 from zlib import crc32
 
-from harness import answer, job_of
 from kafka import KafkaProducer
 
+from harness import answer, job_of
 from streams.simulator.dataset import messages
 from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
 from streams.simulator.planted import PlantedEvent

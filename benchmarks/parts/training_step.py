@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from harness import answer, job_of
 
+from harness import answer, job_of
 from model.spec.job import Architecture, TrainingSettings
 from model.training.fit.loop import TrainingData, compile_model, shuffled_batches
 from model.training.network.assembly import build

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from harness import answer, job_of
 
 from features.definition import FEATURES
 from features.vocabulary import Vocabulary
+from harness import answer, job_of
 from model.registry.versions import Registry
 from model.spec.job import Architecture
 from model.version.golden import write_golden

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -27,6 +26,7 @@ from features.telemetry import Flags, Partition, TelemetryBatch
 from model.buffer.rows import BufferWriter
 from streams.simulator.fleet import DEFAULT_START_S
 from streams.source import Polled, RawBatch, Written
+from testkit import killing, remains, rig, scripted
 
 PARTITION = Partition("t", 0)
 NOW_S = 1_767_571_200.0
@@ -259,7 +259,6 @@ def own_time(value: bytes) -> Written:
 
 
 def run(
-    rig: ModuleType,
     home: Path,
     wall_s: Callable[[Any], float],
     *,
@@ -272,7 +271,7 @@ def run(
 
     def inside() -> None:
         prepare()
-        source = rig.ScriptedSource(
+        source = scripted.ScriptedSource(
             **({"seed": 1, "batch_max": 100, "written": own_time} | script | ({"records": records} if records is not None else {}))
         )
         made = rig.daemon_over(source, rig.config(home))
@@ -284,7 +283,7 @@ def run(
         def on_poll(source: Any) -> None:
             before(source)
             if source.polls == die_at:
-                rig.die()
+                killing.die()
             assert source.polls < 5000, "it does not come to its end"
 
         source.on_poll = on_poll
@@ -293,45 +292,43 @@ def run(
         made.run()
         print(json.dumps({"event": "problems", "count": sum(one is not None for one in seen)}))
 
-    return rig.in_child(inside, home / "log")  # type: ignore[no-any-return]
+    return killing.in_child(inside, home / "log")  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("die_at", [None, 40], ids=["", "killed while it waits"])
 @pytest.mark.parametrize("behind_s", [600.0 + TICKS_S, 26 * YEAR_S])
-def test_no_record_is_lost_to_a_clock_that_is_behind(
-    rig: ModuleType, home: Path, uninterrupted: Any, behind_s: float, die_at: int | None
-) -> None:
+def test_no_record_is_lost_to_a_clock_that_is_behind(home: Path, uninterrupted: Any, behind_s: float, die_at: int | None) -> None:
     """A machine starts behind its time, and is set right later: nothing is refused, and what is left is what is left of any run."""
 
     def wall_s(source: Any) -> float:
         return DEFAULT_START_S + TICKS_S + (0.0 if source.polls > 80 else -behind_s)
 
     if die_at is not None:
-        assert run(rig, home, wall_s, die_at=die_at) == rig.KILLED
-    assert run(rig, home, wall_s) == 0, (home / "log").read_text()
-    assert not rig.told(home, "record_rejected")
-    assert rig.told(home, "clock_behind")
-    assert rig.told(home, "clock_right")
-    (problems,) = rig.told(home, "problems")
+        assert run(home, wall_s, die_at=die_at) == killing.KILLED
+    assert run(home, wall_s) == 0, (home / "log").read_text()
+    assert not remains.told(home, "record_rejected")
+    assert remains.told(home, "clock_behind")
+    assert remains.told(home, "clock_right")
+    (problems,) = remains.told(home, "problems")
     assert problems["count"] > 20, "it was ready all the time"
-    rig.same(rig.outcome(home), uninterrupted)
+    remains.same(remains.outcome(home), uninterrupted)
 
 
-def test_a_producer_whose_clock_is_wrong_is_refused_alone(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_producer_whose_clock_is_wrong_is_refused_alone(home: Path, uninterrupted: Any) -> None:
     """Two links of fourteen live a year ahead, and so do the times that their producer gives to Kafka: theirs are refused, no other."""
     bad = [f"eu-node-000{at}" for at in (1, 2)]
-    assert any(json.loads(value)["node_id"] in bad for values in rig.stream().values() for value in values)
+    assert any(json.loads(value)["node_id"] in bad for values in scripted.stream().values() for value in values)
 
     def moved(value: bytes) -> bytes:
         one = json.loads(value)
         return json.dumps(one | {"timestamp": one["timestamp"] + YEAR_S}).encode() if one["node_id"] in bad else value
 
-    records = {partition: [moved(value) for value in values] for partition, values in rig.stream().items()}
-    assert run(rig, home, lambda source: newest_s(source, bad), records=records) == 0, (home / "log").read_text()
+    records = {partition: [moved(value) for value in values] for partition, values in scripted.stream().items()}
+    assert run(home, lambda source: newest_s(source, bad), records=records) == 0, (home / "log").read_text()
     counted = sum(json.loads(value)["node_id"] in bad for values in records.values() for value in values)
     letters = (home / "state/events/dead_letters.ndjson").read_text().splitlines()
     assert len(letters) == counted
-    assert {link for link in uninterrupted.buffer[0] if link.split("|")[0] not in bad} == set(rig.outcome(home).buffer[0])
+    assert {link for link in uninterrupted.buffer[0] if link.split("|")[0] not in bad} == set(remains.outcome(home).buffer[0])
 
 
 def newest_s(source: Any, but: list[str] = []) -> float:  # noqa: B006 - never changed
@@ -349,10 +346,10 @@ AHEAD_AT = 150
 """Record of each partition behind which one from far ahead is put."""
 
 
-def with_records_ahead(rig: ModuleType) -> dict[Partition, list[bytes]]:
+def with_records_ahead() -> dict[Partition, list[bytes]]:
     """The stream with a record from half a year ahead in each partition, of a link that is known there."""
     records = {}
-    for partition, values in rig.stream().items():
+    for partition, values in scripted.stream().items():
         one = json.loads(values[AHEAD_AT])
         ahead = json.dumps(one | {"timestamp": one["timestamp"] + YEAR_S / 2, "note": "ahead"}).encode()
         records[partition] = [*values[: AHEAD_AT + 1], ahead, *values[AHEAD_AT + 1 :]]
@@ -366,11 +363,11 @@ def written_then(value: bytes) -> Written:
 
 @pytest.mark.parametrize("kill", [False, True], ids=["", "killed and started again"])
 def test_one_record_from_far_ahead_is_undone_when_the_clock_is_right(
-    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory, uninterrupted: Any, kill: bool
+    home: Path, tmp_path_factory: pytest.TempPathFactory, uninterrupted: Any, kill: bool
 ) -> None:
     """It was accepted while this machine's clock was a year ahead. Event time does not follow it, nothing is dropped, the alert comes, and
     its link goes on once the clock is right; a run by the journal of this one leaves the same."""
-    records = with_records_ahead(rig)
+    records = with_records_ahead()
 
     def wall_s(source: Any) -> float:
         wrong = max(source.positions.values(), default=0) < 300
@@ -378,14 +375,14 @@ def test_one_record_from_far_ahead_is_undone_when_the_clock_is_right(
 
     script = {"records": records, "written": written_then, "batch_max": 30}
     if kill:
-        prepare = rig.kill_around(CheckpointStore, "write", 25, after=True)
-        assert run(rig, home, wall_s, prepare=prepare, **script) == rig.KILLED
-    assert run(rig, home, wall_s, **script) == 0, (home / "log").read_text()
-    undone = rig.told(home, "event_time_undone")
+        prepare = killing.kill_around(CheckpointStore, "write", 25, after=True)
+        assert run(home, wall_s, prepare=prepare, **script) == killing.KILLED
+    assert run(home, wall_s, **script) == 0, (home / "log").read_text()
+    undone = remains.told(home, "event_time_undone")
     assert {one["partition"] for one in undone} == {str(partition) for partition in records}
-    assert not rig.told(home, "buckets_undone"), "event time never followed"
-    assert any(entry.confirmed for entry in rig.journal(home) if isinstance(entry, Clock))
-    left = rig.outcome(home)
+    assert not remains.told(home, "buckets_undone"), "event time never followed"
+    assert any(entry.confirmed for entry in remains.journal(home) if isinstance(entry, Clock))
+    left = remains.outcome(home)
     told, expected = ({json.loads(line)["data"]["region"] for line in one.alerts.values()} for one in (left, uninterrupted))
     assert {"eu"} <= told <= expected
     late = len(uninterrupted.buffer[0]) - len(left.buffer[0])
@@ -394,11 +391,11 @@ def test_one_record_from_far_ahead_is_undone_when_the_clock_is_right(
     shutil.copytree(home / "models", into / "models")
     (into / "state").mkdir()
     shutil.copy(home / "state/journal-main.ndjson", into / "state")
-    rig.same(rig.outcome_after(into, records=records, seed=99, batch_max=300), left)
+    remains.same(rig.outcome_after(into, records=records, seed=99, batch_max=300), left)
 
 
 @pytest.mark.parametrize("stop", [False, True], ids=["", "it is in a checkpoint"])
-def test_a_watermark_that_ran_away_is_undone(rig: ModuleType, home: Path, stop: bool) -> None:
+def test_a_watermark_that_ran_away_is_undone(home: Path, stop: bool) -> None:
     """The only link of a stream jumps half a year, and buckets close with it. Once the clock is right, in this life or the next, the link
     is taken again, buckets close where the stream is, and no row of the buffer was dropped."""
     partition = Partition("lonely", 0)
@@ -412,12 +409,12 @@ def test_a_watermark_that_ran_away_is_undone(rig: ModuleType, home: Path, stop: 
     script = {"written": written_then, "batch_max": 10}
     if stop:
         half = {partition: records[partition][:80]}
-        assert run(rig, home, lambda source: newest_s(source) + YEAR_S, records=half, **script) == 0
-    assert run(rig, home, wall_s if not stop else newest_s, records=records, **script) == 0, (home / "log").read_text()
-    assert rig.told(home, "event_time_undone")
-    (undone,) = rig.told(home, "buckets_undone")
+        assert run(home, lambda source: newest_s(source) + YEAR_S, records=half, **script) == 0
+    assert run(home, wall_s if not stop else newest_s, records=records, **script) == 0, (home / "log").read_text()
+    assert remains.told(home, "event_time_undone")
+    (undone,) = remains.told(home, "buckets_undone")
     assert undone["closed_through_s"] <= DEFAULT_START_S + 60.0 * 210
-    left = rig.outcome(home)
+    left = remains.outcome(home)
     assert 51 + 80 <= left.rows <= 201
     times = np.frombuffer(left.buffer[1])
     assert (times < DEFAULT_START_S + 60.0 * 50).sum() == 50, "rows of before were dropped"
@@ -435,12 +432,12 @@ def test_the_region_stage_goes_back() -> None:
     assert NOW_S <= (regions.closed_through + 1) * 60.0 <= NOW_S + 120.0
 
 
-def test_the_region_stage_goes_back_when_the_last_partition_knows_better(rig: ModuleType, home: Path) -> None:
+def test_the_region_stage_goes_back_when_the_last_partition_knows_better(home: Path) -> None:
     """One partition has the right time before another, which has begun nothing: what ran away is undone when both have it, not given up."""
     first, second = Partition("t", 0), Partition("t", 1)
 
     def inside() -> None:
-        source = rig.ScriptedSource(seed=1, records={first: [record("a", NOW_S + 60.0 * at) for at in range(9)], second: []})
+        source = scripted.ScriptedSource(seed=1, records={first: [record("a", NOW_S + 60.0 * at) for at in range(9)], second: []})
         loop = rig.daemon_over(source, rig.config(home)).loop
         for _ in range(3):
             loop.step()
@@ -460,4 +457,4 @@ def test_the_region_stage_goes_back_when_the_last_partition_knows_better(rig: Mo
         loop.undo_run_away()
         assert loop.regions.closed_through == closed_through
 
-    assert rig.in_child(inside, home / "log") == 0, (home / "log").read_text()
+    assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()

@@ -6,7 +6,6 @@ import socket
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,10 +16,11 @@ from daemon.operator.http import HttpServer
 from daemon.operator.observer import Observer
 from daemon.wiring import build
 from streams.files.source import FileSource
+from testkit import rig
 
 
 @pytest.fixture
-def make(tmp_path: Path, rig: ModuleType) -> Callable[..., Any]:
+def make(tmp_path: Path) -> Callable[..., Any]:
     """make(http={...}) builds a daemon over one record."""
     (tmp_path / "telemetry.ndjson").write_text('{"timestamp": 1767571200, "node_id": "a", "peer_id": "b", "rtt_ms": 1}\n')
 

@@ -7,7 +7,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from daemon.operator.observer import Observer
 from daemon.reload import needs_restart, reloader
 from daemon.wiring import build
 from streams.files.source import FileSource
+from testkit import rig
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_what_needs_a_restart(case: str) -> None:
     assert needs_restart(Config(), Config(**changed)) == sections  # type: ignore[arg-type]
 
 
-def test_what_is_told_is_what_happens(tmp_path: Path, rig: ModuleType) -> None:
+def test_what_is_told_is_what_happens(tmp_path: Path) -> None:
     """Training takes the changed limits over, and keeps the gap with which the stream's windows are made."""
     (tmp_path / "telemetry.ndjson").write_text('{"timestamp": 1767571200, "node_id": "a", "peer_id": "b", "rtt_ms": 1}\n')
     told: list[dict[str, Any]] = []

@@ -35,6 +35,7 @@ from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import cut
 from model.windows.index import build_windows, gather
 from testkit.paths import ROOT
+from testkit.waiting import wait_for
 
 SMALL = Architecture(
     lstm_units=(8,),
@@ -397,9 +398,7 @@ def test_a_terminated_job_leaves_no_version(long_snapshot: Path, tmp_path: Path,
     assert not (tmp_path / "result.json").exists()
 
 
-def test_a_job_dies_with_its_daemon(
-    long_snapshot: Path, tmp_path: Path, wait_for: Callable[..., Any], spawn: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_a_job_dies_with_its_daemon(long_snapshot: Path, tmp_path: Path, spawn: Callable[..., subprocess.Popen[str]]) -> None:
     """When the process that started it is killed, the job ends by itself and publishes nothing."""
     spec = job_in(tmp_path, long_snapshot, epochs=100_000, patience=100_000)
     path = tmp_path / "job.json"

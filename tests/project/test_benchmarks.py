@@ -12,8 +12,31 @@ from typing import Any
 import numpy as np
 import pytest
 
+import accuracy
+import drift_to_live
+import harness
+import inference
+import ingest
+import memory
+import never_silent
+import tables
+import training
 from model.spec.job import Architecture
 from model.version.manifest import verify
+from parts import (
+    bare_poll,
+    daemon_memory,
+    daemon_run,
+    detector_memory,
+    drift_rivals,
+    drift_run,
+    matrix_rate,
+    proof,
+    stream,
+    training_step,
+    version,
+)
+from parts import inference as inference_run
 from testkit.paths import ROOT
 
 ROWS = 35
@@ -33,9 +56,8 @@ def models(tmp_path_factory: pytest.TempPathFactory, make_version: Callable[...,
     return str(root)
 
 
-def test_the_last_line_is_one_json_object_of_the_agreed_shape(load: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_last_line_is_one_json_object_of_the_agreed_shape(capsys: pytest.CaptureFixture[str]) -> None:
     """Machine, versions, figures and bars; a bar that does not hold is told on standard error, and the exit code is 0."""
-    harness = load("harness")
     bars = [harness.Bar("fast", 3.14159265, ">=", 2.0), harness.Bar("small", 700.0, "<=", 400), harness.Bar("unknown", None, "<=", 1)]
     assert harness.report("example", {"a": 1.23456789, "by": {"x": 123456.7}}, bars, {"rival": "1.0"}) == 0
     out, err = capsys.readouterr()
@@ -50,11 +72,11 @@ def test_the_last_line_is_one_json_object_of_the_agreed_shape(load: Any, capsys:
     assert {"python", "rival", "kafka-python"} <= set(document["versions"])
 
 
-def test_the_machine_is_described_without_its_name_or_a_path(load: Any) -> None:
+def test_the_machine_is_described_without_its_name_or_a_path() -> None:
     """Results are published: CPU, cores and memory, and nothing that tells whose machine it was."""
     import socket
 
-    machine = load("harness").machine()
+    machine = harness.machine()
     text = json.dumps(machine)
     assert machine["cores"] >= 1
     assert machine["memory_gb"] > 0
@@ -66,14 +88,13 @@ def test_the_machine_is_described_without_its_name_or_a_path(load: Any) -> None:
     ("value", "op", "limit", "holds"),
     [(2.0, ">=", 2.0, True), (1.9, ">=", 2.0, False), (400, "<=", 400, True), (401, "<=", 400, False), (None, ">=", 0, False)],
 )
-def test_a_bar_holds_at_its_limit(load: Any, value: float | None, op: str, limit: float, holds: bool) -> None:
+def test_a_bar_holds_at_its_limit(value: float | None, op: str, limit: float, holds: bool) -> None:
     """What could not be measured does not hold."""
-    assert load("harness").Bar("bar", value, op, limit).holds is holds
+    assert harness.Bar("bar", value, op, limit).holds is holds
 
 
-def test_records_of_the_measured_stream_have_461_bytes_and_every_column(load: Any, tmp_path: Path) -> None:
+def test_records_of_the_measured_stream_have_461_bytes_and_every_column(tmp_path: Path) -> None:
     """On average over the fleet, so that rates are comparable from one release to the next."""
-    stream = load("parts.stream")
     written = stream.write_file(stream.fleet(10_000), 2, tmp_path / "stream.ndjson")
     assert written.records == 20_000
     assert written.record_bytes == pytest.approx(461, abs=1)
@@ -84,10 +105,9 @@ def test_records_of_the_measured_stream_have_461_bytes_and_every_column(load: An
 
 @pytest.mark.parametrize("with_model", [True, False])
 def test_the_daemon_takes_every_record_to_its_checkpoint_and_says_where_the_time_went(
-    load: Any, models: str, tmp_path: Path, with_model: bool
+    models: str, tmp_path: Path, with_model: bool
 ) -> None:
     """The stages add up to the CPU time of the whole process, and only a daemon with a model forecasts."""
-    stream, daemon_run = load("parts.stream"), load("parts.daemon_run")
     written = stream.write_file(stream.fleet(8), ROWS, tmp_path / "stream.ndjson")
     job = {"file": str(tmp_path / "stream.ndjson"), "records": written.records, "models": models if with_model else None}
     ran = daemon_run.ingest(job)
@@ -98,14 +118,13 @@ def test_the_daemon_takes_every_record_to_its_checkpoint_and_says_where_the_time
     assert sum(ran["stage_s"].values()) == pytest.approx(ran["cpu_s"], rel=0.05, abs=0.05)
 
 
-def test_rounds_are_compared_with_each_other(load: Any) -> None:
+def test_rounds_are_compared_with_each_other() -> None:
     """A machine that becomes slower from one round to the next changes no ratio."""
-    assert load("harness").median_of_ratios([10.0, 20.0, 90.0], [5.0, 10.0, 30.0]) == 2.0
+    assert harness.median_of_ratios([10.0, 20.0, 90.0], [5.0, 10.0, 30.0]) == 2.0
 
 
-def test_ingest_bars_come_from_the_run_with_a_live_model(load: Any) -> None:
+def test_ingest_bars_come_from_the_run_with_a_live_model() -> None:
     """By hand: poll 4 s, ours 8 s of which 3 s are decode, features, drift and buffer, Quix 24 s."""
-    ingest = load("ingest")
     stages = dict.fromkeys(OWN_STAGES, 1.0) | {"decode": 1.5, "features": 1.0, "drift": 0.25, "buffer": 0.25}
     run = {"records": 100, "cpu_s": 8.0, "wall_s": 9.0, "shed": 7, "forecasts": 3, "watched_links": 5, "stage_s": stages}
     other = run | {"cpu_s": 1.0}
@@ -120,13 +139,13 @@ def test_ingest_bars_come_from_the_run_with_a_live_model(load: Any) -> None:
     bars = {bar.name: (bar.value, bar.holds) for bar in ingest.bars(found)}
     assert bars == {"kafka_vs_poll": (0.5, True), "kafka_vs_quix": (3.0, True), "own_vs_poll": (0.75, True)}
     cost = {"forecast_ms": {"in_batches_of_1": 0.7}, "watched_row": {"cpu_ms": 0.6}}
-    figures = ingest.figures(load("parts.stream").Written(100, 46_100), 10, found, cost)
+    figures = ingest.figures(stream.Written(100, 46_100), 10, found, cost)
     assert figures["records_per_cpu_s"]["kafka_live_model"] == 12.5
     assert figures["record_bytes"] == 461
     assert figures["caught_up"]["watched_links_per_core_at_one_row_a_minute"] == 100_000
 
 
-def test_the_bare_poll_takes_every_record_of_the_topic(load: Any, kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
+def test_the_bare_poll_takes_every_record_of_the_topic(kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
     """With the consumer settings of our own source."""
     name = kafka_topic(partitions=4)
     from kafka import KafkaProducer
@@ -135,39 +154,37 @@ def test_the_bare_poll_takes_every_record_of_the_topic(load: Any, kafka_broker: 
     for number in range(50):
         producer.send(name, value=b"{}", partition=number % 4)
     producer.close()
-    assert load("parts.bare_poll").poll_all(kafka_broker, name, "bench", 50)["records"] == 50
+    assert bare_poll.poll_all(kafka_broker, name, "bench", 50)["records"] == 50
 
 
-def test_a_version_of_any_size_is_built_and_published(load: Any, tmp_path: Path) -> None:
+def test_a_version_of_any_size_is_built_and_published(tmp_path: Path) -> None:
     """With an untrained network, as whole as a trained one."""
     small = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
-    version = load("parts.version").publish(tmp_path / "models", small)
-    assert verify(tmp_path / "models" / version) == []
+    name = version.publish(tmp_path / "models", small)
+    assert verify(tmp_path / "models" / name) == []
 
 
-def test_memory_is_counted_per_link_above_one_link(load: Any) -> None:
+def test_memory_is_counted_per_link_above_one_link() -> None:
     """By hand: 50 MB more for 10,000 links are 5,000 bytes a link."""
     run = {"peak_bytes": 9e8, "peak_before_checkpoint_bytes": 8e8, "watched_links": 1, "forecasts": 2}
     found = {1: run | {"resident_bytes": 300_000_000}, 10_000: run | {"resident_bytes": 350_000_000}}
-    memory = load("memory")
     assert memory.bytes_per_link(found, 1, 10_000) == 5_000
     figures = memory.figures(found, {"bytes_per_watched_link": 10_000.0})
     assert figures["resident_mb"] == {"1": 300.0, "10000": 350.0}
     assert figures["bytes_per_link"] == {"10000": 5_000}
 
 
-def test_memory_is_read_after_the_open_rows_were_sealed(load: Any, models: str, tmp_path: Path) -> None:
+def test_memory_is_read_after_the_open_rows_were_sealed(models: str, tmp_path: Path) -> None:
     """A daemon in this process: what is counted is the state, not rows that wait for the next checkpoint."""
-    stream = load("parts.stream")
     written = stream.write_file(stream.fleet(8), ROWS, tmp_path / "stream.ndjson")
     job = {"file": str(tmp_path / "stream.ndjson"), "records": written.records, "models": models}
-    found = load("parts.daemon_memory").run(job)
+    found = daemon_memory.run(job)
     assert (found["links"], found["open_rows"]) == (8, 0)
     assert 0 < found["resident_bytes"] <= found["peak_bytes"]
-    assert load("parts.detector_memory").run(2000, 70)["bytes_per_watched_link"] > 2000
+    assert detector_memory.run(2000, 70)["bytes_per_watched_link"] > 2000
 
 
-def test_inference_is_compared_within_each_round(load: Any) -> None:
+def test_inference_is_compared_within_each_round() -> None:
     """By hand: two rounds, of which the second ran on a machine half as fast; ratios do not notice."""
     names = ("core", "raw", "int8", "direct_export", "keras_call", "keras_predict")
     cost = dict(zip(names, (1.0, 1.2, 0.48, 4.8, 24.0, 60.0), strict=True))
@@ -176,7 +193,7 @@ def test_inference_is_compared_within_each_round(load: Any) -> None:
         for name, ms in cost.items()
     }
     sizes = {"core": 1_000_000, "raw": 1_010_000, "int8": 260_000}
-    inference, found = load("inference"), {"runs": runs, "sizes": sizes, "parity": {"core_largest": 1e-7}, "windows_from": "simulated"}
+    found = {"runs": runs, "sizes": sizes, "parity": {"core_largest": 1e-7}, "windows_from": "simulated"}
     bars = {bar.name: (bar.value, bar.holds) for bar in inference.bars(found)}
     assert bars["raw_vs_core"] == (pytest.approx(1.2), True)
     assert bars["int8_vs_raw"] == (pytest.approx(0.4), True)
@@ -187,15 +204,14 @@ def test_inference_is_compared_within_each_round(load: Any) -> None:
     assert figures["p50_ms"]["keras_predict"] == pytest.approx(90.0)
 
 
-def test_inference_times_every_graph_and_rival(load: Any) -> None:
+def test_inference_times_every_graph_and_rival() -> None:
     """A small network in this process: each of the six forecasts one by one and in batches, and the graphs agree with Keras."""
     from dataclasses import replace
 
-    inference = load("parts.inference")
     small = replace(Architecture(), lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
     with tempfile.TemporaryDirectory() as name:
-        built = inference.build_all(Path(name), small)
-        found = inference.measure(built, rounds=1, calls=4, batches=1)
+        built = inference_run.build_all(Path(name), small)
+        found = inference_run.measure(built, rounds=1, calls=4, batches=1)
     assert set(found["runs"]) == {"core", "raw", "int8", "direct_export", "keras_call", "keras_predict"}
     for values in found["runs"].values():
         assert all(len(value) == 1 and value[0] > 0 for value in values.values())
@@ -205,9 +221,8 @@ def test_inference_times_every_graph_and_rival(load: Any) -> None:
     np.testing.assert_allclose(alone[0], together[3], rtol=1e-4)
 
 
-def test_drift_to_live_is_the_sum_of_its_parts(load: Any) -> None:
+def test_drift_to_live_is_the_sum_of_its_parts() -> None:
     """By hand, from the moments of a made-up story."""
-    drift_to_live = load("drift_to_live")
     story = drift_to_live.Story(drift_s=1000.0)
     story.tell("model_live", {"version": "v1"})
     story.tell("drift_opened", {"scope": "region", "region": "eu-1", "event_time_s": 900.0, "summary": "too early"})
@@ -247,9 +262,8 @@ def documents(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tables_are_written_between_their_markers(load: Any, documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_written_between_their_markers(documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once written they are up to date; a changed result makes them stale, and --check says so and changes nothing."""
-    tables = load("tables")
 
     def run(*options: str) -> int:
         monkeypatch.setattr(sys, "argv", ["tables.py", "--root", str(documents), *options])
@@ -271,20 +285,17 @@ def test_tables_are_written_between_their_markers(load: Any, documents: Path, mo
     assert (documents / "README.md").read_text() == text
 
 
-def test_a_list_of_rows_is_a_table_of_its_own(load: Any) -> None:
+def test_a_list_of_rows_is_a_table_of_its_own() -> None:
     """It is written where its marker stands, and is no figure among the others."""
     rows = [{"target": "rtt_ms", "network": 1.5, "skill": "+3 %"}, {"target": "jitter_ms", "network": 0.25, "skill": "-1 %"}]
     found = {"ingest": RESULT | {"figures": {"pairs": rows, "records": 2}}}
-    written = load("tables").filled(
-        "<!-- figures:ingest.pairs -->\n<!-- /figures -->\n<!-- figures:ingest -->\n<!-- /figures -->", found, "x"
-    )
+    written = tables.filled("<!-- figures:ingest.pairs -->\n<!-- /figures -->\n<!-- figures:ingest -->\n<!-- /figures -->", found, "x")
     assert "| target | network | skill |\n|---|---:|---|\n| rtt_ms | 1.5 | +3 % |\n| jitter_ms | 0.25 | -1 % |\n" in written
     assert "| figure | value |\n|---|---:|\n| records | 2 |\n" in written
 
 
-def test_a_pair_is_judged_on_the_rows_that_all_forecast(load: Any) -> None:
+def test_a_pair_is_judged_on_the_rows_that_all_forecast() -> None:
     """Errors of seeds are averaged; the best rival on the same rows is the one that counts; a target without a row is no pair."""
-    accuracy = load("accuracy")
     random = np.random.default_rng(1)
     actual = np.full((400, 4), np.nan, np.float32)
     actual[:, 0] = random.normal(size=400)
@@ -300,28 +311,27 @@ def test_a_pair_is_judged_on_the_rows_that_all_forecast(load: Any) -> None:
     assert (worse.better, worse.not_worse) == (False, False)
 
 
-def test_a_marker_without_figures_is_an_error(load: Any, documents: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_a_marker_without_figures_is_an_error(documents: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     """It names the file, the benchmark, and what to run."""
     (documents / "README.md").write_text("<!-- figures:memory -->\n<!-- /figures -->\n")
     monkeypatch.setattr(sys, "argv", ["tables.py", "--root", str(documents)])
-    assert load("tables").main() == 1
+    assert tables.main() == 1
     assert "make bench-memory" in capsys.readouterr().err
 
 
-def test_a_training_step_is_measured_on_the_network_that_is_asked_for(load: Any) -> None:
+def test_a_training_step_is_measured_on_the_network_that_is_asked_for() -> None:
     """Plain and ours at a tiny size: each gives times and says what its first step cost."""
-    part = load("parts.training_step")
+    part = training_step
     small = Architecture(lstm_units=(4,), lstm_dropout=(0.2,), dense_units=(4,), dense_dropout=(0.2,), head_units=4)
     for contender in ("plain", "ours"):
         found = part.step_ms(contender, small, batch=8, steps=2)
         assert set(found) == {"ms", "cpu_ms", "first_s"}
         assert min(found.values()) > 0
-    assert load("parts.matrix_rate").gflops((64, 64, 64), 1) > 0
+    assert matrix_rate.gflops((64, 64, 64), 1) > 0
 
 
-def test_training_bars_are_ratios_within_a_round(load: Any) -> None:
+def test_training_bars_are_ratios_within_a_round() -> None:
     """By hand: 100 ms of plain Keras, 50 of ours, 40 of PyTorch, and a second round on a machine twice as slow."""
-    training = load("training")
     assert training.step_gflop(Architecture(), 64) == pytest.approx(9.4, abs=0.1)
 
     def runs(ms: float) -> list[dict[str, Any]]:
@@ -338,9 +348,9 @@ def test_training_bars_are_ratios_within_a_round(load: Any) -> None:
     assert told["batch_64"]["share_of_matrix_rate"]["plain"] == pytest.approx(9.4 / 0.15 / 188, rel=0.01)
 
 
-def test_drift_is_told_from_noise_in_little(load: Any) -> None:
+def test_drift_is_told_from_noise_in_little() -> None:
     """A quiet day and each planted change once, through the stages of the daemon: no incident, and every change called what it is."""
-    run, sensitivity = load("parts.drift_run"), {"quorum": 14.0, "alone": 24.0, "quorum_spread": 24.0, "alone_spread": 34.0}
+    run, sensitivity = drift_run, {"quorum": 14.0, "alone": 24.0, "quorum_spread": 24.0, "alone_spread": 34.0}
     chosen = run.Sensitivity(**sensitivity)
     assert run.quiet("shared", 0, 30, 1, chosen)["opened"] == []
     found = {one["name"]: one for one in run.detect("independent", 1, 30, run.WARM_UP, chosen)}
@@ -352,40 +362,40 @@ def test_drift_is_told_from_noise_in_little(load: Any) -> None:
     }  # fmt: skip
     assert all(one.get("precision", 1.0) == 1.0 for one in found.values())
     assert {name for name, one in found.items() if one["group"] == "data" and one["network_incidents"]} == set()
-    rivals = load("parts.drift_rivals").run("season", 2, 1, 0)
+    rivals = drift_rivals.run("season", 2, 1, 0)
     assert rivals["adwin_raw"]["alerts_per_week"] > 1000.0
 
 
-def test_a_proof_counts_what_held_what_broke_and_what_did_not_run(load: Any, tmp_path: Path) -> None:
+def test_a_proof_counts_what_held_what_broke_and_what_did_not_run(tmp_path: Path) -> None:
     """A case that was skipped proves nothing, and a file that cannot be read is no proof either."""
     (tmp_path / "test_promise.py").write_text(
         "import pytest\n"
         "@pytest.mark.parametrize('fault', [1, 2, 3])\ndef test_the_disk_refuses(fault): assert fault < 3\n"
         "def test_no_disk(): pytest.skip('none here')\n"
     )
-    assert load("parts.proof").cases([str(tmp_path / "test_promise.py")]) == [
+    assert proof.cases([str(tmp_path / "test_promise.py")]) == [
         {"what": "the disk refuses", "held": 2, "broken": 1, "unproven": 0},
         {"what": "no disk", "held": 0, "broken": 0, "unproven": 1},
     ]
     (tmp_path / "test_promise.py").write_text("import nothing_of_this_name\n")
-    assert [one["broken"] for one in load("parts.proof").cases([str(tmp_path / "test_promise.py")])] == [1]
+    assert [one["broken"] for one in proof.cases([str(tmp_path / "test_promise.py")])] == [1]
 
 
 @pytest.mark.parametrize(("test", "code"), [("pass", 0), ("assert False", 1)])
 def test_a_proof_that_is_broken_fails(
-    load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], test: str, code: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], test: str, code: int
 ) -> None:
     """Whoever runs it in a script learns so; its line is printed all the same."""
     (tmp_path / "test_promise.py").write_text(f"def test_it(): {test}\n")
     monkeypatch.setattr("sys.argv", ["promise"])
-    assert load("parts.proof").prove("promise", "A promise.", [str(tmp_path / "test_promise.py")], 1) == code
+    assert proof.prove("promise", "A promise.", [str(tmp_path / "test_promise.py")], 1) == code
     document = json.loads(capsys.readouterr().out)
     assert [bar["holds"] for bar in document["bars"]] == [code == 0, code == 0, True]
 
 
-def test_never_silent_is_proven_with_the_service_manager(load: Any) -> None:
+def test_never_silent_is_proven_with_the_service_manager() -> None:
     """The tests that it names are there, and the one that --quick runs alone is last."""
-    module, root = load("never_silent"), ROOT
+    module, root = never_silent, ROOT
     for file, _, test in (one.partition("::") for one in module.FILES):
         assert f"def {test}" in (root / file).read_text()
     assert module.FILES[-1] == "tests/daemon/operator/test_notify.py"

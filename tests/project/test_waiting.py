@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
-from testkit.paths import PYTHONPATH, TESTS
+from testkit import waiting
+from testkit.paths import PYTHONPATH
+from testkit.waiting import wait_for
 
 
-def test_a_wait_ends_with_the_state(wait_for: Callable[..., Any]) -> None:
+def test_a_wait_ends_with_the_state() -> None:
     """And gives its value, also where the process that reached it has ended since."""
     values = iter([None, 0, [], "there"])
     assert wait_for(lambda: next(values), "a value") == "there"
     assert wait_for(lambda: "done", "the last words", alive=lambda: False) == "done"
 
 
-def test_a_wait_in_vain_says_for_what(waiting: ModuleType, wait_for: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_in_vain_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
     """At once where nothing can come any more, else at the limit."""
     with pytest.raises(AssertionError, match="ended before: the log says why"):
         wait_for(lambda: False, lambda: "the log says why", alive=lambda: False)
@@ -63,9 +62,19 @@ def test_it(made, fails, number):
 
 def test_after_a_failure_a_file_shares_something_new(tmp_path: Path) -> None:
     """Two of six tests fail, and none that comes after them; what was shared is closed each time, and at the end."""
-    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
     (tmp_path / "test_shared.py").write_text(FAILING)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--import-mode=importlib", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "testkit.renewed",
+        "--import-mode=importlib",
+        str(tmp_path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": PYTHONPATH})
     assert "2 failed, 4 passed" in done.stdout, done.stdout + done.stderr
     assert " error" not in done.stdout.splitlines()[-1], done.stdout

@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 from kafka import TopicPartition
 
+from testkit.scene import PARTITIONS, Scene, Writer
+
 
 @pytest.fixture(scope="module")
-def flows(kafka_cluster: Any, scenes: Any, tmp_path_factory: pytest.TempPathFactory, renewed: Any) -> Iterator[Any]:
+def flows(kafka_cluster: Any, tmp_path_factory: pytest.TempPathFactory, renewed: Any) -> Iterator[Any]:
     @contextmanager
     def start() -> Iterator[Any]:
-        topic = _topic(kafka_cluster, scenes)
-        with scenes.Scene(tmp_path_factory.mktemp("flowing"), kafka_cluster.bootstrap, topic, f"{topic}.flowing") as scene:
+        topic = _topic(kafka_cluster)
+        with Scene(tmp_path_factory.mktemp("flowing"), kafka_cluster.bootstrap, topic, f"{topic}.flowing") as scene:
             scene.start()
             scene.daemon.until(scene.ready)
-            yield scene, scenes.Writer(kafka_cluster.bootstrap, topic)
+            yield scene, Writer(kafka_cluster.bootstrap, topic)
 
     with renewed(start) as made:
         yield made
@@ -42,18 +44,18 @@ def flowing(flows: Any, whole_cluster: Any, request: pytest.FixtureRequest) -> I
 
 
 @pytest.fixture
-def twins(whole_cluster: Any, scenes: Any, tmp_path: Path) -> Iterator[Any]:
+def twins(whole_cluster: Any, tmp_path: Path) -> Iterator[Any]:
     """Two daemons of one topic, each of a group of its own, and the writer: one runs when the fault comes, the other is stopped."""
-    topic = _topic(whole_cluster, scenes)
+    topic = _topic(whole_cluster)
     groups = [f"{topic}.{name}" for name in ("running", "stopped")]
     with ExitStack() as stack:
-        made = [stack.enter_context(scenes.Scene(tmp_path / group, whole_cluster.bootstrap, topic, group)) for group in groups]
-        yield *made, scenes.Writer(whole_cluster.bootstrap, topic)
+        made = [stack.enter_context(Scene(tmp_path / group, whole_cluster.bootstrap, topic, group)) for group in groups]
+        yield *made, Writer(whole_cluster.bootstrap, topic)
 
 
-def _topic(cluster: Any, scenes: Any) -> str:
+def _topic(cluster: Any) -> str:
     topic = f"test.{uuid.uuid4().hex[:8]}"
-    cluster.create(topic, scenes.PARTITIONS)
+    cluster.create(topic, PARTITIONS)
     return topic
 
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from daemon.state.checkpoint import CheckpointStore
 from features.telemetry import Partition
 from model.registry.versions import Registry
 from model.version.manifest import verify
+from testkit import killing, remains, rig, scripted
 
 
 def refusing(call: str, part: str, code: int, after: int, times: int) -> Callable[[], None]:
@@ -66,27 +66,27 @@ def refusing(call: str, part: str, code: int, after: int, times: int) -> Callabl
     ],
     ids=lambda value: value.strip(".-"),
 )
-def test_a_disk_that_refuses_for_a_while(rig: ModuleType, home: Path, uninterrupted: Any, call: str, part: str, code: int) -> None:
+def test_a_disk_that_refuses_for_a_while(home: Path, uninterrupted: Any, call: str, part: str, code: int) -> None:
     """At every durable write: told with the reason and the remedy, nothing is dropped meanwhile, and it goes on by itself."""
     after, times = {"journal-": (0, 4), "drift.ndjson": (0, 2)}.get(part, (9, 4))  # of the latter two there are few, and some come late
     refused = refusing(call, part, code, after, times)
-    rig.same(rig.outcome_after(home, prepare=refused), uninterrupted)
-    failed = rig.told(home, "checkpoint_failed")
+    remains.same(rig.outcome_after(home, prepare=refused), uninterrupted)
+    failed = remains.told(home, "checkpoint_failed")
     assert os.strerror(code) in failed[0]["problem"], failed
     assert "it is tried again" in failed[0]["remedy"]
-    assert rig.told(home, "daemon_stopped")
+    assert remains.told(home, "daemon_stopped")
 
 
 @pytest.mark.parametrize("checkpoints", [True, False], ids=["with checkpoints", "without any"])
-def test_a_disk_that_refuses_to_delete_at_the_start(rig: ModuleType, home: Path, uninterrupted: Any, checkpoints: bool) -> None:
+def test_a_disk_that_refuses_to_delete_at_the_start(home: Path, uninterrupted: Any, checkpoints: bool) -> None:
     """Segments that no checkpoint names cannot be deleted, whether there are older checkpoints or somebody has removed them: told, and the
     daemon starts all the same, for nobody reads those segments."""
-    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "_publish", 9, after=False)) == rig.KILLED
+    assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "_publish", 9, after=False)) == killing.KILLED
     if not checkpoints:
         shutil.rmtree(home / "state" / "checkpoints")
     refused = refusing("unlink", ".parquet", errno.EIO, 0, 3)
-    rig.same(rig.outcome_after(home, prepare=refused, seed=5, batch_max=150), uninterrupted)
-    assert rig.told(home, "cleaning_failed")
+    remains.same(rig.outcome_after(home, prepare=refused, seed=5, batch_max=150), uninterrupted)
+    assert remains.told(home, "cleaning_failed")
 
 
 def torn(content: bytes) -> dict[str, bytes]:
@@ -101,15 +101,15 @@ def store_of(state: Path, told: list[tuple[str, dict[str, Any]]]) -> CheckpointS
     return CheckpointStore(state, "main", 2**62, 2**62, lambda event, **fields: told.append((event, fields)))
 
 
-def test_a_torn_file_of_a_checkpoint(rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_torn_file_of_a_checkpoint(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever is left of whichever file of the newest checkpoint or of a segment that only it names: the one before is used, for all
     partitions and the region stage, and an event names what was set aside."""
-    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "_clean", 9, after=False)) == rig.KILLED
-    newest, manifest = rig.newest(home / "state")
+    assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "_clean", 9, after=False)) == killing.KILLED
+    newest, manifest = remains.newest(home / "state")
     before, older = sorted(path for path in newest.parent.iterdir())[-2], {}
     shutil.copytree(home / "state", scratch := tmp_path_factory.mktemp("before") / "state")
     shutil.rmtree(scratch / "checkpoints" / newest.name)
-    _, manifest_before = rig.newest(scratch)
+    _, manifest_before = remains.newest(scratch)
     older = {part.number: part.offset for part in manifest_before.parts}
     named_before = {name for part in manifest_before.parts for name in part.segments}
     only_newest = sorted({name for part in manifest.parts for name in part.segments} - named_before)
@@ -124,19 +124,19 @@ def test_a_torn_file_of_a_checkpoint(rig: ModuleType, home: Path, tmp_path_facto
             told: list[tuple[str, dict[str, Any]]] = []
             store = store_of(scratch, told)
             store.open()
-            found = {number: store.restore(Partition(rig.TOPIC, number)) for number in older}
+            found = {number: store.restore(Partition(scripted.TOPIC, number)) for number in older}
             assert {number: part.offset if part else None for number, part in found.items()} == older, (file, what)
             assert [(event, fields["checkpoint"]) for event, fields in told] == [("checkpoint_unsound", newest.name)], (file, what)
-            assert rig.newest(scratch)[0].name == before.name
+            assert remains.newest(scratch)[0].name == before.name
             assert sorted(name for segments in store.segments.values() for name in segments) == sorted(named_before)
 
 
-def test_a_torn_journal(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_torn_journal(home: Path, uninterrupted: Any) -> None:
     """Zeros at the end of the journal, and half an entry before them, never took effect: the decision is made again."""
-    assert rig.run(home, prepare=rig.kill_around(Journal, "append", 1, after=True)) == rig.KILLED
+    assert rig.run(home, prepare=killing.kill_around(Journal, "append", 1, after=True)) == killing.KILLED
     path = home / "state/journal-main.ndjson"
     path.write_bytes(path.read_bytes()[:-20] + bytes(20))
-    rig.same(rig.outcome_after(home), uninterrupted)
+    remains.same(rig.outcome_after(home), uninterrupted)
 
 
 def refusal_of(act: Callable[[], None]) -> int | None:
@@ -186,11 +186,11 @@ def test_a_disk_that_refuses_a_publication(
     assert registry.current() == version, "the last attempt met no refusal"
 
 
-def test_a_clock_that_is_set(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_clock_that_is_set(home: Path, uninterrupted: Any) -> None:
     """The wall clock jumps back by days and forward by years while records flow: state, alerts and buffer are the same, bit by bit."""
 
     def inside() -> None:
-        made = rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(home))
+        made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(home))
         made.loop.clock, real, before = WallClock(), time.time, made.loop.source.on_poll
 
         def set_clock(source: Any) -> None:
@@ -201,8 +201,8 @@ def test_a_clock_that_is_set(rig: ModuleType, home: Path, uninterrupted: Any) ->
         made.loop.source.on_poll = set_clock
         made.run()
 
-    assert rig.in_child(inside, home / "log") == 0, (home / "log").read_text()
-    rig.same(rig.outcome(home), uninterrupted)
+    assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()
+    remains.same(remains.outcome(home), uninterrupted)
 
 
 def test_the_time_of_a_live_stream_never_goes_back() -> None:

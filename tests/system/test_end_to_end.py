@@ -13,7 +13,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,6 +26,8 @@ from model.version.predictor import Predictor
 from streams.simulator.dataset import messages
 from streams.simulator.fleet import FleetSpec
 from testkit.paths import ROOT
+from testkit.running import die_with_parent
+from testkit.waiting import wait_for
 
 STARLINK = ROOT.parent / "shared" / "data" / "starlink_road_1s.csv"
 FIRST, MORE = 20_000, 6_000
@@ -92,7 +93,7 @@ def daemon(
         process.wait()
 
 
-def heard(servers: str, topic: str, wanted: int, wait_for: Callable[..., Any]) -> list[Any]:
+def heard(servers: str, topic: str, wanted: int) -> list[Any]:
     """At least `wanted` messages of a topic, read as a subscriber would."""
     consumer = KafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest", group_id=None)
     messages_: list[Any] = []
@@ -116,9 +117,7 @@ def topics(kafka_admin: Any) -> dict[str, str]:
     return names
 
 
-def test_from_telemetry_to_a_model_an_alert_and_dead_letters(
-    kafka_broker: str, topics: dict[str, str], tmp_path: Path, wait_for: Callable[..., Any], running: ModuleType
-) -> None:
+def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, topics: dict[str, str], tmp_path: Path) -> None:
     """Consumes, trains, publishes, announces; a second run goes on where the first stopped; a subscriber hears of a drift; poison
     arrives in the dead-letter topic with its reason and coordinates; every record is in the buffer exactly once."""
     config = tmp_path / "dwcp.toml"
@@ -157,10 +156,10 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(
         producer.send(topics["telemetry"], key=key, value=value)
     producer.flush()
 
-    with daemon(config, tmp_path / "first.log", wait_for, running.die_with_parent) as event_of:
+    with daemon(config, tmp_path / "first.log", wait_for, die_with_parent) as event_of:
         version = event_of("model_published")["version"]
         event_of("model_live")
-    announcement = json.loads(heard(kafka_broker, topics["models"], 1, wait_for)[0].value)
+    announcement = json.loads(heard(kafka_broker, topics["models"], 1)[0].value)
     assert (announcement["type"], announcement["data"]["version"]) == ("dwcp.model.published", version)
     registry = Registry(tmp_path / "models")
     assert registry.current() == version
@@ -172,10 +171,10 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(
     for value in POISON:
         producer.send(topics["telemetry"], key=b"poison", value=value)
     producer.close()
-    with daemon(config, tmp_path / "second.log", wait_for, running.die_with_parent) as event_of:
+    with daemon(config, tmp_path / "second.log", wait_for, die_with_parent) as event_of:
         event_of("drift_opened")
-        alerts = [json.loads(message.value) for message in heard(kafka_broker, topics["drift"], 1, wait_for)]
-        letters = heard(kafka_broker, topics["dlq"], len(POISON), wait_for)
+        alerts = [json.loads(message.value) for message in heard(kafka_broker, topics["drift"], 1)]
+        letters = heard(kafka_broker, topics["dlq"], len(POISON))
     assert alerts[0]["type"] == "dwcp.drift.opened"
     assert any(signal["signal"] == "throughput_mbps" for alert in alerts for signal in alert["data"]["signals"])
     assigned = [json.loads(line) for line in (tmp_path / "second.log").read_text().splitlines() if '"partition_assigned"' in line]

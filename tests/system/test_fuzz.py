@@ -16,7 +16,6 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,13 +35,14 @@ from streams.kafka.codecs import UNPACKED_MAX_BYTES
 from streams.kafka.records import plain_records
 from streams.records.csv_form import MAX_VALUE_BYTES
 from streams.records.dead_letters import MAX_KEPT_BYTES
+from testkit import hostile, hostile_documents, rig
 from testkit.paths import PYTHONPATH, ROOT
 
 PACKAGES = ("daemon", "drift", "features", "model", "streams")
 
 
 @pytest.fixture(scope="module")
-def documents(hostile_documents: ModuleType, make_version: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def documents(make_version: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Each reader by name, with good content to damage."""
     folder = tmp_path_factory.mktemp("documents")
     version = make_version(folder / "version", "v20260101_000000")
@@ -51,7 +51,7 @@ def documents(hostile_documents: ModuleType, make_version: Callable[..., Path], 
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
-def test_damaged_messages_are_accepted_or_refused_and_never_lost(hostile: ModuleType, form: str) -> None:
+def test_damaged_messages_are_accepted_or_refused_and_never_lost(form: str) -> None:
     """Thousands of them: alone as in a batch, among good ones as among bad ones, with values in range and whole dead letters."""
     seeds = hostile.json_seeds() if form == "json" else hostile.csv_seeds()
     found: Counter[str] = Counter()
@@ -63,7 +63,7 @@ def test_damaged_messages_are_accepted_or_refused_and_never_lost(hostile: Module
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b'{"rtt_ms": "x"}', b'{"timestamp": 1}', None], ids=repr)
-def test_a_refused_record_leaves_no_memory_behind(hostile: ModuleType, value: bytes | None) -> None:
+def test_a_refused_record_leaves_no_memory_behind(value: bytes | None) -> None:
     """However often a batch holds one: a daemon runs for months."""
 
     def refuse(times: int) -> None:
@@ -94,7 +94,7 @@ TIMES = st.floats() | st.integers(-(2**70), 2**70) | st.datetimes().map(lambda t
     st.integers(0, 130),
 )
 @settings(max_examples=60)
-def test_structured_damage_is_no_other(hostile: ModuleType, changes: list[tuple[dict[str, Any], Any, bool]], good: int) -> None:
+def test_structured_damage_is_no_other(changes: list[tuple[dict[str, Any], Any, bool]], good: int) -> None:
     """Fields of other types, ranges and sizes, and keys twice, among good records on either side of a chunk's border."""
     values = [hostile.json_seeds()[0]] * good
     for change, time, twice in changes:
@@ -142,7 +142,7 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_odd_has_its_place(hostile: ModuleType, name: str) -> None:
+def test_what_is_odd_has_its_place(name: str) -> None:
     """Accepted, or refused as this kind; among good ones that it does not touch."""
     value, kind = ODD[name]
     good = hostile.json_seeds()[0]
@@ -193,7 +193,7 @@ def test_a_number_or_text_that_nothing_could_hold_is_refused(documents: dict[str
     assert documents[name].try_one(seed.replace(old, new)) == "rejected"
 
 
-def test_damaged_documents_are_refused_as_documented(hostile: ModuleType, documents: dict[str, Any]) -> None:
+def test_damaged_documents_are_refused_as_documented(documents: dict[str, Any]) -> None:
     """Every reader of a file or a batch takes its own good content, and raises nothing undocumented over damaged ones."""
     for target in documents.values():
         assert {target.try_one(seed) for seed in target.seeds} == {"accepted"}, target.name
@@ -214,7 +214,7 @@ def bomb(codec: int, compress: Callable[[bytes], bytes]) -> bytes:
 
 
 @pytest.mark.parametrize(("codec", "compress"), [(4, zstandard.ZstdCompressor().compress), (1, gzip.compress)], ids=["zstd", "gzip"])
-def test_a_batch_that_unpacks_to_more_than_memory_may_hold(hostile: ModuleType, codec: int, compress: Any) -> None:
+def test_a_batch_that_unpacks_to_more_than_memory_may_hold(codec: int, compress: Any) -> None:
     """Becomes one refused record of its packed bytes, at its last offset, and the stream goes on behind it."""
     packed = bomb(codec, compress)
     batch = DefaultRecordBatch(packed)
@@ -224,9 +224,7 @@ def test_a_batch_that_unpacks_to_more_than_memory_may_hold(hostile: ModuleType, 
     assert hostile.check_batch([hostile.json_seeds()[0], value]) == Counter(accepted=1, rejected=1)
 
 
-def test_a_flood_of_large_refused_records_is_held_back(
-    tmp_path: Path, rig: ModuleType, hostile: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flood_of_large_refused_records_is_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead letters in memory are bounded by their bytes: the source waits until they are durable, which is at once, and none is lost."""
     monkeypatch.setattr("daemon.loop.PENDING_BYTES_MAX", 4 * MAX_KEPT_BYTES)
     path = tmp_path / "telemetry.ndjson"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+
+import kill
+from parts import consistency
 
 
-def test_six_kills(load: Callable[[str], ModuleType], kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
+def test_six_kills(kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
     """After kills at random moments, at a step, and by the signals that it obeys: every record once, and all of it as without a stop."""
     home = tmp_path / "home"
     home.mkdir()
     publish(home, "v20260101_000000")
-    kill = load("kill")
     figures = kill.measure(kafka_broker, kill.Plan(kills=6, seed=3, trainings=False), home)
     assert figures["kills"] >= 6
     assert (figures["lost"], figures["duplicated"], figures["different"], figures["failures"], figures["unacknowledged"]) == (0, 0, 0, 0, 0)
@@ -20,16 +21,16 @@ def test_six_kills(load: Callable[[str], ModuleType], kafka_broker: str, publish
     assert figures["dead_letters"] > 0
 
 
-def test_the_check_finds_what_it_is_there_for(load: Callable[[str], ModuleType]) -> None:
+def test_the_check_finds_what_it_is_there_for() -> None:
     """A row that is missing, one that is there twice and one that nobody sent are found and named."""
-    compare = load("parts.consistency").compare
+    compare = consistency.compare
     found = compare([(0, 0, 1.0), (0, 1, 2.0), (1, 0, 1.0)], [(0, 1, 2.0), (0, 1, 2.0), (1, 0, 1.5)])
     assert (found.lost, found.duplicated, found.unexpected) == (2, 1, 1)
     assert found.examples == ["lost 0:0", "lost 1:0", "duplicated 0:1", "unexpected 1:0"]
 
 
-def test_two_states_that_differ_are_told_apart_by_name(load: Callable[[str], ModuleType]) -> None:
-    unlike = load("parts.consistency").unlike
+def test_two_states_that_differ_are_told_apart_by_name() -> None:
+    unlike = consistency.unlike
     one = {"watched": {"eu": [1, float("nan"), 0.0]}, "late": 3}
     assert unlike("regions", one, {"late": 3, "watched": {"eu": [1, float("nan"), 0.0]}}) == []
     other = {"watched": {"eu": [1, 2.0, -0.0]}, "late": 3, "more": None}

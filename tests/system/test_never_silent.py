@@ -24,6 +24,8 @@ import pytest
 from kafka import KafkaProducer
 
 from daemon.operator.health import CHECKPOINT_S, HOPELESS, PUBLICATION_S, STALLED_S, Health, Pass
+from testkit.running import Running
+from testkit.waiting import wait_for
 
 WATCHDOG_S: Final = 2.0
 HOPELESS_HERE: Final = 2
@@ -108,7 +110,7 @@ FAULTY: Final = {
 
 
 @contextmanager
-def faulty_daemon(running: ModuleType, kafka: str, topic: str, folder: Path) -> Iterator[Told]:
+def faulty_daemon(kafka: str, topic: str, folder: Path) -> Iterator[Told]:
     """A daemon that is ready and has begun to take records."""
     faults = FAULTY | {"faults": {name: fault | {"while": str(folder / fault["while"])} for name, fault in FAULTY["faults"].items()}}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, pytest.MonkeyPatch.context() as environment:
@@ -117,7 +119,7 @@ def faulty_daemon(running: ModuleType, kafka: str, topic: str, folder: Path) -> 
         environment.setenv("NOTIFY_SOCKET", str(folder / "notify"))
         environment.setenv("WATCHDOG_USEC", str(int(WATCHDOG_S * 1e6)))
         more = "[state]\ncheckpoint_interval_s = 0.2\n[buffer]\nopen_rows_max = 40\n[training]\nschedule = ''\n"
-        daemon = running.Running(folder, kafka, faults=faults, topic=topic, more=more, kafka_more=f"group_id = '{topic}'")
+        daemon = Running(folder, kafka, faults=faults, topic=topic, more=more, kafka_more=f"group_id = '{topic}'")
         producer = KafkaProducer(bootstrap_servers=kafka)
         try:
             daemon.until(lambda: daemon.told("daemon_ready"))
@@ -131,12 +133,12 @@ def faulty_daemon(running: ModuleType, kafka: str, topic: str, folder: Path) -> 
 
 @pytest.fixture(scope="module")
 def faulty_daemons(
-    running: ModuleType, kafka_broker: str, kafka_admin: Any, tmp_path_factory: pytest.TempPathFactory, renewed: Callable[..., Any]
+    kafka_broker: str, kafka_admin: Any, tmp_path_factory: pytest.TempPathFactory, renewed: Callable[..., Any]
 ) -> Iterator[Any]:
     def start() -> Any:
         folder, topic = tmp_path_factory.mktemp("silent"), f"silent.{os.getpid()}.{time.monotonic_ns()}"
         kafka_admin.create_topics({topic: {"num_partitions": 1}}, wait_for_metadata=True)
-        return faulty_daemon(running, kafka_broker, topic, folder)
+        return faulty_daemon(kafka_broker, topic, folder)
 
     with renewed(start) as daemons:
         yield daemons
@@ -322,9 +324,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def test_a_training_that_hangs(
-    run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], wait_for: Callable[..., Any]
-) -> None:
+def test_a_training_that_hangs(run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
     """It is stopped by SIGSTOP: at its time limit it is killed, which costs one training, and the stream goes on. One that is stopped when
     the daemon is killed ends with it, instead of training beside the next one for an hour."""
     topic, producer = kafka_topic(), KafkaProducer(bootstrap_servers=kafka_broker)

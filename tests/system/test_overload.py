@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+
+import overload
+from parts import consistency, cpu_share, paced_producer
+from testkit.waiting import wait_for
 
 SMALL = {
     "links": 150, "share": 0.05, "capacity_s": 1.0, "overload_s": 4.0, "drain_s": 1.0, "hold_s": 1.0, "watchdog_s": 20.0, "sample_s": 0.7,
@@ -18,15 +20,13 @@ SMALL = {
 }  # fmt: skip
 
 
-def test_overload_sheds_forecasts_and_no_record(
-    load: Callable[[str], ModuleType], kafka_broker: str, publish: Callable[..., None], tmp_path: Path
-) -> None:
+def test_overload_sheds_forecasts_and_no_record(kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
     """The lag grows, forecasts are shed and counted, a disk that hangs pauses the source; the group keeps its member, and in the end every
     record is taken, once, and forecasts are made again."""
     home = tmp_path / "home"
     home.mkdir()
     publish(home, "v20260101_000000")
-    figures = load("overload").measure(kafka_broker, load("overload").Plan(topic="overload.short", **SMALL), home)
+    figures = overload.measure(kafka_broker, overload.Plan(topic="overload.short", **SMALL), home)
     assert (figures["lost"], figures["duplicated"], figures["miscounted"], figures["lag_in_the_end"]) == (0, 0, 0, 0)
     assert figures["rejected"] > 0
     assert figures["forecasts"] > 0
@@ -38,9 +38,9 @@ def test_overload_sheds_forecasts_and_no_record(
     assert (figures["not_assigned_once"], figures["not_live"], figures["exit_code"]) == (0, 0, 0)
 
 
-def test_a_share_of_a_core_is_all_that_a_process_gets(load: Callable[[str], ModuleType], wait_for: Callable[..., Any]) -> None:
+def test_a_share_of_a_core_is_all_that_a_process_gets() -> None:
     """One that would use all of a core uses no more than its share of the time, and is left running."""
-    share = load("parts.cpu_share")
+    share = cpu_share
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
             began_s = time.monotonic()
@@ -54,11 +54,10 @@ def test_a_share_of_a_core_is_all_that_a_process_gets(load: Callable[[str], Modu
             os.kill(busy.pid, signal.SIGKILL)
 
 
-def test_what_is_produced_is_telemetry_whose_time_moves(load: Callable[[str], ModuleType]) -> None:
+def test_what_is_produced_is_telemetry_whose_time_moves() -> None:
     """Every link in turn, each record later than the last of its link, from one producer to the next, and now and then no telemetry."""
-    producer, consistency = load("parts.paced_producer"), load("parts.consistency")
-    partition = load("parts.consistency").Partition("topic", 0)
-    links, values = zip(*[*producer.records(8, 0, 3), *producer.records(8, 3, 2)], strict=True)
+    partition = consistency.Partition("topic", 0)
+    links, values = zip(*[*paced_producer.records(8, 0, 3), *paced_producer.records(8, 3, 2)], strict=True)
     assert [link for link in links if link >= 0] == [*range(8)] * 5
     assert len(consistency.rows_of({partition: values})) == 8 * 5
     assert len(consistency.refused_of({partition: values})) == links.count(-1) == 1

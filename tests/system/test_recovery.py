@@ -1,6 +1,6 @@
 """Exactly once: a run that is killed at any point and started again leaves the same state, alerts and buffer as one that never stopped.
 
-The daemon is made of its real parts, in a process of its own that ends with os._exit: see tests/testkit/recovery_rig.py.
+The daemon is made of its real parts, in a process of its own that ends with os._exit: see testkit.rig.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -33,11 +32,12 @@ from model.buffer.rows import BufferWriter
 from streams.files.source import FileSource
 from streams.simulator.fleet import DEFAULT_START_S
 from streams.source import SourceError
+from testkit import killing, remains, rig, scripted
 
 SECOND = "v20260102_000000"
 
 
-def by_the_journal(rig: ModuleType, home: Path, into: Path, **script: Any) -> Any:
+def by_the_journal(home: Path, into: Path, **script: Any) -> Any:
     """What a run without a stop leaves that has the topic and the journal of another run, and no clock of its own."""
     shutil.copytree(home / "models", into / "models")
     (into / "state").mkdir(parents=True)
@@ -46,9 +46,9 @@ def by_the_journal(rig: ModuleType, home: Path, into: Path, **script: Any) -> An
 
 
 @pytest.mark.parametrize(("seed", "batch_max"), [(2, 40), (3, 900)])
-def test_batches_and_interleavings_do_not_matter(rig: ModuleType, home: Path, uninterrupted: Any, seed: int, batch_max: int) -> None:
+def test_batches_and_interleavings_do_not_matter(home: Path, uninterrupted: Any, seed: int, batch_max: int) -> None:
     """Other batches and another order of the partitions give the same state, alerts and rows, bit by bit."""
-    rig.same(rig.outcome_after(home, seed=seed, batch_max=batch_max), uninterrupted)
+    remains.same(rig.outcome_after(home, seed=seed, batch_max=batch_max), uninterrupted)
 
 
 POINTS = {
@@ -69,41 +69,41 @@ POINTS = {
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_at_a_step(rig: ModuleType, home: Path, uninterrupted: Any, point: str) -> None:
+def test_killed_at_a_step(home: Path, uninterrupted: Any, point: str) -> None:
     """Killed between any two steps of checkpoint and journal, the next run goes on as if nothing had happened."""
     owner, name, nth, after = POINTS[point]
-    killed = rig.run(home, prepare=rig.kill_around(owner, name, nth, after=after))
-    assert killed == rig.KILLED, "the run ended before it came to this point"
-    rig.same(rig.outcome_after(home, seed=5, batch_max=150), uninterrupted)
+    killed = rig.run(home, prepare=killing.kill_around(owner, name, nth, after=after))
+    assert killed == killing.KILLED, "the run ended before it came to this point"
+    remains.same(rig.outcome_after(home, seed=5, batch_max=150), uninterrupted)
 
 
-def test_killed_in_the_middle_of_a_journal_line(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_killed_in_the_middle_of_a_journal_line(home: Path, uninterrupted: Any) -> None:
     """A torn last line of the journal never took effect; it is cut off, and the decision is made again."""
 
     def tear() -> None:
         def append(journal: Journal, _entry: object) -> int:
             os.write(journal._file.fileno(), b'{"type":"model_live","epoch":1,')
-            rig.die()
+            killing.die()
             return 0
 
         setattr(Journal, "append", append)  # noqa: B010 - as a method of another signature
 
-    assert rig.run(home, prepare=tear) == rig.KILLED
-    rig.same(rig.outcome_after(home), uninterrupted)
+    assert rig.run(home, prepare=tear) == killing.KILLED
+    remains.same(rig.outcome_after(home), uninterrupted)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_anywhere(rig: ModuleType, home: Path, uninterrupted: Any, seed: int) -> None:
+def test_killed_anywhere(home: Path, uninterrupted: Any, seed: int) -> None:
     """Killed twice at random function calls, on whichever thread makes them: the same in the end."""
     chosen = random.Random(seed)
     kills = 0
     for attempt in range(2):
         calls, batch_max = int(10 ** chosen.uniform(3.0, 4.8)), chosen.choice((60, 150, 400))
-        code = rig.run(home, prepare=partial(rig.kill_after_calls, calls), seed=10 * seed + attempt, batch_max=batch_max)
-        assert code in (0, rig.KILLED), (home / "log").read_text()
-        kills += code == rig.KILLED
+        code = rig.run(home, prepare=partial(killing.kill_after_calls, calls), seed=10 * seed + attempt, batch_max=batch_max)
+        assert code in (0, killing.KILLED), (home / "log").read_text()
+        kills += code == killing.KILLED
     assert kills, "no run was killed: choose fewer calls"
-    rig.same(rig.outcome_after(home, seed=seed), uninterrupted)
+    remains.same(rig.outcome_after(home, seed=seed), uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_killed_anywhere(rig: ModuleType, home: Path, uninterrupted: Any, seed: 
     [("_publish", 8, False), ("append", 2, True), ("append", 3, False), ("append", 3, True), ("_clean", 19, False)],
 )
 def test_a_model_that_went_live_in_the_middle_does_so_again_at_the_same_records(
-    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None], name: str, nth: int, after: bool
+    home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None], name: str, nth: int, after: bool
 ) -> None:
     """Another version goes live after the first alert. However the run is killed, what it leaves is what its journal says."""
     publish(home, SECOND, seed=1)
@@ -122,57 +122,53 @@ def test_a_model_that_went_live_in_the_middle_does_so_again_at_the_same_records(
         if sum(source.positions.values()) > 2100:
             (home / "models/CURRENT").write_text(f"{SECOND}\n")
 
-    assert rig.run(home, prepare=rig.kill_around(owner, name, nth, after=after), on_poll=swap) == rig.KILLED
+    assert rig.run(home, prepare=killing.kill_around(owner, name, nth, after=after), on_poll=swap) == killing.KILLED
     left = rig.outcome_after(home, seed=7, on_poll=swap)
-    entries = rig.journal(home)
+    entries = remains.journal(home)
     assert [entry.version for entry in entries if isinstance(entry, ModelLive)] == [rig.FIRST, SECOND]
-    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+    remains.same(by_the_journal(home, tmp_path_factory.mktemp("replayed")), left)
 
 
 def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
-    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None]
+    home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None]
 ) -> None:
     """An alert was told, the process dies before its checkpoint, and comes back with another model: that one judges only what comes
     after the alert, so that what subscribers heard still holds."""
-    told = rig.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Told) for entry in rig.journal(home)))
-    assert rig.run(home, prepare=told) == rig.KILLED
+    told = killing.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Told) for entry in remains.journal(home)))
+    assert rig.run(home, prepare=told) == killing.KILLED
     before = (home / "state/events/drift.ndjson").read_text().splitlines()
     assert before, "the alert was to be out before the checkpoint"
     publish(home, SECOND, seed=1)
     left = rig.outcome_after(home, seed=7)
-    told_at = next(entry for entry in rig.journal(home) if isinstance(entry, Told)).offsets
-    live_at = next(entry for entry in rig.journal(home) if isinstance(entry, ModelLive) and entry.version == SECOND).offsets
+    told_at = next(entry for entry in remains.journal(home) if isinstance(entry, Told)).offsets
+    live_at = next(entry for entry in remains.journal(home) if isinstance(entry, ModelLive) and entry.version == SECOND).offsets
     assert all(live_at[partition] >= offset for partition, offset in told_at.items())
     assert {json.loads(line)["id"] for line in before} <= left.alerts.keys()
-    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+    remains.same(by_the_journal(home, tmp_path_factory.mktemp("replayed")), left)
 
 
-def test_which_timestamps_lie_in_the_future_is_in_the_journal(
-    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_which_timestamps_lie_in_the_future_is_in_the_journal(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A clock that is behind refuses records, and after a kill it has caught up: what is read again is judged by the reading of then."""
 
     def life(minutes: float, checkpoints: int) -> Callable[[], None]:
         def arm() -> None:
             setattr(StreamClock, "latest_record_s", lambda _clock: DEFAULT_START_S + 60.0 * minutes)  # noqa: B010 - of another type
-            rig.kill_around(CheckpointStore, "_publish", checkpoints, after=False)()
+            killing.kill_around(CheckpointStore, "_publish", checkpoints, after=False)()
 
         return arm
 
     for minutes, checkpoints in ((40, 5), (60, 4), (100, 4)):
-        assert rig.run(home, prepare=life(minutes, checkpoints)) == rig.KILLED
+        assert rig.run(home, prepare=life(minutes, checkpoints)) == killing.KILLED
     last = life(150, 10**6)
     left = rig.outcome_after(home, prepare=last, seed=7)
-    assert rig.told(home, "record_rejected")
-    readings = [entry.now_s for entry in rig.journal(home) if isinstance(entry, Clock)]
+    assert remains.told(home, "record_rejected")
+    readings = [entry.now_s for entry in remains.journal(home) if isinstance(entry, Clock)]
     assert readings == [DEFAULT_START_S + 60.0 * minutes for minutes in (40, 60, 100, 150)]
-    assert left.rows < sum(map(len, rig.stream().values())) - 100, "nothing was refused"
-    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed"), prepare=last), left)
+    assert left.rows < sum(map(len, scripted.stream().values())) - 100, "nothing was refused"
+    remains.same(by_the_journal(home, tmp_path_factory.mktemp("replayed"), prepare=last), left)
 
 
-def test_a_partition_keeps_its_detectors_under_another_member(
-    rig: ModuleType, home: Path, publish: Callable[..., None], uninterrupted: Any
-) -> None:
+def test_a_partition_keeps_its_detectors_under_another_member(home: Path, publish: Callable[..., None], uninterrupted: Any) -> None:
     """The first member is at its second model when it dies. For the next one it is the first, and each link goes on calibrated; what the
     next one then decides holds for its own restart too."""
     publish(home, SECOND, seed=1)
@@ -183,11 +179,11 @@ def test_a_partition_keeps_its_detectors_under_another_member(
         if sum(source.positions.values()) > 300:
             (home / "models/CURRENT").write_text(f"{SECOND}\n")
         if sum(source.positions.values()) > 2100:
-            rig.die()
+            killing.die()
 
-    assert rig.run(home, on_poll=swap) == rig.KILLED
-    assert rig.run(home, sections=second, prepare=rig.kill_around(CheckpointStore, "_publish", 1, after=False)) == rig.KILLED
-    assert rig.run(home, sections=second, prepare=rig.kill_around(CheckpointStore, "_publish", 3, after=False)) == rig.KILLED
+    assert rig.run(home, on_poll=swap) == killing.KILLED
+    assert rig.run(home, sections=second, prepare=killing.kill_around(CheckpointStore, "_publish", 1, after=False)) == killing.KILLED
+    assert rig.run(home, sections=second, prepare=killing.kill_around(CheckpointStore, "_publish", 3, after=False)) == killing.KILLED
     left = rig.outcome_after(home, sections=second)
     for state in left.parts.values():
         drift = msgspec.msgpack.decode(state["drift"])
@@ -196,15 +192,15 @@ def test_a_partition_keeps_its_detectors_under_another_member(
         assert (kept[:, :, COUNT] > CALIBRATION_ROWS).all()
     entries = Journal(home / "state/journal-second.ndjson").entries
     assert [entry.version for entry in entries if isinstance(entry, ModelLive)] == [SECOND]
-    assert sum(isinstance(entry, TakenUp) for entry in entries) == rig.PARTITIONS
+    assert sum(isinstance(entry, TakenUp) for entry in entries) == scripted.PARTITIONS
     assert left.buffer == uninterrupted.buffer
 
 
-def test_a_source_that_gives_no_more(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_source_that_gives_no_more(home: Path, uninterrupted: Any) -> None:
     """Where the source ends with an error, all that was taken is in a checkpoint: the next start does not need those records again."""
 
     def inside() -> None:
-        made = rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(home, state={"checkpoint_interval_s": 1e9}))
+        made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(home, state={"checkpoint_interval_s": 1e9}))
 
         def fail(source: Any) -> None:
             if sum(source.positions.values()) > 1200:
@@ -215,9 +211,9 @@ def test_a_source_that_gives_no_more(rig: ModuleType, home: Path, uninterrupted:
         with pytest.raises(SourceError, match="are gone"):
             made.run()
 
-    assert rig.in_child(inside, home / "log") == 0, (home / "log").read_text()
-    assert rig.outcome(home).offsets == rig.told(home, "failed")[0]["taken"]
-    rig.same(rig.outcome_after(home), uninterrupted)
+    assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()
+    assert remains.outcome(home).offsets == remains.told(home, "failed")[0]["taken"]
+    remains.same(rig.outcome_after(home), uninterrupted)
 
 
 SILENT, IDLE_POLLS = (2, 300, 560), 3.0
@@ -236,38 +232,36 @@ SILENT, IDLE_POLLS = (2, 300, 560), 3.0
         ("later", True),
     ],
 )
-def test_a_partition_that_was_idle(
-    rig: ModuleType, home: Path, tmp_path_factory: pytest.TempPathFactory, killed_at: str, still_silent: bool
-) -> None:
+def test_a_partition_that_was_idle(home: Path, tmp_path_factory: pytest.TempPathFactory, killed_at: str, still_silent: bool) -> None:
     """A silent partition stops holding up the others, and resumes. However the run is killed, what it leaves is what its journal says."""
 
     def has(kind: type) -> Callable[..., bool]:
-        return lambda *_: any(isinstance(entry, kind) for entry in rig.journal(home))
+        return lambda *_: any(isinstance(entry, kind) for entry in remains.journal(home))
 
     prepare = {
         "never": lambda: None,
-        "idle, before a checkpoint": rig.kill_around(Journal, "append", 2, after=True),
-        "idle, after a checkpoint": rig.kill_when(CheckpointStore, "_clean", has(Idle)),
-        "an alert was told without it": rig.kill_when(CheckpointStore, "_publish", has(Told)),
-        "resumed": rig.kill_when(Journal, "append", lambda _journal, entry: isinstance(entry, Resumed), after=True),
-        "later": rig.kill_when(CheckpointStore, "_publish", has(Resumed), nth=3),
+        "idle, before a checkpoint": killing.kill_around(Journal, "append", 2, after=True),
+        "idle, after a checkpoint": killing.kill_when(CheckpointStore, "_clean", has(Idle)),
+        "an alert was told without it": killing.kill_when(CheckpointStore, "_publish", has(Told)),
+        "resumed": killing.kill_when(Journal, "append", lambda _journal, entry: isinstance(entry, Resumed), after=True),
+        "later": killing.kill_when(CheckpointStore, "_publish", has(Resumed), nth=3),
     }[killed_at]
-    assert rig.run(home, prepare=prepare, silent=SILENT, idle_s=IDLE_POLLS) == (0 if killed_at == "never" else rig.KILLED)
+    assert rig.run(home, prepare=prepare, silent=SILENT, idle_s=IDLE_POLLS) == (0 if killed_at == "never" else killing.KILLED)
     if killed_at != "never":
         assert rig.run(home, seed=7, silent=SILENT if still_silent else None, idle_s=IDLE_POLLS) == 0, (home / "log").read_text()
-    left = rig.outcome(home)
+    left = remains.outcome(home)
     assert has(Idle)()
     assert has(Resumed)()
-    rig.same(by_the_journal(rig, home, tmp_path_factory.mktemp("replayed")), left)
+    remains.same(by_the_journal(home, tmp_path_factory.mktemp("replayed")), left)
 
 
-def test_a_broker_that_is_gone_does_not_hold_up_the_end(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_broker_that_is_gone_does_not_hold_up_the_end(home: Path, uninterrupted: Any) -> None:
     """SIGTERM while alerts wait for a broker and a checkpoint for them: what is waited for then is less than 10 s, and what could not be
     made durable is read again."""
     kafka = {"events": {"to": "kafka"}, "kafka": {"bootstrap_servers": "127.0.0.1:1"}}
 
     def inside() -> None:
-        made = rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=100), rig.config(home, **kafka))
+        made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(home, **kafka))
 
         def stop_with_an_alert(_polled: object) -> None:
             if made.loop.sinks.pending() and not signal.alarm(300):  # who waits for the broker would be killed
@@ -280,10 +274,10 @@ def test_a_broker_that_is_gone_does_not_hold_up_the_end(rig: ModuleType, home: P
         patience_s = made.loop.sinks.flush_s + 2 * made.loop.checkpointer.patience_s  # a checkpoint that runs, and the last one
         assert patience_s < 10.0
 
-    assert rig.in_child(inside, home / "log") == 0, (home / "log").read_text()
-    assert "not acknowledged" in rig.told(home, "checkpoint_failed")[-1]["problem"]
-    assert rig.told(home, "daemon_stopped")
-    rig.same(rig.outcome_after(home), uninterrupted)
+    assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()
+    assert "not acknowledged" in remains.told(home, "checkpoint_failed")[-1]["problem"]
+    assert remains.told(home, "daemon_stopped")
+    remains.same(rig.outcome_after(home), uninterrupted)
 
 
 def refuse_an_entry(monkeypatch: pytest.MonkeyPatch, nth: int, code: int) -> list[int]:
@@ -301,9 +295,7 @@ def refuse_an_entry(monkeypatch: pytest.MonkeyPatch, nth: int, code: int) -> lis
 
 
 @pytest.mark.parametrize("refused", [1, 2, 3])
-def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(
-    rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int
-) -> None:
+def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
     """A poll of files of two forms has several batches: those behind the refused one come again with it, and are not taken before it."""
     (tmp_path / "files").mkdir()
     times = [DEFAULT_START_S + 60.0 * at for at in range(40)]
@@ -321,7 +313,7 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(
 
 
 def test_a_journal_that_cannot_be_written_costs_no_record_of_a_pipe(
-    rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     """What was taken last comes again, though a pipe cannot be rewound."""
     reading, writing = os.pipe()

@@ -5,36 +5,39 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import simulation
+from testkit import killing, remains
+from testkit.disk.storm import Forecast, Storm
+
 
 @pytest.mark.parametrize("seed", [3, 7, 11])
-def test_a_storm_changes_nothing(load: Callable[[str], ModuleType], rig: ModuleType, home: Path, uninterrupted: Any, seed: int) -> None:
+def test_a_storm_changes_nothing(home: Path, uninterrupted: Any, seed: int) -> None:
     """Lives with refused calls, kills and power cuts, and then one without: what is left is what a run that nothing disturbed leaves."""
-    codes, broken = load("simulation").survive(rig, home, seed)
+    codes, broken = simulation.survive(home, seed)
     assert not broken
-    assert rig.KILLED in codes, "nothing has struck: choose another seed"
-    rig.same(rig.outcome(home), uninterrupted)
+    assert killing.KILLED in codes, "nothing has struck: choose another seed"
+    remains.same(remains.outcome(home), uninterrupted)
 
 
-def struck(rig: ModuleType, storms: ModuleType, root: Path, seed: int, work: Callable[[], None]) -> int:
+def struck(root: Path, seed: int, work: Callable[[], None]) -> int:
     """The exit code of a process that works until its storm ends it with a power cut at the first call after the work."""
 
     def inside() -> None:
-        storm = storms.Storm(root, seed)
+        storm = Storm(root, seed)
         storm.arm()
-        storm.forecast = storms.Forecast(calls=10**9, power_cut=True, refused=0.0, spell=1)
+        storm.forecast = Forecast(calls=10**9, power_cut=True, refused=0.0, spell=1)
         work()
-        storm.forecast = storms.Forecast(calls=0, power_cut=True, refused=0.0, spell=1)
+        storm.forecast = Forecast(calls=0, power_cut=True, refused=0.0, spell=1)
         (root / "end").rename(root / "never")
 
-    return int(rig.in_child(inside, root.parent / "log"))
+    return int(killing.in_child(inside, root.parent / "log"))
 
 
-def test_a_power_cut_takes_what_was_not_made_durable(rig: ModuleType, storms: ModuleType, tmp_path: Path) -> None:
+def test_a_power_cut_takes_what_was_not_made_durable(tmp_path: Path) -> None:
     """Bytes behind the last fsync are lost or zeros, a rename whose folder was not synced is undone; what was fsynced stays."""
     lost_bytes, lost_names = 0, 0
     for seed in range(12):
@@ -55,7 +58,7 @@ def test_a_power_cut_takes_what_was_not_made_durable(rig: ModuleType, storms: Mo
             (root / "name.new").write_bytes(b"")
             (root / "name.new").rename(root / "name")
 
-        assert struck(rig, storms, root, seed, work) == rig.KILLED
+        assert struck(root, seed, work) == killing.KILLED
         content = (root / "file").read_bytes()
         assert content.startswith(b"durable")
         assert (root / "kept").exists()

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+import harness
+import soak
+from parts import soak_plan
 
 POOL_THREADS = 1
 """Native threads that may begin late: the second one of the memory allocator, which has one for each core."""
 
 
 @pytest.fixture(scope="module")
-def soaked(load: Callable[[str], ModuleType]) -> tuple[Any, dict[str, Any]]:
+def soaked() -> tuple[Any, dict[str, Any]]:
     """Six simulated hours of 80 links with a live version: one training that publishes, then four that find too little data."""
-    plan = load("parts.soak_plan").Plan(links=80, interval_s=60.0, hours=6, training_every_h=1, rows_max=9_000, keep=1, refusing_h=(2, 24))
+    plan = soak_plan.Plan(links=80, interval_s=60.0, hours=6, training_every_h=1, rows_max=9_000, keep=1, refusing_h=(2, 24))
     with pytest.MonkeyPatch.context() as environment:
         for name in ("ARROW_IO_THREADS", "OMP_NUM_THREADS"):  # of eight and two, as many have begun as were needed at once
             environment.setenv(name, "1")
-        return plan, load("harness").in_process("parts.soak_run", asdict(plan))
+        return plan, harness.in_process("parts.soak_run", asdict(plan))
 
 
 def test_every_hour_has_its_training(soaked: tuple[Any, dict[str, Any]]) -> None:
@@ -48,9 +50,9 @@ def native(sample: dict[str, Any]) -> int:
     return int(sample["threads"]) - len(sample["python_threads"])
 
 
-def test_retention_holds(load: Callable[[str], ModuleType], soaked: tuple[Any, dict[str, Any]]) -> None:
+def test_retention_holds(soaked: tuple[Any, dict[str, Any]]) -> None:
     """The buffer was full and is not larger, and of two versions the older one is gone."""
-    soak, (plan, found) = load("soak"), soaked
+    plan, found = soaked
     last = found["samples"][-1]
     assert found["outcomes"]["accepted"] > 2 * plan.rows_max
     assert 0 < last["buffer_rows"] <= plan.rows_max
@@ -67,9 +69,9 @@ def test_every_record_has_an_outcome(soaked: tuple[Any, dict[str, Any]]) -> None
     assert found["samples"][0]["links"] < found["samples"][-1]["links"]  # some come later
 
 
-def test_the_bars_find_what_they_are_there_for(load: Callable[[str], ModuleType], soaked: tuple[Any, dict[str, Any]]) -> None:
+def test_the_bars_find_what_they_are_there_for(soaked: tuple[Any, dict[str, Any]]) -> None:
     """A file left open by every training, memory that grows and a record without an outcome do not hold; one outlier changes no slope."""
-    soak, (plan, found) = load("soak"), soaked
+    plan, found = soaked
     plan, hours = replace(plan, hours=soak.WEEK_H), range(0, soak.WEEK_H, 4)
     leaking = [found["samples"][-1] | {"hour": hour, "files": 10 + hour // 24, "resident_bytes": 4e8 + 2e5 * hour} for hour in hours]
     worse = found | {"samples": leaking, "delivered": found["delivered"] + 1}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from daemon.state.checkpoint import SCHEMA_VERSION
+from testkit import remains, rig
 from testkit.paths import STATES
 
 
@@ -21,13 +21,13 @@ def test_every_version_has_its_state() -> None:
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
-def test_an_older_state_is_taken_up(rig: ModuleType, home: Path, uninterrupted: Any, version: int) -> None:
+def test_an_older_state_is_taken_up(home: Path, uninterrupted: Any, version: int) -> None:
     """A run that was stopped after two thousand records under an older release leaves what an undisturbed run of this one leaves.
 
     What comes from forecasts is compared by its names: the older half was computed on another machine, by another graph.
     """
     shutil.unpack_archive(STATES / f"version-{version}.tar.xz", home)
-    _, before = rig.newest(home / "state")
+    _, before = remains.newest(home / "state")
     assert before.schema_version == version
     assert 1000 < sum(part.offset for part in before.parts) < uninterrupted.rows, "nothing would be left to take"
     left = rig.outcome_after(home)
@@ -46,6 +46,6 @@ def test_an_older_state_is_taken_up(rig: ModuleType, home: Path, uninterrupted: 
         assert not [name for name in recent if state[name] != wanted[name]]
         last, wanted_last = (np.frombuffer(names["store_names"], np.int64).reshape(-1, 2)[:, 0] for names in (state, wanted))
         assert all(one in (-1, offset) for one, offset in zip(last.tolist(), wanted_last.tolist(), strict=True))
-    _, after = rig.newest(home / "state")
+    _, after = remains.newest(home / "state")
     assert after.schema_version == SCHEMA_VERSION
-    assert not rig.told(home, "checkpoint_unsound")
+    assert not remains.told(home, "checkpoint_unsound")

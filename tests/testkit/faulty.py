@@ -64,7 +64,7 @@ def main() -> None:
         owner, last = owner_of(name)
         setattr(owner, last, faulty(getattr(owner, last), fault))
     if death := asked.get("death"):
-        from testkit.recovery_rig import kill_around
+        from testkit.killing import kill_around
 
         after = "after" in death
         owner, last = owner_of(death["after" if after else "before"])

@@ -177,13 +177,12 @@ def links(job: dict[str, Any]) -> dict[str, Any]:
     by the most in each: a checkpoint copies the rings."""
     from daemon.operator.logs import configure_logging
     from features.telemetry import Partition
-    from testkit import hostile
-    from testkit import recovery_rig as rig
+    from testkit import hostile, rig, scripted
 
     configure_logging("error", "json")
     thirds, count = [0.0, 0.0, 0.0], job["messages"]
     records = {Partition("hostile", 0): NewLinks(hostile.json_seeds()[0], count)}
-    source = rig.ScriptedSource(seed=1, batch_max=2000, records=records)
+    source = scripted.ScriptedSource(seed=1, batch_max=2000, records=records)
 
     def watch(source: Any) -> None:
         (position,) = source.positions.values()

@@ -18,7 +18,7 @@ import numpy as np
 from kafka import KafkaProducer
 
 from model.buffer.segments import SegmentError
-from testkit.recovery_rig import buffer_rows, newest
+from testkit.remains import buffer_rows, newest
 from testkit.running import Running
 from testkit.waiting import LIMIT_S, wait_for
 

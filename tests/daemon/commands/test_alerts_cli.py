@@ -16,6 +16,8 @@ from kafka import KafkaProducer
 from streams.files.sink import rotated
 from streams.kafka.connection.options import KafkaOptions
 from streams.read_events import events_in_file, events_of_topic
+from testkit import rig
+from testkit.waiting import wait_for
 
 
 def event(name: str, incident: str = "1f00", **data: Any) -> str:
@@ -24,7 +26,7 @@ def event(name: str, incident: str = "1f00", **data: Any) -> str:
 
 
 @pytest.fixture
-def state(rig: Any, home: Path) -> Path:
+def state(home: Path) -> Path:
     """What a daemon leaves that has seen a drift, and a configuration for it."""
     assert rig.run(home) == 0
     config = home / "config.toml"
@@ -127,7 +129,7 @@ def test_nothing_of_an_event_reaches_the_terminal_but_its_text(tmp_path: Path, c
     assert len(out.strip().splitlines()) == 1
 
 
-def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Path, wait_for: Callable[..., Any]) -> None:
+def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Path) -> None:
     """From before it is there; a line counts when it is whole."""
     path, seen = tmp_path / "events", []
 

@@ -12,8 +12,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -21,7 +19,9 @@ import pytest
 from daemon.state.checkpoint import SCHEMA_VERSION
 from features.telemetry import COLUMNS
 from model.version.metadata import core_name
+from testkit import remains
 from testkit.paths import ROOT
+from testkit.waiting import wait_for
 
 Cli = Callable[..., tuple[int, str, str]]
 Spawn = Callable[..., subprocess.Popen[str]]
@@ -406,11 +406,11 @@ def test_replay_of_standard_input(recording: Path) -> None:
     assert json.loads(made.stdout)["links"] == 12
 
 
-def test_state_of_a_newer_release_is_exit_code_4(cli: Cli, recording: Path, rig: ModuleType, tmp_path: Path) -> None:
+def test_state_of_a_newer_release_is_exit_code_4(cli: Cli, recording: Path, tmp_path: Path) -> None:
     """And says what to do."""
     arguments = ("replay", recording, "--no-train", "--keep", tmp_path / "kept")
     assert cli(*arguments)[0] == 0
-    newest, _ = rig.newest(tmp_path / "kept/state")
+    newest, _ = remains.newest(tmp_path / "kept/state")
     manifest = json.loads((newest / "MANIFEST.json").read_bytes())
     (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": 99}))
     code, _, err = cli(*arguments)
@@ -432,9 +432,7 @@ def started(spawn: Spawn, arguments: list[object], until: str = "") -> subproces
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_in_the_middle_of_a_stream(
-    spawn: Spawn, wait_for: Callable[..., Any], recording: Path, rig: ModuleType, tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_in_the_middle_of_a_stream(spawn: Spawn, recording: Path, tmp_path: Path, number: signal.Signals) -> None:
     """The replay ends with a checkpoint of what it has taken, and a report."""
     config = tmp_path / "c.toml"
     config.write_text("[state]\ncheckpoint_interval_s = 0.1\n")
@@ -447,12 +445,12 @@ def test_a_signal_in_the_middle_of_a_stream(
     assert process.returncode == 128 + number
     assert f"interrupted by {number.name}: what follows is of a part of the recording" in out
     assert "accepted" in out
-    _, manifest = rig.newest(tmp_path / "kept/state")
+    _, manifest = remains.newest(tmp_path / "kept/state")
     rows = len(recording.read_text().splitlines()) - 1
     assert 0 < (manifest.parts[0].offset or 0) < rows
 
 
-def test_sigterm_in_the_middle_of_a_training(spawn: Spawn, recording: Path, rig: ModuleType, tmp_path: Path) -> None:
+def test_sigterm_in_the_middle_of_a_training(spawn: Spawn, recording: Path, tmp_path: Path) -> None:
     """The child is ended with the daemon; what was streamed is in the checkpoint."""
     config = tmp_path / "c.toml"
     config.write_text("[training]\nwindows_min = 1\ngate_windows_min = 1\n")
@@ -464,7 +462,7 @@ def test_sigterm_in_the_middle_of_a_training(spawn: Spawn, recording: Path, rig:
     assert process.returncode == 143
     assert children
     assert not any(Path(f"/proc/{child}").exists() for child in children)
-    _, manifest = rig.newest(tmp_path / "kept/state")
+    _, manifest = remains.newest(tmp_path / "kept/state")
     assert (manifest.parts[0].offset or 0) > 0
 
 

@@ -23,6 +23,7 @@ from model.version.predictor import Predictor
 from streams.simulator.dataset import write_dataset
 from streams.simulator.fleet import FleetSpec, Region
 from testkit.paths import ROOT
+from testkit.waiting import wait_for
 
 Spawn = Callable[..., subprocess.Popen[str]]
 DOCS = ROOT / "docs"
@@ -164,27 +165,27 @@ def test_ctrl_c_keeps_the_best_weights(spawn: Spawn, recording: Path, tmp_path: 
     assert verify(output) == []
 
 
-def child_of(process: subprocess.Popen[str], wait_for: Callable[..., Any]) -> int:
+def child_of(process: subprocess.Popen[str]) -> int:
     """The training that a command has started."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     return int(wait_for(lambda: children.read_text().split(), "the training", alive=lambda: process.poll() is None)[0])
 
 
-def test_a_child_that_dies_leaves_nothing(spawn: Spawn, wait_for: Callable[..., Any], recording: Path, tmp_path: Path) -> None:
+def test_a_child_that_dies_leaves_nothing(spawn: Spawn, recording: Path, tmp_path: Path) -> None:
     """An earlier run stays as it was, and no half-written folder remains."""
     output = tmp_path / "out"
     process = spawn(command(recording, output, "--epochs", "100000"), stderr=subprocess.PIPE)
-    os.kill(child_of(process, wait_for), signal.SIGKILL)
+    os.kill(child_of(process), signal.SIGKILL)
     _, errors = process.communicate()
     assert process.returncode == 1
     assert "killed by signal 9" in errors
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_training_dies_with_its_command(spawn: Spawn, wait_for: Callable[..., Any], recording: Path, tmp_path: Path) -> None:
+def test_a_training_dies_with_its_command(spawn: Spawn, recording: Path, tmp_path: Path) -> None:
     """Killed, as by a closed container: nobody would take its result, for an hour."""
     process = spawn(command(recording, tmp_path / "out", "--epochs", "100000"), stderr=subprocess.PIPE)
-    child = Path(f"/proc/{child_of(process, wait_for)}")
+    child = Path(f"/proc/{child_of(process)}")
     wait_for(lambda: "epoch" in os.read(process.stderr.fileno(), 1 << 16).decode(errors="replace"), "the first epoch")
     process.kill()
     process.wait()

@@ -19,6 +19,7 @@ from streams.kafka.connection.options import KafkaOptions
 from streams.kafka.connection.topics import Topic, _problem, acl_commands, needed_topics
 from streams.kafka.sink import KafkaSink
 from streams.sinks import NotSentError
+from testkit.waiting import wait_for
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -148,7 +149,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
     return errors
 
 
-def test_an_answer_that_nobody_has_thought_of_does_not_end_the_watch(unreadable: list[Exception], wait_for: Callable[..., Any]) -> None:
+def test_an_answer_that_nobody_has_thought_of_does_not_end_the_watch(unreadable: list[Exception]) -> None:
     """It is reported for what it is, once, and the next look counts again."""
     unreadable += [KeyError("name"), KeyError("name")]
     told: list[tuple[str, str]] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from drift.link.stage import LinkDrift, WatchedRows
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition, TelemetryBatch
 from model.buffer.rows import BufferRows, BufferWriter, read_segments
+from testkit import killing, remains, rig
 
 
 def batch_of(records: list[tuple[str, float]], first_offset: int) -> TelemetryBatch:
@@ -165,19 +165,19 @@ FEW = {"links": {"max": 2}}
 
 
 @pytest.fixture(scope="module")
-def few_links(rig: ModuleType, publish: Any, uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
+def few_links(publish: Any, uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
     """What a run over partitions of three and four links leaves that has room for two."""
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)
     left = rig.outcome_after(home, sections=FEW)
-    assert rig.told(home, "links_evicted")
+    assert remains.told(home, "links_evicted")
     return left
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kills_and_batches_change_nothing(rig: ModuleType, home: Path, few_links: Any, seed: int) -> None:
+def test_kills_and_batches_change_nothing(home: Path, few_links: Any, seed: int) -> None:
     """Evictions follow from the stream: killed between checkpoints and read in other batches, state, alerts and buffer are the same."""
     for checkpoint in (3, 9):
-        prepare = rig.kill_around(CheckpointStore, "write", checkpoint + seed, after=bool(seed % 2))
-        assert rig.run(home, prepare=prepare, sections=FEW, seed=seed, batch_max=60) == rig.KILLED
-    rig.same(rig.outcome_after(home, sections=FEW, seed=seed, batch_max=17 + seed), few_links)
+        prepare = killing.kill_around(CheckpointStore, "write", checkpoint + seed, after=bool(seed % 2))
+        assert rig.run(home, prepare=prepare, sections=FEW, seed=seed, batch_max=60) == killing.KILLED
+    remains.same(rig.outcome_after(home, sections=FEW, seed=seed, batch_max=17 + seed), few_links)

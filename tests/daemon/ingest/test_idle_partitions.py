@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 from features.event_time import ROWS_MIN
 from features.telemetry import Partition
 from streams.source import Polled, RawBatch
+from testkit import rig, scripted
 
 IDLE_POLLS = 3.0
 LATENESS_S = 60.0
@@ -22,11 +22,11 @@ AHEAD, BEHIND = Partition("telemetry", 0), Partition("telemetry", 1)
 
 
 @pytest.fixture
-def watermarks(rig: ModuleType, home: Path) -> Callable[..., list[float]]:
+def watermarks(home: Path) -> Callable[..., list[float]]:
     """The watermark after each pass over a script: records by partition for each poll."""
 
     def run(script: list[dict[Partition, list[bytes]]], *, healthy: bool = True) -> list[float]:
-        class Source(rig.ScriptedSource):  # type: ignore[name-defined, misc]
+        class Source(scripted.ScriptedSource):  # type: ignore[name-defined, misc]
             def poll(self, timeout_s: float) -> Polled:  # noqa: ARG002 - see Source
                 self.polls += 1
                 if self.polls == 1:

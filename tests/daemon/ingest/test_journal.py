@@ -6,7 +6,6 @@ import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -18,6 +17,7 @@ import daemon.ingest.journal
 from daemon.errors import StateError
 from daemon.ingest.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told, limit_of
 from features.telemetry import Partition
+from testkit import killing, remains, rig
 
 ENTRIES: tuple[Entry, ...] = (
     ModelLive(1, "v20260101_000000", {"t-0": 0, "t-1": 0}),
@@ -209,24 +209,24 @@ def test_a_partition_that_comes_with_another_members_state(tmp_path: Path) -> No
     assert again.ahead(partition, 8) == []
 
 
-def test_a_journal_that_is_dropped_all_the_time_changes_nothing(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_journal_that_is_dropped_all_the_time_changes_nothing(home: Path, uninterrupted: Any) -> None:
     """Killed before and after dropping, a run leaves what an undisturbed one leaves, and the journal ends short."""
 
     def prepare(nth: int, after: bool) -> Callable[[], None]:
         def arm() -> None:
             daemon.ingest.journal.DROPPED_AT_ONCE = 1  # type: ignore[misc]
             if nth:
-                rig.kill_around(Path, "rename" if after else "unlink", nth, after=after)()
+                killing.kill_around(Path, "rename" if after else "unlink", nth, after=after)()
 
         return arm
 
     for nth, after in ((4, False), (30, True)):
-        assert rig.run(home, prepare=prepare(nth, after)) == rig.KILLED
-    rig.same(rig.outcome_after(home, prepare=prepare(0, False)), uninterrupted)
+        assert rig.run(home, prepare=prepare(nth, after)) == killing.KILLED
+    remains.same(rig.outcome_after(home, prepare=prepare(0, False)), uninterrupted)
     assert (home / "state/journal-main.ndjson").read_text().startswith('{"type":"dropped"')
 
 
-def test_a_journal_that_ends_before_its_checkpoint(rig: ModuleType, home: Path) -> None:
+def test_a_journal_that_ends_before_its_checkpoint(home: Path) -> None:
     """Entries that a checkpoint has taken are gone: what came next would get their numbers, and no effect after a restart. It is refused,
     whether the cut is in a line or between two."""
     assert rig.run(home) == 0
@@ -235,7 +235,7 @@ def test_a_journal_that_ends_before_its_checkpoint(rig: ModuleType, home: Path) 
     for cut in (len(content) - 5, 0):
         path.write_bytes(content[:cut])
         assert rig.run(home) == StateError.exit_code
-        assert "restore the file from a copy" in rig.told(home, "ended")[-1]["problem"]
+        assert "restore the file from a copy" in remains.told(home, "ended")[-1]["problem"]
     path.write_bytes(content)
     assert rig.run(home) == 0
 

@@ -9,7 +9,6 @@ import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from model.registry.candidates import ABANDONED_S, Recovered, is_abandoned
 from model.registry.versions import Registry, RegistryError
 from model.version.metadata import core_name, metadata_name
 from streams.files.source import FileSource
+from testkit import rig
 
 LIVE, NEXT = "v20260101_000000", "v20260101_000001"
 NOW_S = 1_767_225_600.0
@@ -217,7 +217,7 @@ def test_where_there_are_no_locks_the_age_counts(registry: Registry, monkeypatch
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_daemon_starts_over_all_of_it(tmp_path: Path, registry: Registry, rig: ModuleType, kind: str) -> None:
+def test_a_daemon_starts_over_all_of_it(tmp_path: Path, registry: Registry, kind: str) -> None:
     """Junk under every name at once, and a pipe as CURRENT: it runs to the end of its stream, and says what it cannot use."""
     for name in (*TEMPORARY, *NAMED):
         MAKERS[kind](registry.root / name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from model.buffer.rows import BufferRows, BufferWriter, read_segments
 from model.training import dataset as training_set
 from model.training.dataset import most_frequent
 from streams.source import RawBatch
+from testkit import killing, remains, rig
 
 REGION = CATEGORIES.index("region")
 
@@ -226,12 +226,12 @@ FEW = 3
 
 
 @pytest.fixture(scope="module")
-def few_names(rig: ModuleType, publish: Any, uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
+def few_names(publish: Any, uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
     """What a run leaves that tells few names apart."""
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)
     left = rig.outcome_after(home, prepare=told_apart)
-    assert rig.told(home, "names_forgotten")
+    assert remains.told(home, "names_forgotten")
     return left
 
 
@@ -249,11 +249,11 @@ def told_apart(then: Any = lambda: None) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_kills_and_batches_change_nothing(rig: ModuleType, home: Path, few_names: Any, uninterrupted: Any, seed: int) -> None:
+def test_kills_and_batches_change_nothing(home: Path, few_names: Any, uninterrupted: Any, seed: int) -> None:
     """What is forgotten follows from the stream: killed between checkpoints and read in other batches, state, alerts and buffer are the
     same; and the buffer has every name."""
     for checkpoint in (3, 9):
-        kill = rig.kill_around(CheckpointStore, "write", checkpoint + seed, after=bool(seed % 2))
-        assert rig.run(home, prepare=lambda kill=kill: told_apart(kill), seed=seed, batch_max=60) == rig.KILLED
-    rig.same(rig.outcome_after(home, prepare=told_apart, seed=seed, batch_max=17 + seed), few_names)
+        kill = killing.kill_around(CheckpointStore, "write", checkpoint + seed, after=bool(seed % 2))
+        assert rig.run(home, prepare=lambda kill=kill: told_apart(kill), seed=seed, batch_max=60) == killing.KILLED
+    remains.same(rig.outcome_after(home, prepare=told_apart, seed=seed, batch_max=17 + seed), few_names)
     assert few_names.buffer == uninterrupted.buffer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from daemon.clock import StreamClock
 from daemon.operator.long_states import AFTER_S, OVER, REPEAT_S, Lasting, LongStates
 from daemon.operator.observer import EVENTS, Observer
 from daemon.wiring import build
+from testkit import rig, scripted
 
 
 def told_over(seconds: int, lasts: bool = True, event: str = "catching_up") -> tuple[LongStates, list[float]]:
@@ -66,13 +66,13 @@ def test_every_event_is_known() -> None:
     assert {*AFTER_S, *OVER.values()} <= EVENTS.keys()
 
 
-def test_a_daemon_says_what_it_waits_for(rig: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_daemon_says_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Behind its source, then no longer; without a version, with how many of the rows are there; while a checkpoint is under way."""
     monkeypatch.setattr("daemon.operator.long_states.AFTER_S", dict.fromkeys(AFTER_S, 0.0))
     monkeypatch.setattr("daemon.operator.long_states.BEHIND_RECORDS", 1000)
     monkeypatch.setattr("daemon.loop.GAUGES_S", 0.0)
     told: list[tuple[str, dict[str, Any]]] = []
-    source = rig.ScriptedSource(seed=1)
+    source = scripted.ScriptedSource(seed=1)
     total = sum(map(len, source.records.values()))
     monkeypatch.setattr(source, "lag", lambda: total - sum(source.positions.values()))
     config = rig.config(tmp_path, training={"rows_min": 10 * total})

@@ -25,11 +25,12 @@ from features.telemetry import Partition
 from model.buffer.rows import read_segments
 from model.buffer.segments import SegmentName
 from streams.source import SourceError
+from testkit import killing, remains, rig, scripted
 
 
-def interrupted(rig: ModuleType, home: Path, checkpoints: int = 12) -> Path:
+def interrupted(home: Path, checkpoints: int = 12) -> Path:
     """Ends a run after so many checkpoints, before the last one's cleaning; gives the state directory."""
-    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "_clean", checkpoints, after=False)) == rig.KILLED
+    assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "_clean", checkpoints, after=False)) == killing.KILLED
     return home / "state"
 
 
@@ -77,65 +78,65 @@ DAMAGE: dict[str, Callable[[ModuleType, Path, Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_newest_checkpoint(rig: ModuleType, home: Path, uninterrupted: Any, damage: str) -> None:
+def test_a_damaged_newest_checkpoint(home: Path, uninterrupted: Any, damage: str) -> None:
     """The older sound one is used as a whole, an event says so once, and nothing is lost or doubled."""
-    state = interrupted(rig, home)
-    newest, _ = rig.newest(state)
+    state = interrupted(home)
+    newest, _ = remains.newest(state)
     DAMAGE[damage](rig, newest, state)
-    rig.same(rig.outcome_after(home, batch_max=400), uninterrupted)
-    (event,) = rig.told(home, "checkpoint_unsound")
+    remains.same(rig.outcome_after(home, batch_max=400), uninterrupted)
+    (event,) = remains.told(home, "checkpoint_unsound")
     assert event["checkpoint"] == newest.name
     assert event["problem"]
     assert "older" in event["remedy"]
 
 
-def test_an_older_checkpoint_stays_whole_over_a_restart(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_an_older_checkpoint_stays_whole_over_a_restart(home: Path, uninterrupted: Any) -> None:
     """A start deletes no segment that an older kept checkpoint names: the newest, which has merged them, may be damaged later."""
 
     def just_merged(_store: CheckpointStore) -> bool:
         *_, before, newest = [set(), *segments_named(home / "state")]
         return bool(before - newest)
 
-    assert rig.run(home, prepare=rig.kill_when(CheckpointStore, "_clean", just_merged)) == rig.KILLED
-    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "restore", 4, after=True)) == rig.KILLED
-    flip(rig.newest(home / "state")[0] / "process.npz")
-    rig.same(rig.outcome_after(home, batch_max=400), uninterrupted)
-    assert not rig.told(home, "segment_unsound")
+    assert rig.run(home, prepare=killing.kill_when(CheckpointStore, "_clean", just_merged)) == killing.KILLED
+    assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "restore", 4, after=True)) == killing.KILLED
+    flip(remains.newest(home / "state")[0] / "process.npz")
+    remains.same(rig.outcome_after(home, batch_max=400), uninterrupted)
+    assert not remains.told(home, "segment_unsound")
 
 
-def test_a_segment_that_every_checkpoint_misses(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_segment_that_every_checkpoint_misses(home: Path, uninterrupted: Any) -> None:
     """State and alerts are whole without it; only its rows are gone, an event names the file, and the next start is as any other."""
-    state = interrupted(rig, home, checkpoints=6)
+    state = interrupted(home, checkpoints=6)
     lost = state / "buffer" / min(set.intersection(*segments_named(state)))
     rows = len(read_segments([lost]))
     cut(lost)
     left = rig.outcome_after(home, batch_max=400)
     assert (left.parts, left.regions, left.alerts) == (uninterrupted.parts, uninterrupted.regions, uninterrupted.alerts)
     assert len(left.buffer[0]) == len(uninterrupted.buffer[0]) - rows
-    (event,) = rig.told(home, "segment_unsound")
+    (event,) = remains.told(home, "segment_unsound")
     assert event["segment"] == lost.name
     rig.outcome_after(home)
-    assert len(rig.told(home, "segment_unsound")) == 1
+    assert len(remains.told(home, "segment_unsound")) == 1
 
 
 @pytest.mark.parametrize("file", ["process.npz", "part-0.npz", "MANIFEST.json"])
-def test_no_sound_checkpoint_is_left(rig: ModuleType, home: Path, file: str) -> None:
+def test_no_sound_checkpoint_is_left(home: Path, file: str) -> None:
     """The daemon does not begin from nothing, which would delete the buffer: it refuses, and says what to do."""
-    state = interrupted(rig, home)
+    state = interrupted(home)
     for checkpoint in (state / "checkpoints").glob("0*"):
         (checkpoint / file).write_bytes(b"\0" * 100)
     segments = sorted((state / "buffer").iterdir())
     assert rig.run(home) == StateError.exit_code
-    (ended,) = rig.told(home, "ended")
+    (ended,) = remains.told(home, "ended")
     assert "every checkpoint is damaged" in ended["problem"]
     assert "restore the state directory from a copy" in ended["problem"]
     assert sorted((state / "buffer").iterdir()) == segments
 
 
-def test_what_no_checkpoint_names_is_deleted_at_the_start(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_what_no_checkpoint_names_is_deleted_at_the_start(home: Path, uninterrupted: Any) -> None:
     """Sealed segments, half a segment and half a checkpoint of a run that died go; files of other partitions and strangers stay."""
-    state = interrupted(rig, home)
-    _, manifest = rig.newest(state)
+    state = interrupted(home)
+    _, manifest = remains.newest(state)
     sealed = state / "buffer" / manifest.parts[0].segments[-1]
     name = SegmentName.parse(sealed.name)
     orphan = state / "buffer" / str(SegmentName(name.topic, name.number, name.last + 1, name.last + 9))
@@ -144,20 +145,20 @@ def test_what_no_checkpoint_names_is_deleted_at_the_start(rig: ModuleType, home:
     for path in (orphan, half, other):
         shutil.copy(sealed, path)
     (state / "checkpoints/.writing-000000000099-main").mkdir()
-    assert rig.run(home, prepare=rig.kill_around(CheckpointStore, "restore", 4, after=True)) == rig.KILLED
+    assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "restore", 4, after=True)) == killing.KILLED
     assert not orphan.exists()
     assert not half.exists()
     assert other.exists()
     assert not (state / "checkpoints/.writing-000000000099-main").exists()
-    rig.same(rig.outcome_after(home), uninterrupted)
+    remains.same(rig.outcome_after(home), uninterrupted)
 
 
-def test_merging_and_retention_keep_the_right_rows(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_merging_and_retention_keep_the_right_rows(home: Path, uninterrupted: Any) -> None:
     """Every accepted record is one row of the buffer, in few files; with a limit, only newest rows stay, and never more than that."""
     assert len(uninterrupted.buffer[0]) == uninterrupted.rows
     left = rig.outcome_after(home, sections={"buffer": {"rows_max": 800}})
     assert (left.parts, left.alerts) == (uninterrupted.parts, uninterrupted.alerts)
-    _, manifest = rig.newest(home / "state")
+    _, manifest = remains.newest(home / "state")
     kept = [path.name for path in (home / "state/buffer").iterdir()]
     assert {name for part in manifest.parts for name in part.segments} <= set(kept)
     rows, everything = sorted(zip(*left.buffer[:1], strict=True)), set(zip(*uninterrupted.buffer[:1], strict=True))
@@ -209,23 +210,23 @@ def retry_soon() -> None:
 
 
 @pytest.mark.parametrize("from_poll", [2, 9], ids=["before the first record", "in the middle"])
-def test_a_full_disk(rig: ModuleType, home: Path, small_disk: Path, uninterrupted: Any, from_poll: int) -> None:
+def test_a_full_disk(home: Path, small_disk: Path, uninterrupted: Any, from_poll: int) -> None:
     """Failed checkpoints are told with their remedy, the source is paused before memory fills up, and nothing is lost once there is space.
 
     From the first record on, it is the journal that cannot say which model goes live: the records wait for that.
     """
     full = FullDisk(small_disk, from_poll)
     left = rig.outcome_after(home, prepare=retry_soon, on_poll=full, sections={"buffer": {"open_rows_max": 300}})
-    rig.same(left, uninterrupted)
-    failed = rig.told(home, "checkpoint_failed")
+    remains.same(left, uninterrupted)
+    failed = remains.told(home, "checkpoint_failed")
     assert failed, "the disk was never full"
     assert "No space left" in failed[0]["problem"]
     assert "free space" in failed[0]["remedy"]
-    assert len(rig.told(home, "source_paused")) == len(rig.told(home, "source_resumed")) >= 1
-    assert rig.told(home, "daemon_stopped")
+    assert len(remains.told(home, "source_paused")) == len(remains.told(home, "source_resumed")) >= 1
+    assert remains.told(home, "daemon_stopped")
 
 
-def test_a_stream_that_catches_up_does_not_wait_for_the_interval(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_a_stream_that_catches_up_does_not_wait_for_the_interval(home: Path, uninterrupted: Any) -> None:
     """More rows between two checkpoints than may be open: the next one comes early, where the source would stand still until it is due."""
     paused = []
 
@@ -235,12 +236,12 @@ def test_a_stream_that_catches_up_does_not_wait_for_the_interval(rig: ModuleType
             raise SourceError("the source is paused, and nothing is written that could end it")
 
     sections = {"buffer": {"open_rows_max": 300}, "state": {"checkpoint_interval_s": 2.0**40}}
-    rig.same(rig.outcome_after(home, on_poll=impatient, sections=sections), uninterrupted)
+    remains.same(rig.outcome_after(home, on_poll=impatient, sections=sections), uninterrupted)
 
 
-def test_what_a_checkpoint_takes_is_in_the_metrics(rig: ModuleType, home: Path) -> None:
+def test_what_a_checkpoint_takes_is_in_the_metrics(home: Path) -> None:
     """Each one that has become true is counted with the seconds that it took."""
-    made = rig.daemon_over(rig.ScriptedSource(seed=1, batch_max=900), rig.config(home))
+    made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=900), rig.config(home))
     made.run()
     count, seconds = (made.loop.observer.registry.get_sample_value(f"dwcp_checkpoint_seconds_{name}") for name in ("count", "sum"))
     assert count >= made.loop.checkpointer.store.sequence >= 2
@@ -248,7 +249,7 @@ def test_what_a_checkpoint_takes_is_in_the_metrics(rig: ModuleType, home: Path) 
 
 
 @pytest.mark.parametrize("nth", [7, 20, 21, 30, 43])
-def test_an_fsync_that_fails(rig: ModuleType, home: Path, uninterrupted: Any, nth: int) -> None:
+def test_an_fsync_that_fails(home: Path, uninterrupted: Any, nth: int) -> None:
     """Wherever the disk refuses once, the checkpoint is tried again, and nothing is lost or doubled."""
 
     def prepare() -> None:
@@ -264,11 +265,11 @@ def test_an_fsync_that_fails(rig: ModuleType, home: Path, uninterrupted: Any, nt
 
         setattr(os, "fsync", fsync)  # noqa: B010 - of another type
 
-    rig.same(rig.outcome_after(home, prepare=prepare), uninterrupted)
-    assert rig.told(home, "checkpoint_failed")
+    remains.same(rig.outcome_after(home, prepare=prepare), uninterrupted)
+    assert remains.told(home, "checkpoint_failed")
 
 
-def test_cleaning_that_fails_is_no_failed_checkpoint(rig: ModuleType, home: Path, uninterrupted: Any) -> None:
+def test_cleaning_that_fails_is_no_failed_checkpoint(home: Path, uninterrupted: Any) -> None:
     """The checkpoint is true then: its rows must not be sealed again."""
 
     def prepare() -> None:
@@ -278,41 +279,41 @@ def test_cleaning_that_fails_is_no_failed_checkpoint(rig: ModuleType, home: Path
         setattr(CheckpointStore, "_drop_unnamed", refuse)  # noqa: B010 - of another type
 
     left = rig.outcome_after(home, on_poll=lambda source: prepare() if source.polls == 5 else None)
-    rig.same(left, uninterrupted)
-    assert rig.told(home, "cleaning_failed")
-    assert not rig.told(home, "checkpoint_failed")
+    remains.same(left, uninterrupted)
+    assert remains.told(home, "cleaning_failed")
+    assert not remains.told(home, "checkpoint_failed")
 
 
-def test_state_of_a_newer_release_is_refused(rig: ModuleType, home: Path) -> None:
+def test_state_of_a_newer_release_is_refused(home: Path) -> None:
     """The message names the checkpoint and both versions, and says what to do; nothing is touched."""
-    state = interrupted(rig, home)
-    newest, _ = rig.newest(state)
+    state = interrupted(home)
+    newest, _ = remains.newest(state)
     manifest = json.loads((newest / "MANIFEST.json").read_bytes())
     (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": SCHEMA_VERSION + 1, "something_new": True}))
     before = sorted(state.rglob("*"))
     assert rig.run(home) == StateError.exit_code
-    (ended,) = rig.told(home, "ended")
+    (ended,) = remains.told(home, "ended")
     assert newest.name in ended["problem"]
     versions = f"(state version {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})"
     assert f"newer release {versions}; install that release, or start with another" in ended["problem"]
     assert sorted(state.rglob("*")) == before
 
 
-def test_another_link_key_is_refused(rig: ModuleType, home: Path) -> None:
+def test_another_link_key_is_refused(home: Path) -> None:
     """State that tells links apart in another way would be misread: the message says how to go on."""
-    interrupted(rig, home)
+    interrupted(home)
     assert rig.run(home, sections={"links": {"key": ("node_id",)}}) == StateError.exit_code
-    (ended,) = rig.told(home, "ended")
+    (ended,) = remains.told(home, "ended")
     assert "links.key" in ended["problem"]
     assert "set it back, or start with another state directory" in ended["problem"]
 
 
-def test_two_daemons_on_one_state_directory(rig: ModuleType, home: Path) -> None:
+def test_two_daemons_on_one_state_directory(home: Path) -> None:
     """The second is refused with what to do; under another member name it may run; the lock goes with its process."""
     (home / "state").mkdir()
     first = StateLock.take(home / "state", "main")
     assert rig.run(home) == StateError.exit_code
-    (ended,) = rig.told(home, "ended")
+    (ended,) = remains.told(home, "ended")
     assert "another dwcp-learner runs on this state directory as member 'main'" in ended["problem"]
     StateLock.take(home / "state", "second").release()
     first.release()
@@ -326,22 +327,22 @@ def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
         StateLock.take(tmp_path / "state", "main")
 
 
-def test_a_member_that_lost_a_partition_cannot_overwrite_its_successor(rig: ModuleType, home: Path) -> None:
+def test_a_member_that_lost_a_partition_cannot_overwrite_its_successor(home: Path) -> None:
     """A checkpoint of a newer group generation that owns the partition fences the older member off."""
-    state = interrupted(rig, home)
-    newest, manifest = rig.newest(state)
+    state = interrupted(home)
+    newest, manifest = remains.newest(state)
     successor = newest.with_name(f"{manifest.sequence + 1:012d}-second")
     shutil.copytree(newest, successor)
     theirs = msgspec.structs.replace(manifest, member="second", generation=5, sequence=manifest.sequence + 1).sealed()
     (successor / "MANIFEST.json").write_bytes(msgspec.json.encode(theirs))
     store = CheckpointStore(state, "main", 10**6, 1e9, lambda *_args, **_fields: None)
     store.open()
-    restored = store.restore(Partition(rig.TOPIC, 0))
+    restored = store.restore(Partition(scripted.TOPIC, 0))
     assert restored is not None
-    snapshot = rig.snapshot_of(Partition(rig.TOPIC, 0), restored, store.buffer, generation=4)
-    with pytest.raises(StateError, match=f"already owns {rig.TOPIC}-0: this member has lost it"):
+    snapshot = remains.snapshot_of(Partition(scripted.TOPIC, 0), restored, store.buffer, generation=4)
+    with pytest.raises(StateError, match=f"already owns {scripted.TOPIC}-0: this member has lost it"):
         store.write(snapshot, lambda: None)
     assert (
-        store.write(rig.snapshot_of(Partition(rig.TOPIC, 0), restored, store.buffer, generation=6), lambda: None).sequence
+        store.write(remains.snapshot_of(Partition(scripted.TOPIC, 0), restored, store.buffer, generation=6), lambda: None).sequence
         > manifest.sequence
     )

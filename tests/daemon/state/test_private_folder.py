@@ -6,7 +6,6 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -16,6 +15,7 @@ from daemon.operator.observer import Observer
 from daemon.state.private_folder import make_private
 from daemon.wiring import build
 from streams.files.source import FileSource
+from testkit import rig
 
 NOBODY = 65534
 
@@ -76,7 +76,7 @@ def test_a_folder_of_another_user(tmp_path: Path, before: int, refused: bool) ->
 
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there before"])
-def test_a_daemon_leaves_nothing_that_strangers_can_read(tmp_path: Path, rig: ModuleType, there: bool) -> None:
+def test_a_daemon_leaves_nothing_that_strangers_can_read(tmp_path: Path, there: bool) -> None:
     """Each file of the state lies behind a folder that they cannot enter; a directory that had been open is told."""
     state, told = tmp_path / "state", []
     if there:

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,8 @@ from model.registry.versions import Registry
 from model.spec.job import JobResult, TrainingSettings
 from model.version.metadata import core_name
 from streams.files.source import FileSource
+from testkit import rig, scripted
+from testkit.waiting import wait_for
 
 LIVE = "v20260101_000000"
 NEW = "v20260102_000000"
@@ -90,8 +91,8 @@ def make(tmp_path: Path, publish: Callable[..., None], make_version: Callable[..
         return rigs[-1]
 
     yield build_rig
-    for rig in rigs:
-        rig.training.close()
+    for made in rigs:
+        made.training.close()
 
 
 @pytest.mark.parametrize("status", ["candidate", "refused"])
@@ -150,9 +151,7 @@ def test_a_disk_that_is_full_when_a_candidate_is_refused(make: Any, monkeypatch:
 
 
 @pytest.mark.parametrize("step", ["publish", "recover"])
-def test_an_error_of_the_models_folder_that_nobody_has_thought_of(
-    make: Any, monkeypatch: pytest.MonkeyPatch, wait_for: Callable[..., Any], step: str
-) -> None:
+def test_an_error_of_the_models_folder_that_nobody_has_thought_of(make: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Is told with its kind, and costs one publication or cleaning."""
     rig = make("candidate")
     monkeypatch.setattr(f"model.registry.versions.Registry.{step}", lambda *_: (_ for _ in ()).throw(RecursionError("too deep")))
@@ -188,7 +187,7 @@ def test_a_published_version_that_cannot_be_announced(make: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, publish: Callable[..., None], rig: ModuleType, damage: str) -> None:
+def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, publish: Callable[..., None], damage: str) -> None:
     """With no state, as on a new machine: it runs, says what is wrong, and announces no version that cannot be used."""
     publish(tmp_path, LIVE)
     DAMAGES[damage](tmp_path / "models")
@@ -290,12 +289,12 @@ def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(
 
 
 def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(
-    tmp_path: Path, publish: Callable[..., None], rig: ModuleType, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its records are taken meanwhile, no forecast from before meets a later row, and forecasts go on by themselves."""
     publish(tmp_path, rig.FIRST)
-    first = {partition: records[:200] for partition, records in rig.stream().items()}
-    rig.daemon_over(rig.ScriptedSource(seed=1, records=first), rig.config(tmp_path)).run()
+    first = {partition: records[:200] for partition, records in scripted.stream().items()}
+    rig.daemon_over(scripted.ScriptedSource(seed=1, records=first), rig.config(tmp_path)).run()
     (tmp_path / "models").rename(tmp_path / "elsewhere")
     monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
     seen: list[Any] = []
@@ -309,7 +308,7 @@ def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(
         if source.polls == 22:
             seen.append(ready)
 
-    made = rig.daemon_over(rig.ScriptedSource(seed=2, on_poll=look), rig.config(tmp_path))
+    made = rig.daemon_over(scripted.ScriptedSource(seed=2, on_poll=look), rig.config(tmp_path))
     made.run()
     (without, forecasts), forgotten, back = seen
     assert f"the live version {rig.FIRST} cannot be loaded" in " ".join(without)

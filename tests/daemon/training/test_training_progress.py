@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.training.progress import LINE_BYTES_MAX, Progress, ProgressReader, Running, progress_of
+from testkit.waiting import wait_for
 
 WHOLE = {
     "event": "training_progress", "job_id": "v", "version": "v", "stage": "train", "epoch": 3, "epochs": 20, "step": 40, "steps": 800,
@@ -60,7 +61,7 @@ def test_no_values_are_an_error(values: dict[str, Any]) -> None:
     assert progress is None or (progress.words().isprintable() and len(progress.words()) < 150)
 
 
-def test_a_pipe_is_read_to_its_end_and_its_newest_progress_kept(wait_for: Any) -> None:
+def test_a_pipe_is_read_to_its_end_and_its_newest_progress_kept() -> None:
     """Past lines that are too long, and half a line at the end; a flood is read no faster than its pace, so it is the child that waits."""
     reading, writing = os.pipe()
     reader = ProgressReader(os.fdopen(reading, "rb"))
@@ -73,7 +74,7 @@ def test_a_pipe_is_read_to_its_end_and_its_newest_progress_kept(wait_for: Any) -
     assert reader.last.epoch == 3
 
 
-def test_a_reader_that_is_closed_ends_with_the_next_line(wait_for: Any) -> None:
+def test_a_reader_that_is_closed_ends_with_the_next_line() -> None:
     """Something that a dead child has started holds the pipe open, and writes on."""
     reading, writing = os.pipe()
     reader = ProgressReader(os.fdopen(reading, "rb"))

@@ -8,19 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from testkit.disk import syscalls
 from testkit.paths import PYTHONPATH
 
 WORKS = {"publish", "rollback", "refuse", "prune", "recover"}
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
-def test_no_kill_shows_a_reader_anything_but_a_whole_version(
-    tmp_path: Path, make_version: Callable[..., Path], syscalls: ModuleType, signed: bool
-) -> None:
+def test_no_kill_shows_a_reader_anything_but_a_whole_version(tmp_path: Path, make_version: Callable[..., Path], signed: bool) -> None:
     """Killed at any call that changes the disk, in all that is ever done to a registry, the next publisher goes on, nothing is left
     over, and a reader in a tight loop has seen verified versions only; nothing is visible, or deleted, before the fsync that it needs."""
     if (reason := syscalls.why_not()) is not None:
@@ -28,7 +26,7 @@ def test_no_kill_shows_a_reader_anything_but_a_whole_version(
     source = make_version(tmp_path / "source", "v20250101_000000")
     (tmp_path / "run").mkdir()
     job = {"source": str(source), "folder": str(tmp_path / "run"), "signed": signed, "stops": "changing"}
-    command = [sys.executable, "-m", "testkit.publish_rig", json.dumps(job)]
+    command = [sys.executable, "-m", "testkit.disk.publishing", json.dumps(job)]
     environment = os.environ | {"PYTHONPATH": PYTHONPATH}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500, env=environment)
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from model.registry.importing import import_folder
 from model.registry.versions import Registry, RegistryError
 from model.version.manifest import IMPORTED, SIGNATURE_NAME, complete_manifest, read_manifest, sign_manifest, verify
 from model.version.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, SigningKey, VerifyKey, generate
+from testkit import rig, scripted
 
 FIRST, SECOND, THIRD = "v20261123_101500", "v20261123_101501", "v20261124_000000"
 MakeVersion = Callable[..., Path]
@@ -371,7 +371,7 @@ def test_the_page_says_that_a_version_is_pinned() -> None:
     assert "pinned" not in render(observer, [], [])
 
 
-def test_what_a_person_does_is_announced(tmp_path: Path, publish: Callable[..., None], rig: ModuleType, make_version: MakeVersion) -> None:
+def test_what_a_person_does_is_announced(tmp_path: Path, publish: Callable[..., None], make_version: MakeVersion) -> None:
     """A rollback, its end, and an import while a daemon runs: each once on the models topic, and as an event."""
     publish(tmp_path, rig.FIRST)
     registry = Registry(tmp_path / "models")
@@ -387,7 +387,7 @@ def test_what_a_person_does_is_announced(tmp_path: Path, publish: Callable[..., 
         if source.polls in steps:
             steps[source.polls]()
 
-    made = rig.daemon_over(rig.ScriptedSource(seed=1, on_poll=step), rig.config(tmp_path))
+    made = rig.daemon_over(scripted.ScriptedSource(seed=1, on_poll=step), rig.config(tmp_path))
     made.run()
     lines = [json.loads(line) for line in (tmp_path / "state/events/models.ndjson").read_text().splitlines()]
     assert [(line["type"].removeprefix("dwcp.model."), line["subject"]) for line in lines] == [
@@ -396,7 +396,7 @@ def test_what_a_person_does_is_announced(tmp_path: Path, publish: Callable[..., 
     assert [line["data"].get("pinned", line["data"].get("live")) for line in lines] == [True, True, False, True, True]
     assert len({line["id"] for line in lines}) == len(lines)
     assert made.loop.models.live.version == rig.FIRST
-    again = rig.daemon_over(rig.ScriptedSource(seed=1, records={}), rig.config(tmp_path))
+    again = rig.daemon_over(scripted.ScriptedSource(seed=1, records={}), rig.config(tmp_path))
     again.run()
     assert len((tmp_path / "state/events/models.ndjson").read_text().splitlines()) == len(lines), "a restart says none of it again"
 

@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import keras
@@ -31,6 +30,7 @@ from model.version.raw_windows import RawWindows
 from model.windows.bounds import MULTIPLE, UNBOUNDED, Bounds, edges, highest_scaled, learnt, lowest_scaled, slack
 from model.windows.index import WindowIndex
 from model.windows.scaler import Scaler
+from parts import bounded_rows, bounded_run, bounded_versions, version
 from testkit.paths import STATES
 
 OLDER = STATES / "unbounded-model.tar.xz"
@@ -215,52 +215,48 @@ def test_possible_forecasts() -> None:
 
 
 @pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory, load: Callable[[str], ModuleType]) -> tuple[Path, list[str]]:
+def versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Four small versions: of a fleet, of a stream without RTT whose jitter is 0, fine-tuned from the first, and of absurd rows."""
     root = tmp_path_factory.mktemp("bounded")
-    small = Architecture(**{name: tuple(part) if isinstance(part, list) else part for name, part in load("parts.version").SMALL.items()})
-    return root, load("parts.bounded_versions").build(root, small, rows=120)
+    small = Architecture(**{name: tuple(part) if isinstance(part, list) else part for name, part in version.SMALL.items()})
+    return root, bounded_versions.build(root, small, rows=120)
 
 
 @pytest.fixture(scope="module")
-def loaded(versions: tuple[Path, list[str]], load: Callable[[str], ModuleType]) -> list[Any]:
+def loaded(versions: tuple[Path, list[str]]) -> list[Any]:
     root, names = versions
-    return [load("parts.bounded_run").Version.load(root / name) for name in names]
+    return [bounded_run.Version.load(root / name) for name in names]
 
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), which=st.integers(0, 3))
-def test_whatever_valid_rows_come_forecasts_stay_possible(
-    loaded: list[Any], load: Callable[[str], ModuleType], seed: int, which: int
-) -> None:
+def test_whatever_valid_rows_come_forecasts_stay_possible(loaded: list[Any], seed: int, which: int) -> None:
     """Outages, spikes up to the largest accepted value, counters, holes, zeros and constants through the core, raw and quantised graphs:
     finite, possible, within the multiple of what the window has shown, and missing where the target was never measured."""
-    parts = load("parts.bounded_run")
-    windows = load("parts.bounded_rows").sequences(64, np.random.default_rng(seed))
+    parts = bounded_run
+    windows = bounded_rows.sequences(64, np.random.default_rng(seed))
     limits = loaded[which].limits(windows)
     for graph in parts.GRAPHS:
         for kind, flags in parts.faults(loaded[which], graph, windows, *limits).items():
             assert not flags.any(), parts._shown(loaded[which], graph, kind, windows, flags, limits)
 
 
-def test_the_predictors_say_what_the_graphs_say(versions: tuple[Path, list[str]], load: Callable[[str], ModuleType]) -> None:
+def test_the_predictors_say_what_the_graphs_say(versions: tuple[Path, list[str]]) -> None:
     """Python's predictors neither move nor lose anything of a bounded graph."""
     root, names = versions
-    windows = load("parts.bounded_rows").sequences(64, np.random.default_rng(1))
+    windows = bounded_rows.sequences(64, np.random.default_rng(1))
     for name in names:
-        version = load("parts.bounded_run").Version.load(root / name)
+        version = bounded_run.Version.load(root / name)
         made = RawPredictor.load(root / name).predict_windows(windows)
         np.testing.assert_array_equal(made, version.forecasts("raw", windows))
         assert np.isnan(made).all(axis=0).tolist() == (~version.metadata.measured).tolist()
 
 
 @pytest.mark.parametrize("which", [0, 3])
-def test_a_version_of_absurd_rows_forecasts_as_one_without(
-    versions: tuple[Path, list[str]], load: Callable[[str], ModuleType], which: int
-) -> None:
+def test_a_version_of_absurd_rows_forecasts_as_one_without(versions: tuple[Path, list[str]], which: int) -> None:
     """One throughput of 3e38 among its training rows does not take the digits of all others: what was usual, and an idle link's 0."""
     root, names = versions
-    windows = steady(np.array([sized(times=1.0), sized(times=0.0)]), load)
+    windows = steady(np.array([sized(times=1.0), sized(times=0.0)]))
     for int8 in (False, True):
         made = RawPredictor.load(root / names[which], int8).predict_windows(windows)
         assert made[0, :2] == pytest.approx([400.0, 20.0], rel=0.3)
@@ -277,11 +273,9 @@ DISTURBED: dict[str, dict[str, float]] = {
 
 
 @pytest.mark.parametrize("disturbed", DISTURBED)
-def test_a_disturbed_link_is_forecast_like_a_link(
-    versions: tuple[Path, list[str]], load: Callable[[str], ModuleType], disturbed: str
-) -> None:
+def test_a_disturbed_link_is_forecast_like_a_link(versions: tuple[Path, list[str]], disturbed: str) -> None:
     """The metrics that nothing has disturbed stay within their multiple of a steady link's, in the middle of it and when it is over."""
-    rows = load("parts.bounded_rows")
+    rows = bounded_rows
     windows = rows.sequences(2, np.random.default_rng(0))
     random = np.random.default_rng(7)
     level = dict(zip(NUMERIC, (400.0, 20.0, 0.001, 2.0, 60.0, 7.0, 2.0, 3e9, 3e9), strict=False))
@@ -300,9 +294,9 @@ def test_a_disturbed_link_is_forecast_like_a_link(
         assert (made[:, 0] <= 1e5).all(), "an absurd number is no level"
 
 
-def steady(levels: Doubles, load: Callable[[str], ModuleType]) -> RawWindows:
+def steady(levels: Doubles) -> RawWindows:
     """A window for each line of levels (B, 39): of a link whose throughput and bytes are so many times the usual, all else as usual."""
-    windows = load("parts.bounded_rows").sequences(len(levels), np.random.default_rng(0))
+    windows = bounded_rows.sequences(len(levels), np.random.default_rng(0))
     noise = 1 + 0.03 * np.random.default_rng(7).normal(size=(len(levels), levels.shape[1], 9))
     windows.telemetry[:, :, :9] = noise * [400.0, 20.0, 0.001, 2.0, 60.0, 7.0, 2.0, 3e9, 3e9]
     windows.telemetry[:, :, [0, 7, 8]] *= levels[:, :, None]
@@ -329,12 +323,10 @@ SIZES: dict[str, tuple[Doubles, float, float]] = {
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_link_of_another_size_is_forecast_in_its_size(
-    versions: tuple[Path, list[str]], load: Callable[[str], ModuleType], size: str
-) -> None:
+def test_a_link_of_another_size_is_forecast_in_its_size(versions: tuple[Path, list[str]], size: str) -> None:
     """What lies over all that training has shown is followed once it lasts, and not forgotten for a few rows of something else."""
     levels, least, most = SIZES[size]
-    windows, (root, names) = steady(levels[None], load), versions
+    windows, (root, names) = steady(levels[None]), versions
     for int8 in (False, True):
         made = RawPredictor.load(root / names[0], int8).predict_windows(windows)[0, 0]
         assert 400.0 * least <= made <= 400.0 * most
@@ -350,14 +342,14 @@ def older(tmp_path: Path) -> Path:
     return tmp_path / OLDER_VERSION
 
 
-def test_an_older_version_is_sound_and_its_forecasts_possible(older: Path, load: Callable[[str], ModuleType]) -> None:
+def test_an_older_version_is_sound_and_its_forecasts_possible(older: Path) -> None:
     """It proves itself by its golden samples; its forecasts are held to their ranges from outside, and jitter is missing."""
     metadata = Metadata.read(older)
     assert "forecast_targets" not in json.loads((older / f"model_metadata_{OLDER_VERSION}.json").read_text())
     assert metadata.forecast_targets == ("throughput_mbps", "rtt_ms", "packet_loss")
     assert check_golden(older, metadata) == []
-    windows = load("parts.bounded_rows").sequences(256, np.random.default_rng(4))
-    found = load("parts.bounded_run").Version(metadata, {"raw": RawPredictor.load(older)._session}).forecasts("raw", windows)
+    windows = bounded_rows.sequences(256, np.random.default_rng(4))
+    found = bounded_run.Version(metadata, {"raw": RawPredictor.load(older)._session}).forecasts("raw", windows)
     assert (found[:, 0] < 0).any(), "the graph itself would have to be at fault, or nothing is shown"
     for int8 in (False, True):
         made = RawPredictor.load(older, int8).predict_windows(windows)

@@ -9,7 +9,6 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest import mock
 
@@ -26,6 +25,7 @@ from streams.files.source import FileSource
 from streams.files.standard_input import StandardInput
 from streams.records.decode import decode
 from streams.source import ONLY_LOG, Log, RawBatch, SourceError
+from testkit import rig
 
 T0 = 1_700_000_000
 HEADER = "timestamp,node_id,peer_id,rtt_ms"
@@ -421,7 +421,7 @@ def test_what_older_state_knows_of_files_is_enough(tmp_path: Path) -> None:
         begin(FileSource(path), 1, Log(hashlib.sha256(row(1).encode()).hexdigest()[:32]))
 
 
-def test_a_replay_that_is_kept_refuses_files_that_have_changed(tmp_path: Path, rig: ModuleType) -> None:
+def test_a_replay_that_is_kept_refuses_files_that_have_changed(tmp_path: Path) -> None:
     """The state remembers the record before the next one, and goes on where there are more behind it."""
     path = write(tmp_path / "a.csv", HEADER, *map(row, range(10)))
 

@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from parts import differential_run, record_grammar, record_oracle, record_readers
+
 INPUTS = 20_000
 READERS = {"decoder", "decoder alone", "decoder in chunks", "kafka", "go", "schema", "file", "pipe"}
 
 
 @pytest.fixture(scope="module")
-def client(load: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Go client as a program."""
-    readers = load("parts.record_readers")
+    readers = record_readers
     try:
         binary: Path = readers.build_go(tmp_path_factory.mktemp("go"))
     except readers.UnavailableError as reason:
@@ -27,13 +29,13 @@ def client(load: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(load: Any, client: Path, kafka_broker: str, kafka_topic: Callable[..., str]) -> Callable[..., dict[str, Any]]:
+def run(client: Path, kafka_broker: str, kafka_topic: Callable[..., str]) -> Callable[..., dict[str, Any]]:
     """What all readers, and further ones, say to inputs of a seed."""
 
     def run_inputs(seed: int, inputs: int, extra: Any = None) -> dict[str, Any]:
         topic = kafka_topic(configs={"max.message.bytes": str(32 << 20)})
         job = {"bootstrap": kafka_broker, "topic": topic, "go": str(client), "seed": seed, "inputs": inputs}
-        found: dict[str, Any] = load("parts.differential_run").run(job, extra)
+        found: dict[str, Any] = differential_run.run(job, extra)
         return found
 
     return run_inputs
@@ -51,11 +53,11 @@ def test_all_readers_say_the_same(run: Callable[..., dict[str, Any]]) -> None:
     assert sum(found["schema_does_not_say"].values()) < INPUTS / 200
 
 
-def test_a_difference_is_found_and_made_small(run: Callable[..., dict[str, Any]], load: Any) -> None:
+def test_a_difference_is_found_and_made_small(run: Callable[..., dict[str, Any]]) -> None:
     """A reader that knows one spelling of a name too many, as Go's own JSON package does, is shown with the least input that tells it."""
 
     def any_case(values: Sequence[bytes]) -> list[Any]:
-        readings: list[Any] = load("parts.record_readers").alone([value.replace(b"RTT_MS", b"rtt_ms") for value in values])
+        readings: list[Any] = record_readers.alone([value.replace(b"RTT_MS", b"rtt_ms") for value in values])
         return readings
 
     found = run(7, 2_000, {"any case": any_case})
@@ -66,9 +68,9 @@ def test_a_difference_is_found_and_made_small(run: Callable[..., dict[str, Any]]
     assert "any case: " in smallest
 
 
-def test_the_same_seed_makes_the_same_inputs(load: Any) -> None:
+def test_the_same_seed_makes_the_same_inputs() -> None:
     """A difference can be looked for again."""
-    grammars = [load("parts.record_grammar").Grammar(seed) for seed in (5, 5, 6)]
+    grammars = [record_grammar.Grammar(seed) for seed in (5, 5, 6)]
     first, again, other = ([grammar.json_value() for _ in range(300)] for grammar in grammars)
     assert first == again != other
     header = grammars[0].header()
@@ -89,9 +91,9 @@ def test_the_same_seed_makes_the_same_inputs(load: Any) -> None:
         ("\t,\xa0", ["", ""]),
     ],
 )
-def test_a_csv_line_by_hand(load: Any, line: str, cells: list[str] | None) -> None:
+def test_a_csv_line_by_hand(line: str, cells: list[str] | None) -> None:
     """The benchmark's own reading of a line, against which the readers are held."""
-    assert load("parts.record_oracle").cells_of(line) == cells
+    assert record_oracle.cells_of(line) == cells
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,6 @@ def test_a_csv_line_by_hand(load: Any, line: str, cells: list[str] | None) -> No
         (1767571200, 1767571200.0),
     ],
 )
-def test_a_time_by_hand(load: Any, text: str | float, time_s: float) -> None:
+def test_a_time_by_hand(text: str | float, time_s: float) -> None:
     """The benchmark's own reading of a time."""
-    assert load("parts.record_oracle").seconds_of(text) == time_s
+    assert record_oracle.seconds_of(text) == time_s

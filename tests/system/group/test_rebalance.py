@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
+
+import rebalance
 
 LIMIT_S = 300.0
 """For a move that takes a second or a session time-out of 6: machines are slow at times."""
 
 
-def test_partitions_move_with_their_state(load: Callable[[str], ModuleType], kafka_broker: str, tmp_path: Path) -> None:
+def test_partitions_move_with_their_state(kafka_broker: str, tmp_path: Path) -> None:
     """A second daemon joins and takes a share over while the first trains; the first is cut off for longer than its session, comes back
     with a state that is out of date, and is kept from writing it; so does one that is frozen; one is killed and one stopped. Every record
     once, and the features as without all that."""
@@ -31,7 +31,7 @@ def test_partitions_move_with_their_state(load: Callable[[str], ModuleType], kaf
         group.alive["c"].wait_for("partition_assigned", LIMIT_S)
         group.stop("a")
 
-    figures = load("rebalance").measure(kafka_broker, moves, 1, tmp_path)
+    figures = rebalance.measure(kafka_broker, moves, 1, tmp_path)
     assert (figures["lost"], figures["duplicated"], figures["different"], figures["failures"]) == (0, 0, 0, 0)
     assert figures["handed_over"] > 0
     assert figures["taken_away"] + figures["fenced"] > 1

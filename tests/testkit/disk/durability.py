@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from pathlib import Path
 
-from testkit.syscalls import Stop
+from testkit.disk.syscalls import Stop
 
 
 class Durability:

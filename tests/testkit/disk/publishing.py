@@ -1,6 +1,6 @@
 """A publisher that is killed at every system call of what it does to a registry, while a reader follows CURRENT in a tight loop.
 
-    python -m testkit.publish_rig '{"source": "a version", "folder": "an empty one", "signed": true, "stops": "all"}'
+    python -m testkit.disk.publishing '{"source": "a version", "folder": "an empty one", "signed": true, "stops": "all"}'
 
 stops: "all" are the entry and the exit of every call; "changing" the entries of those that change what is on disk, which are all the
 states that the disk can be left in. The last line is one JSON object: what was done, and what was seen that must not be.
@@ -28,8 +28,8 @@ from model.registry.versions import CURRENT_NAME, REFUSAL_NAME, REFUSED_KEPT, RE
 from model.version.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify, write_manifest
 from model.version.metadata import VERSION_FORMAT, VERSION_PATTERN
 from model.version.signing import SigningKey, generate
-from testkit.durability import Durability
-from testkit.syscalls import Stop, run_traced
+from testkit.disk.durability import Durability
+from testkit.disk.syscalls import Stop, run_traced
 
 KEPT: Final = 12
 """Versions that stay: the reader has seconds for a version that is not live any more."""
