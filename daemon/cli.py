@@ -1,4 +1,4 @@
-"""The command line: dwcp-learner run, replay, train, demo, simulate, check-config, models, keys and schema."""
+"""The command line: each command with its options. The work is done in daemon.commands."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 
-# Official builds of ONNX Runtime report usage to their vendor unless this is set before the first import.
+# Official builds of ONNX Runtime report usage to their vendor, unless this is set before the first import.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if sys.argv[1:2] == ["run"]:
-    # The imports take a second in which SIGHUP would end the process. Nothing is lost: the configuration is read after them.
+    # SIGHUP would end the process during the imports, which take a second. Nothing is lost: the configuration is read after them.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import json
@@ -18,23 +18,21 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from daemon.commands.alerts import app as alerts_app
 from daemon.commands.keys import app as keys_app
 from daemon.commands.models import app as models_app
+from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import load as configuration
-from daemon.config.keys import registry_with_keys
 from daemon.config.load import Config, ConfigError
 from daemon.entry import CarriedError
-from daemon.errors import EXIT_CODES, EXIT_SOURCE, StateError
-from daemon.failures import FAILURES, explained
-from daemon.plain_text import plain
+from daemon.errors import EXIT_CODES, StateError
+from daemon.failures import FAILURES, report
 
 
 class Commands(TyperGroup):
-    """Typer says "Aborted." to an EOFError, and nothing to a BrokenPipeError: here they are faults like others."""
+    """Commands whose EOFError and BrokenPipeError are faults like others. Typer prints "Aborted." for the one and nothing for the other."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -51,28 +49,25 @@ app.add_typer(models_app, name="models")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(keys_app, name="keys")
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file; DWCP_ variables go over it.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
-
 
 @app.command(epilog=EXIT_CODES)
 def run(config: ConfigOption = None) -> None:
-    """Consume telemetry from Kafka, for ever: forecast, notice drift, retrain, publish.
+    """Consume telemetry from Kafka until it is stopped: forecast, notice drift, retrain, publish.
 
-    Needs a Kafka topic (kafka.topic, default dwcp.telemetry) and nothing else: without a model it collects rows and trains its first
-    version when there are enough. SIGTERM stops it within 10 s, SIGHUP reloads the configuration.
+    It needs a Kafka topic (kafka.topic, default dwcp.telemetry) and nothing else. Without a model it collects rows, and trains its first
+    version when there are enough. SIGTERM stops it within 10 s. SIGHUP reloads the configuration.
     """
     from daemon.clock import WallClock
     from daemon.commands.signals import Reloads, stop_on_signals
     from daemon.operator.logs import configure_logging
     from daemon.operator.observer import Observer
-    from daemon.output import lose_what_cannot_be_written
+    from daemon.output import ignore_write_errors
     from daemon.reload import reloader
     from daemon.wiring import build, kafka_source
 
     reloads = Reloads()
     loaded = configuration.load(config)
-    lose_what_cannot_be_written()
+    ignore_write_errors()
     configure_logging(loaded.log.level, loaded.log.format)
     observer = Observer()
     daemon = build(loaded, kafka_source(loaded, observer), WallClock(), observer)
@@ -92,8 +87,8 @@ def run(config: ConfigOption = None) -> None:
     except FAILURES as error:
         if not daemon.hangs:
             raise
-        code = explained(error)
-    if daemon.hangs:  # the interpreter would wait for that thread; its checkpoint does not count, and its records are read again
+        code = report(error)
+    if daemon.hangs:  # a thread hangs: the interpreter would wait for it. Its checkpoint does not count, and its records are read again
         sys.stderr.flush()
         os._exit(code)
 
@@ -107,18 +102,18 @@ def replay(
         Path | None, typer.Option(file_okay=False, help="Folder that keeps state, models and dead letters; default: a temporary one.")
     ] = None,
     train: Annotated[bool, typer.Option(help="Train versions on the way, as the daemon would.")] = True,
-    merged: Annotated[bool, typer.Option(help="Take the file as one series, whatever its nodes and peers.")] = False,
+    merged: Annotated[bool, typer.Option(help="Read the file as one series, whatever its nodes and peers.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run recorded telemetry through the daemon and score its forecasts against persistence.
 
-    Every forecast is made before its row is read (prequential): the first version is trained on the first 40 % of the file, later ones
-    on drift. The stream waits for each training.
+    Every forecast is made before its row is read (prequential). The first version is trained on the first 40 % of the file, later ones
+    after a drift. The stream waits for each training.
     """
     from daemon.commands.replay import replay_file
 
     if speed is not None and not math.isfinite(speed):
-        raise typer.BadParameter(f"{speed}: a multiple of recorded time; leave it out for as fast as possible", param_hint="--speed")
+        raise typer.BadParameter(f"{speed} is not a multiple of recorded time; leave it out for as fast as possible", param_hint="--speed")
     raise SystemExit(replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json))
 
 
@@ -167,16 +162,16 @@ def train(
 @app.command(epilog=EXIT_CODES)
 def demo(
     folder: Annotated[
-        Path, typer.Option(file_okay=False, help="Where state, models and events go; emptied first if it is an earlier demo's.")
+        Path, typer.Option(file_okay=False, help="Folder for state, models and events; emptied first if an earlier demo made it.")
     ] = Path("demo"),
-    kafka: Annotated[str | None, typer.Option(metavar="SERVERS", help="Through this Kafka cluster instead of in memory.")] = None,
+    kafka: Annotated[str | None, typer.Option(metavar="SERVERS", help="Stream through this Kafka cluster instead of memory.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the simulated fleet.")] = 7,
     as_json: JsonOption = False,
 ) -> None:
     """Show the whole loop on a simulated fleet in about five minutes.
 
-    240 links stream; the first model is trained; a planted re-route in one region is noticed; the model is fine-tuned on it, judged, and
-    published. Exit code 0 only if all of that really happened. DWCP_ variables do not count here.
+    240 links stream, and the first model is trained. A planted re-route in one region is noticed; the model is fine-tuned on it, judged
+    and published. The exit code is 0 only if all of that really happened. DWCP_ variables are not read.
     """
     from daemon.commands.demo.command import run_demo
     from streams.kafka.connection.options import KafkaOptions
@@ -191,7 +186,7 @@ def demo(
 
 @app.command(epilog=EXIT_CODES)
 def simulate(
-    folder: Annotated[Path, typer.Argument(file_okay=False, help="Where telemetry and ground_truth.json are written.")],
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="Folder in which telemetry and ground_truth.json are written.")],
     links_per_region: Annotated[int, typer.Option(min=1)] = 50,
     hours: Annotated[float, typer.Option(min=0.01)] = 24.0,
     interval_s: Annotated[float, typer.Option(min=0.1)] = 60.0,
@@ -216,34 +211,16 @@ def simulate(
 def check_config(
     config: ConfigOption = None,
     as_json: JsonOption = False,
-    topics: Annotated[bool, typer.Option(help="Look whether its Kafka topics are there and may be used, if a broker answers.")] = True,
+    topics: Annotated[bool, typer.Option(help="Check that its Kafka topics exist and may be used, if a broker answers.")] = True,
 ) -> None:
-    """Check a configuration and show what it comes to, with defaults and environment. The keys that it names are read.
+    """Check a configuration, and show it with defaults and environment. The keys that it names are read.
 
-    The topics are looked for as well, and the commands that create them are printed (on standard error; exit code 5 if one is missing
-    or may not be used). Where no broker answers within some seconds, that is only said.
+    The topics are checked as well. If one is missing or may not be used, the commands that create it are printed on standard error, and
+    the exit code is 5. If no broker answers within some seconds, that is reported, and the exit code stays 0.
     """
-    from daemon.config.usable import check_places
-    from daemon.events.topic_check import check_topics
+    from daemon.commands.check_config import check
 
-    loaded = configuration.load(config)
-    check_places(loaded)
-    registry_with_keys(loaded)
-    document = loaded.model_dump(mode="json")
-    for name in document["kafka"]["options"]:
-        if "password" in name:
-            document["kafka"]["options"][name] = "***"
-    if as_json:
-        print(json.dumps(document, indent=2))
-    else:
-        console = Console()
-        console.print(f"[green]valid[/green]: {plain(str(config or 'defaults and environment'))}", soft_wrap=True)
-        for section, values in document.items():
-            console.print(f"[bold]\\[{section}][/bold]")
-            for key, value in values.items():
-                console.print(f"  {key} = {json.dumps(value)}", markup=False, highlight=False, soft_wrap=True)
-    if topics and not check_topics(loaded):
-        raise SystemExit(EXIT_SOURCE)
+    raise SystemExit(check(config, as_json=as_json, topics=topics))
 
 
 @app.command(epilog=EXIT_CODES)
@@ -257,12 +234,12 @@ def schema(what: Annotated[str, typer.Argument(help="telemetry, alerts, asyncapi
         "config": Config.model_json_schema,
     }  # fmt: skip
     if what not in documents:
-        raise typer.BadParameter(f"{what!r} is none of {', '.join(documents)}")
+        raise typer.BadParameter(f"{what!r} is not a document; use one of {', '.join(documents)}")
     print(json.dumps(documents[what](), indent=2))
 
 
 def main() -> None:
-    """Run the command line: every exception becomes a message and an exit code."""
+    """Run the command line. Every exception becomes a message and an exit code."""
     from daemon import entry
 
     entry.main(app)

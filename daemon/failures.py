@@ -1,4 +1,4 @@
-"""What ended a command, for a person: one line that says what happened, where and what to do, and an exit code."""
+"""Errors that end a command: one line for a person (what happened, where, what to do) and an exit code."""
 
 from __future__ import annotations
 
@@ -18,31 +18,35 @@ from streams.kafka.sink import SinkError
 from streams.source import SourceError
 
 FAILURES: Final = (ConfigError, DaemonError, SourceError, SinkError, RegistryError, OSError, ValueError)
-"""What a person can mend."""
+"""Errors that a person can mend."""
 EXPECTED: Final = (ConfigError, DaemonError, SourceError, SinkError, RegistryError, OutputError)
-"""Errors whose message says all: what, where, and what to do."""
+"""Errors whose message is complete: what, where, and what to do."""
 LEVEL_VARIABLE: Final = f"{ENV_PREFIX}LOG{ENV_DELIMITER}LEVEL"
 _PROJECT: Final = Path(__file__).resolve().parents[1]
 _PACKAGES: Final = ("daemon", "drift", "features", "model", "streams")
 
 
-def explained(error: BaseException) -> int:
-    """Print what an error was to standard error, and return the exit code for it. With log.level debug its traceback comes first."""
+def report(error: BaseException) -> int:
+    """Print an error to standard error. With log.level debug its traceback comes first.
+
+    Returns:
+        The exit code.
+    """
     from rich.console import Console
 
     if wants_traceback():
         sys.stderr.write("".join(traceback.format_exception(error)))
     try:
-        Console(stderr=True).print(f"[bold red]error:[/bold red] {plain(described(error), lines=True)}", highlight=False, soft_wrap=True)
-    except Exception:  # noqa: BLE001 - whatever it is, the message is what counts
-        print(f"error: {printable(described(error), lines=True)}", file=sys.stderr)
+        Console(stderr=True).print(f"[bold red]error:[/bold red] {plain(describe(error), lines=True)}", highlight=False, soft_wrap=True)
+    except Exception:  # noqa: BLE001 - the message has to come out
+        print(f"error: {printable(describe(error), lines=True)}", file=sys.stderr)
     if isinstance(error, DaemonError):
         return error.exit_code
     return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_SOURCE if isinstance(error, (SourceError, SinkError)) else 1
 
 
-def described(error: BaseException) -> str:
-    """The message of an error. One that nobody foresaw has its kind, the place, and how to see its traceback added."""
+def describe(error: BaseException) -> str:
+    """Return the message of an error. For an unexpected one its type, its place and how to see the traceback are added."""
     place, is_ours = _place(error)
     if isinstance(error, EXPECTED) or (type(error) is ValueError and is_ours and str(error)):
         return str(error)
@@ -52,6 +56,7 @@ def described(error: BaseException) -> str:
 
 
 def wants_traceback() -> bool:
+    """Return whether the log level is debug."""
     return os.environ.get(LEVEL_VARIABLE, "").lower() == "debug" or logging.getLogger().level == logging.DEBUG
 
 
@@ -60,7 +65,7 @@ def _one_line(text: str) -> str:
 
 
 def _place(error: BaseException) -> tuple[str, bool]:
-    """The last line of ours that an error came through, and whether it was raised there."""
+    """The last line of our packages in the traceback, and whether the error was raised there."""
     frames = traceback.extract_tb(error.__traceback__)
     for index in range(len(frames) - 1, -1, -1):
         path = Path(frames[index].filename)

@@ -1,4 +1,4 @@
-"""Standard output and error that accept whatever is printed: in any encoding, on closed descriptors, on a full disk."""
+"""Standard output and error that accept any text: in any encoding, on closed descriptors, on a full disk."""
 
 from __future__ import annotations
 
@@ -11,16 +11,15 @@ from contextlib import suppress
 from typing import Any, Final, TextIO
 
 REPLACE: Final = "dwcp-replace"
-"""The name of the error handler that prints what an encoding has in place of what it lacks."""
+"""Name of the codec error handler that replaces characters which an encoding lacks."""
 _INSTEAD: Final = {"●": "*", "→": "->", "…": "...", "·": "-", "•": "*", "│": "|", "─": "-", "━": "-"}
 
-
 COLUMNS_MIN: Final = 60
-"""Of a page for a person. In a narrower terminal its lines wrap, but nothing is left out; a job's COLUMNS may even be 1."""
+"""Least width, in characters, that output is made for. A narrower terminal wraps its lines; a job's COLUMNS may even be 1."""
 
 
 class OutputError(Exception):
-    """Standard output cannot be written. Not an OSError, which would name no file and pass for a fault of something else."""
+    """Standard output cannot be written. Not an OSError: that would be reported as the fault of a file."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(f"standard output cannot be written ({error.strerror or error}); give it another place")
@@ -36,7 +35,7 @@ class _Output(io.FileIO):
 
 
 class _LossyOutput(io.FileIO):
-    """What cannot be written is lost, and ends nothing."""
+    """Output that ignores write errors: the text is lost."""
 
     def write(self, data: Any, /) -> int:
         with suppress(OSError):
@@ -45,40 +44,40 @@ class _LossyOutput(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Make the process's own standard streams accept everything. Streams that somebody has put in their place are left alone.
+    """Make the process's standard streams accept any text. Streams that were replaced, by a test say, stay as they are.
 
-    Call it before anything is opened: a file that got the number of a closed stream would receive what libraries print.
+    Call it before anything is opened: a file that gets the number of a closed stream would receive what libraries print.
     """
     codecs.register_error(REPLACE, _replaced)
-    _have_room()
+    _correct_size()
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)
         except OSError:
             with suppress(OSError):
-                os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+                os.open(os.devnull, os.O_RDWR)  # gets the lowest free number: this one
     if sys.stdout is sys.__stdout__:
         sys.stdout = _wrapped(_Output(1, "w", closefd=False), sys.__stdout__)
     if sys.stderr is sys.__stderr__:
         sys.stderr = _wrapped(_LossyOutput(2, "w", closefd=False), sys.__stderr__)
 
 
-def lose_what_cannot_be_written() -> None:
-    """Make standard output a log: a daemon does not end because nobody reads it any more, or because its disk is full."""
+def ignore_write_errors() -> None:
+    """Make standard output a log: a daemon goes on if its reader is gone or the disk is full."""
     if isinstance(sys.stdout, io.TextIOWrapper) and isinstance(getattr(sys.stdout.buffer, "raw", None), _Output):
         sys.stdout = _wrapped(_LossyOutput(1, "w", closefd=False), sys.stdout)
 
 
 def discard_output() -> None:
-    """Send the rest of standard output nowhere: what is left in buffers would fail again at the interpreter's end."""
+    """Discard the rest of standard output: buffered text would fail again at the interpreter's end."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.close(null)
 
 
-def _have_room() -> None:
-    """Correct COLUMNS and LINES: in a page of 0 columns nothing would be printed at all."""
+def _correct_size() -> None:
+    """Correct COLUMNS and LINES: on a page of 0 columns nothing would be printed."""
     size = shutil.get_terminal_size()
     if "COLUMNS" in os.environ or size.columns < COLUMNS_MIN:
         os.environ["COLUMNS"] = str(max(size.columns, COLUMNS_MIN))

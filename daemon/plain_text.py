@@ -1,4 +1,4 @@
-"""Text of somebody else for a terminal: what a document, a record or a file's name holds must not steer it."""
+"""Foreign text (of documents, records, file names) made safe for a terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ _LINES: Final = re.compile(r"[\n\t]")
 
 
 def printable(text: str, lines: bool = False) -> str:
-    """The text with U+FFFD in place of control characters, marks of direction and halves of surrogate pairs. lines: it may have several."""
+    """Replace control characters, marks of direction and unpaired surrogates with U+FFFD.
+
+    Args:
+        text: any text.
+        lines: keep line breaks and tabs.
+    """
     if lines:
         return "".join(part if _LINES.fullmatch(part) else printable(part) for part in re.split(r"([\n\t])", text))
     return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode())
 
 
 def plain(text: str, lines: bool = False) -> str:
-    """The same for rich: no markup either."""
+    """Return printable text in which rich sees no markup."""
     from rich.markup import escape
 
     return escape(printable(text, lines))

@@ -1,4 +1,4 @@
-"""The telemetry that an alert rests on: the affected links' signals around it, from the training buffer, as curves."""
+"""Curves of the telemetry behind an alert: the signals of the affected links around it, from the training buffer."""
 
 from __future__ import annotations
 
@@ -13,31 +13,41 @@ import numpy as np
 
 from daemon.state.checkpoint import MOST_MANIFEST_BYTES
 from daemon.state.snapshot import Manifest
-from features.telemetry import NUMERIC, Doubles, Floats
+from features.telemetry import NUMERIC, Doubles, Floats, Longs
 from model.buffer.rows import read_segments
 from model.buffer.segments import SegmentError, describe
 from model.registry.plain_file import read_plain_bytes
 from streams.read_events import EventData
 
-if TYPE_CHECKING:  # Matplotlib is for the one command that draws
+if TYPE_CHECKING:  # only --html needs Matplotlib
     from matplotlib.figure import Figure
 
 BEFORE_S: Final = 3 * 3600.0
+"""Seconds of telemetry before the change, at least."""
 AFTER_S: Final = 2 * 3600.0
+"""Seconds of telemetry after the incident was opened, at least."""
 BEFORE_DELAYS: Final = 3.0
 AFTER_DELAYS: Final = 2.0
-"""A change that took long to find, of links that report seldom, shows in a picture of as many times that."""
+"""The same in multiples of the detection delay: links that report seldom need a wider picture."""
 POINTS: Final = 120
-"""Of a curve: steps of two and a half minutes."""
+"""Points of a curve: steps of two and a half minutes."""
 _HEIGHT: Final = 14
+"""Lines of a plot in a terminal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One signal of the affected links.
+    """The curve of one signal over the affected links.
 
-    time_s: float64 (P,), the middle of each step. low, middle, high: float32 (P,), quartiles and median over all rows of these links in the
-    step, NaN where there are none. links: how many have rows.
+    Args:
+        signal: name of the signal.
+        since_s: UTC seconds of the change.
+        opened_s: UTC seconds at which the incident was opened.
+        links: number of links with rows.
+        time_s: float64 (P,), UTC seconds, the middle of each step.
+        low: float32 (P,), lower quartile of all rows of these links in the step, in the signal's unit; NaN without rows.
+        middle: float32 (P,), their median.
+        high: float32 (P,), their upper quartile.
     """
 
     signal: str
@@ -50,50 +60,60 @@ class Evidence:
     high: Floats
 
     def to_json(self) -> dict[str, Any]:
+        """Return a document with None for NaN."""
         curves = {name: [None if np.isnan(value) else float(value) for value in getattr(self, name)] for name in ("low", "middle", "high")}
-        told = {"signal": self.signal, "since_s": self.since_s, "opened_s": self.opened_s, "links": self.links}
-        return told | {"time_s": self.time_s.tolist()} | curves
+        head = {"signal": self.signal, "since_s": self.since_s, "opened_s": self.opened_s, "links": self.links}
+        return head | {"time_s": self.time_s.tolist()} | curves
 
 
 def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
-    """The curves of an incident's signals, from BEFORE_S before it began to AFTER_S after it was opened, or more (see BEFORE_DELAYS).
+    """Read the curves of an incident's signals.
 
-    events: of one incident. state: the state directory. Empty where the buffer has no rows of its links at that time.
+    Args:
+        events: of one incident.
+        state: the state directory.
+
+    Returns:
+        A curve for each signal, from before the change until after the incident was opened. Empty if the buffer has no rows of its links.
     """
-    told = [event["data"] for event in events if event["data"].get("signals")]
-    if not told:
+    last = next((event["data"] for event in reversed(events) if event["data"].get("signals")), None)
+    if last is None:
         return []
-    last = told[-1]
-    delay_s = float(last["opened_s"]) - float(last["since_s"])
-    begin_s = float(last["since_s"]) - max(BEFORE_S, BEFORE_DELAYS * delay_s)
-    end_s = float(last["opened_s"]) + max(AFTER_S, AFTER_DELAYS * delay_s)
+    since_s, opened_s = float(last["since_s"]), float(last["opened_s"])
+    begin_s = since_s - max(BEFORE_S, BEFORE_DELAYS * (opened_s - since_s))
+    end_s = opened_s + max(AFTER_S, AFTER_DELAYS * (opened_s - since_s))
     try:
         paths = [path for path in named_segments(state) if _within(path, begin_s, end_s)]
         table = read_segments(paths, begin_s)
     except (SegmentError, ValueError, OSError):  # a daemon that runs merges and drops files meanwhile
         return []
-    wanted = np.isin(table.link, [at for at, name in enumerate(table.links) if name in set(last["links"])])
+    affected = set(last["links"])
+    wanted = np.isin(table.link, [index for index, name in enumerate(table.links) if name in affected])
     rows = np.flatnonzero(wanted & (table.time_s < end_s))
     edges = np.linspace(begin_s, end_s, POINTS + 1)
+    middle_s = (edges[:-1] + edges[1:]) / 2
     step = np.searchsorted(edges, table.time_s[rows], side="right") - 1
+    links = len(np.unique(table.link[rows]))
     found = []
-    for signal in dict.fromkeys(one["signal"] for one in last["signals"] if one["signal"] in NUMERIC):
+    for signal in dict.fromkeys(change["signal"] for change in last["signals"] if change["signal"] in NUMERIC):
         values = table.numeric[rows, NUMERIC.index(signal)]
         if np.isfinite(values).any():
-            quartiles = np.full((3, POINTS), np.nan, np.float32)
-            for at in np.unique(step):
-                known = values[step == at]
-                known = known[np.isfinite(known)]
-                if len(known):
-                    quartiles[:, at] = np.quantile(known, (0.25, 0.5, 0.75))
-            links = len(np.unique(table.link[rows]))
-            middle_s = (edges[:-1] + edges[1:]) / 2
-            found.append(Evidence(signal, float(last["since_s"]), float(last["opened_s"]), links, middle_s, *quartiles))
+            found.append(Evidence(signal, since_s, opened_s, links, middle_s, *_quartiles(values, step)))
+    return found
+
+
+def _quartiles(values: Floats, step: Longs) -> Floats:
+    """float32 (3, POINTS) of values float32 (R,), each in its step; NaN for a step without a value."""
+    found = np.full((3, POINTS), np.nan, np.float32)
+    for index in np.unique(step):
+        known = values[(step == index) & np.isfinite(values)]
+        if len(known):
+            found[:, index] = np.quantile(known, (0.25, 0.5, 0.75))
     return found
 
 
 def plot(evidence: Evidence, width: int) -> str:
-    """For a terminal: the median and the quartiles over the hours around the change, which is at 0."""
+    """Draw median and quartiles for a terminal of `width` characters, over the hours from the change."""
     import plotext
 
     known = np.isfinite(evidence.middle)
@@ -110,30 +130,30 @@ def plot(evidence: Evidence, width: int) -> str:
 
 
 def picture(evidence: list[Evidence]) -> Figure:
-    """The curves one below the other, with the change and the moment at which it was told."""
+    """Draw the curves one below the other, with the change and the moment at which the incident was opened."""
     from matplotlib import rcdefaults
     from matplotlib.figure import Figure
 
-    rcdefaults()  # whatever a matplotlibrc says where the operator works
+    rcdefaults()  # a matplotlibrc in the working directory must not count
     figure = Figure(figsize=(10.0, 3.0 * len(evidence)), layout="constrained")
-    for one, axes in zip(evidence, figure.subplots(len(evidence), squeeze=False)[:, 0], strict=True):
-        known = np.isfinite(one.middle)
-        hours = (one.time_s[known] - one.since_s) / 3600
-        axes.fill_between(hours, one.low[known], one.high[known], alpha=0.3, linewidth=0)
-        axes.plot(hours, one.middle[known], marker=".", markersize=3)
+    for curve, axes in zip(evidence, figure.subplots(len(evidence), squeeze=False)[:, 0], strict=True):
+        known = np.isfinite(curve.middle)
+        hours = (curve.time_s[known] - curve.since_s) / 3600
+        axes.fill_between(hours, curve.low[known], curve.high[known], alpha=0.3, linewidth=0)
+        axes.plot(hours, curve.middle[known], marker=".", markersize=3)
         axes.axvline(0.0, linestyle="--", color="black", linewidth=1)
-        axes.axvline((one.opened_s - one.since_s) / 3600, linestyle=":", color="black", linewidth=1)
-        of = "1 link" if one.links == 1 else f"{one.links} links"
-        axes.set(title=f"{one.signal}, median and quartiles of {of}", xlabel="hours from the change (dotted: told)")
+        axes.axvline((curve.opened_s - curve.since_s) / 3600, linestyle=":", color="black", linewidth=1)
+        links = "1 link" if curve.links == 1 else f"{curve.links} links"
+        axes.set(title=f"{curve.signal}, median and quartiles of {links}", xlabel="hours from the change (dotted: opened)")
     return figure
 
 
 def page(events: list[EventData], evidence: list[Evidence]) -> str:
-    """A page by itself: what was told, and the curves."""
+    """Return a self-contained HTML page: the events of an incident, and its curves."""
     from model.report.charts import svg
 
-    told = [(event["time"], str(event["data"].get("summary", event["data"]))) for event in events]
-    items = "".join(f"<li>{html.escape(time)} {html.escape(words)}</li>" for time, words in told)
+    lines = [(event["time"], str(event["data"].get("summary", event["data"]))) for event in events]
+    items = "".join(f"<li>{html.escape(time)} {html.escape(text)}</li>" for time, text in lines)
     title = f"Incident {html.escape(str(events[-1]['data'].get('incident', '')))}"
     curves = svg(picture(evidence)) if evidence else "<p>The training buffer has no telemetry of these links at that time.</p>"
     style = "body{font-family:sans-serif;max-width:60rem;margin:2rem auto}svg{width:100%;height:auto}"
@@ -142,10 +162,10 @@ def page(events: list[EventData], evidence: list[Evidence]) -> str:
 
 
 def named_segments(state: Path) -> list[Path]:
-    """The segments that the newest checkpoint of each partition names: a folder has others too, which are merged or not yet named."""
+    """Return the segments that the newest checkpoint of each partition names. Others in the folder are merged, or not named yet."""
     newest: dict[tuple[str, int], tuple[int, tuple[str, ...]]] = {}
     for path in (state / "checkpoints").glob("*/MANIFEST.json"):
-        with suppress(OSError, ValueError):  # one that is being deleted, or damaged
+        with suppress(OSError, ValueError):  # being deleted, or damaged
             manifest = msgspec.json.decode(read_plain_bytes(path, MOST_MANIFEST_BYTES), type=Manifest)
             for part in manifest.parts:
                 key = (part.topic, part.number)

@@ -1,4 +1,4 @@
-"""dwcp-learner alerts: follow drift alerts, and explain one with the telemetry that it rests on."""
+"""dwcp-learner alerts: follow drift alerts, and explain one with the telemetry behind it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import load as configuration
 from daemon.config.load import Config
 from daemon.errors import EXIT_CODES, DaemonError
@@ -20,11 +21,9 @@ from daemon.plain_text import plain
 from streams.read_events import EventData, events_in_file, events_of_topic
 
 app = typer.Typer(no_args_is_help=True, help="Follow drift alerts, and explain one.", epilog=EXIT_CODES)
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that says where alerts go.")]
 FileOption = Annotated[Path | None, typer.Option("--file", help="NDJSON file of alerts, instead of the configuration's file or topic.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
 LATEST_S: Final = 2.0**33
-"""Seconds that are a date: the year 2242."""
+"""Largest UTC seconds that are accepted as a date: the year 2242."""
 
 
 class _Signal(msgspec.Struct, frozen=True):
@@ -37,8 +36,8 @@ class _Signal(msgspec.Struct, frozen=True):
     detectors: list[str] = []
 
 
-class _Told(msgspec.Struct, frozen=True):
-    """The data of an event, as far as they are shown: what does not fit was not written by a daemon."""
+class _Alert(msgspec.Struct, frozen=True):
+    """The data of an event, as far as they are shown. An event of another form was not written by a daemon."""
 
     incident: str
     summary: str = ""
@@ -59,13 +58,13 @@ _COLOURS: Final = {"info": "green", "warning": "yellow", "critical": "bold red"}
 def follow(
     config: ConfigOption = None,
     file: FileOption = None,
-    once: Annotated[bool, typer.Option("--once", help="End with what is there now.")] = False,
-    new: Annotated[bool, typer.Option("--new", help="Only what comes from now on.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show the alerts that exist and end.")] = False,
+    new: Annotated[bool, typer.Option("--new", help="Show only alerts that come from now on.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show alerts as they come, one line each, repeats left out. Ctrl-C ends it."""
+    """Show alerts as they come, one line each, without repeats. Ctrl-C ends it."""
     if once and new:
-        raise typer.BadParameter("--once shows what is there, --new what is not there yet")
+        raise typer.BadParameter("--once shows alerts that exist, --new those that come later; use one of them")
     console, shown, loaded = Console(soft_wrap=True), 0, configuration.load(config)
     try:
         for event in _events(loaded, file, follow=not once, from_start=not new):
@@ -82,17 +81,17 @@ def follow(
 
 @app.command(epilog=EXIT_CODES)
 def explain(
-    incident: Annotated[str, typer.Argument(help="The incident's id, or the beginning of it.")],
+    incident: Annotated[str, typer.Argument(help="Id of the incident, or its beginning.")],
     config: ConfigOption = None,
     file: FileOption = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page with the curves instead.")] = None,
+    html: Annotated[Path | None, typer.Option("--html", help="Write an HTML page with the curves instead.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an incident was, what became of it, and the telemetry of its links around it, from the training buffer."""
+    """Show an incident from its beginning to its end, with the telemetry of its links from the training buffer."""
     from daemon.commands.alert_evidence import evidence_of, page, plot
 
     if as_json and html is not None:
-        raise typer.BadParameter("--json and --html are two forms of the same: give one")
+        raise typer.BadParameter("--json and --html are two forms of the same; use one of them")
     loaded = configuration.load(config)
     found = _story(list(_events(loaded, file, follow=False, from_start=True)), incident)
     evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)
@@ -104,20 +103,20 @@ def explain(
             raise DaemonError(f"{html}: cannot be written ({error.strerror}); name another file with --html") from error
         print(html)
     elif as_json:
-        print(json.dumps({"events": found, "evidence": [one.to_json() for one in evidence]}, indent=2))
+        print(json.dumps({"events": found, "evidence": [curve.to_json() for curve in evidence]}, indent=2))
     else:
         console = Console(soft_wrap=True)
         for event in found:
             console.print(_line(event), highlight=False)
         console.print(_table(found))
-        for one in evidence:
-            print(plot(one, console.width))
+        for curve in evidence:
+            print(plot(curve, console.width))
         if not evidence:
             console.print("[dim]the training buffer has no telemetry of these links at that time (any more)[/dim]")
 
 
 def _alerts_file(config: Config, file: Path | None) -> Path | None:
-    """The file that alerts are read from; None: they are in the topic."""
+    """Return the file that alerts are read from; None: they are in the topic."""
     if file is None and config.events.to == "kafka":
         return None
     return file or (config.events.folder or config.state.directory / "events") / "drift.ndjson"
@@ -128,7 +127,7 @@ def _place(config: Config, file: Path | None) -> str:
 
 
 def _events(config: Config, file: Path | None, *, follow: bool, from_start: bool) -> Iterator[EventData]:
-    """Events of the drift topic or file that are as a daemon writes them."""
+    """Read the events of the drift topic or file, without those that no daemon writes."""
     path = _alerts_file(config, file)
     if path is None:
         found = events_of_topic(config.events.drift_topic, config.kafka.client_options(), follow, from_start)
@@ -138,46 +137,46 @@ def _events(config: Config, file: Path | None, *, follow: bool, from_start: bool
 
 
 def _state_beside(file: Path | None) -> Path | None:
-    """The state directory that a file of alerts lies in, as in what `replay --keep` leaves."""
+    """Return the state directory that a file of alerts lies in, as `replay --keep` leaves it."""
     state = file.resolve().parent.parent if file is not None else None
     return state if state is not None and (state / "checkpoints").is_dir() else None
 
 
 def _fits(event: EventData) -> bool:
     try:
-        msgspec.convert(event["data"], _Told)
+        msgspec.convert(event["data"], _Alert)
     except msgspec.ValidationError:
         return False
     return True
 
 
 def _story(events: list[EventData], incident: str) -> list[EventData]:
-    """The events of one incident, oldest first. Raises DaemonError where the id names none, or several."""
+    """Return the events of one incident, oldest first. Raises DaemonError if the id matches none or several."""
     ids = dict.fromkeys(event["data"].get("incident", "") for event in events)
-    matching = [one for one in ids if one.startswith(incident)]
+    matching = [name for name in ids if name.startswith(incident)]
     if len(matching) != 1 or not incident:
         if not ids:
             raise DaemonError(f"there is no incident {incident!r}: no alert was sent yet, or they are elsewhere (--file, --config)")
-        known = ", ".join(one[:8] for one in list(ids)[-5:])
+        known = ", ".join(name[:8] for name in list(ids)[-5:])
         problem = f"there is no incident {incident!r}" if not matching else f"{len(matching)} incidents begin with {incident!r}"
         raise DaemonError(f"{problem}; the last ones are {known} (see `alerts follow --once`)")
     return [event for event in events if event["data"].get("incident") == matching[0]]
 
 
 def _line(event: EventData) -> str:
-    told = msgspec.convert(event["data"], _Told)
-    if told.retraining:
-        said, colour = f"retraining {told.retraining}: {told.version}", "cyan"
+    alert = msgspec.convert(event["data"], _Alert)
+    if alert.retraining:
+        text, colour = f"retraining {alert.retraining}: {alert.version}", "cyan"
     else:
-        said, colour = told.summary or event["type"], _COLOURS.get(told.severity, "white")
+        text, colour = alert.summary or event["type"], _COLOURS.get(alert.severity, "white")
     kind = event["type"].rpartition(".")[2]
-    return f"[dim]{plain(event['time'])}[/dim] {plain(told.incident[:8])} [{colour}]{plain(kind):<10}[/{colour}] {plain(said)}"
+    return f"[dim]{plain(event['time'])}[/dim] {plain(alert.incident[:8])} [{colour}]{plain(kind):<10}[/{colour}] {plain(text)}"
 
 
 def _table(events: list[EventData]) -> Table:
-    """The signals of the last change that was told."""
-    changes = [msgspec.convert(event["data"], _Told) for event in events]
-    last = next((told for told in reversed(changes) if told.signals), None)
+    """Return a table of the signals of the last change."""
+    changes = [msgspec.convert(event["data"], _Alert) for event in events]
+    last = next((change for change in reversed(changes) if change.signals), None)
     table = Table("signal", "change", "size", "deviations", "links", "detectors")
     if last is None:
         return table

@@ -1,4 +1,4 @@
-"""dwcp-learner keys: the pair of keys with which published versions are signed and verified."""
+"""dwcp-learner keys: the pair of keys that signs and verifies published versions."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from rich.console import Console
 from daemon.errors import EXIT_CODES, DaemonError
 from daemon.plain_text import plain
 
-app = typer.Typer(no_args_is_help=True, help="Make the keys with which published versions are signed and verified.", epilog=EXIT_CODES)
+app = typer.Typer(no_args_is_help=True, help="Make the keys that sign and verify published versions.", epilog=EXIT_CODES)
 
 
 @app.callback()
 def _keys() -> None:
-    """Without a callback, Typer would make the only command the group itself."""
+    """Keep `generate` a command: Typer would make the only command the group itself."""
 
 
 @app.command(epilog=EXIT_CODES)
 def generate(
-    folder: Annotated[Path, typer.Option(help="Where the two files go; made if missing.")] = Path(),
+    folder: Annotated[Path, typer.Option(help="Folder for the two files; made if missing.")] = Path(),
 ) -> None:
-    """Make a new Ed25519 pair: a private key that signs, a public one that verifies. Files that are there are never replaced."""
+    """Make an Ed25519 pair: a private key that signs, a public one that verifies. Existing files are never replaced."""
     from model.version.signing import KeyFileError
     from model.version.signing import generate as generate_pair
 
@@ -35,8 +35,8 @@ def generate(
         raise DaemonError(f"{folder}: the keys cannot be written ({error.strerror}); name another folder with --folder") from error
     Console().print(
         f"{plain(str(private))}\n"
-        "  Private, mode 0600. Whoever has it can publish models: keep it on the machine of the daemon, readable by the daemon's user\n"
-        "  alone, with a copy in a safe place. Configuration: models.signing_key\n"
+        "  Private, mode 0600. Whoever has it can publish models. Keep it on the machine of the daemon, readable by the daemon's user\n"
+        "  alone, and a copy in a safe place. Configuration: models.signing_key\n"
         f"{plain(str(public))}\n"
         "  Public. Give it to every reader of the models: models.verify_key of the daemon, Options.PublicKey of the Go client,\n"
         "  dwcp-learner models verify --public-key",

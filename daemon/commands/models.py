@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from daemon.commands.options import ConfigOption, JsonOption
 from daemon.config import load as configuration
 from daemon.config.keys import registry_with_keys, verify_key_from
 from daemon.errors import EXIT_CODES, DaemonError
@@ -23,13 +24,11 @@ from model.version.manifest import MANIFEST_NAME, SIGNATURE_NAME, read_manifest,
 UNPIN: Final = "dwcp-learner models unpin"
 
 app = typer.Typer(no_args_is_help=True, help="List, show, verify, roll back, pin and import versions.", epilog=EXIT_CODES)
-ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", envvar="DWCP_CONFIG", help="TOML file that names models.directory.")]
 FolderOption = Annotated[Path | None, typer.Option("--models", help="Models folder, instead of the configuration's.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable JSON on standard output.")]
 
 
 def _registry(config: Path | None, models: Path | None, public_key: Path | None = None) -> Registry:
-    """The configuration counts with --models too: its verify key says what may be made live."""
+    """Open the registry to read. The configuration counts with --models too: its verify key decides what may become live."""
     section = configuration.load(config).models
     folder = models or section.directory
     if not folder.is_dir():
@@ -39,19 +38,19 @@ def _registry(config: Path | None, models: Path | None, public_key: Path | None 
 
 
 def _publishing_registry(config: Path | None, models: Path | None) -> Registry:
-    """With the signing key too, if the configuration has one: what a person decides is signed as publications are."""
+    """Open the registry to decide, with the signing key if the configuration has one: decisions are signed as publications are."""
     loaded = configuration.load(config)
     if models is not None:
         loaded = loaded.model_copy(update={"models": loaded.models.model_copy(update={"directory": models})})
-    if loaded.models.signing_key is None:  # a reader's configuration may have the public key alone; the registry says what is missing
+    if loaded.models.signing_key is None:  # a reader's configuration may have the public key alone; the registry reports what is missing
         return _registry(config, models)
     _registry(config, models)
     return registry_with_keys(loaded)
 
 
-def _say(words: str) -> None:
-    """For a person, on standard error: standard output has the version alone."""
-    Console(stderr=True).print(printable(words), highlight=False, markup=False, soft_wrap=True)
+def _note(text: str) -> None:
+    """Print a line for a person on standard error: standard output has the version alone."""
+    Console(stderr=True).print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
 
 def _described(registry: Registry, version: str, live: str | None) -> dict[str, Any]:
@@ -66,7 +65,7 @@ def _described(registry: Registry, version: str, live: str | None) -> dict[str, 
 
 
 def _live(registry: Registry) -> tuple[str | None, str | None]:
-    """What CURRENT names, and what is wrong with it."""
+    """Return the version that CURRENT names, and what is wrong with CURRENT."""
     try:
         return registry.current(), None
     except RegistryError as error:
@@ -75,15 +74,15 @@ def _live(registry: Registry) -> tuple[str | None, str | None]:
 
 @app.command("list", epilog=EXIT_CODES)
 def list_versions(config: ConfigOption = None, models: FolderOption = None, as_json: JsonOption = False) -> None:
-    """All published versions, oldest first; the live one is marked. Exit code 1 where CURRENT names none of them."""
+    """List the published versions, oldest first; the live one is marked. Exit code 1 if CURRENT names none of them."""
     registry = _registry(config, models)
     live, problem = _live(registry)
     rows = [_described(registry, version, live) for version in registry.versions()]
     if as_json:
         print(json.dumps([{key: value for key, value in row.items() if key not in ("files", "verdict")} for row in rows], indent=2))
     else:
-        whole = [Column(name, no_wrap=True) for name in ("version", "live", "reason", "parent")]  # names are there to be copied
-        table = Table(*whole, Column("problem", overflow="fold"))
+        columns = [Column(name, no_wrap=True) for name in ("version", "live", "reason", "parent")]  # whole names can be copied
+        table = Table(*columns, Column("problem", overflow="fold"))
         for row in rows:
             cells = (row.get(key) for key in ("reason", "parent", "problem"))
             live_mark = "● pinned" if row.get("pinned") and row["live"] else "●" if row["live"] else ""
@@ -99,7 +98,7 @@ def list_versions(config: ConfigOption = None, models: FolderOption = None, as_j
 
 @app.command(epilog=EXIT_CODES)
 def show(version: str, config: ConfigOption = None, models: FolderOption = None) -> None:
-    """One version's manifest with the gate's verdict, as JSON. Exit code 1 where it cannot be read."""
+    """Print a version's manifest with the gate's verdict, as JSON. Exit code 1 if it cannot be read."""
     registry = _registry(config, models)
     registry.folder(version)
     described = _described(registry, version, _live(registry)[0])
@@ -116,11 +115,11 @@ def rollback(
 ) -> None:
     """Make an older version live again, and pin it. A running daemon follows within seconds; consumers follow CURRENT.
 
-    Where versions are signed, the configuration has to name models.signing_key: otherwise readers with the public key do not follow.
+    If versions are signed, the configuration has to name models.signing_key: otherwise readers with the public key do not follow.
     """
     registry = _publishing_registry(config, models)
     print(registry.rollback(version))
-    _say(f"It is live and pinned: no training starts or publishes over it until `{UNPIN}`.{_unsigned(registry)}")
+    _note(f"It is live and pinned: no training starts or publishes over it until `{UNPIN}`.{_unsigned(registry)}")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -132,14 +131,14 @@ def pin(
     """Keep a version live: no training starts or publishes over it, until `models unpin`."""
     registry = _publishing_registry(config, models)
     print(registry.pin_version(version))
-    _say(f"It is live and pinned until `{UNPIN}`.{_unsigned(registry)}")
+    _note(f"It is live and pinned until `{UNPIN}`.{_unsigned(registry)}")
 
 
 @app.command(epilog=EXIT_CODES)
 def unpin(config: ConfigOption = None, models: FolderOption = None) -> None:
     """Let trainings start and publish again. The version stays live until then."""
     print(_publishing_registry(config, models).unpin())
-    _say("Trainings start and publish again. It stays live until one is better.")
+    _note("Trainings start and publish again. It stays live until one is better.")
 
 
 @app.command("import", epilog=EXIT_CODES)
@@ -148,7 +147,7 @@ def import_version(
     config: ConfigOption = None,
     models: FolderOption = None,
 ) -> None:
-    """Publish a version that was trained by hand, and make it live. It is verified and signed as a trained one is, but not compared.
+    """Publish a version that was trained by hand, and make it live. It is verified and signed, but not compared with the live one.
 
     A running daemon follows within seconds, announces it, and begins its next training with it. `models rollback` goes back.
     """
@@ -161,7 +160,7 @@ def import_version(
 
 
 def _unsigned(registry: Registry) -> str:
-    """A warning where versions are signed and what was just decided is not."""
+    """Return a warning if versions are signed and this decision is not."""
     live = registry.live.named()
     if registry.signing_key is not None or live is None or not (registry.root / live / SIGNATURE_NAME).exists():
         return ""
@@ -175,11 +174,11 @@ def verify_versions(
     config: ConfigOption = None,
     models: FolderOption = None,
     public_key: Annotated[
-        Path | None, typer.Option(help="Public key (PEM) that must have signed; default: models.verify_key, if it is set.")
+        Path | None, typer.Option(help="Public key (PEM) of the signature; default: models.verify_key, if it is set.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check signature, hashes, golden vectors and operators of one version or all, and CURRENT. Exit code 1 where something is wrong.
+    """Check signature, hashes, golden vectors and operators of one version or all, and CURRENT. Exit code 1 if something is wrong.
 
     --models may also name the output folder of a training, which is then checked as a version.
     """
@@ -193,14 +192,12 @@ def verify_versions(
         problems[CURRENT_NAME] = [current_problem]
     elif not folders:
         raise DaemonError(f"{registry.root}: there is no version to verify; is it the folder that models.directory names?")
-    sound = "sound and signed" if registry.verify_key is not None else "sound; the signature was not looked at: no --public-key"
+    sound = "sound and signed" if registry.verify_key is not None else "sound; the signature was not checked: no --public-key"
     if as_json:
         print(json.dumps(problems, indent=2))
     else:
         for name, found in problems.items():
-            Console().print(
-                f"{plain(name)}: " + (f"[green]{sound}[/green]" if not found else "[red]" + plain("; ".join(found)) + "[/red]"),
-                soft_wrap=True,
-            )
+            text = f"[red]{plain('; '.join(found))}[/red]" if found else f"[green]{sound}[/green]"
+            Console().print(f"{plain(name)}: {text}", soft_wrap=True)
     if any(problems.values()):
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""dwcp-learner replay: a recording through the daemon's own loop, and what its forecasts were worth."""
+"""dwcp-learner replay: run a recording through the daemon's own loop and score the forecasts."""
 
 from __future__ import annotations
 
@@ -29,27 +29,39 @@ from streams.files.source import FileSource
 from streams.source import Polled, SourceError
 
 FIRST_SHARE: Final = 0.4
-"""Of the rows the first version is trained on: enough of every season in a short recording, and most of it is left to be judged on."""
-REPLAY_EPOCHS: Final = 6
-"""From the linear path on, most of what there is to gain comes in the first epochs; a replay is read by somebody who waits for it."""
-POLL_RECORDS: Final = 1_000
-"""Records of one poll at most. A training starts between two polls: in a short recording 5,000 records would be a third of it."""
-POLLS_MIN: Final = 5
-"""Polls of a short recording: one that is read in a single poll has its first training at its end, and nothing left to be judged on."""
-POLL_RECORDS_MIN: Final = 50
-"""Records of one poll where POLLS_MIN would make it less: so few rows are too few for any training."""
-"""Rows before a training."""
+"""Share of the rows before the first training: enough of every season in a short recording; most rows remain to be judged on."""
 LATER_SHARE: Final = 0.1
-"""Rows after a drift before it is trained on."""
+"""Share of the rows between a drift and its training."""
+REPLAY_EPOCHS: Final = 6
+"""Epochs of a training: most of the gain over the linear path comes in the first ones, and a person waits for the replay."""
+POLL_RECORDS: Final = 1_000
+"""Most records of a poll. A training starts between two polls: 5,000 records would be a third of a short recording."""
+POLLS_MIN: Final = 5
+"""Least polls of a recording: if it were read in one, its first training would come after the last row."""
+POLL_RECORDS_MIN: Final = 50
+"""Least records of a poll: a recording shorter than POLLS_MIN of these has too few rows for a training anyway."""
 
 
 def replay_file(
     path: Path, config: Config, *, speed: float | None, keep: Path | None, train: bool, merged: bool, as_json: bool
 ) -> int:  # fmt: skip
-    """Gives the exit code: 0 for a recording that was replayed to its end and of which something was judged, or, where nothing was to be
-    trained, accepted.
+    """Replay a recording and print its report.
 
-    Raises SourceError for a file that cannot be replayed, StateError where the state that was to be kept could not be written.
+    Args:
+        path: CSV or NDJSON file, a folder of them, or - for standard input.
+        config: configuration, adapted for a recording.
+        speed: multiple of recorded time; None: as fast as possible.
+        keep: folder for state, models and dead letters; None: a temporary one.
+        train: train versions on the way.
+        merged: read the file as one series.
+        as_json: print JSON instead of text.
+
+    Returns:
+        The exit code. 0: replayed to the end, and something was judged or, without training, accepted.
+
+    Raises:
+        SourceError: the file cannot be replayed.
+        StateError: the state that should be kept could not be written.
     """
     source = FileSource("-" if str(path) == "-" else path, speed, max_records=POLL_RECORDS)
     rows = source.lag()
@@ -76,7 +88,7 @@ def replay_file(
 
 
 def written_s(path: Path) -> float:
-    """When a recording was written last, UTC seconds: a file, or the newest one of a folder; -inf for standard input."""
+    """Return the UTC seconds at which a file, or the newest file of a folder, was written; -inf for standard input."""
     with suppress(OSError):
         files = [path, *path.iterdir()] if path.is_dir() else [path]
         return max(file.stat().st_mtime for file in files)
@@ -84,7 +96,7 @@ def written_s(path: Path) -> float:
 
 
 def run_replay(source: FileSource, clock: StreamClock, config: Config, quiet: bool) -> dict[str, Any]:
-    """The report of one replay."""
+    """Run one replay and return its report. quiet: no progress bar, and the daemon's events are logged."""
     score = ByPhase(lambda _time_s: "all")
     console = Console(stderr=True, quiet=quiet)
     bar = Progress(
@@ -120,7 +132,7 @@ _SHOWN: Final = {
 
 
 def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool) -> Config:
-    """The configuration for a recording of so many rows (0: not known): events to files, nothing that waits for the wall clock."""
+    """The configuration for a recording of `rows` rows (0: unknown): events to files, nothing that waits for the wall clock."""
     training = {"schedule": "", "interval_s": None, "cooldown_s": 0.0, "epochs": REPLAY_EPOCHS, "epoch_windows_max": 4096}
     if rows:
         training |= {
@@ -132,11 +144,11 @@ def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool)
         training |= {"rows_min": NEVER}
     changed: dict[str, Any] = {
         "training": training,
-        "events": {"to": "file", "folder": None},  # beside the state: a daemon's own are no place for a recording's
+        "events": {"to": "file", "folder": None},  # beside the state, not among those of a real daemon
         "http": {"enabled": False},
         "drift": {"shed_above_lag": 2**62},  # a recording is never too far behind
         "state": {"directory": folder / "state"},
-        "models": {"directory": folder / "models", "signing_key": None, "verify_key": None},  # nobody is to serve a replay's versions
+        "models": {"directory": folder / "models", "signing_key": None, "verify_key": None},  # a replay's versions are not for readers
     } | ({"links": {"key": ()}} if merged else {})
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values) for section, values in changed.items()})
 

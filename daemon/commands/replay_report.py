@@ -1,4 +1,4 @@
-"""What a replay was worth: its report, and the tables for a person."""
+"""The report of a replay, and its tables for a person."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from daemon.plain_text import plain
 from features.telemetry import TARGETS
 
 DEAD_LETTERS: Final = Path("state/events/dead_letters.ndjson")
-"""Below the folder that a replay keeps."""
+"""Path below the folder that a replay keeps."""
 
 
 def make_report(
     observer: Observer, score: ByPhase, events: list[dict[str, Any]], loop: Loop, *, trains: bool, merged: bool
 ) -> dict[str, Any]:  # fmt: skip
-    """All that --json prints. events: each with its name as "event". trains, merged: see daemon.commands.unjudged.Found."""
+    """Return the document that --json prints. events: each with its name as "event". trains, merged: see unjudged.Found."""
 
     def counted(name: str, **labels: str) -> int:
         return int(observer.registry.get_sample_value(name, labels) or 0)
@@ -71,7 +71,7 @@ def _found(report: dict[str, Any], events: list[dict[str, Any]], loop: Loop, tra
 
 
 def _rejections(events: list[dict[str, Any]], counted: Callable[[str], int]) -> dict[str, dict[str, Any]]:
-    """By kind of refusal: how many records, and the first one's line and reason."""
+    """By kind of rejection: the number of records, and line and reason of the first one."""
     found: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["event"] == "record_rejected" and event["kind"] not in found:
@@ -81,14 +81,14 @@ def _rejections(events: list[dict[str, Any]], counted: Callable[[str], int]) -> 
 
 
 def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> None:
-    """For a program or for a person. keep: the folder with the dead letters, if there is one."""
+    """Print the report as JSON, or as text for a person. keep: the folder that is kept, with the dead letters."""
     if as_json:
         print(json.dumps(report, indent=2))
         return
     console = Console(soft_wrap=True)
     records = report["records"]
     if report["interrupted"] is not None:
-        console.print(f"[bold yellow]interrupted[/bold yellow] by {report['interrupted']}: what follows is of a part of the recording")
+        console.print(f"[bold yellow]interrupted[/bold yellow] by {report['interrupted']}: the following covers a part of the recording")
     if report["already_replayed"]:
         console.print(f"[yellow]already replayed[/yellow]: {plain(str(keep))} has all of its records, so there was nothing to do")
     console.print(

@@ -1,4 +1,4 @@
-"""Forecast errors as they happen: each forecast was made before its row was read, and persistence is scored on the same rows."""
+"""Forecast errors of a running daemon. Each forecast was made before its row was read; persistence is scored on the same rows."""
 
 from __future__ import annotations
 
@@ -13,16 +13,22 @@ from features.telemetry import TARGETS, Doubles, Floats, Partition
 
 @dataclass
 class Errors:
-    """Sums of absolute errors per target, over rows that have measurement, forecast and persistence."""
+    """Sums of absolute errors by target, over rows with a measurement, a forecast and a persistence forecast.
+
+    Args:
+        count: float64 (4,), rows.
+        model: float64 (4,), sum of the model's errors, in the target's unit.
+        persistence: float64 (4,), sum of the errors of persistence.
+        scaled: float64 (4,), sum of the model's errors, each divided by the measurement: slow links count as much as fast ones.
+    """
 
     count: Doubles = field(default_factory=lambda: np.zeros(len(TARGETS)))
     model: Doubles = field(default_factory=lambda: np.zeros(len(TARGETS)))
     persistence: Doubles = field(default_factory=lambda: np.zeros(len(TARGETS)))
     scaled: Doubles = field(default_factory=lambda: np.zeros(len(TARGETS)))
-    """Of the model, each error divided by the measurement's magnitude on that row: so that slow links count as much as fast ones."""
 
-    def take(self, actual: Floats, forecast: Floats, persistence: Floats) -> None:
-        """actual, forecast, persistence: float32 (W, 4), NaN where there is none."""
+    def add(self, actual: Floats, forecast: Floats, persistence: Floats) -> None:
+        """Add rows. actual, forecast, persistence: float32 (W, 4), NaN if missing."""
         error, naive = np.abs(actual - forecast).astype(np.float64), np.abs(actual - persistence).astype(np.float64)
         both = np.isfinite(error) & np.isfinite(naive)
         self.count += both.sum(axis=0)
@@ -31,22 +37,26 @@ class Errors:
         self.scaled += np.where(both, error / np.maximum(np.abs(actual), 1e-9), 0.0).sum(axis=0)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict a target; MAE in the target's unit, None where it was never measured after a forecast."""
+        """Return a dict for each target: mean absolute errors in its unit, None if no forecast was followed by a measurement."""
         found = []
-        for at, name in enumerate(TARGETS):
-            count = int(self.count[at])
-            model = self.model[at] / count if count else None
-            persistence = self.persistence[at] / count if count else None
+        for index, name in enumerate(TARGETS):
+            count = int(self.count[index])
+            model = self.model[index] / count if count else None
+            persistence = self.persistence[index] / count if count else None
             skill = 1.0 - model / persistence if model is not None and persistence else None
             found.append({"target": name, "forecasts": count, "mae": model, "persistence_mae": persistence, "skill": skill})
         return found
 
 
 class ByPhase:
-    """Errors of some links in the phases of a run. Is a pipeline's Listener."""
+    """Errors of some links in each phase of a run. A Listener of the daemon's forecasts.
+
+    Args:
+        phase_of: returns the phase of a row by its event time in UTC seconds; None: the row is not scored.
+        links: whether a link's rows are scored.
+    """
 
     def __init__(self, phase_of: Callable[[float], str | None], links: Callable[[str], bool] = lambda _link: True) -> None:
-        """phase_of: the phase that a row of some event time belongs to; None: not scored. links: which links count."""
         self.phases: dict[str, Errors] = {}
         self._phase_of, self._links = phase_of, links
 
@@ -54,7 +64,7 @@ class ByPhase:
         self, _partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
     ) -> None:
         """See daemon.ingest.monitored.Listener."""
-        phases = [self._phase_of(at_s) if self._links(link) else None for at_s, link in zip(time_s.tolist(), links, strict=True)]
+        phases = [self._phase_of(row_s) if self._links(link) else None for row_s, link in zip(time_s.tolist(), links, strict=True)]
         for phase in {phase for phase in phases if phase is not None}:
-            chosen = np.array([one == phase for one in phases])
-            self.phases.setdefault(phase, Errors()).take(actual[chosen], forecast[chosen], persistence[chosen])
+            chosen = np.array([row_phase == phase for row_phase in phases])
+            self.phases.setdefault(phase, Errors()).add(actual[chosen], forecast[chosen], persistence[chosen])

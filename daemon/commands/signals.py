@@ -1,4 +1,4 @@
-"""Signals that end a loop, or have it reload its configuration."""
+"""Handlers of signals that end a loop or reload its configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Callable
 
 
 def stop_on_signals(stop: Callable[[str], None]) -> None:
-    """SIGTERM and Ctrl-C end the loop after its current pass; a second Ctrl-C ends it at once."""
+    """Handle SIGTERM and Ctrl-C: the loop ends after its current pass. A second Ctrl-C ends the process at once.
+
+    Args:
+        stop: receives the name of the signal.
+    """
 
     def handle(number: int, _frame: object) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -18,7 +22,7 @@ def stop_on_signals(stop: Callable[[str], None]) -> None:
 
 
 class Reloads:
-    """SIGHUP from now on: remembered until there is a loop that can reload."""
+    """Handler of SIGHUP, which remembers the signal until a loop can reload."""
 
     def __init__(self) -> None:
         self._asked = False
@@ -26,7 +30,7 @@ class Reloads:
         signal.signal(signal.SIGHUP, self._handle)
 
     def go_to(self, reload: Callable[[], None]) -> None:
-        """reload: asks the loop to; called at once where a signal has come already. Must be safe in a signal handler."""
+        """Connect the loop. reload: called for each SIGHUP, at once if one has come already; must be safe in a signal handler."""
         self._reload = reload
         if self._asked:
             reload()

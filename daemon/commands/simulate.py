@@ -1,4 +1,4 @@
-"""dwcp-learner simulate: a simulated fleet as files, with the truth about its planted events."""
+"""dwcp-learner simulate: the telemetry of a simulated fleet as files, with the truth about its planted events."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from streams.simulator.planted import PlantedEvent
 
 
 def simulation(links_per_region: int, hours: float, interval_s: float, seed: int, form: str, events: list[str]) -> FleetSpec:
-    """What the flags describe. Raises ValueError, with the flag, for an event that is not one, or a run into the future."""
+    """Return the fleet that the options describe.
+
+    Raises:
+        ValueError: an option is wrong; the message names it.
+    """
     if form not in ("csv", "ndjson"):
-        raise ValueError(f"--format {form}: csv or ndjson")
+        raise ValueError(f"--format {form}: use csv or ndjson")
     if not DEFAULT_START_S + hours * 3600 <= time.time():
         raise ValueError(f"--hours {hours}: the fleet starts at 2026-01-05T00:00Z, and records from the future would be refused")
     planted = tuple(_event(text, hours) for text in events)
@@ -24,7 +28,11 @@ def simulation(links_per_region: int, hours: float, interval_s: float, seed: int
 
 
 def write_simulation(spec: FleetSpec, folder: Path, hours: float, form: str) -> Path:
-    """Writes the data set; gives the telemetry file. Raises DaemonError where the folder cannot be written."""
+    """Write the data set and return its telemetry file.
+
+    Raises:
+        DaemonError: the folder cannot be written.
+    """
     try:
         return write_dataset(spec, folder, "csv" if form == "csv" else "ndjson", hours * 3600)
     except OSError as error:

@@ -13,7 +13,7 @@ import pytest
 
 from daemon.config.load import ConfigError
 from daemon.errors import DaemonError, StateError
-from daemon.failures import described
+from daemon.failures import describe
 from streams.kafka.connection.options import KafkaOptions
 from streams.kafka.sink import SinkError
 from streams.source import SourceError
@@ -78,10 +78,10 @@ def test_the_words_of_our_own_value_errors_are_enough() -> None:
     """They are written for a person; those of a library are not."""
     with pytest.raises(ValueError, match="bootstrap_servers") as ours:
         KafkaOptions.from_mapping({"bootstrap_servers": "no port:x"})
-    assert described(ours.value) == str(ours.value)
+    assert describe(ours.value) == str(ours.value)
     with pytest.raises(ValueError, match="invalid literal") as foreign:
         marshal.loads(marshal.dumps(int("x")))
-    assert described(foreign.value).startswith("ValueError: invalid literal for int")
+    assert describe(foreign.value).startswith("ValueError: invalid literal for int")
 
 
 PROGRAM = """

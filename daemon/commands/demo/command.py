@@ -1,4 +1,4 @@
-"""dwcp-learner demo: the whole loop on a simulated fleet, with something to look at all the time, and a table of what really happened."""
+"""dwcp-learner demo: the whole loop on a simulated fleet, with a live screen, and a table of what really happened."""
 
 from __future__ import annotations
 
@@ -30,20 +30,23 @@ from streams.source import Polled, SourceError
 
 REGION: Final = "eu-west-1"
 HISTORY_S: Final = 5 * 3600.0
+"""Simulated seconds of telemetry before the live part, which begins with the first version."""
 DRIFT_AFTER_S: Final = 2 * 3600.0
-"""Live before the drift: an hour for the links' detectors to calibrate, and one to show that they are quiet."""
+"""Simulated seconds of the live part before the drift: an hour to calibrate the detectors, and one that shows that they are quiet."""
 AFTER_S: Final = 3600.0
-"""Live on the new version before the demo ends: enough to judge it."""
+"""Simulated seconds on the new version before the demo ends: enough to judge it."""
 DURATION_S: Final = 30 * 3600.0
-"""Far more than a slow machine needs; the demo ends by itself."""
+"""Simulated seconds of telemetry: far more than a slow machine needs. The demo ends by itself."""
 SPEED: Final = 90.0
+"""Simulated seconds a second."""
 BROKER_LIMIT_S: Final = 60.0
-"""Without a broker: somebody waits for the demo, and has seen by then that there is none."""
+"""Seconds without a broker after which the demo ends: a person waits for it, and has read the reason by then."""
 MARKER: Final = ".dwcp-demo"
+"""File that marks a folder as a demo's, which the next demo may empty."""
 
 
 def demo_spec(seed: int) -> FleetSpec:
-    """240 links in four regions, one row a minute; 60 % of one region's links are re-routed for good."""
+    """Return a fleet of 240 links in four regions, one row a minute; 60 % of one region's links are re-routed for good."""
     drift_s = DEFAULT_START_S + HISTORY_S + DRIFT_AFTER_S
     return FleetSpec(
         seed=seed, links_per_region=60, events=(PlantedEvent("reroute", drift_s, REGION, links_share=0.6, size_sd=2.0),)
@@ -51,9 +54,11 @@ def demo_spec(seed: int) -> FleetSpec:
 
 
 def demo_config(folder: Path, kafka: str | None) -> Config:
-    """Defaults but for what makes five minutes enough: smaller epochs, and no waiting for a schedule. The environment does not count: it
-    may well be that of a real daemon, whose state, models and topics are no place for simulated links."""
-    name = f"dwcp.demo.{int(time.time())}"  # its own group too: one of an earlier demo may have a dead member, who would be waited for
+    """Return a configuration with which five minutes are enough: smaller epochs, and no schedule.
+
+    The environment is not read. It may be that of a real daemon, whose state, models and topics must not receive simulated links.
+    """
+    name = f"dwcp.demo.{int(time.time())}"  # a group of its own too: that of an earlier demo would wait for its dead member
     return FixedConfig(
         kafka={"bootstrap_servers": kafka or "localhost:9092", "topic": name, "group_id": name},
         events={"to": "both" if kafka else "file"},
@@ -76,9 +81,20 @@ def demo_config(folder: Path, kafka: str | None) -> Config:
 
 
 def run_demo(folder: Path, *, seed: int, kafka: str | None, as_json: bool) -> int:
-    """Gives the exit code: 0 only if the first model, the alert, the fine-tuned version and its gate all really happened.
+    """Run the demo and print its report.
 
-    Raises SourceError where there is no broker for BROKER_LIMIT_S, DaemonError where the folder or the cluster cannot be used.
+    Args:
+        folder: for state, models and events.
+        seed: of the simulated fleet.
+        kafka: servers of a cluster to stream through; None: in memory.
+        as_json: print JSON instead of text.
+
+    Returns:
+        The exit code. 0 only if first model, alert, fine-tuned version and gate all really happened.
+
+    Raises:
+        SourceError: there was no broker for BROKER_LIMIT_S.
+        DaemonError: the folder or the cluster cannot be used.
     """
     _empty(folder)
     configure_logging("error", "console", sys.stderr)
@@ -87,7 +103,7 @@ def run_demo(folder: Path, *, seed: int, kafka: str | None, as_json: bool) -> in
     score = ByPhase(lambda _time_s: story.phase if story.phase != "history" else None, _affected(spec))
     console = Console(stderr=True)
     screen = Screen(story, spec, console)
-    observer = Observer(screen.tell)
+    observer = Observer(screen.on_event)
     fleet = _fleet(spec, config if kafka else None, observer)
     daemon = build(config, fleet.source, StreamClock(), observer, listener=score)
     screen.daemon = daemon
@@ -108,21 +124,21 @@ def run_demo(folder: Path, *, seed: int, kafka: str | None, as_json: bool) -> in
 
 
 def _fleet(spec: FleetSpec, config: Config | None, observer: Observer) -> LocalFleet | KafkaFleet:
-    """config: for a fleet that comes through Kafka."""
+    """The fleet in memory, or with a config through Kafka."""
     if config is None:
         return LocalFleet(spec, DURATION_S, HISTORY_S, SPEED)
     return KafkaFleet(spec, DURATION_S, HISTORY_S, SPEED, config, observer, BROKER_LIMIT_S)
 
 
 def _advance(story: Story, daemon: Daemon, fleet: LocalFleet | KafkaFleet, screen: Screen, polled: Polled) -> None:
-    """Follows the story after each pass of the loop, and ends it when it is told."""
+    """Advance the story after each pass of the loop, and end the loop when the story is complete."""
     screen.records += sum(map(len, polled.batches))
     screen.tick()
     live, now_s = daemon.loop.models.live, daemon.loop.partitions.event_time_s
     if live is not None and story.first_version is None:
         story.first_version = live.version
         fleet.go_live()
-    story.reach(now_s, live.version if live is not None else None)
+    story.advance(now_s, live.version if live is not None else None)
     if story.new_live_s is not None and now_s >= story.new_live_s + AFTER_S:
         daemon.loop.stop("the demo is complete")
     elif story.problems or len(story.refused) >= 2:
@@ -137,13 +153,13 @@ def _affected(spec: FleetSpec) -> Any:
 
 
 def _empty(folder: Path) -> None:
-    """Only ever empties what an earlier demo has made; the folder itself stays, for it may be the working directory."""
+    """Empty a folder that an earlier demo has made. The folder itself stays: it may be the working directory."""
     try:
         content = list(folder.iterdir()) if folder.exists() else []
         if content and not (folder / MARKER).exists():
             raise DaemonError(f"{folder}: is not empty and was not made by a demo; give another folder with --folder")
         for path in content:
-            if path.name != MARKER:  # last of all: what is half emptied is still a demo's
+            if path.name != MARKER:  # stays: a folder that is half emptied is still a demo's
                 remove_whatever(path)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).touch()

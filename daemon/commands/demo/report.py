@@ -1,4 +1,4 @@
-"""What really happened in a demo: its story, the report of it, and the table for a person."""
+"""The story of a demo (what really happened), its report, and the table for a person."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from streams.simulator.fleet import FleetSpec
 
 @dataclass
 class Story:
-    """What has happened so far. Event times are UTC seconds of the simulation, wall times monotonic seconds."""
+    """The events of a demo so far. `_s`: UTC seconds of the simulation. `_wall_s`: monotonic seconds of this process."""
 
     drift_s: float
     phase: str = "history"
     first_version: str | None = None
     drift_wall_s: float | None = None
-    """When the stream came to the planted drift."""
+    """When the stream reached the planted drift."""
     detected_s: float | None = None
     detected_wall_s: float | None = None
     new_version: str | None = None
@@ -37,8 +37,8 @@ class Story:
     no_broker: bool = False
     _connected_s: float = field(default_factory=time.monotonic)
 
-    def reach(self, now_s: float, live: str | None) -> None:
-        """The stream has come to now_s, and forecasts come from `live`."""
+    def advance(self, now_s: float, live: str | None) -> None:
+        """Note that the stream has reached now_s, and that forecasts come from version `live`."""
         if now_s >= self.drift_s and self.drift_wall_s is None:
             self.drift_wall_s = time.monotonic()
         if self.first_version is None:
@@ -49,14 +49,14 @@ class Story:
         self.phase = "after the new version" if after else "after the drift" if now_s >= self.drift_s else "before the drift"
 
     def without_broker(self, healthy: bool, limit_s: float) -> bool:
-        """Whether the source has not been healthy for limit_s."""
+        """Return whether the source has been unhealthy for limit_s seconds. healthy: whether it is now."""
         if healthy:
             self._connected_s = time.monotonic()
         self.no_broker = time.monotonic() - self._connected_s > limit_s
         return self.no_broker
 
     def times(self) -> dict[str, float | None]:
-        """Seconds from one moment to another, None where one of them never came: simulated ones, and wall ones."""
+        """Return seconds between events, simulated and wall ones; None if one of the events did not happen."""
         return {
             "detection_delay_s": _between(self.drift_s, self.detected_s),
             "drift_to_new_version_s": _between(self.drift_s, self.new_live_s),
@@ -65,15 +65,15 @@ class Story:
         }
 
     def lacking(self) -> list[str]:
-        """What of the story has not happened, in its order."""
+        """Return the parts of the story that have not happened, in its order."""
         parts = {
             "no first version was published": self.first_version,
-            "the stream did not come to the planted drift": self.drift_wall_s,
+            "the stream did not reach the planted drift": self.drift_wall_s,
             "the planted drift was not noticed": self.detected_s,
             "no version that has learnt the drift was published": self.new_version,
             "no forecast came from the new version": self.new_live_s,
         }
-        return [what for what, happened in parts.items() if happened is None]
+        return [problem for problem, happened in parts.items() if happened is None]
 
 
 def _between(begin_s: float | None, end_s: float | None) -> float | None:
@@ -83,12 +83,12 @@ def _between(begin_s: float | None, end_s: float | None) -> float | None:
 def make_report(
     story: Story, score: ByPhase, spec: FleetSpec, folder: Path, seconds: float, interrupted: str | None
 ) -> dict[str, Any]:  # fmt: skip
-    """All that --json prints. interrupted: the name of the signal that has ended the demo, if one has."""
+    """Return the document that --json prints. interrupted: name of the signal that ended the demo, if one did."""
     phases = {phase: {row["target"]: row for row in errors.rows()} for phase, errors in score.phases.items()}
     hit = spec.events[0].affected_metrics
 
     def mean_error(phase: str) -> float | None:
-        """Mean absolute error over the metrics that the drift has hit, each in units of its error before the drift."""
+        """Mean absolute error over the metrics that the drift has changed, each in units of its error before the drift."""
         before, now = phases.get("before the drift"), phases.get(phase)
         if before is None or now is None or any(now[metric]["mae"] is None or not before[metric]["mae"] for metric in hit):
             return None
@@ -99,7 +99,7 @@ def make_report(
     if not lacking and (after is None or new is None):
         lacking.append("there are no forecasts to compare before and after the new version")
     elif after is not None and new is not None and new >= after:
-        lacking.append("forecasts of the new version are no better than those after the drift")
+        lacking.append("forecasts of the new version are not better than those after the drift")
     return {
         "happened": not lacking,
         "lacking": lacking,
@@ -120,6 +120,7 @@ def make_report(
 
 
 def print_report(report: dict[str, Any], as_json: bool) -> None:
+    """Print the report as JSON, or as text for a person."""
     if as_json:
         print(json.dumps(report, indent=2))
         return

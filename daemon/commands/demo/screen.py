@@ -1,4 +1,4 @@
-"""What a demo shows while it runs."""
+"""The screen of a running demo."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from daemon.wiring import Daemon
 from streams.simulator.fleet import FleetSpec
 
 TICK_S: Final = 10.0
-"""Between two lines where nothing can be drawn: a training says nothing else for a minute or two."""
+"""Seconds between two lines of progress if standard error is not a terminal: a training prints nothing for minutes."""
 
 
 class Screen:
-    """Story, stream and training at a glance; rich asks for it four times a second, where there is a terminal."""
+    """Story, stream and training at a glance. On a terminal, rich renders it four times a second."""
 
     def __init__(self, story: Story, spec: FleetSpec, console: Console) -> None:
         self.story, self.spec, self.console = story, spec, console
@@ -27,8 +27,8 @@ class Screen:
         self.records = 0
         self._began_s = self._ticked_s = time.monotonic()
 
-    def tell(self, event: str, fields: dict[str, Any]) -> None:
-        """One event of the daemon: into the story, and for what a person wants to see, on the screen."""
+    def on_event(self, event: str, fields: dict[str, Any]) -> None:
+        """Add an event of the daemon to the story, and print those that interest a person."""
         story = self.story
         if event == "drift_opened":
             region = self.spec.events[0].region
@@ -48,7 +48,7 @@ class Screen:
             self.console.print(Text.from_markup(_LINES[event].format(**shown)), highlight=False)
 
     def tick(self) -> None:
-        """To be called at every pass of the loop: where nothing can be drawn, a line now and then shows that it goes on."""
+        """Print a line of progress every TICK_S if standard error is not a terminal. Called after every pass of the loop."""
         if not self.console.is_terminal and time.monotonic() - self._ticked_s >= TICK_S:
             self._ticked_s = time.monotonic()
             self.console.print(Text("; ".join(" ".join(line.split()) for line in self._lines())), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The demo's fleet: straight into the loop, or through a Kafka topic that a producer thread writes."""
+"""The fleet of a demo: straight into the loop, or through a Kafka topic that a thread writes."""
 
 from __future__ import annotations
 
@@ -26,25 +26,30 @@ PARTITIONS = 4
 
 
 class LocalFleet:
-    """In memory."""
+    """A fleet in memory."""
 
     def __init__(self, spec: FleetSpec, duration_s: float, history_s: float, speed: float) -> None:
         self.source = SimulatorSource(spec, duration_s, history_s, speed, partitions=PARTITIONS, hold_live=True)
 
     def go_live(self) -> None:
+        """Begin the live part of the telemetry."""
         self.source.go_live()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None) -> None:
-        """Nothing to close: the loop closes its source."""
+        """Nothing: the loop closes its source."""
 
 
 def await_broker(options: KafkaOptions, observer: Observer, limit_s: float) -> float:
-    """Waits for a broker, up to limit_s, and tells so meanwhile; gives the seconds that are left.
+    """Wait for a broker, up to limit_s seconds, and report each attempt.
 
-    Raises SourceError where there is none.
+    Returns:
+        The seconds that are left.
+
+    Raises:
+        SourceError: no broker answered.
     """
     until_s, backoff = time.monotonic() + limit_s, Backoff()
     while (reason := unreachable(options)) is not None:
@@ -59,12 +64,16 @@ def await_broker(options: KafkaOptions, observer: Observer, limit_s: float) -> f
 
 
 class KafkaFleet:
-    """Through a topic of its own. The history is produced at once, the rest at `speed` from go_live on."""
+    """A fleet through a Kafka topic of its own. The history is produced at once, the rest at `speed` after go_live.
+
+    Raises:
+        SourceError: no broker answers within limit_s.
+        DaemonError: the cluster refuses the topics.
+    """
 
     def __init__(
         self, spec: FleetSpec, duration_s: float, history_s: float, speed: float, config: Config, observer: Observer, limit_s: float
     ) -> None:
-        """Raises SourceError where no broker answers within limit_s, DaemonError where the cluster refuses the topics."""
         self._spec, self._duration_s, self._history_s, self._speed = spec, duration_s, history_s, speed
         self._kafka = config.kafka
         self._live, self._closed = threading.Event(), threading.Event()
@@ -79,12 +88,13 @@ class KafkaFleet:
             raise SourceError(f"{config.kafka.bootstrap_servers}: no Kafka broker answers there ({error}); correct --kafka") from error
         except KafkaError as error:
             raise DaemonError(
-                f"{config.kafka.bootstrap_servers}: no topics could be made there ({error}); start a broker with make kafka"
+                f"{config.kafka.bootstrap_servers}: the topics cannot be created there ({error}); start a broker with make kafka"
             ) from error
         self.source = kafka_source(config, observer)
         self._thread = threading.Thread(target=self._produce, name="fleet", daemon=True)
 
     def go_live(self) -> None:
+        """Begin the live part of the telemetry."""
         self._live.set()
 
     def __enter__(self) -> Self:

@@ -67,7 +67,7 @@ def test_wrong_usage(cli: Cli) -> None:
     assert cli("fly")[0] == cli("replay")[0] == cli("simulate", "x", "--hours", "soon")[0] == 2
     code, _, err = cli("schema", "nothing")
     assert code == 2
-    assert "'nothing' is none of telemetry, alerts, asyncapi, config" in " ".join(err.replace("│", " ").split())
+    assert "'nothing' is not a document; use one of telemetry, alerts, asyncapi, config" in " ".join(err.replace("│", " ").split())
 
 
 @pytest.fixture
@@ -295,7 +295,7 @@ def test_simulate_refuses(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], 
         (("demo", "--folder", "FILE"), "'--folder'"),
         (("demo", "--seed", "-1"), "'--seed'"),
         (("demo", "--kafka", "http://x"), "--kafka: bootstrap_servers: 'http://x' is not host:port"),
-        (("replay", "FILE", "--speed", "inf"), "--speed: inf: a multiple of recorded time"),
+        (("replay", "FILE", "--speed", "inf"), "--speed: inf is not a multiple of recorded time"),
         (("replay", "FILE", "--speed", "0"), "'--speed'"),
         (("replay", "FILE", "--keep", "FILE"), "'--keep'"),
     ],
@@ -443,7 +443,7 @@ def test_a_signal_in_the_middle_of_a_stream(spawn: Spawn, recording: Path, tmp_p
     process.send_signal(number)
     out, _ = process.communicate()
     assert process.returncode == 128 + number
-    assert f"interrupted by {number.name}: what follows is of a part of the recording" in out
+    assert f"interrupted by {number.name}: the following covers a part of the recording" in out
     assert "accepted" in out
     _, manifest = remains.newest(tmp_path / "kept/state")
     rows = len(recording.read_text().splitlines()) - 1

@@ -72,13 +72,13 @@ def test_times_of_the_story() -> None:
     story = Story(1000.0)
     assert set(story.times().values()) == {None}
     story.first_version = "v1"
-    story.reach(900.0, "v1")
+    story.advance(900.0, "v1")
     assert (story.phase, story.drift_wall_s) == ("before the drift", None)
-    story.reach(1000.0, "v1")
+    story.advance(1000.0, "v1")
     assert story.phase == "after the drift"
     story.detected_s, story.detected_wall_s = 1600.0, story.drift_wall_s
     story.new_version = "v2"
-    story.reach(4000.0, "v2")
+    story.advance(4000.0, "v2")
     assert story.phase == "after the new version"
     assert story.drift_wall_s is not None
     assert story.new_live_wall_s is not None
@@ -96,11 +96,11 @@ def test_what_has_not_happened_is_named() -> None:
     story = Story(1000.0)
     assert story.lacking()[0] == "no first version was published"
     story.first_version = "v1"
-    story.reach(2000.0, "v1")
+    story.advance(2000.0, "v1")
     assert story.lacking()[0] == "the planted drift was not noticed"
     story.detected_s, story.new_version = 1600.0, "v2"
     assert story.lacking() == ["no forecast came from the new version"]
-    story.reach(4000.0, "v2")
+    story.advance(4000.0, "v2")
     assert story.lacking() == []
     report = make_report(story, ByPhase(lambda _time_s: None), demo_spec(7), Path("demo"), 1.0, None)
     assert report["lacking"] == ["there are no forecasts to compare before and after the new version"]
