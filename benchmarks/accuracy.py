@@ -2,8 +2,9 @@
 
     make bench-accuracy        (or: python benchmarks/accuracy.py --quick; --published for the published sizes, hours instead of minutes)
 
-Each recording is split by time, link by link: 70 % to train, 15 % to choose, 15 % to judge. One method and one set of settings for all.
-Each training is a process of its own; its result is kept under build/accuracy, so that a second run goes on where the first stopped.
+Each recording is split by time, link by link: 70 % to train, 15 % to choose, 15 % to judge. All recordings use one method and one set of
+settings. Each training is a process of its own. Its result is kept under build/accuracy, so that a second run goes on where the first
+stopped.
 """
 
 from __future__ import annotations
@@ -47,8 +48,11 @@ TINY: Final = Architecture(lstm_units=(8, 8, 8), dense_units=(8, 8), head_units=
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One target of one recording on its test part. Errors are mean absolute ones over the rows that all forecasters have, the
-    network's the mean of its seeds; change: of it to the best of NAIVE, with the ends of its 95 % interval (block bootstrap)."""
+    """One target of one recording, on its test part.
+
+    Errors are mean absolute ones over the rows that all forecasters have, in the target's unit; the network's is the mean of its seeds.
+    `change` is the network's against the best of NAIVE, with the ends of its 95 % interval (block bootstrap).
+    """
 
     recording: str
     target: str
@@ -72,7 +76,7 @@ class Pair:
         return self.change < 0
 
     def row(self) -> dict[str, Any]:
-        """As a row of the table. skill: 1 - network / best naive, in percent, and its interval."""
+        """Return a row of the table. skill: 1 - network / best naive, in percent, and its interval."""
         naive = dict(zip(NAIVE, self.naive, strict=True))
         percent = [-100 * value / naive[self.best_naive] for value in (self.change, self.high, self.low)]
         skill = "{:+.1f} % ({:+.1f} to {:+.1f})".format(*percent)
@@ -89,7 +93,7 @@ class Pair:
 
 
 def pair(recording: str, at: int, runs: list[dict[str, Any]]) -> Pair | None:
-    """None where the target is not measured in any window of the test part."""
+    """Return the errors of a target; None if no window of the test part measures it."""
     actual = runs[0]["actual"][:, at].astype(np.float64)
     known = np.isfinite(actual) & np.all([np.isfinite(runs[0][name][:, at]) for name in ("network", *NAIVE)], axis=0)
     if not known.any():
@@ -117,7 +121,7 @@ def pair(recording: str, at: int, runs: list[dict[str, Any]]) -> Pair | None:
 
 
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """0 where either does not vary: a forecast that says the same always explains nothing."""
+    """Return the correlation; 0 if either does not vary, because a constant forecast explains nothing."""
     return float(np.corrcoef(one, other)[0, 1]) if one.std() > 0 and other.std() > 0 else 0.0
 
 
@@ -126,7 +130,7 @@ def spread(values: list[float]) -> float:
 
 
 def measure(sets: dict[str, tuple[str, ...]], architecture: Architecture, settings: TrainingSettings, seeds: int) -> dict[str, list[Any]]:
-    """The runs of each recording, one for each seed from 1 on."""
+    """Return the runs of each recording, one for each seed from 1 on."""
     found: dict[str, list[Any]] = {}
     for seed in range(1, seeds + 1):  # all recordings with the first seed, before any with the second
         for name, key in sets.items():

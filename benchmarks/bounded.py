@@ -2,14 +2,18 @@
 
     make bench-bounded        (or: python benchmarks/bounded.py --quick, or --sequences 20000)
 
-Four versions are trained first, of the published size: of a simulated fleet, of a stream without RTT whose jitter is always 0, one
-fine-tuned from the first, and one of a fleet with absurd numbers.
-Each sequence is of one link, half of them like the fleet's and half of any size, and goes through the scaled
-core graph, the raw one and its quantised form of one of the versions, with nothing of this project behind them. A forecast has to be
-finite, possible (no throughput, delay or jitter below 0, no loss over 1), within the stated multiple of what the window has shown of its
-target (metadata: forecast_bounds), and missing for a target that was never measured in training. `undisturbed_mae_change`: the largest
-relative rise of a target's mean absolute error that the bounds make on rows which nothing disturbed, and nothing was trained on. Where
-they lower it (bursts of a quiet fleet are beyond what a version has seen in hours), it is negative.
+Four versions of the published size are trained first: of a simulated fleet, of a stream without RTT whose jitter is always 0, one
+fine-tuned from the first, and one of a fleet with absurd numbers. Each sequence is of one link. Half of them are like the fleet's, half of
+any size. Each goes through the core graph, the raw graph and the quantised graph of a version, with no code of this project after them. A
+forecast has to be
+
+- finite,
+- possible: no throughput, delay or jitter below 0, no loss over 1,
+- within the stated multiple of what the window has shown of its target (metadata: forecast_bounds),
+- missing for a target that was never measured in training.
+
+`undisturbed_mae_change` is the largest relative rise of a target's mean absolute error that the bounds cause on undisturbed rows which were
+not trained on. It is negative if the bounds lower the error: bursts of a quiet fleet are beyond what a version has seen in hours.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ LIMIT_S: Final = 4 * 3600.0
 
 
 def through_graphs(root: Path, versions: list[str], sequences: int) -> list[dict[str, Any]]:
-    """Half of the sequences in each of two processes, with seeds of their own."""
+    """Run half of the sequences in each of two processes, with different seeds."""
     workers = min(2, os.cpu_count() or 1)
     jobs = [
         {"root": str(root), "versions": versions, "sequences": -(-sequences // workers), "seed": seed} for seed in range(workers)
@@ -42,7 +46,7 @@ def through_graphs(root: Path, versions: list[str], sequences: int) -> list[dict
 
 
 def changes(undisturbed: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row for each version: windows, and the largest relative rise of a target's error."""
+    """Return a row for each version: windows, and the largest relative rise of a target's error."""
     return [
         {
             "version": version,

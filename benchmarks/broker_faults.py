@@ -2,9 +2,9 @@
 
     make bench-broker_faults        (or: python benchmarks/broker_faults.py --quick)
 
-Three brokers of Apache Kafka with three replicas of every topic, `dwcp-learner run` as a process, and a producer that writes on. After each
-fault all rows that the brokers have acknowledged are looked for in the segments that the newest checkpoint names. One line says for each
-fault whether the daemon went on, or stopped (exit code 5, with the words that say what to do) and went on when the loss was accepted.
+Three brokers of Apache Kafka with three replicas of every topic, `dwcp-learner run` as a process, and a producer that keeps writing. After
+each fault all acknowledged rows are looked up in the segments that the newest checkpoint names. One line for each fault shows whether the
+daemon went on, or stopped (exit code 5, with a message that names what to do) and went on after the loss was accepted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ BROKERS: Final = tuple(range(1, SIZE + 1))
 
 @dataclass(frozen=True)
 class Length:
-    """How long faults last and how often they come."""
+    """Length of the faults.
+
+    Args:
+        down_s: seconds for which brokers are down.
+        rounds: repetitions.
+    """
 
     down_s: float
     rounds: int
@@ -37,7 +42,12 @@ class Length:
 
 @dataclass(frozen=True)
 class Outcome:
-    """lost: acknowledged rows that are missing and of which nothing was told. duplicated: rows that are there twice, or were read twice."""
+    """What became of the records after a fault.
+
+    Args:
+        lost: acknowledged rows that are missing without a report.
+        duplicated: rows that are in the buffer twice, or were read twice.
+    """
 
     fault: str
     outcome: str
@@ -48,7 +58,7 @@ class Outcome:
 
 
 def goes_on(cluster: Cluster, folder: Path, length: Length) -> list[Outcome]:
-    """Faults that the daemon has to go on from by itself, one after another while it runs."""
+    """Run the faults that the daemon survives by itself, one after another while it runs."""
     topic = "goes-on"
     cluster.create(topic, PARTITIONS)
     with Scene(folder, cluster.bootstrap, topic, topic) as scene:
@@ -125,9 +135,11 @@ def _all_down(cluster: Cluster, scene: Scene, writer: Writer, length: Length) ->
 
 
 def stops(cluster: Cluster, folder: Path, fault: str, break_it: Callable[[Scene, Writer], list[Any]], running: bool) -> Outcome:
-    """A fault after which the next records are gone or are others: the daemon stops, and goes on when that is accepted.
+    """Run a fault that removes or replaces the next records: the daemon stops, and goes on when the loss is accepted.
 
-    break_it: gives the rows that can be read after it. running: whether the daemon runs when the fault comes.
+    Args:
+        break_it: causes the fault and returns the rows that can be read after it.
+        running: whether the daemon runs during the fault.
     """
     began_s = time.monotonic()
     topic = f"stops-{folder.name}"
@@ -167,7 +179,7 @@ def _created_anew(cluster: Cluster, scene: Scene, writer: Writer) -> list[Any]:
 
 
 def _cut_back(cluster: Cluster, scene: Scene, writer: Writer) -> list[Any]:
-    """Broker 1 has records that the others miss; it goes, and they take other records under the same offsets."""
+    """Broker 1 has records that the others miss. It leaves, and the others write other records at the same offsets."""
     cluster.await_replicas(scene.topic)
     for partition in range(PARTITIONS):
         cluster.move_leader(scene.topic, partition, 1)

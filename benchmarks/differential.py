@@ -1,13 +1,13 @@
-"""One record, one meaning: every reader of telemetry over the same raw bytes, and no input that two of them read in two ways.
+"""One record, one meaning: every reader of telemetry over the same bytes, and no input that two of them read differently.
 
     make bench-differential        (or: python benchmarks/differential.py --quick)
 
-Inputs come from a grammar of records with mutations, and from the mutator of testkit.hostile; the same seed makes the same ones. Each
+Inputs come from a grammar of records with mutations, and from the mutator of testkit.hostile; the same seed makes the same inputs. Each
 goes through the decoder (record by record, alone, and in chunks of good ones), the published JSON Schema over Python's own JSON parser,
-NDJSON by file, by pipe and by Apache Kafka (its own broker), and the Go client. A CSV line goes through the decoder, file and pipe, and, as
-the record that it says, through all readers of JSON. Compared are accepted or refused, the time as float64, the numbers as float32 and the
-texts, bit for bit. What the schema names as not said (size, nesting, bounds of times as text) is counted on its own. Of a difference, the
-smallest input is printed with what each reader says. Values with a newline do not go through file and pipe.
+NDJSON by file, by pipe and by Apache Kafka (its own broker), and the Go client. A CSV line goes through decoder, file and pipe, and, as the
+record that it describes, through all readers of JSON. Compared are the decision, the time as float64, the numbers as float32 and the texts,
+bit for bit. What the schema declares as undefined (size, nesting, bounds of times as text) is counted separately. For a difference, the
+smallest input is printed with all readings. Values with a newline do not go through file and pipe.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PROCESSES: Final = 2
 
 
 def measure(inputs: int, seed: int) -> list[dict[str, Any]]:
-    """What the processes have found, each with a share of the inputs, a seed and a topic of its own."""
+    """Return the findings of all processes. Each has a share of the inputs, a seed and a topic of its own."""
     with broker() as kafka, tempfile.TemporaryDirectory(prefix="dwcp-bench-") as folder, ThreadPoolExecutor(PROCESSES) as pool:
         binary = build_go(Path(folder))
         jobs = []

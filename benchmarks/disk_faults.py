@@ -1,4 +1,4 @@
-"""Disks that refuse, tear, lose and alter, and clocks that jump: each fault at each place where something is made durable.
+"""Disk faults: disks that refuse, tear, lose and alter, and clocks that jump, at each place that makes something durable.
 
 make bench-disk_faults
 """

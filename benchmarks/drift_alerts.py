@@ -1,11 +1,11 @@
-"""Drift alerts: how often they are false, how late and how right they are, and what the design buys over simpler ones.
+"""Drift alerts: how often they are false, how late and how right they are, and what the design gains over simpler ones.
 
     make bench-drift        (or: python benchmarks/drift_alerts.py --quick; a drift.py here would hide the package of that name)
 
-Quiet months of a simulated fleet (20 regions of 100 watched links, 4 metrics, one row a minute) in six regimes of residuals
-(parts/residuals.py), through the link and the region stage as the daemon has them: false incidents. Then planted changes after quiet
-days: delay, misses, what they are called, which links they name, since when. Beside it, on the same streams, stock detectors. What is
-simulated is kept in a folder, so that a run that was interrupted goes on; a change of the detectors begins anew.
+False incidents: quiet months of a simulated fleet (20 regions of 100 monitored links, 4 metrics, one row a minute) in six regimes of
+residuals (parts/residuals.py), through the link and the region stage of the daemon. Detection: changes planted after quiet days, with
+delay, misses, names, affected links and times. Rivals: stock detectors on the same streams. Simulated results are kept in a folder, so that
+an interrupted run goes on; a change of the detectors starts anew.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ DETECTORS: Final = {"links": 1000, "rows": 6000}
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """days: quiet ones of each of REGIONS regions. repeats: of each planted change."""
+    """Sizes of a run.
+
+    Args:
+        days: quiet days of each of REGIONS regions.
+        repeats: of each planted change.
+    """
 
     regions: int
     links: int
@@ -61,7 +66,7 @@ MERGED: Final = "dwcp_training"
 
 
 class Kept:
-    """Results of parts of a run, by what they were asked for and the sources that they depend on."""
+    """Results of parts of a run, kept by their arguments and the sources that they depend on."""
 
     def __init__(self, folder: Path) -> None:
         sources = sorted([*(FOLDER.parent / "drift").glob("*.py"), *(FOLDER / "parts").glob("drift_*.py"), FOLDER / "parts/residuals.py"])
@@ -81,12 +86,12 @@ class Kept:
 
 
 def upper95(count: int) -> float:
-    """The largest mean of a Poisson count for which this many or fewer come in 5 % of cases (one-sided)."""
+    """Return the largest mean of a Poisson count for which this count or less comes in 5 % of cases (one-sided)."""
     return float(chi2.ppf(0.95, 2 * count + 2) / 2)
 
 
 def jobs(plan: Plan, pictures: Path | None) -> list[dict[str, Any]]:
-    """Every part of a run, each with what it is for."""
+    """Return every part of a run with its purpose."""
     common = {"module": "parts.drift_run", "sensitivity": asdict(Sensitivity.for_budget(1.0)), "links": plan.links}
     made: list[dict[str, Any]] = []
     for recording in sorted(RECORDINGS.glob("*.csv")) if plan is FULL else []:
@@ -111,7 +116,7 @@ def jobs(plan: Plan, pictures: Path | None) -> list[dict[str, Any]]:
 
 
 def false_incidents(plan: Plan, quiet: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of one regime. A fleet-week is a week of REGIONS regions."""
+    """Return the false incidents of a regime. A fleet-week is a week of REGIONS regions."""
     weeks = sum(part["rows"] for part in quiet) / (plan.links * 1440 * DAYS_OF_WEEK * REGIONS)
     opened = [one for part in quiet for one in part["opened"]]
     return {
@@ -126,7 +131,7 @@ def false_incidents(plan: Plan, quiet: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def detection(found: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of one kind of planted change."""
+    """Return delay and misses of one kind of planted change."""
     seen = [one for one in found if one["delay"] is not None]
 
     def middle(name: str) -> float | None:
@@ -145,7 +150,7 @@ def detection(found: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def confusion(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What each planted change was called, how often; and how often an incident of the other group was told as well."""
+    """Return how often each planted change got which name, and how often an incident of the other group was reported as well."""
     names = sorted({one["called"] for one in found})
     table = []
     for planted, own in by_name(found).items():
@@ -157,12 +162,12 @@ def confusion(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def by_name(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Of each planted change."""
+    """Return the figures of each planted change."""
     return {name: [one for one in found if one["name"] == name] for name in dict.fromkeys(one["name"] for one in found)}
 
 
 def rivals(of_regimes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each simpler design, over the regimes: alerts a week, and the delay of one link."""
+    """Return for each simpler design, over the regimes, the alerts a week and the delay of one link."""
     table = []
     for name in of_regimes[0]:
         per_week = [one[name]["alerts_per_week"] for one in of_regimes]
@@ -193,7 +198,7 @@ def main() -> int:
 
 
 def told(plan: Plan, done: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[dict[str, Any], list[Bar]]:
-    """Figures and bars of all parts."""
+    """Return the figures and bars of all parts."""
 
     def of(purpose: str, regime: str | None = None) -> list[dict[str, Any]]:
         return [result for job, result in done if job["for"] == purpose and regime in (None, job.get("regime"))]

@@ -1,11 +1,10 @@
-"""Drift to live: seconds from the alert to the new version in the predictor, split into its parts.
+"""Drift to live: seconds from the alert until the new version makes forecasts, by part.
 
     make bench-drift_to_live        (or: python benchmarks/drift_to_live.py --quick)
 
-A simulated fleet, one row a minute, flows through the daemon's own loop as fast as the machine goes; 60 % of the links of one of its two
-regions are re-routed for good. The first version is trained in short, for it is not what is measured; the training that answers the
-drift has the defaults of daemon.config.load. As in `dwcp-learner replay` the stream stands still during a training: in that time the fleet
-would bring four rows a second.
+A simulated fleet, one row a minute, flows through the daemon's own loop at full speed. 60 % of the links of one of its two regions are
+re-routed for good. The first version is trained briefly, because it is not measured. The training that answers the drift has the defaults
+of daemon.config.load. As in `dwcp-learner replay`, the stream waits for a training; the fleet would bring four rows a second meanwhile.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ MOMENTS: Final = ("drift_opened", "training_due", "training_started", "training_
 
 @dataclass
 class Story:
-    """What happened after the first version. seconds: monotonic, of each of MOMENTS. live: the first row was forecast with the new one."""
+    """Events after the first version. seconds: monotonic time of each of MOMENTS. live: the new version forecast its first row."""
 
     drift_s: float
     first_version: str | None = None
@@ -70,8 +69,10 @@ class Story:
             say(event)
 
     def _alert(self, event: str, fields: dict[str, Any]) -> str:
-        """The alert of the planted drift as "drift_opened", even where it enlarges an incident that was open before; others as "early".
-        One of a single link is no alert that is answered."""
+        """Return "drift_opened" for the alert of the planted drift, even if it enlarges an open incident, and "early" for others.
+
+        An alert of a single link is not answered by a training.
+        """
         if fields["event_time_s"] < self.drift_s or fields["region"] != REGIONS[0].name or fields["scope"] == "link":
             self.early_alerts += event == "drift_opened" and fields["event_time_s"] < self.drift_s
             return "early"
@@ -87,7 +88,7 @@ def spec() -> FleetSpec:
 
 
 def config(folder: Path, training: dict[str, Any]) -> Config:
-    """The defaults, but for the schedule, which is not what is due here, and where things lie."""
+    """Return the defaults, without a schedule and with all files in the folder."""
     return Config(
         events={"to": "file"},
         drift={"shed_above_lag": 2**62},
@@ -99,7 +100,7 @@ def config(folder: Path, training: dict[str, Any]) -> Config:
 
 
 def run(folder: Path, answer: dict[str, Any]) -> Story:
-    """answer: settings of the training that answers the drift, besides the defaults."""
+    """Run the stream. answer: changed settings of the training that answers the drift."""
     configure_logging("error", "json", sys.stderr)
     fleet = spec()
     story = Story(fleet.events[0].start_s)
@@ -113,7 +114,7 @@ def run(folder: Path, answer: dict[str, Any]) -> Story:
 
 
 def _follow(daemon: Daemon, story: Story, afterwards: Config) -> None:
-    """After each pass: the defaults for the training that answers the drift, and the end of the story."""
+    """Advance the story after each pass of the loop: set the defaults for the second training, and end the run."""
     loop = daemon.loop
     if story.first_version is not None and loop.training.config.settings != training_config(afterwards).settings:
         say(f"first version {story.first_version} is live")
@@ -135,7 +136,7 @@ def _follow(daemon: Daemon, story: Story, afterwards: Config) -> None:
 
 
 def parts(story: Story) -> dict[str, float]:
-    """Wall seconds between the moments; the child's own stages come from its result."""
+    """Return wall seconds between the moments. The child's own stages come from its result."""
     at = story.seconds
     stages = dict(story.fields["training_finished"]["stage_s"])
     child_s = at["training_finished"] - at["training_started"]
@@ -157,7 +158,7 @@ def parts(story: Story) -> dict[str, float]:
 
 
 def figures(story: Story, answer: dict[str, Any]) -> dict[str, Any]:
-    """Everything that could be measured."""
+    """Return everything that could be measured."""
     settings = TrainingSection().model_dump() | answer
     used = (
         "drift_rows_min",

@@ -1,13 +1,13 @@
-"""Hostile input: a million damaged messages and documents, and none that crashes a reader, is lost, or is read in two ways.
+"""Hostile input: a million damaged messages and documents, of which none crashes a reader, is lost, or is read in two ways.
 
     make bench-fuzz        (or: python benchmarks/fuzz.py --quick)
 
-Two engines. `mutator`: testkit.hostile, which cuts, splices and plants what parsers stumble over; batches go through the decoder in
-both forms, and files through each of the 17 readers. `atheris`: guided by coverage, over the decoder and five readers; left out where it
-is not installed. Of each message it is checked that it is accepted or refused with a reason, once and in order; alone as in its batch;
-an accepted one with values in their ranges, as Python's own parser has them; a refused one whole in its dead letter. One message has
-100 MB. And a daemon takes a million records of a million links (`links`, not counted as mutated). Each run is a process of its own: one
-that dies counts as a crash.
+Two engines. `mutator` is testkit.hostile: it cuts, splices and plants tokens that parsers fail at. Its batches go through the decoder in
+both forms, its files through each of the 17 readers. `atheris` is guided by coverage, over the decoder and five readers; it is left out if
+it is not installed. Each message has to be accepted or rejected with a reason, once and in order, alone as in its batch. An accepted one
+has values within their ranges, equal to those of Python's own parser. A rejected one is complete in its dead letter. One message has
+100 MB. A daemon reads a million records of a million links (`links`, not counted as mutated). Each run is a process of its own; one that
+dies counts as a crash.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ HUGE_BYTES: Final = 100_000_000
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """One job of the rig; a process that dies has one crash, and nothing of what it did is counted."""
+    """Run one job of the rig. A process that dies counts as one crash, and as no message."""
     environment = os.environ | {"PYTHONPATH": PYTHONPATH, "PYTHONFAULTHANDLER": "1"}
     command = [sys.executable, "-m", "testkit.hostile_run", json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=CHILD_LIMIT_S)
@@ -43,7 +43,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def jobs(folder: Path, sizes: dict[str, int], seed: int) -> dict[str, dict[str, Any]]:
-    """By name, each with a folder of its own."""
+    """Return the jobs by name, each with a folder of its own."""
     version = folder / "models" / in_process("parts.version", {"models": str(folder / "models"), "architecture": SMALL})["version"]
     found: dict[str, dict[str, Any]] = {form: {"what": "decoder", "form": form} for form in ("json", "csv")}
     found["documents"] = {"what": "documents", "version": str(version)}

@@ -1,8 +1,8 @@
-"""What every benchmark shares: the machine, versions, bars, processes of their own, and the one JSON line at the end.
+"""What all benchmarks share: the machine, versions, bars, processes, and the JSON line at the end.
 
     {"benchmark": NAME, "machine": {...}, "versions": {...}, "figures": {...}, "bars": [{"name", "value", "op", "limit", "holds"}]}
 
-A bar that does not hold is a measurement, not an error: it is told on standard error, and the exit code stays 0.
+A bar that does not hold is a measurement, not an error: it is printed on standard error, and the exit code stays 0.
 """
 
 from __future__ import annotations
@@ -26,13 +26,20 @@ import parts  # noqa: F401 - finds the testkit
 
 FOLDER: Final = Path(__file__).resolve().parent
 CHILD_LIMIT_S: Final = 3600.0
-"""No measurement but one takes an hour, on any machine: one that does hangs."""
+"""Most seconds of a measurement. None takes an hour on any machine: one that does hangs."""
 LIBRARIES: Final = ("numpy", "numba", "msgspec", "kafka-python", "onnxruntime", "river", "pyarrow", "tensorflow-cpu", "keras")
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A limit that the project sets itself. value: None where it could not be measured, which does not hold."""
+    """A limit that the project sets itself.
+
+    Args:
+        name: of the figure.
+        value: None if it could not be measured; the bar does not hold then.
+        op: how the value has to compare with the limit.
+        limit: the limit.
+    """
 
     name: str
     value: float | None
@@ -50,7 +57,7 @@ class Bar:
 
 
 def report(benchmark: str, figures: Mapping[str, Any], bars: Iterable[Bar], more_versions: Mapping[str, str] | None = None) -> int:
-    """Prints the JSON line, and bars that do not hold on standard error. Gives the exit code, 0."""
+    """Print the JSON line, and on standard error the bars that do not hold. Returns the exit code, 0."""
     bars = list(bars)
     document = {
         "benchmark": benchmark,
@@ -68,7 +75,7 @@ def report(benchmark: str, figures: Mapping[str, Any], bars: Iterable[Bar], more
 
 
 def machine() -> dict[str, Any]:
-    """What figures depend on. Neither host name nor path: results are published."""
+    """Return the facts that figures depend on, without host name and paths: results are published."""
     information = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     model = re.search(r"^model name\s*:\s*(.+)$", information, re.MULTILINE)
     flags = re.search(r"^flags\s*:\s*(.+)$", information, re.MULTILINE)
@@ -83,12 +90,12 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Python and the libraries that the figures rest on."""
+    """Return the versions of Python and of the libraries that matter."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def rounded(value: Any) -> Any:
-    """Floats to four significant digits, in dicts and lists too: more would claim a precision that no measurement here has."""
+    """Round floats, also in dicts and lists, to four significant digits: no measurement here is more precise."""
     if isinstance(value, Mapping):
         return {name: rounded(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
@@ -102,10 +109,19 @@ def rounded(value: Any) -> Any:
 def in_process(
     module: str, job: Mapping[str, Any], python: str = sys.executable, *, limit_s: float = CHILD_LIMIT_S, aloud: bool = False
 ) -> dict[str, Any]:
-    """Runs `python -m module JOB` in the benchmarks' folder, JOB a JSON object, and gives the JSON object of its last line.
+    """Run `python -m module JOB` in the benchmarks' folder and return the JSON object of its last line.
 
-    aloud: what it says on standard error is shown as it comes. Raises RuntimeError with the end of what it said where it fails. Each
-    measurement gets a process of its own, so that none pays for the imports, the compiled code or the memory of another.
+    Each measurement gets a process of its own, so that it does not pay for imports, compiled code or memory of another.
+
+    Args:
+        module: such as parts.daemon_run.
+        job: becomes the argument, as JSON.
+        python: interpreter.
+        limit_s: most seconds.
+        aloud: show its standard error as it comes.
+
+    Raises:
+        RuntimeError: it failed; the message has the end of its output.
     """
     environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     command = [python, "-m", module, json.dumps(job)]
@@ -121,7 +137,7 @@ def in_process(
 
 
 def environment(name: str, lock: Path) -> str:
-    """The Python of the environment `name` in the repository's root with the packages of a lock; made where it is not there yet."""
+    """Return the Python of a virtual environment in the repository's root with the packages of a lock. Makes it if needed."""
     folder = FOLDER.parent / name
     python, ready = folder / "bin" / "python", folder / ".ready"
     if not ready.exists() or ready.read_bytes() != lock.read_bytes():
@@ -134,29 +150,31 @@ def environment(name: str, lock: Path) -> str:
 
 
 def job_of(arguments: Sequence[str]) -> dict[str, Any]:
-    """The job of a process that `in_process` has started."""
+    """Return the job of a process that `in_process` has started."""
     job: dict[str, Any] = json.loads(arguments[1])
     return job
 
 
 def answer(values: Mapping[str, Any]) -> None:
-    """The last line of such a process."""
+    """Print the last line of such a process."""
     print(json.dumps(values), flush=True)
 
 
 def median_of_ratios(above: Sequence[float], below: Sequence[float]) -> float:
-    """The median over the rounds of above / below. Both of a round were measured one after the other: a machine that becomes
-    slower between rounds changes neither ratio."""
+    """Return the median over the rounds of above / below.
+
+    Both values of a round are measured one after the other, so a machine that slows down between rounds does not change the ratio.
+    """
     return statistics.median(one / other for one, other in zip(above, below, strict=True))
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """--quick and --rounds, the two that benchmarks share."""
+    """Parse --quick and --rounds."""
     return parser(description).parse_args()
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """With the two options that benchmarks share, for a benchmark that has more."""
+    """Return a parser with --quick and --rounds, for a benchmark that has more options."""
     options = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     options.add_argument("--quick", action="store_true", help="small sizes, to see that it works; its figures say little")
     options.add_argument("--rounds", type=int, default=3, help="repetitions of which the median is taken, or seeds (default: 3)")
@@ -164,5 +182,5 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def say(text: str) -> None:
-    """Progress, for a person: standard output is for the result."""
+    """Print progress on standard error. Standard output is for the result."""
     print(text, file=sys.stderr, flush=True)

@@ -1,12 +1,11 @@
-"""Inference: what a forecast costs with each graph that is published, and with what could be used in their place.
+"""Inference: the cost of a forecast with each published graph, and with what could be used in its place.
 
     make bench-inference        (or: python benchmarks/inference.py --quick)
 
-One process and one thread. In each round every graph forecasts some hundred windows one by one, then a few batches of 64; a graph's
-figures are the medians over the rounds of a round's p50, p99 and windows per CPU second, and ratios are those of one round. The windows
-are recorded ones where `../shared/data` is at hand, else simulated; the network has the published size and untrained weights, on which
-the cost does not depend. Rivals: Keras, called and as `predict`, and the graph that exporting the training network itself gives, whose
-recurrent dropout becomes loops.
+One process and one thread. In each round every graph forecasts some hundred windows one by one, then a few batches of 64. A graph's
+figures are the medians over the rounds of p50, p99 and windows per CPU second. Ratios are taken within a round. Windows are recorded ones
+if `../shared/data` exists, else simulated. The network has the published size and untrained weights; the cost does not depend on them.
+Rivals are Keras, called and as `predict`, and the direct export of the training network, whose recurrent dropout becomes loops.
 """
 
 from __future__ import annotations

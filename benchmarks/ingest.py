@@ -2,10 +2,10 @@
 
     make bench-ingest        (or: python benchmarks/ingest.py --quick)
 
-10,000 links, 461-byte records, four partitions, lz4. Every contender runs in a process of its own, one after the other, and that
-several times; CPU seconds are those of all threads of the process, from opening the source to the last record's checkpoint. Compiling
-and importing are done before. A stream that far behind sheds its forecasts (drift.shed_above_lag), which is how the daemon catches up:
-what was shed is told, and what a forecast costs is measured on its own.
+10,000 links, 461-byte records, four partitions, lz4. Every contender runs in a process of its own, one after the other, several times. CPU
+seconds are those of all threads of the process, from opening the source to the last record's checkpoint, without compiling and importing.
+A stream that is so far behind sheds its forecasts (drift.shed_above_lag): that is how the daemon catches up. The shed records are in the
+result, and the cost of a forecast is measured separately.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LINKS: Final = 10_000
 
 
 def measure(folder: Path, links: int, rows: int, rounds: int) -> tuple[Written, dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """The stream, what each contender gave in each round, and what a forecast costs."""
+    """Return the stream, the results of each contender in each round, and the cost of a forecast."""
     quix, models = environment(ENVIRONMENT, LOCK), folder / "models"
     in_process("parts.version", {"models": str(models)})
     with broker() as kafka:
@@ -48,7 +48,7 @@ def measure(folder: Path, links: int, rows: int, rounds: int) -> tuple[Written, 
 
 
 def contenders(folder: Path, models: Path, bootstrap: str, records: int) -> list[tuple[str, str, dict[str, Any]]]:
-    """Name, module and job of each, in the order in which a round runs them: what is compared stands side by side."""
+    """Return name, module and job of each contender in the order of a round. Those that are compared stand side by side."""
 
     def kafka(**more: Any) -> dict[str, Any]:
         return {"bootstrap": bootstrap, "topic": "stream", "group": uuid.uuid4().hex, "records": records} | more
@@ -65,7 +65,7 @@ def contenders(folder: Path, models: Path, bootstrap: str, records: int) -> list
 
 
 def figures(written: Written, links: int, found: dict[str, list[dict[str, Any]]], cost: dict[str, Any]) -> dict[str, Any]:
-    """Medians over the rounds."""
+    """Return the medians over the rounds."""
     daemons = [name for name in found if name.startswith(("kafka", "file"))]
     live = found["kafka_live_model"]
     row_ms = cost["watched_row"]["cpu_ms"]
@@ -92,7 +92,7 @@ def figures(written: Written, links: int, found: dict[str, list[dict[str, Any]]]
 
 
 def bars(found: dict[str, list[dict[str, Any]]]) -> list[Bar]:
-    """From Kafka, with the default configuration and a live model."""
+    """Return the bars, for Kafka with the default configuration and a live model."""
 
     def cpu_s(name: str) -> list[float]:
         return [ran["cpu_s"] for ran in found[name]]

@@ -1,11 +1,11 @@
-"""Kills: a daemon on Apache Kafka that is killed over and over, and what it has left then compared with the raw topic.
+"""Kills: a daemon on Apache Kafka that is killed over and over, and what it has left, compared with the raw topic.
 
     make bench-kill        (or: python benchmarks/kill.py --quick, or --seed N --kills N)
 
 Producers write steadily. The daemon dies by SIGKILL at random moments and between any two steps of checkpoint, seal, journal and
-publication; by SIGTERM and SIGINT, which it obeys; and its training child is killed while it goes on. In the end it takes the rest of the
-topic and is checked twice (parts/consistency.py): every valid record is in the buffer exactly once, and state, alerts and buffer are those
-of a daemon that took the same topic and journal without a stop.
+publication, and it ends by SIGTERM and SIGINT. Its training child is killed while it runs. At the end it reads the rest of the topic and is
+checked twice (parts/consistency.py): every valid record is in the buffer exactly once, and state, alerts and buffer equal those of a daemon
+that read the same topic and journal without a stop.
 """
 
 from __future__ import annotations
@@ -70,7 +70,13 @@ PUBLICATION: Final = (
 
 @dataclass(frozen=True)
 class Plan:
-    """kills: at least. trainings: whether models are trained and published meanwhile; else none is, and a version must be there."""
+    """Size of a run.
+
+    Args:
+        kills: at least.
+        seed: of the moments.
+        trainings: whether models are trained and published meanwhile. If not, a version must exist.
+    """
 
     kills: int
     seed: int
@@ -81,7 +87,7 @@ class Plan:
         return f"kill.{self.seed}"
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The daemon's configuration, but for what belongs to a run: small trainings as often as they can be had, and few rows to seal."""
+        """Return the daemon's configuration, without what belongs to a run: small and frequent trainings, small segments."""
         never = 2**62
         return {
             "kafka": {"topic": self.topic, "group_id": self.topic},
@@ -97,7 +103,7 @@ class Plan:
 
 
 class Killer:
-    """The lives of one daemon, one after the other."""
+    """The lives of a daemon, one after the other."""
 
     def __init__(self, home: Home, plan: Plan) -> None:
         self.home, self.plan = home, plan
@@ -106,7 +112,7 @@ class Killer:
         self._random = random.Random(plan.seed)
 
     def run(self) -> None:
-        """Until there were enough kills."""
+        """Kill until there were enough kills."""
         kinds = {"at any moment": 8, "once it is ready": 6, "point": 8, "SIGTERM": 3, "SIGINT": 3}
         kinds |= {"trainer": 2, "publication": 2} if self.plan.trainings else {}
         while (count := self.deaths.total()) < self.plan.kills and len(self.failures) < 5:
@@ -116,7 +122,7 @@ class Killer:
                 say(f"{self.deaths.total()} kills")
 
     def live(self, kind: str) -> None:
-        """One life, and its end."""
+        """Live once."""
         match kind:
             case "point":
                 self._at_a_point(POINTS, POINT_LIMIT_S)
@@ -144,7 +150,7 @@ class Killer:
             self._end(name if code is not None else f"not {name}", code if code is not None else process.kill(), 137, -9)
 
     def _trainer(self) -> None:
-        """The child dies, the daemon tells so and goes on; then it dies as well."""
+        """Kill the child. The daemon reports it and goes on; then it is killed as well."""
         with self.home.start() as process:
             if (child := process.training_child(TRAINING_LIMIT_S)) is None:
                 self._end("once it is ready", process.kill(), -9)
@@ -156,7 +162,7 @@ class Killer:
             self._end("after its training child", process.kill(), -9)
 
     def _wait(self, process: DaemonProcess | None = None) -> None:
-        """A random time, or until the process has ended."""
+        """Wait for a random time, or until the process has ended."""
         low, high = FRACTION_S
         wait_s = low * (high / low) ** self._random.random()
         if process is None:
@@ -172,7 +178,7 @@ class Killer:
 
 
 def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
-    """The figures of one plan. folder: of the daemon; models/ in it may hold a version to begin with."""
+    """Return the figures of a plan. folder: the daemon's; models/ in it may hold a version."""
     topic, sections = plan.topic, plan.sections()
     names = {"drift_topic": f"{topic}.drift", "models_topic": f"{topic}.models", "dead_letter_topic": f"{topic}.dlq"}
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
@@ -194,7 +200,7 @@ def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def checked(home: Home, plan: Plan, raw: Any, sent: int) -> dict[str, Any]:
-    """What the raw topic and an undisturbed daemon say of what was left."""
+    """Compare what was left with the raw topic and with an undisturbed daemon."""
     rows = rows_of(raw)
     difference = compare(rows, buffered(home.state))
     left = remains.outcome(home.folder)

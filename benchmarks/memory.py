@@ -2,9 +2,9 @@
 
     make bench-memory        (or: python benchmarks/memory.py --quick)
 
-Each size is a daemon process of its own, with a live model of the real size, fed with 40 rows a link through Apache Kafka, with every
-forecast made. Then a checkpoint seals the open rows, garbage is collected, and freed memory goes back to the system. Bytes per link are
-what it holds then, less what the same process holds for one link, over the links.
+Each size is a daemon process of its own with a live model of the real size. It reads 40 rows a link from Apache Kafka and makes every
+forecast. Then a checkpoint seals the open rows, garbage is collected, and freed memory goes back to the system. Bytes per link are its
+memory then, minus that of the same process for one link, divided by the links.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DETECTOR_ROWS: Final = 1_440
 
 
 def measure(folder: Path, sizes: tuple[int, ...], detector_rows: int) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:
-    """What `parts.daemon_memory` found for each size, and what the detectors of a watched link hold after a day."""
+    """Return the memory for each size, and of the detectors of a monitored link after a day."""
     models = str(folder / "models")
     in_process("parts.version", {"models": models})
     found = {}
@@ -43,7 +43,7 @@ def measure(folder: Path, sizes: tuple[int, ...], detector_rows: int) -> tuple[d
 
 
 def figures(found: dict[int, dict[str, Any]], detectors: dict[str, Any]) -> dict[str, Any]:
-    """The smallest size is what the others are compared with."""
+    """Return the figures. The smallest size is the base of the others."""
     sizes = sorted(found)
     base, more = sizes[0], sizes[1:]
     return {
@@ -59,7 +59,7 @@ def figures(found: dict[int, dict[str, Any]], detectors: dict[str, Any]) -> dict
 
 
 def bytes_per_link(found: dict[int, dict[str, Any]], base: int, links: int) -> float:
-    """What `links` links hold more than `base` links, over `links`."""
+    """Return what `links` links hold more than `base` links, divided by `links`."""
     return float(found[links]["resident_bytes"] - found[base]["resident_bytes"]) / links
 
 

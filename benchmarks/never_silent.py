@@ -1,4 +1,4 @@
-"""Whatever keeps the daemon from its work is told: a stopped process, a hanging disk, a hung training, a broker that never answers.
+"""Never silent: a stopped process, a hanging disk, a hung training, a broker that never answers. Each is reported.
 
 make bench-never_silent
 """

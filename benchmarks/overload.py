@@ -2,19 +2,18 @@
 
     make bench-overload        (or: python benchmarks/overload.py --quick)
 
-Apache Kafka, `dwcp-learner run` as a process with a live model, and a producer that costs little. On two cores nobody can produce three
-times what the daemon takes on one of them (some 180,000 records a second), so it gets a small share of a core, as by CPUQuota=
-(parts/cpu_share.py). Its capacity is measured first with this share, from a topic that is full: there it sheds its forecasts, which is
-the most that it can take; what the share would do with forecasts is told beside it. Then it catches up, and the overload begins from
-nothing:
+Apache Kafka, `dwcp-learner run` as a process with a live model, and a cheap producer. On two cores nothing produces three times what the
+daemon reads on one of them (some 180,000 records a second). So it gets a small share of a core, as by CPUQuota= (parts/cpu_share.py). Its
+capacity with this share is measured first, from a full topic. It sheds its forecasts there, which is its maximum; the capacity with
+forecasts is reported beside it. Then it catches up, and the overload begins from an empty lag:
 
 1. The producer sends more than three times the capacity, and the lag grows until it ends.
-2. In the middle the disk hangs (fsync of the checkpoint does not return) until the source is paused for want of memory, and for longer
-   than the group's session lasts and than a checkpoint may take. /readyz has to say so; the group must not take the partitions away.
-3. The producer ends. For a while the daemon catches up with its share, which shows that overload has not made it slower; then with the
-   whole core, for the rest would take twice the time of the overload by arithmetic.
+2. In the middle the disk hangs (fsync of the checkpoint does not return), until the source is paused for lack of memory, and for longer
+   than the group's session and than a checkpoint may take. /readyz has to report it. The group must not reassign the partitions.
+3. The producer ends. For a while the daemon catches up with its share: overload has not made it slower. Then it gets the whole core,
+   because the rest would take twice the time of the overload.
 
-In the end the buffer is compared with the raw topic, row by row (parts/consistency.py).
+At the end the buffer is compared with the raw topic, row by row (parts/consistency.py).
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ SHORT: Final = Plan(
 
 
 def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
-    """The figures of one plan. folder: of the daemon; models/ in it holds a version."""
+    """Return the figures of a plan. folder: the daemon's; models/ in it holds a version."""
     port, switch = free_port(), folder / "hanging disk"
     home = Home(folder, plan.sections(bootstrap, port))
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
@@ -73,7 +72,7 @@ def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def phases(run: Overload, manager: ServiceManager) -> dict[str, Any]:
-    """Warms up, measures the capacity, and overloads."""
+    """Warm up, measure the capacity, and overload."""
     plan, process, watcher = run.plan, run.process, run.watcher
     process.wait_for("daemon_ready", START_LIMIT_S)
     run.write(WARM_ROWS)
@@ -101,7 +100,7 @@ def phases(run: Overload, manager: ServiceManager) -> dict[str, Any]:
 
 
 def offered(course: Course, capacity: float, samples: Sequence[Sample]) -> dict[str, Any]:
-    """How much was sent, what was taken of it, and how long the rest has taken."""
+    """Return how much was sent, how much of it was read, and how long the rest took."""
     ended, drained, caught_up = course.ended, course.drained, course.caught_up
     records_per_s, waiting = course.sent["sent"] / course.sent["seconds"], caught_up.consumed - drained.consumed
     taken = taken_while_shedding_per_s(samples, course)
@@ -121,7 +120,7 @@ def offered(course: Course, capacity: float, samples: Sequence[Sample]) -> dict[
 
 
 def memory_of(pid: int, warm: Sample, samples: Sequence[Sample], course: Course) -> dict[str, Any]:
-    """Of the daemon: once it was warm, at its peak, and at the begin and the end of the overload."""
+    """Return the daemon's memory when it was warm, at its peak, and at begin and end of the overload."""
     during = [seen.resident_bytes for seen in samples if course.began.at_s <= seen.at_s <= course.ended.at_s]
     third = max(1, len(during) // 3)
     peak = memory(pid)["VmHWM"]
@@ -134,7 +133,7 @@ def memory_of(pid: int, warm: Sample, samples: Sequence[Sample], course: Course)
 
 
 def health_of(samples: Sequence[Sample], course: Course, manager: ServiceManager, plan: Plan) -> dict[str, Any]:
-    """Whether it was told well and ill when it was. A checkpoint that hung is told until the next look of the loop after its end."""
+    """Return whether health was reported correctly. A checkpoint that hung is reported until the loop's next look after its end."""
     hang = course.hang
     ill = [seen for seen in samples if seen.not_ready]
     elsewhere = [seen for seen in ill if not hang.before.at_s <= seen.at_s <= hang.resumed.at_s + 2 * plan.sample_s]
@@ -152,7 +151,7 @@ def health_of(samples: Sequence[Sample], course: Course, manager: ServiceManager
 
 
 def checked(bootstrap: str, plan: Plan, home: Home, figures: Mapping[str, Any]) -> dict[str, Any]:
-    """What the raw topic says of the buffer, the dead letters and the counters; one partition after the other, for memory's sake."""
+    """Compare buffer, dead letters and counters with the raw topic, one partition after the other to save memory."""
     rows, found = 0, by_partition(buffered(home.state))
     buried = Counter((event["data"]["partition"], event["data"]["offset"]) for event in home.events("dead_letters"))
     differences, refused = [], set()
@@ -183,8 +182,11 @@ def by_partition(rows: Iterable[Row]) -> dict[int, list[Row]]:
 
 
 def bars(figures: Mapping[str, Any]) -> list[Bar]:
-    """A pause that is shorter than the session would show nothing. taken_of_capacity cannot be measured, and so does not hold, where the
-    overload itself has shed no forecasts."""
+    """Return the bars.
+
+    A pause that is shorter than the session proves nothing. taken_of_capacity does not hold, because it cannot be measured, if the overload
+    has shed no forecasts.
+    """
     none = ("lost", "duplicated", "miscounted", "not_assigned_once", "exit_code", "lag_in_the_end", "not_live", "not_ready_otherwise")
     some = ("forecasts_shed_rows", "forecasts_shed", "forecasts_resumed", "source_paused", "source_resumed", "told_not_ready_in_the_hang")
     return [

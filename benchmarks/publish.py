@@ -1,11 +1,11 @@
-"""Publication under kills: a publisher killed at every system call of all that it does, and a reader that must never notice.
+"""Publication under kills: a publisher that is killed at every system call of its work, and a reader that must not notice.
 
     make bench-publish        (or: python benchmarks/publish.py --quick)
 
-A version with a small network, for each kill costs its verification; publication, rollback, refusal, pruning and recovery, each begun
-anew until it was killed at the entry and the exit of each of its calls; unsigned and signed. The reader follows CURRENT in a tight loop,
-and checks every file of what it names. After each kill the next publisher starts, and everything that is there is checked again.
-`power_cut` counts what became visible, or was deleted, before the fsync that it needs, by the calls that were made.
+The version has a small network, because each kill costs its verification. Publication, rollback, refusal, pruning and recovery are each
+started until they were killed at the entry and the exit of each call, unsigned and signed. The reader follows CURRENT in a tight loop and
+checks every file that it names. After each kill the next publisher starts, and everything is checked again. `power_cut` counts what became
+visible, or was deleted, before the fsync that it needs, deduced from the calls.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from testkit.paths import PYTHONPATH
 
 
 def killed(source: Path, folder: Path, signed: bool, stops: str) -> dict[str, Any]:
-    """What the rig has seen, in a process of its own: it forks, and has to stay one of a single thread."""
+    """Return the findings of the rig, in a process of its own: it forks, and has to have a single thread."""
     folder.mkdir()
     job = {"source": str(source), "folder": str(folder), "signed": signed, "stops": stops}
     command = [sys.executable, "-m", "testkit.disk.publishing", json.dumps(job)]

@@ -2,11 +2,11 @@
 
     make bench-rebalance        (or: python benchmarks/rebalance.py --quick, or --seed N --moves N)
 
-Three members share a state directory. At random they are killed, stopped in order, started again, and, for longer than their session lasts,
-frozen or cut off from the broker: such a member comes back with a state that another one has taken further, which the group's generation
-keeps it from writing. Each trains and publishes meanwhile, and every fourth move waits until one is at it. In the end: across the buffers
-of all members every valid record exactly once, and the features of each partition those of one daemon that took the topic without a stop,
-byte for byte.
+Three members share a state directory. At random they are killed, stopped and started again. They are also frozen, or cut off from the
+broker, for longer than their session. Such a member returns with a state that another one has advanced, and the group's generation keeps it
+from writing. Each trains and publishes meanwhile, and every fourth move waits for a training. At the end every valid record is exactly once
+in the buffers of all members, and the features of each partition equal those of one daemon that read the topic without a stop, byte for
+byte.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NEVER: Final = 2**62
 
 
 class Group:
-    """The members of a group, each alive or not, each with a network of its own to the broker."""
+    """The members of a group, alive or not, each with a network of its own to the broker."""
 
     def __init__(self, homes: dict[str, Home], cables: dict[str, Cable], seed: int) -> None:
         self.homes, self.cables = homes, cables
@@ -55,7 +55,7 @@ class Group:
         self._random = random.Random(seed)
 
     def move(self) -> None:
-        """One member comes, goes, or is gone for a while."""
+        """Let one member come, go, or be away for a while."""
         name = self._random.choice(MEMBERS)
         if self._random.random() < 0.25:
             name = self.await_training(TRAINING_LIMIT_S) or name
@@ -64,7 +64,7 @@ class Group:
         time.sleep(self._random.uniform(0.2, 8.0))
 
     def await_training(self, limit_s: float) -> str | None:
-        """The first member that has a training run; None where none has in time."""
+        """Return the first member that has a training running; None if none has in time."""
         until_s = time.monotonic() + limit_s
         while self.alive and time.monotonic() < until_s:
             for name, process in self.alive.items():
@@ -89,21 +89,21 @@ class Group:
         self.moves["stopped"] += 1
 
     def freeze(self, name: str) -> None:
-        """Longer than its session: the others have its partitions when it comes back."""
+        """Freeze a member for longer than its session: the others have its partitions when it returns."""
         self.alive[name].freeze()
         self._be_gone(name)
         self.alive[name].thaw()
         self.moves["frozen"] += 1
 
     def cut(self, name: str) -> None:
-        """Its network is gone for longer than its session; it runs on."""
+        """Cut a member's network for longer than its session, while it runs."""
         self.cables[name].cut()
         self._be_gone(name)
         self.cables[name].mend()
         self.moves["cut off"] += 1
 
     def _be_gone(self, name: str) -> None:
-        """For longer than a session, and until the others, where there are any, have all partitions: a busy broker is late to notice."""
+        """Wait longer than a session, and until the others, if any, have all partitions: a busy broker is late to notice."""
         time.sleep(GONE_S)
         until_s = time.monotonic() + LIMIT_S
         while time.monotonic() < until_s:
@@ -113,12 +113,12 @@ class Group:
             time.sleep(0.2)
 
     def kill_all(self) -> None:
-        """Whatever is left, where something went wrong."""
+        """Kill all members that are left after a failure."""
         for process in self.alive.values():
             process.kill()
 
     def end(self) -> None:
-        """All go, in order; those that have ended by themselves are failures."""
+        """Stop all members in order. Those that have ended by themselves are failures."""
         for name in list(self.alive):
             if (code := self.alive[name].wait(0.0)) is not None:
                 self.failures.append(f"exit code {code}: {self.homes[name].last_words()}")
@@ -126,7 +126,7 @@ class Group:
 
 
 def at_random(count: int) -> Callable[[Group], None]:
-    """So many random moves."""
+    """Return `count` random moves."""
 
     def move(group: Group) -> None:
         while group.moves.total() < count:
@@ -138,8 +138,10 @@ def at_random(count: int) -> Callable[[Group], None]:
 
 
 def sections(bootstrap: str, topic: str) -> dict[str, dict[str, Any]]:
-    """Small trainings as often as they can be had. What is compared are features: what a model says depends on when it went live at each
-    member, and which that is, on time."""
+    """Return the configuration: small and frequent trainings.
+
+    Features are compared, because forecasts depend on when a model went live at each member.
+    """
     return {
         "kafka": {"bootstrap_servers": bootstrap, "topic": topic, "group_id": topic},
         "kafka.options": {"session_timeout_ms": int(SESSION_S * 1000)},
@@ -153,7 +155,7 @@ def sections(bootstrap: str, topic: str) -> dict[str, dict[str, Any]]:
 
 
 def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: Path) -> dict[str, Any]:
-    """The figures of a group after its moves, while which a producer writes."""
+    """Return the figures of a group after its moves, with a producer that writes meanwhile."""
     (folder / "shared").mkdir()
     topic = f"rebalance.{seed}"
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
@@ -204,7 +206,7 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
 
 
 def differing_features(raw: Any, folder: Path) -> list[str]:
-    """Names of what differs between the newest state of each partition and that of a daemon that nothing has disturbed."""
+    """Return the names of features that differ between each partition's newest state and that of an undisturbed daemon."""
     reference = folder / "reference"
     shared = folder / "shared"
     (shared / "models").mkdir(exist_ok=True)

@@ -1,10 +1,9 @@
-"""Recovery: seconds from kill -9 until a daemon that is started again has its partitions with their state, and is ready.
+"""Recovery: seconds from kill -9 until a restarted daemon has its partitions with their state, and is ready.
 
     make bench-recovery        (or: python benchmarks/recovery.py --quick)
 
-A daemon on Apache Kafka takes a fleet, is killed, and started again at once, as a service manager would do. The time holds the start of
-Python, the imports, the check of every checksum of the newest checkpoint, joining the group and reading the state; TensorFlow is not among
-the imports.
+A daemon on Apache Kafka reads a fleet, is killed, and started again at once, as by a service manager. The time includes the start of
+Python, the imports, every checksum of the newest checkpoint, joining the group and reading the state. TensorFlow is not imported.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ NEVER: Final = 2**62
 
 
 def recovery_s(home: Home, rounds: int) -> list[float]:
-    """Seconds from the kill to ready, of each round. Raises RuntimeError where TensorFlow was loaded, or a partition came without state."""
+    """Return the seconds from kill to ready of each round. Raises RuntimeError if TensorFlow was loaded, or a partition had no state."""
     seconds = []
     process = home.start()
     ready(process)
@@ -46,7 +45,7 @@ def recovery_s(home: Home, rounds: int) -> list[float]:
 
 
 def ready(process: DaemonProcess) -> None:
-    """Waits until a daemon is ready and has every partition."""
+    """Wait until a daemon is ready and has every partition."""
     process.wait_for("daemon_ready", LIMIT_S)
     until_s = time.monotonic() + LIMIT_S
     while len(process.all_told("partition_assigned")) < PARTITIONS:
@@ -56,7 +55,7 @@ def ready(process: DaemonProcess) -> None:
 
 
 def measure(bootstrap: str, name: str, links: int, rounds: int, models: Path) -> dict[str, Any]:
-    """Figures of one fleet."""
+    """Return the figures of a fleet."""
     topic = f"recovery.{name}"
     written = write_topic(fleet(links), ROWS, bootstrap, topic)
     with tempfile.TemporaryDirectory(prefix="dwcp-recovery-") as folder:

@@ -3,9 +3,9 @@
     make bench-simulation        (or: python benchmarks/simulation.py --first 417 --seeds 1     repeats one seed)
 
 A seed chooses batches, the interleaving of partitions, and for each of up to four lives when calls to the disk fail, when the process ends,
-and whether as kill -9 or as a power cut, which takes what was not fsynced (testkit.disk.storm). A last life without faults takes the
-rest. Every fourth seed has more links than it may keep, so that some are always evicted. Then offsets, features, detectors, regions, alerts
-and buffer must be those of a run that nothing disturbed, byte for byte.
+and whether it ends by kill -9 or by a power cut, which loses what was not fsynced (testkit.disk.storm). A last life without faults reads
+the rest. In every fourth seed there are more links than may be kept, so that some are always evicted. Then offsets, features, detectors,
+regions, alerts and buffer must equal those of an undisturbed run, byte for byte.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def room_of(seed: int) -> str:
 
 
 def survive(home: Path, seed: int) -> tuple[list[int], str]:
-    """Lets one seed's lives pass over a home with a live version. Gives the exit codes, and what broke the promise, if anything."""
+    """Run one seed's lives over a home with a live version. Returns the exit codes, and what broke the promise, if anything."""
     chosen, sections = random.Random(seed), ROOM[room_of(seed)]
     codes = []
     for life in range(chosen.randint(1, LIVES_MAX)):
@@ -51,7 +51,7 @@ def survive(home: Path, seed: int) -> tuple[list[int], str]:
 
 
 def simulate(seeds: range, models: Path, folder: Path) -> dict[str, Any]:
-    """The figures of a range of seeds. models: with a live version."""
+    """Return the figures of a range of seeds. models: a folder with a live version."""
     undisturbed = {}
     for room, sections in ROOM.items():
         shutil.copytree(models, folder / f"undisturbed {room}" / "models")

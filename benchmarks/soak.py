@@ -2,10 +2,11 @@
 
     make bench-soak        (or: python benchmarks/soak.py --quick, or --hours N for the first N simulated hours)
 
-10,000 links report every minute, 90 million records; regions drift, links and partitions come and go, some records are cut off. A training
-is due every simulated hour: the stream flows beside it, and stands before the next hour until it has ended. Six hours of each day find too
-little data (see parts/soak_plan.py), the others publish. Buffer and models folder are full within hours. Every simulated hour the process
-and its folders are looked at. Slopes are by Theil and Sen over the second half, per simulated week, as a share of the median.
+10,000 links report every minute, 90 million records. Regions drift, links and partitions come and go, some records are truncated. A
+training is due every simulated hour. The stream flows beside it, and waits for its end before the next hour. During six hours of each day
+trainings find too little data (parts/soak_plan.py), the others publish. Buffer and models folder are full within hours. The process and its
+folders are measured every simulated hour. Slopes are those of Theil and Sen over the second half, per simulated week, as a share of the
+median.
 """
 
 from __future__ import annotations
@@ -41,12 +42,12 @@ RESIDENT_HOURS_MIN: Final = WEEK_H // 2
 
 
 def theil_sen(x: Sequence[float], y: Sequence[float]) -> float:
-    """The median slope over all pairs of points (Sen, 1968): a quarter of them may be anything. 0 for fewer than two points."""
+    """Return the median slope over all pairs of points (Sen, 1968), robust to a quarter of outliers. 0 for fewer than two points."""
     return statistics.median([(yb - ya) / (xb - xa) for (xa, ya), (xb, yb) in combinations(zip(x, y, strict=True), 2)] or [0.0])
 
 
 def slopes(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """What each figure grows by in a week, as a share of its median; 0 where that is 0."""
+    """Return the growth of each figure in a week, as a share of its median; 0 if the median is 0."""
     hours = [sample["hour"] for sample in samples]
     grown = {}
     for name in SLOPES:
@@ -56,14 +57,17 @@ def slopes(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def segments_max(plan: Plan) -> int:
-    """Of a partition: large ones, which no merge touches; fewer than FAN_IN of each of three smaller classes; and in the two older
-    checkpoints that are kept, the parts of what was merged since."""
+    """Return the most segments of a partition.
+
+    These are large ones, which are not merged; fewer than FAN_IN of each of three smaller classes; and, in the two older checkpoints
+    that are kept, the parts of what was merged since.
+    """
     large = plan.rows_max // (COMPACTED_ROWS // FAN_IN)
     return large + PARTITIONS * (3 * (FAN_IN - 1) + (KEPT - 1) * (FAN_IN + 1))
 
 
 def settled(plan: Plan, samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The second half: buffer, models folder and table of links are full."""
+    """Return the second half, in which buffer, models folder and table of links are full."""
     return [sample for sample in samples if sample["hour"] >= plan.hours / 2]
 
 
@@ -93,7 +97,7 @@ def figures(plan: Plan, found: dict[str, Any]) -> dict[str, Any]:
 
 
 def daily(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first of each day, and the last of all."""
+    """Return the first sample of each day, and the last one."""
     first = {int(sample["hour"] / DAY_H): sample for sample in reversed(samples)}
     return [first[day] for day in sorted(first)] + list(samples[-1:])
 

@@ -2,11 +2,11 @@
 
     make bench-training        (or: python benchmarks/training.py --quick)
 
-The network of the real size at batch 64 and 256. Plain Keras is the network as it is written (keras.layers.LSTM with dropout and
-recurrent dropout, no XLA); ours is what model/training/fit/loop.py does; PyTorch is its nn.LSTM of the same sizes, which has no recurrent
-dropout. Every contender runs in a process of its own, one after the other, and that in several rounds; ratios are taken within a
-round. The first step, which traces, is told apart. Once more with one thread each: there CPU time is compared, which holds on a machine
-that others use as well. The wall times do not: PyTorch's lose most where a core is taken away (seen: five times the CPU time).
+The network has the real size, at batch 64 and 256. Plain Keras is the network as it is written (keras.layers.LSTM with dropout and
+recurrent dropout, no XLA). Ours is model/training/fit/loop.py. PyTorch is its nn.LSTM of the same sizes, which has no recurrent dropout.
+Every contender runs in a process of its own, one after the other, in several rounds; ratios are taken within a round. The first step, which
+traces, is reported separately. A second run has one thread each: there CPU time is compared, which holds on a shared machine. Wall times do
+not: PyTorch loses most when a core is taken away (seen: five times the CPU time).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Found = dict[str, list[dict[str, Any]]]
 
 
 def step_gflop(architecture: Architecture, batch: int) -> float:
-    """Multiplications and additions of the LSTMs in a step, 1e9: the forecast, and twice that for the gradients. 9.4 at batch 64."""
+    """Return the multiplications and additions of the LSTMs in a step, 1e9: forward, and twice that for gradients. 9.4 at batch 64."""
     weights = sum(
         4 * units * (inputs + units)
         for inputs, units in zip((architecture.features, *architecture.lstm_units), architecture.lstm_units, strict=False)
@@ -41,7 +41,7 @@ def step_gflop(architecture: Architecture, batch: int) -> float:
 
 
 def measure(sizes: dict[str, Any], steps: int, rounds: int, threads: int) -> Found:
-    """threads: of each contender; 0: as many as it takes by itself."""
+    """Return the results of each contender, and of "rate", in each round. threads: of each contender; 0: its default."""
     torch = environment(ENVIRONMENT, LOCK)
     job = {"sizes": sizes, "steps": steps, "batches": BATCHES, "threads": threads}
     found: Found = {}
@@ -63,7 +63,7 @@ def values(found: Found, name: str, batch: int, field: str) -> list[float]:
 
 
 def figures(found: Found, architecture: Architecture, field: str) -> dict[str, Any]:
-    """Medians over the rounds. field: "ms" or "cpu_ms", what is compared."""
+    """Return the medians over the rounds. field: "ms" or "cpu_ms", what is compared."""
     rates = {name: statistics.median(ran[name] for ran in found["rate"]) for name in found["rate"][0]}
     told: dict[str, Any] = {"matrix_gflop_per_s": rates, "rounds": len(found["rate"])}
     for batch in BATCHES:
@@ -81,7 +81,7 @@ def figures(found: Found, architecture: Architecture, field: str) -> dict[str, A
 
 
 def bars(told: dict[str, Any]) -> list[Bar]:
-    """By wall time, with as many threads as each takes by itself."""
+    """Return the bars, by wall time with the default number of threads."""
     return [
         *(Bar(f"speedup_{batch}", told[f"batch_{batch}"]["speedup"], ">=", 1.15) for batch in BATCHES),
         *(

@@ -1,4 +1,4 @@
-"""State that older releases have left: taken up, or refused with the way out.
+"""Upgrade: state that older releases have left is read, or refused with what to do.
 
 make bench-upgrade
 """

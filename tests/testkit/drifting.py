@@ -1,4 +1,4 @@
-"""Made-up residuals and alarms, and the drift stages that take them."""
+"""Made-up residuals and alarms, and drift stages that read them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DAY = 1440
 
 
 def rows_of(watch, residual, time_s, numeric=None, codes=None, lag_s=None, offset: int = 0, links: int = 1) -> WatchedRows:
-    """Rows of links that report nothing but the four metrics, unless numeric says more."""
+    """Return rows of links that report nothing but the four metrics, unless numeric holds more."""
     count = len(watch)
     if numeric is None or numeric.shape[1] < len(NUMERIC):
         given = residual if numeric is None else numeric
@@ -33,7 +33,19 @@ def rows_of(watch, residual, time_s, numeric=None, codes=None, lag_s=None, offse
 
 
 def feed(drift: LinkDrift, residuals: np.ndarray, start_s: float = 0.0, links: int = 1, actual: np.ndarray | None = None, rows: int = 100):
-    """Feeds residuals (T, links, 4), one row a minute, in batches of so many minutes; gives (alarms, seen)."""
+    """Feed residuals to a stage, one row a minute.
+
+    Args:
+        drift: the stage.
+        residuals: float (T, links, 4), in standard deviations.
+        start_s: event time of the first row, seconds.
+        links: number of links.
+        actual: float (T, links, 4), the metrics; None: the residuals.
+        rows: minutes of a batch.
+
+    Returns:
+        (alarms, seen) of all batches.
+    """
     alarms, seen = [], []
     residuals = residuals.reshape(len(residuals), links, 4)
     actual = residuals if actual is None else actual.reshape(residuals.shape)
@@ -50,6 +62,7 @@ def feed(drift: LinkDrift, residuals: np.ndarray, start_s: float = 0.0, links: i
 
 
 def noise(rows: int, links: int = 1, seed: int = 1) -> np.ndarray:
+    """Return standard normal residuals, float64 (rows, links, 4)."""
     return np.random.default_rng(seed).normal(0.0, 1.0, (rows, links, 4))
 
 
@@ -74,7 +87,7 @@ def fleet(links: int, minutes: int = 20) -> list[LinkSeen]:
 
 
 def run(messages, watermarks, policy=None):
-    """Observes all messages as their time comes; gives the changes."""
+    """Observe all messages as their time comes, and return the changes of incidents."""
     drift, changes = RegionDrift(policy), []
     pending = sorted(messages, key=lambda message: message.time_s)
     for watermark in watermarks:
@@ -86,7 +99,13 @@ def run(messages, watermarks, policy=None):
 
 
 def stages(residuals, minutes=None, actual=None):
-    """What both stages tell of residuals (T, links, 4), a row each minute or at these. actual: the metrics, if not the same."""
+    """Return the changes of incidents that both stages make of residuals.
+
+    Args:
+        residuals: float (T, links, 4).
+        minutes: event time of each row; None: one row a minute.
+        actual: the metrics; None: the residuals.
+    """
     links, region = residuals.shape[1], RegionDrift()
     time_s = 60.0 * np.repeat(np.arange(len(residuals)) if minutes is None else minutes, links)
     watch, flat = np.resize(np.arange(links), len(time_s)), residuals.reshape(-1, 4)

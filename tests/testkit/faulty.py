@@ -1,10 +1,12 @@
 """`dwcp-learner` with faults that a test switches on and off: `python -m testkit.faulty FAULTS run --config FILE`.
 
-FAULTS is a JSON object. "constants": names of constants and the values they have instead, such as
-{"daemon.operator.health.STALLED_S": 2.0}.
-"faults": for the name of a function, such as "os.fsync", what it does while a file exists: {"while": PATH, "does": "hang" (returns once the
-file is gone), "refuse" (no space left) or "nothing" (returns an empty dict), "thread": the beginning of the name of the thread}.
-"death": {"before" or "after": name of a function, "call": n}: as kill -9, around its nth call.
+FAULTS is a JSON object with these keys, all optional:
+
+constants: values by the dotted name of a constant, such as {"daemon.operator.health.STALLED_S": 2.0}.
+faults: by the dotted name of a function, such as "os.fsync", its fault while a file exists: {"while": PATH, "does": HOW, "thread": NAME}.
+    HOW is "hang" (it returns once the file is gone), "refuse" (no space left) or "nothing" (it returns an empty dict). Only threads whose
+    name begins with NAME are affected.
+death: {"before" or "after": dotted name of a function, "call": n}. The process ends around the nth call as `kill -9` ends it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 
 
 def owner_of(name: str) -> tuple[Any, str]:
-    """The module or class in which a dotted name lies, and its last part."""
+    """Return the module or class that holds a dotted name, and the last part of the name."""
     *path, last = name.split(".")
     for end in range(len(path), 0, -1):
         try:
@@ -35,6 +37,7 @@ def owner_of(name: str) -> tuple[Any, str]:
 
 
 def faulty(function: Callable[..., Any], fault: dict[str, str]) -> Callable[..., Any]:
+    """Wrap a function so that it fails while the fault's file exists."""
     switch = Path(fault["while"])
 
     @functools.wraps(function)
@@ -53,6 +56,7 @@ def faulty(function: Callable[..., Any], fault: dict[str, str]) -> Callable[...,
 
 
 def main() -> None:
+    """Apply the faults of the first argument and run dwcp-learner with the others."""
     asked = json.loads(sys.argv.pop(1))
     from daemon.cli import main as run
 

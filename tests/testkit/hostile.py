@@ -1,4 +1,4 @@
-"""Messages as nobody should send them, and what has to be true of all of them: accepted or refused with a reason, each once, in order."""
+"""Damaged messages, and checks that each is accepted or rejected with a reason, once and in order."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ TOKENS: Final = (
     b"2025-11-04T04:54:55Z", b"1762232095", b"1762232095000", b"1762232095000000000", b"631151999.999", b"631152000", b"1e11", b"-1",
     b"1762232500", b"1762232501",
 )  # fmt: skip
-"""What parsers of JSON, CSV, numbers, times and UTF-8 are known to stumble over."""
+"""Tokens at which parsers of JSON, CSV, numbers, times and UTF-8 are known to fail."""
 
 
 def json_seeds() -> list[bytes]:
-    """Good records in the shapes that producers give them."""
+    """Return good records in the forms that producers use."""
     least = {"timestamp": 1762232000.5, "node_id": 7, "peer_id": "ä☃", "rtt_ms": 1}
     older = {"timestamp": "2025-11-04T04:54:55+01:00", "node_id": "a", "peer_id": "b", "latency_ms": 5, "bandwidth_mbps": 90.5}
     holes = FULL | {"jitter_ms": None, "region": None, "az": 3, "link_type": 1.5, "extra": {"a": [1, {"b": None}]}}
@@ -57,20 +57,26 @@ def json_seeds() -> list[bytes]:
 
 
 def csv_seeds() -> list[bytes]:
-    """Good lines under the header COLUMNS."""
+    """Return good lines under the header COLUMNS."""
     lines = [[str(FULL[name]) for name in COLUMNS], ["" if number > 7 else str(FULL[name]) for number, name in enumerate(COLUMNS)]]
     quoted = [f'"{cell}"' if name in KEY_COLUMNS else cell for name, cell in zip(COLUMNS, lines[0], strict=True)]
     return [",".join(line).encode() for line in (*lines, quoted)]
 
 
 class Mutator:
-    """Damages seeds as fast as Python can: a few cuts, tokens and splices in each message."""
+    """A fast source of damaged messages: a few cuts, tokens and splices in each.
+
+    Args:
+        seeds: good messages.
+        seed: of the random numbers.
+    """
 
     def __init__(self, seeds: Sequence[bytes], seed: int) -> None:
         self._seeds = list(seeds)
         self._random = random.Random(seed)
 
     def message(self) -> bytes:
+        """Return the next damaged message."""
         rng = self._random
         value = rng.choice(self._seeds)
         for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 8))):
@@ -96,14 +102,14 @@ class Mutator:
         return self._field(value, at)
 
     def _field(self, value: bytes, at: int) -> bytes:
-        """Another value between a colon or a comma and the next comma: most of these stay a record."""
+        """Another value between a colon or comma and the next comma. Most results are still records."""
         start = value.find(b":", at) + 1 or value.find(b",", at) + 1
         end = value.find(b",", start)
         return value[:start] + self._random.choice(TOKENS) + value[end:] if start and end > 0 else value[:at]
 
 
 def batches(messages: Callable[[], bytes], good: bytes, rng: random.Random) -> Iterator[list[bytes | None]]:
-    """Batches without end: all damaged, one damaged among good ones, and with tombstones and empty values."""
+    """Yield batches without end: all damaged, one damaged among good ones, and with tombstones and empty values."""
     while True:
         kind = rng.random()
         size = rng.choice((1, 2, 127, 128, 129, 300, 500))
@@ -118,7 +124,19 @@ def batches(messages: Callable[[], bytes], good: bytes, rng: random.Random) -> I
 
 
 def check_batch(values: Sequence[bytes | None], form: Any = "json", now_s: float | None = NOW_S) -> Counter[str]:
-    """What became of the messages, as counts. AssertionError, with the message, where one is not as it has to be."""
+    """Decode messages and check every promise about them.
+
+    Args:
+        values: the messages of one batch.
+        form: "json" or "csv".
+        now_s: wall clock for the check of future times, UTC seconds; None: no such check.
+
+    Returns:
+        Counts of accepted and rejected messages.
+
+    Raises:
+        AssertionError: a promise is broken; the message is in the text.
+    """
     columns = COLUMNS if form == "csv" else ()
 
     def decoded(part: Sequence[bytes | None], offsets: Sequence[int]) -> Decoded:
@@ -142,7 +160,7 @@ def check_batch(values: Sequence[bytes | None], form: Any = "json", now_s: float
 
 
 def outcomes(decoded: Decoded) -> dict[int, tuple[Any, ...]]:
-    """By offset, comparable."""
+    """Return by offset what became of each message, in a comparable form."""
     batch = decoded.batch
     texts = zip(batch.node_id, batch.peer_id, *batch.categories, strict=True)
     offsets = batch.offsets.tolist()
@@ -156,7 +174,7 @@ def outcomes(decoded: Decoded) -> dict[int, tuple[Any, ...]]:
 
 
 def check_accepted(decoded: Decoded, now_s: float | None) -> None:
-    """Every value is within the documented ranges."""
+    """Check that every accepted value is within the documented ranges."""
     batch = decoded.batch
     numeric = batch.numeric
     assert (np.isnan(numeric) | ((numeric >= _LOW) & (numeric <= _HIGH))).all(), "a number is out of its range"
@@ -171,7 +189,7 @@ def check_accepted(decoded: Decoded, now_s: float | None) -> None:
 
 
 def check_rejected(rejected: Rejected, value: bytes | None) -> None:
-    """A reason, and a dead letter that holds the very bytes, or the first of them and a hash of all."""
+    """Check the reason and the dead letter, which holds the exact bytes, or the first of them and a hash of all."""
     assert rejected.value is value or rejected.value == value
     assert rejected.kind in _KINDS
     assert 0 < len(rejected.reason) <= REASON_CHARS_MAX, f"reason of {len(rejected.reason)} characters"
@@ -187,7 +205,7 @@ def check_rejected(rejected: Rejected, value: bytes | None) -> None:
 
 
 def check_against_json(decoded: Decoded, values: Sequence[bytes | None]) -> None:
-    """What was accepted is what Python's own JSON parser reads: an object with these numbers and texts."""
+    """Check that Python's own JSON parser reads the same numbers and texts from accepted messages."""
     batch = decoded.batch
     for row, offset in enumerate(batch.offsets.tolist()):
         value = values[offset]

@@ -1,4 +1,4 @@
-"""Every reader of a file or a batch, each with good content to damage, and what it may raise for what it does not take."""
+"""Every reader of a file or batch, with good content to damage and the exceptions that it may raise."""
 
 from __future__ import annotations
 
@@ -63,7 +63,14 @@ enabled = true
 
 @dataclass(frozen=True)
 class Target:
-    """read: takes one content. refusals: what it may raise; anything else is a defect."""
+    """A reader.
+
+    Args:
+        name: what it reads.
+        seeds: good contents.
+        read: reads one content.
+        refusals: exceptions that it may raise; any other one is a defect.
+    """
 
     name: str
     seeds: tuple[bytes, ...]
@@ -71,7 +78,7 @@ class Target:
     refusals: tuple[type[Exception], ...]
 
     def try_one(self, content: bytes) -> str:
-        """ "accepted" or "rejected". Raises whatever is neither."""
+        """Read one content and return "accepted" or "rejected". Raises every exception that is not a refusal."""
         try:
             self.read(content)
         except self.refusals as error:
@@ -83,7 +90,12 @@ class Target:
 
 
 def targets(folder: Path, version: Path) -> list[Target]:
-    """All of them, at work in an empty folder. version: a whole version, for its documents."""
+    """Return all readers.
+
+    Args:
+        folder: an empty folder for their files.
+        version: a whole version, for its documents.
+    """
     makers = (_of_config, _of_journal, _of_checkpoint, _of_state_file, _of_segment, _of_jobs, _of_keys, _of_kafka, _of_files)
     found = [target for make in makers for target in make(_new(folder / make.__name__))]
     return found + _of_version(_new(folder / "version"), version)
@@ -151,7 +163,7 @@ def _of_state_file(folder: Path) -> list[Target]:
     seed = path.read_bytes()
 
     def read(content: bytes) -> None:
-        """With the hash of the very content: what the checksum would refuse is not what is tried here."""
+        """With the hash of this very content: the checksum is not what is tested here."""
         path.write_bytes(content)
         document, arrays = read_state(path, hashlib.sha256(content).hexdigest())
         assert isinstance(document, dict)
@@ -199,7 +211,7 @@ def _of_version(folder: Path, version: Path) -> list[Target]:
     write_choice(folder, Choice("pinned", name, 1_795_000_000, 1_795_000_000.5), None)
 
     def told() -> None:
-        """What is accepted can be announced."""
+        """Check that an accepted manifest can be announced."""
         manifest, problems = check_files(copy)
         assert manifest is not None or problems
         msgspec.json.encode(asdict(read_manifest(copy)))
@@ -224,7 +236,7 @@ def _of_kafka(_folder: Path) -> list[Target]:
         return bytes(builder.build())
 
     def read(content: bytes) -> None:
-        """With the checksum of the very content, as a producer that means it would send it."""
+        """With the checksum of this very content, as a hostile producer would send it."""
         if len(content) < DefaultRecordBatch.HEADER_STRUCT.size:
             raise CorruptRecordError("no header")
         whole = bytearray(content)
@@ -239,8 +251,10 @@ def _of_kafka(_folder: Path) -> list[Target]:
 
 
 def _by_the_book(data: bytes, count: int, base_offset: int) -> list[tuple[int, bytes | None]]:
-    """Offsets and values, byte by byte as https://kafka.apache.org/documentation/#record has it. An independent reading: kafka-python's
-    own takes the attributes, one byte, for a varint."""
+    """Offsets and values, read byte by byte as https://kafka.apache.org/documentation/#record describes them.
+
+    An independent reader: kafka-python's own reads the attributes, one byte, as a varint.
+    """
     stream = io.BytesIO(data)
 
     def varint() -> int:

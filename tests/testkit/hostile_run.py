@@ -1,4 +1,4 @@
-"""Hostile input in a process of its own, which may crash: so many damaged messages, and what became of them.
+"""Hostile input in a process of its own, which may crash: damaged messages, and what became of them.
 
     python -m testkit.hostile_run '{"what": "decoder", "form": "json", "messages": 100000, "seed": 1}'
     python -m testkit.hostile_run '{"what": "documents", "messages": 20000, "seed": 1, "folder": "empty", "version": "one"}'
@@ -6,8 +6,8 @@
     python -m testkit.hostile_run '{"what": "links", "messages": 1000000, "links_max": 100000, "folder": "empty"}'
     python -m testkit.hostile_run '{"what": "atheris", "messages": 50000, "seed": 1, "folder": "empty", "version": "one"}'
 
-The last line is one JSON object. `crashes` counts exceptions that nothing documents, and messages of which something else is true than
-has to be; `rss_growth_mb` is from a tenth of the run, when everything is loaded and warm, to its end.
+The last line of output is one JSON object. `crashes` counts undocumented exceptions and broken promises. `rss_growth_mb` is measured from
+a tenth of the run, when everything is loaded, to its end.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ INSTRUMENTED: Final = (
     "model.version.documents", "model.version.manifest", "model.version.metadata", "model.spec.job", "daemon.ingest.journal", "msgspec",
 )  # fmt: skip
 _SEPARATOR: Final = b"\x1e"
-"""Between the messages of a batch in what atheris makes up: ASCII's record separator."""
+"""Between the messages of a batch that atheris makes: ASCII's record separator."""
 
 
 class Run:
-    """Counts, and what was wrong."""
+    """Counts of a run, and its first problems."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -42,6 +42,7 @@ class Run:
         self._warm_mb = 0.0
 
     def take(self, check: Callable[[], Counter[str]], where: str) -> None:
+        """Run one check. An exception is counted as a crash."""
         try:
             self.counts += check()
         except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
@@ -52,22 +53,27 @@ class Run:
 
     @property
     def messages(self) -> int:
+        """Number of messages so far."""
         return self.counts.total()
 
     def warm(self) -> None:
+        """Note the memory, if it is not noted yet: everything is loaded."""
         self._warm_mb = self._warm_mb or rss_mb()
 
     def answer(self, **more: Any) -> dict[str, Any]:
+        """Return the result of the run, with further fields."""
         growth = {"rss_mb": rss_mb(), "rss_growth_mb": rss_mb() - self._warm_mb}
         return {"messages": self.messages, **self.counts, "crashes": self.crashes, "told": self.told, **growth, **more}
 
 
 def rss_mb() -> float:
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def decoder(job: dict[str, Any]) -> dict[str, Any]:
+    """Damage records for the decoder."""
     from testkit import hostile
 
     run, form = Run(), job["form"]
@@ -84,7 +90,7 @@ def decoder(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def documents(job: dict[str, Any]) -> dict[str, Any]:
-    """Each reader gets as many: those of small documents would otherwise get nearly all of them."""
+    """Damage documents for their readers. Each reader gets the same number, or small documents would get nearly all of them."""
     from testkit import hostile
     from testkit.hostile_documents import targets
 
@@ -101,7 +107,7 @@ def documents(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def coverage_guided(job: dict[str, Any]) -> dict[str, Any]:
-    """atheris ends the process itself: what it has counted is in a file, which is written as it goes on."""
+    """Let atheris damage records and documents. It ends the process itself, so the result is printed before."""
     import atheris
 
     with atheris.instrument_imports(include=list(INSTRUMENTED), enable_loader_override=False):
@@ -134,7 +140,7 @@ def coverage_guided(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def huge(job: dict[str, Any]) -> dict[str, Any]:
-    """One message of so many bytes, a good record but for its size: refused, and in a dead letter of bounded size."""
+    """Decode one huge message, a good record but for its size: it is rejected, and its dead letter has a bounded size."""
     from streams.records.dead_letters import dead_letter
     from streams.records.decode import decode
     from streams.source import RawBatch
@@ -154,7 +160,7 @@ def huge(job: dict[str, Any]) -> dict[str, Any]:
 
 
 class NewLinks(Sequence[bytes]):
-    """Records of which each is of a link that never was before, one of them a second; made when they are read."""
+    """Records that each belong to a new link, one a second. They are made when they are read."""
 
     def __init__(self, good: bytes, count: int) -> None:
         self._record, self._count = json.loads(good), count
@@ -173,8 +179,10 @@ class NewLinks(Sequence[bytes]):
 
 
 def links(job: dict[str, Any]) -> dict[str, Any]:
-    """A daemon with checkpoints over a partition of ever new links. Memory is compared between the middle and the last third of the run,
-    by the most in each: a checkpoint copies the rings."""
+    """Run a daemon with checkpoints over a partition of ever new links.
+
+    Memory is compared between the middle and the last third of the run, by the maximum of each: a checkpoint copies the rings.
+    """
     from daemon.operator.logs import configure_logging
     from features.telemetry import Partition
     from testkit import hostile, rig, scripted

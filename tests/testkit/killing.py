@@ -18,7 +18,15 @@ KILLED: Final = 137
 
 
 def in_child(run: Callable[[], None], log: Path) -> int:
-    """The exit code of `run` in a forked process, which shares nothing with this one but the disk; its log goes to a file."""
+    """Run work in a forked process, which shares nothing with this one but the disk.
+
+    Args:
+        run: the work.
+        log: file to which its output is appended.
+
+    Returns:
+        Its exit code.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     gc.freeze()  # garbage of this process may own threads that the child does not have (an ONNX session): the child would wait for them
@@ -47,12 +55,20 @@ def in_child(run: Callable[[], None], log: Path) -> int:
 
 
 def die() -> None:
-    """As kill -9: nothing is flushed, closed or tidied up."""
+    """End this process as `kill -9` does: nothing is flushed, closed or tidied up."""
     os._exit(KILLED)
 
 
 def kill_when(owner: Any, name: str, wanted: Callable[..., bool], *, nth: int = 1, after: bool = False) -> Callable[[], None]:
-    """For `prepare`: kills the process before or after the nth call of a function for whose arguments `wanted` holds."""
+    """Return a function that arms a kill, to be called in the process that is to die.
+
+    Args:
+        owner: module or class that holds the function.
+        name: of the function.
+        wanted: whether a call with these arguments counts.
+        nth: the counted call around which the process dies.
+        after: die after the call instead of before it.
+    """
 
     def arm() -> None:
         original, calls = getattr(owner, name), 0
@@ -74,12 +90,12 @@ def kill_when(owner: Any, name: str, wanted: Callable[..., bool], *, nth: int = 
 
 
 def kill_around(owner: Any, name: str, nth: int, *, after: bool) -> Callable[[], None]:
-    """For `prepare`: kills the process before or after the nth call of a function."""
+    """Return a function that arms a kill before or after the nth call of a function (see kill_when)."""
     return kill_when(owner, name, lambda *_args, **_kwargs: True, nth=nth, after=after)
 
 
 def kill_after_calls(count: int) -> None:
-    """To be called in the process: kills it at the count-th call of any function of the daemon, on whatever thread."""
+    """Kill this process at the count-th call of any function of the daemon, on any thread."""
     left = [count]
     roots = tuple(f"{os.sep}{package}{os.sep}" for package in ("daemon", "model", "drift"))
 

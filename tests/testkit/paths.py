@@ -11,4 +11,4 @@ TESTS: Final = ROOT / "tests"
 STATES: Final = TESTS / "states"
 """State directories and models that older releases have left."""
 PYTHONPATH: Final = os.pathsep.join(map(str, (ROOT, TESTS)))
-"""For `python -m testkit.NAME`. The root comes with it: without it, `import daemon` finds the folder tests/daemon."""
+"""Import path for `python -m testkit.NAME`. It holds the root too: without it, `import daemon` finds the folder tests/daemon."""

@@ -1,4 +1,4 @@
-"""What a run of the daemon has left on disk, in a form in which two runs of one stream can be compared."""
+"""What a run of the daemon has left on disk, in a form that two runs of one stream can be compared in."""
 
 from __future__ import annotations
 
@@ -19,8 +19,18 @@ from model.buffer.rows import BufferWriter, read_segments
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has left, without what may differ between two runs of one stream: numbers of checkpoints and journal entries, segment
-    borders."""
+    """What a run has left.
+
+    It lacks what may differ between two runs of one stream: numbers of checkpoints and journal entries, borders of segments.
+
+    Args:
+        offsets: next offset by partition.
+        parts: by partition the fields of its state, as bytes.
+        regions: state of the regions, as msgpack.
+        rows: rows that trainings count.
+        alerts: lines of the drift events by id.
+        buffer: all rows of the buffer (see buffer_rows).
+    """
 
     offsets: dict[str, int | None]
     parts: dict[str, dict[str, bytes]]
@@ -31,19 +41,19 @@ class Outcome:
 
 
 def checkpoints(state: Path) -> list[tuple[Path, Manifest]]:
-    """All checkpoints of a state directory, of whichever member, newest first."""
+    """Return all checkpoints of a state directory, of any member, newest first."""
     folders = [path for path in (state / "checkpoints").iterdir() if not path.name.startswith(".")]
     read = [(path, msgspec.json.decode((path / "MANIFEST.json").read_bytes(), type=Manifest)) for path in folders]
     return sorted(read, key=lambda one: one[1].sequence, reverse=True)
 
 
 def newest(state: Path) -> tuple[Path, Manifest]:
-    """The newest checkpoint of a state directory."""
+    """Return the newest checkpoint of a state directory."""
     return checkpoints(state)[0]
 
 
 def parts_of(path: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
-    """By partition everything that a checkpoint holds of it, but for the number of its last journal entry and its reading of the clock."""
+    """Return by partition the fields of its state, but for the number of its last journal entry and its reading of the clock."""
     parts = {}
     for part in manifest.parts:
         document, arrays = read_state(path / part.file, part.sha256)
@@ -54,7 +64,7 @@ def parts_of(path: Path, manifest: Manifest) -> dict[str, dict[str, bytes]]:
 
 
 def newest_parts(state: Path) -> dict[str, dict[str, bytes]]:
-    """The newest state of each partition, of whichever member."""
+    """Return the newest state of each partition, of any member."""
     found: dict[str, dict[str, bytes]] = {}
     for path, manifest in checkpoints(state):
         found = parts_of(path, manifest) | found
@@ -62,7 +72,7 @@ def newest_parts(state: Path) -> dict[str, dict[str, bytes]]:
 
 
 def outcome(folder: Path) -> Outcome:
-    """Reads what a run has left on disk. Fails where an alert was told twice with other words."""
+    """Read what a run has left on disk. Raises AssertionError if an alert was sent twice with different content."""
     state = folder / "state"
     path, manifest = newest(state)
     parts = parts_of(path, manifest)
@@ -84,7 +94,7 @@ def outcome(folder: Path) -> Outcome:
 
 
 def buffer_rows(state: Path, manifest: Manifest) -> tuple[Any, ...]:
-    """All rows of the segments that a checkpoint names, with names in place of codes."""
+    """Return all rows of the segments that a checkpoint names, with names in place of codes."""
     table = read_segments([state / "buffer" / name for part in manifest.parts for name in part.segments])
     texts = tuple(
         tuple(values[code] if code >= 0 else None for code in table.codes[:, category].tolist())
@@ -95,7 +105,7 @@ def buffer_rows(state: Path, manifest: Manifest) -> tuple[Any, ...]:
 
 
 def same(left: Outcome, right: Outcome) -> None:
-    """Compares part by part, so that a failure says what differs."""
+    """Compare two outcomes part by part, so that a failure shows the part."""
     for name in ("offsets", "rows", "alerts", "regions", "buffer"):
         assert getattr(left, name) == getattr(right, name), name
     for partition, state in left.parts.items():
@@ -104,17 +114,17 @@ def same(left: Outcome, right: Outcome) -> None:
 
 
 def told(home: Path, name: str) -> list[dict[str, Any]]:
-    """The operational events of a name in the logs of all runs."""
+    """Return the operational events of a name from the logs of all runs."""
     lines = [line for line in (home / "log").read_text().splitlines() if line.startswith("{")]
     return [event for line in lines if (event := json.loads(line)).get("event") == name]
 
 
 def journal(home: Path) -> list[Entry]:
-    """The entries of the journal."""
+    """Return the entries of the journal."""
     return Journal(home / "state/journal-main.ndjson").entries
 
 
 def snapshot_of(partition: Partition, restored: Restored, buffer: Path, generation: int) -> Snapshot:
-    """A snapshot of one restored partition without new rows."""
+    """Return a snapshot of one restored partition without new rows."""
     part = PartState(partition, restored.offset, restored.document, restored.arrays, BufferWriter(buffer, partition), None)
     return Snapshot((part,), {"regions": {}, "training": {}}, generation, created_at_s=1.0, now_s=0.0)

@@ -1,4 +1,4 @@
-"""What the tests of a file share, made anew after a test that failed. A pytest plugin."""
+"""Objects that the tests of a file share, made anew after a failed test. A pytest plugin."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ FIRST: Final = "v20260101_000000"
 
 
 def config(folder: Path, **sections: dict[str, Any]) -> Config:
-    """State, events and models under `folder`; checkpoints as often as they can be written, no training."""
+    """Return a configuration with all files under `folder`, checkpoints as often as possible and no training. sections: changes."""
     made: dict[str, dict[str, Any]] = {
         "events": {"to": "file"},
         "training": {"schedule": "", "rows_min": 2**62, "drift_rows_min": 2**62},
@@ -37,7 +37,10 @@ def config(folder: Path, **sections: dict[str, Any]) -> Config:
 
 
 def daemon_over(source: ScriptedSource, configuration: Config) -> Daemon:
-    """A daemon that has its clock from the source, and starts a checkpoint at every pass: the next batch waits for the one before."""
+    """Build a daemon that reads the clock of its source.
+
+    It starts a checkpoint in every pass, and the next batch waits until the one before is written.
+    """
     made = build(configuration, source, StreamClock(), Observer())
     made.loop.partitions._clock = source.clock
     before = source.on_poll
@@ -60,7 +63,18 @@ def run(
     sections: dict[str, dict[str, Any]] | None = None,
     **script: Any,
 ) -> int:
-    """One process over the stream: its exit code. prepare: is called in the process before anything is built. idle_s: in polls."""
+    """Run a daemon over the stream in a process of its own.
+
+    Args:
+        home: folder for state, models and log.
+        prepare: called in the process before anything is built.
+        idle_s: idle time of partitions, in polls.
+        sections: changes of the configuration.
+        script: arguments of ScriptedSource.
+
+    Returns:
+        The exit code.
+    """
 
     def inside() -> None:
         prepare()
@@ -75,6 +89,6 @@ def run(
 
 
 def outcome_after(home: Path, **script: Any) -> Outcome:
-    """What a last run to the end of the stream leaves."""
+    """Run to the end of the stream and return what is left. Raises AssertionError if the run fails."""
     assert run(home, **script) == 0, (home / "log").read_text()
     return outcome(home)

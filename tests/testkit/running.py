@@ -1,4 +1,4 @@
-"""`dwcp-learner run` as a process, for tests that look at it from outside."""
+"""`dwcp-learner run` as a process, for tests from outside."""
 
 from __future__ import annotations
 
@@ -20,16 +20,23 @@ from testkit.waiting import LIMIT_S, wait_for
 
 
 def die_with_parent() -> None:
-    """Linux: a daemon goes when the test run is killed, and its training with it."""
+    """End with the test run, and the training with this process, if the test run is killed (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 class Running:
-    """`dwcp-learner run` with a configuration of its own, its log as it comes, and its HTTP address."""
+    """`dwcp-learner run` with a configuration, a log and an HTTP address of its own.
+
+    Args:
+        folder: for its files; its working directory.
+        kafka: servers.
+        log: name of the log and of the configuration.
+        faults: see testkit.faulty.
+        changed: arguments of configure.
+    """
 
     def __init__(self, folder: Path, kafka: str, log: str = "log", *, faults: dict[str, Any] | None = None, **changed: str) -> None:
-        """faults: see faulty.py."""
         self.port = free_port()
         self.config, self.kafka = folder / f"{log}.toml", kafka
         self.configure(**changed)
@@ -42,21 +49,30 @@ class Running:
             self.process = subprocess.Popen(command, stdout=out, stderr=out, cwd=folder, env=environment, preexec_fn=die_with_parent)
 
     def configure(self, topic: str = "dwcp.telemetry", more: str = "", kafka_more: str = "", events: str = "file") -> None:
-        """kafka_more: further lines of that section. more: further sections. events: where they go, or lines of that section."""
+        """Write the configuration.
+
+        Args:
+            topic: the telemetry's.
+            more: further sections.
+            kafka_more: further lines of the section kafka.
+            events: destination of events, or lines of that section.
+        """
         self.config.write_text(
             f"[kafka]\nbootstrap_servers = '{self.kafka}'\ntopic = '{topic}'\n{kafka_more}\n[http]\nport = {self.port}\n"
             f"[events]\n{events if '=' in events else f'to = {events!r}'}\n[log]\nformat = 'json'\n{more}"
         )
 
     def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
+        """Return the logged events of a name with these fields."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == name and fields.items() <= line.items()]
 
     def until(self, condition: Callable[[], Any]) -> Any:
-        """Its value once it is true. The end of the process ends the wait."""
+        """Wait until a condition is true and return its value. The wait fails if the process ends."""
         return wait_for(condition, lambda: self.log.read_text()[-5000:], alive=lambda: self.process.poll() is None)
 
     def get(self, path: str) -> tuple[int, str]:
+        """Return status and body of an HTTP request."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=LIMIT_S) as answer:
                 return answer.status, answer.read().decode()
@@ -64,20 +80,20 @@ class Running:
             return error.code, error.read().decode()
 
     def reload(self, text: str) -> None:
-        """Replaces the configuration and has it read."""
+        """Replace the configuration and send SIGHUP."""
         self.config.write_text(text)
         self.process.send_signal(signal.SIGHUP)
 
     def stop(self) -> int:
-        """Its exit code after SIGTERM."""
+        """Send SIGTERM and return the exit code."""
         self.process.terminate()
         return self.ended()
 
     def ended(self) -> int:
-        """Its exit code, once it has one."""
+        """Wait for the end and return the exit code."""
         return self.process.wait(LIMIT_S)
 
     def kill(self) -> None:
-        """Ends it now, and a training with it, which dies with its parent; one that is stopped too."""
+        """Kill the process, and with it its training. Works on a stopped process too."""
         self.process.kill()
         self.process.wait()

@@ -1,4 +1,4 @@
-"""A daemon as a process, a producer that writes on, and what the daemon's buffer holds in the end: for faults of brokers and topics."""
+"""A daemon as a process, a producer that keeps writing, and the rows of the daemon's buffer: for faults of brokers and topics."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from testkit.waiting import LIMIT_S, wait_for
 LINKS, PARTITIONS = 12, 2
 START_S = 1_790_000_000.0
 GAP_S = 0.004
-"""Between two records of a producer that writes on."""
+"""Seconds between two records of a producer that keeps writing."""
 SAFE = {"acks": "all", "enable_idempotence": True, "max_block_ms": 300_000, "delivery_timeout_ms": 300_000}
 Row = tuple[str, float]
-"""Link and time of one record: no two are the same."""
+"""Link and time of a record. No two records have the same."""
 
 
 def record(number: int) -> tuple[Row, int, bytes]:
-    """The row that it becomes, its partition and its bytes."""
+    """Return the row, the partition and the bytes of record `number`."""
     link, time_s = number % LINKS, START_S + number // LINKS
     values = {"throughput_mbps": 50.0 + number % 7, "rtt_ms": 20.0 + number % 5, "packet_loss": 0.0, "jitter_ms": 1.0}
     document = {"timestamp": time_s, "node_id": f"n{link}", "peer_id": "p", "link_type": "metro", "region": "eu", **values}
@@ -41,7 +41,14 @@ def record(number: int) -> tuple[Row, int, bytes]:
 
 @dataclass
 class Writer:
-    """Writes numbered records, in order. sent: what the brokers have acknowledged."""
+    """A producer of numbered records, in order. As a context manager it keeps writing.
+
+    Args:
+        bootstrap: servers.
+        topic: the telemetry's.
+        number: of the next record.
+        sent: rows that the brokers have acknowledged.
+    """
 
     bootstrap: str
     topic: str
@@ -51,13 +58,13 @@ class Writer:
     _thread: threading.Thread | None = field(default=None, init=False)
 
     def write(self, count: int) -> list[Row]:
-        """So many records at once; gives their rows once they are acknowledged."""
+        """Write `count` records at once, and return their rows when they are acknowledged."""
         before, end = len(self.sent), self.number + count
         self._write_while(lambda: self.number < end, gap_s=0.0)
         return self.sent[before:]
 
     def __enter__(self) -> Writer:
-        """Writes on until it is left."""
+        """Start to write."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._write_while, args=(lambda: not self._stop.is_set(), GAP_S), name="writer", daemon=True)
         self._thread.start()
@@ -70,7 +77,7 @@ class Writer:
             self._thread.join()
 
     def flow(self, count: int) -> None:
-        """Waits until so many further records have been handed to the client, however fast that goes, while it writes on."""
+        """Wait until `count` more records were passed to the client, while it keeps writing."""
         since = self.number
         wait_for(
             lambda: self.number >= since + count,
@@ -79,7 +86,7 @@ class Writer:
         )
 
     def transaction(self, count: int, commit: bool) -> None:
-        """Records that are taken back unless commit."""
+        """Write `count` records in a transaction, and commit or abort it."""
         producer = KafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=uuid.uuid4().hex, **SAFE)
         producer.init_transactions()
         producer.begin_transaction()
@@ -112,7 +119,16 @@ class Writer:
 
 @dataclass
 class Scene:
-    """One topic, one state directory, and the daemons that run one after another."""
+    """A topic, a state directory, and daemons that run one after another.
+
+    Args:
+        folder: for state, models and logs.
+        bootstrap: servers.
+        topic: the telemetry's.
+        group: consumer group.
+        daemon: the running one.
+        runs: number of daemons so far.
+    """
 
     folder: Path
     bootstrap: str
@@ -129,6 +145,7 @@ class Scene:
             self.daemon.kill()
 
     def start(self, accept_lost_records: bool = False) -> Running:
+        """Start a daemon."""
         self.runs += 1
         home = self.folder / str(self.runs)
         home.mkdir(parents=True)
@@ -140,21 +157,23 @@ class Scene:
         return self.daemon
 
     def ready(self) -> bool:
+        """Return whether the daemon is ready."""
         assert self.daemon is not None
         return bool(self.daemon.told("daemon_ready")) and self.daemon.get("/readyz")[0] == 200
 
     def stop(self) -> None:
-        """In order; it must obey."""
+        """Stop the daemon. Raises AssertionError if it does not end with exit code 0."""
         assert self.daemon is not None
         assert self.daemon.stop() == 0, self.daemon.log.read_text()[-3000:]
 
     def ended(self) -> tuple[int, str]:
-        """Exit code of the daemon and what it said last, once it has ended by itself."""
+        """Wait until the daemon has ended by itself, and return its exit code and its last message."""
         assert self.daemon is not None
         code = self.daemon.ended()
         return code, " ".join(line for line in self.daemon.log.read_text().splitlines() if not line.startswith("{"))
 
     def counted(self) -> Counter[str]:
+        """Return the records by outcome, as the daemon counts them."""
         assert self.daemon is not None
         metrics = self.daemon.get("/metrics")[1]
         return Counter(
@@ -162,20 +181,23 @@ class Scene:
         )
 
     def rows(self) -> Counter[Row]:
-        """What the segments hold that the newest checkpoint names. Raises SegmentError where a row of a partition is there twice."""
+        """Return the rows of the newest checkpoint's segments. Raises SegmentError if a partition has a row twice."""
         links, times, *_ = buffer_rows(self.folder / "state", newest(self.folder / "state")[1])
         return Counter(zip(links, np.frombuffer(times).tolist(), strict=True))
 
     def until_it_holds(self, rows: list[Row]) -> None:
-        """Waits until each of these rows is in the buffer, and fails if then there is any other, or one twice."""
+        """Wait until the buffer holds these rows. Raises AssertionError if one is missing, unknown or there twice."""
         assert self.daemon is not None
         missing, extra = self.settled(rows)
         assert not missing, f"of {len(rows)} rows {missing} are missing; {self.daemon.log.read_text()[-3000:]}"
         assert not extra, f"{extra} rows are there that nobody has written, or twice"
 
     def settled(self, rows: list[Row]) -> tuple[int, int]:
-        """Waits until each of these rows is in the buffer. How many are missing when it has waited for long, or the daemon has ended, and
-        how many are there that nobody has written, or twice."""
+        """Wait until the buffer holds these rows.
+
+        Returns:
+            The number of missing rows, after the longest wait or the end of the daemon, and the number of unknown or repeated rows.
+        """
         assert self.daemon is not None
         deadline_s = time.monotonic() + LIMIT_S
         wanted, held = Counter(rows), Counter[Row]()

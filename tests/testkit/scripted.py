@@ -1,4 +1,4 @@
-"""A recorded stream of a small fleet, and a source that plays it in an order that follows from a seed."""
+"""A recorded stream of a small fleet, and a source that plays it in an order determined by a seed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TOPIC: Final = "recovery"
 PARTITIONS: Final = 4
 TICKS: Final = 190
 DRIFT_TICK: Final = 110
-"""Rows 30 to 89 of each link calibrate its detectors; the drift comes 20 rows later and has 80 rows to be noticed."""
+"""Rows 30 to 89 of each link calibrate its detectors. The drift comes 20 rows later, and 80 rows remain to notice it."""
 
 
 @lru_cache(maxsize=1)
 def stream() -> dict[Partition, list[bytes]]:
-    """All records of the run: two regions of six links, late and duplicate records and holes, and a re-route of one region."""
+    """Return all records: two regions of six links, late and duplicate records, holes, and a re-route of one region."""
     event = PlantedEvent("reroute", DEFAULT_START_S + DRIFT_TICK * 60.0, "eu", links_share=0.9, size_sd=5.0)
     spec = FleetSpec(
         seed=3, regions=(Region("eu", 0.0), Region("us", -5.0)), links_per_region=7, late_share=0.01, duplicate_share=0.01, events=(event,)
@@ -45,10 +45,14 @@ def stream() -> dict[Partition, list[bytes]]:
 class ScriptedSource:
     """A Source over recorded partitions, in batches and an interleaving that follow from a seed.
 
-    records: those of `stream` unless others are given. ends: whether it says so at the last record, as a file does and a topic does not.
-    written: when a record was written, as Kafka would say; then it says too that nothing else waits. None: it does not say.
-    silent: (partition, offset, until): it brings nothing from that offset on until each other has given `until` records.
-    on_poll: looks in before every batch. clock counts polls, so that idleness is a matter of the script.
+    Args:
+        seed: of the order.
+        batch_max: most records of a batch.
+        records: by partition; default: those of `stream`.
+        ends: report the end after the last record, as a file does and a topic does not.
+        silent: (partition, offset, until): the partition brings nothing from that offset on until each other one has given `until` records.
+        written: returns when a record was written, as Kafka reports it; its lag is then 0. None: unknown.
+        on_poll: called before every batch.
     """
 
     seed: int
@@ -67,6 +71,7 @@ class ScriptedSource:
         self._random = random.Random(self.seed)
 
     def clock(self) -> float:
+        """Return the number of polls: idleness is part of the script."""
         return float(self.polls)
 
     def poll(self, timeout_s: float) -> Polled:  # noqa: ARG002 - see Source
@@ -93,7 +98,7 @@ class ScriptedSource:
         return Polled(batches)
 
     def exhausted(self) -> bool:
-        """Whether every record was given."""
+        """Return whether every record was given."""
         return all(self.positions[partition] == len(self.records[partition]) for partition in self.positions)
 
     def _silent(self, partition: Partition) -> bool:

@@ -1,4 +1,4 @@
-"""The one way in which tests wait: for a state, with one limit that holds on a machine of a tenth of the speed."""
+"""The one way in which tests wait: for a state, with one limit that is enough on a machine of a tenth of the speed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from collections.abc import Callable
 from typing import Any, Final
 
 LIMIT_S: Final = 600.0
-"""Twenty times what a training takes on an idle machine, and less than pytest's own limit: a wait in vain says for what."""
+"""Most seconds of a wait: twenty times a training on an idle machine, and less than pytest's limit, so that the message appears."""
 LOOK_EVERY_S: Final = 0.05
 
 
 def wait_for(condition: Callable[[], Any], what: str | Callable[[], str], *, alive: Callable[[], bool] = lambda: True) -> Any:
-    """Return the condition's value once it is true.
+    """Wait until a condition is true and return its value.
 
     Args:
-        condition: the state that is waited for.
-        what: what that is, or what it says when it has not come, for the message.
-        alive: whether it may still come; a process that has ended will reach no state.
+        condition: the state.
+        what: its name, or a function that returns details, for the message.
+        alive: whether the state can still come. It cannot after the end of a process.
+
     Raises:
-        AssertionError: it did not come, with `what`.
+        AssertionError: the state did not come.
     """
     deadline_s = time.monotonic() + LIMIT_S
     while True:

@@ -1,4 +1,4 @@
-"""What a power cut would leave, judged by the calls that were made: only what was fsynced counts, and every rename may come first."""
+"""What a power cut would leave, deduced from system calls. Only what was fsynced counts, and every rename may reach the disk first."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from testkit.disk.syscalls import Stop
 
 
 class Durability:
-    """Follows one child's calls and collects, in `problems`, what was made visible, or destroyed, before it was safe to.
+    """Observer of a child's system calls that finds content made visible, or destroyed, before that was safe.
 
-    root: of the registry. Files that were there before the first call count as not fsynced.
+    Args:
+        root: the registry's folder. Files from before the first call count as not fsynced.
     """
 
     def __init__(self, root: Path) -> None:
@@ -20,9 +21,10 @@ class Durability:
         self.problems: list[str] = []
         self._synced: set[Path] = set()
         self._names: defaultdict[Path, set[str]] = defaultdict(set)
-        """By folder, the entries that came or went since it was last fsynced."""
+        """By folder, entries that came or went since its last fsync."""
 
     def take(self, stop: Stop) -> None:
+        """Observe one stop of the child."""
         if stop.at == "entry":
             if stop.name.startswith("rename"):
                 self._require_content(*stop.paths)
@@ -32,7 +34,7 @@ class Durability:
             self._made(stop)
 
     def finished(self) -> None:
-        """The work is done: what it says to have done is there after a power cut."""
+        """Check, after the work, that everything it has made survives a power cut."""
         for folder, names in self._names.items():
             hidden = any(part.startswith(".") for part in folder.relative_to(self.root).parts)
             if not hidden and (lost := sorted(name for name in names if not name.startswith("."))):
@@ -59,7 +61,7 @@ class Durability:
         self._synced.discard(path.parent)
 
     def _require_content(self, source: Path, target: Path) -> None:
-        """What is renamed is on disk as a whole, and CURRENT names nothing whose name is not."""
+        """What is renamed is on disk completely, and so is the name of what CURRENT names."""
         if target.name.startswith(".removing-"):
             return
         inside = [Path(root) / name for root, _, files in os.walk(source) for name in files]
@@ -71,7 +73,7 @@ class Durability:
             self.problems.append(f"CURRENT is replaced, and its folder was not fsynced since {', '.join(sorted(lost))} changed in it")
 
     def _require_out_of_sight(self, path: Path) -> None:
-        """A file of a version is deleted only once the version has, durably, another name."""
+        """A file of a version is deleted only when the version has, durably, another name."""
         doomed = next((folder for folder in (path, *path.parents) if folder.name.startswith(".removing-")), None)
         if doomed is None:
             return

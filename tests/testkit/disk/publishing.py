@@ -1,9 +1,9 @@
-"""A publisher that is killed at every system call of what it does to a registry, while a reader follows CURRENT in a tight loop.
+"""A publisher that is killed at every system call of its work on a registry, while a reader follows CURRENT in a tight loop.
 
     python -m testkit.disk.publishing '{"source": "a version", "folder": "an empty one", "signed": true, "stops": "all"}'
 
-stops: "all" are the entry and the exit of every call; "changing" the entries of those that change what is on disk, which are all the
-states that the disk can be left in. The last line is one JSON object: what was done, and what was seen that must not be.
+stops: "all" is entry and exit of every call. "changing" is the entry of calls that change the disk: all states that the disk can be left
+in. The last line of output is one JSON object: what was done, and which promises were broken.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from testkit.disk.durability import Durability
 from testkit.disk.syscalls import Stop, run_traced
 
 KEPT: Final = 12
-"""Versions that stay: the reader has seconds for a version that is not live any more."""
+"""Versions that are kept: the reader has seconds for a version that is not live any more."""
 GOLDEN_EVERY: Final = 25
-"""Of so many reads one runs the golden samples too: most of them are quick, so that they come at every moment of a publication."""
+"""One of this many reads runs the golden samples. The others are quick, so that reads come at every moment of a publication."""
 TOLD_MAX: Final = 20
 _CONTEXT: Final = multiprocessing.get_context("fork")
 
 
 def as_version(source: Path, target: Path, version: str, key: SigningKey | None) -> Path:
-    """A copy of a version under another name, as a whole version of that name."""
+    """Copy a version under another name."""
     old = read_manifest(source).version
     target.mkdir()
     for path in source.iterdir():
@@ -58,7 +58,7 @@ def as_version(source: Path, target: Path, version: str, key: SigningKey | None)
 
 
 def follow(registry: Registry, stop: Any, answers: Any) -> None:
-    """The reader: CURRENT is read once, and all of the version that it names is checked. Ends when it is told to."""
+    """Read CURRENT and check the version that it names, until the stop is set."""
     found: Counter[str] = Counter()
     partial: list[str] = []
     known: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def follow(registry: Registry, stop: Any, answers: Any) -> None:
 
 @dataclass
 class Story:
-    """A registry, the ways to work on it, and what was wrong after a kill."""
+    """A registry, the kinds of work on it, and what was wrong after a kill."""
 
     source: Path
     folder: Path
@@ -104,7 +104,7 @@ class Story:
         return (datetime(year, 1, 1) + timedelta(seconds=next(self.names))).strftime(VERSION_FORMAT)  # noqa: DTZ001 - a name
 
     def made(self, version: str) -> Path:
-        """The candidate of a version, made once and copied as often as it is needed: outside of the registry."""
+        """Return the candidate of a version, outside of the registry. It is made once and copied."""
         prepared = self.folder / version
         return prepared if prepared.exists() else as_version(self.source, prepared, version, None)
 
@@ -127,7 +127,7 @@ class Story:
         return lambda: self.registry.publish(candidate, version)
 
     def refusing(self) -> Callable[[], object]:
-        """Over as many refused ones as are kept, so that the oldest is deleted; what kills have left beyond them goes first."""
+        """Refuse one more than are kept, so that the oldest is deleted. What kills have left beyond them is removed first."""
         for old in self.registry.refused()[:-REFUSED_KEPT]:
             shutil.rmtree(self.registry.root / REFUSED_NAME / old)
         version = self.new_name()
@@ -140,7 +140,7 @@ class Story:
         return lambda: self.registry.rollback(version)
 
     def pruning(self) -> Callable[[], object]:
-        """Two versions that were never live since the reader began are the oldest."""
+        """Prune two versions, the oldest, which were never live since the reader began."""
         while len(self.old()) < 2:
             whole = as_version(self.source, self.folder / "old", self.new_name(2020), self.key)
             whole.rename(self.registry.root / read_manifest(whole).version)
@@ -161,7 +161,7 @@ class Story:
     # The killing.
 
     def killed_everywhere(self, name: str, prepare: Callable[[], Callable[[], object]]) -> None:
-        """The work is begun anew and killed one stop later each time, until there is no further stop; the last one is done."""
+        """Start the work again and again, and kill it one stop later each time, until it is done."""
         for last in count(1):
             work, durability = prepare(), Durability(self.registry.root)
             stops = count(1)
@@ -186,9 +186,13 @@ class Story:
             self.kills[name] += 1
 
     def at_once(self) -> int:
-        """A rollback at each stop of another one, as a person's command may come while the daemon publishes; gives how many.
+        """Run a rollback at each stop of another one, as a person's command may come while the daemon publishes.
 
-        Raises TraceError where one of the two fails.
+        Returns:
+            The number of stops.
+
+        Raises:
+            TraceError: one of the two failed.
         """
         for last in count(1):
             one, other = self.rolling_back(), self.registry.current()
@@ -207,7 +211,7 @@ class Story:
         raise AssertionError
 
     def _look(self, where: str) -> None:
-        """CURRENT names a version; every version is whole, signed, and the one that it always was; so is what was refused."""
+        """Check that CURRENT names a version, and that every version, also a refused one, is whole, signed and unchanged."""
         current = self.registry.current()
         if current is None:
             self.wrong.append(f"{where}: nothing is live")

@@ -1,7 +1,7 @@
-"""A storm over one process: from a seed, calls to the disk that fail, the end at any of them, and what a power cut leaves of the disk.
+"""A storm over one process: disk calls that fail, an end at any of them, and what a power cut leaves on the disk. All by a seed.
 
-A power cut takes what was not made durable: of a file, the bytes behind its last fsync are lost, in part or as zeros; of a folder, the
-newest renames and deletions since its last fsync are undone. What was fsynced stays.
+A power cut loses what was not made durable. Of a file, the bytes after its last fsync are lost, in part or as zeros. Of a folder, the
+newest renames and deletions since its last fsync are undone.
 """
 
 from __future__ import annotations
@@ -17,12 +17,19 @@ from typing import Any, Final
 KILLED: Final = 137
 REFUSALS: Final = (errno.ENOSPC, errno.EIO, errno.EROFS)
 GRAVE: Final = ".grave"
-"""Folder beside the state for what was deleted and may have to come back."""
+"""Suffix of the folder that keeps deleted files, which a power cut may bring back."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a seed brings. calls: to the disk until the end, None: no end. refused: share of the calls that fail, in runs of `spell`."""
+    """What a seed brings.
+
+    Args:
+        calls: disk calls until the end; None: no end.
+        power_cut: the end is a power cut, not a kill.
+        refused: share of the calls that fail.
+        spell: number of calls that fail in a row.
+    """
 
     calls: int | None
     power_cut: bool
@@ -41,7 +48,12 @@ class Forecast:
 
 
 class Storm:
-    """To be armed in the process that is to be struck; everything it does concerns `root` alone."""
+    """Faults of one process's disk. `arm` is called in that process.
+
+    Args:
+        root: only files below it are affected.
+        seed: of everything.
+    """
 
     def __init__(self, root: Path, seed: int) -> None:
         self._root, self._random = root.resolve(), random.Random(seed)
@@ -50,10 +62,10 @@ class Storm:
         self._durable: dict[tuple[int, int], int] = {}
         """Bytes of each file (device, inode) at its last fsync."""
         self._undo: dict[Path, list[Callable[[], None]]] = {}
-        """How to take back the renames and deletions in a folder since its last fsync."""
+        """By folder, how to undo its renames and deletions since its last fsync."""
 
     def arm(self) -> None:
-        """Puts itself around the calls by which the daemon makes its files durable."""
+        """Wrap the calls by which the daemon makes files durable."""
         for path in self._root.rglob("*"):  # what is there from before is on the disk
             if path.is_file():
                 self._durable[self._identity(path)] = path.stat().st_size
@@ -87,7 +99,7 @@ class Storm:
         setattr(Path, "unlink", unlink_)  # noqa: B010
 
     def _strike(self, path: Path) -> None:
-        """Fails, or ends the process, where the forecast says so."""
+        """Fail, or end the process, if the forecast says so."""
         if not self._mine(path):
             return
         self._calls += 1
@@ -103,7 +115,7 @@ class Storm:
             raise OSError(code, os.strerror(code), str(path))
 
     def _cut(self) -> None:
-        """What the disk has after the power is back."""
+        """Leave the disk as it is after a power cut."""
         for undo in self._undo.values():
             for take_back in reversed(undo[self._random.randint(0, len(undo)) :]):
                 take_back()
@@ -122,7 +134,7 @@ class Storm:
             rename(grave, target)
 
     def _bury(self, path: Path) -> Path | None:
-        """A second name for a file that is about to lose its own."""
+        """Give a second name to a file that is about to lose its own."""
         if not self._mine(path) or not path.is_file():
             return None
         graves = self._root.with_name(self._root.name + GRAVE)

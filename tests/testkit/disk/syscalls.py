@@ -1,6 +1,6 @@
-"""Work in a forked child that is stopped at every system call it makes, and can be killed at any of them: ptrace(2), Linux only.
+"""Work in a forked child that stops at every system call, and can be killed at any of them: ptrace(2), Linux only.
 
-What the child sees is what a crash does: killed at the entry of a call, the call was never made; at its exit, it was made and nothing more.
+A kill has the effect of a crash. At the entry of a call, the call was never made; at its exit, it was made and nothing more.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Final, Literal
 
 _TRACEME, _CONT, _SYSCALL, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 7, 24, 0x4200, 0x420E
 _OPTIONS: Final = 0x1 | 0x100000
-"""PTRACE_O_TRACESYSGOOD: a stop at a call is told from a signal. PTRACE_O_EXITKILL: no child outlives its tracer."""
+"""PTRACE_O_TRACESYSGOOD: a stop at a call differs from a signal. PTRACE_O_EXITKILL: no child outlives its tracer."""
 _SYSCALL_STOP: Final = signal.SIGTRAP | 0x80
 _AT_FDCWD: Final = 2**32 - 100
-"""As the lower half of the register: a descriptor is an int."""
+"""AT_FDCWD in the lower half of a register: a descriptor is an int."""
 _STRING_MAX: Final = 4096
 """PATH_MAX"""
 
@@ -49,9 +49,14 @@ class TraceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The child at the entry or the exit of a call. paths: what the call names, or the file that its descriptor stands for.
+    """A stop of the child at the entry or exit of a call.
 
-    name: empty for a call that names and changes no file. failed: known at the exit only.
+    Args:
+        name: of the call; empty if it names and changes no file.
+        at: entry or exit.
+        paths: files that the call names, or the file of its descriptor.
+        writes: whether it opens a file to write.
+        failed: whether it failed; known at the exit only.
     """
 
     name: str
@@ -62,12 +67,12 @@ class Stop:
 
     @property
     def changes(self) -> bool:
-        """Whether the call can change what is on disk, or how durable it is."""
+        """Whether the call can change the content of the disk, or how durable it is."""
         return bool(self.name) and (self.writes if self.name in _OPENS else True)
 
 
 class _Info(ctypes.Structure):
-    """struct ptrace_syscall_info; of its union the 56 bytes that `entry` takes."""
+    """struct ptrace_syscall_info, with the 56 bytes of `entry` in place of its union."""
 
     _fields_ = (
         ("op", ctypes.c_uint8), ("pad", ctypes.c_uint8 * 3), ("arch", ctypes.c_uint32), ("instruction", ctypes.c_uint64),
@@ -76,7 +81,7 @@ class _Info(ctypes.Structure):
 
 
 def why_not() -> str | None:
-    """Why no child can be traced here; None where it can."""
+    """Return the reason why no child can be traced here; None if one can."""
     if sys.platform != "linux" or platform.machine() not in _TABLES:
         return f"system calls are traced on Linux on {' and '.join(_TABLES)} only"
     try:
@@ -87,9 +92,17 @@ def why_not() -> str | None:
 
 
 def run_traced(work: Callable[[], object], kill_at: Callable[[Stop], bool]) -> bool:
-    """Runs the work in a forked child; kill_at is asked at every stop of it. Whether the work was done, and not killed.
+    """Run work in a forked child. The calling process has to have one thread.
 
-    To be called in a process of one thread. Raises TraceError where the child fails.
+    Args:
+        work: what the child does.
+        kill_at: called at every stop; kills the child if it returns True.
+
+    Returns:
+        Whether the work was done, and not killed.
+
+    Raises:
+        TraceError: the child failed.
     """
     child = os.fork()
     if child == 0:
@@ -124,7 +137,7 @@ def _be_traced(work: Callable[[], object]) -> None:
 
 
 def _follow(child: int, kill_at: Callable[[Stop], bool]) -> bool:
-    """From the first mark to the second, or to the kill."""
+    """Follow the child from the first mark to the second, or to the kill."""
     entered, deliver = Stop("", "entry"), 0
     while True:
         _ptrace(_SYSCALL, child, deliver)
@@ -188,7 +201,7 @@ def _wait_for_end(child: int) -> None:
 
 
 def _wait(child: int) -> int:
-    """The signal that the child has stopped by."""
+    """Wait until the child stops, and return the signal."""
     _, status = os.waitpid(child, 0)
     if not os.WIFSTOPPED(status):
         raise TraceError(f"the child ended with status {status} in its work")
@@ -196,7 +209,7 @@ def _wait(child: int) -> int:
 
 
 def _ptrace(request: int, child: int, data: int, into: int | None = None) -> None:
-    """data: a signal or options; for a request that answers, the size of what it answers `into`."""
+    """Call ptrace(2). data: a signal or options; for a request with an answer, the size of the memory at `into`."""
     library = ctypes.CDLL(None, use_errno=True)
     library.ptrace.argtypes, library.ptrace.restype = (ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p), ctypes.c_long
     address, value = (data, into) if into is not None else (0, data)

@@ -1,9 +1,9 @@
-"""Apache Kafka for tests and for a person: one KRaft broker on loopback, resolved with Maven, in a folder of its own.
+"""Apache Kafka for tests and people: one KRaft broker on loopback, resolved with Maven, in a folder of its own.
 
     python tests/testkit/kafka/broker.py --port 9092
 
-Needs Java 17 and Maven; the jars (44 MB) are resolved once into .cache/kafka of the repository. Only the standard library,
-and nothing of this project, so that it runs before anything is installed.
+It needs Java 17 and Maven. The jars (44 MB) are resolved once into .cache/kafka of the repository. This file uses nothing but the standard
+library, so that it runs before anything is installed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CACHE = Path(__file__).resolve().parents[3] / ".cache" / "kafka"
 START_TIMEOUT_S = 300.0  # 4-6 s on an idle machine; tests share slow ones
 STOP_TIMEOUT_S = 120.0
 PORTS = range(20_000, 30_000)
-"""Below those that Linux gives to outgoing connections (net.ipv4.ip_local_port_range: from 32,768)."""
+"""Ports below those of outgoing connections on Linux (net.ipv4.ip_local_port_range: from 32,768)."""
 _claims: list[TextIO] = []
 """Locked files, one for each port that this process was given."""
 COPY_JARS = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
@@ -83,16 +83,16 @@ appender.console.layout.pattern=%d %p %c %m%n
 
 
 class UnavailableError(RuntimeError):
-    """Java or Maven is missing, or the jars cannot be resolved: there is no broker to be had here."""
+    """Java or Maven is missing, or the jars cannot be resolved."""
 
 
 def missing_tools() -> list[str]:
-    """Which of the needed programs are not on the PATH."""
+    """Return the needed programs that are not on the PATH."""
     return [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
 
 
 def resolve_jars(cache: Path = CACHE) -> Path:
-    """The folder with Kafka's jars; resolves them on the first call for this pom.xml, one process at a time."""
+    """Return the folder with Kafka's jars. The first call for this pom.xml resolves them, one process at a time."""
     if missing := missing_tools():
         raise UnavailableError(f"{' and '.join(missing)} not found on the PATH: install Java 17 and Maven to run Apache Kafka")
     folder = cache / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
@@ -112,13 +112,15 @@ def resolve_jars(cache: Path = CACHE) -> Path:
 
 
 def new_cluster_id() -> str:
-    """22 characters, as Kafka writes a UUID."""
+    """Return 22 characters, Kafka's form of a UUID."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")  # an id may not begin with "-"
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on, and that stays free until this process ends: no other test run is given it, and the system
-    takes none of PORTS for a connection, as it may take one that was free a moment ago, or whose broker is down for a while."""
+    """Return a free loopback port that stays free until this process ends.
+
+    No other test run gets it, and the system never uses one of PORTS for an outgoing connection.
+    """
     folder = Path(tempfile.gettempdir()) / "dwcp-ports"
     folder.mkdir(exist_ok=True)
     for port in random.Random().sample(PORTS, len(PORTS)):
@@ -136,18 +138,21 @@ def free_port() -> int:
 
 
 def _die_with_parent() -> None:
-    """Linux: the broker goes when the test run is killed, instead of staying behind with its 300 MB."""
+    """End the broker, with its 300 MB, when the test run is killed (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1: PR_SET_PDEATHSIG
 
 
 class Node:
-    """One process of Apache Kafka with a folder of its own. `start`, `stop` and `kill` may be called in turn: its data and its port stay,
-    as with a broker that is restarted."""
+    """A process of Apache Kafka with a folder of its own. Data and port survive `stop` and `kill`.
+
+    Args:
+        port: its address after the start.
+        properties: its configuration, with `{folder}` in place of its folder.
+        cluster: id that all nodes of a cluster share.
+    """
 
     def __init__(self, port: int, properties: str, *, cluster: str | None = None, heap_mb: int = 512) -> None:
-        """port: where it answers once it has started. properties: with `{folder}` for its folder. cluster: the id that all nodes of one
-        cluster share."""
         self.port = port
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
         self._properties, self._cluster, self._heap_mb = properties, cluster or new_cluster_id(), heap_mb
@@ -158,12 +163,12 @@ class Node:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Returns when the node answers. RuntimeError with the end of its log when it does not."""
+        """Start the node and wait until it answers. Raises RuntimeError, with the end of its log, if it does not."""
         self.launch()
         self.await_start()
 
     def launch(self) -> None:
-        """Starts it without waiting: nodes of a cluster start at the same time."""
+        """Start the node without waiting: nodes of a cluster start at the same time."""
         jars = resolve_jars()
         if not (self.folder / "data").is_dir():
             self._format(jars)
@@ -177,7 +182,7 @@ class Node:
             )
 
     def await_start(self) -> None:
-        """Returns when the node answers. RuntimeError with the end of its log when it does not."""
+        """Wait until the node answers. Raises RuntimeError, with the end of its log, if it does not."""
         assert self._process is not None
         deadline_s = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline_s and self._process.poll() is None:
@@ -191,7 +196,7 @@ class Node:
         raise RuntimeError(f"Apache Kafka did not start within {START_TIMEOUT_S:.0f} s on port {self.port}; the end of its log:\n{log}")
 
     def stop(self) -> None:
-        """Stops the node in order; its data stays for the next start."""
+        """Stop the node in order. Its data stays for the next start."""
         if self._process is None:
             return
         self._process.terminate()
@@ -203,14 +208,14 @@ class Node:
         self._process = None
 
     def kill(self) -> None:
-        """As a power cut: nothing is closed or handed over."""
+        """Kill the node as a power cut does: nothing is closed or handed over."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def remove(self) -> None:
-        """Ends the node and deletes its data."""
+        """Stop the node and delete its data."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -234,9 +239,10 @@ class Node:
 
 
 class Broker(Node):
-    """One broker that is its own controller.
+    """A broker that is its own controller.
 
-    secure: also listen with SASL_SSL at `secure_bootstrap`, for USER with PASSWORD, with the certificate in `ca_file`.
+    Args:
+        secure: also listen with SASL_SSL at `secure_bootstrap`, for USER with PASSWORD, with the certificate in `ca_file`.
     """
 
     def __init__(self, port: int | None = None, *, secure: bool = False) -> None:
@@ -270,7 +276,7 @@ class Broker(Node):
 
 
 def main() -> int:
-    """Runs one broker until Ctrl-C (or SIGTERM) and prints its address."""
+    """Run a broker until Ctrl-C or SIGTERM, and print its address."""
     parser = argparse.ArgumentParser(description="Runs Apache Kafka on loopback, with an empty store, until Ctrl-C.")
     parser.add_argument("--port", type=int, default=9092, help="port to listen on (default: 9092); 0 takes a free one")
     arguments = parser.parse_args()

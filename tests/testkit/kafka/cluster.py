@@ -1,7 +1,7 @@
-"""Three brokers of Apache Kafka and a controller on loopback, for tests that stop, kill and rob single brokers.
+"""Three brokers of Apache Kafka and a controller on loopback, for tests that stop, kill and damage single brokers.
 
-Every topic has three replicas of which two must have a record (min.insync.replicas), as in production. The controller is a process of
-its own: it is not what these tests are about, and without it two brokers that are down would take the third one with them.
+Every topic has three replicas, of which two must have a record (min.insync.replicas), as in production. The controller is a process of its
+own: otherwise two brokers that are down would stop the third one.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ auto.create.topics.enable=false
 
 
 class Cluster:
-    """Brokers 1 to 3. All of them listen on ports that stay; `bootstrap` names all three."""
+    """Brokers 1 to 3. Their ports stay the same, and `bootstrap` names all three."""
 
     def __init__(self) -> None:
         cluster, port = new_cluster_id(), free_port()
@@ -66,7 +66,7 @@ class Cluster:
         self.bootstrap = ",".join(f"127.0.0.1:{node.port}" for node in self.brokers.values())
 
     def start(self, *numbers: int) -> None:
-        """Starts brokers that are down (default: all), at the same time. Returns when they answer."""
+        """Start brokers that are down (default: all) at the same time, and wait until they answer."""
         down = [self.brokers[number] for number in numbers or self.brokers if not self.brokers[number].running]
         if not self.controller.running:
             down.insert(0, self.controller)
@@ -76,24 +76,24 @@ class Cluster:
             node.await_start()
 
     def stop(self, *numbers: int) -> None:
-        """In order: a broker hands its leaders over first, where somebody can take them."""
+        """Stop brokers in order: each hands its leaders over first, if another broker can have them."""
         for number in numbers or self.brokers:
             self.brokers[number].stop()
 
     def kill(self, *numbers: int) -> None:
-        """At once, as a power cut."""
+        """Kill brokers at once, as a power cut does."""
         for number in numbers or self.brokers:
             self.brokers[number].kill()
 
     def create(self, topic: str, partitions: int = 1, configs: dict[str, str] | None = None, replicas: list[int] | None = None) -> None:
-        """replicas: brokers that hold each partition, the first of them its preferred leader; default: all of them, dealt out."""
+        """Create a topic. replicas: brokers of each partition, the first one its preferred leader; default: all, distributed."""
         order = [list(self.brokers)[number % SIZE :] + list(self.brokers)[: number % SIZE] for number in range(partitions)]
         assignment = {number: replicas or order[number] for number in range(partitions)}
         with self.admin() as admin:
             admin.create_topics({topic: {"assignments": assignment, "configs": configs or {}}}, wait_for_metadata=True)
 
     def create_when_gone(self, topic: str, partitions: int) -> None:
-        """Creates a topic again that is being deleted."""
+        """Create a topic again that is being deleted."""
 
         def gone() -> bool:
             with self.admin() as admin:
@@ -107,7 +107,7 @@ class Cluster:
             admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
 
     def elect_unclean(self, topic: str) -> None:
-        """Makes replicas the leaders that miss records, where those that have them are down."""
+        """Make replicas with missing records leaders, because the complete ones are down."""
 
         def elected() -> bool:
             with self.admin() as admin:
@@ -117,11 +117,11 @@ class Cluster:
         self._until(elected, f"{topic} has no leader")
 
     def leaders(self, topic: str) -> dict[int, int]:
-        """The leading broker of each partition; -1 where there is none."""
+        """Return the leading broker of each partition; -1 if there is none."""
         return {number: part["leader_id"] for number, part in self._partitions(topic).items()}
 
     def move_leader(self, topic: str, partition: int, to: int) -> None:
-        """Makes one of the replicas the leader, by making it the preferred one. Returns when it leads."""
+        """Make a replica the preferred leader of its partition, and wait until it leads."""
         replicas = self._partitions(topic)[partition]["replica_nodes"]
         order = [to, *(number for number in replicas if number != to)]
         with self.admin() as admin:
@@ -131,24 +131,24 @@ class Cluster:
         self._until(lambda: self.leaders(topic)[partition] == to, f"broker {to} does not lead {topic}-{partition}")
 
     def await_replicas(self, topic: str, count: int = SIZE) -> None:
-        """Until so many replicas of each partition are in sync."""
+        """Wait until each partition has this many replicas in sync."""
         self._until(lambda: all(len(part["isr_nodes"]) >= count for part in self._partitions(topic).values()), f"{topic} lags behind")
 
     def await_leader(self, topic: str, partition: int = 0, other_than: int = -1) -> int:
-        """The leader of a partition, once it has one that is another than this."""
+        """Wait until a partition has a leader, other than `other_than`, and return it."""
         found = self._until(
             lambda: (leader := self.leaders(topic)[partition]) not in (-1, other_than) and leader, f"{topic}-{partition} has no leader"
         )
         return int(found)
 
     def delete_log(self, number: int, topic: str) -> None:
-        """Deletes what a broker, which must be down, holds of a topic: a disk that was replaced."""
+        """Delete the data of a topic on a broker that is down, as on a replaced disk."""
         assert not self.brokers[number].running
         for folder in (self.brokers[number].folder / "data").glob(f"{topic}-*"):
             shutil.rmtree(folder)
 
     def admin(self) -> Any:
-        """An admin client, as a context manager."""
+        """Return an admin client as a context manager."""
         return _Admin(",".join(f"127.0.0.1:{node.port}" for node in self.brokers.values() if node.running))
 
     def __enter__(self) -> Cluster:
@@ -175,7 +175,7 @@ class Cluster:
 
 
 class _Admin:
-    """A client for a few questions: brokers come and go, and a new one knows which are here."""
+    """An admin client for a few requests. Brokers come and go, and a new client knows the present ones."""
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap

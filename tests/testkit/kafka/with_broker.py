@@ -1,4 +1,4 @@
-"""Runs a command beside a fresh Apache Kafka broker: `{servers}` in its arguments becomes the broker's address."""
+"""A command beside a fresh Apache Kafka broker: `{servers}` in its arguments becomes the broker's address."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from broker import Broker, UnavailableError  # beside this script: the command i
 
 
 def main(command: list[str]) -> int:
-    """Gives the command's exit code; 1 where there is no broker to be had."""
+    """Run the command and return its exit code; 1 if no broker can be started."""
     try:
         print("starting Apache Kafka (the first time, its jars are resolved with Maven)", file=sys.stderr, flush=True)
         with Broker() as broker:

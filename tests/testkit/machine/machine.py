@@ -50,11 +50,11 @@ JOURNALD = "[Journal]\nStorage=volatile\nAudit=\nReadKMsg=no\nForwardToSyslog=no
 
 
 class MachineError(RuntimeError):
-    """The machine could not be built, or something asked of it failed; the message carries what it said."""
+    """The machine could not be built, or a command in it failed."""
 
 
 def unavailable() -> str | None:
-    """Why no machine can be started here, or None. Starts nothing: an overlay that the kernel refuses shows only at the boot."""
+    """Return the reason why no machine can be started here, or None. Nothing is started: a refused overlay shows only at the boot."""
     if os.geteuid() != 0:
         return "needs root, for namespaces and mounts"
     if SYSTEMD is None:
@@ -136,11 +136,11 @@ class Machine:
         return done.stdout
 
     def property(self, unit: str, name: str) -> str:
-        """One property of a unit, as `systemctl show` gives it."""
+        """Return a property of a unit, as `systemctl show` prints it."""
         return self.systemctl("show", "--value", "--property", name, unit).strip()
 
     def journal(self, unit: str) -> str:
-        """What the unit and systemd about it have written, oldest first, without time stamps."""
+        """Return what the unit, and systemd about it, have written, oldest first, without time stamps."""
         self.run(["journalctl", "--sync"], check=False)
         return self.run(["journalctl", "--unit", unit, "--output", "cat", "--no-pager"]).stdout
 
