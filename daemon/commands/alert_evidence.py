@@ -87,7 +87,7 @@ def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
         table = read_segments(paths, begin_s)
     except (SegmentError, ValueError, OSError):  # a daemon that runs merges and drops files meanwhile
         return []
-    affected = set(last["links"])
+    affected = set(last.get("links", ()))
     wanted = np.isin(table.link, [index for index, name in enumerate(table.links) if name in affected])
     rows = np.flatnonzero(wanted & (table.time_s < end_s))
     edges = np.linspace(begin_s, end_s, POINTS + 1)
