@@ -1,4 +1,4 @@
-"""One training on one recording with one seed, and its forecasts of the test part, kept in a file so that it is done once."""
+"""One training on one recording with one seed, and its forecasts of the test part, kept in a file so that it runs once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DECIDING: Final = ("features/kernels.py", *(f"model/{name}.py" for name in (
 
 
 def kept_name(job: dict[str, Any]) -> str:
-    """Of the file that holds the result of a job: set, seed, and a digest of settings and code."""
+    """Return the name of the file with a job's result: set, seed, and a digest of settings and code."""
     settings = json.dumps({name: job[name] for name in ("architecture", "settings", "key")}, sort_keys=True)
     code = b"".join((ROOT / path).read_bytes() for path in DECIDING)
     digest = hashlib.sha256(settings.encode() + code).hexdigest()[:12]
@@ -31,7 +31,7 @@ def kept_name(job: dict[str, Any]) -> str:
 
 
 def run(job: dict[str, Any]) -> Path:
-    """Trains, forecasts and keeps; a result that is there already is left alone."""
+    """Train, forecast and keep the result, unless it exists."""
     path = Path(job["cache"]) / kept_name(job)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

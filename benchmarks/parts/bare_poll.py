@@ -1,4 +1,4 @@
-"""The rival that does nothing: a loop that only polls, with kafka-python's consumer and the settings of our own."""
+"""The rival that does nothing: a loop that only polls, with kafka-python's consumer and our settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.kafka.source import DEFAULT_MAX_RECORDS
 
 
 def poll_all(bootstrap: str, topic: str, group: str, records: int) -> dict[str, Any]:
-    """CPU and wall seconds to poll so many records, from connecting to closing."""
+    """Return CPU and wall seconds to poll `records` records, from connecting to closing."""
     began_s, began_wall_s = time.process_time(), time.monotonic()
     consumer = KafkaConsumer(
         topic, **DEFAULTS, bootstrap_servers=bootstrap, group_id=group, auto_offset_reset="earliest", enable_auto_commit=False

@@ -1,4 +1,4 @@
-"""Sequences of valid rows as a stream can bring them: levels of any size, outages, spikes, counters, holes, zeros and constants."""
+"""Sequences of valid rows as a stream may bring them: levels of any size, outages, spikes, counters, holes, zeros and constants."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TEXTS: Final = np.array(["", "eu", "us", "fiber", "never seen"], object)
 
 
 def sequences(count: int, rng: np.random.Generator) -> RawWindows:
-    """`count` windows with their history. Each has a level and a noise of its own, and any of the disturbances."""
+    """Return `count` windows with their history. Each has a level and a noise of its own, and any of the disturbances."""
     numeric = _levels(count, rng)
     for change in (_outage, _spike, _counter, _constant, _zeros, _any_number):
         change(numeric, rng)
@@ -90,7 +90,7 @@ def _zeros(numeric: Doubles, rng: np.random.Generator) -> None:
 
 
 def _any_number(numeric: Doubles, rng: np.random.Generator) -> None:
-    """Single values that have nothing to do with those around them."""
+    """Single values without relation to those around them."""
     wild = rng.random(numeric.shape) < rng.choice([0.0, 0.0, 0.01, 0.3], (len(numeric), 1, 1))
     numeric[wild] = rng.choice([0.0, 1e-30, 1.0, 1e6, 1e12, 1e20, 3e38, LARGEST], int(wild.sum()))
 
@@ -103,7 +103,7 @@ def _holes(numeric: Doubles, rng: np.random.Generator) -> None:
 
 
 def shown(windows: RawWindows) -> tuple[Floats, Floats]:
-    """float32 (B, 4) each: the smallest and largest measured value of each target among the 30 rows of a window; NaN where none is."""
+    """Return float32 (B, 4) twice: smallest and largest measured value of each target in a window's 30 rows; NaN if not measured."""
     values = windows.telemetry[:, HISTORY_ROWS:, : len(TARGETS)]
     none = np.isnan(values).all(axis=1)
     least, most = np.nan_to_num(values, nan=np.inf).min(axis=1), np.nan_to_num(values, nan=-np.inf, posinf=np.inf).max(axis=1)

@@ -1,4 +1,4 @@
-"""Sequences through the three graphs of versions, and what of their forecasts is not finite, impossible, or over its multiple."""
+"""Sequences through the three graphs of versions, and forecasts that are not finite, impossible, or over their multiple."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SAID_EVERY: Final = 50_000
 
 @dataclass(frozen=True, eq=False)
 class Version:
-    """The graphs of a version, as whoever consumes them runs them: nothing of this project holds what comes out of them."""
+    """The graphs of a version, run as a consumer runs them: no code of this project bounds their outputs."""
 
     metadata: Metadata
     sessions: dict[str, Any]
@@ -42,7 +42,7 @@ class Version:
         )
 
     def forecasts(self, graph: str, windows: RawWindows) -> Floats:
-        """float32 (B, 4), units of the targets."""
+        """Return forecasts, float32 (B, 4), in the targets' units."""
         if graph != "core":
             made: Floats = self.sessions[graph].run(None, windows.feed())[0]
             return made
@@ -51,7 +51,7 @@ class Version:
         return self.metadata.outputs.inverse(run_core(self.sessions["core"], scaled))
 
     def limits(self, windows: RawWindows) -> tuple[Doubles, Doubles]:
-        """float64 (B, 4) each: the lowest and highest forecast that the windows allow, by what the metadata state."""
+        """Return float64 (B, 4) twice: the lowest and highest forecast that the windows allow, by the metadata."""
         stated = self.metadata.extra["forecast_bounds"]
         slack, unshown = (np.array([stated[kind][name] for name in TARGETS]) for kind in ("slack", "unshown"))
         with np.errstate(over="ignore", invalid="ignore"):
@@ -68,7 +68,7 @@ class Version:
 
 
 def faults(version: Version, graph: str, windows: RawWindows, lowest: Doubles, highest: Doubles) -> dict[str, Any]:
-    """bool (B, 4) of each of COUNTS."""
+    """Return bool (B, 4) for each of COUNTS."""
     made = version.forecasts(graph, windows).astype(np.float64)
     measured, mean = version.metadata.measured, np.abs(version.metadata.outputs.mean.astype(np.float64))
     top = np.array([1.0 if name == "packet_loss" else np.inf for name in TARGETS])
@@ -84,7 +84,7 @@ def faults(version: Version, graph: str, windows: RawWindows, lowest: Doubles, h
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """The first sequence that is at fault is shown."""
+    """Run sequences. The first one with a fault is part of the result."""
     root, rng = Path(job["root"]), np.random.default_rng(job["seed"])
     versions = [Version.load(root / name) for name in job["versions"]]
     counts = {graph: dict.fromkeys(COUNTS, 0) for graph in GRAPHS}

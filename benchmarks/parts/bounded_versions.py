@@ -1,5 +1,7 @@
-"""Four versions for bounded.py, each by the training job: of a fleet, of a stream that measures only some targets, fine-tuned, and of a
-fleet with absurd numbers."""
+"""Four versions for bounded.py, made by the training job.
+
+They are of a fleet, of a stream that measures only some targets, fine-tuned, and of a fleet with absurd numbers.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ SETTINGS: Final = TrainingSettings(epochs=1, epoch_windows_max=512, replay_windo
 
 
 def fleet_table(rows: int, seed: int, scale: float = 1.0) -> RawTable:
-    """The rows of a simulated fleet with holes, gaps and late records. scale: of its throughput."""
+    """Return the rows of a simulated fleet with holes, gaps and late records. scale: of its throughput."""
     spec = FleetSpec(seed=seed, regions=(Region("eu", 0.0), Region("us", -5.0)), links_per_region=LINKS // 2)
     with tempfile.TemporaryDirectory(prefix="dwcp-bounded-") as name:
         path = Path(name) / "fleet.ndjson"
@@ -44,14 +46,14 @@ def fleet_table(rows: int, seed: int, scale: float = 1.0) -> RawTable:
 
 
 def partial(table: RawTable) -> RawTable:
-    """The rows as of a stream that does not measure the RTT, and whose jitter is always 0."""
+    """Return the rows of a stream that does not measure the RTT, and whose jitter is always 0."""
     numeric = table.numeric.copy()
     numeric[:, TARGETS.index(UNMEASURED)], numeric[:, TARGETS.index(STUCK)] = np.nan, 0.0
     return replace(table, numeric=numeric)
 
 
 def absurd(table: RawTable) -> RawTable:
-    """The rows with the largest accepted numbers in one of them, and a counter as throughput in another."""
+    """Return the rows with the largest accepted numbers in one row, and a counter as throughput in another."""
     numeric = table.numeric.copy()
     numeric[len(table) // 3, [at for at, name in enumerate(TARGETS) if name != "packet_loss"]] = np.finfo(np.float32).max
     numeric[len(table) // 2, 0] = 1e12
@@ -59,7 +61,7 @@ def absurd(table: RawTable) -> RawTable:
 
 
 def snapshot(table: RawTable, folder: Path) -> Path:
-    """The table as a sealed segment."""
+    """Write the table as a sealed segment."""
     folder.mkdir(parents=True)
     writer, offsets = BufferWriter(folder, Partition("telemetry", 0)), np.arange(len(table))
     writer.append(BufferRows(offsets, table.time_s, table.numeric, table.codes.astype(np.int16), table.link))
@@ -70,7 +72,7 @@ def snapshot(table: RawTable, folder: Path) -> Path:
 
 
 def train(root: Path, version: str, rows: Path, parent: str | None, architecture: Architecture) -> None:
-    """One version in the folder root/version; Job leaves it there whether its gate accepts it or not."""
+    """Train one version in root/version. The job leaves it there even if its gate refuses it."""
     spec = JobSpec(
         job_id=version, version=version, created_at_s=0.0, reason="benchmark", snapshot=str(rows), candidate=str(root / version),
         parent=None if parent is None else str(root / parent), settings=SETTINGS, gate=GatePolicy(min_windows=20),
@@ -83,7 +85,7 @@ def train(root: Path, version: str, rows: Path, parent: str | None, architecture
 
 
 def build(root: Path, architecture: Architecture, rows: int) -> list[str]:
-    """The four versions' names. What is in `root` already is kept."""
+    """Return the names of the four versions. Those that exist in `root` are kept."""
     first = fleet_table(rows, SEED[FLEET])
     jobs = (
         (FLEET, first, None),
@@ -99,7 +101,7 @@ def build(root: Path, architecture: Architecture, rows: int) -> list[str]:
 
 
 def undisturbed(root: Path, version: str, rows: int) -> dict[str, Any]:
-    """Per target the mean absolute error on rows that nothing disturbed and that were not trained on, with the bounds and without them."""
+    """Return by target the mean absolute error on undisturbed rows after the training's, with and without the bounds."""
     from features.offline import compute
     from model.training.graph.core import load_weights
     from model.training.network.assembly import INPUT_NAME, renewed

@@ -1,4 +1,4 @@
-"""The network between one daemon and its brokers, which can be cut: a SOCKS5 proxy on loopback, as clients of Kafka know how to use."""
+"""The network between a daemon and its brokers, which can be cut: a SOCKS5 proxy on loopback, which clients of Kafka can use."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ _IPV4, _NAME = 1, 3
 
 
 class Cable:
-    """Runs in a thread of its own. While it is cut, nothing goes through in either direction, and no connection is closed: what either
-    side has sent arrives when it is mended, as with a router that was gone for a while."""
+    """A proxy in a thread of its own.
+
+    While it is cut, nothing passes in either direction, and no connection is closed. What either side has sent arrives when it is mended,
+    as after the failure of a router.
+    """
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()

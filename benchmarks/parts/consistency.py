@@ -1,8 +1,8 @@
-"""Whether a daemon that was disturbed has kept its promise: everything is rebuilt from the raw topic and compared.
+"""Consistency of a disturbed daemon: everything is rebuilt from the raw topic and compared.
 
-Two checks that share nothing. `rows_of` reads the topic with a plain consumer and says, by rules written down here a second time, which
-records must be in the buffer: each is there exactly once, or it is lost or duplicated. `replayed` lets a daemon that nothing disturbs take
-the same topic with the same journal: state, alerts and buffer must be the same, byte for byte.
+Two checks that share nothing. `rows_of` reads the topic with a plain consumer and decides, by rules that are written here a second time,
+which records must be in the buffer: each exactly once, or it is lost or duplicated. `replayed` runs an undisturbed daemon over the same
+topic with the same journal: state, alerts and buffer must be the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ IDLE_POLL_MS: Final = 2000
 
 
 def read_topic(bootstrap: str, topic: str, only: int | None = None) -> dict[Partition, list[bytes]]:
-    """All values of a topic by partition, by a consumer without a group. The list index is the offset: nothing has been deleted.
+    """Read all values of a topic by partition, with a consumer without a group. The list index is the offset: nothing was deleted.
 
-    only: one partition, where all of them would not fit into memory.
+    Args:
+        only: one partition, if all of them do not fit into memory.
     """
     consumer = KafkaConsumer(bootstrap_servers=bootstrap, group_id=None, enable_auto_commit=False)
     numbers = sorted(consumer.partitions_for_topic(topic)) if only is None else [only]
@@ -56,7 +57,7 @@ def read_topic(bootstrap: str, topic: str, only: int | None = None) -> dict[Part
 
 
 def rows_of(topic: Topic) -> list[Row]:
-    """What must be in the buffer: records that are telemetry, of each link only those later than all before."""
+    """Return the rows that must be in the buffer: telemetry records that are later than all before of their link."""
     rows = []
     for partition, values in topic.items():
         newest: dict[tuple[Any, ...], float] = {}
@@ -71,7 +72,7 @@ def rows_of(topic: Topic) -> list[Row]:
 
 
 def refused_of(topic: Topic) -> set[tuple[int, int]]:
-    """Partition and offset of what must be in the dead letters: records that are no telemetry."""
+    """Return partition and offset of records that must be in the dead letters: they are not telemetry."""
     return {
         (partition.number, offset)
         for partition, values in topic.items()
@@ -93,7 +94,7 @@ def _telemetry(value: bytes) -> dict[str, Any] | None:
 
 
 def buffered(state: Path) -> list[Row]:
-    """What the newest checkpoint of each partition names, of whichever member."""
+    """Return the rows that the newest checkpoint of each partition names, of any member."""
     segments: dict[tuple[str, int], Sequence[str]] = {}
     for _, manifest in remains.checkpoints(state):
         for part in manifest.parts:
@@ -110,7 +111,14 @@ def buffered(state: Path) -> list[Row]:
 
 @dataclass(frozen=True)
 class Difference:
-    """lost: rows that are missing. duplicated: rows that are there more than once. unexpected: rows that no record has brought."""
+    """Rows that differ.
+
+    Args:
+        lost: rows that are missing.
+        duplicated: rows that are there more than once.
+        unexpected: rows without a record.
+        examples: some of them.
+    """
 
     lost: int
     duplicated: int
@@ -119,7 +127,7 @@ class Difference:
 
 
 def compare(expected: Iterable[Row], found: Iterable[Row]) -> Difference:
-    """Counts rows, and names some that differ."""
+    """Count rows that differ, and name some of them."""
     wanted, there = set(expected), Counter(found)
     lost, surplus = sorted(wanted - there.keys()), sorted(there.keys() - wanted)
     repeated = sorted(row for row, count in there.items() if count > 1)
@@ -129,7 +137,17 @@ def compare(expected: Iterable[Row], found: Iterable[Row]) -> Difference:
 
 
 def replayed(topic: Topic, home: Path, into: Path, sections: Mapping[str, Mapping[str, Any]]) -> Any:
-    """The Outcome of a daemon that takes the topic without a stop, by the journal that `home` has left. sections: of its configuration."""
+    """Run a daemon over the topic without a stop, by the journal that `home` has left.
+
+    Args:
+        topic: values by partition.
+        home: folder of the disturbed daemon.
+        into: an empty folder.
+        sections: of the configuration.
+
+    Returns:
+        Its Outcome.
+    """
     shutil.copytree(home / "models", into / "models")
     (into / "state").mkdir(parents=True)
     shutil.copy(home / "state" / "journal-main.ndjson", into / "state")
@@ -150,7 +168,7 @@ def _stop_at_the_end(loop: Loop, source: Any, polled: Polled) -> None:
 
 
 def unlike(name: str, one: Any, other: Any) -> list[str]:
-    """Where two documents differ, each with the shortest path that says so."""
+    """Return where two documents differ, as the shortest paths."""
     if isinstance(one, dict) and isinstance(other, dict):
         return [text for key in one.keys() | other.keys() for text in unlike(f"{name}.{key}", one.get(key), other.get(key))]
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
@@ -159,7 +177,7 @@ def unlike(name: str, one: Any, other: Any) -> list[str]:
 
 
 def differing(left: Any, right: Any) -> list[str]:
-    """Names of what differs between two Outcomes, but for the log that offsets count in: a topic has one, and a replay from memory none."""
+    """Return the names of what differs between two Outcomes, but for the log of the offsets: a replay from memory has none."""
     names = [name for name in ("offsets", "rows", "alerts", "buffer") if getattr(left, name) != getattr(right, name)]
     if left.regions != right.regions:
         names += unlike("regions", msgspec.msgpack.decode(left.regions), msgspec.msgpack.decode(right.regions)) or ["regions: the order"]

@@ -1,7 +1,7 @@
-"""A process that gets so much of a core and no more, as systemd's CPUQuota= does it, on machines where no control group can be written.
+"""A process that gets a share of a core and no more, as by systemd's CPUQuota=, on machines that allow no control group.
 
-It is stopped, with all its threads, as soon as it has used its part of a period, and goes on once the time that has passed allows for what
-it has used. What counts is CPU time, so that a busy machine changes nothing but the moments.
+It is stopped, with all its threads, when it has used its part of a period. It goes on when the passed time allows for what it has used. CPU
+time counts, so a busy machine changes nothing but the moments.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LOOK_S: Final = 0.002
 
 
 class CpuShare:
-    """From entering to leaving. share: of one core."""
+    """A limit on a process while the context manager is entered. share: of one core."""
 
     def __init__(self, pid: int, share: float) -> None:
         self._pid, self._share = pid, share
@@ -52,5 +52,5 @@ class CpuShare:
 
 
 def cpu_s(pid: int) -> float:
-    """CPU seconds of all threads of a process so far. Raises OSError where there is none."""
+    """Return the CPU seconds of all threads of a process so far. Raises OSError if there is no such process."""
     return time.clock_gettime((~pid << 3) | 2)  # clock_getcpuclockid(3), which Python does not have

@@ -1,4 +1,4 @@
-"""Resident memory of the daemon with a live model, after a stream and its checkpoint; no training runs."""
+"""Resident memory of the daemon with a live model, after a stream and its checkpoint, without a training."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from parts.daemon_run import config, source_of
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Bytes resident once every record is taken and sealed, and the peak until then.
+    """Return resident bytes after every record is read and sealed, and the peak until then.
 
-    job: as in parts.daemon_run.
+    Args:
+        job: as in parts.daemon_run.
     """
     configure_logging("error", "json", sys.stderr)
     with tempfile.TemporaryDirectory(prefix="dwcp-memory-") as name:
@@ -36,7 +37,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _look(daemon: Daemon, records: int, found: dict[str, Any]) -> None:
-    """Within the loop: the source is connected, and nothing has been torn down."""
+    """Measure within the loop: the source is connected, and nothing has been torn down."""
     partitions = daemon.loop.partitions
     if partitions.rows < records or found:
         return
@@ -56,7 +57,7 @@ def _look(daemon: Daemon, records: int, found: dict[str, Any]) -> None:
 
 
 def memory() -> dict[str, int]:
-    """Of this process, as the kernel counts it."""
+    """Return the memory of this process, as the kernel counts it."""
     status = Path("/proc/self/status").read_text()
     kilobytes = {key: int(value) for key, value in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", status, re.MULTILINE)}
     return {"resident_bytes": 1024 * kilobytes["VmRSS"], "peak_bytes": 1024 * kilobytes["VmHWM"]}

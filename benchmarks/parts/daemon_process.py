@@ -28,10 +28,15 @@ STOP_LIMIT_S: Final = 300.0
 
 
 class DaemonProcess:
-    """One life. As a context manager it is killed at the end, if it still lives."""
+    """One life of a daemon. As a context manager it is killed at the end.
+
+    Args:
+        command: to run.
+        log: file to which its output is appended.
+        environment: in addition to this process's own.
+    """
 
     def __init__(self, command: list[str], log: Path, environment: Mapping[str, str]) -> None:
-        """environment: in addition to this process's own."""
         ours = {name: value for name, value in os.environ.items() if not name.upper().startswith("DWCP_")}
         ours |= {"TF_CPP_MIN_LOG_LEVEL": "3", "ORT_DISABLE_TELEMETRY": "1", "PYTHONPATH": f"{FOLDER}{os.pathsep}{PYTHONPATH}"}
         self._log, self._read = log, log.stat().st_size if log.exists() else 0
@@ -45,16 +50,16 @@ class DaemonProcess:
         return self._process.pid
 
     def told(self, event: str) -> dict[str, Any] | None:
-        """The first event of this name in this life."""
+        """Return the first event of this name in this life."""
         return next(iter(self.all_told(event)), None)
 
     def all_told(self, event: str) -> list[dict[str, Any]]:
-        """All of them."""
+        """Return all events of this name in this life."""
         lines = (line for line in self._lines() if f'"{event}"'.encode() in line)
         return [told for line in lines if (told := json.loads(line))["event"] == event]
 
     def held(self) -> set[str]:
-        """The partitions that this life has now, by its own words."""
+        """Return the partitions that this life has, by its log."""
         held: set[str] = set()
         for line in self._lines():
             event = json.loads(line)
@@ -65,17 +70,17 @@ class DaemonProcess:
         return held
 
     def has_loaded(self, library: str) -> bool:
-        """Whether a file of this library is mapped into the process."""
+        """Return whether a file of this library is mapped into the process."""
         return f"/{library}/" in Path(f"/proc/{self._process.pid}/maps").read_text()
 
     def _lines(self) -> list[bytes]:
-        """The whole lines of its log in this life that are events."""
+        """The whole lines of this life's log that are events."""
         with self._log.open("rb") as log:
             log.seek(self._read)
             return [line for line in log if line.startswith(b"{") and line.endswith(b"\n")]
 
     def wait_for(self, event: str, limit_s: float, or_else: str = "") -> str:
-        """Waits for one of two events and says which. Raises RuntimeError where the process ends first, or takes too long."""
+        """Wait for one of two events and return it. Raises RuntimeError if the process ends first, or takes too long."""
         until_s = time.monotonic() + limit_s
         while time.monotonic() < until_s and self._process.poll() is None:
             for name in filter(None, (event, or_else)):
@@ -85,7 +90,7 @@ class DaemonProcess:
         raise RuntimeError(f"no {event} within {limit_s:.0f} s, exit code {self._process.poll()}:\n{last_words(self._log)}")
 
     def training_child(self, limit_s: float) -> psutil.Process | None:
-        """The training that runs, as soon as one does; None where none does in time, or the daemon ends."""
+        """Return the running training as soon as there is one; None if there is none in time, or the daemon ends."""
         until_s = time.monotonic() + limit_s
         while time.monotonic() < until_s and self._process.poll() is None:
             with suppress(psutil.Error):
@@ -96,20 +101,20 @@ class DaemonProcess:
         return None
 
     def wait(self, limit_s: float) -> int | None:
-        """Its exit code; None while it lives."""
+        """Return the exit code; None while it lives."""
         try:
             return self._process.wait(limit_s)
         except subprocess.TimeoutExpired:
             return None
 
     def stop(self, signal_name: str) -> int:
-        """Its exit code after a signal that it obeys."""
+        """Send a signal that ends it in order, and return the exit code."""
         self._process.send_signal(signal.Signals[signal_name])
         code = self.wait(STOP_LIMIT_S)
         return self.kill() if code is None else code
 
     def freeze(self) -> None:
-        """It does nothing any more, and keeps what it has."""
+        """Stop the process (SIGSTOP). It keeps what it has."""
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -127,10 +132,16 @@ class DaemonProcess:
 
 
 class Home:
-    """Where a daemon lives: configuration, state, models, log."""
+    """The home of a daemon: configuration, state, models, log.
+
+    Args:
+        folder: of configuration and log.
+        sections: of the configuration.
+        member: name of the group's member.
+        shared: folder of state and models; None: `folder`.
+    """
 
     def __init__(self, folder: Path, sections: Mapping[str, Mapping[str, Any]], member: str = "main", shared: Path | None = None) -> None:
-        """shared: the folder of state and models, where it is not this one's own."""
         folder.mkdir(exist_ok=True)
         self.folder, self.log, self.config = shared or folder, folder / "log", folder / "dwcp.toml"
         self.state = self.folder / "state"
@@ -142,12 +153,12 @@ class Home:
         )
 
     def start(self, faults: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> DaemonProcess:
-        """faults: see tests/testkit/faulty.py. environment: in addition to this process's own."""
+        """Start a daemon. faults: see testkit.faulty. environment: in addition to this process's own."""
         launcher = ["-m", "daemon.cli"] if faults is None else ["-m", "testkit.faulty", json.dumps(faults)]
         return DaemonProcess([sys.executable, *launcher, "run", "--config", str(self.config)], self.log, environment or {})
 
     def take_the_rest(self, ends: Mapping[Partition, int], limit_s: float) -> None:
-        """A last life, until its checkpoint holds all records. Raises RuntimeError where there is no progress for limit_s."""
+        """Run a last life until its checkpoint holds all records. Raises RuntimeError after limit_s seconds without progress."""
         with self.start() as process:
             process.wait_for("daemon_ready", limit_s)
             taken, until_s = -1, time.monotonic() + limit_s
@@ -166,16 +177,17 @@ class Home:
         return 0
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The events of one of the files under state/events."""
+        """Return the events of one of the files under state/events."""
         path = self.state / "events" / f"{name}.ndjson"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
     def all_told(self) -> list[str]:
-        """The names of all events of all lives."""
+        """Return the names of all events of all lives."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return [str(json.loads(line)["event"]) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def last_words(self) -> str:
+        """Return the end of the log."""
         return last_words(self.log)
 
 
@@ -185,7 +197,7 @@ def last_words(log: Path) -> str:
 
 
 class Producer:
-    """parts/steady_producer.py as a process, or another one that obeys SIGTERM, from entering to `end`."""
+    """parts/steady_producer.py, or another producer that ends by SIGTERM, as a process."""
 
     def __init__(self, job: Mapping[str, Any], module: str = "parts.steady_producer") -> None:
         self._job, self._module = job, module
@@ -196,11 +208,11 @@ class Producer:
         return self
 
     def end(self) -> int:
-        """Ends it in order; gives how many records it has sent."""
+        """End the producer in order and return the number of records sent."""
         return int(self.answer()["sent"])
 
     def answer(self) -> dict[str, Any]:
-        """Ends it in order; gives all that it has to say."""
+        """End the producer in order and return its last line."""
         self._process.terminate()
         out, _ = self._process.communicate(timeout=STOP_LIMIT_S)
         told: dict[str, Any] = json.loads(out.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""The daemon itself over a stream, built by daemon/wiring.py as for `dwcp-learner run`, without HTTP and with events into files."""
+"""The daemon over a stream, built by daemon/wiring.py as for `dwcp-learner run`, without HTTP and with events into files."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ WARM_UP_ROWS: Final = 40
 
 
 def config(job: dict[str, Any], folder: Path) -> Config:
-    """The defaults, but for: no training, no HTTP, events into files, and what the job says.
+    """Return the defaults, without training and HTTP, with events into files, and with what the job asks for.
 
-    job: models (folder of versions, or None: the daemon of the first day), bootstrap, topic and group where it reads Kafka,
-    shed_above_lag where it is not the default's.
+    Args:
+        job: models (folder of versions; None: a daemon without one), bootstrap, topic and group to read from Kafka, and shed_above_lag if
+            it is not the default.
     """
     kafka = {"bootstrap_servers": job["bootstrap"], "topic": job["topic"], "group_id": job["group"]} if "bootstrap" in job else {}
     drift = {"shed_above_lag": job["shed_above_lag"]} if "shed_above_lag" in job else {}
@@ -55,7 +56,7 @@ def source_of(job: dict[str, Any], settings: Config, observer: Observer) -> Sour
 
 
 def warm_up(models: str | None) -> None:
-    """One small stream through a daemon of its own: loads the compiled kernels and the runtimes, which are no ingest."""
+    """Run one small stream through a daemon of its own: it loads compiled kernels and runtimes, which are not measured."""
     with tempfile.TemporaryDirectory(prefix="dwcp-warm-") as name:
         folder = Path(name)
         write_file(fleet(4), WARM_UP_ROWS, folder / "warm.ndjson")
@@ -64,9 +65,10 @@ def warm_up(models: str | None) -> None:
 
 
 def ingest(job: dict[str, Any]) -> dict[str, Any]:
-    """CPU seconds of all threads from opening the source to the checkpoint of its last record, and where they went.
+    """Return the CPU seconds of all threads from opening the source to the last record's checkpoint, by stage.
 
-    job: as in `config`, and records: how many there are.
+    Args:
+        job: as in `config`, and records: their number.
     """
     configure_logging("error", "json", sys.stderr)
     warm_up(job["models"])
@@ -98,7 +100,7 @@ def ingest(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _offset_on_disk(settings: Config, partition: Partition) -> int:
-    """What a daemon that starts now would go on from."""
+    """The offset from which a daemon that starts now would go on."""
     store = CheckpointStore(settings.state.directory, settings.state.member, NEVER_ROWS, math.inf, lambda *_event, **_fields: None)
     restored = store.restore(partition)
     return (restored.offset or 0) if restored is not None else 0
@@ -111,7 +113,7 @@ def _stop_at(daemon: Daemon, records: int, threads: _Threads) -> None:
 
 
 class _Threads:
-    """CPU seconds of the source's threads: neither the loop's nor the daemon's own others."""
+    """CPU seconds of the source's threads, without those of the loop and of the daemon."""
 
     _OURS: Final = ("MainThread", "checkpoint", "publisher", "trainer", "APScheduler")
 
@@ -135,7 +137,7 @@ def _thread_cpu_s(native_id: int) -> float:
 
 @contextmanager
 def _timed_sealing() -> Iterator[list[float]]:
-    """Sealing runs within the checkpoint's thread; this tells its share apart."""
+    """Measure sealing, which runs within the checkpoint's thread."""
     spent_s: list[float] = []
     seal = BufferWriter.seal
 
@@ -165,7 +167,7 @@ def _counted(observer: Observer) -> dict[str, int]:
 
 
 def _stages(observer: Observer, cpu_s: float, loop_s: float, source_s: float, sealing_s: float) -> dict[str, float]:
-    """CPU seconds by stage; together they are cpu_s."""
+    """CPU seconds by stage. Their sum is cpu_s."""
     told = {
         name: observer.registry.get_sample_value("dwcp_stage_seconds_total", {"stage": name}) or 0.0
         for name in ("open", "poll", "decode", "features", "drift", "forecast", "buffer", "snapshot", "regions")

@@ -1,4 +1,4 @@
-"""What the detectors of one watched link hold once their windows are long: the stream of `memory.py` is too short for that."""
+"""Memory of the detectors of one monitored link with long windows: the stream of `memory.py` is too short for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from parts.daemon_memory import memory
 
 
 def run(links: int, rows: int) -> dict[str, Any]:
-    """Bytes a link after `rows` residuals of each, white noise as a good model leaves it."""
+    """Return bytes a link after `rows` residuals of each: white noise, as a good model leaves it."""
     _feed(LinkDrift(epoch=1), 1, 1)  # compiles
     drift = LinkDrift(epoch=1)
     before = _settled()

@@ -1,4 +1,4 @@
-"""One process of benchmarks/differential.py: inputs from a seed through every reader, and what any two of them see differently."""
+"""One process of benchmarks/differential.py: inputs from a seed through every reader, and the inputs that two of them read differently."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ LINE_ENDS: Final = (b"\n", b"\r\n")
 
 @dataclass
 class Found:
-    """What became of the inputs. compared: readings by reader. examples: the smallest inputs that are read in two ways."""
+    """Result of a run.
+
+    Args:
+        compared: readings by reader.
+        examples: the smallest inputs that are read in two ways.
+    """
 
     inputs: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -39,7 +44,7 @@ class Found:
 
 
 class Differential:
-    """Runs inputs through all readers. extra: further readers of JSON values, to see that a difference is found."""
+    """Inputs through all readers. extra: further readers of JSON values, to test that a difference is found."""
 
     def __init__(self, folder: Path, kafka: ByKafka, go: ByGo, extra: record_readers.Readers | None = None) -> None:
         self._folder = folder
@@ -48,7 +53,7 @@ class Differential:
         self.found = Found()
 
     def run(self, seed: int, inputs: int) -> None:
-        """So many inputs, JSON values and CSV lines, batch after batch."""
+        """Run inputs, JSON values and CSV lines, batch after batch."""
         grammar, rng = Grammar(seed), random.Random(seed)
         while self.found.inputs.total() < inputs:
             self._line_end = rng.choice(LINE_ENDS)
@@ -60,7 +65,7 @@ class Differential:
                 self._compare([grammar.json_value() for _ in range(count)], ())
 
     def _compare(self, values: Sequence[bytes], header: tuple[str, ...]) -> None:
-        """Counts what the readers say, and keeps the smallest input of each difference."""
+        """Count the readings, and keep the smallest input of each difference."""
         found = self.found
         readings = self.csv(values, header) if header else self.json(values)
         found.inputs["csv" if header else "json"] += len(values)
@@ -81,7 +86,7 @@ class Differential:
         return any(column[index] is not _NOT_READ and column[index] != reference for column in readings.values())
 
     def json(self, values: Sequence[bytes]) -> dict[str, list[Any]]:
-        """By reader, what it reads in each value."""
+        """Return the readings of JSON values by reader."""
         readings: dict[str, list[Any]] = {"decoder": record_readers.by_record(values)}
         for name, reader in self._readers.items():
             readings[name] = reader(values)
@@ -96,7 +101,7 @@ class Differential:
         return readings
 
     def csv(self, lines: Sequence[bytes], header: tuple[str, ...]) -> dict[str, list[Any]]:
-        """The same of CSV lines: by the readers of CSV, and by all readers of JSON what the line says as a record."""
+        """Return the readings of CSV lines: by readers of CSV, and as records by all readers of JSON."""
         readings: dict[str, list[Any]] = {
             "decoder": record_readers.by_record(lines, "csv", header),
             "csv alone": record_readers.alone(lines, "csv", header),
@@ -110,7 +115,7 @@ class Differential:
         return readings | self._by_lines(lines, header)
 
     def _by_lines(self, values: Sequence[bytes], header: tuple[str, ...]) -> dict[str, list[Any]]:
-        """By file and by pipe, what can be a line there."""
+        """By file and by pipe, the values that can be lines."""
         lines = [index for index, value in enumerate(values) if b"\n" not in value]
         told = {
             "file": record_readers.by_file(
@@ -126,7 +131,7 @@ class Differential:
         return placed
 
     def _example(self, value: bytes, header: tuple[str, ...]) -> str:
-        """The smallest input that is still read in two ways, and who reads what."""
+        """The smallest input that is still read in two ways, with all readings."""
 
         def readings(one: bytes) -> dict[str, list[Any]]:
             return self.csv([one], header) if header else self.json([one])
@@ -141,7 +146,7 @@ _NOT_READ: Final = object()
 
 
 def _of_good(values: Sequence[bytes], reference: Sequence[Reading], read: Callable[[Sequence[bytes]], list[Reading]]) -> list[Any]:
-    """The readings of what is accepted, all in one batch."""
+    """The readings of accepted values, all in one batch."""
     good = [index for index, reading in enumerate(reference) if reading is not None]
     readings: list[Any] = [_NOT_READ] * len(values)
     for index, reading in zip(good, read([values[index] for index in good]), strict=True):
@@ -154,7 +159,7 @@ def _shown(reading: Reading) -> str:
 
 
 def smaller(value: bytes, differs: Callable[[bytes], bool]) -> bytes:
-    """Cuts pieces out of a value as long as it is read in two ways, large ones first."""
+    """Cut pieces out of a value while it is still read in two ways, large pieces first."""
     size, tries = max(1, len(value) // 2), 0
     while size and tries < SMALLER_TRIES_MAX:
         start = 0
@@ -170,7 +175,7 @@ def smaller(value: bytes, differs: Callable[[bytes], bool]) -> bytes:
 
 
 def run(job: dict[str, Any], extra: record_readers.Readers | None = None) -> dict[str, Any]:
-    """job: bootstrap, topic (of one partition), go (the binary), seed, inputs."""
+    """Run a job: bootstrap, topic (of one partition), go (the binary), seed, inputs."""
     kafka, go = ByKafka(job["bootstrap"], job["topic"]), ByGo(Path(job["go"]))
     with Closing(kafka, go), tempfile.TemporaryDirectory(prefix="dwcp-differential-") as folder:
         differential = Differential(Path(folder), kafka, go, extra)
@@ -184,7 +189,7 @@ def run(job: dict[str, Any], extra: record_readers.Readers | None = None) -> dic
 
 
 def new_topic(bootstrap: str, name: str) -> None:
-    """Of one partition, for values of any size."""
+    """Create a topic of one partition for values of any size."""
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics({name: {"num_partitions": 1, "configs": {"max.message.bytes": str(32 << 20)}}}, wait_for_metadata=True)
     admin.close()

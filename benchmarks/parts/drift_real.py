@@ -1,4 +1,4 @@
-"""A recording through the daemon's own loop (`dwcp-learner replay`): every drift alert of it, and a picture of what it was about."""
+"""A recording through the daemon's own loop (`dwcp-learner replay`): its drift alerts, and a picture of each."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ WHOLE_S: Final = 1e9
 
 
 def run(recording: Path, merged: bool, pictures: Path | None) -> dict[str, Any]:
-    """What `replay` tells with its own settings: a first version of the first 40 % of the rows, and new ones after a drift.
+    """Return what `replay` reports with its own settings: a first version from 40 % of the rows, and new ones after a drift.
 
-    pictures: folder for one SVG of each alert, named after the recording and the number of the alert.
+    Args:
+        pictures: folder for one SVG of each alert, named after the recording and the number of the alert.
     """
     with tempfile.TemporaryDirectory(prefix="dwcp-real-") as name:
         kept = Path(name)

@@ -1,4 +1,4 @@
-"""Simpler designs on the same streams: stock detectors of River, on the raw metrics and on the residuals, with and without a quorum."""
+"""Simpler designs on the same streams: stock detectors of River, on raw metrics and on residuals, with and without a quorum."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DETECTORS: Final[dict[str, Callable[[], Any]]] = {
 
 
 def fired(detector: Any, values: Any) -> list[int]:
-    """The samples at which a detector fires."""
+    """Return the samples at which a detector fires."""
     found = []
     for at, value in enumerate(values.tolist()):
         detector.update(value)
@@ -34,7 +34,7 @@ def fired(detector: Any, values: Any) -> list[int]:
 
 
 def run(regime: str, links: int, days: int, seed: int) -> dict[str, Any]:
-    """Alerts of a fleet in a week without a change, and the median delay of a link until it fires on a shift of one standard deviation."""
+    """Return the alerts of a fleet in a week without a change, and a link's median delay for a shift of one standard deviation."""
     region = Region(regime, links, seed)
     time_s, noise = region.next(days * DAY + HORIZON)
     shifted = noise.copy()

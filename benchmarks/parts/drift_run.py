@@ -1,4 +1,4 @@
-"""The drift stages over simulated residuals: incidents of quiet months, and what is found of planted changes."""
+"""The drift stages over simulated residuals: incidents of quiet months, and planted changes that are found."""
 
 from __future__ import annotations
 
@@ -34,7 +34,12 @@ NO_INCIDENT: Final = "nothing"
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """A change of a share of the links. kind: what it should be called. size: standard deviations, or the factor of the spread."""
+    """A change of a share of the links.
+
+    Args:
+        kind: its correct name.
+        size: in standard deviations, or the factor of the spread.
+    """
 
     name: str
     kind: Change
@@ -69,8 +74,15 @@ PLANTED: Final = (
 
 @dataclass(slots=True)
 class Samples:
-    """time_s: (samples,). residual, actual: (samples, links, 4). code: (samples, links), of a category as the model has it. lag_s:
-    (samples, links), by how much the rows of the link are behind the others."""
+    """Samples of the links of a region.
+
+    Args:
+        time_s: float64 (S,), seconds.
+        residual: float32 (S, L, 4), standard deviations.
+        actual: float32 (S, L, 4), the metrics.
+        code: (S, L), a category's code in the model.
+        lag_s: (S, L), seconds by which a link's rows are behind the others.
+    """
 
     time_s: Values
     residual: Values
@@ -85,7 +97,7 @@ class Samples:
         return cls(time_s, noise, noise + weather(time_s), code, np.zeros(noise.shape[:2]))
 
     def with_change(self, planted: Planted, region: Region) -> tuple[Samples, Flags]:
-        """The same samples with the change, and bool (links,), whom it affects."""
+        """Return the samples with the change, and bool (L,), the affected links."""
         count, links = self.code.shape
         affected = np.zeros(links, np.bool_)
         affected[: max(1, round(planted.share * links))] = True
@@ -157,13 +169,13 @@ class Stages:
         )
 
     def copy(self) -> Stages:
-        """The same state, to go on differently."""
+        """Return a copy of the state."""
         link = LinkDrift.restored(self.link.document(), self.link.arrays(), self.sensitivity)
         return Stages(self.region, self.sensitivity, link, RegionDrift.restored(self.regions.state(), self.regions.policy))
 
 
 def quiet(regime: str, seed: int, links: int, days: int, sensitivity: Sensitivity) -> dict[str, Any]:
-    """Incidents of a region to which nothing happens."""
+    """Return the incidents of a region without a change."""
     region = Region(regime, links, seed)
     stages = Stages(region, sensitivity)
     for _ in range(days * 8):
@@ -178,7 +190,7 @@ def quiet(regime: str, seed: int, links: int, days: int, sensitivity: Sensitivit
 
 
 def detect(regime: str, seed: int, links: int, warm_up: int, sensitivity: Sensitivity) -> list[dict[str, Any]]:
-    """What becomes of each planted change, after so many quiet samples and up to a day more."""
+    """Return what becomes of each planted change, after quiet samples and up to a day later."""
     region = Region(regime, links, seed)
     stages = Stages(region, sensitivity)
     warm = warm_up + (seed * 97) % (DAY if warm_up > DAY else DAY // 4)  # not always at midnight
@@ -222,7 +234,7 @@ def _called(change: IncidentChange) -> str:
 
 
 def _largest(change: IncidentChange) -> SignalChange:
-    """Of the metric that was changed, where it is told, what most links tell."""
+    """The changed metric if it is reported, else the signal of most links."""
     return max(change.signals, key=lambda signal: (signal.signal == TARGETS[METRIC], signal.links))
 
 

@@ -1,4 +1,4 @@
-"""What a watched row costs with a model of the real size: the forecast alone, and all of it in the daemon with its detectors."""
+"""Cost of a monitored row with a model of the real size: the forecast alone, and everything in the daemon with its detectors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEVER_SHED: Final = 2**62
 
 
 def forecast_ms(models: Path, seconds: float) -> dict[str, float]:
-    """CPU milliseconds of one forecast by the rows of a batch."""
+    """Return CPU milliseconds of a forecast by the rows of a batch."""
     version = Registry(models).current()
     assert version is not None
     predictor = Predictor.load(models / version)
@@ -40,7 +40,7 @@ def forecast_ms(models: Path, seconds: float) -> dict[str, float]:
 
 
 def watched_row_ms(models: Path, links: int, rows: int) -> dict[str, Any]:
-    """CPU milliseconds of a row of a watched link, all in all: a fleet of which every link is watched, no forecast shed."""
+    """Return CPU milliseconds of a monitored link's row in total: every link of the fleet is monitored, no forecast is shed."""
     with tempfile.TemporaryDirectory(prefix="dwcp-watched-") as name:
         path = Path(name) / "watched.ndjson"
         written = write_file(fleet(links), rows, path)

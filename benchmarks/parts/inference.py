@@ -1,4 +1,4 @@
-"""The graphs of a version and their rivals, timed in one process on one thread, in turns."""
+"""The graphs of a version and their rivals, timed in turns in one process on one thread."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLOWER: Final = {"direct_export": 5, "keras_call": 60, "keras_predict": 60}
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Built:
-    """A version's folder, the runs by name (each takes the number of a window, or of a batch of 64), and how near the graphs are."""
+    """A version's folder, the runs by name (each by the number of a window, or of a batch of 64), and the differences of the graphs."""
 
     one: dict[str, Callable[[int], Any]]
     many: dict[str, Callable[[int], Any]]
@@ -41,7 +41,7 @@ class Built:
 
 
 def build_all(folder: Path, architecture: Architecture) -> Built:
-    """Exports an untrained network as it is published, and as a direct export gives it."""
+    """Export an untrained network as it is published, and directly."""
     from model.training.graph.core import export_core
     from model.training.graph.prove import export_raw
 
@@ -84,7 +84,7 @@ def _raw_runner(session: Any) -> Callable[[RawWindows], Any]:
 
 
 def _untrained(architecture: Architecture) -> Any:
-    """A network of which no weight is 0: the linear path begins with zeros, and a forecast of zeros agrees with anything."""
+    """A network without a zero weight: the linear path begins with zeros, and a forecast of zeros agrees with anything."""
     import keras
 
     from model.training.network.assembly import build
@@ -97,7 +97,7 @@ def _untrained(architecture: Architecture) -> Any:
 
 
 def _direct_export(model: Any) -> Any:
-    """A session of the graph of the training network itself, recurrent dropout and all."""
+    """A session of the training network's own graph, with recurrent dropout."""
     import onnxruntime
     import tensorflow as tf
     import tf2onnx
@@ -114,7 +114,7 @@ def _direct_export(model: Any) -> Any:
 def _over(
     scaled_runs: dict[str, Callable[[Any], Any]], raw_runs: dict[str, Any], scaled: Any, windows: RawWindows, size: int
 ) -> dict[str, Callable[[int], Any]]:
-    """Each run as a function of a number: its batch of `size` windows is cut beforehand."""
+    """Each run as a function of a number. Its batch of `size` windows is cut beforehand."""
     starts = range(0, len(windows) - size + 1, size)
     batches = [np.ascontiguousarray(scaled[at : at + size]) for at in starts]
     raw_batches = [windows.take(slice(at, at + size)) for at in starts]
@@ -127,7 +127,7 @@ def _over(
 
 
 def time_calls(run: Callable[[int], Any], calls: int, first: int) -> tuple[list[float], float]:
-    """Wall seconds of each call, and CPU seconds of all of them, once the caches hold what this run needs."""
+    """Return wall seconds of each call, and CPU seconds of all of them, after the caches are warm."""
     for number in range(min(WARM_UP, calls)):
         run(first + number)
     seconds = []
@@ -140,7 +140,7 @@ def time_calls(run: Callable[[int], Any], calls: int, first: int) -> tuple[list[
 
 
 def measure(built: Built, rounds: int, calls: int, batches: int) -> dict[str, Any]:
-    """Per run and round: p50 and p99 in ms of batch 1, and windows per CPU second at batch 64."""
+    """Return by run and round p50 and p99 in ms at batch 1, and windows per CPU second at batch 64."""
     found: dict[str, dict[str, list[float]]] = {
         name: {"p50_ms": [], "p99_ms": [], "windows_per_cpu_s": [], "cpu_ms_at_64": []} for name in built.one
     }

@@ -1,4 +1,4 @@
-"""The machine's float32 matrix products, GFLOP/s: what a training step, which is little else, could reach at most."""
+"""The machine's float32 matrix products in GFLOP/s: the upper bound of a training step, which is little else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = {"square": (2_048, 2_048, 2_048), "one_step_of_64": (64, 256, 1_024), "
 
 
 def gflops(shape: tuple[int, int, int], repetitions: int) -> float:
-    """The best of `repetitions` rounds, by wall time: others on the machine can only make it slower."""
+    """Return the best of `repetitions` rounds, by wall time: other processes can only make it slower."""
     rows, inner, columns = shape
     left, right = tf.random.normal((rows, inner)), tf.random.normal((inner, columns))
     flop = 2 * rows * inner * columns

@@ -29,10 +29,13 @@ OFTEN_S: Final = 0.2
 
 @dataclass(frozen=True)
 class Plan:
-    """How much, and how long.
+    """Sizes and times.
 
-    share: of a core, for the daemon. hold_s: how long the source stays paused before the disk goes on. session_s: the group's.
-    checkpoint_late_s: after which /readyz tells of a checkpoint that hangs (daemon.operator.health.CHECKPOINT_S).
+    Args:
+        share: of a core, for the daemon.
+        hold_s: how long the source stays paused before the disk goes on.
+        session_s: of the group.
+        checkpoint_late_s: after which /readyz reports a hanging checkpoint (daemon.operator.health.CHECKPOINT_S).
     """
 
     topic: str = "overload"
@@ -52,7 +55,7 @@ class Plan:
     sample_s: float = 5.0
 
     def sections(self, bootstrap: str, port: int) -> dict[str, dict[str, Any]]:
-        """The daemon's configuration: no training, every row kept, and what belongs to the plan."""
+        """Return the daemon's configuration: no training, every row kept, and the plan's values."""
         kafka = {"bootstrap_servers": bootstrap, "topic": self.topic, "group_id": self.topic, "max_records": self.max_records}
         names = {f"{name}_topic": f"{self.topic}.{name}" for name in ("drift", "models", "dead_letter")}
         return {
@@ -67,14 +70,14 @@ class Plan:
         }
 
     def faults(self, switch: Path) -> dict[str, Any]:
-        """See tests/testkit/faulty.py."""
+        """Return the faults (see testkit.faulty)."""
         hang = {"does": "hang", "thread": "checkpoint", "while": str(switch)}
         return {"faults": {"os.fsync": hang}, "constants": {"daemon.operator.health.CHECKPOINT_S": self.checkpoint_late_s}}
 
 
 @dataclass(frozen=True)
 class Hang:
-    """What was to be seen before the disk hung, once the source was paused, and once it went on."""
+    """The samples before the disk hung, when the source was paused, and when the disk went on."""
 
     before: Sample
     paused: Sample
@@ -83,7 +86,7 @@ class Hang:
 
 @dataclass(frozen=True)
 class Course:
-    """What became of the overload: what the producer says of itself, and what was to be seen of the daemon."""
+    """What became of the overload: the producer's result, and the samples of the daemon."""
 
     sent: Mapping[str, Any]
     began: Sample
@@ -94,32 +97,31 @@ class Course:
 
 
 class Overload:
-    """The phases of one daemon's life."""
+    """The phases of one daemon's life. switch: the file with which the disk hangs."""
 
     def __init__(self, plan: Plan, bootstrap: str, process: DaemonProcess, watcher: Watcher, switch: Path) -> None:
-        """switch: the file with which the disk hangs."""
         self.plan, self.process, self.watcher = plan, process, watcher
         self.sent = 0
         self._bootstrap, self._switch = bootstrap, switch
         self._rows = 0
 
     def write(self, rows: int) -> None:
-        """So many more rows of each link, as fast as it goes."""
+        """Write further rows of each link, as fast as possible."""
         self._count(in_process("parts.paced_producer", self._job(rows, None)))
 
     def until_caught_up(self) -> Sample:
-        """Every record is taken, and forecasts are made again. Not to be called with a share of a core: it looks often."""
+        """Wait until every record is read and forecasts are made again. Not with a share of a core: it looks often."""
         return self._until(lambda seen: seen.consumed == self.sent and seen.lag == 0 and not seen.shedding, OFTEN_S)
 
     def forecasting_records_per_cpu_s(self) -> float:
-        """With a forecast for every watched row: so few records that none is shed."""
+        """Return the rate with a forecast for every monitored row: so few records that none is shed."""
         before, used_s = self.sent, cpu_s(self.process.pid)
         self.write(max(1, self.plan.shed_above_lag // 3 // self.plan.links))
         self.until_caught_up()
         return (self.sent - before) / (cpu_s(self.process.pid) - used_s)
 
     def capacity(self) -> float:
-        """Records a second with the share, from a topic that is full."""
+        """Return records a second with the share, from a full topic."""
         plan = self.plan
         records = 1.3 * plan.shed_above_lag + plan.share * FASTEST_PER_CPU_S * (plan.capacity_s + 3 * plan.sample_s)
         with CpuShare(self.process.pid, plan.share):
@@ -132,7 +134,7 @@ class Overload:
         return taken_per_s(first, last)
 
     def overload(self, records_per_s: float) -> Course:
-        """From nothing to the end of the catching up."""
+        """Overload, from an empty lag to the end of the catching up."""
         plan = self.plan
         with CpuShare(self.process.pid, plan.share), Producer(self._job(None, records_per_s), "parts.paced_producer") as producer:
             began = self._until(lambda seen: seen.consumed > self.sent)
@@ -146,11 +148,11 @@ class Overload:
         return Course(sent, began, hang, ended, drained, self.until_caught_up())
 
     def after(self, since: Sample, seconds: float) -> Sample:
-        """The first look after so long."""
+        """Return the first sample after this many seconds."""
         return self._until(lambda seen: seen.at_s - since.at_s >= seconds)
 
     def _hang(self) -> Hang:
-        """The disk hangs until the source has been paused for hold_s, and until that shows, or for ten times as long."""
+        """Let the disk hang until the source has been paused for hold_s and that shows, or for ten times as long."""
         before = self.watcher.look()
         self._switch.touch()
         paused = self._until(lambda seen: seen.paused)
@@ -174,12 +176,12 @@ class Overload:
 
 
 def taken_per_s(first: Sample, last: Sample) -> float:
-    """Records."""
+    """Records read a second."""
     return (last.consumed - first.consumed) / (last.at_s - first.at_s)
 
 
 def taken_while_shedding_per_s(samples: Sequence[Sample], course: Course) -> float | None:
-    """Records, in the overload but not while the disk hung; None where no forecasts were shed."""
+    """Records read a second in the overload, but not while the disk hung; None if no forecasts were shed."""
     stretches = [(course.began, course.hang.before), (course.hang.resumed, course.ended)]
     pairs = [
         (one, next_)

@@ -1,10 +1,10 @@
-"""Writes telemetry into a topic at a given rate for little CPU: records are encoded before, and only their timestamps move.
+"""A producer of telemetry at a given rate for little CPU: records are encoded before, and only their timestamps change.
 
     python -m parts.paced_producer JOB      JOB: {bootstrap, topic, partitions, links, first_row, rows, records_per_s}
 
-Every link in turn has its next row, one a simulated minute, from first_row on; every so often a record that is no telemetry. rows: how many
-of each link; null: until SIGTERM. records_per_s: null: as fast as it goes. Its last line says how many records it has sent, how many
-rows of each link that was, and in how many seconds until the last was acknowledged.
+Every link in turn has its next row, one a simulated minute, from first_row on. Now and then a record is not telemetry. rows: of each link;
+null: until SIGTERM. records_per_s: null: as fast as possible. The last line has the number of records, the rows of each link, and the
+seconds until the last record was acknowledged.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ PACE_RECORDS: Final = 200
 
 
 def rows_of_fleet(links: int) -> list[list[bytes]]:
-    """TEMPLATES rows of each link, without `{"timestamp":` and the number after it."""
+    """Return TEMPLATES rows of each link, without `{"timestamp":` and the number after it."""
     spec = fleet(links)
     values = [value for block, _ in blocks(spec, TEMPLATES) for value in block]
     return [[value[value.index(b",") :] for value in values[row * links : (row + 1) * links]] for row in range(TEMPLATES)]
 
 
 def records(links: int, first_row: int, rows: int | None) -> Iterator[tuple[int, bytes]]:
-    """Link and value of each record, in order of time; link -1 for what is no telemetry."""
+    """Yield link and value of each record in order of time; link -1 for a record that is not telemetry."""
     templates, interval_s = rows_of_fleet(links), fleet(links).interval_s
     for row in itertools.count() if rows is None else range(rows):
         time_s = DEFAULT_START_S + (first_row + row) * interval_s
@@ -53,7 +53,7 @@ def records(links: int, first_row: int, rows: int | None) -> Iterator[tuple[int,
 
 
 def produce(job: dict[str, Any], ended: threading.Event) -> dict[str, Any]:
-    """Sends until `ended` or the last row; every record is acknowledged."""
+    """Send until `ended` or the last row. Every record is acknowledged."""
     safe = {"acks": "all", "enable_idempotence": True}
     producer = KafkaProducer(bootstrap_servers=job["bootstrap"], compression_type="lz4", batch_size=BATCH_BYTES, linger_ms=50, **safe)
     names, partitions = build_fleet(fleet(job["links"])), job["partitions"]

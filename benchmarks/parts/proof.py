@@ -1,5 +1,4 @@
-"""A promise whose proof is a number of faults that were each built by hand, and not a rate or a storm: its cases are tests, run here in
-full and counted."""
+"""A promise that is proven by hand-built faults instead of a rate or a storm: its cases are tests, run here in full and counted."""
 
 from __future__ import annotations
 
@@ -19,10 +18,16 @@ LIMIT_S: Final = 3600.0
 
 
 def prove(benchmark: str, description: str | None, files: Sequence[str], least: int) -> int:
-    """Runs the test files, the last of them alone with --quick, prints the line of a benchmark, and gives the exit code: 1 where a case was
-    broken, which is no measurement.
+    """Run test files (with --quick the last one alone) and print the line of a benchmark.
 
-    least: cases that have to hold, so that no promise loses its proof unseen. A case that is skipped proves nothing.
+    Args:
+        benchmark: its name.
+        description: its module docstring.
+        files: of tests.
+        least: cases that have to hold, so that no promise loses its proof unnoticed. A skipped case proves nothing.
+
+    Returns:
+        The exit code: 1 if a case is broken.
     """
     found = cases(files[-1:] if arguments(description).quick else files)
     held, broken, unproven = (sum(one[outcome] for one in found) for outcome in ("held", "broken", "unproven"))
@@ -31,7 +36,7 @@ def prove(benchmark: str, description: str | None, files: Sequence[str], least: 
 
 
 def cases(files: Sequence[str]) -> list[dict[str, Any]]:
-    """Of each test, in how many cases it held, was broken, or did not run."""
+    """Return for each test in how many cases it held, was broken, or did not run."""
     with tempfile.TemporaryDirectory(prefix="dwcp-proof-") as name:
         told = Path(name) / "told.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={told}", *files]

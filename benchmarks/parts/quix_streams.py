@@ -1,7 +1,7 @@
 """The peer: Quix Streams with a keyed rolling mean of one metric and its state, over the same topic. Runs in .venv-bench.
 
-It is given its best: no changelog topic (our state goes to a local disk too), commits as seldom as our checkpoints. Its defaults cost
-it some 5 % more.
+It has its best settings: no changelog topic (our state goes to a local disk too), and commits as seldom as our checkpoints. Its defaults
+cost some 5 % more.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ COMMIT_S = 30.0
 
 
 def rolling_mean(record: dict[str, Any], state: State) -> dict[str, Any]:
-    """The mean throughput of a link's last ten records."""
+    """Return the mean throughput of a link's last ten records."""
     recent = state.get("recent", [])
     recent.append(record["throughput_mbps"])
     if len(recent) > MEAN_ROWS:
@@ -30,7 +30,7 @@ def rolling_mean(record: dict[str, Any], state: State) -> dict[str, Any]:
 
 
 def consume(bootstrap: str, topic: str, group: str, records: int) -> dict[str, Any]:
-    """CPU and wall seconds to take so many records to their state, from connecting to the last commit."""
+    """Return CPU and wall seconds to read `records` records into their state, from connecting to the last commit."""
     with tempfile.TemporaryDirectory(prefix="dwcp-quix-") as state:
         began_s, began_wall_s = time.process_time(), time.monotonic()
         application = Application(

@@ -1,4 +1,4 @@
-"""Telemetry records as producers write them, and as nobody should: by a grammar, with mutations, the same for the same seed."""
+"""Telemetry records as producers write them, and damaged ones: by a grammar with mutations, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ NO_SPACES: Final = (b"\x0c", b"\x0b", b"\xc2\xa0", b"\xef\xbb\xbf", b"\x00")
 
 
 class Grammar:
-    """Makes JSON values and CSV lines; what is made follows from the seed alone."""
+    """A source of JSON values and CSV lines, which follow from the seed alone."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -81,7 +81,7 @@ class Grammar:
         self._csv_mutator = hostile.Mutator(hostile.csv_seeds(), seed)
 
     def json_value(self) -> bytes:
-        """One message: a record in any of its spellings, often with damage."""
+        """Return one message: a record in any of its spellings, often damaged."""
         rng, way = self._random, self._random.random()
         if way < 0.15:
             return bytes(self._json_mutator.message())
@@ -93,7 +93,7 @@ class Grammar:
         return value
 
     def header(self) -> tuple[str, ...]:
-        """Columns of a CSV file in any order; those that are needed are there."""
+        """Return the columns of a CSV file in any order. The required ones are among them."""
         rng = self._random
         if rng.random() < 0.3:
             return COLUMNS
@@ -103,7 +103,7 @@ class Grammar:
         return tuple(names)
 
     def csv_line(self, header: tuple[str, ...]) -> bytes:
-        """One line under the header, often with damage."""
+        """Return one line under the header, often damaged."""
         rng, way = self._random, self._random.random()
         if way < 0.2 and header == COLUMNS:
             return bytes(self._csv_mutator.message())

@@ -1,6 +1,6 @@
-"""What a record is by the published documents alone: the JSON Schema over Python's own JSON parser, and a CSV line as the record it says.
+"""The meaning of a record by the published documents alone: the JSON Schema over Python's own JSON parser, and CSV lines as records.
 
-None of the project's readers is used: where they differ from this, one of the two is wrong.
+None of the project's readers is used. If one of them differs from this, one of the two is wrong.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _TEXTS: Final = ("node_id", "peer_id", *CATEGORIES)
 
 
 class NotIJsonError(ValueError):
-    """Bytes that are no I-JSON text."""
+    """Bytes that are not an I-JSON text."""
 
 
 def parsed(value: bytes, *, exact_integers: bool) -> Any:
-    """A JSON text as RFC 7493 wants it. exact_integers: integers as such instead of as doubles. Raises ValueError or RecursionError."""
+    """Parse a JSON text as RFC 7493 requires. exact_integers: integers instead of doubles. Raises ValueError or RecursionError."""
     text = value.decode()
     if any(found["half"] for found in _ESCAPES.finditer(text)):
         raise NotIJsonError("half of a surrogate pair")
@@ -64,7 +64,7 @@ _VALIDATOR: Final = jsonschema.validators.extend(jsonschema.Draft202012Validator
 
 
 def by_schema(value: bytes) -> tuple[Reading, Unsaid | None]:
-    """The reading of what the schema accepts, and by what rule that the schema cannot say it is no telemetry all the same."""
+    """Return the reading of an accepted record, and the rule, beyond the schema, by which it is not telemetry all the same."""
     if len(value) > MAX_VALUE_BYTES:
         return None, "size"
     try:
@@ -83,7 +83,7 @@ def by_schema(value: bytes) -> tuple[Reading, Unsaid | None]:
 
 
 def _depth(text: str) -> int:
-    """How deep a JSON text nests, what is overwritten by a later value of the same name too."""
+    """Nesting of a JSON text, also of values that a later value of the same name replaces."""
     depth = deepest = 0
     for symbol in _OUTSIDE.sub("", text) if text.count("[") + text.count("{") > MAX_DEPTH else "":
         depth += (symbol in "[{") - (symbol in "]}")
@@ -92,7 +92,7 @@ def _depth(text: str) -> int:
 
 
 def seconds_of(time: float | str) -> float:
-    """UTC seconds of a valid timestamp, a text's rounded half up to microseconds."""
+    """Return the UTC seconds of a valid timestamp; text is rounded half up to microseconds."""
     if not isinstance(time, str):
         return float(time)
     found = _TIME.fullmatch(time)
@@ -126,7 +126,7 @@ def _text(value: Any) -> str:
 
 
 def record_of_line(line: bytes, header: tuple[str, ...]) -> bytes | None:
-    """The JSON record that a CSV line says; None for a line that is none."""
+    """Return the JSON record that a CSV line describes; None if it describes none."""
     if len(line) > MAX_VALUE_BYTES:
         return None
     try:
@@ -147,7 +147,7 @@ def record_of_line(line: bytes, header: tuple[str, ...]) -> bytes | None:
 
 
 def cells_of(line: str) -> list[str] | None:
-    """The cells, one character after the other; None where a quote is left open or something follows it."""
+    """Return the cells, read character by character; None if a quote is left open or something follows it."""
     cells, cell, state = [], "", "before"
     for symbol in [*line, None]:
         if state == "quoted":

@@ -1,7 +1,7 @@
-"""Every reader of telemetry over the same raw bytes: what each accepts, and what it reads there.
+"""Every reader of telemetry over the same bytes: what each accepts, and what it reads.
 
-A reading is None for what is no telemetry, else UTC seconds, the bytes of the 11 columns NUMERIC as float32, and the texts of node_id,
-peer_id and the categories, "" where missing.
+A reading is None for a value that is not telemetry. Otherwise it has the UTC seconds, the bytes of the 11 columns NUMERIC as float32, and
+the texts of node_id, peer_id and the categories, "" if missing.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ POLL_LIMIT_S: Final = 300.0
 
 
 class UnavailableError(Exception):
-    """A reader cannot run on this machine; the message says what is missing."""
+    """A reader cannot run on this machine. The message names what is missing."""
 
 
 def of_decoded(decoded: Decoded, readings: list[Reading], places: Sequence[int]) -> None:
-    """Puts the accepted rows where they belong. places: for each offset the index in `readings`, -1 for a record of no interest."""
+    """Enter accepted rows into `readings`. places: index in `readings` by offset, -1 for a record of no interest."""
     batch = decoded.batch
     texts = zip(batch.node_id, batch.peer_id, *batch.categories, strict=True)
     for offset, time_s, numeric, row in zip(batch.offsets.tolist(), batch.time_s.tolist(), batch.numeric, texts, strict=True):
@@ -57,7 +57,7 @@ def of_decoded(decoded: Decoded, readings: list[Reading], places: Sequence[int])
 
 
 def by_record(values: Sequence[bytes], form: Form = "json", header: tuple[str, ...] = ()) -> list[Reading]:
-    """The decoder's careful way: each chunk has a value that makes it look at the records one by one."""
+    """Read values by the decoder's careful path: each chunk has a value that makes it read record by record."""
     padded: list[bytes] = []
     places: list[int] = []
     for start in range(0, len(values), CHUNK_RECORDS - 1):
@@ -70,7 +70,7 @@ def by_record(values: Sequence[bytes], form: Form = "json", header: tuple[str, .
 
 
 def alone(values: Sequence[bytes], form: Form = "json", header: tuple[str, ...] = ()) -> list[Reading]:
-    """Each value as a batch of its own: the decoder's fast way, where it takes it."""
+    """Read each value as a batch of its own: the decoder's fast path, if it applies."""
     readings: list[Reading] = [None] * len(values)
     for index, value in enumerate(values):
         of_decoded(decode(RawBatch(PARTITION, [0], [value], form, header), None), readings, [index])
@@ -78,14 +78,14 @@ def alone(values: Sequence[bytes], form: Form = "json", header: tuple[str, ...] 
 
 
 def together(values: Sequence[bytes], form: Form = "json", header: tuple[str, ...] = ()) -> list[Reading]:
-    """Good values in one batch: the decoder's fast way over whole chunks."""
+    """Read good values in one batch: the decoder's fast path over whole chunks."""
     readings: list[Reading] = [None] * len(values)
     of_decoded(decode(RawBatch(PARTITION, range(len(values)), list(values), form, header), None), readings, range(len(values)))
     return readings
 
 
 def by_file(values: Sequence[bytes], path: Path, header: tuple[str, ...] = (), line_end: bytes = b"\n") -> list[Reading]:
-    """The values as the lines of a file; none has a newline."""
+    """Read values as the lines of a file. None has a newline."""
     form: Form = "csv" if header else "json"
     first = ",".join(header).encode() if header else GOOD
     path.write_bytes(line_end.join([first, *values, b""]))
@@ -93,7 +93,7 @@ def by_file(values: Sequence[bytes], path: Path, header: tuple[str, ...] = (), l
 
 
 def by_pipe(values: Sequence[bytes], header: tuple[str, ...] = (), line_end: bytes = b"\n") -> list[Reading]:
-    """The values as lines through a pipe."""
+    """Read values as lines through a pipe."""
     first = ",".join(header).encode() if header else GOOD
     reading, writing = os.pipe()
 
@@ -111,7 +111,7 @@ def by_pipe(values: Sequence[bytes], header: tuple[str, ...] = (), line_end: byt
 
 
 def _by_lines(source: Source, count: int, form: Form) -> list[Reading]:
-    """What a finite source gives, by line: the first one is the header or a good record."""
+    """Readings of a finite source by line. The first line is the header or a good record."""
     readings: list[Reading] = [None] * count
     (partition,) = source.poll(0.0).assigned
     source.seek(partition, 0)
@@ -126,10 +126,9 @@ def _by_lines(source: Source, count: int, form: Form) -> list[Reading]:
 
 
 class ByKafka:
-    """The values as records of a topic of Apache Kafka, through the daemon's own source."""
+    """Values as records of a topic of Apache Kafka, through the daemon's own source. topic: a new one of one partition."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
-        """topic: a new one, of one partition."""
         self._producer = KafkaProducer(bootstrap_servers=bootstrap, compression_type="lz4", linger_ms=20, max_request_size=8 << 20)
         self._topic = topic
         self._source = KafkaSource(topic, f"differential.{uuid.uuid4().hex}", KafkaOptions((bootstrap,)), lambda *_: None)
@@ -161,7 +160,7 @@ class ByKafka:
 
 
 class ByGo:
-    """The values through the Go client: its test binary as a program (clients/go/readings_test.go)."""
+    """Values through the Go client: its test binary as a program (clients/go/readings_test.go)."""
 
     def __init__(self, binary: Path) -> None:
         libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
@@ -191,7 +190,7 @@ class ByGo:
 
 
 def _answer(pipe: IO[bytes]) -> Reading:
-    """One answer. Hour and weekday, which the client leaves to the graph, are those of the time where they are missing."""
+    """One answer. Hour and weekday, which the client leaves to the graph, are those of the time if they are missing."""
 
     def exactly(size: int) -> bytes:
         content = pipe.read(size)
@@ -210,7 +209,7 @@ def _answer(pipe: IO[bytes]) -> Reading:
 
 
 def build_go(folder: Path) -> Path:
-    """The Go client's test binary. Raises UnavailableError where Go or a C compiler is missing."""
+    """Build the Go client's test binary. Raises UnavailableError if Go or a C compiler is missing."""
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     if go is None or shutil.which(os.environ.get("CC", "gcc")) is None:
         raise UnavailableError("Go (https://go.dev/dl) or a C compiler (gcc) is not here, which the Go client needs")
@@ -221,7 +220,7 @@ def build_go(folder: Path) -> Path:
 
 
 class Closing:
-    """Closes what was opened, whatever happens."""
+    """Opened objects that are closed in any case."""
 
     def __init__(self, *opened: Any) -> None:
         self._opened = opened

@@ -1,4 +1,4 @@
-"""Simulated residuals of a region's watched links: what a model leaves over when it is good, and in five ways in which it is not."""
+"""Simulated residuals of a region's monitored links: of a good model, and of models that are wrong in five ways."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REGIMES: Final[dict[str, str]] = {
 
 @dataclass
 class Region:
-    """The residuals of `links` links and 4 metrics of one region, in standard deviations of each link's own noise, minute after minute."""
+    """The residuals of `links` links and 4 metrics of a region, in standard deviations of each link's own noise, minute after minute."""
 
     regime: str
     links: int
@@ -42,7 +42,7 @@ class Region:
         self._bias, self._scale = self._random.normal(size=(1, self.links, 4)), np.exp(0.5 * self._random.normal(size=(1, self.links, 4)))
 
     def next(self, samples: int) -> tuple[Values, Values]:
-        """UTC seconds (samples,), and residuals (samples, links, 4)."""
+        """Return UTC seconds (S,), and residuals (S, links, 4)."""
         at = self.sample + np.arange(samples)
         self.sample += samples
         turn = 2 * np.pi * at[:, None, None] / DAY + self._phase
@@ -63,11 +63,10 @@ class Region:
 
     @property
     def unit(self) -> Values:
-        """(links, 4): what one standard deviation of each link's noise is."""
+        """Return (links, 4): the standard deviation of each link's noise."""
         return self._scale[0] if self.regime == "biased" else np.ones((self.links, 4))
 
 
 def weather(time_s: Values) -> Values:
-    """(samples, 1, 1): the metric itself, in deviations of its noise: a level of 50 with a daily cycle of 10 from trough to peak, which a
-    good model forecasts."""
+    """Return (S, 1, 1): the metric in deviations of its noise, level 50 with a daily cycle of 10, which a good model forecasts."""
     return np.asarray(50 + 5 * np.sin(2 * np.pi * (time_s / 86_400.0))[:, None, None])

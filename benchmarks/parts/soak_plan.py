@@ -1,4 +1,4 @@
-"""What is soaked: the fleet with what happens to it over the week, and the daemon's configuration."""
+"""The plan of a soak: the fleet with its events of the week, and the daemon's configuration."""
 
 from __future__ import annotations
 
@@ -26,11 +26,18 @@ hour would know nothing of an evening, and forecasts run away so far by then tha
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One soak: the first `hours` of a simulated week. rows_max and keep: small enough that buffer and models folder are full early.
+    """One soak: the first `hours` of a simulated week.
 
-    refusing_h: between these hours of a day trainings end without a candidate, because more windows are asked for than there are. A model
-    that lives for an hour would see no drift, for so long its detectors calibrate. At both hours the configuration is read again, as by
-    SIGHUP.
+    Args:
+        links: of the fleet.
+        interval_s: between two rows of a link.
+        hours: simulated.
+        training_every_h: hours between trainings.
+        rows_max: rows of the buffer; small enough that it is full early.
+        keep: versions that are kept; the same.
+        refusing_h: hours of a day between which trainings end without a candidate, because they ask for more windows than there are. A
+            model that lives for an hour sees no drift, because its detectors calibrate that long. At both hours the configuration is read
+            again, as after SIGHUP.
     """
 
     links: int
@@ -47,16 +54,16 @@ class Plan:
 
     @property
     def poll_records(self) -> int:
-        """At most three minutes of the fleet: an hour that is passed in one poll would have no sample."""
+        """Most records of a poll: three minutes of the fleet, so that no hour passes without a sample."""
         return min(5000, self.rows_per_hour // 20)
 
     @property
     def trainings(self) -> int:
-        """How many come due: the last boundary is the end of the stream."""
+        """Number of trainings that become due. The last boundary is the end of the stream."""
         return self.hours // self.training_every_h - 1
 
     def fleet(self) -> FleetSpec:
-        """Imperfect as fleets are: with holes, gaps, late and repeated records, and a region that drifts every day."""
+        """Return an imperfect fleet: holes, gaps, late and repeated records, and a region that drifts every day."""
         days = range(-(-self.hours // DAY_H))
         first, last = REROUTE_H
         events = tuple(
@@ -68,8 +75,10 @@ class Plan:
         return FleetSpec(regions=REGIONS, links_per_region=self.links // len(REGIONS), interval_s=self.interval_s, events=events)
 
     def config(self, folder: Path, hour: int = 0) -> Config:
-        """As it is from an hour on. Trainings as small as in benchmarks/kill.py, and a checkpoint every second: an hour of the week takes
-        some 20 s."""
+        """Return the configuration from an hour on.
+
+        Trainings are as small as in benchmarks/kill.py, with a checkpoint every second: an hour of the week takes some 20 s.
+        """
         first, last = self.refusing_h
         gate_windows_min = 2**31 if first <= hour % DAY_H < last else 50
         return FixedConfig(

@@ -1,5 +1,7 @@
-"""The soaked daemon: built by daemon/wiring.py, in a process of its own, with its HTTP server and its trainings; it is looked at every
-simulated hour, when neither a training nor a checkpoint is under way."""
+"""The soaked daemon: built by daemon/wiring.py in a process of its own, with HTTP server and trainings.
+
+It is measured every simulated hour, when neither a training nor a checkpoint is running.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ PROGRESS_SAMPLES: Final = 6
 
 
 class SimulatedSchedule(Schedule):
-    """A schedule by the stream's clock: APScheduler knows only the machine's."""
+    """A schedule by the stream's clock. APScheduler knows only the machine's."""
 
     def __init__(self) -> None:
         super().__init__("", None)
@@ -63,7 +65,7 @@ class SimulatedSchedule(Schedule):
 
 @dataclass
 class Soak:
-    """Samples, and what was told."""
+    """The samples and events of a soak."""
 
     plan: Plan
     folder: Path
@@ -87,9 +89,9 @@ class Soak:
         self.reload = reloader(self.daemon, first, lambda: self.plan.config(self.folder, self._next_h - 1), loop.observer)
 
     def look(self) -> None:
-        """After each pass of the loop: a sample of every hour, and then, if it is time, a training that is due.
+        """Take a sample every hour, after a pass of the loop, and start a training that is due.
 
-        The stream flows beside a training, and stands before the next hour until it has ended: every hour has its own, on any machine.
+        The stream flows beside a training, and waits for its end before the next hour: every hour has its own, on any machine.
         """
         loop = self.daemon.loop
         hour = (loop.partitions.event_time_s - START_S) / 3600
@@ -146,7 +148,7 @@ class Soak:
         return self.daemon.loop.observer.registry.get_sample_value(name, labels) or 0.0
 
     def scrape(self) -> bytes:
-        """As Prometheus does."""
+        """Read the metrics as Prometheus does."""
         assert self.daemon.http is not None
         with urllib.request.urlopen(f"{self.daemon.http.address}/metrics", timeout=30) as response:
             content: bytes = response.read()
@@ -154,7 +156,7 @@ class Soak:
 
 
 def settle() -> None:
-    """Waits for threads that end by themselves: those that read what a training said, and that answered the last question."""
+    """Wait for threads that end by themselves: readers of a training's output, and those that answered the last request."""
     for thread in threading.enumerate():
         if thread.name == "trainer" or "process_request_thread" in thread.name:
             thread.join(SETTLE_S)
@@ -170,9 +172,11 @@ class Mallinfo(ctypes.Structure):
 
 
 def memory() -> dict[str, int]:
-    """Resident bytes as the kernel counts them, and what stands behind them: blocks of Python's allocator that are in use, and bytes that
-    the C library has given out and that it holds free, and bytes that Arrow's allocator has given out. A leak is in use; what is only not
-    given back is resident and not in use."""
+    """Return resident bytes as the kernel counts them, and what is behind them.
+
+    These are blocks of Python's allocator in use, bytes that the C library has given out and holds free, and bytes of Arrow's allocator.
+    A leak is in use. Memory that is only not given back is resident and not in use.
+    """
     status = Path("/proc/self/status").read_text()
     kilobytes = {key: int(value) for key, value in re.findall(r"^(VmRSS|RssAnon):\s+(\d+) kB$", status, re.MULTILINE)}
     library = ctypes.CDLL(None)
@@ -189,7 +193,7 @@ def memory() -> dict[str, int]:
 
 
 def size(folder: Path) -> int:
-    """Bytes of all files below a folder; those that go meanwhile count nothing."""
+    """Return the bytes of all files below a folder. Files that vanish meanwhile do not count."""
     total = 0
     for path in folder.rglob("*"):
         try:
@@ -200,7 +204,7 @@ def size(folder: Path) -> int:
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
-    """The samples of one soak, and what became of records and trainings. job: the fields of a Plan."""
+    """Return the samples of one soak, and what became of records and trainings. job: the fields of a Plan."""
     configure_logging("error", "json", sys.stderr)
     plan = Plan(**job)
     told: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""The simulated stream of a soak, whose links come and go and whose partitions fall silent."""
+"""The simulated stream of a soak: links come and go, and partitions fall silent."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TIME_AND_LINK: Final = re.compile(rb'\{"timestamp":([0-9.]+).*?-peer-(\d+)"')
 
 
 class ChangingFleet(SimulatorSource):
-    """Gives what the simulator has, less the records of whatever is away. delivered: how many of them."""
+    """The simulator's records without those of links and partitions that are away. delivered: their number."""
 
     def __init__(self, *arguments: Any, partitions: int, **options: Any) -> None:
         super().__init__(*arguments, partitions=partitions, **options)
@@ -50,7 +50,7 @@ class ChangingFleet(SimulatorSource):
 
 
 def away(values: Any, partition: Partition, silent: int) -> Flags:
-    """bool (N,): which of a partition's records are never sent. silent: the number of the partition that falls silent."""
+    """Return bool (N,): the records of a partition that are never sent. silent: number of the partition that falls silent."""
     seen = [found.groups() for value in values if (found := _TIME_AND_LINK.match(value))]
     hour = (np.array([time_s for time_s, _ in seen], np.float64) - START_S) / 3600
     number = np.array([link for _, link in seen], np.int64)

@@ -1,9 +1,9 @@
-"""Writes a simulated fleet into a topic, faster than life and at a steady pace, until it is told to end with SIGTERM.
+"""A producer of a simulated fleet's records, faster than life and at a steady pace, until SIGTERM.
 
     python -m parts.steady_producer JOB      JOB: {bootstrap, topic, partitions, links, speed, quiet}
 
-Two regions; some records late, sent twice, with holes, or no telemetry at all; every six simulated hours a drift in one region. With
-`quiet` one partition after the other brings nothing for a while. Its last line says how many records it has sent.
+Two regions. Some records are late, repeated, with holes, or not telemetry. Every six simulated hours one region drifts. With `quiet` one
+partition after the other brings nothing for a while. The last line has the number of records.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ QUIET_S: Final = 4.0
 
 
 def spec(links: int) -> FleetSpec:
-    """A fleet of so many links in two regions."""
+    """Return a fleet of `links` links in two regions."""
     events = tuple(
         PlantedEvent("reroute", DEFAULT_START_S + hour * 3600.0, ("eu", "us")[hour // 6 % 2], 3 * 3600.0, links_share=0.8, size_sd=6.0)
         for hour in range(6, 24 * 60, 6)
@@ -53,7 +53,7 @@ def spec(links: int) -> FleetSpec:
 
 
 def records(links: int, partitions: int) -> Iterator[tuple[int, bytes, bytes, float]]:
-    """Partition, key, value and simulated seconds since the start."""
+    """Yield partition, key, value and simulated seconds since the start."""
     for count, (key, value, time_s) in enumerate(messages(spec(links), DURATION_S)):
         yield crc32(key) % partitions, key, value, time_s - DEFAULT_START_S
         if count % POISON_EVERY == 0:
@@ -62,7 +62,7 @@ def records(links: int, partitions: int) -> Iterator[tuple[int, bytes, bytes, fl
 
 
 def produce(job: dict[str, Any], ended: threading.Event) -> int:
-    """Sends until `ended`; gives the number of records, every one of them acknowledged."""
+    """Send until `ended`, and return the number of records, all acknowledged."""
     producer = KafkaProducer(bootstrap_servers=job["bootstrap"], compression_type="lz4", linger_ms=5, acks="all", enable_idempotence=True)
     began_s, sent = time.monotonic(), 0
     held: deque[tuple[int, bytes, bytes]] = deque()

@@ -1,4 +1,4 @@
-"""The stream that is measured: a simulated fleet whose records have 461 bytes on average, as a file or in a topic of Apache Kafka."""
+"""The measured stream: a simulated fleet with records of 461 bytes on average, as a file or in a topic of Apache Kafka."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ BATCH_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What was written. bytes: of the values, without keys."""
+    """What was written.
+
+    Args:
+        records: number.
+        bytes: of the values, without keys.
+    """
 
     records: int
     bytes: int
@@ -35,7 +40,7 @@ class Written:
 
 
 def fleet(links: int) -> FleetSpec:
-    """A fleet of so many links, one row a minute, every record complete and on time: each is work. Four regions, but for one link."""
+    """Return a fleet of `links` links, one row a minute, every record complete and on time, in four regions (one link: one region)."""
     if links % len(REGIONS) == 0:
         regions, each = REGIONS, links // len(REGIONS)
     else:
@@ -46,13 +51,13 @@ def fleet(links: int) -> FleetSpec:
 
 
 def blocks(spec: FleetSpec, rows: int) -> Iterator[tuple[list[bytes], list[int]]]:
-    """The values of `rows` records of each link in order of time, a block at a time, and the link of each."""
+    """Yield the values of `rows` records of each link in order of time, a block at a time, and the link of each."""
     for records in simulate(spec, rows * spec.interval_s):
         yield records.json(), records.link.tolist()
 
 
 def write_file(spec: FleetSpec, rows: int, path: Path) -> Written:
-    """The stream as NDJSON."""
+    """Write the stream as NDJSON."""
     count = size = 0
     with path.open("wb") as file:
         for values, _ in blocks(spec, rows):
@@ -63,7 +68,7 @@ def write_file(spec: FleetSpec, rows: int, path: Path) -> Written:
 
 
 def write_topic(spec: FleetSpec, rows: int, bootstrap: str, topic: str) -> Written:
-    """The stream in a new topic of four partitions, lz4, keyed by link."""
+    """Write the stream into a new topic of four partitions, lz4, keyed by link."""
     admin = KafkaAdminClient(bootstrap_servers=bootstrap)
     admin.create_topics([NewTopic(topic, PARTITIONS, 1)])
     admin.close()
@@ -83,5 +88,5 @@ def write_topic(spec: FleetSpec, rows: int, bootstrap: str, topic: str) -> Writt
 
 
 def broker() -> Any:
-    """A context manager over a fresh Apache Kafka."""
+    """Return a context manager over a fresh Apache Kafka."""
     return Broker()

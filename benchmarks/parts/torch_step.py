@@ -1,6 +1,6 @@
 """The peer: the same network in PyTorch, its nn.LSTM with dropout between the layers. Runs in .venv-torch.
 
-nn.LSTM has no recurrent dropout: PyTorch is spared the masks of the state. It has no linear path either, which is not trained.
+nn.LSTM has no recurrent dropout, so PyTorch is spared the masks of the state. The linear path, which is not trained, is missing too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is unknown here
         self.output = nn.Linear(sizes["head_units"], TARGETS)
 
     def forward(self, x: Any) -> Any:
-        """(B, 30, 44) to (B, 4)."""
+        """Map (B, 30, 44) to (B, 4)."""
         lstm_dropout, dense_dropout, head_dropout = self.dropouts
         for lstm, norm, rate in zip(self.lstms, self.norms, lstm_dropout, strict=True):
             x = x * functional.dropout(torch.ones(x.shape[0], 1, x.shape[2]), rate)  # one mask for all steps
@@ -52,7 +52,7 @@ class Network(nn.Module):  # type: ignore[misc]  # torch is unknown here
 
 
 def step_ms(sizes: dict[str, Any], batch: int, steps: int) -> dict[str, float]:
-    """As parts/training_step.py gives it."""
+    """Return the same as parts/training_step.py."""
     torch.manual_seed(1)
     network = Network(sizes)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=1e-4)

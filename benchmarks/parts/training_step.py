@@ -22,9 +22,12 @@ ROWS = 4_096
 
 
 def step_ms(contender: str, architecture: Architecture, batch: int, steps: int) -> dict[str, float]:
-    """Median wall milliseconds of a step, CPU milliseconds of all threads on average, and seconds of the first, which traces.
+    """Return median wall milliseconds of a step, mean CPU milliseconds of all threads, and seconds of the first, which traces.
 
-    A step is everything from the rows in memory to the new weights: gathering the windows too. contender: "plain" or "ours".
+    A step is everything from rows in memory to new weights, including the windows.
+
+    Args:
+        contender: "plain" or "ours".
     """
     keras.utils.set_random_seed(1)
     model = build(architecture)
@@ -46,7 +49,7 @@ def step_ms(contender: str, architecture: Architecture, batch: int, steps: int) 
 
 
 def _data(architecture: Architecture) -> TrainingData:
-    """Noise: what a step costs does not depend on it."""
+    """Noise: the cost of a step does not depend on it."""
     random = np.random.default_rng(0)
     end = np.arange(architecture.window_rows - 1, ROWS - 1)
     features = random.normal(size=(ROWS, architecture.features)).astype(np.float32)
@@ -55,7 +58,7 @@ def _data(architecture: Architecture) -> TrainingData:
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """The figures of each batch size in the order of the job."""
+    """Print the figures of each batch size in the order of the job."""
     if job["threads"]:
         tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(job["threads"])

@@ -1,5 +1,7 @@
-"""Builds one published version with an untrained network, by default of the real size: what a forecast costs does not depend on the
-weights."""
+"""A published version with an untrained network, by default of the real size.
+
+The cost of a forecast does not depend on the weights.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,7 @@ _SCALE: Final = (250.0, 30.0, 0.004, 4.0)
 
 
 def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
-    """A live version in the new registry `root`; gives its name. rows: how many minutes of telemetry its scales are of."""
+    """Publish a live version in the new registry `root`, and return its name. rows: minutes of telemetry for its scales."""
     from model.training.files import sizes
     from model.training.graph.core import export_core
     from model.training.graph.prove import export_raw, keras_forecasts

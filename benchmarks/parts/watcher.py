@@ -1,4 +1,4 @@
-"""A daemon seen from outside while it runs: its memory, its metrics, its health, and the heartbeats it sends to the service manager."""
+"""A running daemon seen from outside: memory, metrics, health, and heartbeats to the service manager."""
 
 from __future__ import annotations
 
@@ -22,8 +22,15 @@ ANSWER_LIMIT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one look saw. at_s: monotonic. lag: None where it is not known. shedding: forecasts. paused: the source. not_ready: what
-    /readyz says; empty: all is well."""
+    """One look at the daemon.
+
+    Args:
+        at_s: monotonic seconds.
+        lag: None if unknown.
+        shedding: whether forecasts are shed.
+        paused: whether the source is.
+        not_ready: text of /readyz; empty: ready.
+    """
 
     at_s: float
     consumed: int
@@ -36,19 +43,19 @@ class Sample:
 
 
 class Watcher:
-    """Looks when it is asked to. samples: all that it saw."""
+    """A series of looks at a daemon. samples: all of them."""
 
     def __init__(self, pid: int, port: int) -> None:
         self.samples: list[Sample] = []
         self._pid, self._address = pid, f"http://127.0.0.1:{port}"
 
     def metrics(self) -> dict[str, float]:
-        """Every sample of /metrics by its name with its labels. Raises OSError where there is no answer."""
+        """Return every sample of /metrics by name and labels. Raises OSError without an answer."""
         text = self._get("/metrics")[1]
         return {name: float(value) for name, value in re.findall(r"^([a-z_]+(?:\{.*\})?) (\S+)$", text, re.MULTILINE)}
 
     def look(self) -> Sample:
-        """Raises OSError where there is no answer."""
+        """Take a sample. Raises OSError without an answer."""
         metrics, (live, _), (ready, why) = self.metrics(), self._get("/livez"), self._get("/readyz")
         lag = metrics["dwcp_lag_records"]
         seen = Sample(
@@ -65,7 +72,7 @@ class Watcher:
         return seen
 
     def until(self, condition: Callable[[Sample], bool], every_s: float, limit_s: float) -> Sample:
-        """Looks every so often; gives the first look for which it holds. Raises RuntimeError with the last one where none does in time."""
+        """Look until a condition holds and return that sample. Raises RuntimeError, with the last one, if it does not in time."""
         until_s = time.monotonic() + limit_s
         while not condition(seen := self.look()):
             if time.monotonic() > until_s:
@@ -86,7 +93,7 @@ def _told(metrics: Mapping[str, float], event: str) -> float:
 
 
 class ServiceManager:
-    """The other end of NOTIFY_SOCKET: takes note of when the watchdog was fed. environment: for the daemon."""
+    """The other end of NOTIFY_SOCKET, which records when the watchdog was fed. environment: for the daemon."""
 
     def __init__(self, folder: Path, watchdog_s: float) -> None:
         self.fed_s: list[float] = []
@@ -106,7 +113,7 @@ class ServiceManager:
         self._socket.close()
 
     def longest_gap_s(self, since_s: float, until_s: float) -> float:
-        """Between two feeds, or between one and the begin or the end of the time that is looked at."""
+        """Return the longest time between two feeds, or between one and the ends of the interval."""
         fed_s = [since_s, *(at_s for at_s in self.fed_s if since_s < at_s < until_s), until_s]
         return max(after - before for before, after in pairwise(fed_s))
 
@@ -117,6 +124,6 @@ class ServiceManager:
 
 
 def memory(pid: int) -> dict[str, int]:
-    """VmRSS and VmHWM (its peak) of a process, in bytes. Raises OSError where there is none."""
+    """Return VmRSS and VmHWM (its peak) of a process in bytes. Raises OSError if there is no such process."""
     status = Path(f"/proc/{pid}/status").read_text()
     return {key: 1024 * int(value) for key, value in re.findall(r"^(VmRSS|VmHWM):\s+(\d+) kB$", status, re.MULTILINE)}

@@ -1,4 +1,4 @@
-"""Raw windows to forecast: of a recording where one is at hand, else of the simulated fleet."""
+"""Raw windows to forecast: from a recording if there is one, else from the simulated fleet."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _LINKS, _ROWS = 4, 120
 
 
 def measured_windows(count: int) -> tuple[str, RawTable, Vocabulary, RawWindows]:
-    """Where they are from, the table, the vocabulary of its values, and `count` windows spread evenly over it."""
+    """Return origin, table, vocabulary of its values, and `count` windows spread evenly over it."""
     if RECORDING.exists():
         return ("recorded", *_windows(read_recording(RECORDING, ()).table, count))
     return ("simulated", *_windows(_simulated(), count))
 
 
 def simulated_windows(count: int, rows: int = _ROWS) -> RawWindows:
-    """`count` windows of a small fleet, spread evenly over so many rows, one a minute, of each of its links."""
+    """Return `count` windows of a small fleet, spread evenly over its rows, one a minute."""
     return _windows(_simulated(rows), count)[2]
 
 
