@@ -1,6 +1,7 @@
 """The compiled kernels of the features: one computation of a row, used online over the rings and offline over a table.
 
-They stand in one file because Numba's cache notices a change of the file that holds a kernel, but not of a file it calls into.
+They stand in one file because Numba's cache notices a change of the file that holds a kernel, but not of a file that it calls into.
+Positions are looked up by name, once, when this module is imported. Numba compiles them in as constants.
 """
 
 from __future__ import annotations
@@ -9,89 +10,122 @@ import math
 
 import numpy as np
 
+from features.columns import LARGEST, first_of
 from features.compiled import compiled
-from features.definition import HISTORY_ROWS, RING_ROWS, WINDOW_ROWS
-from features.telemetry import CATEGORIES, Bytes, Codes, Doubles, Flags, Floats, Ints, Longs
+from features.definition import (
+    CHANGES,
+    CYCLES,
+    DEVIATIONS,
+    ENCODED,
+    FEATURES,
+    HISTORY_ROWS,
+    MEAN_ROWS,
+    MEANS,
+    RING_ROWS,
+    SMALLEST_RTT_MS,
+    WINDOW_ROWS,
+)
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Bytes, Codes, Doubles, Flags, Floats, Ints, Longs
 from features.timeline import DUPLICATE, INTERVALS, LATE
 
-# Positions in a ring's row: the order of telemetry.NUMERIC.
-_THROUGHPUT, _RTT, _LOSS = 0, 1, 2
-_CWND, _QUEUE, _RETRANSMITS, _TX, _RX, _HOUR, _WEEKDAY = 4, 5, 6, 7, 8, 9, 10
-# Positions in a feature row at which a group begins.
-_CODES, _MEANS, _CHANGES, _DEVIATIONS, _CYCLES = 13, 19, 31, 35, 39
-_CATEGORY_COUNT = len(CATEGORIES)
-_METRICS = 4
-_LARGEST = float(np.finfo(np.float32).max)
-_SMALLEST_RTT_MS = 1e-3  # keeps rtt_ratio finite where a probe reports an RTT of 0
+# Positions in a row of NUMERIC, which begins with TARGETS.
+_THROUGHPUT, _RTT, _LOSS = (NUMERIC.index(name) for name in ("throughput_mbps", "rtt_ms", "packet_loss"))
+_WINDOW, _QUEUE, _RETRANSMITS = (NUMERIC.index(name) for name in ("congestion_window", "queue_depth", "retransmits"))
+_SENT, _RECEIVED = NUMERIC.index("bytes_tx"), NUMERIC.index("bytes_rx")
+_HOUR, _WEEKDAY = NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
+# Positions in a row of FEATURES.
+_F_HOUR, _F_WEEKDAY = FEATURES.index("time_of_day"), FEATURES.index("day_of_week")
+_F_WINDOW, _F_QUEUE, _F_RETRANSMITS = (FEATURES.index(name) for name in ("congestion_window", "queue_depth", "retransmits"))
+_F_TOTAL, _F_RATIO = FEATURES.index("bytes_total"), FEATURES.index("bytes_ratio")
+_F_LOAD, _F_CONGESTION, _F_RTT_RATIO = (FEATURES.index(name) for name in ("network_load", "congestion_score", "rtt_ratio"))
+# Positions in a row of FEATURES at which a group begins, whose names follow one another.
+_F_TARGETS, _F_CODES, _F_CYCLES = first_of(TARGETS, FEATURES), first_of(ENCODED, FEATURES), first_of(CYCLES, FEATURES)
+_F_MEANS, _F_CHANGES, _F_DEVIATIONS = first_of(MEANS, FEATURES), first_of(CHANGES, FEATURES), first_of(DEVIATIONS, FEATURES)
+_SHORT, _MIDDLE, _LONG = MEAN_ROWS
+_CATEGORY_COUNT, _METRICS, _MEAN_COUNT = len(CATEGORIES), len(TARGETS), len(MEAN_ROWS)
 
 
 @compiled
 def feature_row(numeric: Floats, codes: Codes, encoding: Floats, first: int, row: int, out: Floats) -> None:
-    """Computes the features of one row into `out`, float32 (44,).
+    """Compute the features of one row.
 
-    numeric: float32 (T, 11). codes: int16 (T, 6), -1 where missing. encoding: float32 (6, K), see Vocabulary.encoding.
-    first: the first row of the run (a gap or the stream's start lies before it), at most `row`.
     Sums are taken in float64 from the rows themselves, never kept: a running sum is wrong for ever after one spike.
+
+    Args:
+        numeric: float32 (T, R), the columns NUMERIC, NaN if not measured.
+        codes: int16 (T, C), -1 if missing.
+        encoding: float32 (C, K), see `Vocabulary.encoding`.
+        first: First row of the run (a gap or the start of the stream lies before it), at most `row`.
+        row: Index of the row.
+        out: float32 (F,), is filled with the features, NaN if unknown.
     """
     hour, weekday = numeric[row, _HOUR], numeric[row, _WEEKDAY]
     throughput, rtt, loss = numeric[row, _THROUGHPUT], numeric[row, _RTT], numeric[row, _LOSS]
-    sent, received = float(numeric[row, _TX]), float(numeric[row, _RX])
-    total = min(sent + received, _LARGEST) if sent + received == sent + received else math.nan
+    queue, retransmits = numeric[row, _QUEUE], numeric[row, _RETRANSMITS]
+    sent, received = float(numeric[row, _SENT]), float(numeric[row, _RECEIVED])
+    total = min(sent + received, LARGEST) if sent + received == sent + received else math.nan
     for metric in range(_METRICS):
-        out[metric] = numeric[row, metric]
-    out[4] = hour
-    out[5] = weekday
-    out[6] = numeric[row, _CWND]
-    out[7] = numeric[row, _QUEUE]
-    out[8] = numeric[row, _RETRANSMITS]
-    out[9] = total
-    out[10] = sent / (received + 1.0)
-    out[11] = total / (float(throughput) * 1e6 + 1.0)
-    out[12] = 0.4 * loss + 0.3 * numeric[row, _QUEUE] / 100.0 + 0.3 * numeric[row, _RETRANSMITS] / 100.0
+        out[_F_TARGETS + metric] = numeric[row, metric]
+    out[_F_HOUR] = hour
+    out[_F_WEEKDAY] = weekday
+    out[_F_WINDOW] = numeric[row, _WINDOW]
+    out[_F_QUEUE] = queue
+    out[_F_RETRANSMITS] = retransmits
+    out[_F_TOTAL] = total
+    out[_F_RATIO] = sent / (received + 1.0)
+    out[_F_LOAD] = total / (float(throughput) * 1e6 + 1.0)
+    out[_F_CONGESTION] = 0.4 * loss + 0.3 * queue / 100.0 + 0.3 * retransmits / 100.0
     for category in range(_CATEGORY_COUNT):
         code = codes[row, category]
-        out[_CODES + category] = math.nan if code < 0 else encoding[category, code]
+        out[_F_CODES + category] = math.nan if code < 0 else encoding[category, code]
     least_rtt = math.nan
     for metric in range(_METRICS):
         total_so_far, count = 0.0, 0
-        for back in range(10):
-            at = row - back
-            if at >= first:
-                value = float(numeric[at, metric])
+        for back in range(_LONG):
+            source = row - back
+            if source >= first:
+                value = float(numeric[source, metric])
                 if value == value:
                     total_so_far += value
                     count += 1
                     if metric == _RTT and not value >= least_rtt:
                         least_rtt = value
-            if back == 2 or back == 4 or back == 9:
-                place = 0 if back == 2 else (1 if back == 4 else 2)
-                out[_MEANS + 3 * metric + place] = total_so_far / count if count else math.nan
+            if back == _SHORT - 1 or back == _MIDDLE - 1 or back == _LONG - 1:
+                place = 0 if back == _SHORT - 1 else (1 if back == _MIDDLE - 1 else 2)
+                out[_F_MEANS + _MEAN_COUNT * metric + place] = total_so_far / count if count else math.nan
         mean = total_so_far / count if count else math.nan
         squares = 0.0
-        for at in range(max(first, row - 9), row + 1):
-            value = float(numeric[at, metric])
+        for source in range(max(first, row - _LONG + 1), row + 1):
+            value = float(numeric[source, metric])
             if value == value:
                 squares += (value - mean) * (value - mean)
-        out[_DEVIATIONS + metric] = math.sqrt(squares / count) if count else math.nan
+        out[_F_DEVIATIONS + metric] = math.sqrt(squares / count) if count else math.nan
         change = float(numeric[row, metric]) - float(numeric[row - 1, metric]) if row > first else 0.0
-        out[_CHANGES + metric] = change if change == change else 0.0
-    out[_CYCLES] = math.sin(2.0 * math.pi * hour / 24.0)
-    out[_CYCLES + 1] = math.cos(2.0 * math.pi * hour / 24.0)
-    out[_CYCLES + 2] = math.sin(2.0 * math.pi * weekday / 7.0)
-    out[_CYCLES + 3] = math.cos(2.0 * math.pi * weekday / 7.0)
-    out[43] = min(float(rtt) / max(least_rtt, _SMALLEST_RTT_MS), _LARGEST) if rtt == rtt else math.nan
+        out[_F_CHANGES + metric] = change if change == change else 0.0
+    out[_F_CYCLES] = math.sin(2.0 * math.pi * hour / 24.0)
+    out[_F_CYCLES + 1] = math.cos(2.0 * math.pi * hour / 24.0)
+    out[_F_CYCLES + 2] = math.sin(2.0 * math.pi * weekday / 7.0)
+    out[_F_CYCLES + 3] = math.cos(2.0 * math.pi * weekday / 7.0)
+    out[_F_RTT_RATIO] = min(float(rtt) / max(least_rtt, SMALLEST_RTT_MS), LARGEST) if rtt == rtt else math.nan
 
 
 @compiled
 def is_gap(intervals: Floats, known: int, interval_s: float, gap_multiple: float) -> bool:
-    """Whether interval_s is longer than gap_multiple times the median of the `known` recent intervals, float32 (9,)."""
+    """Return whether an interval is longer than a multiple of the median of recent ones.
+
+    Args:
+        intervals: float32 (INTERVALS,), seconds; the first `known` of them are set.
+        known: How many intervals are set. With none, nothing is a gap.
+        interval_s: The interval to compare, seconds.
+        gap_multiple: How many medians make a gap.
+    """
     if known == 0:
         return False
     least = float(intervals[0])
-    for at in range(1, known):
-        least = min(least, float(intervals[at]))
+    for index in range(1, known):
+        least = min(least, float(intervals[index]))
     if interval_s <= gap_multiple * least:
-        return False  # the median is no less than the least: nearly every row is settled here, without sorting
+        return False  # the median is at least as long as the shortest: nearly every row ends here, without sorting
     recent = np.sort(intervals[:known])
     middle = known // 2
     median = float(recent[middle]) if known % 2 == 1 else 0.5 * (float(recent[middle - 1]) + float(recent[middle]))
@@ -102,6 +136,18 @@ def is_gap(intervals: Floats, known: int, interval_s: float, gap_multiple: float
 def fill_features(
     link: Ints, time_s: Doubles, numeric: Floats, codes: Codes, encoding: Floats, gap_multiple: float, features: Floats, run: Longs
 ) -> None:  # fmt: skip
+    """Compute the features of every row of a table that is sorted by link, then by time.
+
+    Args:
+        link: int32 (N,), index of each row's link.
+        time_s: float64 (N,), UTC seconds, strictly ascending within a link.
+        numeric: float32 (N, R), see `feature_row`.
+        codes: int16 (N, C), see `feature_row`.
+        encoding: float32 (C, K), see `feature_row`.
+        gap_multiple: See `is_gap`.
+        features: float32 (N, F), is filled.
+        run: int64 (N,), is filled: rows with the same number are of one link without a gap.
+    """
     intervals = np.zeros(INTERVALS, np.float32)
     known = head = first = 0
     current_run = -1
@@ -130,7 +176,24 @@ def update_rings(
     rows: Bytes, interval_head: Bytes, intervals_known: Bytes, newest: Longs,
     status: Bytes, restarted: Flags, watched: Longs, previous: Longs, ready: Flags, windows: Floats, last_known: Floats,
 ) -> int:  # fmt: skip
-    """One pass over a batch: see FeatureStore.update. Gives the number of watched rows."""
+    """Put a batch of N rows into the rings in one pass, and compute the windows of monitored links. Return how many rows those are (W).
+
+    Args:
+        slots: int32 (N,), slot of each row's link.
+        time_s: float64 (N,), UTC seconds.
+        values: float32 (N, R), see `feature_row`.
+        codes: int16 (N, C), see `feature_row`.
+        watch: bool (L,), which links are monitored.
+        encoding: float32 (C, K), see `feature_row`.
+        wanted: Whether windows are computed.
+        gap_multiple: See `is_gap`.
+        ring_values, ring_codes, intervals, last_time_s, head, rows, interval_head, intervals_known: Per-link state, see `rings.RINGS`;
+            changed in place.
+        newest: int64 (L,), -1 at the start: index of the newest monitored row of each link in this batch.
+        status: uint8 (N,), is filled: ACCEPTED, DUPLICATE or LATE.
+        restarted: bool (N,), is filled: whether a gap lies before the row.
+        watched, previous, ready, windows, last_known: The first W rows are filled, see `FeatureRows`.
+    """
     line_values = np.empty((RING_ROWS, ring_values.shape[2]), np.float32)
     line_codes = np.empty((RING_ROWS, ring_codes.shape[2]), np.int16)
     accepted = count = 0
@@ -154,23 +217,23 @@ def update_rings(
         rows[slot] = min(rows[slot] + 1, RING_ROWS)
         if watch[slot]:
             held = int(rows[slot])
-            for at in range(held):
-                source = (int(head[slot]) - held + at) % RING_ROWS
-                line_values[at] = ring_values[slot, source]
-                line_codes[at] = ring_codes[slot, source]
+            for line in range(held):
+                source = (int(head[slot]) - held + line) % RING_ROWS
+                line_values[line] = ring_values[slot, source]
+                line_codes[line] = ring_codes[slot, source]
             watched[count] = accepted
             previous[count] = newest[slot]
             newest[slot] = count
             ready[count] = held >= WINDOW_ROWS
-            for metric in range(4):
-                for at in range(held - 1, -1, -1):
-                    if line_values[at, metric] == line_values[at, metric]:
-                        last_known[count, metric] = line_values[at, metric]
+            for metric in range(_METRICS):
+                for line in range(held - 1, -1, -1):
+                    if line_values[line, metric] == line_values[line, metric]:
+                        last_known[count, metric] = line_values[line, metric]
                         break
             if wanted and ready[count]:
                 for step in range(WINDOW_ROWS):
-                    at = held - WINDOW_ROWS + step
-                    feature_row(line_values, line_codes, encoding, max(0, at - HISTORY_ROWS), at, windows[count, step])
+                    line = held - WINDOW_ROWS + step
+                    feature_row(line_values, line_codes, encoding, max(0, line - HISTORY_ROWS), line, windows[count, step])
             count += 1
         accepted += 1
     return count

@@ -1,4 +1,4 @@
-"""The telemetry record: its 22 columns, which of them the model reads, and the batch that crosses package borders."""
+"""The telemetry record: which columns have which use, and the batch that crosses package borders."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from features.columns import TABLE, in_rows, names
+
 Floats: TypeAlias = NDArray[np.float32]
 Doubles: TypeAlias = NDArray[np.float64]
 Longs: TypeAlias = NDArray[np.int64]
@@ -16,32 +18,39 @@ Flags: TypeAlias = NDArray[np.bool_]
 Codes: TypeAlias = NDArray[np.int16]
 Bytes: TypeAlias = NDArray[np.uint8]
 
-COLUMNS: Final = (
-    "timestamp", "region", "az", "link_type", "node_id", "peer_id", "rtt_ms", "jitter_ms", "throughput_mbps",
-    "bytes_tx", "bytes_rx", "packet_loss", "retransmits", "congestion_window", "queue_depth", "dwcp_mode",
-    "network_tier", "transport_type", "time_of_day", "day_of_week", "bandwidth_mbps", "latency_ms",
-)  # fmt: skip
+COLUMNS: Final = tuple(column.name for column in TABLE)
 """The 22 columns of a record, in the order of the CSV form."""
 
-TARGETS: Final = ("throughput_mbps", "rtt_ms", "packet_loss", "jitter_ms")
+NUMERIC: Final = in_rows(TABLE)
+"""The numeric columns that features are made of, in the order of a ring's row (R = 11). The targets come first."""
+
+TARGETS: Final = NUMERIC[: len(names("target"))]
 """The primary metrics: what is forecast, in the order of the model's output."""
 
-NUMERIC: Final = (
-    *TARGETS, "congestion_window", "queue_depth", "retransmits", "bytes_tx", "bytes_rx", "time_of_day", "day_of_week",
-)  # fmt: skip
-"""The numeric columns that features are made of, in the order of a ring's row (R = 11)."""
+CALENDAR: Final = tuple(name for name in NUMERIC if name in names("calendar"))
+"""The numeric columns that follow from the time of a record if they are missing."""
 
-CATEGORIES: Final = ("region", "az", "link_type", "dwcp_mode", "network_tier", "transport_type")
+CATEGORIES: Final = names("category")
 """The categorical columns, in the order of a ring's codes (C = 6)."""
 
 DEFAULT_LINK_KEY: Final = ("node_id", "peer_id", "link_type")
-KEY_COLUMNS: Final = ("node_id", "peer_id", *CATEGORIES)
+ENDS: Final = names("end")
+"""The two ends of a link, needed in every record."""
+KEY_COLUMNS: Final = (*ENDS, *CATEGORIES)
 """Columns that a link key may be made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One ordered part of a stream: a Kafka partition, or a file replayed as partition 0 of a topic of its name."""
+    """One ordered part of a stream: a Kafka partition, or a file that is replayed as partition 0 of a topic of its name.
+
+    Args:
+        topic: Name of the topic.
+        number: Number of the partition, from 0.
+
+    >>> str(Partition("dwcp.telemetry", 3))
+    'dwcp.telemetry-3'
+    """
 
     topic: str
     number: int
@@ -54,9 +63,19 @@ class Partition:
 class TelemetryBatch:
     """N valid records of one partition, in stream order.
 
-    offsets: int64 (N,), position in the partition. time_s: float64 (N,), UTC seconds.
-    numeric: float32 (N, 11), the columns NUMERIC, NaN where not measured.
-    node_id, peer_id: N strings. categories: one list of N strings for each of CATEGORIES, None where missing.
+    Args:
+        offsets: int64 (N,), positions in the partition.
+        time_s: float64 (N,), UTC seconds.
+        numeric: float32 (N, R), the columns NUMERIC, NaN if not measured.
+        node_id: N strings, the measuring ends.
+        peer_id: N strings, the far ends.
+        categories: For each of CATEGORIES a list of N strings, None if missing.
+
+    >>> numeric = np.full((2, len(NUMERIC)), np.nan, np.float32)
+    >>> categories = tuple([name, None] for name in CATEGORIES)
+    >>> batch = TelemetryBatch(np.arange(2), np.array([0.0, 60.0]), numeric, ["a", "b"], ["x", "y"], categories)
+    >>> len(batch.part(1, 2)), batch.column("node_id"), batch.column("region")
+    (1, ['a', 'b'], ['region', None])
     """
 
     offsets: Longs
@@ -70,7 +89,7 @@ class TelemetryBatch:
         return len(self.offsets)
 
     def part(self, begin: int, end: int) -> TelemetryBatch:
-        """The records from `begin` to before `end`."""
+        """Return the records from index `begin` to before index `end`."""
         return TelemetryBatch(
             self.offsets[begin:end],
             self.time_s[begin:end],
@@ -81,7 +100,7 @@ class TelemetryBatch:
         )
 
     def column(self, name: str) -> list[str] | list[str | None]:
-        """The N values of one of KEY_COLUMNS."""
+        """Return the N values of one of KEY_COLUMNS."""
         if name == "node_id":
             return self.node_id
         if name == "peer_id":

@@ -1,4 +1,4 @@
-"""What time does to a link's window: duplicates and late rows are refused, a gap starts a new run."""
+"""Names for what time does to the window of a link: duplicate and late rows are refused, a gap starts a new run."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ DUPLICATE: Final = 1
 LATE: Final = 2
 
 INTERVALS: Final = 9
-"""Recent intervals whose median is the link's sampling interval: robust to four odd ones, and follows a new rate after five."""
+"""Recent intervals whose median is the sampling interval of a link. It ignores four outliers, and follows a new rate after five rows."""
 
 DEFAULT_GAP_MULTIPLE: Final = 5.0
+"""How many sampling intervals make a gap."""

@@ -16,12 +16,13 @@ import jsonschema
 import numpy as np
 
 from features.calendar import hour_and_weekday
+from features.columns import EARLIEST_S, LATEST_S, OLDER_NAMES
 from features.telemetry import CATEGORIES, KEY_COLUMNS, NUMERIC
 from parts.record_readers import Reading
 from streams.records.csv_form import MAX_VALUE_BYTES
 from streams.records.decode import MAX_DEPTH
 from streams.records.schema import telemetry_schema
-from streams.records.validate import EARLIEST_S, LATEST_S, OLDER_NAMES, as_rows
+from streams.records.validate import as_rows
 
 Unsaid = Literal["size", "depth", "time_bounds"]
 """What the schema's description names as not said below it."""

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from drift.messages import IncidentChange, SignalChange
+from features.columns import COLUMN
 from features.telemetry import TARGETS
 from model.registry.choice import Choice
 from streams.events import Event, event_id
@@ -14,8 +15,8 @@ LARGE_SIGMA: Final = 3.0
 SEVERITIES: Final = ("info", "warning", "critical")
 RETRAINING_TYPE: Final = "dwcp.drift.retraining"
 MODEL_TYPE: Final = "dwcp.model"
-UNITS: Final = dict(zip(TARGETS, ("Mbps", "ms", "", "ms"), strict=True))
-_NAMES: Final = dict(zip(TARGETS, ("throughput", "RTT", "loss", "jitter"), strict=True))
+UNITS: Final = {name: COLUMN[name].unit for name in TARGETS}
+_NAMES: Final = {name: COLUMN[name].label for name in TARGETS}
 _FAULTS: Final[dict[str, str]] = {
     "missing": "{name} is not measured any more",
     "constant": "{name} does not change any more",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drift.messages import SIGNALS, Aspect
+from features.columns import LARGEST, RANGES
 from features.compiled import compiled
 from features.definition import WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Flags, Floats, Ints
@@ -66,7 +67,7 @@ _SPOILT: Final = _GONE
 """Of the clock, which is never gone: for how many rows yet there are wrong values among what forecasts are made of."""
 _CATEGORIES_BEGIN: Final = len(NUMERIC)
 _CLOCK_SIGNAL: Final = len(SIGNALS) - 1
-_NO_UNIT: Final = tuple(NUMERIC.index(name) for name in ("packet_loss", "time_of_day", "day_of_week"))
+_NO_UNIT: Final = tuple(index for index, name in enumerate(NUMERIC) if RANGES[name][1] < LARGEST)
 """A ratio has bursts of any factor, and in percent it is refused; what goes round falls from its most to 0, which is any factor too."""
 _LOSS: Final = NUMERIC.index("packet_loss")
 

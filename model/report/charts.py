@@ -12,9 +12,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from features.columns import COLUMN
 from features.telemetry import TARGETS, Doubles, Floats
 
-UNITS: Final = {"throughput_mbps": "Mbps", "rtt_ms": "ms", "packet_loss": "ratio", "jitter_ms": "ms"}
+UNITS: Final = {name: COLUMN[name].unit or "ratio" for name in TARGETS}
 _BLUE, _GREY, _RED, _GREEN = "#1f5fa8", "#8a8f98", "#c23b3b", "#2c7a4b"
 _COLOURS: Final = {"network": _BLUE, "persistence": _GREY, "ewma": "#c9a227", "ridge": _GREEN}
 _SHOWN_ROWS: Final = 400

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from features.calendar import DAY_S
 from features.definition import HISTORY_ROWS, WINDOW_ROWS
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
+from features.telemetry import CALENDAR, CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows
 from model.windows.scaler import Scaler
@@ -191,7 +191,8 @@ def _changes(rng: np.random.Generator, window_rows: int) -> Iterator[tuple[str, 
 
         return change
 
-    metrics, calendar = slice(0, len(TARGETS)), slice(NUMERIC.index("time_of_day"), None)
+    metrics, calendar = slice(0, len(TARGETS)), [NUMERIC.index(name) for name in CALENDAR]
+    measured = [index for index in range(len(NUMERIC)) if index not in calendar]
     for number in range(8):
         yield f"ordinary {number}", put("telemetry", slice(0), np.nan)
     for missing in (1, 2, 4, 7, 8, 9):
@@ -209,17 +210,17 @@ def _changes(rng: np.random.Generator, window_rows: int) -> Iterator[tuple[str, 
     yield "no hour and weekday over midnight", _over_midnight
     yield "no hour", put("telemetry", (slice(None), NUMERIC.index("time_of_day")), np.nan)
     yield "constant metrics", put("telemetry", (slice(None), metrics), 0.5)
-    yield "zeros", put("telemetry", (slice(None), slice(0, NUMERIC.index("time_of_day"))), 0.0)
+    yield "zeros", put("telemetry", (slice(None), measured), 0.0)
     for size in _EXTREMES:
-        yield f"extreme: one row of {size:g}", put("telemetry", (-10, slice(0, NUMERIC.index("time_of_day"))), size)
-        yield f"extreme: RTT of {size:g} in the history", put("telemetry", (HISTORY_ROWS - 2, 1), size)
+        yield f"extreme: one row of {size:g}", put("telemetry", (-10, measured), size)
+        yield f"extreme: RTT of {size:g} in the history", put("telemetry", (HISTORY_ROWS - 2, NUMERIC.index("rtt_ms")), size)
 
 
 def _over_midnight(time_s: Doubles, telemetry: Floats, categories: NDArray[Any]) -> None:  # noqa: ARG001
     midnight_s = np.floor(time_s[-1] / DAY_S) * DAY_S
     time_s[:] = midnight_s + 60.0 * (np.arange(len(time_s)) - len(time_s) // 2)
     time_s[len(time_s) // 2 - 1] = np.nextafter(midnight_s, 0.0)
-    telemetry[:, NUMERIC.index("time_of_day") :] = np.nan
+    telemetry[:, [NUMERIC.index(name) for name in CALENDAR]] = np.nan
 
 
 def _tolerances(document: Mapping[str, Any]) -> tuple[Any, Any]:

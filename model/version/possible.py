@@ -6,19 +6,20 @@ from typing import Final
 
 import numpy as np
 
+from features.columns import RANGES
 from features.telemetry import TARGETS, Flags, Floats
 
-LOWEST: Final = 0.0
+LOWEST: Final = min(RANGES[name][0] for name in TARGETS)
 """Of every target: none is measured below it."""
-SHARES: Final = ("packet_loss",)
-"""The targets that are a share of something, 0 to 1."""
 LARGEST: Final = 1e37
-"""Largest forecast of the other targets, in their units: a thirtieth of the largest float32, so that whoever adds a few stays finite."""
+"""Largest forecast of a target without a smaller limit, in its unit.
+
+A thirtieth of the largest float32: the sum of a few forecasts stays finite."""
 
 
 def highest() -> Floats:
     """float32 (4,): the largest possible value of each of TARGETS."""
-    return np.array([1.0 if name in SHARES else LARGEST for name in TARGETS], np.float32)
+    return np.array([min(RANGES[name][1], LARGEST) for name in TARGETS], np.float32)
 
 
 def possible(forecasts: Floats, measured: Flags | None = None) -> Floats:

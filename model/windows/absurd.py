@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from features.columns import LARGEST
 from features.offline import RawTable
 from features.telemetry import Flags, Floats
 
@@ -16,7 +17,6 @@ REACH: Final = 50.0
 """Spreads from the median at which a value is absurd. A lognormal column of sigma 2, a heavy tail, reaches a tenth of it."""
 MOST_SPREAD: Final = 1e4
 """Largest spread, in medians of what is not 0: more absurd rows than TAIL_SHARE, up to half of them, are no spread."""
-_LARGEST: Final = float(np.finfo(np.float32).max)
 
 
 def held(table: RawTable, rows: Flags) -> RawTable:
@@ -42,4 +42,4 @@ def reach(values: Floats) -> tuple[float, float]:
     least, most = np.quantile(known, TAIL_SHARE, method="higher"), np.quantile(known, 1.0 - TAIL_SHARE, method="lower")
     usual = max(1.0, float(np.median(np.abs(known[known != 0.0])))) if known.any() else 1.0
     far = REACH * min(max(float(most - least), abs(middle), 1.0), MOST_SPREAD * usual)
-    return max(middle - far, -_LARGEST), min(middle + far, _LARGEST)
+    return max(middle - far, -LARGEST), min(middle + far, LARGEST)

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from features.definition import FEATURES
-from features.telemetry import CATEGORIES, TARGETS, Flags, Floats, Longs
+from features.definition import CHANGES, CYCLES, ENCODED, FEATURES, STEMS
+from features.telemetry import CALENDAR, TARGETS, Flags, Floats, Longs
 from model.version.possible import LOWEST, highest
 from model.windows.index import WindowIndex
 from model.windows.scaler import Scaler
@@ -35,10 +35,7 @@ ROWS_MAX: Final = 200_000
 WINDOWS_MAX: Final = 16_384
 """Windows that the slack is taken from, evenly thinned: 16 lie beyond SLACK_SHARE."""
 
-_STEMS: Final = ("throughput", "rtt", "packet_loss", "jitter")
-_BY_THEMSELVES: Final = (
-    "time_of_day", "day_of_week", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos", *(f"{name}_encoded" for name in CATEGORIES),
-)  # fmt: skip
+_BY_THEMSELVES: Final = (*CALENDAR, *CYCLES, *ENCODED)
 
 
 def _columns(wanted: tuple[bool, ...]) -> Flags:
@@ -46,8 +43,8 @@ def _columns(wanted: tuple[bool, ...]) -> Flags:
 
 
 _FREE: Final = _columns(tuple(name in _BY_THEMSELVES for name in FEATURES))
-_OF_TARGETS: Final = _columns(tuple(name.startswith(_STEMS) for name in FEATURES))
-_CHANGES: Final = _columns(tuple(name.endswith("_change") for name in FEATURES))
+_OF_TARGETS: Final = _columns(tuple(name.startswith(STEMS) for name in FEATURES))
+_CHANGES: Final = _columns(tuple(name in CHANGES for name in FEATURES))
 
 
 @dataclass(frozen=True, eq=False, slots=True)

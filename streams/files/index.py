@@ -15,10 +15,10 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from features.columns import EARLIEST_S, LATEST_S
 from features.telemetry import Doubles, Ints, Longs, Partition
 from streams.files.mapped_file import BLOCK_BYTES, map_file
 from streams.records.csv_form import AwareTime, MalformedError, parse_time, read_header, split_line
-from streams.records.validate import EARLIEST_S, LATEST_S
 from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 
 Form = Literal["json", "csv"]

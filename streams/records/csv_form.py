@@ -14,8 +14,9 @@ from typing import Annotated, Final, TypeAlias
 
 import msgspec
 
-from features.telemetry import COLUMNS, TARGETS
-from streams.records.validate import NUMBERS, OLDER_NAMES, Failure, Kind
+from features.columns import OLDER_NAMES, names
+from features.telemetry import COLUMNS, ENDS, TARGETS
+from streams.records.validate import NUMBERS, Failure, Kind
 from streams.source import SourceError
 
 AwareTime: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
@@ -24,7 +25,7 @@ Cells: TypeAlias = Sequence[Sequence[Cell]]
 """One sequence of N cells for each of COLUMNS."""
 
 MAX_VALUE_BYTES: Final = 1 << 20
-_NEEDED: Final = ("timestamp", "node_id", "peer_id")
+_NEEDED: Final = (*names("time"), *ENDS)
 _METRICS: Final = (*TARGETS, *OLDER_NAMES.values())
 _NUMERIC: Final = frozenset(NUMBERS[1:])
 _CELL: Final = re.compile(r'\s*+(?:"((?:[^"]|"")*+)"\s*+|((?!")[^,]*+))(?:(,)|\Z)')

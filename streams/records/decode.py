@@ -23,6 +23,7 @@ from typing import Any, Final, cast
 import msgspec
 import numpy as np
 
+from features.columns import TABLE, Column
 from features.telemetry import COLUMNS, KEY_COLUMNS, Doubles, TelemetryBatch
 from streams.records.advice import with_cause
 from streams.records.csv_form import MAX_VALUE_BYTES, AwareTime, Cell, Cells, MalformedError, parse_csv
@@ -59,36 +60,21 @@ class Decoded:
     of_future: bool = False
 
 
-class Record(msgspec.Struct, gc=False):
-    """A record's JSON types. Its fields are COLUMNS, in that order: msgspec guesses that keys come in the order of the fields."""
+def _field(column: Column) -> tuple[str, Any, Any]:
+    """Name, JSON type and default of a column: a time or number is NaN if it is missing, a text is None."""
+    if column.role == "time":
+        return column.name, float | AwareTime | None, nan
+    if column.name in KEY_COLUMNS:
+        return column.name, str | int | float | None, None
+    return column.name, float | None, nan
 
-    timestamp: float | AwareTime | None = nan
-    region: str | int | float | None = None
-    az: str | int | float | None = None
-    link_type: str | int | float | None = None
-    node_id: str | int | float | None = None
-    peer_id: str | int | float | None = None
-    rtt_ms: float | None = nan
-    jitter_ms: float | None = nan
-    throughput_mbps: float | None = nan
-    bytes_tx: float | None = nan
-    bytes_rx: float | None = nan
-    packet_loss: float | None = nan
-    retransmits: float | None = nan
-    congestion_window: float | None = nan
-    queue_depth: float | None = nan
-    dwcp_mode: str | int | float | None = None
-    network_tier: str | int | float | None = None
-    transport_type: str | int | float | None = None
-    time_of_day: float | None = nan
-    day_of_week: float | None = nan
-    bandwidth_mbps: float | None = nan
-    latency_ms: float | None = nan
 
+Record: Final[Any] = msgspec.defstruct("Record", [_field(column) for column in TABLE], gc=False)
+"""A record's JSON types. Its fields are COLUMNS, in that order: msgspec guesses that keys come in the order of the fields."""
 
 _decode_record = msgspec.json.Decoder(Record).decode
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_cells_of = cast("Callable[[Record], tuple[Cell, ...]]", msgspec.structs.astuple)
+_cells_of = cast("Callable[[Any], tuple[Cell, ...]]", msgspec.structs.astuple)
 
 
 def decode(raw: RawBatch, now_s: float | None) -> Decoded:
@@ -211,7 +197,7 @@ def _parse_one(value: bytes | None) -> tuple[Cell, ...]:
         raise MalformedError(Failure("not_json", f"not JSON: {error}")) from None
 
 
-def _decode_last(value: bytes) -> Record:
+def _decode_last(value: bytes) -> Any:
     """Decodes a record; of a name that comes twice the last value counts, as for every other reader. Raises msgspec's errors."""
     try:
         return _decode_record(value)

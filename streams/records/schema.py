@@ -8,12 +8,13 @@ from __future__ import annotations
 import sys
 from typing import Any, Final, get_args
 
-from features.telemetry import COLUMNS, DEFAULT_LINK_KEY, KEY_COLUMNS, TARGETS
+from features.columns import OLDER_NAMES, RANGES, TABLE, Column, names
+from features.telemetry import DEFAULT_LINK_KEY, ENDS, KEY_COLUMNS, TARGETS
 from streams import events
 from streams.records import dead_letters
 from streams.records.csv_form import MAX_VALUE_BYTES
 from streams.records.decode import MAX_DEPTH
-from streams.records.validate import EARLIEST_S, LATEST_S, MAX_FUTURE_S, MAX_NUMBER_AS_TEXT, MAX_TEXT_CHARS, OLDER_NAMES, RANGES, Kind
+from streams.records.validate import MAX_FUTURE_S, MAX_NUMBER_AS_TEXT, MAX_TEXT_CHARS, Kind
 
 Schema = dict[str, Any]
 
@@ -33,34 +34,6 @@ TIME_PATTERN: Final = f"^{_DATE}[Tt ]{_CLOCK}:[0-5][0-9](?:[.][0-9]+)?(?:[Zz]|[+
 YEARS_PATTERN: Final = "^(?:1989|199[0-9]|[2-4][0-9]{3}|50[0-9]{2}|51[0-2][0-9]|513[0-8])-"
 """The years between the bounds, and one before them: an offset may carry its last hours over."""
 
-_DESCRIPTIONS: Final = {
-    "timestamp": (
-        "When the sample was taken, UTC: unix seconds, or RFC 3339 with its offset, of which microseconds count. "
-        f"At most {MAX_FUTURE_S:.0f} s in the future."
-    ),
-    "region": "Group of links in which drift is judged together.",
-    "az": "Availability zone.",
-    "link_type": "Kind of link; with node_id and peer_id it tells links apart.",
-    "node_id": "The measuring end of the link.",
-    "peer_id": "The far end of the link.",
-    "rtt_ms": "Round-trip time, milliseconds.",
-    "jitter_ms": "Jitter, milliseconds.",
-    "throughput_mbps": "Throughput, megabits per second.",
-    "bytes_tx": "Bytes sent in the interval.",
-    "bytes_rx": "Bytes received in the interval.",
-    "packet_loss": "Share of packets lost, 0 to 1.",
-    "retransmits": "Retransmitted segments in the interval.",
-    "congestion_window": "Congestion window, segments.",
-    "queue_depth": "Packets queued.",
-    "dwcp_mode": "Mode of the transport protocol.",
-    "network_tier": "Service class of the network.",
-    "transport_type": "Transport, such as tcp or udp.",
-    "time_of_day": "Hour with fraction; derived from the timestamp in UTC when missing.",
-    "day_of_week": "0 = Monday to 6; derived from the timestamp in UTC when missing.",
-    "bandwidth_mbps": "Older name of throughput_mbps, read where that is missing.",
-    "latency_ms": "Older name of rtt_ms, read where that is missing.",
-}
-
 
 def telemetry_schema() -> Schema:
     """JSON Schema of one telemetry record: what `streams.records.decode` accepts, but for the clock."""
@@ -77,30 +50,34 @@ def telemetry_schema() -> Schema:
             f"at most {MAX_VALUE_BYTES} bytes, nested at most {MAX_DEPTH} deep, and a timestamp as text has the bounds of one in seconds."
         ),
         "type": "object",
-        "required": ["timestamp", "node_id", "peer_id"],
+        "required": [*names("time"), *ENDS],
         "anyOf": [{"required": [name], "properties": {name: {"type": "number"}}} for name in metrics],
-        "properties": {name: {"description": _DESCRIPTIONS[name], **_field(name)} for name in COLUMNS},
+        "properties": {column.name: _field(column) for column in TABLE},
         "allOf": [_stands_in(name, older) for name, older in OLDER_NAMES.items()],
         "additionalProperties": True,
         "examples": [_EXAMPLE],
     }
 
 
-def _field(name: str) -> Schema:
-    if name == "timestamp":
-        seconds = {"type": "number", "minimum": EARLIEST_S, "maximum": LATEST_S}
-        return {"anyOf": [seconds, {"type": "string", "allOf": [{"pattern": TIME_PATTERN}, {"pattern": YEARS_PATTERN}]}]}
-    if name in KEY_COLUMNS:
-        needed = name in ("node_id", "peer_id")
+def _field(column: Column) -> Schema:
+    if column.role == "time":
+        seconds = {"type": "number", "minimum": column.low, "maximum": column.high}
         return {
+            "description": f"{column.description} At most {MAX_FUTURE_S:.0f} s in the future.",
+            "anyOf": [seconds, {"type": "string", "allOf": [{"pattern": TIME_PATTERN}, {"pattern": YEARS_PATTERN}]}],
+        }
+    if column.name in KEY_COLUMNS:
+        needed = column.role == "end"
+        return {
+            "description": column.description,
             "type": ["string", "number"] if needed else ["string", "number", "null"],
             **({"minLength": 1} if needed else {}),
             "maxLength": MAX_TEXT_CHARS,
             "exclusiveMinimum": -MAX_NUMBER_AS_TEXT,
             "exclusiveMaximum": MAX_NUMBER_AS_TEXT,
         }
-    low, high = RANGES.get(name, (-LARGEST_DOUBLE, LARGEST_DOUBLE))  # an older name is only looked at where it is needed
-    return {"type": ["number", "null"], "minimum": low, "maximum": high}
+    low, high = RANGES.get(column.name, (-LARGEST_DOUBLE, LARGEST_DOUBLE))  # an older name is only looked at if it is needed
+    return {"description": column.description, "type": ["number", "null"], "minimum": low, "maximum": high}
 
 
 def _stands_in(name: str, older: str) -> Schema:

@@ -9,39 +9,27 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 from features.calendar import LAST_HOUR, hour_and_weekday
-from features.telemetry import KEY_COLUMNS, NUMERIC, TARGETS, Doubles, Floats
+from features.columns import EARLIEST_S, LATEST_S, OLDER_NAMES, RANGES, names
+from features.telemetry import ENDS, KEY_COLUMNS, NUMERIC, TARGETS, Doubles, Floats
 
 Kind: TypeAlias = Literal["tombstone", "too_large", "not_json", "not_csv", "wrong_type", "missing_field", "timestamp", "out_of_range"]
 """Why a record was refused, in few enough words to be a metric's label."""
 
 Text: TypeAlias = str | int | float | None
 
-OLDER_NAMES: Final = {"throughput_mbps": "bandwidth_mbps", "rtt_ms": "latency_ms"}
-"""What stands in for the first two of NUMERIC where they are absent."""
-
-NUMBERS: Final = ("timestamp", *NUMERIC, *OLDER_NAMES.values())
+NUMBERS: Final = (*names("time"), *NUMERIC, *OLDER_NAMES.values())
 """The numeric columns of a record, in the order of the rows that `refuse` reads."""
 
 MAX_TEXT_CHARS: Final = 256
 MAX_NUMBER_AS_TEXT: Final = 1e255
 """A number that stands for a text is smaller than this, as a double: its digits and its sign fit into MAX_TEXT_CHARS."""
 MAX_FUTURE_S: Final = 300.0  # a producer's clock may be wrong; a link whose time has run ahead would call all that follows late
-EARLIEST_S: Final = 631_152_000.0  # 1990-01-01: anything before is a count from boot or a count of minutes, not a UTC time
-LATEST_S: Final = 1e11  # the year 5138; milliseconds passed it in 1973
-LARGEST: Final = float(np.finfo(np.float32).max)
-
-RANGES: Final[Mapping[str, tuple[float, float]]] = {
-    **dict.fromkeys(NUMERIC, (0.0, LARGEST)),
-    "packet_loss": (0.0, 1.0),
-    "time_of_day": (0.0, 24.0),  # 24 itself is what 23:59:59.99 becomes in four decimals: kept, as the last instant of its day
-    "day_of_week": (0.0, 6.0),
-}
-"""Lowest and highest allowed value of each numeric column; a value has to be finite as float32."""
 
 _LOW = np.array([RANGES[name][0] for name in NUMERIC])[:, None]
 _HIGH = np.array([RANGES[name][1] for name in NUMERIC])[:, None]
 _HOUR, _WEEKDAY = NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
-_IDS: Final = ("node_id", "peer_id")
+_OLDER: Final = tuple((NUMERIC.index(name), NUMBERS.index(older)) for name, older in OLDER_NAMES.items())
+"""Position of a target in NUMERIC and of its older name in NUMBERS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +48,9 @@ def complete(numbers: Doubles) -> Doubles:
     numbers: float64 (14, N), rows as in NUMBERS, NaN where missing. Hour and weekday follow from the timestamp in UTC.
     """
     time_s, measured = numbers[0], numbers[1:] + 0.0  # -0 becomes 0
-    numeric, older = measured[: len(NUMERIC)], measured[len(NUMERIC) :]
-    numeric[: len(older)] = np.where(np.isnan(numeric[: len(older)]), older, numeric[: len(older)])
+    numeric = measured[: len(NUMERIC)]
+    for column, older in _OLDER:
+        numeric[column] = np.where(np.isnan(numeric[column]), measured[older - 1], numeric[column])
     with np.errstate(over="ignore", invalid="ignore"):  # an infinite timestamp, or a huge one, is refused later
         hour, weekday = hour_and_weekday(time_s)
     numeric[_HOUR] = np.where(np.isnan(numeric[_HOUR]), hour, numeric[_HOUR])
@@ -83,7 +72,7 @@ def refuse(numbers: Doubles, numeric: Doubles, texts: Sequence[Sequence[Text]], 
     now_s: UTC seconds, None to accept any time between EARLIEST_S and LATEST_S.
     """
     failures: dict[int, Failure] = {}
-    for name, column in zip(_IDS, texts, strict=False):
+    for name, column in zip(ENDS, texts, strict=False):
         if None in column:
             missing = Failure("missing_field", f"{name} is missing or empty")
             failures.update({row: missing for row, text in enumerate(column) if text is None and row not in failures})
@@ -135,7 +124,7 @@ def clean_texts(texts: list[list[Text]], seen: Sequence[Mapping[Text, Text]]) ->
     """
     failures: dict[int, Failure] = {}
     for name, column, values in zip(KEY_COLUMNS, texts, seen, strict=True):
-        optional = name not in _IDS
+        optional = name not in ENDS
         if all((type(v) is str and 0 < len(v) <= MAX_TEXT_CHARS) or (v is None and optional) for v in values):
             continue
         cleaned = {v: _as_text(v) for v in values}

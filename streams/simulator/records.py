@@ -9,15 +9,17 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from features.columns import OLDER_NAMES, names
 from features.telemetry import COLUMNS, Doubles, Longs
 from streams.simulator.fleet import Fleet
 
 MODES: Final = ("turbo", "standard", "reliable")
 """dwcp_mode, from low load to high."""
 
-_OLDER_NAMES: Final = {"bandwidth_mbps": "throughput_mbps", "latency_ms": "rtt_ms"}
+_STANDS_FOR: Final = {older: name for name, older in OLDER_NAMES.items()}
 _DECIMALS: Final = {"throughput_mbps": 3, "rtt_ms": 3, "jitter_ms": 3, "packet_loss": 6}
-_COUNTERS: Final = frozenset(("bytes_tx", "bytes_rx", "retransmits", "congestion_window", "queue_depth"))
+COUNTERS: Final = names("counter")
+"""Columns of whole numbers that are measured together."""
 _DAY_S: Final = 86_400
 
 _Record: Final[Any] = msgspec.defstruct("_Record", [(name, Any) for name in COLUMNS], gc=False)
@@ -72,7 +74,7 @@ class Records:
 
         KeyError for another name.
         """
-        name = _OLDER_NAMES.get(name, name)
+        name = _STANDS_FOR.get(name, name)
         if name in self.fleet.names:
             return self.fleet.names[name][self.link]
         if name == "timestamp":
@@ -102,11 +104,11 @@ class Records:
         """For each of COLUMNS the N values as Python objects. NaN is left as it is: JSON has no such number, and msgspec writes null."""
         lists: dict[str, list[Any]] = {}
         for name in COLUMNS:
-            if name in _OLDER_NAMES:
-                lists[name] = lists[_OLDER_NAMES[name]]
+            if name in _STANDS_FOR:
+                lists[name] = lists[_STANDS_FOR[name]]
                 continue
             values = self.column(name)
-            lists[name] = _whole_numbers(values) if name in _COUNTERS or name == "day_of_week" else values.tolist()
+            lists[name] = _whole_numbers(values) if name in COUNTERS or name == "day_of_week" else values.tolist()
         return [lists[name] for name in COLUMNS]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from features.telemetry import TARGETS, Doubles, Flags, Floats, Longs
 from streams.simulator.fleet import Fleet, FleetSpec, build_fleet
 from streams.simulator.planted import affected_links, apply_event
-from streams.simulator.records import Records
+from streams.simulator.records import COUNTERS, Records
 
 _BLOCK_RECORDS: Final = 65_536  # 20 arrays of a block stay near the cache: 5 MB at 4 bytes
 _LATENTS: Final = 1 + len(TARGETS)  # a link's load, then its own noise for each metric
@@ -121,7 +121,7 @@ class Simulation:
         hole[TARGETS.index("rtt_ms")] &= ~hole[: len(TARGETS)].all(axis=0)
         for name, missing in zip(TARGETS, hole, strict=False):
             columns[name][missing] = np.nan
-        for name in ("bytes_tx", "bytes_rx", "retransmits", "congestion_window", "queue_depth"):
+        for name in COUNTERS:
             columns[name][hole[-1]] = np.nan
 
 

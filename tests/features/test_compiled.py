@@ -49,7 +49,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
         text = SOURCE.format(factor=factor)
         if not source.exists() or source.read_text() != text:
             source.write_text(text)
-        monkeypatch.setattr(compiled, "_told", set())
+        monkeypatch.setattr(compiled, "_logged", set())
         caplog.clear()
         caplog.set_level(logging.WARNING, "features.compiled")  # whatever commands in this process have asked for
         caplog.set_level(logging.WARNING)
@@ -198,7 +198,7 @@ def test_a_folder_that_disappears_or_a_full_disk_costs_nothing(
     kernel = start()
     assert (kernel(2.0), kernel(2)) == (6.0, 6.0)
     [record] = caplog.records
-    assert f"{path.parent}: compiled code cannot be kept (No space left on device)" in record.getMessage()
+    assert f"{path.parent}: compiled code cannot be saved (No space left on device)" in record.getMessage()
     assert kept(tmp_path) == []
 
 

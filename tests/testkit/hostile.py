@@ -13,10 +13,11 @@ from typing import Any, Final, get_args
 import numpy as np
 
 from features.calendar import LAST_HOUR
+from features.columns import EARLIEST_S, LATEST_S, RANGES
 from features.telemetry import CATEGORIES, COLUMNS, KEY_COLUMNS, NUMERIC, Partition
 from streams.records.dead_letters import MAX_KEPT_BYTES, dead_letter
 from streams.records.decode import Decoded, Rejected, decode
-from streams.records.validate import EARLIEST_S, LATEST_S, MAX_FUTURE_S, MAX_TEXT_CHARS, RANGES, Kind
+from streams.records.validate import MAX_FUTURE_S, MAX_TEXT_CHARS, Kind
 from streams.source import RawBatch
 
 NOW_S: Final = 1_762_232_200.0

@@ -76,9 +76,9 @@ def made_up_windows(count: int, seed: int = 0) -> RawWindows:
     """Make `count` raw windows of ordinary telemetry, one value in twenty missing."""
     rng = np.random.default_rng(seed)
     telemetry = rng.normal(50, 10, (count, 39, len(NUMERIC))).astype(np.float32)
-    telemetry[:, :, 2] = rng.uniform(0, 0.05, (count, 39))
-    telemetry[:, :, 9] = rng.uniform(0, 24, (count, 39))
-    telemetry[:, :, 10] = rng.integers(0, 7, (count, 39))
+    telemetry[:, :, NUMERIC.index("packet_loss")] = rng.uniform(0, 0.05, (count, 39))
+    telemetry[:, :, NUMERIC.index("time_of_day")] = rng.uniform(0, 24, (count, 39))
+    telemetry[:, :, NUMERIC.index("day_of_week")] = rng.integers(0, 7, (count, 39))
     telemetry[rng.random(telemetry.shape) < 0.05] = np.nan
     time_s = 1_795_000_000.0 + 60.0 * np.arange(30) + rng.integers(0, 10**6, (count, 1))
     texts = np.array(["", "eu-1", "us-1", "metro", "né"], object)

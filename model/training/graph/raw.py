@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from features.calendar import DAY_S, FIRST_WEEKDAY, HOUR_S, WEEK_DAYS
-from features.definition import FEATURES, HISTORY_ROWS
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS
+from features.columns import LARGEST, first_of
+from features.definition import CHANGES, CYCLES, ENCODED, FEATURES, HISTORY_ROWS, MEAN_ROWS, SMALLEST_RTT_MS, STEMS
+from features.telemetry import CALENDAR, CATEGORIES, NUMERIC, TARGETS
 from features.vocabulary import Vocabulary
 from model.version.metadata import Metadata
 from model.version.predictor import FORECAST, raw_inputs
@@ -31,12 +32,10 @@ _TYPES: Final = {"tensor(double)": TensorProto.DOUBLE, "tensor(float)": TensorPr
 _PREFIX: Final = "raw/"
 _CORE_INPUT: Final = "input"
 _CORE_OUTPUT: Final = "output"
-_MEANS: Final = (3, 5, 10)
-_LONGEST: Final = 10
-_LARGEST: Final = float(np.finfo(np.float32).max)
-_SMALLEST_RTT_MS: Final = 1e-3
+_LONGEST: Final = max(MEAN_ROWS)
 _METRICS: Final = len(TARGETS)
 _COLUMN: Final = {name: at for at, name in enumerate(NUMERIC)}
+_CALENDAR: Final = first_of(CALENDAR, NUMERIC)
 _SUMS: Final = (
     (("bytes_tx", 1.0), ("bytes_tx", 0.0), ("bytes_tx", 0.0)),
     (("bytes_tx", 1.0), ("bytes_rx", 1.0), ("bytes_rx", 0.0)),
@@ -47,14 +46,13 @@ _SUMS: Final = (
 """bytes_tx, bytes_total, bytes_rx, throughput in bit/s and congestion_score as weighted sums of three columns."""
 _INSTANT_S: Final = 2.0**-30
 """Less than float64 tells apart in a UTC time of this century."""
-_STATISTICS: Final = ("mean_3", "mean_5", "mean_10", "", "", "std_10", "change", "ratio")
-_SHORT: Final = ("throughput", "rtt", "packet_loss", "jitter")
+_STATISTICS: Final = (*(f"mean_{rows}" for rows in MEAN_ROWS), "", "", f"std_{_LONGEST}", "change", "ratio")
 _JOINED: Final = (
-    *(name if name in FEATURES and name not in ("time_of_day", "day_of_week") else "" for name in NUMERIC),
-    "time_of_day", "day_of_week", "hour_sin", "hour_cos", "weekday_sin", "weekday_cos",
+    *(name if name in FEATURES and name not in CALENDAR else "" for name in NUMERIC),
+    *CALENDAR, *CYCLES,
     "", "bytes_total", "congestion_score", "bytes_ratio", "network_load",
-    *(f"{metric}_{name}" for metric in _SHORT for name in _STATISTICS),
-    *(f"{name}_encoded" for name in CATEGORIES),
+    *(f"{stem}_{name}" for stem in STEMS for name in _STATISTICS),
+    *ENCODED,
 )  # fmt: skip
 """What the columns are from which the features are picked, in the order in which they are joined."""
 
@@ -167,7 +165,7 @@ def _calendar(nodes: _Nodes, window: str) -> str:
     rest_s = nodes.put("Mod", [within_s, nodes.doubles([[_INSTANT_S], [DAY_S]])], "time_left_out", fmod=1)
     whole_s = nodes.put("Sub", [within_s, rest_s], "time_counted")
     derived = nodes.put("Div", [whole_s, nodes.doubles([[HOUR_S], [DAY_S]])], "calendar_derived")
-    given = nodes.rows(window, _COLUMN["time_of_day"], _COLUMN["day_of_week"] + 1, 1, "calendar_given")
+    given = nodes.rows(window, _CALENDAR, _CALENDAR + len(CALENDAR), 1, "calendar_given")
     return nodes.filled(given, derived, "calendar")
 
 
@@ -200,18 +198,18 @@ def _rolling(nodes: _Nodes, columns: str) -> str:
     runs = nodes.put("Gather", [metrics, reach], "runs", axis=2)  # (B, 4, 10, 30), oldest first
     missing = nodes.put("IsNaN", [runs], "runs_missing")
     zero = nodes.doubles(0.0)
-    lengths = nodes.doubles([[float(back < length) for back in reversed(range(_LONGEST))] for length in _MEANS])
+    lengths = nodes.doubles([[float(back < length) for back in reversed(range(_LONGEST))] for length in MEAN_ROWS])
     sums = nodes.put("MatMul", [lengths, nodes.put("Where", [missing, zero, runs], "runs_or_0")], "sums")  # (B, 4, 3, 30)
     counts = nodes.put("MatMul", [lengths, nodes.put("Where", [missing, zero, nodes.doubles(1.0)], "runs_measured")], "counts")
     means = nodes.put("Div", [sums, counts], "means")  # 0 / 0 is NaN: nothing was measured
-    apart = nodes.put("Sub", [runs, nodes.rows(means, len(_MEANS) - 1, len(_MEANS), 2, "longest_mean")], "apart")
+    apart = nodes.put("Sub", [runs, nodes.rows(means, len(MEAN_ROWS) - 1, len(MEAN_ROWS), 2, "longest_mean")], "apart")
     length = nodes.put("ReduceL2", [nodes.put("Where", [missing, zero, apart], "apart_or_0")], "apart_length", axes=[2], keepdims=1)
     deviations = nodes.put("Div", [length, nodes.put("Sqrt", [counts], "roots_of_counts")], "deviations")  # the last of three is one
     now = nodes.rows(runs, _LONGEST - 1, _LONGEST, 2, "now")
     change = nodes.put("Sub", [now, nodes.rows(runs, _LONGEST - 2, _LONGEST - 1, 2, "before")], "change")
-    most = nodes.put("Where", [missing, nodes.doubles(_LARGEST), runs], "runs_or_most")
+    most = nodes.put("Where", [missing, nodes.doubles(LARGEST), runs], "runs_or_most")
     least = nodes.put("ReduceMin", [most], "least", axes=[2], keepdims=1)
-    ratio = nodes.put("Div", [now, nodes.put("Max", [least, nodes.doubles(_SMALLEST_RTT_MS)], "least_over_0")], "ratio_to_least")
+    ratio = nodes.put("Div", [now, nodes.put("Max", [least, nodes.doubles(SMALLEST_RTT_MS)], "least_over_0")], "ratio_to_least")
     joined = nodes.put("Concat", [means, deviations, change, ratio], "statistics_by_metric", axis=2)  # (B, 4, 8, 30)
     return nodes.put("Reshape", [joined, nodes.longs(0, _METRICS * len(_STATISTICS), nodes.window_rows)], "statistics")
 
@@ -242,10 +240,10 @@ def _scale(nodes: _Nodes, features: str, metadata: Metadata) -> None:
     A change against a missing value is 0 before it is scaled, which is here what stands in for it after.
     """
     mean, scale = metadata.inputs.mean[:, None], metadata.inputs.scale[:, None]
-    changes = np.array([[name.endswith("_change")] for name in FEATURES])
+    changes = np.array([[name in CHANGES] for name in FEATURES])
     instead = np.where(changes, (np.float32(0) - mean) / scale, np.float32(0))
     apart = nodes.put("Sub", [features, nodes.floats(mean)], "features_apart")
     scaled = nodes.put("Div", [apart, nodes.floats(scale)], "features_unbounded")
-    finite = nodes.put("LessOrEqual", [nodes.put("Abs", [scaled], "features_size"), nodes.floats(_LARGEST)], "features_finite")
+    finite = nodes.put("LessOrEqual", [nodes.put("Abs", [scaled], "features_size"), nodes.floats(LARGEST)], "features_finite")
     known = nodes.put("Where", [finite, scaled, nodes.floats(instead)], "features_scaled")
     nodes.put("Transpose", [known], _CORE_INPUT, whole_name=True, perm=[0, 2, 1])

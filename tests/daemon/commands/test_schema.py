@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 
 from daemon.commands import documents
 from daemon.events.alerts import choice_event, model_event
+from features.columns import LARGEST
 from features.telemetry import COLUMNS, Partition
 from model.registry.choice import Choice, Kind
 from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
 from streams.records import schema
 from streams.records.dead_letters import MAX_KEPT_BYTES, dead_letter
 from streams.records.decode import Rejected, decode
-from streams.records.validate import LARGEST
 from streams.source import RawBatch
 from testkit.paths import ROOT
 

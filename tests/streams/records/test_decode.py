@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.columns import LARGEST
 from features.telemetry import CATEGORIES, COLUMNS, NUMERIC, Partition
 from streams.records.csv_form import MAX_VALUE_BYTES
 from streams.records.decode import CHUNK_RECORDS, MAX_DEPTH, Decoded, Record, decode
-from streams.records.validate import LARGEST
 from streams.source import RawBatch
 from testkit.paths import ROOT
 
