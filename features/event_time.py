@@ -1,9 +1,11 @@
-"""Up to when a partition's stream has come, by what the bulk of its links shows: no single record moves it far.
+"""Event time of a partition: the time that the bulk of its links has reached. No single record moves it far.
 
-A record of up to STEP_S ahead is followed at once: that is how time passes. A larger jump is taken back or confirmed by the records after
-it: event time follows when more links have jumped than have not, and then to the middle one of them. So it follows a stream that goes on
-after an outage, and neither one link whose clock is wrong nor one record of the far future. The first record is such a jump as well: time
-begins with a second link, at the earlier of the two, or after ROWS_MIN rows of one. Depends on the stream alone, record by record.
+A record that is at most STEP_S ahead moves it at once: that is how time passes. A larger jump is confirmed or withdrawn by the records
+that follow. Event time follows it when more links have jumped than have not, and then goes to the middle one of them. So it follows a
+stream that goes on after an outage, but neither one link whose clock is wrong nor one record of the far future.
+
+The first record is such a jump as well: time begins with a second link, at the earlier of the two, or after ROWS_MIN rows of one link.
+The result depends on the stream alone, record by record.
 """
 
 from __future__ import annotations
@@ -18,20 +20,26 @@ from features.compiled import compiled
 from features.telemetry import Doubles, Flags, Ints, Longs
 
 STEP_S: Final = 300.0
-"""Seconds that one record may move event time: what a record may lie in the future, so a fleet of any usual interval steps less."""
+"""How far one record may move event time, in seconds. It is also how far a record may lie in the future: a usual fleet steps less."""
 ACTIVE_S: Final = 86_400.0
-"""Seconds of event time in which a link was seen that is expected to be seen again: links that report once a day are."""
+"""How long after its last row a link is expected to be seen again, in seconds of event time: links that report once a day are."""
 ROWS_MIN: Final = 4
 """Rows after which a jump is decided in a partition of one or two links."""
 BEGIN_LINKS: Final = 2
-"""Links with which time begins: the earlier of two cannot be one record of the far future, and from too early a time the others jump."""
+"""Links with which time begins. The earlier of two cannot be one record of the far future; from too early a time the others jump."""
 _ROWS, _ACTIVE, _OTHERS, _AHEAD, _NEAR = range(5)
-"""What is counted from the first record that jumped on: rows, links that were active, those of them that have not jumped, links that have
-jumped, links that have been seen near event time."""
+"""Counters from the first record that jumped on: rows, active links, active links that have not jumped, links that have jumped, and links
+that were seen near event time."""
 
 
 class EventTime:
-    """The event time of one partition, by link slot as the FeatureStore numbers them."""
+    """The event time of one partition. Links are numbered by slot, as in the FeatureStore.
+
+    >>> event_time = EventTime()
+    >>> slots, times = np.array([0, 1, 0, 1], np.int32), np.array([1000.0, 1010.0, 1060.0, 1_000_000.0])
+    >>> event_time.follow(slots, times).tolist()  # the last record is years ahead, and alone
+    [-inf, 1000.0, 1060.0, 1060.0]
+    """
 
     def __init__(self) -> None:
         self.value_s = -math.inf
@@ -43,14 +51,19 @@ class EventTime:
 
     @property
     def end_s(self) -> float:
-        """Event time if no record comes any more: a jump that more links than not have made by now counts."""
+        """Event time if the stream ends here: a jump counts if more links have made it than not. UTC seconds."""
         ahead_s = self._ahead_s[self._ahead_s > -np.inf]
         return _middle(ahead_s) if self._run[_AHEAD] > self._run[_NEAR] else self.value_s
 
     def follow(self, slots: Ints, time_s: Doubles) -> Doubles:
-        """Takes accepted rows in stream order. Returns event time after each of them, float64 (A,).
+        """Follow accepted rows in stream order.
 
-        slots: int32 (A,). time_s: float64 (A,), later than the row of the same link before.
+        Args:
+            slots: int32 (A,), slot of each row's link.
+            time_s: float64 (A,), UTC seconds, later than the row of the same link before.
+
+        Returns:
+            Event time after each row, float64 (A,), UTC seconds; -inf before it begins.
         """
         self._make_room(int(slots.max(initial=-1)) + 1)
         complete_s = np.empty(len(slots))
@@ -58,15 +71,24 @@ class EventTime:
         return complete_s
 
     def keep(self, slots: Ints) -> None:
-        """Only the links of these slots stay (ascending), and have the slots 0, 1, ... from now on."""
+        """Forget all links but those of the given slots, which become slots 0, 1, ... .
+
+        Args:
+            slots: int32 (K,), ascending.
+        """
         self._make_room(int(slots.max(initial=-1)) + 1)
         self._seen_s, self._ahead_s, self._near = self._seen_s[slots], self._ahead_s[slots], self._near[slots]
         self._count()
 
     def undo(self, limit_s: float, now_s: float) -> Ints:
-        """Takes back what lies after limit_s, where no record can be. Returns int32 (K,), the slots of the links that had run ahead.
+        """Undo what lies after a limit that no record can have passed. Event time becomes the newest time of the other links.
 
-        limit_s, now_s: UTC seconds. Event time becomes the newest time of the other links; now_s if there are none.
+        Args:
+            limit_s: UTC seconds.
+            now_s: UTC seconds, the new event time if there are no other links.
+
+        Returns:
+            int32 (K,), the slots of the links that had run ahead.
         """
         gone = np.flatnonzero(self._seen_s > limit_s).astype(np.int32)
         self._seen_s[gone] = -np.inf
@@ -77,31 +99,37 @@ class EventTime:
         return gone
 
     def is_ahead(self, limit_s: float) -> bool:
-        """Whether event time or any link has come after limit_s."""
+        """Return whether event time or any link has passed limit_s (UTC seconds)."""
         return self.value_s > limit_s or bool((self._seen_s > limit_s).any())
 
     def document(self) -> dict[str, Any]:
-        """The part of the state that is plain numbers."""
+        """Return the part of the state that is plain numbers."""
         return {"event_time_s": self.value_s, "event_time_run": self._run.tolist()}
 
     def arrays(self, links: int) -> dict[str, NDArray[Any]]:
-        """The rest of it, of so many links: event_time_ahead_s, float64 (L,), and event_time_near, bool (L,)."""
+        """Return the rest of the state of L links: event_time_ahead_s, float64 (L,), and event_time_near, bool (L,)."""
         self._make_room(links)
         return {"event_time_ahead_s": self._ahead_s.copy(), "event_time_near": self._near.copy()}
 
     def restore(self, document: dict[str, Any], arrays: dict[str, NDArray[Any]], last_time_s: Doubles) -> None:
-        """Becomes what `document` and `arrays` were taken from. last_time_s: float64 (L,), of each link's newest row, -inf without one."""
+        """Restore the state from what `document` and `arrays` returned.
+
+        Args:
+            document: From `document`.
+            arrays: From `arrays`.
+            last_time_s: float64 (L,), UTC seconds of each link's newest row, -inf if it has none.
+        """
         self.value_s, self._run = document["event_time_s"], np.array(document["event_time_run"], np.int64)
         self._seen_s = last_time_s.copy()
         self._ahead_s, self._near = arrays["event_time_ahead_s"].copy(), arrays["event_time_near"].copy()
 
     def _make_room(self, links: int) -> None:
         if (more := links - len(self._seen_s)) > 0:
-            self._seen_s, self._ahead_s = (np.append(kept, np.full(more, -np.inf)) for kept in (self._seen_s, self._ahead_s))
+            self._seen_s, self._ahead_s = (np.append(times, np.full(more, -np.inf)) for times in (self._seen_s, self._ahead_s))
             self._near = np.append(self._near, np.zeros(more, np.bool_))
 
     def _count(self) -> None:
-        """Counts anew, after links have gone. Of a run that has lost all who began it nothing is left."""
+        """Count anew after links have gone. A jump ends when all links that made it have gone."""
         ahead = self._ahead_s > -np.inf
         self._run[_AHEAD], self._run[_NEAR] = np.count_nonzero(ahead), np.count_nonzero(self._near)
         self._run[_ACTIVE] = min(int(self._run[_ACTIVE]), len(ahead))
@@ -112,7 +140,7 @@ class EventTime:
 
 @compiled
 def _middle(time_s: Doubles) -> float:
-    """The lower median."""
+    """Return the lower median."""
     return float(np.sort(time_s)[(len(time_s) - 1) // 2])
 
 

@@ -1,4 +1,4 @@
-"""The 44 features over a whole table: the same kernels as online, run link by link."""
+"""The features of a whole table: the same kernels as online, link by link."""
 
 from __future__ import annotations
 
@@ -17,8 +17,20 @@ from features.vocabulary import Vocabulary
 class RawTable:
     """N telemetry rows, sorted by link and within a link in stream order (time strictly ascending).
 
-    link: int32 (N,), index into `links`. time_s: float64 (N,). numeric: float32 (N, 11), columns NUMERIC, NaN where
-    not measured. codes: int32 (N, 6), index into `values[c]` for each of CATEGORIES, -1 where missing.
+    Args:
+        links: Names of the links.
+        link: int32 (N,), index into `links`.
+        time_s: float64 (N,), UTC seconds.
+        numeric: float32 (N, R), the columns NUMERIC, NaN if not measured.
+        codes: int32 (N, C), for each of CATEGORIES the index into its `values`, -1 if missing.
+        values: For each of CATEGORIES its values.
+
+    >>> from features.telemetry import CATEGORIES, NUMERIC
+    >>> numeric = np.full((3, len(NUMERIC)), 2.0, np.float32)
+    >>> codes, values = np.full((3, len(CATEGORIES)), -1, np.int32), ((),) * len(CATEGORIES)
+    >>> table = RawTable(("a|b",), np.zeros(3, np.int32), np.array([0.0, 60.0, 120.0]), numeric, codes, values)
+    >>> len(table)
+    3
     """
 
     links: tuple[str, ...]
@@ -34,16 +46,42 @@ class RawTable:
 
 @dataclass(frozen=True, slots=True)
 class OfflineFeatures:
-    """features: float32 (N, 44), unscaled, NaN where unknown. run: int64 (N,): rows with the same run are of one link without a gap."""
+    """The features of a table.
+
+    Args:
+        features: float32 (N, F), unscaled, NaN if unknown.
+        run: int64 (N,), rows with the same number are of one link without a gap.
+
+    >>> features = OfflineFeatures(np.zeros((2, len(FEATURES)), np.float32), np.array([0, 1]))
+    >>> features.run.tolist()  # two rows with a gap between them
+    [0, 1]
+    """
 
     features: Floats
     run: Longs
 
 
 def compute(table: RawTable, vocabulary: Vocabulary, gap_multiple: float = DEFAULT_GAP_MULTIPLE) -> OfflineFeatures:
-    """The features of every row of the table, as FeatureStore gives them when the rows arrive one by one.
+    """Compute the features of every row, equal to those of a FeatureStore to which the rows come one by one.
 
-    Raises ValueError where the table is not sorted by link, then by strictly ascending time.
+    Args:
+        table: N rows.
+        vocabulary: Gives the codes of categories.
+        gap_multiple: How many sampling intervals make a gap.
+
+    Returns:
+        The features of the N rows.
+
+    Raises:
+        ValueError: The table is not sorted by link, then by strictly ascending time.
+
+    >>> from features.telemetry import CATEGORIES, NUMERIC
+    >>> numeric = np.full((3, len(NUMERIC)), 2.0, np.float32)
+    >>> codes, values = np.full((3, len(CATEGORIES)), -1, np.int32), ((),) * len(CATEGORIES)
+    >>> table = RawTable(("a|b",), np.zeros(3, np.int32), np.array([0.0, 60.0, 120.0]), numeric, codes, values)
+    >>> result = compute(table, Vocabulary.empty())
+    >>> result.features[:, FEATURES.index("rtt_mean_3")].tolist()
+    [2.0, 2.0, 2.0]
     """
     same_link = table.link[1:] == table.link[:-1]
     if np.any(table.link[1:] < table.link[:-1]) or np.any(same_link & (table.time_s[1:] <= table.time_s[:-1])):

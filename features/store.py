@@ -4,83 +4,49 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from features.changes import FeatureRows
 from features.definition import FEATURES, RING_ROWS, WINDOW_ROWS
 from features.kernels import update_rings
-from features.telemetry import (
-    CATEGORIES,
-    DEFAULT_LINK_KEY,
-    KEY_COLUMNS,
-    NUMERIC,
-    Codes,
-    Doubles,
-    Flags,
-    Floats,
-    Ints,
-    Longs,
-    TelemetryBatch,
-)
-from features.timeline import ACCEPTED, DEFAULT_GAP_MULTIPLE, DUPLICATE, INTERVALS, LATE
+from features.rings import Rings
+from features.telemetry import CATEGORIES, DEFAULT_LINK_KEY, KEY_COLUMNS, TARGETS, Doubles, Flags, Floats, Ints, TelemetryBatch
+from features.timeline import ACCEPTED, DEFAULT_GAP_MULTIPLE, DUPLICATE, LATE
 from features.vocabulary import MAX_VALUES, Interner, Vocabulary
 
 _REGION: Final = CATEGORIES.index("region")
-_FIRST_CAPACITY: Final = 256
 DEFAULT_LINKS_MAX: Final = 100_000
 _EVICTED_AT_ONCE: Final = 8
-"""One link in so many goes when the table is full, so that a flood of new links does not move the rings for each of them."""
-
-_RINGS: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
-    "numeric": ((RING_ROWS, len(NUMERIC)), np.float32),
-    "codes": ((RING_ROWS, len(CATEGORIES)), np.int16),
-    "intervals": ((INTERVALS,), np.float32),
-    "last_time_s": ((), np.float64),
-    "head": ((), np.uint8),  # the ring's next row
-    "rows": ((), np.uint8),  # rows of the current run in the ring, at most RING_ROWS
-    "interval_head": ((), np.uint8),
-    "intervals_known": ((), np.uint8),
-    "last_offset": ((), np.int64),  # of the newest record, were it late or a duplicate
-}
-"""Per-link state and its shape. In all 39 x (11 x 4 + 6 x 2) + 9 x 4 + 20 = 2,240 bytes a link."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureRows:
-    """What one batch did to the state.
-
-    accepted: int64 (A,), the batch's rows that were new, in order; the others were duplicate or late.
-    slots: int32 (A,), link of each. codes: int16 (A, 6), codes of its categories. restarted: bool (A,): a gap lies before it.
-    watched: int64 (W,), which of the A rows belong to watched links.
-    previous: int64 (W,): position in `watched` of the link's row before, -1 where it came in an earlier batch.
-    ready: bool (W,): the link's run has the 30 rows that a forecast needs.
-    windows: float32 (W, 30, 44), features unscaled; rows that are not ready hold NaN. None where no vocabulary was given.
-    last_known: float32 (W, 4): each metric's last measured value in the run, the forecast by persistence.
-    """
-
-    accepted: Longs
-    slots: Ints
-    codes: Codes
-    restarted: Flags
-    duplicates: int
-    late: int
-    watched: Longs
-    previous: Longs
-    ready: Flags
-    windows: Floats | None
-    last_known: Floats
+"""Share of the links (1 in 8) that is evicted when the table is full: a flood of new links does not move the rings for each of them."""
 
 
 def link_name(key: Sequence[str | None]) -> str:
-    """The name of a link in buffers, alerts and logs: the parts of its key joined by "|" (escaped in the parts)."""
+    r"""Return the name of a link in buffers, alerts and logs: the parts of its key joined by "|", which is escaped within a part.
+
+    >>> link_name(("edge-17", None, "metro"))
+    'edge-17||metro'
+    >>> link_name(())
+    '(all)'
+    """
     return "|".join((part or "").replace("\\", "\\\\").replace("|", "\\|") for part in key) or "(all)"
 
 
 class FeatureStore:
-    """Rings of raw rows for every link. The rings are free of any model: features are computed from them when a forecast is due."""
+    """The rolling state of every link: rings of raw rows. They belong to no model: features are computed from them when they are needed.
+
+    >>> from features.telemetry import NUMERIC
+    >>> store = FeatureStore(key=("node_id", "peer_id"))
+    >>> numeric = np.full((2, len(NUMERIC)), np.nan, np.float32)
+    >>> numeric[:, NUMERIC.index("rtt_ms")] = 20.0, 21.0
+    >>> categories = tuple([None, None] for _ in CATEGORIES)
+    >>> batch = TelemetryBatch(np.arange(2), np.array([0.0, 60.0]), numeric, ["a", "a"], ["b", "b"], categories)
+    >>> rows = store.update(batch, store.resolve(batch), watch=np.array([True]), vocabulary=None)
+    >>> store.links, rows.last_known[:, TARGETS.index("rtt_ms")].tolist()
+    (['a|b'], [20.0, 21.0])
+    """
 
     def __init__(
         self,
@@ -89,23 +55,33 @@ class FeatureStore:
         links_max: int = DEFAULT_LINKS_MAX,
         names_max: int | None = MAX_VALUES,
     ) -> None:
-        """key: the columns of KEY_COLUMNS that tell links apart; none: the stream is one merged series. links_max: see `evict`.
-        names_max: values of one category, see `forget`; None: none is forgotten, and those after the first MAX_VALUES share one code."""
+        """Start without links.
+
+        Args:
+            key: Columns of KEY_COLUMNS that tell links apart. With none, the stream is one merged series.
+            gap_multiple: How many sampling intervals make a gap.
+            links_max: Size of the link table, see `evict`.
+            names_max: Distinct values of one category, see `forget`. None: no value is forgotten, and all after the first MAX_VALUES
+                share one code.
+
+        Raises:
+            ValueError: A key column is unknown.
+        """
         if unknown := sorted(set(key) - set(KEY_COLUMNS)):
             raise ValueError(f"a link key is made of {', '.join(KEY_COLUMNS)}; unknown: {', '.join(unknown)}")
         self.key = tuple(key)
         self.gap_multiple = gap_multiple
         self.links_max = links_max
         self.evicted_through_s = -math.inf
-        """The newest event time of any link that was evicted: nobody remembers what came up to then, so for a new link it is late."""
+        """Newest event time of any evicted link, UTC seconds. What came up to then is forgotten, so it is late for a new link."""
         self.links: list[str] = []
         self.interner = Interner(max_values=names_max or MAX_VALUES)
         self._forgets = names_max is not None
         self._slot_of: dict[tuple[str | None, ...], int] = {}
         self._keys: list[tuple[str | None, ...]] = []
-        self._encoding_of: tuple[Vocabulary | None, tuple[int, ...]] = (None, ())  # the numbers: of forgotten values, then of all
+        self._encoding_of: tuple[Vocabulary | None, tuple[int, ...]] = (None, ())  # with how many values were forgotten and known
         self._cached_encoding = np.zeros((0, 0), np.float32)
-        self._rings: dict[str, NDArray[Any]] = {name: np.zeros((0, *shape), dtype) for name, (shape, dtype) in _RINGS.items()}
+        self._rings = Rings()
 
     def __len__(self) -> int:
         return len(self.links)
@@ -113,14 +89,17 @@ class FeatureStore:
     @property
     def nbytes(self) -> int:
         """Bytes of the rings, without the link table."""
-        return sum(ring.nbytes for ring in self._rings.values())
+        return self._rings.nbytes
 
     def resolve(self, batch: TelemetryBatch) -> Ints:
-        """int32 (M,): the slots of the first M records' links; new links get the next slots and empty rings.
+        """Return the slots of the first M records' links, int32 (M,). New links get the next slots and empty rings.
 
-        M is less than N if there is no room for record M: take the records before it, make room, and go on with it. If it has a new value
-        of a category that is full, `full_category` of what is left names it, and `forget` makes room; otherwise its link is new, and
-        `evict` does.
+        M is less than N if there is no room for record M: use the records before it, make room, and go on from there. If record M has a
+        new value of a category that is full, `full_category` of the rest names it and `forget` makes room. Otherwise its link is new,
+        and `evict` makes room.
+
+        Args:
+            batch: N records.
         """
         room = self.interner.room(batch.categories)[0] if self._forgets else len(batch)
         batch = batch if room == len(batch) else batch.part(0, room)
@@ -145,47 +124,62 @@ class FeatureStore:
         return np.array(slots, np.int32)
 
     def evict(self) -> Ints:
-        """Makes room in a full table: the links whose last record is the oldest go, an eighth of them. Depends on the stream alone.
+        """Make room in a full table: evict the eighth of the links whose last record is the oldest. Depends on the stream alone.
 
-        Gives int32 (K,), ascending: the slots that stay, which are 0 to K - 1 from now on.
+        Returns:
+            int32 (K,), ascending: the slots that stay. They are 0 to K - 1 from now on.
         """
         count = len(self.links)
         going = max(1, self.links_max // _EVICTED_AT_ONCE) + count - self.links_max
         oldest_first = np.argsort(self._rings["last_offset"][:count], kind="stable")
-        gone, kept = oldest_first[:going], np.sort(oldest_first[going:]).astype(np.int32)
+        gone, stay = oldest_first[:going], np.sort(oldest_first[going:]).astype(np.int32)
         self.evicted_through_s = max(self.evicted_through_s, float(self._rings["last_time_s"][gone].max()))
-        for ring in self._rings.values():
-            ring[: len(kept)] = ring[kept]
-            ring[len(kept) : count] = 0
-        self._name([self._keys[slot] for slot in kept.tolist()])
-        return kept
+        self._rings.select(stay, count)
+        self._name([self._keys[slot] for slot in stay.tolist()])
+        return stay
 
     def full_category(self, batch: TelemetryBatch) -> int | None:
-        """Which category has no room for a value of the batch's first record; None if all have."""
+        """Return the index of the category that has no room for a value of the batch's first record; None if all have room."""
         return self.interner.room(batch.part(0, 1).categories)[1]
 
     def forget(self, category: int) -> None:
-        """Makes room in a full category: see Interner.forget. Rows in the rings have the new codes then."""
+        """Make room in a full category, see `Interner.forget`, and give the rows in the rings their new codes.
+
+        Args:
+            category: Index into CATEGORIES.
+        """
         mapping = self.interner.forget(category)
         codes = self._rings["codes"]
         codes[:, :, category] = mapping[codes[:, :, category]]
 
     def rewind(self, slots: Ints, time_s: float) -> None:
-        """Links whose newest time cannot be (see EventTime.undo) begin anew after time_s (UTC seconds), with empty rings."""
+        """Let links whose newest time is impossible begin anew, with empty rings.
+
+        Args:
+            slots: int32 (K,), from `EventTime.undo`.
+            time_s: UTC seconds; later rows of these links are accepted.
+        """
         for name in ("head", "rows", "interval_head", "intervals_known"):
             self._rings[name][slots] = 0
         self._rings["last_time_s"][slots] = max(time_s, self.evicted_through_s)
 
     @property
     def newest_s(self) -> Doubles:
-        """float64 (L,): the time of each link's newest row, UTC seconds, -inf if it has none."""
+        """float64 (L,): time of each link's newest row, UTC seconds, -inf if it has none."""
         count = len(self.links)
         return np.where(self._rings["rows"][:count] > 0, self._rings["last_time_s"][:count], -np.inf)
 
     def update(self, batch: TelemetryBatch, slots: Ints, watch: Flags, vocabulary: Vocabulary | None) -> FeatureRows:
-        """Takes a batch into the rings in one pass, and computes the windows of watched links as they were at each of their rows.
+        """Ingest a batch in one pass, and compute the window of each monitored link as it was at each of its rows.
 
-        slots: from `resolve`. watch: bool (L,), which links are watched. vocabulary: the live model's; None: no model, no windows.
+        Args:
+            batch: N records.
+            slots: int32 (N,), from `resolve`.
+            watch: bool (L,), which links are monitored.
+            vocabulary: Of the live model. None: there is no model, and no windows are computed.
+
+        Returns:
+            What the batch did.
         """
         codes = self.interner.codes(batch.categories)
         self.interner.seen(codes, batch.offsets)
@@ -196,7 +190,7 @@ class FeatureStore:
         windows = np.full((most if wanted else 0, WINDOW_ROWS, len(FEATURES)), np.nan, np.float32)
         status, restarted = np.zeros(len(batch), np.uint8), np.zeros(len(batch), np.bool_)
         watched, previous = np.zeros(most, np.int64), np.zeros(most, np.int64)
-        ready, last_known = np.zeros(most, np.bool_), np.full((most, 4), np.nan, np.float32)
+        ready, last_known = np.zeros(most, np.bool_), np.full((most, len(TARGETS)), np.nan, np.float32)
         count = update_rings(
             slots, batch.time_s, batch.numeric, codes, watch, encoding, wanted, self.gap_multiple,
             rings["numeric"], rings["codes"], rings["intervals"], rings["last_time_s"], rings["head"], rings["rows"],
@@ -226,51 +220,57 @@ class FeatureStore:
         return self._rings["rows"][: len(self.links)].astype(np.int32)
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The rings as arrays of L rows (copies: the state goes on changing while they are written), and what is known of names."""
-        return {name: ring[: len(self.links)].copy() for name, ring in self._rings.items()} | {"names": self.interner.state()}
+        """Return copies of the rings, arrays of L rows, and the state of the interner. The store may change while they are written."""
+        return self._rings.copies(len(self.links)) | {"names": self.interner.state()}
 
     def slot(self, key: tuple[str | None, ...]) -> int | None:
-        """The slot of a link; None for one that is not known."""
+        """Return the slot of a link, or None if it is unknown."""
         return self._slot_of.get(key)
 
     def last_time_s(self, slot: int) -> float:
-        """The event time of a link's newest row."""
+        """Return the event time of a link's newest row, UTC seconds."""
         return float(self._rings["last_time_s"][slot])
 
     def link_keys(self, begin: int = 0) -> list[tuple[str | None, ...]]:
-        """The key of each slot from `begin` on."""
+        """Return the key of each slot from `begin` on."""
         return self._keys[begin:]
 
     def nodes(self) -> list[str]:
-        """For each slot who sends of the link, as far as its key says so: the node, or its whole name."""
-        at = self.key.index("node_id") if "node_id" in self.key else None
-        return list(self.links) if at is None else [key[at] or "" for key in self._keys]
+        """Return the sender of each slot's link: its node, or the whole name of the link if the key has no node."""
+        index = self.key.index("node_id") if "node_id" in self.key else None
+        return list(self.links) if index is None else [key[index] or "" for key in self._keys]
 
     def region_of(self, slot: int) -> str:
-        """The region of a link's newest row; empty if it has none."""
+        """Return the region of a link's newest row; empty if it has none."""
         code = self._rings["codes"][slot, (int(self._rings["head"][slot]) - 1) % RING_ROWS, _REGION]
         return self.interner.values[_REGION][code] if code >= 0 and self._rings["rows"][slot] else ""
 
     def knows(self, batch: TelemetryBatch) -> Flags:
-        """bool (N,): whether the link of each record has been seen."""
+        """Return whether the link of each record has been seen, bool (N,)."""
         keys = zip(*(batch.column(name) for name in self.key), strict=True) if self.key else ((),) * len(batch)
         return np.array([key in self._slot_of for key in keys], np.bool_)
 
     def restore(
         self, keys: Sequence[Sequence[str | None]], values: list[list[str]], state: dict[str, NDArray[Any]], evicted_through_s: float
     ) -> None:
-        """Becomes the store that the arguments were taken from. Raises ValueError where they do not fit together."""
-        for name, (shape, dtype) in _RINGS.items():
-            ring = state[name]
-            if ring.shape != (len(keys), *shape) or ring.dtype != dtype:
-                raise ValueError(f"state {name}: {ring.dtype} {ring.shape} instead of {np.dtype(dtype)} {(len(keys), *shape)}")
-            self._rings[name] = ring.copy()
+        """Restore the state of another store.
+
+        Args:
+            keys: From `link_keys`.
+            values: Of its interner.
+            state: From `state`.
+            evicted_through_s: Of that store, UTC seconds.
+
+        Raises:
+            ValueError: The arguments do not fit together.
+        """
+        self._rings.restore(state, len(keys))
         self.interner = Interner.restored(values, state["names"], self.interner.max_values)
         self.evicted_through_s = evicted_through_s
         self._name([tuple(part) for part in keys])
 
     def _name(self, keys: list[tuple[str | None, ...]]) -> None:
-        """Makes the link table anew: slot k is the link of keys[k]."""
+        """Make the link table anew: slot k is the link of keys[k]."""
         self._keys = keys
         self._slot_of = {key: slot for slot, key in enumerate(keys)}
         self.links = [link_name(key) for key in keys]
@@ -286,12 +286,7 @@ class FeatureStore:
 
     def _add(self, key: tuple[str | None, ...]) -> int:
         slot = len(self.links)
-        if slot == len(self._rings["head"]):
-            capacity = max(slot + 1, min(self.links_max, max(_FIRST_CAPACITY, slot + slot // 2)))
-            for name, ring in self._rings.items():
-                grown = np.zeros((capacity, *ring.shape[1:]), ring.dtype)
-                grown[:slot] = ring
-                self._rings[name] = grown
+        self._rings.make_room(slot + 1, self.links_max)
         self._rings["last_time_s"][slot] = self.evicted_through_s
         self.links.append(link_name(key))
         self._keys.append(key)

@@ -1,4 +1,4 @@
-"""The codes of categories: what each model version carries, and what a stream has seen so far."""
+"""The codes of categories: those that a model version carries, and those that a stream has seen so far."""
 
 from __future__ import annotations
 
@@ -14,16 +14,29 @@ MISSING: Final = -1
 OTHER: Final = 0
 """Code of every value that a model version does not know."""
 MAX_VALUES: Final = 32_767
-"""Distinct values of one category that are told apart at a time (int16 codes); one more makes room, see `Interner.forget`."""
+"""Largest number of values of one category at a time (int16 codes). One more needs room, see `Interner.forget`."""
 OVERFLOW: Final = "(other)"
-"""What a value becomes in the rows that a link still holds of it, once the value itself is forgotten."""
+"""Stands for a forgotten value in the rows that links still hold of it."""
 FORGOTTEN_SHARE: Final = 8
-"""One value in so many goes when a category is full, so that a flood of new values does not renumber them for each."""
+"""Share of the values (1 in 8) that is forgotten when a category is full: a flood of new values does not renumber the rest for each."""
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The values of each category that a model version knows. Code 0 is OTHER, value i has the code i + 1."""
+    """The values of each category that a model version knows. Code 0 is OTHER, value i has the code i + 1.
+
+    Args:
+        values: For each of CATEGORIES its values.
+
+    Raises:
+        ValueError: The number of categories is wrong.
+
+    >>> vocabulary = Vocabulary.empty().extended([["us", "eu"], *([()] * 5)])
+    >>> vocabulary.extended([["ap"], *([()] * 5)]).values[0]  # appended: no code changes its meaning
+    ('eu', 'us', 'ap')
+    >>> vocabulary.encoding([["us", "af"], *([[]] * 5)])[0].tolist()
+    [2.0, 0.0]
+    """
 
     values: tuple[tuple[str, ...], ...]
 
@@ -33,14 +46,26 @@ class Vocabulary:
 
     @classmethod
     def empty(cls) -> Vocabulary:
+        """Return a vocabulary without values."""
         return cls(tuple(() for _ in CATEGORIES))
 
     def extended(self, seen: Sequence[Iterable[str]]) -> Vocabulary:
-        """This vocabulary with new values appended in sorted order, so that no code ever changes its meaning."""
+        """Return this vocabulary with new values appended in sorted order, so that no code ever changes its meaning.
+
+        Args:
+            seen: For each of CATEGORIES the values to add; known ones are skipped.
+        """
         return Vocabulary(tuple(known + tuple(sorted(set(values) - set(known))) for known, values in zip(self.values, seen, strict=True)))
 
     def encoding(self, stream_values: Sequence[Sequence[str]]) -> Floats:
-        """float32 (6, K): the feature value of each code that a stream's Interner gave (K: its largest number of values)."""
+        """Return the feature value of each code of a stream.
+
+        Args:
+            stream_values: For each of CATEGORIES the values of the stream's Interner, at most K.
+
+        Returns:
+            float32 (C, K).
+        """
         width = max(1, *(len(values) for values in stream_values))
         encoding = np.zeros((len(CATEGORIES), width), np.float32)
         for row, known, values in zip(encoding, self.values, stream_values, strict=True):
@@ -49,11 +74,12 @@ class Vocabulary:
         return encoding
 
     def to_json(self) -> dict[str, list[str]]:
+        """Return the JSON form: {category: [values]}."""
         return {name: list(values) for name, values in zip(CATEGORIES, self.values, strict=True)}
 
     @classmethod
     def from_json(cls, document: object) -> Vocabulary:
-        """Raises ValueError where the document is not {category: [values]} for exactly the known categories."""
+        """Return the vocabulary of a JSON form. Raises ValueError unless it is {category: [values]} for exactly the known categories."""
         if not isinstance(document, dict) or set(document) != set(CATEGORIES):
             raise ValueError(f"a vocabulary needs exactly the keys {', '.join(CATEGORIES)}")
         for name, values in document.items():
@@ -64,9 +90,15 @@ class Vocabulary:
 
 @dataclass
 class Interner:
-    """The values of each category that one stream shows, by code: in the order in which they came, as long as none had to be forgotten.
+    """The values of each category that one stream has shown, by code: in the order in which they came, until one has to be forgotten.
 
-    max_values: of one category.
+    Args:
+        values: For each of CATEGORIES its values.
+        max_values: Of one category.
+
+    >>> interner = Interner()
+    >>> interner.codes([["eu", "us", "eu", None], *([[None] * 4] * 5)])[:, 0].tolist()
+    [0, 1, 0, -1]
     """
 
     values: list[list[str]] = field(default_factory=lambda: [[] for _ in CATEGORIES])
@@ -75,12 +107,16 @@ class Interner:
     def __post_init__(self) -> None:
         self._code_of = [_codes_of(values) for values in self.values]
         self._seen: list[Longs] = [_never_seen(len(values)) for values in self.values]
-        """int64 (K, 2) for each category: offset of the last record with the value, -1 if not known, and how many there were."""
+        """int64 (K, 2) for each category: offset of the last record with the value, -1 if unknown, and how many records had it."""
         self.forgotten = 0
-        """How often values were forgotten: codes may stand for other values then."""
+        """How often values were forgotten. After each time, codes may stand for other values."""
 
     def codes(self, columns: Sequence[Sequence[str | None]]) -> Codes:
-        """int16 (N, 6): the codes of N records' categories, -1 where missing; new values get the next code."""
+        """Return the codes of N records, int16 (N, C), -1 if missing. New values get the next code.
+
+        Args:
+            columns: For each of CATEGORIES the values of the N records.
+        """
         codes = np.empty((len(columns[0]), len(CATEGORIES)), np.int16)
         for category, column in enumerate(columns):
             code_of = self._code_of[category]
@@ -91,15 +127,24 @@ class Interner:
         return codes
 
     def seen(self, codes: Codes, offsets: Longs) -> None:
-        """Notes which values the N records of a batch have shown. codes: from `codes`. offsets: int64 (N,), ascending."""
+        """Count which values the N records of a batch have shown.
+
+        Args:
+            codes: int16 (N, C), from `codes`.
+            offsets: int64 (N,), ascending.
+        """
         for category, values in enumerate(self.values):
-            there = codes[:, category] >= 0
-            column, seen = codes[there, category], self._seen[category]
-            seen[column, 0] = offsets[there]  # of several records with a value the last one stays
+            present = codes[:, category] >= 0
+            column, seen = codes[present, category], self._seen[category]
+            seen[column, 0] = offsets[present]  # of several records with a value the last one stays
             seen[: len(values), 1] += np.bincount(column, minlength=len(values))
 
     def room(self, columns: Sequence[Sequence[str | None]]) -> tuple[int, int | None]:
-        """How many of the N records come before one with a new value for which there is no room, and the category of that value."""
+        """Return how many of the N records come before one with a new value for which there is no room, and the category of that value.
+
+        Args:
+            columns: For each of CATEGORIES the values of the N records.
+        """
         count = len(columns[0])
         first: tuple[int, int | None] = (count, None)
         for category, (column, code_of, values) in enumerate(zip(columns, self._code_of, self.values, strict=True)):
@@ -116,10 +161,15 @@ class Interner:
         return first
 
     def forget(self, category: int) -> Codes:
-        """Makes room in a full category: an eighth of its values go, first those that came once, then those not seen for longest.
+        """Make room in a full category: forget an eighth of its values, first those that came once, then those not seen for longest.
 
-        Depends on the stream alone. Returns int16 (K + 1,), the new code of each of the K old ones, MISSING for the last place, which is
-        that of MISSING itself. A value that is gone has the code of OVERFLOW from now on, and a new one if it comes again.
+        A forgotten value has the code of OVERFLOW from now on, and a new code if it comes again. Depends on the stream alone.
+
+        Args:
+            category: Index into CATEGORIES.
+
+        Returns:
+            int16 (K + 1,), the new code of each of the K old ones. The last element, which the code MISSING (-1) selects, is MISSING.
         """
         values, seen = self.values[category], self._seen[category][: len(self.values[category])]
         oldest_first = np.lexsort((seen[:, 0], np.minimum(seen[:, 1], 2)))
@@ -139,12 +189,12 @@ class Interner:
         return mapping
 
     def state(self) -> Longs:
-        """int64 (K, 2): what `restored` needs beside the values, of all categories one after another."""
+        """Return what `restored` needs beside the values: int64 (K, 2), of all categories one after another."""
         return np.concatenate([seen[: len(values)] for values, seen in zip(self.values, self._seen, strict=True)])
 
     @classmethod
     def restored(cls, values: list[list[str]], state: Longs, max_values: int = MAX_VALUES) -> Interner:
-        """What `state` was taken from. Raises ValueError if it is not of these values."""
+        """Return the interner whose values and `state` are given. Raises ValueError if they do not fit together."""
         if state.shape != (sum(map(len, values)), 2) or state.dtype != np.int64:
             raise ValueError(f"state names: {state.dtype} {state.shape} instead of int64 {(sum(map(len, values)), 2)}")
         made = cls(values, max_values)
@@ -157,7 +207,7 @@ class Interner:
         if code is not None or value is None:
             return MISSING if code is None else code
         if len(values) >= self.max_values - 1:
-            # Not remembered, if nobody has made room: a stream of ever new values must not grow the table.
+            # Without room a value is not remembered: a stream of ever new values must not grow the table.
             return code_of[OVERFLOW] if OVERFLOW in code_of else self._append(category, OVERFLOW)
         return self._append(category, value)
 

@@ -13,8 +13,9 @@ from drift.link.monitored import WatchList, WatchPolicy
 from drift.link.sensitivity import Sensitivity
 from drift.link.stage import SCALE_FLOOR, LinkDrift, WatchedRows
 from drift.messages import LinkAlarm, LinkSeen
+from features.changes import FeatureRows
 from features.definition import FEATURES
-from features.store import FeatureRows, FeatureStore
+from features.store import FeatureStore
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
 from model.version.predictor import Predictor
 

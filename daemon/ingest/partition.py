@@ -26,8 +26,9 @@ from drift.link.monitored import WatchPolicy
 from drift.link.sensitivity import Sensitivity
 from drift.messages import LinkAlarm, LinkSeen
 from drift.region.buckets import BUCKET_S
+from features.changes import FeatureRows
 from features.event_time import EventTime
-from features.store import FeatureRows, FeatureStore, link_name
+from features.store import FeatureStore, link_name
 from features.telemetry import TARGETS, Doubles, Flags, Partition, TelemetryBatch
 from features.vocabulary import MAX_VALUES
 from model.buffer.rows import BufferRows, BufferWriter
