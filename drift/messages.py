@@ -1,38 +1,59 @@
-"""What the link stage tells the region stage, and what the region stage tells the world. All are small and plain: data, not code."""
+"""What the link stage sends to the region stage, and what the region stage returns. All are small and plain: data, not code."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from features.telemetry import CATEGORIES, NUMERIC
 
 SIGNALS: Final = (*NUMERIC, *CATEGORIES, "timestamp")
-"""What can change: the columns of a record that are watched. The first of them are TARGETS, of which there are residuals."""
+"""What can change: the monitored columns of a record. The first of them are TARGETS, which have residuals."""
 
 Scope = Literal["link", "region", "fleet"]
 Group = Literal["network", "data"]
-"""Whether the network has changed, or what the producers make of it."""
+"""Whether the network has changed, or what its producers report about it."""
 Aspect = Literal["level", "spread", "missing", "constant", "unit", "category", "clock"]
-"""What an alarm is about. Of a residual: its mean, or its size. Of a column: it is not there any more; it has one value only; it is some
-power of ten off; it has a value that the model does not know; the producer's clock is off."""
+"""What an alarm is about. Of a residual: its mean, or its size. Of a column: it is missing; it has only one value; it is off by some power
+of ten; it has a value that the model does not know; the producer's clock is off."""
 Change = Literal["shift", "ramp", "spread", "model_error", "missing", "constant", "unit", "category", "clock"]
-"""What is told to have changed: a metric's level, at once or slowly; its spread; only how well the model forecasts it, the metric being as
-before; or one of the faults of the data."""
+"""What has changed: a metric's level, at once or slowly; its spread; only how well the model forecasts it, while the metric is as before;
+or one of the faults of the data."""
+_STORED: Final = {"confirmed": "certain", "withdrawn": "over"}
+"""Names of fields in checkpoints, if they are others."""
+_FIELD: Final = {stored: field for field, stored in _STORED.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class LinkAlarm:
     """A detector of one link fired.
 
-    signal: index into SIGNALS. detector: "cusum" (the level moved), "cusum_spread" (the residuals spread), "adwin" (their mean moved
-    slowly, or by little) or "data". direction: 1 up, or a fault has begun; -1 down, or it has ended. certain: whether it is worth telling
-    by itself. since_s: the likeliest time of the change, UTC seconds. size_sigma, size: of the change, in standard deviations of the
-    residual and in the metric's unit; for a spread the factor by which it grew, and the new mean absolute residual; for a unit the factor.
-    shown: how much of it the metric itself shows, 1: all, 0: nothing, so that the model is wrong. growth: how it went on since it began,
-    0: a step, 2: a ramp. interval_s: between the link's rows. epoch: which model went live, counted up from 1. over: it takes back one that
-    was not certain, of the other direction: that change has ended, and nothing has come of it; its size is how far the metric has gone
-    nevertheless, for the model has followed it.
+    >>> alarm = LinkAlarm(
+    ...     time_s=600.0, region="eu", link="a|b", link_type="metro", signal=1, aspect="level", detector="cusum", direction=1,
+    ...     confirmed=True, since_s=300.0, size_sigma=4.0, size=18.0, shown=1.0, growth=0.0, interval_s=60.0, offset=7, epoch=1,
+    ... )
+    >>> alarm.group, SIGNALS[alarm.signal]
+    ('network', 'rtt_ms')
+    >>> LinkAlarm.restored(alarm.state()) == alarm
+    True
+
+    Args:
+        time_s: event time of the row, UTC seconds.
+        signal: index into SIGNALS.
+        detector: "cusum" (the level moved), "cusum_spread" (the residuals spread), "adwin" (their mean moved slowly, or by little) or
+            "data".
+        direction: 1: up, or a fault has begun; -1: down, or it has ended.
+        confirmed: the change is large enough for an alert by itself.
+        since_s: likeliest time of the change, UTC seconds.
+        size_sigma: size of the change in standard deviations of the residual; of a spread the factor by which it grew.
+        size: size of the change in the metric's unit; of a spread the new mean absolute residual; of a unit the factor.
+        shown: share of the change that the metric itself shows. 1: all of it; 0: nothing, so that the model is wrong.
+        growth: how the change went on since it began. 0: a step; 2: a ramp.
+        interval_s: between the link's rows, seconds.
+        offset: offset of the row in its partition.
+        epoch: which model is live, counted from 1.
+        withdrawn: cancels an earlier, unconfirmed alarm of the opposite direction, because its sum fell back to zero. Its size is how far
+            the metric has gone nevertheless, because the model has followed it.
     """
 
     time_s: float
@@ -43,7 +64,7 @@ class LinkAlarm:
     aspect: Aspect
     detector: str
     direction: int
-    certain: bool
+    confirmed: bool
     since_s: float
     size_sigma: float
     size: float
@@ -52,21 +73,37 @@ class LinkAlarm:
     interval_s: float
     offset: int
     epoch: int
-    over: bool = False
+    withdrawn: bool = False
 
     @property
-    def accepted(self) -> bool:
-        """Whether the detector has taken the change for the new level: only then a way back is a change, and alarms."""
-        return self.certain or self.detector == "adwin"
+    def adopted(self) -> bool:
+        """Whether the detector has adopted the change as the new level. Only then a recovery is a change of its own, with alarms."""
+        return self.confirmed or self.detector == "adwin"
 
     @property
     def group(self) -> Group:
+        """Whether the network has changed, or the data about it."""
         return "network" if self.aspect in ("level", "spread") else "data"
+
+    def state(self) -> dict[str, Any]:
+        """Return the alarm as plain values, under the names that checkpoints have."""
+        return {_STORED.get(field, field): getattr(self, field) for field in self.__slots__}
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> LinkAlarm:
+        """Return the alarm of a `state`."""
+        return cls(**{_FIELD.get(name, name): value for name, value in state.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class LinkSeen:
-    """A watched link has a residual: it counts as watched for some of its intervals from here on. Told once in a while."""
+    """A monitored link has a residual, and counts as monitored for some of its intervals. Sent once in SEEN_EVERY_S.
+
+    Args:
+        time_s: event time of the row, UTC seconds.
+        interval_s: between the link's rows, seconds.
+        epoch: which model is live, counted from 1.
+    """
 
     time_s: float
     region: str
@@ -77,7 +114,14 @@ class LinkSeen:
 
 @dataclass(frozen=True, slots=True)
 class SignalChange:
-    """How one signal changed, over the `links` that alarmed in this direction: the medians of their LinkAlarms."""
+    """How one signal changed in one direction: medians over the LinkAlarms of its links.
+
+    Args:
+        direction: 1: up; -1: down.
+        links: how many links alarmed.
+        size_sigma, size: see `LinkAlarm`.
+        detectors: those that fired, sorted.
+    """
 
     signal: str
     change: Change
@@ -90,13 +134,19 @@ class SignalChange:
 
 @dataclass(frozen=True, slots=True)
 class IncidentChange:
-    """One incident was opened, updated or closed. `id` stays the same for all changes of an incident.
+    """An incident was opened, updated or closed.
 
-    region: "" for the whole fleet. since_s: the likeliest time of the change, UTC seconds. regions, links: those that alarmed, the first
-    NAMED of them by name; affected_regions, affected_links: how many they are, watched_links: of how many. outcome: how a closed one
-    ended: "settled" (it is the new level: no new evidence, or the
-    model follows), "recovered" (back at the old one), "model_replaced", or "region" or "fleet" (it became one of
-    those).
+    Args:
+        id: the same for all changes of an incident.
+        sequence: 0 for the opening, and one more for each update.
+        region: "" for the whole fleet.
+        time_s, opened_s: event time of this change, and of the opening, UTC seconds.
+        since_s: likeliest time of the change in the network, UTC seconds.
+        regions, links: those that alarmed, the first NAMED by name.
+        affected_regions, affected_links: how many have alarmed.
+        watched_links: how many links are monitored.
+        outcome: how a closed incident ended: "settled" (it is the new level: no new evidence, or the model follows), "recovered" (back at
+            the old level), "model_replaced", or "region" or "fleet" (it became part of one of those). "" while it is open.
     """
 
     kind: Literal["opened", "updated", "closed"]

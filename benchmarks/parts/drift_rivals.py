@@ -1,4 +1,4 @@
-"""Simpler designs on the same streams: stock detectors of River, on raw metrics and on residuals, with and without a quorum."""
+"""Simpler designs on the same streams: stock detectors of River, on the raw metrics and on the residuals, with and without a quorum."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-
-from drift.link.adwin import ADWIN, PageHinkley
 from harness import answer, job_of
+from river.drift import ADWIN, PageHinkley
+
 from parts.residuals import DAY, Region, weather
 
 WARM_UP: Final = DAY
@@ -24,7 +24,7 @@ DETECTORS: Final[dict[str, Callable[[], Any]]] = {
 
 
 def fired(detector: Any, values: Any) -> list[int]:
-    """Return the samples at which a detector fires."""
+    """The samples at which a detector fires."""
     found = []
     for at, value in enumerate(values.tolist()):
         detector.update(value)
@@ -34,7 +34,7 @@ def fired(detector: Any, values: Any) -> list[int]:
 
 
 def run(regime: str, links: int, days: int, seed: int) -> dict[str, Any]:
-    """Return the alerts of a fleet in a week without a change, and a link's median delay for a shift of one standard deviation."""
+    """Alerts of a fleet in a week without a change, and the median delay of a link until it fires on a shift of one standard deviation."""
     region = Region(regime, links, seed)
     time_s, noise = region.next(days * DAY + HORIZON)
     shifted = noise.copy()

@@ -143,7 +143,7 @@ class Stages:
             rows = self._rows(samples, slice(begin, begin + BATCH))
             began = time.thread_time()
             alarms, seen = self.link.update(rows, LEAST)
-            self.alarms += sum(not one.over for one in alarms)
+            self.alarms += sum(not one.withdrawn for one in alarms)
             self.regions.observe(alarms, seen)
             self.changes += self.regions.advance(float(samples.time_s[begin : begin + BATCH][-1]))
             self.cpu_s += time.thread_time() - began
@@ -239,7 +239,7 @@ def _largest(change: IncidentChange) -> SignalChange:
 
 
 def _open_incident(stages: Stages, name: str) -> Incident | None:
-    found = (incident for region in stages.regions._regions.values() for incident in region.all() if incident.id == name)
+    found = (incident for region in stages.regions.incidents.regions.values() for incident in region.all() if incident.id == name)
     return next(found, None)
 
 

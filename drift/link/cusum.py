@@ -1,254 +1,318 @@
-"""The compiled half of the link stage: standardises the residuals of watched links and runs CUSUMs over them.
+"""Standardise the residuals of monitored links and run CUSUMs over them: the compiled half of the link stage.
 
-A residual is standardised by what the link's own residuals under the live model were so far: a level that forgets within
-BASELINE_ROWS, a daily cycle of level and spread that the model has left over (harmonics, kept only where they stand out of their own
-noise), and a scale. Three CUSUMs (Page 1954, "Continuous inspection schemes") sum what exceeds a slack: up, down, and of their absolute
-size. They alarm above a threshold in units of the *long-run* variance of the residuals, which is estimated beside them from the means of
-BLOCK_ROWS rows: neighbours that resemble each other would reach any fixed threshold in no time. While a sum is high, nothing is learnt
-from what may be the change itself.
+This file is long because all kernels must stay in it: Numba's cache notices a change of the file that holds a kernel, but not of a file
+that it calls into.
 
-All kernels stand in this file, because Numba's cache notices a change of the file that holds a kernel, but not of one it calls into.
+A residual is standardised by what the link's own residuals under the live model were so far: a level that forgets within BASELINE_ROWS, a
+daily cycle of level and spread that the model has left over (harmonics, kept only if they stand out of their own noise), and a scale. Three
+CUSUMs (Page 1954, "Continuous inspection schemes", Biometrika 41) sum what exceeds a slack: up, down, and of their absolute size. They
+alarm above a threshold in units of the *long-run* variance of the residuals, which is estimated beside them from the means of BLOCK_ROWS
+rows (batch means, Law and Carson 1979): neighbours that resemble each other would soon reach any fixed threshold. While a sum is high,
+nothing is learnt from what may be the change itself.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.compiled import compiled
 from features.telemetry import Bytes, Doubles, Floats, Ints
 
+Records: TypeAlias = NDArray[np.void]
+"""An array of records."""
+
 CALIBRATION_ROWS: Final = 60
-"""Residuals that set a link's first level and scale; a standard deviation from 60 values is right to 9 %."""
+"""Residuals that set a link's first level and scale. A standard deviation from 60 values is right to 9 %."""
 CLIP_SIGMA: Final = 4.0
-"""A heavy-tailed outlier counts as this much, so that one record is a quarter of an alarm at most."""
+"""Standard deviations at which an outlier is clipped, so that one record is at most a quarter of an alarm."""
 SLACK: Final = 0.5
-"""Of the sums, in standard deviations: shifts of twice as much are found soonest (Moustakides 1986)."""
+"""Slack of the sums up and down, standard deviations: shifts of twice as much are found soonest (Moustakides 1986)."""
 SLACK_SPREAD: Final = 0.35
-"""Of the sum on absolute residuals, in their own standard deviations: half of what a doubled variance moves them by, and a little more."""
+"""Slack of the sum of absolute residuals, in their own standard deviations: a little more than half of what a doubled variance moves them
+by."""
 SLACK_FIRST_DAY: Final = 0.25
 SLACK_SPREAD_FIRST_DAY: Final = 0.7
-"""More slack in a link's first day, fading over its second: until then a daily cycle of the residuals cannot be told from a change."""
+"""Additional slack in a link's first day, which fades over its second: until then a daily cycle cannot be told from a change."""
 BASELINE_ROWS: Final = 1440.0
+"""Rows within which the level forgets."""
 CYCLE_S: Final = 5 * 86_400.0
-"""How long the daily cycle is remembered."""
+"""Seconds within which the daily cycle is forgotten."""
 BLOCK_ROWS: Final = 16
+"""Rows of one block."""
 LEAST_SIZE: Final = 0.2
 LEAST_SIZE_VARIANCE: Final = 0.05
-"""Of the absolute standardised residual: one that was constant for long would make anything a thousandfold spread."""
+"""Lower bounds of mean and variance of the absolute standardised residual: after a long constant one, anything would be a thousandfold
+spread."""
 MASS_SIGMA: Final = 8.0
-"""An outlier within a change counts as this much in its size."""
+"""Standard deviations at which an outlier within a change is clipped for the size of the change."""
 WIDER_MAX: Final = 4.0
-"""A scale grows by this much at once at most."""
+"""Largest factor by which a scale grows at once."""
 FIRST_ROWS: Final = 20
-"""Of the calibration, by whose median and median deviation the others are clipped: one wild value must not set the scale."""
+"""First rows of the calibration. Their median and median deviation clip the others: one wild value must not set the scale."""
 FIRST_SIGMA: Final = 5.0
+"""Standard deviations from that median at which the calibration clips."""
 _GAP_INTERVALS: Final = 4.0
-"""An outage counts as so many intervals, or the interval would be that of the outage for hours."""
+"""Intervals that an outage counts as in the mean interval. Otherwise the interval would be that of the outage for hours."""
 BLOCKS: Final = 90.0
-"""How many blocks the long-run variance is an average of."""
+"""Blocks over which the long-run variance is averaged."""
 FAR_SIGMA: Final = 4.0
-FAR_RATIO: Final = 3.0
-"""Two residuals that are this far out, the first nearly, and so many times as far as the sum's mean so far, begin the change: what the sum
-had before them was chance, and neither its time nor its size is the change's."""
 FAR_FIRST: Final = 0.75
+FAR_RATIO: Final = 3.0
+"""A change begins with two residuals beyond FAR_SIGMA (the first beyond FAR_FIRST of it) that are FAR_RATIO times as far out as the sum's
+mean so far. What the sum had before them was chance: neither its time nor its size belongs to the change."""
 INPUT_STEPS: Final = 8.0
-"""Times its mean step (or the residual's scale) by which one value moves the metric's own level at most: an outlier is no trend."""
+"""Times its mean step (or the residual's scale) by which one value can move the metric's own level: an outlier is not a trend."""
 SUSPICIOUS: Final = 0.5
-"""Share of a threshold above which a sum counts as a change that may be under way."""
+"""Share of a threshold above which a change may be under way, so that nothing is learnt."""
 _MEMORY: Final = 0.97
-"""Of the metric's own level and trend before a change, which tell whether it moved or only its residual did: some 33 rows (Brown 1963,
-"Smoothing, forecasting and prediction", double exponential smoothing). The trend is that of the hour of the day."""
+"""Memory, for each row, of the metric's own level and trend before a change, which show whether the metric moved or only its residual did:
+some 33 rows (Brown 1963, "Smoothing, forecasting and prediction", double exponential smoothing). The trend is that of the hour of the
+day."""
 DAY_S: Final = 86_400.0
 _NORMAL: Final = math.sqrt(math.pi / 2)
 """Standard deviation over mean absolute deviation of a normal distribution."""
 _GAP_MAX_S: Final = 3_600.0
-
-# What is kept of one metric of one link, float64 each.
-(
-    COUNT, LEVEL, SCALE, FIRST_S, LAST_S, INTERVAL_S,  # LEVEL, SCALE: of the residual, in the metric's unit
-    COS, SIN, COS2, SIN2, SPREAD_COS, SPREAD_SIN,  # the daily cycle of level (in scales) and of spread (a factor, less 1)
-    SIZE, SIZE_VARIANCE,  # of the absolute standardised residual
-    NOISE, SIZE_NOISE, BLOCK, SIZE_BLOCK, BLOCK_COUNT,  # long-run variances, and the block that is being summed
-    GIVEN, GIVEN_LEVEL, GIVEN_TREND, ROUGHNESS,  # of the metric itself: last value, level and trend, mean step
-    LAST, BEFORE_LAST, FIRST_OF_THREE,  # the last residuals less their level
-) = range(26)  # fmt: skip
-# Of each of the three sums, from its column on: the sum itself, rows since it was last 0, time of the first of them, whether its first
-# threshold was told, sums of the residual (or its size) and of that times the row's number, level and trend of the metric (or its mean
-# step) before, and the sum of how far it has left them.
-_ROWS, _SINCE_S, _TOLD, _MASS, _MOMENT, _BEFORE, _TREND, _LEFT = range(1, 9)
-_SUM_FIELDS: Final = 9
-UP: Final = 26
-DOWN: Final = UP + _SUM_FIELDS
-WIDE: Final = DOWN + _SUM_FIELDS
-FIELDS: Final = WIDE + _SUM_FIELDS
-
-# What an alarm says, float64 each: which threshold (1, 2), time of the change, its size in scales and in the metric's unit, how much of it
-# the metric itself shows (1: all of it, 0: nothing), how much it grew since (0: a step, 2: a ramp), and the interval between rows.
-ALARM_FIELDS: Final = 7
-# What a full block of residuals says: its mean, in standard deviations of such means; that deviation, in scales; the scale; the interval.
-BLOCK_FIELDS: Final = 4
+"""Seconds of a pause that count as seen; the rest has taught nothing about the day."""
 SEEN_EVERY_S: Final = 900.0
-"""How often a link tells that it is there."""
+"""Seconds between two reports that a link is there."""
+
+UP, DOWN, WIDE = range(3)
+"""The three sums: of residuals above the level, below it, and of their absolute size."""
+FIRED, WITHDRAWN = 1, 2
+"""What a sum reports: it passed a threshold; or it passed only the first one and has fallen back to 0."""
+QUORUM, ALONE = 0, 1
+"""Columns of the thresholds: a link counts towards its region; a link is an alarm by itself."""
+_LEVEL, _SPREAD = 0, 1
+"""Rows of the thresholds: of the sums up and down, and of the sum of sizes."""
+
+
+def record(*fields: str | tuple[str, Any, tuple[int]]) -> np.dtype[Any]:
+    """A record of float64 fields, which Numba and NumPy read as attributes."""
+    return np.dtype((np.record, [(field, "f8") if isinstance(field, str) else field for field in fields]))
+
+
+SUM: Final = record(
+    "value",
+    "rows",  # since the sum was last 0
+    "since_s",  # time of the first of them
+    "reported",  # 1: it has passed the first threshold, and that was reported
+    "mass",  # sum of the residual, or of its size
+    "moment",  # sum of the residual times the number of its row
+    "before",  # level of the metric (WIDE: its mean step) before the change
+    "trend",  # trend of the metric before the change, a row
+    "left",  # sum of how far the metric is from where level and trend would have brought it
+)
+_OF_METRIC: Final = ("metric", "metric_level", "metric_trend", "metric_step")  # last value, level, trend and mean step of the metric itself
+STATS: Final = record(
+    "count", "level", "scale", "first_s", "last_s", "interval_s",  # level, scale: of the residual, in the metric's unit
+    "cos", "sin", "cos2", "sin2", "spread_cos", "spread_sin",  # daily cycle of the level (in scales) and of the spread (a factor, less 1)
+    "size", "size_variance",  # mean and variance of the absolute standardised residual
+    "noise", "size_noise", "block", "size_block", "block_count",  # long-run variances, and the block that is being summed
+    *_OF_METRIC,
+    "excess", "excess_before", "excess_first",  # the last three residuals less their level, newest first
+    ("sums", SUM, (3,)),
+)  # fmt: skip
+"""Statistics of one metric of one link."""
+CALIBRATION: Final = record(
+    "count", "mean", "spread", "first_s", "last_s", "interval_s", ("_cycle", "f8", (6,)),
+    "middle", "squares",  # median of the first rows; sum of squares
+    ("_block", "f8", (5,)), *_OF_METRIC, ("_excess", "f8", (3,)),
+    ("first", "f8", (FIRST_ROWS,)),  # the first residuals, as long as there are less than FIRST_ROWS
+    ("_sums", "f8", (3 * 9 - FIRST_ROWS,)),
+)  # fmt: skip
+"""The same memory during the first CALIBRATION_ROWS rows."""
+FIELDS: Final = STATS.itemsize // 8
+"""Columns of the state as float64."""
+ALARM: Final = record(
+    "threshold",  # 1: QUORUM, 2: ALONE, 0: withdrawn
+    "since_s",  # time of the change
+    "size_sigma", "size",  # in scales, and in the metric's unit
+    "shown",  # share of the change that the metric itself shows, 1: all of it, 0: nothing
+    "growth",  # how the change went on since then, 0: a step, 2: a ramp
+    "interval_s",  # between rows
+)  # fmt: skip
+BLOCK: Final = record("mean", "sigma", "scale", "interval_s")
+"""One full block of residuals: its mean, in standard deviations of such means; that deviation, in scales; the scale, in the metric's
+unit."""
+
+assert CALIBRATION.itemsize == STATS.itemsize
+
+
+def detect(
+    state: Doubles, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles, least_scale: Doubles,
+    thresholds: Doubles,
+) -> tuple[Bytes, Records, Records, Doubles]:  # fmt: skip
+    """Run the three sums over the residuals of W rows, in stream order.
+
+    The result of a row depends on its link's rows up to it, not on batches.
+
+    Args:
+        state: float64 (L, M, FIELDS), of each link and metric; changed in place.
+        seen_s: float64 (L,), UTC seconds of each link's last report that it is there; changed in place.
+        links: int32 (W,), indices into state.
+        residual: float32 (W, M), measured minus forecast, in the metric's unit; NaN if there is none.
+        actual: float32 (W, M), measured, in the metric's unit.
+        time_s: float64 (W,), UTC seconds.
+        least_scale: float64 (M,), lower bound of a residual's scale, in the metric's unit.
+        thresholds: float64 (2, 2), see `Sensitivity.thresholds`.
+
+    Returns:
+        uint8 (W, M, 3): for each sum FIRED, WITHDRAWN or 0.
+        ALARM (W, M, 3): set where a sum fired. Of a withdrawn one only times are set, and as size how far the metric has gone without its
+        residual.
+        BLOCK (W, M): NaN if no block ends with the row.
+        float64 (W,): the interval of a link that reports that it is there, in seconds, else NaN.
+    """
+    shape = residual.shape
+    fired, alarms = np.zeros((*shape, 3), np.uint8), np.zeros((*shape, 3), ALARM)
+    blocks, seen = np.full(shape, np.nan, BLOCK), np.full(shape[0], np.nan)
+    stats, calibration = state.view(STATS)[..., 0], state.view(CALIBRATION)[..., 0]
+    _detect(stats, calibration, seen_s, links, residual, actual, time_s, least_scale, thresholds, fired, alarms, blocks, seen)
+    return fired, alarms, blocks, seen
 
 
 @compiled
-def judge(
-    state: Doubles, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles, least_scale: Doubles,
-    thresholds: Doubles,
-) -> tuple[Bytes, Doubles, Doubles, Doubles]:  # fmt: skip
-    """Takes the residuals of W rows, in stream order. What it gives of a row follows from its link's rows up to it, whatever the batch.
-
-    state: float64 (L, M, FIELDS), and seen_s: float64 (L,), when each link has last told that it is there: both changed in place.
-    links: int32 (W,). residual, actual: float32 (W, M), in the metric's unit, residual NaN where there is none. time_s: float64 (W,).
-    least_scale: float64 (M,). thresholds: float64 (2, 2), the first and the second of the sums of residuals, then of their sizes.
-    Gives uint8 (W, M, 3), of the sum up, down and of sizes: 1 where it passed a threshold, 2 where one that had passed only the first has
-    fallen back to 0; float64 (W, M, 3, ALARM_FIELDS), set where it did, of a fallen one only the times and how far the metric has gone
-    without its residual;
-    float64 (W, M, BLOCK_FIELDS), NaN where no block of residuals ends; and float64 (W,), the interval of a link that tells that it is
-    there, else NaN.
-    """
-    rows, metrics = residual.shape
-    blocks = np.full((rows, metrics, BLOCK_FIELDS), np.nan)
-    seen = np.full(rows, np.nan)
-    passed = np.zeros((rows, metrics, 3), np.uint8)
-    found = np.zeros((rows, metrics, 3, ALARM_FIELDS))
-    stayed = np.zeros(3)
-    for row in range(rows):
+def _detect(
+    all_stats: Records, all_calibrations: Records, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles,
+    least_scale: Doubles, thresholds: Doubles, fired: Bytes, alarms: Records, blocks: Records, seen: Doubles,
+) -> None:  # fmt: skip
+    stayed = np.zeros(2)
+    for row in range(residual.shape[0]):
         turn = 2.0 * math.pi * ((time_s[row] % DAY_S) / DAY_S)
         cos, sin = math.cos(turn), math.sin(turn)
-        for metric in range(metrics):
+        for metric in range(residual.shape[1]):
             value, given = float(residual[row, metric]), float(actual[row, metric])
             if not math.isfinite(value):
                 continue
-            kept = state[links[row], metric]
-            if kept[COUNT] < CALIBRATION_ROWS:
-                _calibrate(kept, value, time_s[row], least_scale[metric])
+            stats = all_stats[links[row], metric]
+            if stats.count < CALIBRATION_ROWS:
+                _calibrate(all_calibrations[links[row], metric], stats, value, time_s[row], least_scale[metric])
             else:
-                z, cycle, breadth, size, told, over = _sum_up(kept, value, given, time_s[row], cos, sin, thresholds, stayed)
-                _block(kept, z, size, time_s[row], thresholds, blocks[row, metric])
+                z, cycle, breadth, size, passed, withdrawn = _sum_up(stats, value, given, time_s[row], cos, sin, thresholds, stayed)
+                _add_to_block(stats, z, size, time_s[row], thresholds, blocks[row, metric])
                 if time_s[row] - seen_s[links[row]] >= SEEN_EVERY_S:
                     seen_s[links[row]] = time_s[row]
-                    seen[row] = kept[INTERVAL_S]
-                if told == 0:
-                    _learn(kept, z, cycle, breadth, time_s[row], cos, sin, least_scale[metric], thresholds)
-                for at in range(3):
-                    if told >> at & 1:
-                        passed[row, metric, at] = 1
-                        _describe(kept, at, thresholds, found[row, metric, at])
-                    elif over >> at & 1:
-                        passed[row, metric, at] = 2
-                        found[row, metric, at, 1], found[row, metric, at, 6] = time_s[row], kept[INTERVAL_S]
-                        found[row, metric, at, 3] = stayed[at]
-                for at in range(3):
-                    if found[row, metric, at, 0] == 2.0:
-                        _accept(kept, at)
+                    seen[row] = stats.interval_s
+                if passed == 0:
+                    _learn(stats, z, cycle, breadth, time_s[row], cos, sin, least_scale[metric], thresholds)
+                for i in range(3):
+                    alarm = alarms[row, metric, i]
+                    if passed >> i & 1:
+                        fired[row, metric, i] = FIRED
+                        _describe(stats, i, thresholds, alarm)
+                    elif withdrawn >> i & 1:
+                        fired[row, metric, i] = WITHDRAWN
+                        alarm.since_s, alarm.interval_s = time_s[row], stats.interval_s
+                        alarm.size = stayed[i] if i < WIDE else 0.0
+                for i in range(3):
+                    if alarms[row, metric, i].threshold == 2.0:
+                        _adopt(stats, i)
                         break  # all sums begin anew
-            _follow_input(kept, given, time_s[row])
-    return passed, found, blocks, seen
+            _follow_metric(stats, given, time_s[row])
 
 
 @compiled
-def _calibrate(kept: Doubles, value: float, time_s: float, least_scale: float) -> None:
-    """Level and scale of the first residuals. The first FIRST_ROWS lie where the sums will be; SCALE holds their spread by the median
-    deviation, by which all are clipped, and SIZE_VARIANCE the sum of squares (Welford 1962)."""
-    if kept[COUNT] == 0:
-        kept[FIRST_S] = time_s
-    kept[COUNT] += 1
-    count = int(kept[COUNT])
+def _calibrate(first: Any, stats: Any, value: float, time_s: float, least_scale: float) -> None:
+    """Level and scale of the first residuals: all of them are clipped around the median of the first FIRST_ROWS (Welford 1962)."""
+    if first.count == 0:
+        first.first_s = time_s
+    first.count += 1
+    count = int(first.count)
     if count <= FIRST_ROWS:
-        kept[UP + count - 1] = value
+        first.first[count - 1] = value
         if count < FIRST_ROWS:
             return
-        first = kept[UP : UP + FIRST_ROWS].copy()
-        middle = np.median(first)
-        kept[SIZE] = middle
-        kept[SCALE] = max(1.4826 * np.median(np.abs(first - middle)), least_scale)
-        kept[UP:FIELDS] = 0.0
-        for at in range(FIRST_ROWS):
-            _include(kept, first[at], at + 1.0)
+        values = first.first.copy()
+        first.middle = np.median(values)
+        first.spread = max(1.4826 * np.median(np.abs(values - first.middle)), least_scale)
+        _reset_all(stats)
+        for i in range(FIRST_ROWS):
+            _include(first, values[i], i + 1.0)
         return
-    _include(kept, value, kept[COUNT])
+    _include(first, value, first.count)
     if count == CALIBRATION_ROWS:
-        kept[SCALE] = max(math.sqrt(kept[SIZE_VARIANCE] / (CALIBRATION_ROWS - 1)), least_scale)
-        kept[SIZE], kept[SIZE_VARIANCE] = 1.0 / _NORMAL, 1.0 - 2.0 / math.pi  # as of a normal distribution, until more is known
-        kept[NOISE], kept[SIZE_NOISE] = 1.0, 1.0
+        stats.scale = max(math.sqrt(first.squares / (CALIBRATION_ROWS - 1)), least_scale)
+        stats.size, stats.size_variance = 1.0 / _NORMAL, 1.0 - 2.0 / math.pi  # as of a normal distribution, until more is known
+        stats.noise, stats.size_noise = 1.0, 1.0
 
 
 @compiled
-def _include(kept: Doubles, value: float, count: float) -> None:
-    """Adds one residual to mean and sum of squares, clipped around the first ones' median, which SIZE holds."""
-    value = max(kept[SIZE] - FIRST_SIGMA * kept[SCALE], min(kept[SIZE] + FIRST_SIGMA * kept[SCALE], value))
-    step = value - kept[LEVEL]
-    kept[LEVEL] += step / count
-    kept[SIZE_VARIANCE] += step * (value - kept[LEVEL])
+def _include(first: Any, value: float, count: float) -> None:
+    """Add one clipped residual to mean and sum of squares (Welford 1962)."""
+    value = max(first.middle - FIRST_SIGMA * first.spread, min(first.middle + FIRST_SIGMA * first.spread, value))
+    step = value - first.mean
+    first.mean += step / count
+    first.squares += step * (value - first.mean)
 
 
 @compiled
-def _follow_input(kept: Doubles, given: float, time_s: float) -> None:
-    """What the metric itself is like, whatever was forecast."""
-    if kept[COUNT] == 1.0:
-        kept[GIVEN_LEVEL] = given
+def _follow_metric(stats: Any, given: float, time_s: float) -> None:
+    """Level, trend and mean step of the metric itself, whatever was forecast."""
+    if stats.count == 1.0:
+        stats.metric_level = given
     else:
-        weight = max(1.0 / (kept[COUNT] - 1.0), 1.0 - _MEMORY)
-        most = INPUT_STEPS * max(kept[ROUGHNESS], kept[SCALE]) if kept[COUNT] >= CALIBRATION_ROWS else math.inf
-        kept[ROUGHNESS] += weight * (min(most, abs(given - kept[GIVEN])) - kept[ROUGHNESS])
-        passed_s = max(0.0, time_s - kept[LAST_S])
-        kept[FIRST_S] += max(0.0, passed_s - _GAP_MAX_S)  # what was not seen has taught nothing of the day
-        passed_s = min(passed_s, _GAP_INTERVALS * kept[INTERVAL_S]) if kept[INTERVAL_S] > 0.0 else passed_s
-        kept[INTERVAL_S] += weight * (passed_s - kept[INTERVAL_S])
-        ahead, last = given - kept[GIVEN_LEVEL] - kept[GIVEN_TREND], kept[GIVEN] - kept[GIVEN_LEVEL]
+        weight = max(1.0 / (stats.count - 1.0), 1.0 - _MEMORY)
+        most = INPUT_STEPS * max(stats.metric_step, stats.scale) if stats.count >= CALIBRATION_ROWS else math.inf
+        stats.metric_step += weight * (min(most, abs(given - stats.metric)) - stats.metric_step)
+        passed_s = max(0.0, time_s - stats.last_s)
+        stats.first_s += max(0.0, passed_s - _GAP_MAX_S)  # what was not seen has taught nothing about the day
+        passed_s = min(passed_s, _GAP_INTERVALS * stats.interval_s) if stats.interval_s > 0.0 else passed_s
+        stats.interval_s += weight * (passed_s - stats.interval_s)
+        ahead, last = given - stats.metric_level - stats.metric_trend, stats.metric - stats.metric_level
         if not (abs(last) > most and last * ahead > 0.0):  # two on the same side are where the metric is now
             ahead = max(-most, min(most, ahead))
-        kept[GIVEN_LEVEL] += kept[GIVEN_TREND] + (1.0 - _MEMORY**2) * ahead
-        kept[GIVEN_TREND] += (1.0 - _MEMORY) ** 2 * ahead
-    kept[GIVEN], kept[LAST_S] = given, time_s
+        stats.metric_level += stats.metric_trend + (1.0 - _MEMORY**2) * ahead
+        stats.metric_trend += (1.0 - _MEMORY) ** 2 * ahead
+    stats.metric, stats.last_s = given, time_s
 
 
 @compiled
 def _sum_up(
-    kept: Doubles, value: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles, stayed: Doubles
+    stats: Any, value: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles, stayed: Doubles
 ) -> tuple[float, float, float, float, int, int]:  # fmt: skip
-    """Standardises one residual and adds it to the three sums. Gives it, the daily cycle of level and of spread, its standardised size, and
-    as bits which sums have passed a threshold that was not told yet, and which are over though they were told.
+    """Standardise one residual and add it to the three sums.
 
-    stayed: float64 (3,), set for the first two where they are over: how far the metric has gone meanwhile without its residual.
+    Returns the standardised residual, the daily cycle of level and of spread, its standardised size, and two sets of bits: the sums that
+    have passed a threshold that was not reported yet, and those that are withdrawn. stayed: float64 (2,), set to how far the metric has
+    gone meanwhile without its residual.
     """
-    days = (time_s - kept[FIRST_S]) / DAY_S
+    days = (time_s - stats.first_s) / DAY_S
     unknown = max(0.0, min(1.0, 2.0 - days))
     cycle, breadth = 0.0, 1.0
     if days >= 1.0:
-        noise = 8.0 / max(
-            1.0, min(kept[COUNT], CYCLE_S / max(kept[INTERVAL_S], 1e-3))
-        )  # twice the variance that pure noise gives amplitudes
-        cycle += _shrunk(kept[COS], kept[SIN], noise) * (kept[COS] * cos + kept[SIN] * sin)
-        cycle += _shrunk(kept[COS2], kept[SIN2], noise) * (kept[COS2] * (cos * cos - sin * sin) + kept[SIN2] * 2.0 * cos * sin)
-        breadth += _shrunk(kept[SPREAD_COS], kept[SPREAD_SIN], 0.5 * noise) * (kept[SPREAD_COS] * cos + kept[SPREAD_SIN] * sin)
+        rows = min(stats.count, CYCLE_S / max(stats.interval_s, 1e-3))
+        noise = 8.0 / max(1.0, rows)  # twice the variance that pure noise gives amplitudes
+        cycle += _shrunk(stats.cos, stats.sin, noise) * (stats.cos * cos + stats.sin * sin)
+        cycle += _shrunk(stats.cos2, stats.sin2, noise) * (stats.cos2 * (cos * cos - sin * sin) + stats.sin2 * 2.0 * cos * sin)
+        breadth += _shrunk(stats.spread_cos, stats.spread_sin, 0.5 * noise) * (stats.spread_cos * cos + stats.spread_sin * sin)
         breadth = max(breadth, 0.3)
-    z = max(-CLIP_SIGMA, min(CLIP_SIGMA, ((value - kept[LEVEL]) / kept[SCALE] - cycle) / breadth))
-    size = min(CLIP_SIGMA, (abs(z) - kept[SIZE]) / math.sqrt(kept[SIZE_VARIANCE]))
-    scale = kept[SCALE] * breadth
-    excess = value - kept[LEVEL] - kept[SCALE] * cycle
-    kept[FIRST_OF_THREE], kept[BEFORE_LAST], kept[LAST] = kept[BEFORE_LAST], kept[LAST], excess
-    most = MASS_SIGMA * kept[SCALE]
+    z = max(-CLIP_SIGMA, min(CLIP_SIGMA, ((value - stats.level) / stats.scale - cycle) / breadth))
+    size = min(CLIP_SIGMA, (abs(z) - stats.size) / math.sqrt(stats.size_variance))
+    scale = stats.scale * breadth
+    excess = value - stats.level - stats.scale * cycle
+    stats.excess_first, stats.excess_before, stats.excess = stats.excess_before, stats.excess, excess
+    most = MASS_SIGMA * stats.scale
     excess = max(-most, min(most, excess))
+    before = max(-most, min(most, stats.excess_before))
     slack = SLACK + SLACK_FIRST_DAY * unknown
-    before = max(-most, min(most, kept[BEFORE_LAST]))
-    over = 0
-    for at, begin, sign in ((0, UP, 1.0), (1, DOWN, -1.0)):
+    withdrawn = 0
+    for i, sign in ((UP, 1.0), (DOWN, -1.0)):
+        cusum = stats.sums[i]
         if sign * excess >= FAR_SIGMA * scale and sign * before >= FAR_FIRST * FAR_SIGMA * scale:
-            _begin_anew(kept, begin, excess, before, time_s)
-        stayed[at] = (kept[begin + _LEFT] - kept[begin + _MASS]) / max(kept[begin + _ROWS], 1.0)
-        over |= _add(kept, begin, sign * z - slack, excess, given, kept[GIVEN_LEVEL], kept[GIVEN_TREND], time_s) << at
+            _begin_anew(stats, cusum, excess, before, time_s)
+        stayed[i] = (cusum.left - cusum.mass) / max(cusum.rows, 1.0)
+        withdrawn |= _add(cusum, sign * z - slack, excess, given, stats.metric_level, stats.metric_trend, time_s) << i
     slack = SLACK_SPREAD + SLACK_SPREAD_FIRST_DAY * unknown
-    if not _suspicious(kept, thresholds):  # a level that moves makes residuals larger too, and explains them better
-        over |= _add(kept, WIDE, size - slack, abs(z), abs(given - kept[GIVEN]), kept[ROUGHNESS], 0.0, time_s) << 2
-    told = _passes(kept, UP, kept[NOISE], thresholds[0, 0], thresholds[0, 1])
-    told |= _passes(kept, DOWN, kept[NOISE], thresholds[0, 0], thresholds[0, 1]) << 1
-    told |= _passes(kept, WIDE, kept[SIZE_NOISE], thresholds[1, 0], thresholds[1, 1]) << 2
-    return z, cycle, breadth, size, told, over
+    if not _suspicious(stats, thresholds):  # a level that moves makes residuals larger too, and explains them better
+        withdrawn |= _add(stats.sums[WIDE], size - slack, abs(z), abs(given - stats.metric), stats.metric_step, 0.0, time_s) << WIDE
+    passed = _passes(stats.sums[UP], stats.noise, thresholds, _LEVEL)
+    passed |= _passes(stats.sums[DOWN], stats.noise, thresholds, _LEVEL) << DOWN
+    passed |= _passes(stats.sums[WIDE], stats.size_noise, thresholds, _SPREAD) << WIDE
+    return z, cycle, breadth, size, passed, withdrawn
 
 
 @compiled
@@ -258,152 +322,164 @@ def _shrunk(cos: float, sin: float, noise: float) -> float:
 
 
 @compiled
-def _begin_anew(kept: Doubles, begin: int, mass: float, before: float, time_s: float) -> None:
-    """The last residual (before) began the change, where it and this one (mass) are out of all proportion to what the sum has had."""
-    rows, chance = kept[begin + _ROWS] - 1.0, kept[begin + _MASS] - before
+def _begin_anew(stats: Any, cusum: Any, mass: float, before: float, time_s: float) -> None:
+    """Let the change begin with the last residual (before), if it and this one (mass) are out of all proportion to what the sum has had."""
+    rows, chance = cusum.rows - 1.0, cusum.mass - before
     if abs(mass) * rows <= FAR_RATIO * abs(chance):
         return
-    kept[begin + _SINCE_S] = time_s - kept[INTERVAL_S]
-    kept[begin + _BEFORE], kept[begin + _TREND] = kept[GIVEN_LEVEL], kept[GIVEN_TREND]
-    kept[begin + _ROWS], kept[begin + _MASS], kept[begin + _MOMENT] = 1.0, before, before
-    kept[begin + _LEFT] = kept[GIVEN] - kept[GIVEN_LEVEL]
+    cusum.since_s = time_s - stats.interval_s
+    cusum.before, cusum.trend = stats.metric_level, stats.metric_trend
+    cusum.rows, cusum.mass, cusum.moment = 1.0, before, before
+    cusum.left = stats.metric - stats.metric_level
 
 
 @compiled
-def _add(kept: Doubles, begin: int, gain: float, mass: float, given: float, before: float, trend: float, time_s: float) -> int:
-    """One step of a CUSUM, and what describes the change since it was last 0, which is its likeliest beginning. Gives 1 where a sum that
-    was told has fallen back to 0."""
-    total = kept[begin] + gain
-    if total <= 0.0:
-        over = int(kept[begin + _TOLD])
-        if kept[begin] > 0.0:
-            for field in range(begin, begin + _SUM_FIELDS):
-                kept[field] = 0.0
-        return over
-    if kept[begin] == 0.0:
-        kept[begin + _SINCE_S] = time_s
-        kept[begin + _BEFORE], kept[begin + _TREND] = before, trend
-    kept[begin] = total
-    kept[begin + _ROWS] += 1
-    kept[begin + _MASS] += mass
-    kept[begin + _MOMENT] += kept[begin + _ROWS] * mass
-    kept[begin + _LEFT] += given - kept[begin + _BEFORE] - kept[begin + _TREND] * kept[begin + _ROWS]
+def _add(cusum: Any, gain: float, mass: float, given: float, before: float, trend: float, time_s: float) -> int:
+    """Take one step of a CUSUM (Page 1954), and return 1 if a reported sum has fallen back to 0.
+
+    The likeliest beginning of a change is when the sum was last 0.
+    """
+    value = cusum.value + gain
+    if value <= 0.0:
+        withdrawn = int(cusum.reported)
+        if cusum.value > 0.0:
+            _reset(cusum)
+        return withdrawn
+    if cusum.value == 0.0:
+        cusum.since_s = time_s
+        cusum.before, cusum.trend = before, trend
+    cusum.value = value
+    cusum.rows += 1
+    cusum.mass += mass
+    cusum.moment += cusum.rows * mass
+    cusum.left += given - cusum.before - cusum.trend * cusum.rows
     return 0
 
 
 @compiled
-def _passes(kept: Doubles, begin: int, noise: float, first: float, second: float) -> int:
-    return int(kept[begin] > second * noise or (kept[begin] > first * noise and kept[begin + _TOLD] == 0.0))
+def _reset(cusum: Any) -> None:
+    cusum.value = cusum.rows = cusum.since_s = cusum.reported = cusum.mass = cusum.moment = cusum.before = cusum.trend = cusum.left = 0.0
 
 
 @compiled
-def _describe(kept: Doubles, at: int, thresholds: Doubles, out: Doubles) -> None:
-    """Fills in what an alarm says of sum number `at`."""
-    begin, wide = UP + at * _SUM_FIELDS, at == 2
-    rows, mean, before = kept[begin + _ROWS], kept[begin + _MASS] / kept[begin + _ROWS], kept[begin + _BEFORE]
-    left = kept[begin + _LEFT] / rows
-    noise = kept[SIZE_NOISE] if wide else kept[NOISE]
-    out[0] = 2.0 if kept[begin] > thresholds[int(wide), 1] * noise else 1.0
-    out[1] = kept[begin + _SINCE_S]
+def _reset_all(stats: Any) -> None:
+    for i in range(3):
+        _reset(stats.sums[i])
+
+
+@compiled
+def _passes(cusum: Any, noise: float, thresholds: Doubles, of: int) -> int:
+    first, second = thresholds[of, QUORUM] * noise, thresholds[of, ALONE] * noise
+    return int(cusum.value > second or (cusum.value > first and cusum.reported == 0.0))
+
+
+@compiled
+def _describe(stats: Any, i: int, thresholds: Doubles, alarm: Any) -> None:
+    """Fill in the alarm of sum i."""
+    cusum, wide = stats.sums[i], i == WIDE
+    rows, mean, before = cusum.rows, cusum.mass / cusum.rows, cusum.before
+    left = cusum.left / rows
+    noise = stats.size_noise if wide else stats.noise
+    alarm.threshold = 2.0 if cusum.value > thresholds[int(wide), ALONE] * noise else 1.0
+    alarm.since_s, alarm.interval_s = cusum.since_s, stats.interval_s
     if wide:
-        factor = mean / kept[SIZE]
-        out[2], out[3] = factor, mean * kept[SCALE]
-        out[4] = left / before / (factor - 1.0) if before > 0.0 and factor > 1.0 else 0.0
+        factor = mean / stats.size
+        alarm.size_sigma, alarm.size = factor, mean * stats.scale
+        alarm.shown = left / before / (factor - 1.0) if before > 0.0 and factor > 1.0 else 0.0
     else:
-        size = _size(kept, mean)
-        out[2], out[3] = size / kept[SCALE], size
-        out[4] = left / size if size != 0.0 else 0.0
-        if rows >= 3.0 and mean != 0.0:
-            slope = (kept[begin + _MOMENT] - kept[begin + _MASS] * (rows + 1.0) / 2.0) * 12.0 / (rows * (rows * rows - 1.0))
-            out[5] = slope * rows / mean
-    out[6] = kept[INTERVAL_S]
-    kept[begin + _TOLD] = 1.0
+        size = _size(stats, mean)
+        alarm.size_sigma, alarm.size = size / stats.scale, size
+        alarm.shown = left / size if size != 0.0 else 0.0
+        if rows >= 3.0 and mean != 0.0:  # the slope of a least-squares line over the rows
+            slope = (cusum.moment - cusum.mass * (rows + 1.0) / 2.0) * 12.0 / (rows * (rows * rows - 1.0))
+            alarm.growth = slope * rows / mean
+    cusum.reported = 1.0
 
 
 @compiled
-def _size(kept: Doubles, mean: float) -> float:
-    """Of a change with this clipped mean: that, or where most of it is clipped the median of the last three, which no outlier moves."""
-    if abs(mean) < 0.75 * MASS_SIGMA * kept[SCALE]:
+def _size(stats: Any, mean: float) -> float:
+    """Size of a change with this clipped mean: the mean, or the median of the last three residuals (which no outlier moves) if most is
+    clipped."""
+    if abs(mean) < 0.75 * MASS_SIGMA * stats.scale:
         return mean
-    first, second, third = kept[FIRST_OF_THREE], kept[BEFORE_LAST], kept[LAST]
+    first, second, third = stats.excess_first, stats.excess_before, stats.excess
     middle = max(min(first, second), min(max(first, second), third))
     return middle if middle * mean > 0.0 and abs(middle) > abs(mean) else mean
 
 
 @compiled
-def _accept(kept: Doubles, at: int) -> None:
-    """The change is told for good: what there was since its beginning is the level, or the scale, from now on."""
-    begin = UP + at * _SUM_FIELDS
-    mean = kept[begin + _MASS] / kept[begin + _ROWS]
-    if at == 2:
-        kept[SCALE] *= min(WIDER_MAX, mean / kept[SIZE])
+def _adopt(stats: Any, i: int) -> None:
+    """The change of sum i is confirmed: what the residuals were since its beginning is the level, or the scale, from now on."""
+    cusum = stats.sums[i]
+    mean = cusum.mass / cusum.rows
+    if i == WIDE:
+        stats.scale *= min(WIDER_MAX, mean / stats.size)
     else:
-        kept[LEVEL] += _size(kept, mean)
-        kept[GIVEN_LEVEL] = kept[begin + _BEFORE] + kept[begin + _TREND] * kept[begin + _ROWS] + kept[begin + _LEFT] / kept[begin + _ROWS]
-        kept[GIVEN_TREND] = kept[begin + _TREND]
-        kept[COUNT] = max(kept[begin + _ROWS], float(CALIBRATION_ROWS))
-    for field in range(UP, FIELDS):
-        kept[field] = 0.0
-    kept[BLOCK], kept[SIZE_BLOCK], kept[BLOCK_COUNT] = 0.0, 0.0, 0.0
+        stats.level += _size(stats, mean)
+        stats.metric_level = cusum.before + cusum.trend * cusum.rows + cusum.left / cusum.rows
+        stats.metric_trend = cusum.trend
+        stats.count = max(cusum.rows, float(CALIBRATION_ROWS))
+    _reset_all(stats)
+    stats.block, stats.size_block, stats.block_count = 0.0, 0.0, 0.0
 
 
 @compiled
-def _block(kept: Doubles, z: float, size: float, time_s: float, thresholds: Doubles, out: Doubles) -> None:
-    """Adds to the block of residuals; where it is full, says what it was, and lets the long-run variances follow.
+def _add_to_block(stats: Any, z: float, size: float, time_s: float, thresholds: Doubles, block: Any) -> None:
+    """Add to the block of residuals. When it is full, fill in what it was, and let the long-run variances follow.
 
-    Nothing is said in a link's first day, in which a daily cycle would be in the means.
+    A block of a link's first day is not reported: a daily cycle would be in its mean.
     """
-    kept[BLOCK] += z
-    kept[SIZE_BLOCK] += size
-    kept[BLOCK_COUNT] += 1
-    if kept[BLOCK_COUNT] < BLOCK_ROWS:
+    stats.block += z
+    stats.size_block += size
+    stats.block_count += 1
+    if stats.block_count < BLOCK_ROWS:
         return
-    if time_s - kept[FIRST_S] >= DAY_S:
-        out[0] = kept[BLOCK] / math.sqrt(BLOCK_ROWS * kept[NOISE])
-        out[1], out[2], out[3] = math.sqrt(kept[NOISE] / BLOCK_ROWS), kept[SCALE], kept[INTERVAL_S]
-    weight = 1.0 / min(BLOCKS, 30.0 + kept[COUNT] / BLOCK_ROWS)
-    if not _suspicious(kept, thresholds):
-        kept[NOISE] = max(1.0, kept[NOISE] + weight * (kept[BLOCK] ** 2 / BLOCK_ROWS - kept[NOISE]))
-    if not _suspicious(kept, thresholds) and not _suspicious_size(kept, thresholds):
-        kept[SIZE_NOISE] = max(1.0, kept[SIZE_NOISE] + weight * (kept[SIZE_BLOCK] ** 2 / BLOCK_ROWS - kept[SIZE_NOISE]))
-    kept[BLOCK], kept[SIZE_BLOCK], kept[BLOCK_COUNT] = 0.0, 0.0, 0.0
+    if time_s - stats.first_s >= DAY_S:
+        block.mean = stats.block / math.sqrt(BLOCK_ROWS * stats.noise)
+        block.sigma, block.scale, block.interval_s = math.sqrt(stats.noise / BLOCK_ROWS), stats.scale, stats.interval_s
+    weight = 1.0 / min(BLOCKS, 30.0 + stats.count / BLOCK_ROWS)
+    if not _suspicious(stats, thresholds):
+        stats.noise = max(1.0, stats.noise + weight * (stats.block**2 / BLOCK_ROWS - stats.noise))
+    if not _suspicious(stats, thresholds) and not _suspicious_size(stats, thresholds):
+        stats.size_noise = max(1.0, stats.size_noise + weight * (stats.size_block**2 / BLOCK_ROWS - stats.size_noise))
+    stats.block, stats.size_block, stats.block_count = 0.0, 0.0, 0.0
 
 
 @compiled
-def _suspicious(kept: Doubles, thresholds: Doubles) -> bool:
-    return bool(max(kept[UP], kept[DOWN]) > SUSPICIOUS * thresholds[0, 0] * kept[NOISE])
+def _suspicious(stats: Any, thresholds: Doubles) -> bool:
+    return bool(max(stats.sums[UP].value, stats.sums[DOWN].value) > SUSPICIOUS * thresholds[_LEVEL, QUORUM] * stats.noise)
 
 
 @compiled
-def _suspicious_size(kept: Doubles, thresholds: Doubles) -> bool:
-    return bool(kept[WIDE] > SUSPICIOUS * thresholds[1, 0] * kept[SIZE_NOISE])
+def _suspicious_size(stats: Any, thresholds: Doubles) -> bool:
+    return bool(stats.sums[WIDE].value > SUSPICIOUS * thresholds[_SPREAD, QUORUM] * stats.size_noise)
 
 
 @compiled
 def _learn(
-    kept: Doubles, z: float, cycle: float, breadth: float, time_s: float, cos: float, sin: float, least_scale: float, thresholds: Doubles
+    stats: Any, z: float, cycle: float, breadth: float, time_s: float, cos: float, sin: float, least_scale: float, thresholds: Doubles
 ) -> None:  # fmt: skip
-    """Lets the level, the scale and the daily cycle follow, unless a change may be under way."""
-    if _suspicious(kept, thresholds):
+    """Let level, scale and daily cycle follow (least mean squares, Widrow and Hoff 1960), unless a change may be under way."""
+    if _suspicious(stats, thresholds):
         return
-    kept[COUNT] += 1
-    weight = 1.0 / min(kept[COUNT], BASELINE_ROWS)
+    stats.count += 1
+    weight = 1.0 / min(stats.count, BASELINE_ROWS)
     # A new level is learnt from its own rows; scale and cycle from all that there were, or an hour's outage would undo them.
-    rows = max(kept[COUNT], (time_s - kept[FIRST_S]) / max(kept[INTERVAL_S], 1e-3))
-    slow = 2.0 * max(1.0 / rows, min(time_s - kept[LAST_S], _GAP_MAX_S) / CYCLE_S)
+    rows = max(stats.count, (time_s - stats.first_s) / max(stats.interval_s, 1e-3))
+    slow = 2.0 * max(1.0 / rows, min(time_s - stats.last_s, _GAP_MAX_S) / CYCLE_S)
     cos2, sin2 = cos * cos - sin * sin, 2.0 * cos * sin
-    kept[LEVEL] += weight * z * breadth * kept[SCALE]
-    left = z * breadth + cycle - kept[COS] * cos - kept[SIN] * sin - kept[COS2] * cos2 - kept[SIN2] * sin2
-    kept[COS] += slow * cos * left
-    kept[SIN] += slow * sin * left
-    kept[COS2] += slow * cos2 * left
-    kept[SIN2] += slow * sin2 * left
-    if _suspicious_size(kept, thresholds):
+    stats.level += weight * z * breadth * stats.scale
+    left = z * breadth + cycle - stats.cos * cos - stats.sin * sin - stats.cos2 * cos2 - stats.sin2 * sin2
+    stats.cos += slow * cos * left
+    stats.sin += slow * sin * left
+    stats.cos2 += slow * cos2 * left
+    stats.sin2 += slow * sin2 * left
+    if _suspicious_size(stats, thresholds):
         return
     weight, spread = 1.0 / min(rows, BASELINE_ROWS), abs(z) * _NORMAL
-    over = spread * breadth - 1.0 - kept[SPREAD_COS] * cos - kept[SPREAD_SIN] * sin
-    kept[SPREAD_COS] += slow * cos * over
-    kept[SPREAD_SIN] += slow * sin * over
-    kept[SCALE] = max(kept[SCALE] * (1.0 + weight * (spread - 1.0)), least_scale)
-    kept[SIZE] = max(LEAST_SIZE, kept[SIZE] + weight * (abs(z) - kept[SIZE]))
-    kept[SIZE_VARIANCE] = max(LEAST_SIZE_VARIANCE, kept[SIZE_VARIANCE] + weight * ((abs(z) - kept[SIZE]) ** 2 - kept[SIZE_VARIANCE]))
+    error = spread * breadth - 1.0 - stats.spread_cos * cos - stats.spread_sin * sin
+    stats.spread_cos += slow * cos * error
+    stats.spread_sin += slow * sin * error
+    stats.scale = max(stats.scale * (1.0 + weight * (spread - 1.0)), least_scale)
+    stats.size = max(LEAST_SIZE, stats.size + weight * (abs(z) - stats.size))
+    stats.size_variance = max(LEAST_SIZE_VARIANCE, stats.size_variance + weight * ((abs(z) - stats.size) ** 2 - stats.size_variance))

@@ -1,4 +1,4 @@
-"""Which links are watched: forecast and judged at every row. All of them in a small fleet, a stable sample in a large one."""
+"""Which links are monitored, that is forecast and inspected at every row: all of them in a small fleet, a stable sample in a large one."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ import numpy as np
 from features.telemetry import Doubles, Flags, Ints
 
 SILENT_S: Final = 86_400.0
-"""Seconds of event time after which a watched link gives its place to one that has none."""
+"""Seconds of event time without a record after which a monitored link loses its place to a link that has none."""
 PRESENT_S: Final = 3600.0
-"""Seconds of event time in which a link was seen that is there."""
+"""Seconds of event time within which a link must have sent a record to get such a place."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchPolicy:
-    """share: of the links, by a hash of their name. Then at most so many for each region, and in all, of one partition. always: patterns of
-    names that are watched in any case; they count towards these bounds, but no bound keeps them out.
+    """How many links of one partition are monitored.
 
     A forecast costs about 0.4 ms of CPU on a fast core: 1,000 links at one row a minute are 0.7 % of it.
+
+    >>> WatchPolicy(always=("core-*",)).pinned("core-7|edge-1")
+    True
+
+    Args:
+        share: share of the links that may be monitored, by a hash of their name, 0 to 1.
+        links_per_region: at most this many of each region.
+        links_max: at most this many in all.
+        always: patterns of names that are monitored in any case. They count towards the bounds, but no bound keeps them out.
     """
 
     share: float = 1.0
@@ -33,19 +41,28 @@ class WatchPolicy:
     always: tuple[str, ...] = ()
 
     def pinned(self, link: str) -> bool:
+        """Return whether a link is monitored in any case."""
         return any(fnmatchcase(link, pattern) for pattern in self.always)
 
 
 @dataclass
 class WatchList:
-    """The watched links of one partition. Whether a link is watched is decided at its first record, and stays so until it has been silent
-    for long and another one needs the place (`review`)."""
+    """The monitored links of one partition. A link is chosen, or not, at its first record. It stays so until it has been silent for long
+    and another link needs its place (`review`).
+
+    >>> links = WatchList(WatchPolicy(links_per_region=1))
+    >>> links.follow(["a|b", "a|c", "d|e"], ["eu", "eu", "us"])
+    >>> links.index
+    [0, -1, 1]
+
+    Args:
+        index: for each slot the index of its link among the monitored ones, -1 if it is not monitored.
+        regions: for each monitored link the region of its first record. The link counts towards that region for good.
+    """
 
     policy: WatchPolicy
     index: list[int] = field(default_factory=list)
-    """For each slot its watch index, -1 where it is not watched."""
     regions: list[str] = field(default_factory=list)
-    """For each watch index the region of the link's first record: a link counts towards that one for good."""
 
     def __post_init__(self) -> None:
         self._per_region = Counter(self.regions)
@@ -55,7 +72,12 @@ class WatchList:
         return len(self.regions)
 
     def follow(self, links: Sequence[str], region_of_new: Sequence[str | None]) -> None:
-        """links: the names of all slots. region_of_new: the region of each slot that came since the last call, in slot order."""
+        """Decide for new links whether they are monitored.
+
+        Args:
+            links: names of all slots.
+            region_of_new: the region of each slot that came since the last call, in slot order.
+        """
         known = len(self.index)
         for link, region in zip(links[known:], region_of_new, strict=True):
             name = region or ""
@@ -69,7 +91,11 @@ class WatchList:
             self._arrays()
 
     def pin(self, links: Sequence[str]) -> int:
-        """After a start: watches links that were known before and are pinned now. links: the names of all slots. Gives how many joined."""
+        """After a start, monitor the links that were known before and are pinned now. Return how many joined.
+
+        Args:
+            links: names of all slots.
+        """
         known = len(self)
         for slot, link in enumerate(links[: len(self.index)]):
             if self.index[slot] < 0 and self.policy.pinned(link):
@@ -79,17 +105,17 @@ class WatchList:
         return len(self) - known
 
     def review(self, links: Sequence[str], newest_s: Doubles, event_s: float, region_of: Callable[[int], str]) -> tuple[Ints, int]:
-        """Gives the places of watched links that have been silent for SILENT_S to links that are there and found none. So what fills the
-        places for good is neither links of long ago nor a flood of names that came once.
+        """Give the places of monitored links that have been silent for SILENT_S to links that send records and found no place. So the
+        places are filled neither by links of long ago nor by a flood of names that came once.
 
         Args:
             links: names of all slots.
             newest_s: float64 (L,), when each was seen last, UTC seconds.
             event_s: the partition's event time, UTC seconds.
-            region_of: the region of a slot.
+            region_of: returns the region of a slot.
 
         Returns:
-            int32, ascending: the watch indices that stay, which are 0, 1, ... from now on; and how many links joined after them.
+            int32, ascending, the indices that stay, which are 0, 1, ... from now on; and the number of links that joined after them.
         """
         silent = _Silent(self, links, newest_s, event_s)
         places = Counter(self.regions)
@@ -98,7 +124,7 @@ class WatchList:
         for slot in np.flatnonzero((newest_s >= event_s - PRESENT_S) & (self.index_of_slot < 0)).tolist():
             all_full = len(self.regions) - len(gone) + len(joined) >= self.policy.links_max
             if all_full and silent.first(None) is None:
-                break  # no place is left, and none will be
+                break  # no place is left, and none will be free
             region = region_of(slot)
             full = places[region] >= self.policy.links_per_region
             if full or all_full:
@@ -120,14 +146,20 @@ class WatchList:
         return stay, len(joined)
 
     def keep(self, slots: Ints, unwatched: Collection[int] = ()) -> Ints:
-        """Only these slots stay (ascending), and are 0, 1, ... from now on; `unwatched` ones are watched no more. Gives int32, ascending:
-        the watch indices that stay."""
-        kept = np.where(np.isin(slots, list(unwatched)), -1, self.index_of_slot[slots])
-        watched = np.sort(kept[kept >= 0])
-        self.index = np.where(kept >= 0, np.searchsorted(watched, kept), -1).tolist()
-        self.regions = [self.regions[at] for at in watched.tolist()]
+        """Keep only these slots (ascending), which are 0, 1, ... from now on.
+
+        Args:
+            unwatched: slots that are not monitored any more.
+
+        Returns:
+            int32, ascending, the indices of monitored links that stay.
+        """
+        index = np.where(np.isin(slots, list(unwatched)), -1, self.index_of_slot[slots])
+        stay = np.sort(index[index >= 0])
+        self.index = np.where(index >= 0, np.searchsorted(stay, index), -1).tolist()
+        self.regions = [self.regions[i] for i in stay.tolist()]
         self.__post_init__()
-        return watched
+        return stay
 
     def _wanted(self, link: str, region: str) -> bool:
         if self.policy.pinned(link):
@@ -145,7 +177,7 @@ class WatchList:
 
 
 class _Silent:
-    """Watched links that have been silent for long, those of longest silence first."""
+    """Monitored links that have been silent for long, those of the longest silence first."""
 
     def __init__(self, watch: WatchList, links: Sequence[str], newest_s: Doubles, event_s: float) -> None:
         silent = np.flatnonzero((newest_s < event_s - SILENT_S) & watch.mask)
@@ -157,12 +189,12 @@ class _Silent:
         self._given: set[int] = set()
 
     def first(self, region: str | None) -> int | None:
-        """The next slot of a region, None: of any; None if there is none left."""
+        """Return the next slot of a region (None: of any region), or None if there is none left."""
         slots = self._slots if region is None else self._of_region.get(region, deque())
         while slots and slots[0] in self._given:
             slots.popleft()
         return slots[0] if slots else None
 
     def give(self, slot: int) -> None:
-        """Takes a slot out of the list."""
+        """Remove a slot from the list."""
         self._given.add(slot)

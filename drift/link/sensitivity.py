@@ -1,4 +1,4 @@
-"""How sensitive the detectors are: thresholds that follow from the false alerts that an operator accepts."""
+"""How sensitive the detectors are: one number, the budget of false alerts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from drift.link.cusum import SLACK, SLACK_SPREAD
 from features.telemetry import Doubles
 
 LEAST: Final = 8.0
-"""No threshold is lower, whatever the budget: a sum passes it every few hours on any link."""
+"""Lowest threshold, whatever the budget: a sum passes it every few hours on any link."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
-    """Thresholds of the sums in cusum.py, in long-run variances. At `quorum` a link counts towards its region; at `alone` it is worth
-    telling by itself. spread: the same for the sums of absolute residuals.
+    """Thresholds of the sums in cusum.py, in long-run variances.
 
-    The defaults keep to one false alert a week of a fleet of 20 regions with 100 watched links each, in the worst of the regimes of
+    The defaults keep to one false alert a week in a fleet of 20 regions with 100 monitored links each, in the worst of the regimes of
     `make bench-drift`, which measures it.
+
+    >>> strict = Sensitivity.for_budget(0.1)  # a tenth of the false alerts
+    >>> round(strict.alone - Sensitivity().alone, 2)
+    2.3
+    >>> Sensitivity().thresholds.tolist()
+    [[14.0, 24.0], [24.0, 34.0]]
+
+    Args:
+        quorum: from here on a link counts towards its region.
+        alone: from here on a link is an alert by itself.
+        quorum_spread, alone_spread: the same for the sums of absolute residuals.
     """
 
     quorum: float = 14.0
@@ -31,22 +41,21 @@ class Sensitivity:
 
     @classmethod
     def for_budget(cls, false_alerts_per_week: float) -> Sensitivity:
-        """The thresholds that keep to a budget of false alerts.
+        """Return the thresholds that keep to a budget of false alerts.
 
-        The time between false alarms of a CUSUM grows as exp(2 k h), k its slack and h its threshold in variances (Siegmund 1985,
+        The time between false alarms of a CUSUM grows as exp(2 k h), with its slack k and its threshold h in variances (Siegmund 1985,
         "Sequential analysis", ch. 2.6): for a tenth of the alerts h is larger by ln(10) / 2k.
         """
-        rarer = -math.log(false_alerts_per_week)
+        rarer, base = -math.log(false_alerts_per_week), cls()
         level, spread = rarer / (2 * SLACK), rarer / (2 * SLACK_SPREAD)
-        base = cls()
         return cls(
-            max(LEAST, base.quorum + level),
-            max(LEAST, base.alone + level),
-            max(LEAST, base.quorum_spread + spread),
-            max(LEAST, base.alone_spread + spread),
+            quorum=max(LEAST, base.quorum + level),
+            alone=max(LEAST, base.alone + level),
+            quorum_spread=max(LEAST, base.quorum_spread + spread),
+            alone_spread=max(LEAST, base.alone_spread + spread),
         )
 
     @property
     def thresholds(self) -> Doubles:
-        """float64 (2, 2), as `cusum.judge` takes them."""
+        """Return float64 (2, 2): a row for the sums of residuals and one for those of sizes, columns QUORUM and ALONE of cusum.py."""
         return np.array([[self.quorum, self.alone], [self.quorum_spread, self.alone_spread]])

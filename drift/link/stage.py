@@ -1,49 +1,49 @@
-"""The link stage: what the residuals of each watched link say, sparse: an alarm when one of its detectors fires.
+"""The link stage: what the residuals of each monitored link show. Sparse: an alarm when one of its detectors fires.
 
 Detectors never see raw metrics, whose daily cycle would set them off, but the one-step residual of the live model, standardised by the
-link's own residuals. Sums that alarm within tens of rows are in cusum.py. River's ADWIN sees the means of blocks of rows beside them,
-for changes that are too small or too slow for the sums: half a standard deviation in some 700 rows.
+link's own residuals. Sums that alarm within tens of rows are in cusum.py. River's ADWIN sees the means of blocks of rows beside them, for
+changes that are too small or too slow for the sums: half a standard deviation in some 700 rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.link import faults as data_faults
-from drift.link.adwin import ADWIN
-from drift.link.cusum import BLOCK_ROWS, FIELDS, judge
-from drift.link.faults import faults
+from drift.link import fault_kernels
+from drift.link.adwin import ADWIN, adwin_state, new_adwin, restored_adwin
+from drift.link.cusum import BLOCK_ROWS, FIELDS, WITHDRAWN, Records, detect
+from drift.link.faults import Fault, faults
 from drift.link.sensitivity import Sensitivity
 from drift.messages import SIGNALS, Aspect, LinkAlarm, LinkSeen
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats, Ints, Longs
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Bytes, Doubles, Floats, Ints, Longs
 
 SCALE_FLOOR: Final = 0.02
-"""Least scale of a residual, in the model's standard deviations of the target: less than that is of no interest to anybody."""
-ADWIN_DELTA: Final = 1e-5
-"""Measured: .5 standard deviations found on 89 % of links after 715 rows (median), and no alarm in 14 million rows of noise with leftover
-cycles; at 1e-3 a quieter weekend is a change."""
+"""Least scale of a residual, in the model's standard deviations of the target. Changes of less are of no interest to anybody."""
 SLOW_MIN_SIGMA: Final = 0.25
-"""Where nothing else moves ADWIN finds any step; a smaller one is of no interest to anybody."""
+"""Least slow change that is reported, in standard deviations. If nothing else moves, ADWIN finds any step."""
 RESTING_BLOCKS: Final = 180
-"""Two days of minutes, in which the link's level follows a change that ADWIN has told; until then it would see the way there as another."""
-ARRAYS: Final = ("kept", "data", "slow", "seen_s")
-"""Of the state."""
+"""Blocks for which ADWIN rests after it has fired: two days of minutes, in which the link's level follows the change. It would see the way
+there as another change."""
 RAMP: Final = 2.0
-"""Growth that a slow change is told with."""
-_RESTING, _UP = 0, 1
-_SLOW_FIELDS: Final = 7
+"""Growth that a slow change is reported with."""
 _SLACK: Final = 0.5
-"""Of the sums of block means, in their own deviations: an eighth of one of a row."""
-_DETECTORS: Final = ("cusum", "cusum", "cusum_spread")
-_DIRECTIONS: Final = (1, -1, 1)
-_OVER: Final = 2
-"""Of what `judge` gives for a sum."""
-_ASPECTS: Final[tuple[Aspect, ...]] = ("level", "level", "spread")
+"""Slack of the sums of block means, in their own deviations: an eighth of one of a row."""
+_RESTING, _UP = 0, 1
+"""Columns of the state of a slow change: blocks to rest, then value, blocks and start time (UTC seconds) of the sum up and the sum down."""
+_SUMS: Final[tuple[tuple[Aspect, str, int], ...]] = (("level", "cusum", 1), ("level", "cusum", -1), ("spread", "cusum_spread", 1))
+"""Aspect, detector and direction of the sums UP, DOWN and WIDE."""
+_ARRAYS: Final[dict[str, tuple[tuple[int, ...], float]]] = {
+    "kept": ((len(TARGETS), FIELDS), 0.0),
+    "data": ((len(SIGNALS), fault_kernels.FIELDS), 0.0),
+    "slow": ((len(TARGETS), 7), 0.0),
+    "seen_s": ((), -np.inf),
+}
+"""Arrays of the state by their names in checkpoints: shape for each link, and value of a link that is new."""
 
 Describe = Callable[[int], tuple[str, str, str]]
 """Region, link and link type of a row."""
@@ -51,12 +51,17 @@ Describe = Callable[[int], tuple[str, str, str]]
 
 @dataclass(frozen=True, slots=True)
 class WatchedRows:
-    """W rows of watched links, in stream order.
+    """W rows of monitored links, in stream order.
 
-    watch: int32 (W,), watch indices. numeric: float32 (W, 11), the columns NUMERIC, NaN where not measured. residual: float32 (W, 4), of
-    the first of them, measured minus forecast, NaN where either is missing. codes: float32 (W, 6), of the categories as the model has them,
-    0 where it does not know one, NaN where there is none. time_s: float64 (W,). lag_s: float64 (W,), by how much the newest row of the
-    partition so far is newer. offsets: int64 (W,).
+    Args:
+        watch: int32 (W,), indices of monitored links.
+        numeric: float32 (W, 11), the columns NUMERIC, NaN if not measured.
+        residual: float32 (W, 4), of the TARGETS, measured minus forecast; NaN if either is missing.
+        codes: float32 (W, 6), the categories as the model encodes them: 0 if it does not know the value, NaN if there is none.
+        time_s: float64 (W,), UTC seconds.
+        lag_s: float64 (W,), seconds by which the partition's newest row so far is newer.
+        offsets: int64 (W,).
+        describe: names of a row.
     """
 
     watch: Ints
@@ -70,109 +75,120 @@ class WatchedRows:
 
 
 class LinkDrift:
-    """Detectors of the watched links of one partition, addressed by watch index (0, 1, ... in the order in which they were added)."""
+    """Detectors of the monitored links of one partition, addressed by index (0, 1, ... in the order in which they were added).
+
+    >>> residual = np.random.default_rng(1).normal(0.0, 1.0, (400, 4)).astype(np.float32)
+    >>> residual[300:, 1] += 6.0  # RTT is 6 ms more than forecast from here on
+    >>> numeric = np.full((400, len(NUMERIC)), np.nan, np.float32)
+    >>> numeric[:, :4] = 50.0 + residual
+    >>> rows = WatchedRows(
+    ...     watch=np.zeros(400, np.int32), numeric=numeric, residual=residual, codes=np.ones((400, 6), np.float32),
+    ...     time_s=60.0 * np.arange(400), lag_s=np.zeros(400), offsets=np.arange(400), describe=lambda row: ("eu", "a|b", "metro"),
+    ... )
+    >>> alarms, seen = LinkDrift(epoch=1).update(rows, np.full(4, 0.01, np.float32))
+    >>> [(SIGNALS[alarm.signal], alarm.confirmed, alarm.since_s, alarm.offset) for alarm in alarms]
+    [('rtt_ms', False, 18000.0, 304), ('rtt_ms', True, 18000.0, 307)]
+    """
 
     def __init__(self, epoch: int = 0, sensitivity: Sensitivity | None = None) -> None:
-        """epoch: which model is live, counted up from 1; 0 before the first."""
+        """Start without links.
+
+        Args:
+            epoch: which model is live, counted from 1; 0 before the first.
+        """
         self.epoch = epoch
         self.sensitivity = sensitivity or Sensitivity()
-        self._kept: Doubles = np.zeros((0, len(TARGETS), FIELDS))
-        self._data: Doubles = np.zeros((0, len(SIGNALS), data_faults.FIELDS))
-        self._slow: Doubles = np.zeros((0, len(TARGETS), _SLOW_FIELDS))
-        self._seen_s: Doubles = np.full(0, -np.inf)
+        self._arrays: dict[str, Doubles] = {name: np.full((0, *shape), value) for name, (shape, value) in _ARRAYS.items()}
         self._adwin: list[list[ADWIN]] = []
 
     def __len__(self) -> int:
         return len(self._adwin)
 
     def restart(self, epoch: int) -> None:
-        """Another model went live: its residuals are others, and it knows other categories, so every link calibrates anew."""
+        """Start all links anew, because another model went live: its residuals are others, and it knows other categories."""
         self.epoch = epoch
-        self._kept[:], self._slow[:] = 0.0, 0.0
-        self._data[:, len(NUMERIC) : len(NUMERIC) + len(CATEGORIES)] = 0.0
-        self._seen_s[:] = -np.inf
+        for name, (_, value) in _ARRAYS.items():
+            of_model = slice(len(NUMERIC), len(NUMERIC) + len(CATEGORIES)) if name == "data" else slice(None)
+            self._arrays[name][(slice(None), of_model)[: self._arrays[name].ndim]] = value
         self._adwin = [_adwins() for _ in self._adwin]
 
     def renew(self, watch: Sequence[int]) -> None:
-        """These watch indices calibrate anew, as links that have just come."""
-        for at in watch:
-            if at < len(self):
-                self._kept[at], self._data[at], self._slow[at], self._seen_s[at] = 0.0, 0.0, 0.0, -np.inf
-                self._adwin[at] = _adwins()
+        """Start these links anew, as if they had just come."""
+        for index in watch:
+            if index < len(self):
+                for name, (_, value) in _ARRAYS.items():
+                    self._arrays[name][index] = value
+                self._adwin[index] = _adwins()
 
     def keep(self, watch: Sequence[int]) -> None:
-        """Only these watch indices stay (ascending), and are 0, 1, ... from now on."""
-        stay = [at for at in watch if at < len(self)]
-        self._kept, self._data = self._kept[stay], self._data[stay]
-        self._slow, self._seen_s = self._slow[stay], self._seen_s[stay]
-        self._adwin = [self._adwin[at] for at in stay]
+        """Keep only these links (ascending), which have the indices 0, 1, ... from now on."""
+        stay = [index for index in watch if index < len(self)]
+        self._arrays = {name: array[stay] for name, array in self._arrays.items()}
+        self._adwin = [self._adwin[index] for index in stay]
+
+    def make_room(self, links: int) -> None:
+        """Add new links until there are this many."""
+        if (more := links - len(self)) > 0:
+            for name, (shape, value) in _ARRAYS.items():
+                self._arrays[name] = np.concatenate([self._arrays[name], np.full((more, *shape), value)])
+            self._adwin += [_adwins() for _ in range(more)]
 
     def update(self, rows: WatchedRows, least_scale: Floats) -> tuple[list[LinkAlarm], list[LinkSeen]]:
-        """Takes rows. least_scale: float32 (4,), lowest scale of a residual, in the metric's unit.
+        """Run all detectors over rows.
 
         A residual that is not finite never reaches a detector: one NaN would blind it for ever. Nor does one of a column with a fault.
+
+        Args:
+            least_scale: float32 (4,), lowest scale of a residual, in the metric's unit.
         """
-        watch, time_s, offsets, describe = rows.watch, rows.time_s, rows.offsets, rows.describe
-        if not len(watch):
+        if not len(rows.watch):
             return [], []
-        self.make_room(int(watch.max()) + 1)
-        found_faults, held, off_s = faults(self._data, watch, rows.numeric, rows.codes, time_s, rows.lag_s)
-        metrics = len(TARGETS)
-        residual = np.where(held[:, :metrics], np.float32(np.nan), rows.residual)
-        passed, found, blocks, seen = judge(
-            self._kept, self._seen_s, watch, residual, rows.numeric[:, :metrics], time_s, least_scale.astype(np.float64),
-            self.sensitivity.thresholds,
+        self.make_room(int(rows.watch.max()) + 1)
+        found, held, off_s = faults(self._arrays["data"], rows.watch, rows.numeric, rows.codes, rows.time_s, rows.lag_s)
+        targets = len(TARGETS)
+        residual = np.where(held[:, :targets], np.float32(np.nan), rows.residual)
+        fired, sums, blocks, seen = detect(
+            self._arrays["kept"], self._arrays["seen_s"], rows.watch, residual, rows.numeric[:, :targets], rows.time_s,
+            least_scale.astype(np.float64), self.sensitivity.thresholds,
         )  # fmt: skip
-        alarms: list[LinkAlarm] = []
-        told_s = time_s + off_s  # by a clock that is known to be behind everything would be told too late to count
+        report = _Report(rows, off_s, self.epoch)
+        alarms = [report.fault(fault) for fault in found]
+        alarms += self._alarms(report, fired, sums, blocks)
+        return alarms, report.seen(seen)
 
-        def alarm(
-            row: int, metric: int, aspect: Aspect, detector: str, direction: int, certain: bool, told: Sequence[float], over: bool = False
-        ) -> None:
-            region, link, link_type = describe(row)
-            since_s, size_sigma, size, shown, growth, interval_s = told
-            alarms.append(
-                LinkAlarm(
-                    float(told_s[row]), region, link, link_type, metric, aspect, detector, direction, certain, since_s + float(off_s[row]),
-                    size_sigma, size, shown, growth, interval_s, int(offsets[row]), self.epoch, over,
-                )
-            )  # fmt: skip
-
-        for fault in found_faults:
-            direction, told = 1 if fault.begins else -1, (fault.since_s, 0.0, fault.size, 1.0, 0.0, fault.interval_s)
-            alarm(fault.row, fault.signal, fault.aspect, "data", direction, True, told)
-        ends: Flags = np.isfinite(blocks[:, :, 0])
-        fired: Flags = np.asarray(passed.any(axis=2))
-        at_row, at_metric = np.nonzero(ends | fired)
-        of_blocks = zip(
-            at_row.tolist(), at_metric.tolist(), watch[at_row].tolist(), time_s[at_row].tolist(), blocks[at_row, at_metric].tolist(),
-            ends[at_row, at_metric].tolist(), fired[at_row, at_metric].tolist(), strict=True,
+    def _alarms(self, report: _Report, fired: Bytes, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
+        """Yield the alarms of ADWIN and of the sums, in the order of rows and metrics."""
+        ended = np.isfinite(blocks["mean"])
+        where = np.nonzero(ended | fired.any(axis=2))
+        rows, metrics = where
+        columns: tuple[NDArray[Any], ...] = (
+            rows, metrics, report.rows.watch[rows], report.rows.time_s[rows], blocks[where], ended[where], fired[where],
         )  # fmt: skip
-        for row, metric, link, at_s, (mean, sigma, scale, interval_s), ended, alarmed in of_blocks:
-            if ended and (shift := self._block(link, metric, mean, at_s - BLOCK_ROWS * interval_s)) is not None:
+        for row, metric, link, time_s, (mean, sigma, scale, interval_s), ends, of_sums in zip(*(c.tolist() for c in columns), strict=True):
+            if ends and (shift := self._add_block(link, metric, mean, time_s - BLOCK_ROWS * interval_s)) is not None:
                 since_s, moved = shift[0], shift[1] * sigma
                 if abs(moved) >= SLOW_MIN_SIGMA:
-                    slowly = (since_s, moved, moved * scale, 1.0, RAMP, interval_s)
-                    alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, False, slowly)
-            if not alarmed:
-                continue
-            for at, what in enumerate(passed[row, metric].tolist()):
-                if not what:
-                    continue
-                over, (level, *told) = what == _OVER, found[row, metric, at].tolist()
-                alarm(row, metric, _ASPECTS[at], _DETECTORS[at], -_DIRECTIONS[at] if over else _DIRECTIONS[at], level == 2.0, told, over)
-                if level == 2.0:
-                    self._adwin[link][metric] = _adwin()
-                    self._slow[link, metric, _UP:] = 0.0
-        return alarms, self._seen(seen, told_s, describe)
+                    change = since_s, moved, moved * scale, 1.0, RAMP, interval_s
+                    yield report.alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, False, change)
+            for i, what in enumerate(of_sums):
+                if what:
+                    aspect, detector, direction = _SUMS[i]
+                    withdrawn = what == WITHDRAWN
+                    threshold, *change = sums[row, metric, i].item()
+                    confirmed = threshold == 2.0
+                    yield report.alarm(
+                        row, metric, aspect, detector, -direction if withdrawn else direction, confirmed, change, withdrawn
+                    )  # fmt: skip
+                    if confirmed:
+                        self._adwin[link][metric] = new_adwin()
+                        self._arrays["slow"][link, metric, _UP:] = 0.0
 
-    def _block(self, link: int, metric: int, mean: float, began_s: float) -> tuple[float, float] | None:
-        """Takes a block's mean. Where ADWIN sees a change: since when, and by how much the mean moved.
+    def _add_block(self, link: int, metric: int, mean: float, began_s: float) -> tuple[float, float] | None:
+        """Add a block's mean. If ADWIN sees a change, return since when (UTC seconds), and by how much the mean moved.
 
-        ADWIN drops the oldest of its window until the rest agrees with itself, which says neither: two sums with a small slack beside it
-        do.
+        ADWIN drops the oldest of its window until the rest agrees with itself, which shows neither. Two sums with a small slack do.
         """
-        slow = self._slow[link, metric]
+        slow = self._arrays["slow"][link, metric]
         resting, up, up_blocks, up_since_s, down, down_blocks, down_since_s = slow.tolist()
         if resting > 0:
             slow[_RESTING] = resting - 1
@@ -187,76 +203,65 @@ class LinkDrift:
         sign, total, count, since_s = (1.0, up, up_blocks, up_since_s) if up >= down else (-1.0, down, down_blocks, down_since_s)
         if total == 0.0:  # it has gone back already
             return None
-        self._adwin[link][metric] = _adwin()
+        self._adwin[link][metric] = new_adwin()
         slow[:] = 0.0
         slow[_RESTING] = RESTING_BLOCKS
         return since_s, sign * (total / count + _SLACK)
 
-    def _seen(self, seen: Doubles, time_s: Doubles, describe: Describe) -> list[LinkSeen]:
-        told = []
-        for row in np.flatnonzero(np.isfinite(seen)).tolist():
-            region, link, _ = describe(row)
-            told.append(LinkSeen(float(time_s[row]), region, link, float(seen[row]), self.epoch))
-        return told
-
-    def make_room(self, links: int) -> None:
-        """For so many links; new ones know nothing yet."""
-        if (more := links - len(self)) > 0:
-            self._kept = np.concatenate([self._kept, np.zeros((more, len(TARGETS), FIELDS))])
-            self._data = np.concatenate([self._data, np.zeros((more, *self._data.shape[1:]))])
-            self._slow = np.concatenate([self._slow, np.zeros((more, len(TARGETS), _SLOW_FIELDS))])
-            self._seen_s = np.concatenate([self._seen_s, np.full(more, -np.inf)])
-            self._adwin += [_adwins() for _ in range(more)]
-
     def document(self) -> dict[str, Any]:
-        """The part of the state that is plain numbers, lists and bytes."""
-        return {"epoch": self.epoch, "adwin": [[adwin_state(one) for one in metrics] for metrics in self._adwin]}
+        """Return the part of the state that is plain numbers, lists and bytes."""
+        return {"epoch": self.epoch, "adwin": [[adwin_state(detector) for detector in metrics] for metrics in self._adwin]}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The rest of it, float64: drift_kept (L, 4, cusum.FIELDS), drift_data (L, S, data_faults.FIELDS), drift_slow (L, 4, 7) and
-        drift_seen_s (L,)."""
-        return {f"drift_{name}": getattr(self, f"_{name}").copy() for name in ARRAYS}
+        """Return the rest of the state, float64: drift_kept (L, 4, cusum.FIELDS), drift_data (L, S, fault_kernels.FIELDS), drift_slow
+        (L, 4, 7) and drift_seen_s (L,)."""
+        return {f"drift_{name}": array.copy() for name, array in self._arrays.items()}
 
     @classmethod
     def restored(cls, document: dict[str, Any], arrays: dict[str, NDArray[Any]], sensitivity: Sensitivity | None = None) -> LinkDrift:
-        """What `document` and `arrays` were taken from."""
+        """Return the detectors of a `document` and its `arrays`."""
         drift = cls(document["epoch"], sensitivity)
-        for name in ARRAYS:
-            setattr(drift, f"_{name}", arrays[f"drift_{name}"].copy())
-        drift._adwin = [[restored_adwin(one) for one in metrics] for metrics in document["adwin"]]
+        drift._arrays = {name: np.ascontiguousarray(arrays[f"drift_{name}"]).copy() for name in _ARRAYS}
+        drift._adwin = [[restored_adwin(state) for state in metrics] for metrics in document["adwin"]]
         return drift
 
 
+class _Report:
+    """Makes messages from what detectors find in some rows. off_s: float64 (W,), see `faults`."""
+
+    def __init__(self, rows: WatchedRows, off_s: Doubles, epoch: int) -> None:
+        self.rows, self._off_s, self._epoch = rows, off_s, epoch
+        self._time_s = rows.time_s + off_s  # a clock that is known to be behind would make every alarm too late to count
+
+    def alarm(
+        self, row: int, signal: int, aspect: Aspect, detector: str, direction: int, confirmed: bool, change: Sequence[float],
+        withdrawn: bool = False,
+    ) -> LinkAlarm:  # fmt: skip
+        """change: since_s (by the link's clock), size_sigma, size, shown, growth, interval_s."""
+        since_s, size_sigma, size, shown, growth, interval_s = change
+        return LinkAlarm(
+            float(self._time_s[row]), *self.rows.describe(row), signal, aspect, detector, direction, confirmed,
+            since_s + float(self._off_s[row]), size_sigma, size, shown, growth, interval_s, int(self.rows.offsets[row]), self._epoch,
+            withdrawn,
+        )  # fmt: skip
+
+    def fault(self, fault: Fault) -> LinkAlarm:
+        change = fault.since_s, 0.0, fault.size, 1.0, 0.0, fault.interval_s
+        return self.alarm(fault.row, fault.signal, fault.aspect, "data", 1 if fault.begins else -1, True, change)
+
+    def seen(self, interval_s: Doubles) -> list[LinkSeen]:
+        """interval_s: float64 (W,), NaN for rows that report nothing."""
+        found = np.flatnonzero(np.isfinite(interval_s)).tolist()
+        return [LinkSeen(float(self._time_s[row]), *self.rows.describe(row)[:2], float(interval_s[row]), self._epoch) for row in found]
+
+
 def _summed(total: float, count: float, since_s: float, mean: float, began_s: float) -> tuple[float, float, float]:
-    """A sum of block means above their slack, the number of them, and since when it grows."""
+    """Return a sum of block means above their slack, the number of them, and since when it grows (Page 1954)."""
     grown = total + (mean - _SLACK)
     if grown <= 0.0:
         return 0.0, 0.0, 0.0
     return grown, count + 1.0, began_s if total == 0.0 else since_s
 
 
-def _adwin() -> ADWIN:
-    return ADWIN(delta=ADWIN_DELTA, clock=1, grace_period=5)
-
-
 def _adwins() -> list[ADWIN]:
-    return [_adwin() for _ in TARGETS]
-
-
-def adwin_state(detector: ADWIN) -> list[Any] | None:
-    """River keeps an ADWIN's window in compiled code, which gives and takes it as bytes of a fixed layout: data, not a pickle.
-
-    None where it is empty.
-    """
-    if detector.width == 0:
-        return None
-    return [bool(detector.drift_detected), bytes(detector._helper.__getstate__())]
-
-
-def restored_adwin(state: list[Any] | None) -> ADWIN:
-    """The detector that `adwin_state` was taken from. The bytes must come from a file whose checksum was verified."""
-    detector = _adwin()
-    if state is not None:
-        detector._drift_detected = state[0]
-        detector._helper.__setstate__(state[1])
-    return detector
+    return [new_adwin() for _ in TARGETS]

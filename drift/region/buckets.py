@@ -1,7 +1,8 @@
 """Messages of the link stage by the minute of event time, until every partition has passed it.
 
-A bucket closes when the watermark, the least event time over the partitions, has passed it; its messages are then taken in the order of
-their links. So what follows from them depends on neither the batches nor the interleaving of partitions.
+A bucket closes when the watermark, the least event time over the partitions, has passed it. Its messages are then returned in the order of
+their links. So what follows from them depends on neither the batches nor the interleaving of partitions (watermarks as in Akidau et al.
+2015, "The Dataflow model").
 """
 
 from __future__ import annotations
@@ -15,34 +16,44 @@ from typing import Any, Final
 from drift.messages import LinkAlarm, LinkSeen
 
 BUCKET_S: Final = 60.0
+"""Length of a bucket, seconds of event time."""
 
 Bucket = tuple[list[LinkAlarm], list[LinkSeen]]
 
 
 class Buckets:
-    """Those that are open. closed_through: the last closed one (its start divided by 60 s). late: messages that came for it or an earlier
-    one, which are left out."""
+    """The open buckets.
+
+    >>> buckets = Buckets()
+    >>> buckets.observe([], [LinkSeen(time_s=61.0, region="eu", link="a|b", interval_s=60.0, epoch=1)])
+    >>> [(end_s, len(seen)) for end_s, (alarms, seen) in buckets.close(watermark_s=180.0)]
+    [(120.0, 1), (180.0, 0)]
+    """
 
     def __init__(self) -> None:
         self.closed_through = -(2**62)
+        """The last closed bucket (its start divided by BUCKET_S)."""
         self.late = 0
+        """Messages that came for a closed bucket, and were left out."""
         self._open: defaultdict[int, Bucket] = defaultdict(lambda: ([], []))
 
     def observe(self, alarms: Sequence[LinkAlarm], seen: Sequence[LinkSeen]) -> None:
-        for alarm in alarms:
-            if (bucket := _bucket(alarm.time_s)) > self.closed_through:
-                self._open[bucket][0].append(alarm)
-            else:
+        """Add messages to their buckets."""
+        messages: tuple[LinkAlarm | LinkSeen, ...] = (*alarms, *seen)
+        for message in messages:
+            if (bucket := _bucket(message.time_s)) <= self.closed_through:
                 self.late += 1
-        for one in seen:
-            if (bucket := _bucket(one.time_s)) > self.closed_through:
-                self._open[bucket][1].append(one)
+            elif isinstance(message, LinkAlarm):
+                self._open[bucket][0].append(message)
             else:
-                self.late += 1
+                self._open[bucket][1].append(message)
 
     def close(self, watermark_s: float) -> Iterator[tuple[float, Bucket]]:
-        """Those that end at or before the watermark (UTC seconds), oldest first, each with its end and its messages in their order. The
-        last one may be empty: time has passed."""
+        """Close the buckets that end at or before the watermark (UTC seconds).
+
+        Yields:
+            The end (UTC seconds) and the sorted messages of each, oldest first. The last bucket may be empty: time has passed.
+        """
         through = _bucket(watermark_s) - 1
         for bucket in sorted(bucket for bucket in self._open if bucket <= through):
             alarms, seen = self._open.pop(bucket)
@@ -52,32 +63,36 @@ class Buckets:
             yield (through + 1) * BUCKET_S, ([], [])
 
     def go_back(self, watermark_s: float, limit_s: float) -> None:
-        """Undoes that buckets were closed which cannot have been. watermark_s: up to where they really can, inf if nobody knows. limit_s:
-        UTC seconds after which no message can be: what waits for such buckets goes."""
+        """Undo that buckets were closed for times that cannot be.
+
+        Args:
+            watermark_s: up to where they can really have been closed, UTC seconds; inf if nobody knows.
+            limit_s: last time that a message can have, UTC seconds. Messages of later buckets are dropped.
+        """
         self.closed_through = min(self.closed_through, _bucket(min(watermark_s, limit_s)) - 1)
         for bucket in [bucket for bucket in self._open if bucket * BUCKET_S > limit_s]:
             del self._open[bucket]
 
     def state(self) -> dict[str, Any]:
-        """Everything as plain numbers, lists and strings."""
+        """Return everything as plain numbers, lists and strings."""
         waiting = [
-            [bucket, [asdict(alarm) for alarm in sorted_alarms(alarms)], [asdict(one) for one in _sorted_seen(seen)]]
+            [bucket, [alarm.state() for alarm in sorted_alarms(alarms)], [asdict(one) for one in _sorted_seen(seen)]]
             for bucket, (alarms, seen) in sorted(self._open.items())
         ]
         return {"closed_through": self.closed_through, "late": self.late, "buckets": waiting}
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Buckets:
-        """What `state` was taken from."""
-        made = cls()
-        made.closed_through, made.late = state["closed_through"], state["late"]
+        """Return the buckets of a `state`."""
+        buckets = cls()
+        buckets.closed_through, buckets.late = state["closed_through"], state["late"]
         for bucket, alarms, seen in state["buckets"]:
-            made._open[bucket] = ([LinkAlarm(**alarm) for alarm in alarms], [LinkSeen(**one) for one in seen])
-        return made
+            buckets._open[bucket] = ([LinkAlarm.restored(alarm) for alarm in alarms], [LinkSeen(**one) for one in seen])
+        return buckets
 
 
 def sorted_alarms(alarms: Iterable[LinkAlarm]) -> list[LinkAlarm]:
-    """In an order that does not depend on the interleaving of partitions."""
+    """Return alarms in an order that does not depend on the interleaving of partitions."""
 
     def rank(alarm: LinkAlarm) -> tuple[object, ...]:
         of_link = alarm.link, alarm.region, alarm.link_type

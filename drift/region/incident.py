@@ -1,32 +1,42 @@
-"""One incident: what an operator hears about, once, however many links alarm."""
+"""One incident: what an operator is alerted to, once, however many links alarm."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Final, Literal
 
 from drift.messages import Group, IncidentChange, LinkAlarm, Scope
-from drift.region.evidence import SHOWN_MIN, Key, key_of, opposite, signal_change, size_sigma
-from drift.region.recovery import Back, ToCome, ended, leads_back, tolerance
+from drift.region.evidence import SHOWN_MIN, ChangeKey, change_key, opposite, signal_change, size_sigma
+from drift.region.recovery import Recovery, Remaining, ended, leads_back, tolerance
 
 GROWTH: Final = 1.5
-"""An update is worth telling when another signal joins, or the affected links have grown by half: all of them, or those of one signal."""
+"""An update is sent when another signal joins, or the affected links have grown by this factor: all of them, or those of one signal."""
 GROWTH_LINKS: Final = 3
-"""Of one signal, by so many at least."""
+"""Least number of links by which those of one signal must have grown."""
 LARGER: Final = 2.0
-"""Or when a signal's size has become so many times what was told of it."""
+"""An update is also sent when a signal's size is this many times what was sent about it."""
 NAMED: Final = 100
+"""Most regions, and most links, that a change names."""
+_STORED: Final = {"reported": "told", "monitored": "watched", "recoveries": "back", "reported_of": "told_of"}
+"""Names of fields in checkpoints, if they are others."""
 
 
 @dataclass(slots=True)
 class Incident:
-    """An open incident. evidence_s, quiet_s: event time of the newest evidence for it, and how long after it the incident closes.
+    """An open incident.
 
-    evidence: of each change the last alarm of each link. back: of each change, how far each link's residual has gone back since. told:
-    affected links at the last change that was told. told_of: of each change, its links and its size then, in standard deviations.
+    Args:
+        id: follows from the first alarm, so that a replay returns the same.
+        evidence_s: event time of the newest evidence for it, UTC seconds.
+        quiet_s: seconds after that, when the incident closes.
+        reported: affected links at the last change that was sent.
+        monitored: links that are monitored.
+        evidence: for each change the last alarm of each link.
+        recoveries: for each change how far each link's residual has gone back since.
+        reported_of: for each change its links and its size (standard deviations) when it was sent last.
     """
 
     id: str
@@ -37,235 +47,247 @@ class Incident:
     evidence_s: float
     quiet_s: float
     sequence: int
-    told: int
-    watched: int
-    evidence: dict[Key, dict[str, LinkAlarm]]
-    back: dict[Key, dict[str, Back]]
-    told_of: dict[Key, tuple[int, float]]
+    reported: int
+    monitored: int
+    evidence: dict[ChangeKey, dict[str, LinkAlarm]]
+    recoveries: dict[ChangeKey, dict[str, Recovery]]
+    reported_of: dict[ChangeKey, tuple[int, float]]
     _since_s: float | None = field(default=None, init=False, compare=False)  # known until the evidence changes
 
     @classmethod
     def opened(
-        cls, scope: Scope, region: str, now_s: float, alarms: Sequence[LinkAlarm], watched: int, quiet_s: float
+        cls, scope: Scope, region: str, now_s: float, alarms: Sequence[LinkAlarm], monitored: int, quiet_s: float
     ) -> Incident:  # fmt: skip
-        """An incident of the changes that these alarms have; its id follows from the first of them, so that a replay gives the same."""
+        """Return a new incident of the changes that these alarms have."""
         first = alarms[0]
         origin = (scope, region, f"{now_s:.0f}", first.link, first.signal, first.detector, first.offset)
         digest = hashlib.sha256("\x1f".join(map(str, origin)).encode()).hexdigest()[:32]
-        incident = cls(digest, scope, first.group, region, now_s, now_s, quiet_s, 0, 0, watched, {}, {}, {})
+        incident = cls(digest, scope, first.group, region, now_s, now_s, quiet_s, 0, 0, monitored, {}, {}, {})
         incident.add(alarms)
         return incident
 
     @property
     def alarms(self) -> list[LinkAlarm]:
-        """Of each change the last of each link."""
-        return [alarm for own in self.evidence.values() for alarm in own.values()]
+        """The last alarm of each change and link."""
+        return [alarm for alarms in self.evidence.values() for alarm in alarms.values()]
 
     @property
     def affected(self) -> set[str]:
-        return {link for own in self.evidence.values() for link in own}
+        """Links that have alarmed."""
+        return {link for alarms in self.evidence.values() for link in alarms}
 
     def concerns(self, alarm: LinkAlarm) -> bool:
-        """Whether the alarm's link is affected in what has alarmed, whichever way it went."""
-        key = key_of(alarm)
-        return any(alarm.link in self.evidence.get(one, {}) for one in (key, opposite(key)))
+        """Return whether the alarm's link is affected in the signal and aspect of the alarm, in either direction."""
+        key = change_key(alarm)
+        return any(alarm.link in self.evidence.get(either, {}) for either in (key, opposite(key)))
 
     @property
     def since_s(self) -> float:
-        """The likeliest time of the change, the median over its alarms, but for those of a part of the way back; when it was opened, where
+        """Likeliest time of the change, UTC seconds: the median over its alarms without those of partial recoveries. The time of opening if
         there are none."""
         if self._since_s is None:
             keys = list(self.evidence)
-            began = [key for at, key in enumerate(keys) if opposite(key) not in keys[:at]]
+            began = [key for i, key in enumerate(keys) if opposite(key) not in keys[:i]]
             self._since_s = median([alarm.since_s for key in began for alarm in self.evidence[key].values()] or [self.opened_s])
         return self._since_s
 
-    def take(self, now_s: float, alarms: Sequence[LinkAlarm], watched: int) -> None:
-        """New alarms that belong to it."""
-        self.evidence_s, self.watched = now_s, watched
+    def ingest(self, now_s: float, alarms: Sequence[LinkAlarm], monitored: int) -> None:
+        """Add new alarms that belong to it. now_s: event time, UTC seconds."""
+        self.evidence_s, self.monitored = now_s, monitored
         self.add(alarms)
 
+    def add(self, alarms: Sequence[LinkAlarm]) -> None:
+        """Keep the last alarm of each link, which has seen most, with the first one's time of the change.
+
+        What comes after a confirmed one, whose change the detector has adopted as the new level, is added to it once it is confirmed too.
+        """
+        self._since_s = None
+        for alarm in alarms:
+            key = change_key(alarm)
+            of_key = self.evidence.setdefault(key, {})
+            known, again = of_key.get(alarm.link), self.recoveries.get(key, {}).pop(alarm.link, None) is not None
+            if known is None or again:
+                of_key[alarm.link] = alarm
+            elif known.confirmed and alarm.aspect == "level" and alarm.since_s >= known.time_s:
+                if alarm.confirmed:
+                    total, sigma = known.size + alarm.size, known.size_sigma + alarm.size_sigma
+                    of_key[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma)
+            elif alarm.time_s >= known.time_s and (alarm.adopted or not known.adopted):
+                of_key[alarm.link] = replace(alarm, since_s=known.since_s)
+
+    def absorb(self, other: Incident) -> None:
+        """Add the evidence of a smaller incident, and how far its links have recovered, before this one is sent."""
+        self.add(other.alarms)
+        self.keep_recoveries(other)
+
+    def keep_recoveries(self, other: Incident) -> None:
+        """Copy the recoveries of another incident from changes that this one has evidence of too."""
+        for key, recoveries in other.recoveries.items():
+            for link, recovery in recoveries.items():
+                if link in self.evidence.get(key, {}):
+                    self.recoveries.setdefault(key, {}).setdefault(link, recovery)
+
+    def note_recovery(self, alarm: LinkAlarm) -> bool:
+        """Note an alarm that is an affected link's recovery, and return whether it is. Then it is evidence of nothing else.
+
+        A link cannot recover from a level that the detector has not adopted: the sum falls, which `withdrawn` reports, and what exceeds the
+        old level in the other direction is a change of its own.
+        """
+        key, from_key = change_key(alarm), opposite(change_key(alarm))
+        if alarm.withdrawn and self._withdraw(key, alarm.link):
+            return True
+        there = self.evidence.get(from_key, {}).get(alarm.link)
+        if there is None or alarm.withdrawn == there.adopted or (alarm.withdrawn and alarm.time_s < there.time_s):
+            return False
+        if alarm.withdrawn:
+            self.recoveries.setdefault(from_key, {})[alarm.link] = ended(there, alarm)
+            return True
+        other = self.evidence.get(key, {}).get(alarm.link)
+        recovery = self.recoveries.get(from_key, {}).get(alarm.link, Recovery()).and_then(alarm, other)
+        if alarm.group == "network" and not leads_back(there, recovery.size):
+            if alarm.confirmed:  # it goes on, or does not go far enough: a change of its own
+                self.recoveries.get(from_key, {}).pop(alarm.link, None)
+            return False
+        self.recoveries.setdefault(from_key, {})[alarm.link] = recovery
+        if other is not None:
+            self._drop(key, alarm.link)
+        return True
+
+    def note_withdrawn(self, alarms: Sequence[LinkAlarm]) -> None:
+        """Note which of its evidence is withdrawn already by these alarms."""
+        for alarm in alarms:
+            if alarm.withdrawn:
+                self.note_recovery(alarm)
+
+    def _drop(self, key: ChangeKey, link: str) -> None:
+        """Drop what was assumed to be a change of a link, and is its recovery."""
+        del self.evidence[key][link]
+        self.recoveries.get(key, {}).pop(link, None)
+        if not self.evidence[key]:
+            del self.evidence[key]
+            self.reported_of.pop(key, None)
+        self._since_s = None
+
+    def _withdraw(self, key: ChangeKey, link: str) -> bool:
+        """Drop the part of a link's recovery that was not confirmed; False if there is none."""
+        recovery = self.recoveries.get(key, {}).get(link)
+        if recovery is None or recovery.size == recovery.confirmed_size:
+            return False
+        if recovery.confirmed:
+            self.recoveries[key][link] = replace(recovery, size=recovery.confirmed_size, shown=recovery.confirmed_shown)
+        else:
+            del self.recoveries[key][link]
+        return True
+
+    @property
+    def has_recovered(self) -> bool:
+        """Whether most links of each change have recovered, and that is confirmed: a dip does not count."""
+        return self._most_recovered(lambda recovery: recovery.confirmed or recovery.slow)
+
+    @property
+    def may_have_recovered(self) -> bool:
+        """Whether they have, if what is not confirmed yet will be."""
+        return self._most_recovered(lambda _: True)
+
+    def _most_recovered(self, counts: Callable[[Recovery], bool]) -> bool:
+        major = {key: alarms for key, alarms in self.evidence.items() if not self._is_minor(key)}
+        recovered = {key: sum(map(counts, self.recoveries.get(key, {}).values())) for key in major}
+        return bool(major) and all(2 * recovered[key] > len(alarms) for key, alarms in major.items())
+
+    def _is_minor(self, key: ChangeKey) -> bool:
+        """Whether most links of a change also have another change of the same signal, with more links and not much smaller. They stopped
+        half way back, or their spread comes from the level, or their level from the spread. Each fault of the data counts."""
+        if self.group == "data":
+            return False
+
+        def weight(key: ChangeKey) -> tuple[int, bool]:
+            return len(self.evidence[key]), key[2] != "spread"
+
+        most_sigma = size_sigma(self.evidence[key].values()) / LARGER
+        heavier = [alarms for other, alarms in self.evidence.items() if other[0] == key[0] and weight(other) > weight(key)]
+        larger = [alarms for alarms in heavier if size_sigma(alarms.values()) > most_sigma]
+        return 2 * sum(any(link in alarms for alarms in larger) for link in self.evidence[key]) > len(self.evidence[key])
+
+    @property
+    def recovery_outcome(self) -> Literal["recovered", "settled"]:
+        """How it ends once it has recovered: the network is as it was, or the model has followed it to where it is now."""
+        as_before = [self._is_as_before(key, link, back) for key, of_key in self.recoveries.items() for link, back in of_key.items()]
+        return "recovered" if 2 * sum(as_before) >= len(as_before) else "settled"
+
+    def _is_as_before(self, key: ChangeKey, link: str, recovery: Recovery) -> bool:
+        there = self.evidence.get(key, {}).get(link)
+        return there is None or there.shown < SHOWN_MIN or abs(recovery.shown) >= SHOWN_MIN * abs(recovery.size)
+
+    def remaining(self) -> dict[str, dict[ChangeKey, Remaining]]:
+        """Return for each affected link the recoveries whose confirmed alarms are still to come."""
+        left: dict[str, dict[ChangeKey, Remaining]] = {link: {} for link in sorted(self.affected)}  # the order of a set varies
+        for key, alarms in self.evidence.items():
+            for link, alarm in alarms.items():
+                if alarm.adopted and not self.recoveries.get(key, {}).get(link, Recovery()).confirmed:
+                    left[link][opposite(key)] = Remaining(-alarm.size, tolerance(alarm))
+        return left
+
+    def without_categories(self) -> bool:
+        """Drop the changes of categories, which a new model knows. Return True if nothing is left."""
+        self.evidence = {key: alarms for key, alarms in self.evidence.items() if key[2] != "category"} or self.evidence
+        self._since_s = None
+        return all(aspect == "category" for _, _, aspect in self.evidence)
+
+    def sizes_of(self, link: str) -> dict[int, float]:
+        """Return for each signal the largest change of a link's level, in standard deviations."""
+        sizes: dict[int, float] = {}
+        for (signal, _, aspect), alarms in self.evidence.items():
+            if link in alarms and aspect == "level":
+                sizes[signal] = max(sizes.get(signal, 0.0), abs(alarms[link].size_sigma))
+        return sizes
+
     def update(self, now_s: float) -> IncidentChange | None:
-        """What there is to tell an operator since the last time: another signal, half as many links again, or a change that has become much
-        larger."""
-        grown = len(self.affected) >= GROWTH * self.told
-        for key, own in self.evidence.items():
-            links, sigma = self.told_of.get(key, (0, 0.0))
-            more = not links or len(own) >= max(GROWTH * links, links + GROWTH_LINKS)
-            grown = grown or (more and not self._is_minor(key)) or size_sigma(own.values()) >= LARGER * sigma > 0.0
+        """Return the update to send: another signal, half as many links again, or a much larger change. None: there is nothing new."""
+        grown = len(self.affected) >= GROWTH * self.reported
+        for key, alarms in self.evidence.items():
+            links, sigma = self.reported_of.get(key, (0, 0.0))
+            more = not links or len(alarms) >= max(GROWTH * links, links + GROWTH_LINKS)
+            grown = grown or (more and not self._is_minor(key)) or size_sigma(alarms.values()) >= LARGER * sigma > 0.0
         if not grown:
             return None
         self.sequence += 1
         return self.change("updated", now_s)
 
-    def absorb(self, other: Incident) -> None:
-        """Takes over the evidence of a smaller incident before it is told itself, and what has gone back of it."""
-        self.add(other.alarms)
-        self.keep_ways_back(other)
-
-    def keep_ways_back(self, other: Incident) -> None:
-        """Of what both have evidence of."""
-        for key, own in other.back.items():
-            for link, back in own.items():
-                if link in self.evidence.get(key, {}):
-                    self.back.setdefault(key, {}).setdefault(link, back)
-
-    def goes_back(self, alarm: LinkAlarm) -> bool:
-        """Whether an alarm is an affected link's way back; then it is noted, and is evidence of nothing else.
-
-        From a level that the detector has not accepted it is none: the sum falls, which is told by `over`, and what exceeds the old level
-        in the other direction is a change of its own.
-        """
-        own, key = key_of(alarm), opposite(key_of(alarm))
-        if alarm.over and self._takes_back(own, alarm.link):
-            return True
-        there = self.evidence.get(key, {}).get(alarm.link)
-        if there is None or alarm.over == there.accepted or (alarm.over and alarm.time_s < there.time_s):
-            return False
-        if alarm.over:
-            self.back.setdefault(key, {})[alarm.link] = ended(there, alarm)
-            return True
-        other = self.evidence.get(own, {}).get(alarm.link)
-        back = self.back.get(key, {}).get(alarm.link, Back()).and_then(alarm, other)
-        if alarm.group == "network" and not leads_back(there, back.size):
-            if alarm.certain:  # it goes on, or does not go far enough: a change of its own
-                self.back.get(key, {}).pop(alarm.link, None)
-            return False
-        self.back.setdefault(key, {})[alarm.link] = back
-        if other is not None:  # what it was taken for at first
-            del self.evidence[own][alarm.link]
-            self.back.get(own, {}).pop(alarm.link, None)
-            if not self.evidence[own]:
-                del self.evidence[own]
-                self.told_of.pop(own, None)
-            self._since_s = None
-        return True
-
-    def _takes_back(self, key: Key, link: str) -> bool:
-        """Drops what of a link's way back was not certain, and was none. False where there is nothing of the kind."""
-        went = self.back.get(key, {}).get(link)
-        if went is None or went.size == went.sure:
-            return False
-        if went.certain:
-            self.back[key][link] = replace(went, size=went.sure, shown=went.sure_shown)
-        else:
-            del self.back[key][link]
-        return True
-
-    @property
-    def is_over(self) -> bool:
-        """Whether of each change most links have gone back, for certain: a dip is no end."""
-        return self._most_are_back(lambda back: back.certain or back.slow)
-
-    @property
-    def may_be_over(self) -> bool:
-        """Whether they have, if what is not certain yet becomes so."""
-        return self._most_are_back(lambda _: True)
-
-    def _most_are_back(self, counts: Callable[[Back], bool]) -> bool:
-        judged = {key: own for key, own in self.evidence.items() if not self._is_minor(key)}
-        back = {key: sum(map(counts, self.back.get(key, {}).values())) for key in judged}
-        return bool(judged) and all(2 * back[key] > len(own) for key, own in judged.items())
-
-    def _is_minor(self, key: Key) -> bool:
-        """Whether most links of a change are among those of another one of the same signal, with more links and not much smaller: they
-        stopped half way back, or have a spread that is the level's, or levels that are the spread's. Each fault of the data is its own."""
-        if self.group == "data":
-            return False
-
-        def weight(one: Key) -> tuple[int, bool]:
-            return len(self.evidence[one]), one[2] != "spread"
-
-        most_sigma = size_sigma(self.evidence[key].values()) / LARGER
-        heavier = [own for one, own in self.evidence.items() if one[0] == key[0] and weight(one) > weight(key)]
-        larger = [own for own in heavier if size_sigma(own.values()) > most_sigma]
-        return 2 * sum(any(link in other for other in larger) for link in self.evidence[key]) > len(self.evidence[key])
-
-    @property
-    def way_out(self) -> str:
-        """How it ends once it is over: the network is as it was, or the model has followed it to where it is now."""
-        judged = [self._is_as_before(key, link, back) for key, own in self.back.items() for link, back in own.items()]
-        return "recovered" if 2 * sum(judged) >= len(judged) else "settled"
-
-    def _is_as_before(self, key: Key, link: str, back: Back) -> bool:
-        there = self.evidence.get(key, {}).get(link)
-        return there is None or there.shown < SHOWN_MIN or abs(back.shown) >= SHOWN_MIN * abs(back.size)
-
-    def still_to_come(self) -> dict[str, dict[Key, ToCome]]:
-        """Of each affected link, the ways back that it will yet tell for certain."""
-        ways: dict[str, dict[Key, ToCome]] = {link: {} for link in sorted(self.affected)}  # a set's order is another in each process
-        for key, own in self.evidence.items():
-            for link, alarm in own.items():
-                back = self.back.get(key, {}).get(link, Back())
-                if alarm.accepted and not back.certain:
-                    ways[link][opposite(key)] = ToCome(-alarm.size, tolerance(alarm))
-        return ways
-
-    def without_categories(self) -> bool:
-        """Drops what a new model is said to know now. True where nothing is left."""
-        self.evidence = {key: own for key, own in self.evidence.items() if key[2] != "category"} or self.evidence
-        self._since_s = None
-        return all(aspect == "category" for _, _, aspect in self.evidence)
-
-    def sizes_of(self, link: str) -> dict[int, float]:
-        """By signal, the largest change of a link, in standard deviations."""
-        sizes: dict[int, float] = {}
-        for (signal, _, aspect), own in self.evidence.items():
-            if link in own and aspect == "level":
-                sizes[signal] = max(sizes.get(signal, 0.0), abs(own[link].size_sigma))
-        return sizes
-
     def closed(self, now_s: float, outcome: str) -> IncidentChange:
+        """Return the last change. outcome: see `IncidentChange`."""
         self.sequence += 1
         return self.change("closed", now_s, outcome)
 
     def change(self, kind: Literal["opened", "updated", "closed"], now_s: float, outcome: str = "") -> IncidentChange:
+        """Return the incident as it is now, as the change to send."""
         affected = self.affected
-        self.told = len(affected)
-        self.told_of = {key: (len(own), size_sigma(own.values())) for key, own in self.evidence.items()}
+        self.reported = len(affected)
+        self.reported_of = {key: (len(alarms), size_sigma(alarms.values())) for key, alarms in self.evidence.items()}
         regions = {alarm.region for alarm in self.alarms}
         return IncidentChange(
             kind, self.id, self.sequence, self.scope, self.group, self.region, now_s, self.opened_s, self.since_s,
             tuple(signal_change(key, list(self.evidence[key].values())) for key in sorted(self.evidence)),
             tuple(sorted({alarm.link_type for alarm in self.alarms})), tuple(sorted(regions)[:NAMED]), len(regions),
-            tuple(sorted(affected)[:NAMED]), len(affected), self.watched, outcome,
+            tuple(sorted(affected)[:NAMED]), len(affected), self.monitored, outcome,
         )  # fmt: skip
 
     def state(self) -> dict[str, Any]:
-        evidence = [[*key, [asdict(alarm) for alarm in own.values()]] for key, own in self.evidence.items()]
-        back = [[*key, {link: asdict(one) for link, one in own.items()}] for key, own in self.back.items()]
-        told_of = [[*key, *told] for key, told in self.told_of.items()]
-        plain = {name: getattr(self, name) for name in self.__slots__ if not name.startswith("_")}
-        return plain | {"evidence": evidence, "back": back, "told_of": told_of}
+        """Return everything as plain values, under the names that checkpoints have."""
+        plain = {_STORED.get(name, name): getattr(self, name) for name in self.__slots__ if not name.startswith("_")}
+        return plain | {
+            "evidence": [[*key, [alarm.state() for alarm in alarms.values()]] for key, alarms in self.evidence.items()],
+            "back": [[*key, {link: one.state() for link, one in of_key.items()}] for key, of_key in self.recoveries.items()],
+            "told_of": [[*key, *sent] for key, sent in self.reported_of.items()],
+        }
 
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Incident:
-        evidence = {
-            (signal, direction, aspect): {alarm["link"]: LinkAlarm(**alarm) for alarm in own}
-            for signal, direction, aspect, own in state["evidence"]
+        """Return the incident of a `state`."""
+        plain = {name: state[_STORED.get(name, name)] for name in cls.__slots__ if not name.startswith("_")}
+        alarms = [((*key, aspect), map(LinkAlarm.restored, stored)) for *key, aspect, stored in state["evidence"]]
+        plain["evidence"] = {key: {alarm.link: alarm for alarm in of_key} for key, of_key in alarms}
+        plain["recoveries"] = {
+            (*key, aspect): {link: Recovery.restored(one) for link, one in stored.items()} for *key, aspect, stored in state["back"]
         }
-        back = {
-            (signal, direction, aspect): {link: Back(**one) for link, one in own.items()}
-            for signal, direction, aspect, own in state["back"]
-        }
-        told_of = {(signal, direction, aspect): (links, sigma) for signal, direction, aspect, links, sigma in state["told_of"]}
-        return cls(**{**state, "evidence": evidence, "back": back, "told_of": told_of})
-
-    def add(self, alarms: Sequence[LinkAlarm]) -> None:
-        """Of each link the last alarm, which has seen most, and the first one's time of the change.
-
-        What comes after a certain one, whose change the detector has taken for the new level, is added to it once it is certain too.
-        """
-        self._since_s = None
-        for alarm in alarms:
-            key = key_of(alarm)
-            own = self.evidence.setdefault(key, {})
-            known, again = own.get(alarm.link), self.back.get(key, {}).pop(alarm.link, None) is not None
-            if known is None or again:
-                own[alarm.link] = alarm
-            elif known.certain and alarm.aspect == "level" and alarm.since_s >= known.time_s:
-                if alarm.certain:
-                    total, sigma = known.size + alarm.size, known.size_sigma + alarm.size_sigma
-                    own[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma)
-            elif alarm.time_s >= known.time_s and (alarm.accepted or not known.accepted):
-                own[alarm.link] = replace(alarm, since_s=known.since_s)
+        plain["reported_of"] = {(*key, aspect): (links, sigma) for *key, aspect, links, sigma in state["told_of"]}
+        return cls(**plain)

@@ -1,9 +1,9 @@
-"""How far links have gone back from a change, and what of that is still to come."""
+"""How far links have recovered from a change, and what of that is still to come."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import astuple, dataclass
+from typing import Any, Final
 
 from drift.messages import LinkAlarm
 from drift.region.evidence import SHOWN_MIN
@@ -11,65 +11,95 @@ from drift.region.evidence import SHOWN_MIN
 BACK_MIN: Final = 0.5
 LEFT_SHARE: Final = 0.25
 LEFT_SIGMA: Final = 1.5
-"""A link must have gone back by that share of a change, to within this share of it or so many standard deviations of where it was: sizes
-come from some ten rows."""
+"""A link has recovered if it has gone back by the share BACK_MIN of a change, to within the share LEFT_SHARE of the change, or LEFT_SIGMA
+standard deviations, of where it was. Sizes come from some ten rows."""
+_STORED: Final = ("size", "shown", "sure", "sure_shown", "certain", "slow")
+"""Names of the fields of `Recovery` in checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
-class Back:
-    """A link's way back from a change, in the unit of the alarm's size. size: how far its residual has gone back so far. shown: how much
-    of that the metric itself shows; the rest is the model's, which has followed. sure, sure_shown: what is certain of them: the next alarm
-    goes on from there, and has seen all that was not. certain: whether any of it is. slow: whether ADWIN has told it, which never is."""
+class Recovery:
+    """How far a link has gone back from a change, in the unit of the alarm's size.
+
+    >>> Recovery.restored(Recovery(size=-18.0, confirmed=True).state()).size
+    -18.0
+
+    Args:
+        size: how far its residual has gone back so far.
+        shown: how much of that the metric itself shows. The rest is the model's, which has followed.
+        confirmed_size, confirmed_shown: the confirmed part of them. The next alarm goes on from there, and includes all that was not.
+        confirmed: whether any of it is confirmed.
+        slow: whether ADWIN has reported it, which never confirms.
+    """
 
     size: float = 0.0
     shown: float = 0.0
-    sure: float = 0.0
-    sure_shown: float = 0.0
-    certain: bool = False
+    confirmed_size: float = 0.0
+    confirmed_shown: float = 0.0
+    confirmed: bool = False
     slow: bool = False
 
-    def and_then(self, alarm: LinkAlarm, other: LinkAlarm | None) -> Back:
-        """With one more alarm; other: a certain one of the same direction before it that was taken for a change of its own."""
-        sure, sure_shown = self.sure, self.sure_shown
-        if other is not None and other.certain:
-            sure, sure_shown = sure + other.size, sure_shown + _shown(other)
-        size, shown = sure + alarm.size, sure_shown + _shown(alarm)
-        if alarm.certain:
-            return Back(size, shown, size, shown, certain=True)
-        return Back(size, shown, sure, sure_shown, self.certain, slow=alarm.accepted)
+    def and_then(self, alarm: LinkAlarm, other: LinkAlarm | None) -> Recovery:
+        """Return the recovery with one more alarm.
+
+        Args:
+            other: a confirmed alarm of the same direction before it that was assumed to be a change of its own; None: there is none.
+        """
+        before, before_shown = self.confirmed_size, self.confirmed_shown
+        if other is not None and other.confirmed:
+            before, before_shown = before + other.size, before_shown + _shown(other)
+        size, shown = before + alarm.size, before_shown + _shown(alarm)
+        if alarm.confirmed:
+            return Recovery(size, shown, size, shown, confirmed=True)
+        return Recovery(size, shown, before, before_shown, self.confirmed, slow=alarm.adopted)
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as plain values, under the names that checkpoints have."""
+        return dict(zip(_STORED, astuple(self), strict=True))
+
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Recovery:
+        """Return the recovery of a `state`."""
+        return cls(*(state[name] for name in _STORED))
 
 
 @dataclass(frozen=True, slots=True)
-class ToCome:
-    """What is left of a link's way back, and from how little on nothing is, in the unit of the alarm's size."""
+class Remaining:
+    """What is left of a link's recovery.
+
+    Args:
+        size: how far the link still has to go back, in the unit of the alarm's size.
+        tolerance: from this size down nothing is left.
+    """
 
     size: float
     tolerance: float
 
-    def less(self, alarm: LinkAlarm) -> ToCome | None:
-        """After one more certain piece of it; None where that was the last."""
+    def less(self, alarm: LinkAlarm) -> Remaining | None:
+        """Return what is left after one more confirmed piece; None if that was the last."""
         left = self.size - alarm.size
-        return ToCome(left, self.tolerance) if abs(left) > self.tolerance and left * self.size > 0.0 else None
+        return Remaining(left, self.tolerance) if abs(left) > self.tolerance and left * self.size > 0.0 else None
 
 
-def ended(there: LinkAlarm, over: LinkAlarm) -> Back:
-    """All of the way back, without a change; the metric shows it unless it has stayed where it was, and the model has followed."""
-    stayed = there.aspect == "level" and over.size * there.size >= SHOWN_MIN * there.size**2 > 0.0
+def ended(there: LinkAlarm, withdrawn: LinkAlarm) -> Recovery:
+    """Return a whole recovery without a change of its own. The metric shows it, unless it has stayed where it was and the model has
+    followed."""
+    stayed = there.aspect == "level" and withdrawn.size * there.size >= SHOWN_MIN * there.size**2 > 0.0
     shown = 0.0 if stayed else -there.size
-    return Back(-there.size, shown, -there.size, shown, certain=True)
+    return Recovery(-there.size, shown, -there.size, shown, confirmed=True)
 
 
 def leads_back(there: LinkAlarm, size: float) -> bool:
-    """Whether a change of this size ends near where the other began, and neither half way nor far beyond."""
+    """Return whether a change of this size ends near where the other began, neither half way nor far beyond."""
     return abs(size) >= BACK_MIN * abs(there.size) and abs(there.size + size) <= tolerance(there)
 
 
 def tolerance(there: LinkAlarm) -> float:
-    """How far from where it was a link is back, in the unit of the alarm's size."""
+    """Return how far a link that has recovered may be from where it was, in the unit of the alarm's size."""
     sigma = abs(there.size / there.size_sigma) if there.size_sigma else 0.0
     return max(LEFT_SHARE * abs(there.size), LEFT_SIGMA * sigma)
 
 
 def _shown(alarm: LinkAlarm) -> float:
-    """How much of its size the metric itself shows."""
+    """Size of an alarm as far as the metric itself shows it."""
     return alarm.size * max(0.0, min(1.0, alarm.shown))

@@ -257,7 +257,7 @@ KERNEL_MODULES = (
     "features.event_time",
     "features.kernels",
     "drift.link.cusum",
-    "drift.link.faults",
+    "drift.link.fault_kernels",
     "streams.kafka.records",
     "model.judge.metrics",
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from drift.link.faults import FIELDS, Fault, faults
+from drift.link.fault_kernels import FIELDS
+from drift.link.faults import Fault, faults
 from drift.messages import SIGNALS
 from features.telemetry import CATEGORIES, NUMERIC
 

@@ -113,7 +113,7 @@ def test_a_metric_that_was_constant_for_long_is_judged_by_the_least_scale():
         alarms = [alarm for alarm in feed(LinkDrift(1), residuals)[0] if alarm.group == "network"]
         assert {alarm.detector for alarm in alarms} == wanted
         assert all(5000 * 60 <= alarm.time_s < 5020 * 60 for alarm in alarms)
-        assert all(alarm.size == pytest.approx(step, rel=0.1) for alarm in alarms if alarm.certain)
+        assert all(alarm.size == pytest.approx(step, rel=0.1) for alarm in alarms if alarm.confirmed)
 
 
 def test_an_outlier_within_a_change_does_not_set_its_size():
@@ -143,7 +143,7 @@ def test_whether_the_metric_or_only_its_forecast_has_moved():
     as_before = residuals + weather
     residuals[1700:] += 2.0
     for actual, shown in ((residuals + weather, 1.0), (as_before, 0.0)):
-        alarms = [alarm for alarm in feed(LinkDrift(1), residuals, links=20, actual=actual)[0] if alarm.certain]
+        alarms = [alarm for alarm in feed(LinkDrift(1), residuals, links=20, actual=actual)[0] if alarm.confirmed]
         assert np.median([alarm.shown for alarm in alarms]) == pytest.approx(shown, abs=0.2)
 
 
@@ -265,7 +265,7 @@ def test_a_chance_run_before_a_change_is_not_part_of_it():
     residuals = noise(1300, 200, seed=9)
     residuals[1200:, :, 1] += 30.0
     alarms, _ = feed(LinkDrift(1), residuals, links=200)
-    certain = [one for one in alarms if one.certain and one.time_s >= 72_000.0]
+    certain = [one for one in alarms if one.confirmed and one.time_s >= 72_000.0]
     assert len({one.link for one in certain}) == 200
     assert min(one.size for one in certain if one.time_s < 72_000.0 + 600.0) > 15.0
     assert np.median([abs(one.since_s / 60 - 1200) for one in certain]) <= 1.0
@@ -358,7 +358,7 @@ def test_a_new_level_is_accepted_once_it_is_told():
     alarms, _ = feed(LinkDrift(1), residuals)
     for metric in range(4):
         told = [alarm for alarm in alarms if alarm.detector == "cusum" and alarm.signal == metric]
-        assert [(alarm.direction, alarm.certain) for alarm in told[:4]] == [(1, False), (1, True), (-1, False), (-1, True)]
+        assert [(alarm.direction, alarm.confirmed) for alarm in told[:4]] == [(1, False), (1, True), (-1, False), (-1, True)]
         assert [alarm.time_s // 60_000 for alarm in told] == [1, 1] + [2] * (len(told) - 2)
         assert len(told) <= 5
 
@@ -412,7 +412,7 @@ def test_an_hour_without_noise_does_not_undo_what_is_known_of_a_link():
 def test_the_size_of_a_spread_is_the_new_mean_absolute_residual():
     residuals = noise(3 * DAY + 200, 20)
     residuals[3 * DAY :] *= 2.0
-    alarms = [one for one in feed(LinkDrift(1), residuals, links=20)[0] if one.aspect == "spread" and one.certain]
+    alarms = [one for one in feed(LinkDrift(1), residuals, links=20)[0] if one.aspect == "spread" and one.confirmed]
     assert np.median([one.size for one in alarms]) == pytest.approx(2.0 * np.sqrt(2 / np.pi), rel=0.1)
 
 
@@ -420,7 +420,10 @@ def test_watch_list_is_stable_bounded_and_fair_to_new_regions():
     """Each region has its share; a link never changes its state; the same links are chosen whatever the batches."""
     links = [f"link-{i}" for i in range(300)]
     regions = ["a"] * 200 + ["b"] * 100
-    whole, pieces = WatchList(WatchPolicy(0.5, 40, 60)), WatchList(WatchPolicy(0.5, 40, 60))
+    whole, pieces = (
+        WatchList(WatchPolicy(share=0.5, links_per_region=40, links_max=60)),
+        WatchList(WatchPolicy(share=0.5, links_per_region=40, links_max=60)),
+    )
     whole.follow(links, regions)
     for end in range(7, 301, 7):
         pieces.follow(links[:end], regions[len(pieces.index) : end])

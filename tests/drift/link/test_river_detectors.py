@@ -12,7 +12,7 @@ import drift.link.stage, drift.region.stage, sys
 assert not {'pandas', 'sklearn', 'scipy.stats'} & set(sys.modules), sorted(sys.modules)
 """
 RIVER_AFTER = "import drift.link.adwin as ours, river.drift as theirs; assert ours.ADWIN is theirs.ADWIN; theirs.KSWIN()"
-RIVER_BEFORE = "import river.drift as theirs, drift.link.adwin as ours; assert ours.PageHinkley is theirs.PageHinkley"
+RIVER_BEFORE = "import river.drift as theirs, drift.link.adwin as ours; assert ours.ADWIN is theirs.ADWIN"
 
 
 @pytest.mark.parametrize("program", [LIGHT, RIVER_AFTER, RIVER_BEFORE], ids=["light", "river_after", "river_before"])
