@@ -91,7 +91,9 @@ _LEVEL, _SPREAD = 0, 1
 
 
 def record(*fields: str | tuple[str, Any, tuple[int]]) -> np.dtype[Any]:
-    """A record of float64 fields, which Numba and NumPy read as attributes."""
+    """Return a record of float64 fields, which Numba and NumPy read as attributes."""
+    names = [field if isinstance(field, str) else field[0] for field in fields]
+    assert not any(hasattr(np.record, name) for name in names), "NumPy would read its own attribute"
     return np.dtype((np.record, [(field, "f8") if isinstance(field, str) else field for field in fields]))
 
 
@@ -110,15 +112,15 @@ _OF_METRIC: Final = ("metric", "metric_level", "metric_trend", "metric_step")  #
 STATS: Final = record(
     "count", "level", "scale", "first_s", "last_s", "interval_s",  # level, scale: of the residual, in the metric's unit
     "cos", "sin", "cos2", "sin2", "spread_cos", "spread_sin",  # daily cycle of the level (in scales) and of the spread (a factor, less 1)
-    "size", "size_variance",  # mean and variance of the absolute standardised residual
-    "noise", "size_noise", "block", "size_block", "block_count",  # long-run variances, and the block that is being summed
+    "magnitude", "magnitude_variance",  # mean and variance of the absolute standardised residual
+    "noise", "magnitude_noise", "block", "magnitude_block", "block_count",  # long-run variances, and the block that is being summed
     *_OF_METRIC,
     "excess", "excess_before", "excess_first",  # the last three residuals less their level, newest first
     ("sums", SUM, (3,)),
 )  # fmt: skip
 """Statistics of one metric of one link."""
 CALIBRATION: Final = record(
-    "count", "mean", "spread", "first_s", "last_s", "interval_s", ("_cycle", "f8", (6,)),
+    "count", "level", "spread", "first_s", "last_s", "interval_s", ("_cycle", "f8", (6,)),
     "middle", "squares",  # median of the first rows; sum of squares
     ("_block", "f8", (5,)), *_OF_METRIC, ("_excess", "f8", (3,)),
     ("first", "f8", (FIRST_ROWS,)),  # the first residuals, as long as there are less than FIRST_ROWS
@@ -130,12 +132,12 @@ FIELDS: Final = STATS.itemsize // 8
 ALARM: Final = record(
     "threshold",  # 1: QUORUM, 2: ALONE, 0: withdrawn
     "since_s",  # time of the change
-    "size_sigma", "size",  # in scales, and in the metric's unit
+    "change_sigma", "change",  # size in scales, and in the metric's unit
     "shown",  # share of the change that the metric itself shows, 1: all of it, 0: nothing
     "growth",  # how the change went on since then, 0: a step, 2: a ramp
     "interval_s",  # between rows
 )  # fmt: skip
-BLOCK: Final = record("mean", "sigma", "scale", "interval_s")
+BLOCK: Final = record("average", "sigma", "scale", "interval_s")
 """One full block of residuals: its mean, in standard deviations of such means; that deviation, in scales; the scale, in the metric's
 unit."""
 
@@ -162,7 +164,7 @@ def detect(
 
     Returns:
         uint8 (W, M, 3): for each sum FIRED, WITHDRAWN or 0.
-        ALARM (W, M, 3): set where a sum fired. Of a withdrawn one only times are set, and as size how far the metric has gone without its
+        ALARM (W, M, 3): set where a sum fired. Of a withdrawn one only times are set, and as change how far the metric has gone without its
         residual.
         BLOCK (W, M): NaN if no block ends with the row.
         float64 (W,): the interval of a link that reports that it is there, in seconds, else NaN.
@@ -207,7 +209,7 @@ def _detect(
                     elif withdrawn >> i & 1:
                         fired[row, metric, i] = WITHDRAWN
                         alarm.since_s, alarm.interval_s = time_s[row], stats.interval_s
-                        alarm.size = stayed[i] if i < WIDE else 0.0
+                        alarm.change = stayed[i] if i < WIDE else 0.0
                 for i in range(3):
                     if alarms[row, metric, i].threshold == 2.0:
                         _adopt(stats, i)
@@ -236,17 +238,17 @@ def _calibrate(first: Any, stats: Any, value: float, time_s: float, least_scale:
     _include(first, value, first.count)
     if count == CALIBRATION_ROWS:
         stats.scale = max(math.sqrt(first.squares / (CALIBRATION_ROWS - 1)), least_scale)
-        stats.size, stats.size_variance = 1.0 / _NORMAL, 1.0 - 2.0 / math.pi  # as of a normal distribution, until more is known
-        stats.noise, stats.size_noise = 1.0, 1.0
+        stats.magnitude, stats.magnitude_variance = 1.0 / _NORMAL, 1.0 - 2.0 / math.pi  # as of a normal distribution, until more is known
+        stats.noise, stats.magnitude_noise = 1.0, 1.0
 
 
 @compiled
 def _include(first: Any, value: float, count: float) -> None:
     """Add one clipped residual to mean and sum of squares (Welford 1962)."""
     value = max(first.middle - FIRST_SIGMA * first.spread, min(first.middle + FIRST_SIGMA * first.spread, value))
-    step = value - first.mean
-    first.mean += step / count
-    first.squares += step * (value - first.mean)
+    step = value - first.level
+    first.level += step / count
+    first.squares += step * (value - first.level)
 
 
 @compiled
@@ -291,7 +293,7 @@ def _sum_up(
         breadth += _shrunk(stats.spread_cos, stats.spread_sin, 0.5 * noise) * (stats.spread_cos * cos + stats.spread_sin * sin)
         breadth = max(breadth, 0.3)
     z = max(-CLIP_SIGMA, min(CLIP_SIGMA, ((value - stats.level) / stats.scale - cycle) / breadth))
-    size = min(CLIP_SIGMA, (abs(z) - stats.size) / math.sqrt(stats.size_variance))
+    size = min(CLIP_SIGMA, (abs(z) - stats.magnitude) / math.sqrt(stats.magnitude_variance))
     scale = stats.scale * breadth
     excess = value - stats.level - stats.scale * cycle
     stats.excess_first, stats.excess_before, stats.excess = stats.excess_before, stats.excess, excess
@@ -311,7 +313,7 @@ def _sum_up(
         withdrawn |= _add(stats.sums[WIDE], size - slack, abs(z), abs(given - stats.metric), stats.metric_step, 0.0, time_s) << WIDE
     passed = _passes(stats.sums[UP], stats.noise, thresholds, _LEVEL)
     passed |= _passes(stats.sums[DOWN], stats.noise, thresholds, _LEVEL) << DOWN
-    passed |= _passes(stats.sums[WIDE], stats.size_noise, thresholds, _SPREAD) << WIDE
+    passed |= _passes(stats.sums[WIDE], stats.magnitude_noise, thresholds, _SPREAD) << WIDE
     return z, cycle, breadth, size, passed, withdrawn
 
 
@@ -379,16 +381,16 @@ def _describe(stats: Any, i: int, thresholds: Doubles, alarm: Any) -> None:
     cusum, wide = stats.sums[i], i == WIDE
     rows, mean, before = cusum.rows, cusum.mass / cusum.rows, cusum.before
     left = cusum.left / rows
-    noise = stats.size_noise if wide else stats.noise
+    noise = stats.magnitude_noise if wide else stats.noise
     alarm.threshold = 2.0 if cusum.value > thresholds[int(wide), ALONE] * noise else 1.0
     alarm.since_s, alarm.interval_s = cusum.since_s, stats.interval_s
     if wide:
-        factor = mean / stats.size
-        alarm.size_sigma, alarm.size = factor, mean * stats.scale
+        factor = mean / stats.magnitude
+        alarm.change_sigma, alarm.change = factor, mean * stats.scale
         alarm.shown = left / before / (factor - 1.0) if before > 0.0 and factor > 1.0 else 0.0
     else:
         size = _size(stats, mean)
-        alarm.size_sigma, alarm.size = size / stats.scale, size
+        alarm.change_sigma, alarm.change = size / stats.scale, size
         alarm.shown = left / size if size != 0.0 else 0.0
         if rows >= 3.0 and mean != 0.0:  # the slope of a least-squares line over the rows
             slope = (cusum.moment - cusum.mass * (rows + 1.0) / 2.0) * 12.0 / (rows * (rows * rows - 1.0))
@@ -413,14 +415,14 @@ def _adopt(stats: Any, i: int) -> None:
     cusum = stats.sums[i]
     mean = cusum.mass / cusum.rows
     if i == WIDE:
-        stats.scale *= min(WIDER_MAX, mean / stats.size)
+        stats.scale *= min(WIDER_MAX, mean / stats.magnitude)
     else:
         stats.level += _size(stats, mean)
         stats.metric_level = cusum.before + cusum.trend * cusum.rows + cusum.left / cusum.rows
         stats.metric_trend = cusum.trend
         stats.count = max(cusum.rows, float(CALIBRATION_ROWS))
     _reset_all(stats)
-    stats.block, stats.size_block, stats.block_count = 0.0, 0.0, 0.0
+    stats.block, stats.magnitude_block, stats.block_count = 0.0, 0.0, 0.0
 
 
 @compiled
@@ -430,19 +432,19 @@ def _add_to_block(stats: Any, z: float, size: float, time_s: float, thresholds: 
     A block of a link's first day is not reported: a daily cycle would be in its mean.
     """
     stats.block += z
-    stats.size_block += size
+    stats.magnitude_block += size
     stats.block_count += 1
     if stats.block_count < BLOCK_ROWS:
         return
     if time_s - stats.first_s >= DAY_S:
-        block.mean = stats.block / math.sqrt(BLOCK_ROWS * stats.noise)
+        block.average = stats.block / math.sqrt(BLOCK_ROWS * stats.noise)
         block.sigma, block.scale, block.interval_s = math.sqrt(stats.noise / BLOCK_ROWS), stats.scale, stats.interval_s
     weight = 1.0 / min(BLOCKS, 30.0 + stats.count / BLOCK_ROWS)
     if not _suspicious(stats, thresholds):
         stats.noise = max(1.0, stats.noise + weight * (stats.block**2 / BLOCK_ROWS - stats.noise))
     if not _suspicious(stats, thresholds) and not _suspicious_size(stats, thresholds):
-        stats.size_noise = max(1.0, stats.size_noise + weight * (stats.size_block**2 / BLOCK_ROWS - stats.size_noise))
-    stats.block, stats.size_block, stats.block_count = 0.0, 0.0, 0.0
+        stats.magnitude_noise = max(1.0, stats.magnitude_noise + weight * (stats.magnitude_block**2 / BLOCK_ROWS - stats.magnitude_noise))
+    stats.block, stats.magnitude_block, stats.block_count = 0.0, 0.0, 0.0
 
 
 @compiled
@@ -452,7 +454,7 @@ def _suspicious(stats: Any, thresholds: Doubles) -> bool:
 
 @compiled
 def _suspicious_size(stats: Any, thresholds: Doubles) -> bool:
-    return bool(stats.sums[WIDE].value > SUSPICIOUS * thresholds[_SPREAD, QUORUM] * stats.size_noise)
+    return bool(stats.sums[WIDE].value > SUSPICIOUS * thresholds[_SPREAD, QUORUM] * stats.magnitude_noise)
 
 
 @compiled
@@ -481,5 +483,7 @@ def _learn(
     stats.spread_cos += slow * cos * error
     stats.spread_sin += slow * sin * error
     stats.scale = max(stats.scale * (1.0 + weight * (spread - 1.0)), least_scale)
-    stats.size = max(LEAST_SIZE, stats.size + weight * (abs(z) - stats.size))
-    stats.size_variance = max(LEAST_SIZE_VARIANCE, stats.size_variance + weight * ((abs(z) - stats.size) ** 2 - stats.size_variance))
+    stats.magnitude = max(LEAST_SIZE, stats.magnitude + weight * (abs(z) - stats.magnitude))
+    stats.magnitude_variance = max(
+        LEAST_SIZE_VARIANCE, stats.magnitude_variance + weight * ((abs(z) - stats.magnitude) ** 2 - stats.magnitude_variance)
+    )

@@ -84,8 +84,8 @@ CLOCK_STATE: Final = record(
 """The same memory for the clock of a link. spoilt_rows: for how many rows yet wrong values are among those that forecasts are made from."""
 FIELDS: Final = COLUMN.itemsize // 8
 """Columns of the state as float64."""
-FOUND: Final = record("since_s", "size", "interval_s")
-"""What is reported about a fault, see `Fault`."""
+FOUND: Final = record("since_s", "amount", "interval_s")
+"""What is reported about a fault: since_s, size and interval_s of `Fault`."""
 _CHANGES: Final = -1.0
 """`off` of a counter that began anew, or of a link that wakes up. It goes on down from here until the column is learnt anew."""
 _CATEGORIES_BEGIN: Final = len(NUMERIC)
@@ -127,7 +127,7 @@ def inspect(
                 changed[row, signal] = fault if fault else -before
                 column.since_s = column.run_s if fault else time_s[row]
                 report = found[row, signal]
-                report.since_s, report.size, report.interval_s = column.since_s, size, clock.interval_s
+                report.since_s, report.amount, report.interval_s = column.since_s, size, clock.interval_s
                 column.fault = fault
             elif fault and time_s[row] - column.since_s > ADOPTED_S:
                 _reset(column)

@@ -158,7 +158,7 @@ class LinkDrift:
 
     def _alarms(self, report: _Report, fired: Bytes, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
         """Yield the alarms of ADWIN and of the sums, in the order of rows and metrics."""
-        ended = np.isfinite(blocks["mean"])
+        ended = np.isfinite(blocks["average"])
         where = np.nonzero(ended | fired.any(axis=2))
         rows, metrics = where
         columns: tuple[NDArray[Any], ...] = (
