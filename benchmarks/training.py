@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 import statistics
 import sys
-from dataclasses import asdict
 from typing import Any, Final
 
 from harness import FOLDER, Bar, arguments, environment, in_process, median_of_ratios, report, say
-from model.spec.job import Architecture
+from model.spec.architecture import Architecture, Lstm
+from model.spec.architecture import sizes as sizes_of
 
 ENVIRONMENT: Final = ".venv-torch"
 """PyTorch comes with three gigabytes of CUDA: an environment of its own, so that no other benchmark needs it."""
@@ -93,8 +93,8 @@ def bars(told: dict[str, Any]) -> list[Bar]:
 
 def main() -> int:
     options = arguments(__doc__)
-    architecture = Architecture(**QUICK_SIZES) if options.quick else Architecture()  # type: ignore[arg-type]
-    sizes, steps = asdict(architecture), 5 if options.quick else 20
+    architecture = Lstm(**QUICK_SIZES) if options.quick else Lstm()  # type: ignore[arg-type]
+    sizes, steps = sizes_of(architecture), 5 if options.quick else 20
     found = measure(sizes, steps, options.rounds, threads=0)
     alone = measure(sizes, steps, math.ceil(options.rounds / 2), threads=1)
     told = figures(found, architecture, "ms")

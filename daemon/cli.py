@@ -137,7 +137,8 @@ def train(
         str | None, typer.Option(help='Columns that tell links apart, as "node_id,peer_id"; "" is one merged series. Default: chosen.')
     ] = None,
     architecture: Annotated[
-        str, typer.Option(help="full: the published model; small: a fifth of its units, to try something out.")
+        str,
+        typer.Option(help="full: the published LSTM; small: a fifth of its units; mlp: a small perceptron; linear: only the linear path."),
     ] = "full",
     patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one until it stops.")] = 20,
     time_limit_s: Annotated[float, typer.Option(min=1, help="Training ends with the step in which this is spent.")] = 3300.0,

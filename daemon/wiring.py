@@ -38,6 +38,7 @@ from drift.region.policy import QuorumPolicy
 from drift.region.stage import RegionDrift
 from model.judge.gate import GatePolicy
 from model.registry.versions import Registry
+from model.spec.architecture import ARCHITECTURES
 from model.spec.job import TrainingSettings
 from streams.fan_out import FanOutSink
 from streams.files.sink import NdjsonSink
@@ -186,7 +187,10 @@ def training_config(config: Config) -> TrainingConfig:
     )
     policy = TrainingPolicy(training.rows_min, training.new_rows_min, training.drift_rows_min, training.cooldown_s)
     gate = GatePolicy(min_windows=training.gate_windows_min)
-    return TrainingConfig(policy, settings, gate, config.links.gap_multiple, training.drift_time_budget_s, keep_versions=config.models.keep)
+    return TrainingConfig(
+        policy, settings, gate, config.links.gap_multiple, training.drift_time_budget_s,
+        architecture=ARCHITECTURES[training.architecture], keep_versions=config.models.keep,
+    )  # fmt: skip
 
 
 def make_sinks(config: Config, observer: Observer) -> Sinks:

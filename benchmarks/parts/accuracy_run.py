@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 
 from harness import answer, job_of, say
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import architecture_of
+from model.spec.job import TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DECIDING: Final = ("features/kernels.py", *(f"model/{name}.py" for name in (
@@ -51,7 +52,7 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
     done = run_offline(
         read_recording(Path(job["path"]), job["key"]).table,
         msgspec.convert(job["settings"], TrainingSettings),
-        msgspec.convert(job["architecture"], Architecture),
+        architecture_of(job["architecture"]),
         gap_multiple=DEFAULT_GAP_MULTIPLE,
         on_progress=lambda progress: say(f"{job['set']}: epoch {progress.epoch}, loss {progress.loss:.4f}"),
     )

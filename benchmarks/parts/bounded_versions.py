@@ -19,7 +19,8 @@ from harness import answer, job_of, say
 from model.buffer.rows import BufferRows, BufferWriter
 from model.job import Job
 from model.judge.gate import GatePolicy
-from model.spec.job import Architecture, JobSpec, TrainingSettings
+from model.spec.architecture import Architecture, architecture_of
+from model.spec.job import JobSpec, TrainingSettings
 from parts.stream import write_file
 from streams.files.recording import read_recording
 from streams.simulator.fleet import FleetSpec, Region
@@ -116,7 +117,7 @@ def undisturbed(root: Path, version: str, rows: int) -> dict[str, Any]:
     features = compute(table, metadata.vocabulary)
     index = build_windows(features, table)
     index = index.take(table.time_s[index.target_row] > (metadata.trained_until_s or 0.0))
-    free = renewed(bounded, Architecture(**{name: _tuple(value) for name, value in metadata.extra["architecture"].items()}))
+    free = renewed(bounded, architecture_of(metadata.extra["architecture"]))
     free.get_layer("input_bounds").set_weights([np.array([[-3e38], [3e38]], np.float32).repeat(44, axis=1)])
     windows = metadata.inputs.transform(gather(features.features, index.end))
     actual, errors = table.numeric[index.target_row, : len(TARGETS)], {}
@@ -133,7 +134,7 @@ def _tuple(value: Any) -> Any:
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     root = Path(job["root"])
-    architecture = Architecture(**{name: _tuple(value) for name, value in job.get("architecture", {}).items()})
+    architecture = architecture_of(job.get("architecture", {}))
     versions = build(root, architecture, job["rows"])
     return {"versions": versions, "undisturbed": {version: undisturbed(root, version, 3 * job["rows"]) for version in versions}}
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-from harness import answer, job_of
 from river.drift import ADWIN, PageHinkley
 
+from harness import answer, job_of
 from parts.residuals import DAY, Region, weather
 
 WARM_UP: Final = DAY

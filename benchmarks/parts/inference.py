@@ -6,7 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from features.offline import compute
 from harness import answer, job_of
-from model.spec.job import Architecture
+from model.spec.architecture import Architecture, architecture_of
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
 from model.version.predictor import core_session, raw_session, read_graph
 from model.version.raw_windows import RawWindows, features_of
@@ -163,7 +163,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    architecture = replace(Architecture(), **{name: tuple(value) for name, value in job.get("architecture", {}).items()})
+    architecture = architecture_of(job.get("architecture", {}))
     with tempfile.TemporaryDirectory(prefix="dwcp-inference-") as name:
         return measure(build_all(Path(name), architecture), job["rounds"], job["calls"], job["batches"])
 

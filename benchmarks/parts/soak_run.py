@@ -32,7 +32,7 @@ from daemon.reload import reloader
 from daemon.training.schedule import Schedule
 from daemon.wiring import Daemon, build
 from harness import answer, in_process, job_of, say
-from model.spec.job import Architecture
+from model.spec.architecture import architecture_of
 from parts.soak_plan import ARCHITECTURE, DAY_H, SEED_ROWS, START_S, Plan
 from parts.soak_stream import ChangingFleet
 from parts.stream import PARTITIONS
@@ -80,13 +80,16 @@ class Soak:
     def __post_init__(self) -> None:
         loop = self.daemon.loop
         loop.training.schedule = self.schedule
-        loop.training.config = replace(
-            loop.training.config,
-            architecture=Architecture(**{name: tuple(size) if isinstance(size, list) else size for name, size in ARCHITECTURE.items()}),
-        )
+        self._small()
         loop.on_step = lambda _polled: self.look()
         first = self.plan.config(self.folder)
-        self.reload = reloader(self.daemon, first, lambda: self.plan.config(self.folder, self._next_h - 1), loop.observer)
+        reload = reloader(self.daemon, first, lambda: self.plan.config(self.folder, self._next_h - 1), loop.observer)
+        self.reload = lambda: (reload(), self._small())[0]
+
+    def _small(self) -> None:
+        """Trainings of a small network, which the configuration cannot ask for."""
+        training = self.daemon.loop.training
+        training.config = replace(training.config, architecture=architecture_of(ARCHITECTURE))
 
     def look(self) -> None:
         """Take a sample every hour, after a pass of the loop, and start a training that is due.

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from harness import answer, job_of
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import Architecture, architecture_of
+from model.spec.job import TrainingSettings
 from model.training.fit.loop import TrainingData, compile_model, shuffled_batches
 from model.training.network.assembly import build
 from model.training.network.fused_lstm import fused_twin
@@ -62,7 +63,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     if job["threads"]:
         tf.config.threading.set_intra_op_parallelism_threads(job["threads"])
         tf.config.threading.set_inter_op_parallelism_threads(job["threads"])
-    return {str(batch): step_ms(job["contender"], Architecture(**job["sizes"]), batch, job["steps"]) for batch in job["batches"]}
+    return {str(batch): step_ms(job["contender"], architecture_of(job["sizes"]), batch, job["steps"]) for batch in job["batches"]}
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from features.definition import FEATURES
 from features.vocabulary import Vocabulary
 from harness import answer, job_of
 from model.registry.versions import Registry
-from model.spec.job import Architecture
+from model.spec.architecture import Architecture, architecture_of, sizes
 from model.version.golden import write_golden
 from model.version.golden_raw import raw_samples
 from model.version.manifest import write_manifest
@@ -34,7 +34,6 @@ _SCALE: Final = (250.0, 30.0, 0.004, 4.0)
 
 def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
     """Publish a live version in the new registry `root`, and return its name. rows: minutes of telemetry for its scales."""
-    from model.training.files import sizes
     from model.training.graph.core import export_core
     from model.training.graph.prove import export_raw, keras_forecasts
     from model.training.network.assembly import build
@@ -63,4 +62,4 @@ def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
 
 if __name__ == "__main__":
     job = job_of(sys.argv)
-    answer({"version": publish(Path(job["models"]), Architecture(**job.get("architecture", {})), job.get("rows", 120))})
+    answer({"version": publish(Path(job["models"]), architecture_of(job.get("architecture", {})), job.get("rows", 120))})

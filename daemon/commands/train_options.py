@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from msgspec.structs import replace
 
 from daemon.errors import DaemonError
 from features.definition import WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import KEY_COLUMNS
 from features.timeline import DEFAULT_GAP_MULTIPLE
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import Architecture, Linear, Lstm, Mlp
+from model.spec.job import TrainingSettings
 
-ARCHITECTURES: Final = {
-    "full": Architecture(),
-    "small": Architecture(lstm_units=(48, 40, 32), dense_units=(40, 32), head_units=16),
+ARCHITECTURES: Final[Mapping[str, Architecture]] = {
+    "full": Lstm(),
+    "small": Lstm(lstm_units=(48, 40, 32), dense_units=(40, 32), head_units=16),
+    "mlp": Mlp(),
+    "linear": Linear(),
 }
 
 

@@ -152,6 +152,10 @@ class TrainingSection(_Section):
     drift_time_budget_s: float = Field(
         40.0, gt=0, description="for the epochs after a drift: its closed-form correction comes first, and soon beats perfect"
     )
+    architecture: Literal["lstm", "linear", "mlp"] = Field(
+        "lstm",
+        description="network: lstm (published), mlp (small), or linear (the linear path alone); another one starts as a first version",
+    )
     epochs: int = Field(30, gt=0, le=10_000)
     batch_size: int = Field(128, gt=0, le=4096, description="windows of one step; at 4,096 a step takes some 2 GB")
     learning_rate: float = Field(1e-3, gt=0, le=1)

@@ -23,7 +23,8 @@ from model.judge.gate import GatePolicy, Verdict
 from model.process.child import described
 from model.registry.candidates import Candidate, Recovered
 from model.registry.versions import RegistryError
-from model.spec.job import Architecture, JobSpec, TrainingSettings
+from model.spec.architecture import Architecture, Lstm
+from model.spec.job import JobSpec, TrainingSettings
 from model.version.documents import DocumentError
 
 PROBLEMS: Final = (RegistryError, DocumentError, OSError)
@@ -74,7 +75,7 @@ class TrainingConfig:
     gate: GatePolicy
     gap_multiple: float
     drift_time_budget_s: float | None = None
-    architecture: Architecture = field(default_factory=Architecture)
+    architecture: Architecture = field(default_factory=Lstm)
     keep_versions: int = 10
 
 
@@ -266,7 +267,7 @@ class Training:
 
     def reload(self, config: TrainingConfig, time_limit_s: float) -> None:
         """Takes a changed configuration for the next training."""
-        self.config = replace(config, architecture=self.config.architecture)
+        self.config = config
         self.trainer.time_limit_s = time_limit_s
 
     def _finish(self, ended: Ended, now_s: float) -> None:

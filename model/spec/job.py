@@ -9,10 +9,10 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
-from features.telemetry import TARGETS
+from features.definition import WINDOW_ROWS
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.judge.gate import GatePolicy, Verdict
+from model.spec.architecture import Architecture, Lstm, tagged
 from model.version.metadata import VERSION_PATTERN
 
 RESULT_NAME: Final = "result.json"
@@ -22,39 +22,6 @@ EXIT_BAD_JOB: Final = 2
 
 Record = TypeVar("Record")
 Status = Literal["candidate", "refused", "too_little_data", "failed"]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """Sizes of the network; the defaults are the published model, tests use smaller ones."""
-
-    lstm_units: tuple[int, ...] = (256, 192, 128)
-    lstm_dropout: tuple[float, ...] = (0.3, 0.3, 0.2)
-    recurrent_dropout: float = 0.2
-    l2: float = 0.001
-    dense_units: tuple[int, ...] = (192, 128)
-    dense_dropout: tuple[float, ...] = (0.3, 0.2)
-    head_units: int = 64
-    head_dropout: float = 0.2
-    window_rows: int = WINDOW_ROWS
-    linear_path: bool = True
-    """Measured to bring more accuracy than anything else in the network."""
-
-    def __post_init__(self) -> None:
-        if len(self.lstm_units) != len(self.lstm_dropout) or len(self.dense_units) != len(self.dense_dropout):
-            raise ValueError("an architecture needs one dropout rate for each LSTM and each dense layer")
-        if not WINDOW_ROWS_LEAST <= self.window_rows <= WINDOW_ROWS_MOST:
-            raise ValueError(f"windows have {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} rows, not {self.window_rows}")
-        if not self.lstm_units or min(*self.lstm_units, *self.dense_units, self.head_units) < 1:
-            raise ValueError("an architecture needs at least one LSTM layer, and every layer at least one unit")
-
-    @property
-    def features(self) -> int:
-        return len(FEATURES)
-
-    @property
-    def targets(self) -> int:
-        return len(TARGETS)
 
 
 @dataclass(frozen=True)
@@ -117,7 +84,7 @@ class JobSpec:
     parent: str | None = None
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     gate: GatePolicy = field(default_factory=GatePolicy)
-    architecture: Architecture = field(default_factory=Architecture)
+    architecture: Architecture = field(default_factory=Lstm)
     gap_multiple: float = DEFAULT_GAP_MULTIPLE
     latest_row_s: float | None = None
 
@@ -184,8 +151,11 @@ class JobResult:
 def decode_strictly(document: bytes, kind: type[Record]) -> Record:
     """The dataclass in a JSON document. Raises ValueError that names what is missing, unknown, of the wrong type or out of range."""
     try:
-        record = msgspec.json.decode(document, type=kind)
-        _refuse_unknown_keys(msgspec.json.decode(document), record, "")
+        content = msgspec.json.decode(document)
+        if isinstance(content, dict) and "architecture" in content:
+            content["architecture"] = tagged(content["architecture"])
+        record = msgspec.convert(content, kind)
+        _refuse_unknown_keys(content, record, "")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(str(error)) from error
     return record

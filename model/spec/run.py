@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 
 from features.timeline import DEFAULT_GAP_MULTIPLE
-from model.spec.job import Architecture, TrainingSettings, decode_strictly
+from model.spec.architecture import Architecture, Lstm
+from model.spec.job import TrainingSettings, decode_strictly
 from model.version.metadata import VERSION_PATTERN
 
 INTERRUPTED: Final = "interrupted"
@@ -32,7 +33,7 @@ class RunSpec:
     folder: str
     data_quality: dict[str, Any]
     settings: TrainingSettings = field(default_factory=TrainingSettings)
-    architecture: Architecture = field(default_factory=Architecture)
+    architecture: Architecture = field(default_factory=Lstm)
     gap_multiple: float = DEFAULT_GAP_MULTIPLE
     horizon_rows: int = 1
     shares: tuple[float, float, float] = (0.70, 0.15, 0.15)

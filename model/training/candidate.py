@@ -13,10 +13,11 @@ import tensorflow as tf
 
 from model.judge.baselines import baseline_forecasts
 from model.judge.performance import NETWORK, performance
+from model.spec.architecture import Architecture, architecture_of, sizes
 from model.spec.job import JobSpec, TrainingSettings
 from model.training.dataset import TrainingSet, scaled
 from model.training.evaluation import Evaluation
-from model.training.files import TRAINING_LOG, Fit, Learnt, libraries, settings_document, sizes, write_model
+from model.training.files import TRAINING_LOG, Fit, Learnt, libraries, settings_document, write_model
 from model.training.fit.linear_path import correct_linear_path, start_linear_path, weigh_network
 from model.training.fit.loop import Progress, TrainingData, train
 from model.training.graph.core import load_weights
@@ -47,7 +48,7 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
     """
     linear_path, inputs, outputs = spec.architecture.linear_path, training_set.inputs, training_set.outputs
     bounds = learnt(data.features, training_set.targets, data.train, inputs, data.window_rows)
-    if parent is None or spec.parent is None or parent.extra.get("architecture", sizes(spec.architecture)) != sizes(spec.architecture):
+    if parent is None or spec.parent is None or not _has_architecture(parent, spec.architecture):
         model = build(spec.architecture)
         silence_features(model, ~inputs.fitted)
         set_bounds(model, bounds, inputs, outputs)
@@ -64,6 +65,14 @@ def start(spec: JobSpec, training_set: TrainingSet, data: TrainingData, parent: 
         set_calendar(model, inputs)  # a column that the parent has never seen vary has a scale only now
         correct_linear_path(unbounded(model), data, inputs, outputs, bounds.measured & ~parent.measured)
     return model, parent.version
+
+
+def _has_architecture(parent: Metadata, architecture: Architecture) -> bool:
+    """Whether a parent was built with this architecture; one of another release may have one that this release does not know."""
+    try:
+        return architecture_of(parent.extra.get("architecture", sizes(architecture))) == architecture
+    except ValueError:
+        return False
 
 
 def training_data(training_set: TrainingSet) -> TrainingData:

@@ -17,7 +17,8 @@ import tensorflow as tf
 from features.offline import OfflineFeatures, RawTable
 from features.telemetry import TARGETS, Floats, Longs
 from features.vocabulary import Vocabulary
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import Architecture, sizes
+from model.spec.job import TrainingSettings
 from model.training.fit.loop import History
 from model.training.graph.core import OPSET, describe, export_core, save_weights
 from model.training.graph.prove import RawExport, export_raw, keras_forecasts
@@ -137,11 +138,6 @@ def write_tensorboard(folder: Path, history: History) -> None:
 def libraries() -> dict[str, str]:
     """Name and version of what built a version, for its manifest."""
     return {item.name: item.version for item in importlib.metadata.distributions() if item.name in LIBRARIES}
-
-
-def sizes(architecture: Architecture) -> dict[str, Any]:
-    """The architecture as it comes back from JSON."""
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(architecture).items()}
 
 
 def finite(value: float) -> float | None:

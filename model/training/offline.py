@@ -17,7 +17,8 @@ from features.telemetry import CATEGORIES, TARGETS, Flags, Floats
 from features.vocabulary import Vocabulary
 from model.judge.baselines import baseline_forecasts
 from model.judge.metrics import Metrics, forecast_metrics
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import Architecture
+from model.spec.job import TrainingSettings
 from model.training.candidate import LINEAR, RANDOM, prepare_tensorflow
 from model.training.fit.linear_path import forecast, start_linear_path, weigh_network
 from model.training.fit.loop import History, Progress, TrainingData, train

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as resized
 
 from features.definition import FEATURES
 from features.offline import compute
@@ -24,7 +25,8 @@ from features.vocabulary import Interner, Vocabulary
 from model.buffer.rows import BufferRows, BufferWriter, read_segments
 from model.job import Job, main
 from model.judge.gate import GatePolicy
-from model.spec.job import Architecture, JobResult, JobSpec, TrainingSettings
+from model.spec.architecture import Lstm
+from model.spec.job import JobResult, JobSpec, TrainingSettings
 from model.training import dataset as training_set
 from model.training.candidate import LINEAR
 from model.training.graph.core import load_weights
@@ -37,7 +39,7 @@ from model.windows.index import build_windows, gather
 from testkit.paths import ROOT
 from testkit.waiting import wait_for
 
-SMALL = Architecture(
+SMALL = Lstm(
     lstm_units=(8,),
     lstm_dropout=(0.2,),
     recurrent_dropout=0.2,  # so that the export has something to take out
@@ -360,7 +362,7 @@ def test_a_parent_of_another_architecture_is_judged_against_but_not_continued(
     first: tuple[Path, JobResult, list[dict[str, Any]]], long_snapshot: Path, tmp_path: Path
 ) -> None:
     """Its weights do not fit: the candidate starts at Ridge, and still has to beat it."""
-    spec = replace(job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1), architecture=replace(SMALL, lstm_units=(6,)))
+    spec = replace(job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1), architecture=resized(SMALL, lstm_units=(6,)))
     result = run_here(spec)
     assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["training"]["started_from"] == LINEAR
     assert "parent" in result.metrics

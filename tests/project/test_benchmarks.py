@@ -21,7 +21,7 @@ import memory
 import never_silent
 import tables
 import training
-from model.spec.job import Architecture
+from model.spec.architecture import Lstm
 from model.version.manifest import verify
 from parts import (
     bare_poll,
@@ -159,7 +159,7 @@ def test_the_bare_poll_takes_every_record_of_the_topic(kafka_broker: str, kafka_
 
 def test_a_version_of_any_size_is_built_and_published(tmp_path: Path) -> None:
     """With an untrained network, as whole as a trained one."""
-    small = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
+    small = Lstm(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
     name = version.publish(tmp_path / "models", small)
     assert verify(tmp_path / "models" / name) == []
 
@@ -206,9 +206,8 @@ def test_inference_is_compared_within_each_round() -> None:
 
 def test_inference_times_every_graph_and_rival() -> None:
     """A small network in this process: each of the six forecasts one by one and in batches, and the graphs agree with Keras."""
-    from dataclasses import replace
 
-    small = replace(Architecture(), lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
+    small = Lstm(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
     with tempfile.TemporaryDirectory() as name:
         built = inference_run.build_all(Path(name), small)
         found = inference_run.measure(built, rounds=1, calls=4, batches=1)
@@ -322,7 +321,7 @@ def test_a_marker_without_figures_is_an_error(documents: Path, monkeypatch: pyte
 def test_a_training_step_is_measured_on_the_network_that_is_asked_for() -> None:
     """Plain and ours at a tiny size: each gives times and says what its first step cost."""
     part = training_step
-    small = Architecture(lstm_units=(4,), lstm_dropout=(0.2,), dense_units=(4,), dense_dropout=(0.2,), head_units=4)
+    small = Lstm(lstm_units=(4,), lstm_dropout=(0.2,), dense_units=(4,), dense_dropout=(0.2,), head_units=4)
     for contender in ("plain", "ours"):
         found = part.step_ms(contender, small, batch=8, steps=2)
         assert set(found) == {"ms", "cpu_ms", "first_s"}
@@ -332,13 +331,13 @@ def test_a_training_step_is_measured_on_the_network_that_is_asked_for() -> None:
 
 def test_training_bars_are_ratios_within_a_round() -> None:
     """By hand: 100 ms of plain Keras, 50 of ours, 40 of PyTorch, and a second round on a machine twice as slow."""
-    assert training.step_gflop(Architecture(), 64) == pytest.approx(9.4, abs=0.1)
+    assert training.step_gflop(Lstm(), 64) == pytest.approx(9.4, abs=0.1)
 
     def runs(ms: float) -> list[dict[str, Any]]:
         return [{str(batch): {"ms": ms * slow, "cpu_ms": ms, "first_s": 5.0} for batch in (64, 256)} for slow in (1.0, 2.0)]
 
     found = {"rate": [{"square": 188.0}] * 2, "plain": runs(100.0), "ours": runs(50.0), "pytorch": runs(40.0)}
-    told = training.figures(found, Architecture(), "ms")
+    told = training.figures(found, Lstm(), "ms")
     assert {bar.name: (bar.value, bar.holds) for bar in training.bars(told)} == {
         "speedup_64": (2.0, True),
         "speedup_256": (2.0, True),

@@ -24,7 +24,8 @@ from model.buffer.rows import BufferRows, BufferWriter
 from model.job import Job
 from model.judge.gate import GatePolicy
 from model.registry.versions import Registry
-from model.spec.job import Architecture, JobSpec, TrainingSettings
+from model.spec.architecture import Architecture, Lstm
+from model.spec.job import JobSpec, TrainingSettings
 from model.version.documents import write_document
 from model.version.golden_raw import with_nulls
 from model.version.manifest import write_manifest
@@ -46,7 +47,7 @@ DISTURBED: tuple[dict[str, float], ...] = (
 )  # fmt: skip
 LINKS, ROWS = 3, 300
 START_S = 1_795_000_000.0
-SMALL = Architecture(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
+SMALL = Lstm(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
 SETTINGS = TrainingSettings(epochs=1, batch_size=32, windows_min=64, epoch_windows_max=64, nice=0)
 LEVELS = {
     "throughput_mbps": 400.0, "rtt_ms": 30.0, "packet_loss": 0.02, "jitter_ms": 4.0, "congestion_window": 60.0, "queue_depth": 7.0,
@@ -194,7 +195,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, version in enumerate((FIRST, SECOND)):
         publish(registry, snapshot, version, SMALL, seed)
     (registry.root / "CURRENT").write_text(f"{FIRST}\n")
-    publish(Registry(folder / "full"), snapshot, FIRST, Architecture(), 0)
+    publish(Registry(folder / "full"), snapshot, FIRST, Lstm(), 0)
     write_document(folder / "expected.json", expected_document(folder / "models" / FIRST, STREAMS))
     publish(Registry(folder / "partial"), snapshot_of(folder / "without_rtt", "rtt_ms"), FIRST, SMALL, 0)
     write_document(folder / "partial.json", expected_document(folder / "partial" / FIRST, PARTIAL_STREAMS))

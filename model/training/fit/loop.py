@@ -15,7 +15,7 @@ import numpy as np
 from features.definition import WINDOW_ROWS
 from features.telemetry import Floats, Longs
 from model.spec.job import TrainingSettings
-from model.training.network.fused_lstm import fused_twin
+from model.training.network.encoders import training_twin
 from model.windows.index import WindowIndex, gather
 
 Batch = tuple[Floats, Floats]
@@ -31,6 +31,7 @@ PROGRESS_EVERY_S = 2.0
 GAIN_RATIO = 2e-4
 """Fall of the validation loss that counts as a gain for patience: a hundredth of its standard error. A loss that creeps on by millionths
 would keep a training going for hours."""
+NOTHING_TO_TRAIN = "nothing_to_train"
 VALIDATION_WINDOWS_MAX = 4_096
 """Enough for a standard error of about 2 % of the loss; a large buffer's validation would otherwise cost more than a short epoch."""
 
@@ -76,7 +77,7 @@ class Epoch:
 class History:
     """A whole training. best_epoch counts from 1 and is the one whose weights were kept; 0: the start was not bettered.
 
-    stopped: "epochs" (all done), "no_better_epoch" (patience), "time_budget" or "interrupted".
+    stopped: "epochs" (all done), "no_better_epoch" (patience), "time_budget", "interrupted" or "nothing_to_train" (only a linear path).
     """
 
     epochs: tuple[Epoch, ...]
@@ -126,7 +127,7 @@ def train(
 ) -> History:
     """Trains the model in place and leaves it with the weights that were best on the validation windows, the start included.
 
-    What trains is its twin with fused LSTM layers; the model itself gets the weights.
+    What trains is its encoder's twin; the model itself gets the weights. A model without trainable weights is left as it is.
     The first epoch's rivals are the weights it started from: a linear path or a parent that training cannot better is kept.
     log_path: CSV with a line for each epoch. interrupted: asked after every step; once true, the training ends with this epoch.
     ValueError: no windows to train or validate on.
@@ -137,12 +138,14 @@ def train(
     epoch_windows = min(len(data.train), settings.epoch_windows_max or len(data.train))
     epoch_steps = max(1, epoch_windows // batch_size)  # the rest is dropped: every batch is of one shape, and weighs the same
     steps = epoch_steps * settings.epochs
-    twin = fused_twin(model)
+    twin = training_twin(model)
     compile_model(twin, settings, learning_rate, steps)
 
     clock = _Clock(settings, steps, on_progress, interrupted)
     clock.report(1, 0, np.nan, np.nan, at_once=True)
     best = start = _validate(twin, data, batch_size)
+    if not twin.trainable_weights:
+        return History((), start, 0, NOTHING_TO_TRAIN)
     best_weights, best_epoch, stopped = twin.get_weights(), 0, "epochs"
     gained, gained_epoch = start, 0
     epochs: list[Epoch] = []

@@ -1,7 +1,7 @@
-"""The forecasting network: three LSTMs, attention over time, dense layers with a skip connection, and a linear path beside them,
-between bounds of what they read and of what they forecast.
+"""Assembly of the forecasting network: an encoder, dense layers with a skip connection, and a linear path beside them, between bounds of
+what they read and of what they forecast.
 
-Shapes in the comments: B windows, T = 30 steps, F = 44 features. Everything is float32 and scaled.
+Shapes in the comments: B windows, T = 30 steps, F = 44 features, U units of the encoder. Everything is float32 and scaled.
 """
 
 from __future__ import annotations
@@ -12,107 +12,108 @@ import keras
 import numpy as np
 
 from features.telemetry import Flags, Floats
-from model.spec.job import Architecture
+from model.spec.architecture import Architecture
 from model.training.network.bound_layers import INPUT_BOUNDS, OUTPUT_BOUNDS, UNBOUNDED_OUTPUT, InputBounds, OutputBounds
+from model.training.network.encoders import ENCODERS, MODEL_PREFIX, encoder_of
 from model.training.network.linear_inputs import inputs_of, linear_inputs
+from model.training.network.normalise import batch_norm
 
 INPUT_NAME = "input"
 OUTPUT_NAME = OUTPUT_BOUNDS
 LINEAR_PATH = "linear_path"
 NONLINEAR_OUTPUT = "nonlinear_output"
 
-BATCH_NORM_MOMENTUM = 0.9
-"""A fine-tuning may be 80 steps long. Keras's default of 0.99 has then moved the running statistics only 1 - .99**80 = 55 % of the
-way to the data, and inference would normalise with numbers that training never saw; 0.9 has moved them 99.98 %."""
-
 
 def build(architecture: Architecture) -> keras.Model:
-    """A new network, float32 (B, T, F) scaled windows to float32 (B, 4) scaled forecasts; about 0.9 M parameters by default."""
+    """Return a new network from float32 (B, T, F) scaled windows to float32 (B, 4) scaled forecasts; about 0.9 M parameters by default."""
     layers = keras.layers
     measured = keras.Input((architecture.window_rows, architecture.features), name=INPUT_NAME)  # (B, T, F)
-    x = windows = InputBounds(name=INPUT_BOUNDS)(measured)  # (B, T, F)
-    for depth, (units, dropout) in enumerate(zip(architecture.lstm_units, architecture.lstm_dropout, strict=True), start=1):
-        x = layers.LSTM(
-            units,
-            return_sequences=True,
-            dropout=dropout,
-            recurrent_dropout=architecture.recurrent_dropout,
-            kernel_regularizer=keras.regularizers.L2(architecture.l2),
-            name=f"lstm_{depth}",
-        )(x)  # (B, T, 256), (B, T, 192), (B, T, 128)
-        x = _batch_norm(f"lstm_{depth}_norm")(x)
+    windows = InputBounds(name=INPUT_BOUNDS)(measured)  # (B, T, F)
+    encoded = ENCODERS[architecture.encoder].encode(windows, architecture)  # (B, U)
+    nonlinear = linear = None
+    if encoded is not None:
+        y = _head(encoded, architecture)  # before the next layer is made: the order decides which random numbers each one starts with
+        name = NONLINEAR_OUTPUT if architecture.linear_path else UNBOUNDED_OUTPUT
+        nonlinear = layers.Dense(architecture.targets, name=name)(y)  # (B, 4)
+    if architecture.linear_path:
+        # Solved in closed form (linear_path.py) and not trained: steps of 1e-3 on 44 weights of columns that are nearly copies of each
+        # other undo the solution faster than the network gains on it.
+        inputs = linear_inputs(windows)  # (B, K)
+        linear = layers.Dense(architecture.targets, kernel_initializer="zeros", trainable=False, name=LINEAR_PATH)(inputs)  # (B, 4)
+    if nonlinear is not None and linear is not None:
+        forecast = layers.Add(name=UNBOUNDED_OUTPUT)([nonlinear, linear])  # (B, 4)
+    else:
+        forecast = nonlinear if linear is None else layers.Identity(name=UNBOUNDED_OUTPUT)(linear)
+    bounded = OutputBounds(name=OUTPUT_NAME)(measured, forecast)  # (B, 4)
+    return keras.Model(measured, bounded, name=f"{MODEL_PREFIX}{architecture.encoder}")
 
-    context = _attention(x, architecture.lstm_units[-1])  # (B, 128)
 
-    y = context
-    for depth, (units, dropout) in enumerate(zip(architecture.dense_units, architecture.dense_dropout, strict=True), start=1):
+def _head(encoded: Any, sizes: Any) -> Any:
+    """Return (B, 64) for what an encoder returns, (B, U), which also skips the dense layers."""
+    layers, y = keras.layers, encoded
+    for depth, (units, dropout) in enumerate(zip(sizes.dense_units, sizes.dense_dropout, strict=True), start=1):
         y = layers.Dense(units, activation="relu", name=f"dense_{depth}")(y)  # (B, 192), (B, 128)
-        y = _batch_norm(f"dense_{depth}_norm")(y)
+        y = batch_norm(f"dense_{depth}_norm")(y)
         y = layers.Dropout(dropout, name=f"dense_{depth}_dropout")(y)
-    y = layers.Concatenate(name="skip")([context, y])  # (B, 128 + 128)
-    y = layers.Dense(architecture.head_units, activation="relu", name="head")(y)  # (B, 64)
-    y = layers.Dropout(architecture.head_dropout, name="head_dropout")(y)
-
-    if not architecture.linear_path:
-        forecast = layers.Dense(architecture.targets, name=UNBOUNDED_OUTPUT)(y)  # (B, 4)
-        return keras.Model(measured, OutputBounds(name=OUTPUT_NAME)(measured, forecast), name="bandwidth_lstm")
-    nonlinear = layers.Dense(architecture.targets, name=NONLINEAR_OUTPUT)(y)  # (B, 4)
-    # Solved in closed form (linear_path.py) and not trained: steps of 1e-3 on 44 weights of columns that are nearly copies of each
-    # other undo the solution faster than the network gains on it.
-    inputs = linear_inputs(windows)  # (B, K)
-    linear = layers.Dense(architecture.targets, kernel_initializer="zeros", trainable=False, name=LINEAR_PATH)(inputs)  # (B, 4)
-    forecast = layers.Add(name=UNBOUNDED_OUTPUT)([nonlinear, linear])  # (B, 4)
-    return keras.Model(measured, OutputBounds(name=OUTPUT_NAME)(measured, forecast), name="bandwidth_lstm")
-
-
-def _attention(x: Any, units: int) -> Any:
-    """Weighs the T steps of each channel by a softmax of a tanh score: (B, T, U) to (B, U).
-
-    After Bahdanau et al. 2015, https://arxiv.org/abs/1409.0473, section 3.1, with one score per channel instead of one per step.
-    """
-    layers = keras.layers
-    score = layers.Dense(units, activation="tanh", name="attention_score")(x)  # (B, T, 128)
-    weight = layers.Softmax(axis=1, name="attention_weight")(score)  # (B, T, 128), sums to 1 over T
-    weighted = layers.Multiply(name="attention_weighted")([x, weight])  # (B, T, 128)
-    return keras.ops.sum(weighted, axis=1)  # (B, 128)
-
-
-def _batch_norm(name: str) -> keras.layers.Layer:
-    return keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=name)
+    y = layers.Concatenate(name="skip")([encoded, y])  # (B, U + 128)
+    y = layers.Dense(sizes.head_units, activation="relu", name="head")(y)  # (B, 64)
+    return layers.Dropout(sizes.head_dropout, name="head_dropout")(y)
 
 
 def initialise_linear_path(model: keras.Model, kernel: Floats, bias: Floats) -> None:
-    """Makes an untrained network forecast exactly `linear inputs @ kernel + bias`, so that training starts there and can only add to it.
+    """Make an untrained network forecast exactly `linear inputs @ kernel + bias`, so that training starts there and can only add to it.
 
-    kernel: float32 (K, 4), bias: float32 (4,), scaled units; K: see linear_inputs.py. The non-linear output starts at zero; its kernel
-    still has a gradient (the head's activations are not zero), and the layers below have one from the second step on.
-    ValueError: the model has no linear path, or the shapes do not fit it.
+    The non-linear output starts at zero. Its kernel still has a gradient, because the head's activations are not zero, and the layers below
+    have one from the second step on.
+
+    Args:
+        model: changed in place.
+        kernel: float32 (K, 4), scaled units; K: see linear_inputs.py.
+        bias: float32 (4,), scaled units.
+
+    Raises:
+        ValueError: if the model has no linear path, or the shapes do not fit it.
     """
-    names = {layer.name for layer in model.layers}
-    if LINEAR_PATH not in names:
-        raise ValueError("this network was built without a linear path; build it with Architecture(linear_path=True)")
-    nonlinear = model.get_layer(NONLINEAR_OUTPUT)
-    nonlinear.set_weights([np.zeros_like(weight) for weight in nonlinear.get_weights()])
-    model.get_layer(LINEAR_PATH).set_weights([kernel, bias])
+    layers = {layer.name: layer for layer in model.layers}
+    if LINEAR_PATH not in layers:
+        raise ValueError("this network was built without a linear path; build it with linear_path=True in its architecture")
+    if (nonlinear := layers.get(NONLINEAR_OUTPUT)) is not None:
+        nonlinear.set_weights([np.zeros_like(weight) for weight in nonlinear.get_weights()])
+    layers[LINEAR_PATH].set_weights([kernel, bias])
 
 
 def silence_features(model: keras.Model, columns: Flags) -> None:
-    """Makes the network blind to some input features. columns: bool (F,), those that do not vary in what it is trained on.
+    """Make the network blind to some input features.
 
-    Such a column is 0 in every training window, so its weights stay the random ones of the start; when it begins to vary, unscaled as
-    it is, they would throw every forecast off. Silenced ones stay 0, until a fine-tuning in which the column varies.
+    Such a feature is 0 in every training window, so its weights stay the random ones of the start. When it begins to vary, unscaled as it
+    is, they would throw every forecast off. Silenced weights stay 0 until a fine-tuning in which the feature varies.
+
+    Args:
+        model: changed in place.
+        columns: bool (F,), the features that do not vary in what the network is trained on.
+
+    Raises:
+        ValueError: if a layer that the encoder names is missing, or nothing in the network reads features.
     """
-    for name in ("lstm_1", LINEAR_PATH):
-        layer = next((layer for layer in model.layers if layer.name == name), None)
-        if layer is not None:
-            kernel, *others = layer.get_weights()  # (F or K, units)
-            layer.set_weights([np.where(inputs_of(columns, len(kernel))[:, None], 0.0, kernel), *others])
+    layers, readers = {layer.name: layer for layer in model.layers}, encoder_of(model).READERS
+    if not (readers or LINEAR_PATH in layers) or not layers.keys() >= set(readers):
+        raise ValueError(f"the network {model.name!r} lacks a layer that reads features ({', '.join(readers) or LINEAR_PATH})")
+    for name in readers:
+        kernel, *others = layers[name].get_weights()  # (F, units), or (T * F, units) of flattened windows
+        silent = np.tile(columns, len(kernel) // len(columns))
+        layers[name].set_weights([np.where(silent[:, None], 0.0, kernel), *others])
+    if LINEAR_PATH in layers:
+        kernel, *others = layers[LINEAR_PATH].get_weights()  # (K, 4)
+        layers[LINEAR_PATH].set_weights([np.where(inputs_of(columns, len(kernel))[:, None], 0.0, kernel), *others])
 
 
 def renewed(parent: keras.Model, architecture: Architecture) -> keras.Model:
-    """Return a network as this release builds it, with a parent's weights. What the parent's release did not have is as `build` leaves it.
+    """Return a network as this release builds it, with a parent's weights.
 
-    Raises ValueError where a layer of the parent is not one of this architecture.
+    What the parent's release did not have is as `build` leaves it.
+
+    Raises:
+        ValueError: if a layer of the parent is not one of this architecture.
     """
     model = build(architecture)
     own = {layer.name: layer for layer in model.layers}
@@ -128,17 +129,12 @@ def renewed(parent: keras.Model, architecture: Architecture) -> keras.Model:
 
 
 def inference_clone(model: keras.Model) -> keras.Model:
-    """A copy of the network with the same weights and no dropout of any kind, which tf2onnx turns into three LSTM operators.
-
-    With recurrent dropout Keras computes the four gates as separate products even when it infers; tf2onnx then finds no LSTM and
-    exports a loop that is 6.6 times slower.
-    """
-    config = model.get_config()
+    """Return a copy of the network with the same weights and without dropout, in the form that tf2onnx converts to fast operators."""
+    config, encoder = model.get_config(), encoder_of(model)
     for layer in config["layers"]:
-        if layer["class_name"] == "LSTM":
-            layer["config"] |= {"dropout": 0.0, "recurrent_dropout": 0.0}
-        elif layer["class_name"] == "Dropout":
+        if layer["class_name"] == "Dropout":
             layer["config"] |= {"rate": 0.0}
+        encoder.plain(layer)
     clone = keras.Model.from_config(config)  # not clone_model, which would want the loss and the optimiser as well
     clone.set_weights(model.get_weights())  # without the seed generators, which a layer without dropout does not have
     return clone

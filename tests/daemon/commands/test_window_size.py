@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace as resized
 
 from features.offline import RawTable
 from features.telemetry import CATEGORIES, NUMERIC
 from model.run import run
-from model.spec.job import Architecture, JobSpec, TrainingSettings
+from model.spec.architecture import Lstm
+from model.spec.job import JobSpec, TrainingSettings
 from model.spec.run import FINISHED, RunSpec
 from model.version.golden import read_golden
 from model.version.manifest import verify
@@ -21,7 +22,7 @@ from model.version.raw_predictor import RawPredictor
 
 ROWS = 500
 VERSION = "v20260101_000000"
-SMALL = Architecture(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
+SMALL = Lstm(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
 
 
 def recorded() -> RawTable:
@@ -45,7 +46,7 @@ def test_every_file_is_of_that_length(tmp_path: Path, monkeypatch: pytest.Monkey
     }  # fmt: skip
     spec = RunSpec(
         VERSION, 1.7e9, "recording", str(tmp_path), str(tmp_path / "out"), quality,
-        TrainingSettings(epochs=1, batch_size=32, nice=0), replace(SMALL, window_rows=rows),
+        TrainingSettings(epochs=1, batch_size=32, nice=0), resized(SMALL, window_rows=rows),
     )  # fmt: skip
     assert run(spec, lambda _event: None, lambda: False) == FINISHED
     folder = tmp_path / "out"
@@ -62,6 +63,6 @@ def test_limits() -> None:
     """Shorter and longer windows are refused, and a daemon's training takes no others than its own."""
     for rows in (1, 9, 241):
         with pytest.raises(ValueError, match="10 to 240 rows"):
-            replace(SMALL, window_rows=rows)
+            resized(SMALL, window_rows=rows)
     with pytest.raises(ValueError, match="windows of 30 rows, not 45"):
-        JobSpec("job", VERSION, 0.0, "test", "snapshot", "candidate", architecture=replace(SMALL, window_rows=45))
+        JobSpec("job", VERSION, 0.0, "test", "snapshot", "candidate", architecture=resized(SMALL, window_rows=45))

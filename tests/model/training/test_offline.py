@@ -10,10 +10,11 @@ import pytest
 from features.offline import RawTable
 from features.telemetry import CATEGORIES, NUMERIC
 from model.judge.baselines import BASELINES
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import Lstm
+from model.spec.job import TrainingSettings
 from model.training.offline import NETWORK, OfflineRun, TooFewWindowsError, prepare_offline, run_offline
 
-SMALL = Architecture(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
+SMALL = Lstm(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
 SETTINGS = TrainingSettings(epochs=1, epoch_windows_max=128, seed=3)
 ROWS = 900
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as resized
 
 from features.definition import FEATURES
 from features.telemetry import NUMERIC, TARGETS, Doubles, Floats
-from model.spec.job import Architecture
+from model.spec.architecture import Lstm, architecture_of
 from model.training.graph.core import load_weights
 from model.training.network.assembly import build, renewed
 from model.training.network.bound_layers import OutputBounds, read_bounds, set_bounds, unbounded
@@ -35,7 +36,7 @@ from testkit.paths import STATES
 
 OLDER = STATES / "unbounded-model.tar.xz"
 OLDER_VERSION = "v20260101_000000"
-SMALL = Architecture(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
+SMALL = Lstm(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
 QUEUE, HOUR, THROUGHPUT = FEATURES.index("queue_depth"), FEATURES.index("time_of_day"), 0
 UNIT = Scaler(np.zeros(44, np.float32), np.ones(44, np.float32), np.ones(44, np.bool_))
 OUT = Scaler(np.array([390, 18, 0.02, 1.7], np.float32), np.array([50, 5, 0.01, 1], np.float32), np.ones(4, np.bool_))
@@ -218,8 +219,7 @@ def test_possible_forecasts() -> None:
 def versions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """Four small versions: of a fleet, of a stream without RTT whose jitter is 0, fine-tuned from the first, and of absurd rows."""
     root = tmp_path_factory.mktemp("bounded")
-    small = Architecture(**{name: tuple(part) if isinstance(part, list) else part for name, part in version.SMALL.items()})
-    return root, bounded_versions.build(root, small, rows=120)
+    return root, bounded_versions.build(root, architecture_of(version.SMALL), rows=120)
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +366,7 @@ def test_an_older_version_is_continued_with_bounds(older: Path) -> None:
     """Its weights go on in a network that has the bounds; what it forecasts stays the same until they are set."""
     before = load_weights(older)
     assert read_bounds(before, Metadata.read(older).outputs) is None
-    network = replace(SMALL, lstm_units=(4,), recurrent_dropout=0.2)
+    network = resized(SMALL, lstm_units=(4,), recurrent_dropout=0.2)
     after = renewed(before, network)
     windows = np.random.default_rng(2).normal(size=(6, 30, 44)).astype(np.float32)
     np.testing.assert_allclose(after.predict_on_batch(windows), before.predict_on_batch(windows), rtol=1e-5, atol=1e-6)

@@ -10,10 +10,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from msgspec.structs import replace as resized
 
 from features.telemetry import Floats
 from model.judge.baselines import ridge
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import Architecture, Lstm
+from model.spec.job import TrainingSettings
 from model.training.fit.linear_path import correct_linear_path, forecast, start_linear_path, weigh_network
 from model.training.fit.loop import Progress, TrainingData, masked_mae, shuffled_batches, train
 from model.training.network.assembly import build, inference_clone
@@ -21,7 +23,7 @@ from model.windows.index import WindowIndex, gather
 from model.windows.scaler import Scaler
 
 # One layer: tracing three costs 8 s a test, and nothing here depends on the depth.
-SMALL = Architecture(
+SMALL = Lstm(
     lstm_units=(8,),
     lstm_dropout=(0.0,),
     recurrent_dropout=0.0,
@@ -208,7 +210,7 @@ def test_what_training_cannot_better_is_kept() -> None:
 def test_the_same_seed_gives_the_same_weights() -> None:
     """Initial weights, order of the windows and dropout all follow from the seed; another seed gives another network."""
     data = toy(400)
-    dropping = replace(SMALL, lstm_dropout=(0.3,), recurrent_dropout=0.2, dense_dropout=(0.3,), head_dropout=0.2)
+    dropping = resized(SMALL, lstm_dropout=(0.3,), recurrent_dropout=0.2, dense_dropout=(0.3,), head_dropout=0.2)
 
     def weights(seed: int) -> Floats:
         model = started(data, dropping, seed)

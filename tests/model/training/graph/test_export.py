@@ -12,11 +12,12 @@ import onnx
 import pytest
 import tensorflow as tf
 import tf2onnx
+from msgspec.structs import replace as resized
 from onnx import helper, numpy_helper
 
 from features.telemetry import Floats
 from features.vocabulary import Vocabulary
-from model.spec.job import Architecture
+from model.spec.architecture import Architecture, Lstm
 from model.training.graph import core as export
 from model.training.graph import prove as model_export_raw
 from model.training.graph.all_three import RawGraphs, raw_graphs
@@ -30,7 +31,7 @@ from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, features_of
 from model.windows.scaler import Scaler
 
-SMALL = Architecture(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
+SMALL = Lstm(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
 VERSION = "v20260102_030405"
 
 
@@ -59,7 +60,7 @@ def trained(architecture: Architecture) -> keras.Model:
 
 def test_full_size_export_has_three_lstms_and_keras_numbers(tmp_path: Path) -> None:
     """The published architecture, with its recurrent dropout, becomes three LSTM operators of opset 13 within 1e-5 of Keras."""
-    difference = export_core(trained(Architecture()), tmp_path, VERSION, windows_of(40))
+    difference = export_core(trained(Lstm()), tmp_path, VERSION, windows_of(40))
     assert difference <= 1e-5
     graph = onnx.load(tmp_path / f"bandwidth_lstm_{VERSION}.onnx")
     operators = [node.op_type for node in graph.graph.node]
@@ -77,7 +78,7 @@ def test_full_size_export_has_three_lstms_and_keras_numbers(tmp_path: Path) -> N
 
 def test_a_network_without_linear_path_exports_with_the_same_names(tmp_path: Path) -> None:
     """Switching the linear path off changes nothing for whoever runs the graph."""
-    export_core(trained(replace(SMALL, linear_path=False)), tmp_path, VERSION, windows_of(4))
+    export_core(trained(resized(SMALL, linear_path=False)), tmp_path, VERSION, windows_of(4))
     graph = onnx.load(tmp_path / f"bandwidth_lstm_{VERSION}.onnx")
     assert [graph.graph.input[0].name, graph.graph.output[0].name] == ["input", "output"]
 

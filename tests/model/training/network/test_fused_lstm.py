@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from msgspec.structs import replace as resized
 
 from features.telemetry import Floats
-from model.spec.job import Architecture, TrainingSettings
+from model.spec.architecture import Lstm
+from model.spec.job import TrainingSettings
 from model.training.fit.loop import TrainingData, train
 from model.training.graph.core import export_core, load_weights, save_weights
 from model.training.network.assembly import build
 from model.training.network.fused_lstm import FusedLSTM, fits, fused_twin
 from model.windows.index import WindowIndex
 
-SMALL = Architecture(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
-STILL = replace(SMALL, lstm_dropout=(0.0, 0.0), recurrent_dropout=0.0, dense_dropout=(0.0,), head_dropout=0.0)
+SMALL = Lstm(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
+STILL = resized(SMALL, lstm_dropout=(0.0, 0.0), recurrent_dropout=0.0, dense_dropout=(0.0,), head_dropout=0.0)
 
 
 def normal(*shape: int, seed: int = 0) -> Floats:

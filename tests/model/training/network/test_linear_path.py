@@ -12,14 +12,14 @@ from features.definition import FEATURES
 from features.offline import OfflineFeatures
 from features.telemetry import Floats
 from model.judge.metrics import Ewma, persistence
-from model.spec.job import Architecture
+from model.spec.architecture import Lstm
 from model.training.fit.least_absolute import Line, blended, least_absolute
 from model.training.network.assembly import build
 from model.training.network.linear_inputs import RATES, inputs_of, set_calendar, unseen_calendar
 from model.windows.index import WindowIndex, gather
 from model.windows.scaler import Scaler
 
-SMALL = Architecture(lstm_units=(4,), lstm_dropout=(0.0,), dense_units=(4,), dense_dropout=(0.0,), head_units=4)
+SMALL = Lstm(lstm_units=(4,), lstm_dropout=(0.0,), dense_units=(4,), dense_dropout=(0.0,), head_units=4)
 HOUR, WEEKDAY = FEATURES.index("time_of_day"), FEATURES.index("day_of_week")
 NOTHING = Line(np.zeros(3), 0.0)
 

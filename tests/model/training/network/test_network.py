@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import keras
 import numpy as np
 import pytest
+from msgspec.structs import replace as resized
 
 from features.telemetry import Floats
-from model.spec.job import Architecture
+from model.spec.architecture import Lstm
 from model.training.network.assembly import build, inference_clone, initialise_linear_path, silence_features
 
-SMALL = Architecture(lstm_units=(8, 8, 8), dense_units=(8, 8), head_units=8)
+SMALL = Lstm(lstm_units=(8, 8, 8), dense_units=(8, 8), head_units=8)
 
 
 def windows_of(count: int, seed: int = 0) -> Floats:
@@ -21,7 +20,7 @@ def windows_of(count: int, seed: int = 0) -> Floats:
 
 def test_default_network_has_the_published_size() -> None:
     """The defaults are the layers of the published model, 0.9 M parameters, with the names that the ONNX graph carries on."""
-    model = build(Architecture())
+    model = build(Lstm())
     lstms = [layer for layer in model.layers if isinstance(layer, keras.layers.LSTM)]
     assert [(layer.units, layer.dropout, layer.recurrent_dropout) for layer in lstms] == [(256, 0.3, 0.2), (192, 0.3, 0.2), (128, 0.2, 0.2)]
     assert (model.input.name, model.output_names) == ("input", ["output"])
@@ -68,7 +67,7 @@ def test_untrained_network_equals_the_linear_forecast() -> None:
 
 def test_without_a_linear_path_there_is_nothing_to_initialise() -> None:
     """The linear path can be switched off; then its initialisation is refused with the way out, and the output keeps its name."""
-    model = build(replace(SMALL, linear_path=False))
+    model = build(resized(SMALL, linear_path=False))
     assert model.output_names == ["output"]
     with pytest.raises(ValueError, match="linear_path=True"):
         initialise_linear_path(model, np.zeros((116, 4), np.float32), np.zeros(4, np.float32))
@@ -124,4 +123,4 @@ def test_silenced_features_no_longer_move_the_forecast() -> None:
 def test_impossible_architectures_are_refused(sizes: dict[str, tuple[int, ...]], problem: str) -> None:
     """An architecture that cannot be built is refused when it is stated, not deep inside Keras."""
     with pytest.raises(ValueError, match=problem):
-        replace(SMALL, **sizes)  # type: ignore[arg-type]  # each table row names a field of its own type
+        resized(SMALL, **sizes)
