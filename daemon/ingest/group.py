@@ -12,7 +12,8 @@ from pathlib import Path
 
 from daemon.clock import AGREES_S
 from daemon.clock_watch import ClockWatch
-from daemon.ingest.journal import CLOCK_S, Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told, limit_of
+from daemon.ingest.entries import CLOCK_S, Alerted, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
+from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
 from daemon.ingest.monitored import Listener
 from daemon.ingest.partition import Holds, Pipeline, PipelineSettings, Taken, Undone, part_of
@@ -201,8 +202,8 @@ class Partitions:
 
     def told(self, closed_through: int) -> None:
         """To be called before an alert is told (see journal.Told). Raises OSError."""
-        if closed_through > self._journal.told_through(self.limit_s):
-            self._enter(Told({str(pipeline.partition): pipeline.decided_through for pipeline in self}, closed_through))
+        if closed_through > self._journal.alerted_through(self.limit_s):
+            self._enter(Alerted({str(pipeline.partition): pipeline.decided_through for pipeline in self}, closed_through))
 
     def shed(self, lag: int | None) -> None:
         """Stops forecasts while the stream is far behind, and starts them again once it has caught up; features go on."""
@@ -242,7 +243,7 @@ class Partitions:
 
     def _taken_up(self, partition: Partition, offset: int) -> int:
         try:
-            return self._journal.taken_up(partition, offset)
+            return self._journal.adopted(partition, offset)
         except OSError:  # a disk that is full is told by the checkpoint
             return self._journal.last
 
@@ -254,7 +255,7 @@ class Partitions:
         if now_s is not None and (pipeline.clock_s is None or _is_due(now_s - pipeline.clock_s, confirmed=confirmed)):
             self._enter(Clock(now_s, {str(other.partition): other.decided_through for other in self}, confirmed))
         if pipeline.idle:
-            self._enter(Resumed(at, max(regions.closed_through, self._journal.told_through(pipeline.limit_s))))
+            self._enter(Resumed(at, max(regions.closed_through, self._journal.alerted_through(pipeline.limit_s))))
         if live is not None and pipeline.epoch != live.epoch:
             others = [other for other in self if other.decided_epoch != live.epoch]
             self._enter(ModelLive(live.epoch, live.version, {str(other.partition): other.decided_through for other in others}))

@@ -7,7 +7,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from daemon.ingest.journal import Journal, ModelLive
+from daemon.ingest.entries import ModelLive
+from daemon.ingest.journal import Journal
 from daemon.ingest.loader import PASS_S, PATIENCE_S, Loader, StillReadingError
 from daemon.operator.observer import Observer
 from model.registry.choice import Choice, Order

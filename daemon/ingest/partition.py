@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import StateError
-from daemon.ingest.journal import CLOCK_S, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
+from daemon.ingest.entries import CLOCK_S, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
 from daemon.ingest.monitored import Listener, WatchedLinks
 from daemon.ingest.room import Room
 from daemon.ingest.spread import FirstTimes, Key

@@ -11,7 +11,6 @@ segments that it does not name, and reads the stream again from its offsets.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -29,7 +28,8 @@ from daemon.state.state_file import check_state, read_state, write_state
 from features.telemetry import Partition
 from model.buffer.retention import compact, plan_compaction, plan_retention
 from model.buffer.rows import drop_unnamed, reclaim
-from model.buffer.segments import Segment, SegmentError, SegmentName, describe, sync_folder
+from model.buffer.segments import Segment, SegmentError, SegmentName, describe
+from model.registry.durable import atomic_write, sync_folder
 from model.registry.plain_file import read_plain_bytes
 from model.registry.removal import remove_if_possible, remove_whatever
 
@@ -277,10 +277,7 @@ class CheckpointStore:
             digest = write_state(partial / "process.npz", snapshot.process, {})
             manifest = Manifest(SCHEMA_VERSION, sequence, self.member, snapshot.generation, snapshot.created_at_s, digest, tuple(parts))
             manifest = manifest.sealed()
-            with (partial / _MANIFEST).open("wb") as file_:
-                file_.write(msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-                file_.flush()
-                os.fsync(file_.fileno())
+            atomic_write(partial / _MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
             sync_folder(partial)
             partial.rename(self.checkpoints / name)
         except BaseException:

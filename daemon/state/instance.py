@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from daemon.errors import StateError
-from model.buffer.segments import sync_folder
+from model.registry.durable import atomic_write, sync_folder
 from model.registry.plain_file import read_plain_bytes
-from model.version.documents import write_bytes
 
 MOST_BYTES: Final = 4096
 """A name has a hundred."""
@@ -33,7 +32,7 @@ def instance_id(state: Path, member: str) -> str:
         if _NAME.fullmatch(known):
             return known
         name = f"dwcp-{member}-{secrets.token_hex(8)}"
-        write_bytes(path, f"{name}\n".encode())
+        atomic_write(path, f"{name}\n".encode())
         sync_folder(state)
     except OSError as error:
         raise StateError.unwritable(state, error) from error
@@ -49,7 +48,7 @@ def state_id(state: Path) -> str:
         if not _STATE.fullmatch(_content(path)):
             path.unlink(missing_ok=True)
             draft = state / f"name-{secrets.token_hex(4)}"
-            write_bytes(draft, f"state-{secrets.token_hex(8)}\n".encode())
+            atomic_write(draft, f"state-{secrets.token_hex(8)}\n".encode())
             with suppress(FileExistsError):  # another member was quicker, and its name counts
                 path.hardlink_to(draft)
             draft.unlink()

@@ -7,7 +7,6 @@ and the footer repeats what the name says, so that a torn or altered file is ref
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 
 from features.telemetry import CATEGORIES, NUMERIC, Partition
 from model.buffer.arrow_columns import arrow_column, arrow_strings, numpy_column
+from model.registry.durable import atomic_file, sync_folder
 from model.registry.plain_file import open_plain, said
 
 SCHEMA_VERSION: Final = 1
@@ -119,17 +119,9 @@ def write_segment(folder: Path, name: SegmentName, table: pa.Table) -> Segment:
     times = numpy_column(table["time_s"])
     first_time_s, last_time_s = float(times.min()), float(times.max())
     footer = {"dwcp.version": SCHEMA_VERSION, "dwcp.first_time_s": repr(first_time_s), "dwcp.last_time_s": repr(last_time_s)}
-    temporary = folder / f"{TEMPORARY_PREFIX}{name}"
-    try:
-        with temporary.open("wb") as file:
-            pq.write_table(table.replace_schema_metadata({key: str(value) for key, value in footer.items()}), file, **_WRITING)
-            file.flush()
-            os.fsync(file.fileno())
-            size_bytes = file.tell()
-        temporary.rename(folder / str(name))
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with atomic_file(folder / str(name), folder / f"{TEMPORARY_PREFIX}{name}") as file:
+        pq.write_table(table.replace_schema_metadata({key: str(value) for key, value in footer.items()}), file, **_WRITING)
+        size_bytes = file.tell()
     sync_folder(folder)
     return Segment(name, len(table), first_time_s, last_time_s, size_bytes)
 
@@ -158,15 +150,6 @@ def load(path: Path) -> pa.Table:
     if (times.min(), times.max()) != (segment.first_time_s, segment.last_time_s):
         raise SegmentError(path, "holds other times than its footer says")
     return table
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder durable: a rename is only on disk once its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def dictionary_column(codes: np.ndarray[Any, Any], values: Sequence[str]) -> pa.DictionaryArray:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import msgspec
 
-from model.version.documents import DocumentError, parse_document, read_plain, replace_shared
+from model.registry.durable import atomic_write
+from model.version.documents import DocumentError, parse_document, read_plain
 from model.version.metadata import VERSION_PATTERN
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
@@ -95,7 +96,7 @@ def stand(version: str | None, number: int, choice: Choice | None, seen: Order) 
 def write_choice(folder: Path, choice: Choice, key: SigningKey | None) -> None:
     """Replace CHOICE in a models folder, whole or not at all. Raises OSError."""
     line = json.dumps({"schema": SCHEMA_VERSION, **asdict(choice)}).encode()
-    replace_shared(folder / CHOICE_NAME, line + b"\n" + (b"" if key is None else key.sign(line)))
+    atomic_write(folder / CHOICE_NAME, line + b"\n" + (b"" if key is None else key.sign(line)), shared=True)
 
 
 def read_choice(folder: Path, key: VerifyKey | None) -> Choice | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from model.buffer.segments import sync_folder
 from model.registry.choice import (
     CHOICE_NAME,
     CURRENT_NAME,
@@ -22,8 +21,9 @@ from model.registry.choice import (
     stand,
     write_choice,
 )
+from model.registry.durable import atomic_write, sync_folder
 from model.registry.plain_file import folders_in, is_folder, read_plain_bytes, said
-from model.version.documents import DocumentError, replace_shared
+from model.version.documents import DocumentError
 from model.version.manifest import read_manifest, signed_manifest
 from model.version.metadata import VERSION_PATTERN
 
@@ -201,7 +201,7 @@ class Current:
     def set(self, version: str) -> None:
         """Through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
         try:
-            replace_shared(self.root / CURRENT_NAME, f"{version}\n".encode())
+            atomic_write(self.root / CURRENT_NAME, f"{version}\n".encode(), shared=True)
         except IsADirectoryError as error:
             raise RegistryError(f"{self.root / CURRENT_NAME} is a folder, so nothing can be made live; remove it") from error
         sync_folder(self.root)

@@ -11,11 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from model.buffer.segments import sync_folder
 from model.judge.gate import Verdict
 from model.registry.candidates import CANDIDATE_PREFIX, REMOVING_PREFIX, Candidate, Recovered, remove_leftovers, reserve
 from model.registry.choice import CURRENT_NAME, Kind
 from model.registry.current import Current, RegistryError, Seen
+from model.registry.durable import sync_folder
 from model.registry.plain_file import folders_in, is_folder
 from model.registry.removal import remove_if_possible, remove_whatever
 from model.version.documents import DocumentError, read_document, write_document

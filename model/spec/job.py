@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
@@ -12,6 +11,7 @@ import msgspec
 from features.definition import WINDOW_ROWS
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.judge.gate import GatePolicy, Verdict
+from model.registry.durable import atomic_write
 from model.spec.architecture import Architecture, Lstm, tagged
 from model.version.metadata import VERSION_PATTERN
 
@@ -140,12 +140,7 @@ class JobResult:
 
     def write(self, folder: Path) -> None:
         """Puts result.json into the folder: whole or not at all."""
-        partial = folder / f"{RESULT_NAME}.partial"
-        with partial.open("wb") as file:
-            file.write(self.to_json())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(folder / RESULT_NAME)
+        atomic_write(folder / RESULT_NAME, self.to_json())
 
 
 def decode_strictly(document: bytes, kind: type[Record]) -> Record:

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from model.registry.durable import atomic_write
 from model.registry.plain_file import read_plain_bytes, said
 
 MOST_BYTES: Final = 64 * 2**20
 """A hundred times the largest document of a version (its golden samples)."""
-
-
-PARTIALS_TRIED: Final = 3
-"""Another member that starts may take a temporary file for one that a crash has left, once at each start."""
 
 
 class DocumentError(ValueError):
@@ -27,41 +22,7 @@ class DocumentError(ValueError):
 
 def write_document(path: Path, document: dict[str, Any]) -> None:
     """Writes the document whole or not at all. Raises ValueError where a number is NaN or infinite."""
-    write_bytes(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file through a temporary one, fsync and rename."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.unlink(missing_ok=True)  # whatever it is: what is opened is a file of our own, and no pipe or link of somebody else
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def replace_shared(path: Path, content: bytes) -> None:
-    """Write a file that several processes may write at once, whole or not at all: through a temporary one of each. Raises OSError."""
-    for attempt in range(PARTIALS_TRIED):
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-        try:
-            with partial.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(path)
-            return
-        except FileNotFoundError:
-            if attempt == PARTIALS_TRIED - 1:
-                raise
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    atomic_write(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
 
 def read_document(path: Path, sha256: str | None = None) -> dict[str, Any]:

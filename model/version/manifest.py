@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model.judge.gate import Verdict
 from model.registry.choice import is_number
+from model.registry.durable import atomic_write
 from model.registry.plain_file import said, sha256_of
-from model.version.documents import DocumentError, parse_document, read_plain, write_bytes, write_document
+from model.version.documents import DocumentError, parse_document, read_plain, write_document
 from model.version.golden import GOLDEN_NAME, check_golden
 from model.version.metadata import VERSION_PATTERN, Metadata, core_name, int8_name, metadata_name, raw_name
 from model.version.predictor import read_graph
@@ -113,7 +114,7 @@ def complete_manifest(folder: Path, **entries: object) -> None:
 def sign_manifest(folder: Path, key: SigningKey) -> Path:
     """Writes MANIFEST.json.sig over the manifest as it is. Raises DocumentError where that cannot be read."""
     path = folder / SIGNATURE_NAME
-    write_bytes(path, key.sign(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)))
+    atomic_write(path, key.sign(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)))
     return path
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from daemon.clock import CONFIRMED_S, StreamClock, WallClock
 from daemon.clock_watch import NOT_READY_S, WAIT_S, ClockWatch, Evidence, evidence_of, worth_of
-from daemon.ingest.journal import Clock
+from daemon.ingest.entries import Clock
 from daemon.ingest.partition import CHUNK_ROWS, Pipeline, PipelineSettings
 from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore

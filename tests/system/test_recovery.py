@@ -22,7 +22,8 @@ import pytest
 
 import daemon.state.checkpoint
 from daemon.clock import StreamClock
-from daemon.ingest.journal import Clock, Idle, Journal, ModelLive, Resumed, TakenUp, Told
+from daemon.ingest.entries import Adopted, Alerted, Clock, Idle, ModelLive, Resumed
+from daemon.ingest.journal import Journal
 from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
 from daemon.wiring import build
@@ -133,13 +134,13 @@ def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
 ) -> None:
     """An alert was told, the process dies before its checkpoint, and comes back with another model: that one judges only what comes
     after the alert, so that what subscribers heard still holds."""
-    told = killing.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Told) for entry in remains.journal(home)))
+    told = killing.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Alerted) for entry in remains.journal(home)))
     assert rig.run(home, prepare=told) == killing.KILLED
     before = (home / "state/events/drift.ndjson").read_text().splitlines()
     assert before, "the alert was to be out before the checkpoint"
     publish(home, SECOND, seed=1)
     left = rig.outcome_after(home, seed=7)
-    told_at = next(entry for entry in remains.journal(home) if isinstance(entry, Told)).offsets
+    told_at = next(entry for entry in remains.journal(home) if isinstance(entry, Alerted)).offsets
     live_at = next(entry for entry in remains.journal(home) if isinstance(entry, ModelLive) and entry.version == SECOND).offsets
     assert all(live_at[partition] >= offset for partition, offset in told_at.items())
     assert {json.loads(line)["id"] for line in before} <= left.alerts.keys()
@@ -190,7 +191,7 @@ def test_a_partition_keeps_its_detectors_under_another_member(home: Path, publis
         assert (np.frombuffer(state["drift_kept"], STATS)["count"] > CALIBRATION_ROWS).all()
     entries = Journal(home / "state/journal-second.ndjson").entries
     assert [entry.version for entry in entries if isinstance(entry, ModelLive)] == [SECOND]
-    assert sum(isinstance(entry, TakenUp) for entry in entries) == scripted.PARTITIONS
+    assert sum(isinstance(entry, Adopted) for entry in entries) == scripted.PARTITIONS
     assert left.buffer == uninterrupted.buffer
 
 
@@ -240,7 +241,7 @@ def test_a_partition_that_was_idle(home: Path, tmp_path_factory: pytest.TempPath
         "never": lambda: None,
         "idle, before a checkpoint": killing.kill_around(Journal, "append", 2, after=True),
         "idle, after a checkpoint": killing.kill_when(CheckpointStore, "_clean", has(Idle)),
-        "an alert was told without it": killing.kill_when(CheckpointStore, "_publish", has(Told)),
+        "an alert was told without it": killing.kill_when(CheckpointStore, "_publish", has(Alerted)),
         "resumed": killing.kill_when(Journal, "append", lambda _journal, entry: isinstance(entry, Resumed), after=True),
         "later": killing.kill_when(CheckpointStore, "_publish", has(Resumed), nth=3),
     }[killed_at]

@@ -20,7 +20,8 @@ from kafka.record.util import calc_crc32c
 
 from daemon.config.load import ConfigError, load
 from daemon.errors import StateError
-from daemon.ingest.journal import Forecasting, Idle, Journal, ModelLive, Resumed, Told
+from daemon.ingest.entries import Alerted, Forecasting, Idle, ModelLive, Resumed
+from daemon.ingest.journal import Journal
 from daemon.state.checkpoint import SCHEMA_VERSION, CheckpointStore
 from daemon.state.snapshot import Manifest, PartEntry
 from daemon.state.state_file import read_state, write_state
@@ -121,7 +122,13 @@ def _of_config(folder: Path) -> list[Target]:
 
 def _of_journal(folder: Path) -> list[Target]:
     path, offsets = folder / "journal", {"t-0": 3}
-    for entry in (ModelLive(1, "v20260101_000000", offsets), Forecasting(False, offsets), Idle({}), Resumed(offsets, 9), Told(offsets, 9)):
+    for entry in (
+        ModelLive(1, "v20260101_000000", offsets),
+        Forecasting(False, offsets),
+        Idle({}),
+        Resumed(offsets, 9),
+        Alerted(offsets, 9),
+    ):
         journal = Journal(path)
         journal.append(entry)
         journal.close()

@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from daemon.events.alerts import RETRAINING_TYPE
-from daemon.ingest.journal import Entry, Journal
+from daemon.ingest.entries import Entry
+from daemon.ingest.journal import Journal
 from daemon.state.snapshot import Manifest, PartState, Restored, Snapshot
 from daemon.state.state_file import read_state
 from features.telemetry import Partition

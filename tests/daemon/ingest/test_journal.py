@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 
 import daemon.ingest.journal
 from daemon.errors import StateError
-from daemon.ingest.journal import Clock, Entry, Forecasting, Idle, Journal, ModelLive, Resumed, Told, limit_of
+from daemon.ingest.entries import Alerted, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
+from daemon.ingest.journal import Journal
 from features.telemetry import Partition
 from testkit import killing, remains, rig
 
 ENTRIES: tuple[Entry, ...] = (
     ModelLive(1, "v20260101_000000", {"t-0": 0, "t-1": 0}),
     Idle({"t-1": 40}),
-    Told({"t-0": 90, "t-1": 40}, 29_000_000),
+    Alerted({"t-0": 90, "t-1": 40}, 29_000_000),
     Resumed({"t-1": 40}, 29_000_003),
     Forecasting(False, {"t-0": 120}),
 )
@@ -39,7 +40,7 @@ def test_entries_are_there_again_after_a_restart(tmp_path: Path) -> None:
     filled(tmp_path / "journal").close()
     journal = Journal(tmp_path / "journal")
     assert journal.entries == list(ENTRIES)
-    assert (journal.last, journal.told_through()) == (5, 29_000_000)
+    assert (journal.last, journal.alerted_through()) == (5, 29_000_000)
 
 
 def test_what_is_ahead_of_a_partition(tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_line_that_is_no_entry_is_refused(tmp_path: Path, line: bytes) -> None
     filled(tmp_path / "journal").close()
     with (tmp_path / "journal").open("ab") as file:
         file.write(line)
-    with pytest.raises(StateError, match=r"journal, line 6: is no journal entry .*restore the file from a copy"):
+    with pytest.raises(StateError, match=r"journal, line 6: is not a journal entry .*restore the file from a copy"):
         Journal(tmp_path / "journal")
 
 
@@ -135,14 +136,14 @@ def test_entries_that_nobody_needs_are_dropped(tmp_path: Path) -> None:
     for again in (journal, Journal(path)):
         assert again.entries == [ENTRIES[4]]
         assert again.live == ENTRIES[0]
-        assert (again.last, again.told_through()) == (5, 29_000_000)
+        assert (again.last, again.alerted_through()) == (5, 29_000_000)
         assert again.ahead(Partition("t", 0), 3) == [(120, 5, ENTRIES[4])]
     assert journal.append(ENTRIES[1]) == 6
     assert Journal(path).ahead(Partition("t", 1), 4) == [(40, 6, ENTRIES[1])]
     journal.append(ENTRIES[1])
     journal.drop({"t-0": 7, "t-1": 7})
     assert Journal(path).entries == []
-    assert (Journal(path).last, Journal(path).told_through()) == (7, 29_000_000)
+    assert (Journal(path).last, Journal(path).alerted_through()) == (7, 29_000_000)
     assert [entry.name for entry in tmp_path.iterdir()] == ["journal"]
 
 
@@ -199,13 +200,13 @@ def test_a_partition_that_comes_with_another_members_state(tmp_path: Path) -> No
     """What was decided for it before is void; a second start from the same state finds what was decided since."""
     path, partition = tmp_path / "journal", Partition("t", 1)
     journal = filled(path)
-    number = journal.taken_up(partition, 40)
+    number = journal.adopted(partition, 40)
     assert journal.ahead(partition, number) == []
     journal.append(Idle({"t-1": 70}))
     again = Journal(path)
-    assert again.taken_up(partition, 40) == number == 6
+    assert again.adopted(partition, 40) == number == 6
     assert [offset for offset, _, _ in again.ahead(partition, number)] == [70]
-    assert again.taken_up(partition, 90) == 8
+    assert again.adopted(partition, 90) == 8
     assert again.ahead(partition, 8) == []
 
 
@@ -277,18 +278,18 @@ def test_what_was_told_of_a_time_that_was_undone_is_not_what_is_left_of_it(tmp_p
     """An alert of a bucket in the far future, told while the clock was wrong, goes with its entry: the last one before it counts."""
     monkeypatch.setattr(daemon.ingest.journal, "DROPPED_AT_ONCE", 1)
     now_s, year = 29_000_002 * 60.0, 525_600
-    entries = [Told({}, 29_000_000), Told({}, 29_000_000 + year), Clock(now_s, {}, confirmed=True), Told({}, 29_000_001)]
+    entries = [Alerted({}, 29_000_000), Alerted({}, 29_000_000 + year), Clock(now_s, {}, confirmed=True), Alerted({}, 29_000_001)]
     for count in range(1, len(entries) + 1):
         path = tmp_path / str(count)
         journal = Journal(path)
         for entry in entries[:count]:
             journal.append(entry)
-        expected = journal.told_through(limit_of(now_s))
+        expected = journal.alerted_through(limit_of(now_s))
         last = journal.append(Idle({"t-0": 9}))
         journal.drop({"t-0": last})
         assert journal.entries == []
         if count != 2:  # else the clock is still wrong, and nothing is undone yet
-            assert journal.told_through(limit_of(now_s)) == expected
+            assert journal.alerted_through(limit_of(now_s)) == expected
         journal.close()
-        assert Journal(path).told_through() == journal.told_through()
+        assert Journal(path).alerted_through() == journal.alerted_through()
     assert expected == 29_000_001

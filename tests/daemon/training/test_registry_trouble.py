@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.ingest.journal import Journal, ModelLive
+from daemon.ingest.entries import ModelLive
+from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
 from daemon.operator.observer import Observer
 from daemon.state.snapshot import Written

@@ -1,0 +1,93 @@
+"""The entries of the journal: one struct a decision, each with the offsets from which it holds."""
+
+from __future__ import annotations
+
+import math
+from typing import Final, TypeAlias
+
+import msgspec
+
+from streams.records.validate import MAX_FUTURE_S
+
+CLOCK_S: Final = 60.0
+"""Seconds for which a reading of the clock holds. Timestamps are checked against the last reading in the journal, which may be this old."""
+
+
+def limit_of(clock_s: float | None) -> float:
+    """Return the latest time that a record may have by a reading of the clock (UTC seconds); inf without one."""
+    return math.inf if clock_s is None else clock_s + CLOCK_S + MAX_FUTURE_S
+
+
+class ModelLive(msgspec.Struct, frozen=True, tag="model_live"):
+    """Forecasts come from `version` from these next offsets on.
+
+    epoch counts the models that went live, from 1. number is that of a signed version: an entry with a number and without offsets records
+    the newest version that was ever live, which no older one may follow (see Models).
+    """
+
+    epoch: int
+    version: str
+    offsets: dict[str, int]
+    number: int = 0
+
+
+class Forecasting(msgspec.Struct, frozen=True, tag="forecasting"):
+    """Forecasts are made (on) from these next offsets on, or load-shed because the stream is too far behind."""
+
+    on: bool
+    offsets: dict[str, int]
+
+
+class Clock(msgspec.Struct, frozen=True, tag="clock"):
+    """A reading of the clock, UTC seconds, by which timestamps count as future from these next offsets on.
+
+    confirmed: the times at which Kafka's records are written agree with it. Whatever came with a later time before is undone.
+    """
+
+    now_s: float
+    offsets: dict[str, int]
+    confirmed: bool = False
+
+
+class Idle(msgspec.Struct, frozen=True, tag="idle"):
+    """The partition brought nothing for so long that it no longer holds up the others; its next record resumes it."""
+
+    offsets: dict[str, int]
+
+
+class Resumed(msgspec.Struct, frozen=True, tag="resumed"):
+    """An idle partition goes on. What it has for buckets up to closed_through comes too late for the region stage."""
+
+    offsets: dict[str, int]
+    closed_through: int
+
+
+class Alerted(msgspec.Struct, frozen=True, tag="told"):
+    """An alert was sent that follows from the records before these next offsets, with buckets closed up to closed_through.
+
+    It has no effect of its own. But a stream that is read again comes to the same alert only if nothing is decided anew before these
+    offsets are reached again, and if a partition that was idle then resumes behind the buckets that were closed without it.
+    """
+
+    offsets: dict[str, int]
+    closed_through: int
+
+
+class Adopted(msgspec.Struct, frozen=True, tag="taken_up"):
+    """The partition came with another member's state, which ends at this next offset: earlier entries about it are void."""
+
+    offsets: dict[str, int]
+
+
+class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
+    """The first line of a journal whose oldest entries were dropped, with what has to be known of them.
+
+    entries: how many were dropped. closed_through: of the last Alerted among them. live: the last model that went live among them.
+    """
+
+    entries: int = 0
+    closed_through: int = -(2**62)
+    live: ModelLive | None = None
+
+
+Entry: TypeAlias = ModelLive | Forecasting | Clock | Idle | Resumed | Alerted | Adopted
