@@ -11,7 +11,7 @@ BENCHMARKS := $(filter-out harness tables,$(basename $(notdir $(wildcard benchma
 export ORT_DISABLE_TELEMETRY := 1
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: help demo demo-kafka train test check types format kafka setup bench lock docs clean
+.PHONY: help demo demo-kafka train test check types format kafka setup bench lock docs picture clean
 
 help:  ## Show the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
@@ -59,6 +59,9 @@ bench-%: $(READY)
 docs: $(READY)  ## Write the generated documents: schemas, tables of figures
 	$(BIN)/python -m daemon.commands.documents docs
 	$(BIN)/python benchmarks/tables.py
+
+picture: demo  ## Draw the picture of the README anew, from a run of the demo
+	$(BIN)/python docs/picture.py demo
 
 setup: $(READY)  ## Only the environment
 

@@ -34,17 +34,24 @@ TARGETS = ("throughput_mbps", "rtt_ms", "packet_loss", "jitter_ms")
 class LiveModel:
     """The version that CURRENT names, loaded. `refresh` changes to a newer one; the loaded one stays if that is damaged."""
 
-    def __init__(self, models: Path) -> None:
-        """Load the live version of a models folder. Raises ValueError or OSError if it cannot be used."""
+    def __init__(self, models: Path, version: str | None = None) -> None:
+        """Load a version of a models folder, the live one by default. Raises ValueError or OSError if it cannot be used."""
         self.models = models
         self.version = ""
-        self.refresh()
+        if version is None:
+            self.refresh()
+        else:
+            self._load(version)
 
     def refresh(self) -> bool:
         """Look at CURRENT and return True if another version was loaded. Raises ValueError or OSError if that cannot be used."""
         version = (self.models / "CURRENT").read_text().strip()
         if version == self.version:
             return False
+        self._load(version)
+        return True
+
+    def _load(self, version: str) -> None:
         folder = self.models / version
         path = next(folder.glob("*.raw.onnx"))
         graph = path.read_bytes()
@@ -53,7 +60,6 @@ class LiveModel:
             raise ValueError(f"{path}: is not what was published (its SHA-256 differs); copy the folder again, CURRENT last")
         self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
         self.version = version
-        return True
 
     def forecast(self, rows: list[dict[str, Any]]) -> dict[str, float | None]:
         """Return the forecast of the link's next row, None for a target that the version does not forecast.

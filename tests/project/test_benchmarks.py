@@ -271,7 +271,7 @@ def test_tables_are_written_between_their_markers(documents: Path, monkeypatch: 
     assert run("--check") == 1
     assert run() == 0
     text = (documents / "README.md").read_text()
-    assert "| `own_vs_poll` | 0.8 | ≤ 1 | yes |" in text
+    assert "| ingest | `own_vs_poll` | 0.8 | ≤ 1 | yes |" in text
     assert "| records per cpu s: own | 123,456 |" in text
     assert "A CPU" in text
     assert "what stood here" not in text
@@ -291,6 +291,18 @@ def test_a_list_of_rows_is_a_table_of_its_own() -> None:
     written = tables.filled("<!-- figures:ingest.pairs -->\n<!-- /figures -->\n<!-- figures:ingest -->\n<!-- /figures -->", found, "x")
     assert "| target | network | skill |\n|---|---:|---|\n| rtt_ms | 1.5 | +3 % |\n| jitter_ms | 0.25 | -1 % |\n" in written
     assert "| figure | value |\n|---|---:|\n| records | 2 |\n" in written
+
+
+def test_headlines_show_bars_and_figures_with_their_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars by name, figures within figures by a path, shares in percent; a figure that no result has is an error."""
+    found = {"ingest": RESULT}
+    text = "<!-- figures:headlines -->\n<!-- /figures -->"
+    line = tables.Headline("ingest", "{own_vs_poll} of {records}", "{records_per_cpu_s/own} a second, {share/percent}")
+    monkeypatch.setattr(tables, "HEADLINES", (line,))
+    assert "| **0.8 of 1,000,000** | 123,456 a second, 25 % | `make bench-ingest` |" in tables.filled(text, found, "x")
+    monkeypatch.setattr(tables, "HEADLINES", (tables.Headline("ingest", "{reason}", ""),))
+    with pytest.raises(tables.TableError, match="make bench-ingest"):
+        tables.filled(text, found, "x")
 
 
 def test_a_pair_is_judged_on_the_rows_that_all_forecast() -> None:

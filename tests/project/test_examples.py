@@ -24,7 +24,7 @@ from streams.events import Event
 from streams.records.decode import decode
 from streams.source import RawBatch
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+ROOT: Final = Path(__file__).resolve().parents[2]
 FIRST, SECOND = "v20261123_101500", "v20261123_101600"
 
 
