@@ -30,7 +30,7 @@ LINE_MAX: Final = 140
 _GENERATED: Final = re.compile(r"<!-- figures:.*?<!-- /figures -->", re.DOTALL)
 _BLOCK: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 _CODE: Final = re.compile(r"`([^`\n]+)`")
-_LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+_LINK: Final = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)", re.MULTILINE)
 _HEADING: Final = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _PATH: Final = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|go|toml|json|md|svg|service|sysusers|lock|xml)|(?:[\w.-]+/)+[\w.-]*")
 _NAME: Final = re.compile(r"[A-Za-z]\w*(?:\.[A-Za-z]\w*)*")
@@ -85,7 +85,7 @@ def test_lines_are_short(document: str) -> None:
 def test_links_lead_somewhere(document: str) -> None:
     """Files and headings, within the repository."""
     broken = []
-    for link in _LINK.findall(_BLOCK.sub("", text_of(document))):
+    for link in map("".join, _LINK.findall(_BLOCK.sub("", text_of(document)))):
         if "://" in link:
             continue
         name, _, anchor = link.partition("#")
