@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 from xml.etree import ElementTree
 
@@ -18,6 +18,7 @@ import pytest
 from pydantic import BaseModel
 
 from daemon.config.load import Config
+from features.definition import FEATURES
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("daemon", "drift", "features", "model", "streams")
@@ -69,8 +70,8 @@ def source_text() -> str:
 
 @cache
 def names_in_the_source() -> frozenset[str]:
-    """Metrics have the names under which they are scraped as well: a counter's ends in _total."""
-    names = set(re.findall(r"[A-Za-z_]\w*", source_text()))
+    """Features too, which are made of other names, and metrics as they are scraped: a counter's name ends in _total."""
+    names = {*re.findall(r"[A-Za-z_]\w*", source_text()), *FEATURES}
     return frozenset(names | {f"{name}_total" for name in names if name.startswith("dwcp_")})
 
 
@@ -200,14 +201,30 @@ def test_every_folder_of_the_packages_is_described_once() -> None:
     assert sorted(described) == sorted(folders)
 
 
-def test_tables_of_figures_are_up_to_date(load: Callable[[str], ModuleType]) -> None:
+def test_tables_of_figures_are_up_to_date() -> None:
     """`make docs` was run after the last benchmark."""
-    tables = load("tables")
+    tables = importlib.import_module("tables")
     found = tables.results(ROOT)
     stale = [path.name for path in tables.documents(ROOT) if (text := path.read_text("utf-8")) != tables.filled(text, found, path.name)]
     assert stale == [], "run make docs"
     assert "## Eight figures" in text_of("README.md")
     assert len(tables.HEADLINES) == 8
+
+
+def test_headlines_show_bars_and_figures_with_their_meaning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars by name, figures within figures by a path, shares in percent; a figure that no result has is an error."""
+    tables = importlib.import_module("tables")
+    figures = {"records": 1_000_000, "records_per_cpu_s": {"own": 123_456.0}, "share": 0.25, "reason": None}
+    bar = {"name": "own_vs_poll", "value": 0.8, "op": "<=", "limit": 1.0, "holds": True}
+    found = {"ingest": {"benchmark": "ingest", "figures": figures, "bars": [bar]}}
+    text = "<!-- figures:headlines -->\n<!-- /figures -->"
+    line = tables.Headline("ingest", "{own_vs_poll} of {records}", "{records_per_cpu_s/own} a second, {share/percent}")
+    monkeypatch.setattr(tables, "HEADLINES", (line,))
+    assert "| **0.8 of 1,000,000** | 123,456 a second, 25 % | `make bench-ingest` |" in tables.filled(text, found, "x")
+    for unknown in ("{reason}", "{records_per_cpu_s/other}", "{speed}"):
+        monkeypatch.setattr(tables, "HEADLINES", (tables.Headline("ingest", unknown, ""),))
+        with pytest.raises(tables.TableError, match="make bench-ingest"):
+            tables.filled(text, found, "x")
 
 
 def test_every_benchmark_is_described_and_none_twice() -> None:
@@ -229,11 +246,11 @@ def test_the_picture_of_the_readme_is_small_and_readable_in_both_schemes() -> No
 
 
 def test_the_picture_is_drawn_from_what_a_demo_has_left(
-    tmp_path: Path, publish: Callable[..., None], load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small state directory in the daemon's own formats: rows of two links, an incident, two versions."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
-    picture = load("picture")
+    picture = importlib.import_module("picture")
     old, new = "v20261123_101500", "v20261123_111500"
     publish(tmp_path, old)
     publish(tmp_path, new, seed=1)
