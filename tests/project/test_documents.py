@@ -82,6 +82,15 @@ def test_lines_are_short(document: str) -> None:
     assert [f"{number}: {len(line)}" for number, line in enumerate(lines, 1) if len(line) > LINE_MAX] == []
 
 
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_table_has_a_sentence_before_it(document: str) -> None:
+    """Which says what to look at; and every document has one between its title and its first part."""
+    lines = [line for line in _BLOCK.sub("", text_of(document)).splitlines() if line.strip() and not line.startswith("<!--")]
+    tables = [index for index, line in enumerate(lines) if line.startswith("|") and not lines[index - 1].startswith("|")]
+    assert [lines[index] for index in tables if lines[index - 1].startswith("#")] == []
+    assert not lines[1].startswith(("#", "|"))
+
+
 @pytest.mark.parametrize("document", [*DOCUMENTS, "CHANGELOG.md", "clients/go/README.md"])
 def test_links_lead_somewhere(document: str) -> None:
     """Files and headings, within the repository."""
