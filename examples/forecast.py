@@ -53,7 +53,9 @@ class LiveModel:
 
     def _load(self, version: str) -> None:
         folder = self.models / version
-        path = next(folder.glob("*.raw.onnx"))
+        metadata = json.loads((folder / f"model_metadata_{version}.json").read_text())
+        declared = metadata.get("graphs", {}).get("raw", {}).get("file")  # versions of older releases name no files
+        path = folder / declared if declared else next(folder.glob("*.raw.onnx"))
         graph = path.read_bytes()
         wanted = json.loads((folder / "MANIFEST.json").read_text())["files"][path.name]["sha256"]
         if hashlib.sha256(graph).hexdigest() != wanted:
