@@ -53,12 +53,6 @@ def test_what_is_live_never_goes_back(steps: list[tuple[str | None, int, Choice 
         seen = standing.order
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> tuple[SigningKey, VerifyKey]:
-    private, public = generate(tmp_path / "keys")
-    return SigningKey.read(private), VerifyKey.read(public)
-
-
 def test_a_choice_reads_back(tmp_path: Path, keys: tuple[SigningKey, VerifyKey]) -> None:
     """Signed or not; without a file there is none."""
     assert read_choice(tmp_path, keys[1]) is None

@@ -30,12 +30,6 @@ Cli = Callable[..., tuple[int, str, str]]
 Keys = tuple[SigningKey, VerifyKey]
 
 
-@pytest.fixture
-def keys(tmp_path: Path) -> Keys:
-    private, public = generate(tmp_path / "keys")
-    return SigningKey.read(private), VerifyKey.read(public)
-
-
 def publish(registry: Registry, make_version: MakeVersion, version: str, seed: int = 0) -> None:
     registry.root.mkdir(exist_ok=True)
     registry.publish(make_version(registry.candidate_folder("job"), version, seed=seed), version)

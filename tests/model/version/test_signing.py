@@ -38,12 +38,6 @@ PEM, PKCS8, PUBLIC = serialization.Encoding.PEM, serialization.PrivateFormat.PKC
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> tuple[SigningKey, VerifyKey]:
-    private, public = generate(tmp_path / "keys")
-    return SigningKey.read(private), VerifyKey.read(public)
-
-
-@pytest.fixture
 def signed(tmp_path: Path, make_version: MakeVersion, keys: tuple[SigningKey, VerifyKey]) -> Path:
     """A version that is signed."""
     folder = make_version(tmp_path / FIRST, FIRST)
