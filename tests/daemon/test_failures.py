@@ -1,4 +1,4 @@
-"""What a person sees of an exception: one line with its kind and what to do, never a traceback unless it was asked for."""
+"""What a person sees of an exception: one line with its type and what to do, and a traceback only on request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def raising(error: BaseException) -> Callable[..., None]:
 
 @pytest.mark.parametrize("error", UNFORESEEN, ids=lambda error: f"{type(error).__name__} {error}")
 def test_an_exception_that_nobody_foresaw(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Exit code 1, and one line with its kind, its words, its place and the way to its traceback."""
+    """Exit code 1, and one line with its type, its text, its place and how to see its traceback."""
     monkeypatch.setattr("daemon.commands.simulate.write_simulation", raising(error))
     code, out, err = cli("simulate", "folder")
     assert (code, out, err.count("\n")) == (1, "", 1)
@@ -62,20 +62,20 @@ def test_an_exception_that_nobody_foresaw(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("error", FORESEEN, ids=lambda error: type(error).__name__)
 def test_an_exception_whose_message_says_all(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    """Is its message and its exit code."""
+    """Only its message is printed, with its exit code."""
     monkeypatch.setattr("daemon.commands.simulate.write_simulation", raising(error))
     assert cli("simulate", "folder") == (FORESEEN[error], "", f"error: {error}\n")
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (SystemExit(7), 7)])
 def test_an_end_that_was_asked_for(cli: Cli, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int) -> None:
-    """Says nothing."""
+    """Nothing is printed."""
     monkeypatch.setattr("daemon.commands.simulate.write_simulation", raising(error))
     assert cli("simulate", "folder") == (code, "", "")
 
 
 def test_the_words_of_our_own_value_errors_are_enough() -> None:
-    """They are written for a person; those of a library are not."""
+    """Their messages are written for a person; those of a library are not."""
     with pytest.raises(ValueError, match="bootstrap_servers") as ours:
         KafkaOptions.from_mapping({"bootstrap_servers": "no port:x"})
     assert describe(ours.value) == str(ours.value)
@@ -97,7 +97,7 @@ main(command)
 
 @pytest.mark.parametrize("left", [16, 20, 60], ids=lambda left: f"{left} bytes")
 def test_compiled_python_that_a_full_disk_has_cut_off(tmp_path: Path, left: int) -> None:
-    """Python leaves it so, and would end with EOFError at each start: the file is removed, and the command starts again."""
+    """Python would end with EOFError at each start: the file is removed, and the command starts again."""
     (tmp_path / "fragile.py").write_text("VALUE = 42\n")
     program = tmp_path / "program.py"
     program.write_text(PROGRAM.format(path=[str(tmp_path), str(ROOT)]))

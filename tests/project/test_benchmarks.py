@@ -1,4 +1,4 @@
-"""The benchmarks at tiny sizes: they measure what they say, and their last line has the agreed shape. No time is asserted."""
+"""The benchmarks at tiny sizes: they measure what they promise, and their last line has the agreed form. No time is asserted."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def models(tmp_path_factory: pytest.TempPathFactory, make_version: Callable[...,
 
 
 def test_the_last_line_is_one_json_object_of_the_agreed_shape(capsys: pytest.CaptureFixture[str]) -> None:
-    """Machine, versions, figures and bars; a bar that does not hold is told on standard error, and the exit code is 0."""
+    """Machine, versions, figures and bars. A bar that does not hold is printed on standard error, and the exit code is 0."""
     bars = [harness.Bar("fast", 3.14159265, ">=", 2.0), harness.Bar("small", 700.0, "<=", 400), harness.Bar("unknown", None, "<=", 1)]
     assert harness.report("example", {"a": 1.23456789, "by": {"x": 123456.7}}, bars, {"rival": "1.0"}) == 0
     out, err = capsys.readouterr()
@@ -73,7 +73,7 @@ def test_the_last_line_is_one_json_object_of_the_agreed_shape(capsys: pytest.Cap
 
 
 def test_the_machine_is_described_without_its_name_or_a_path() -> None:
-    """Results are published: CPU, cores and memory, and nothing that tells whose machine it was."""
+    """Results are published: CPU, cores and memory, and nothing that identifies the machine."""
     import socket
 
     machine = harness.machine()
@@ -89,7 +89,7 @@ def test_the_machine_is_described_without_its_name_or_a_path() -> None:
     [(2.0, ">=", 2.0, True), (1.9, ">=", 2.0, False), (400, "<=", 400, True), (401, "<=", 400, False), (None, ">=", 0, False)],
 )
 def test_a_bar_holds_at_its_limit(value: float | None, op: str, limit: float, holds: bool) -> None:
-    """What could not be measured does not hold."""
+    """A value that could not be measured does not hold."""
     assert harness.Bar("bar", value, op, limit).holds is holds
 
 
@@ -119,7 +119,7 @@ def test_the_daemon_takes_every_record_to_its_checkpoint_and_says_where_the_time
 
 
 def test_rounds_are_compared_with_each_other() -> None:
-    """A machine that becomes slower from one round to the next changes no ratio."""
+    """A machine that slows down between rounds changes no ratio."""
     assert harness.median_of_ratios([10.0, 20.0, 90.0], [5.0, 10.0, 30.0]) == 2.0
 
 
@@ -185,7 +185,7 @@ def test_memory_is_read_after_the_open_rows_were_sealed(models: str, tmp_path: P
 
 
 def test_inference_is_compared_within_each_round() -> None:
-    """By hand: two rounds, of which the second ran on a machine half as fast; ratios do not notice."""
+    """By hand: two rounds, of which the second ran on a machine of half the speed. Ratios are the same."""
     names = ("core", "raw", "int8", "direct_export", "keras_call", "keras_predict")
     cost = dict(zip(names, (1.0, 1.2, 0.48, 4.8, 24.0, 60.0), strict=True))
     runs = {
@@ -262,7 +262,7 @@ def documents(tmp_path: Path) -> Path:
 
 
 def test_tables_are_written_between_their_markers(documents: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once written they are up to date; a changed result makes them stale, and --check says so and changes nothing."""
+    """Written tables are up to date. A changed result makes them stale, and --check reports it without a change."""
 
     def run(*options: str) -> int:
         monkeypatch.setattr(sys, "argv", ["tables.py", "--root", str(documents), *options])
@@ -285,7 +285,7 @@ def test_tables_are_written_between_their_markers(documents: Path, monkeypatch: 
 
 
 def test_a_list_of_rows_is_a_table_of_its_own() -> None:
-    """It is written where its marker stands, and is no figure among the others."""
+    """It is written at its marker, and is not a figure among the others."""
     rows = [{"target": "rtt_ms", "network": 1.5, "skill": "+3 %"}, {"target": "jitter_ms", "network": 0.25, "skill": "-1 %"}]
     found = {"ingest": RESULT | {"figures": {"pairs": rows, "records": 2}}}
     written = tables.filled("<!-- figures:ingest.pairs -->\n<!-- /figures -->\n<!-- figures:ingest -->\n<!-- /figures -->", found, "x")
@@ -306,7 +306,7 @@ def test_headlines_show_bars_and_figures_with_their_meaning(monkeypatch: pytest.
 
 
 def test_a_pair_is_judged_on_the_rows_that_all_forecast() -> None:
-    """Errors of seeds are averaged; the best rival on the same rows is the one that counts; a target without a row is no pair."""
+    """Errors of seeds are averaged. The best rival on the same rows counts. A target without a row is not a pair."""
     random = np.random.default_rng(1)
     actual = np.full((400, 4), np.nan, np.float32)
     actual[:, 0] = random.normal(size=400)
@@ -331,7 +331,7 @@ def test_a_marker_without_figures_is_an_error(documents: Path, monkeypatch: pyte
 
 
 def test_a_training_step_is_measured_on_the_network_that_is_asked_for() -> None:
-    """Plain and ours at a tiny size: each gives times and says what its first step cost."""
+    """Plain and ours at a tiny size: each returns times and the cost of its first step."""
     part = training_step
     small = Lstm(lstm_units=(4,), lstm_dropout=(0.2,), dense_units=(4,), dense_dropout=(0.2,), head_units=4)
     for contender in ("plain", "ours"):
@@ -360,7 +360,7 @@ def test_training_bars_are_ratios_within_a_round() -> None:
 
 
 def test_drift_is_told_from_noise_in_little() -> None:
-    """A quiet day and each planted change once, through the stages of the daemon: no incident, and every change called what it is."""
+    """A quiet day and each planted change once, through the stages of the daemon: no incident, and every change has its name."""
     run, sensitivity = drift_run, {"quorum": 14.0, "alone": 24.0, "quorum_spread": 24.0, "alone_spread": 34.0}
     chosen = run.Sensitivity(**sensitivity)
     assert run.quiet("shared", 0, 30, 1, chosen)["opened"] == []
@@ -378,7 +378,7 @@ def test_drift_is_told_from_noise_in_little() -> None:
 
 
 def test_a_proof_counts_what_held_what_broke_and_what_did_not_run(tmp_path: Path) -> None:
-    """A case that was skipped proves nothing, and a file that cannot be read is no proof either."""
+    """A skipped case proves nothing, and a file that cannot be read is not a proof either."""
     (tmp_path / "test_promise.py").write_text(
         "import pytest\n"
         "@pytest.mark.parametrize('fault', [1, 2, 3])\ndef test_the_disk_refuses(fault): assert fault < 3\n"
@@ -396,7 +396,7 @@ def test_a_proof_counts_what_held_what_broke_and_what_did_not_run(tmp_path: Path
 def test_a_proof_that_is_broken_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], test: str, code: int
 ) -> None:
-    """Whoever runs it in a script learns so; its line is printed all the same."""
+    """Its exit code shows it, and its line is printed all the same."""
     (tmp_path / "test_promise.py").write_text(f"def test_it(): {test}\n")
     monkeypatch.setattr("sys.argv", ["promise"])
     assert proof.prove("promise", "A promise.", [str(tmp_path / "test_promise.py")], 1) == code
@@ -405,7 +405,7 @@ def test_a_proof_that_is_broken_fails(
 
 
 def test_never_silent_is_proven_with_the_service_manager() -> None:
-    """The tests that it names are there, and the one that --quick runs alone is last."""
+    """The tests that it names exist, and the one that --quick runs alone is last."""
     module, root = never_silent, ROOT
     for file, _, test in (one.partition("::") for one in module.FILES):
         assert f"def {test}" in (root / file).read_text()

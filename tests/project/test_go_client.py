@@ -61,7 +61,7 @@ TEXTS: dict[str, list[Any]] = {
 
 
 def go_command() -> list[str]:
-    """The go tool. Skips where it or the C compiler that ONNX Runtime's wrapper needs is missing; in CI that is a failure."""
+    """Return the go tool. Skips the test if it or the C compiler of ONNX Runtime's wrapper is missing; in CI that is a failure."""
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     missing = "Go (https://go.dev/dl)" if go is None else None if shutil.which(os.environ.get("CC", "gcc")) else "a C compiler (gcc)"
     if missing is None:
@@ -81,7 +81,7 @@ def go_environment(**variables: str | Path) -> dict[str, str]:
 
 
 def snapshot_of(folder: Path, unmeasured: str | None = None) -> Path:
-    """A sealed segment of ROWS rows of each of LINKS links, one a minute: noisy waves with holes, and a column that is not measured."""
+    """Write a sealed segment of ROWS rows of each of LINKS links, one a minute: noisy waves with holes, and an unmeasured column."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(8)
     step = np.repeat(np.arange(ROWS), LINKS)
@@ -104,7 +104,7 @@ def snapshot_of(folder: Path, unmeasured: str | None = None) -> Path:
 
 
 def publish(registry: Registry, snapshot: Path, version: str, architecture: Architecture, seed: int) -> None:
-    """A version by the training job, published as the daemon does it."""
+    """Train a version with the training job and publish it as the daemon does."""
     spec = JobSpec(
         job_id=version, version=version, created_at_s=START_S, reason="test", snapshot=str(snapshot),
         candidate=str(registry.candidate_folder(version)), parent=None, settings=replace(SETTINGS, seed=seed),
@@ -117,8 +117,10 @@ def publish(registry: Registry, snapshot: Path, version: str, architecture: Arch
 
 
 def random_stream(random: np.random.Generator) -> list[dict[str, Any]]:
-    """The records of one link as producers write them: holes, older names, times in both forms, pauses, repeats and late records, and
-    in some streams a span of rows that is disturbed."""
+    """Return the records of one link as producers write them.
+
+    They have holes, older names, times in both forms, pauses, repeats and late records, and in some streams a disturbed span of rows.
+    """
     records, time_s = [], START_S + float(random.integers(0, 10**8))
     texts = {name: [*values, "unseen", "", None][random.integers(0, len(values) + 3)] for name, values in TEXTS.items()}
     holes = random.choice([0.0, 0.1, 0.5])
@@ -146,8 +148,10 @@ Numbers = list[float | None]
 
 
 def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredictor) -> tuple[Numbers, Numbers] | None:
-    """What the daemon's own path comes to after the last record (decoding, rings, features, core graph), and the quantised graph. None
-    where a target is not forecast."""
+    """Return the forecasts of the daemon's own path after the last record, and those of the quantised graph.
+
+    The path is decoding, rings, features and core graph. None for a target without a forecast.
+    """
     predictor = Predictor.load(folder)
     decoded = decode(RawBatch(Partition("t", 0), range(len(records)), [json.dumps(record).encode() for record in records]), None)
     assert not decoded.rejected
@@ -167,7 +171,7 @@ def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredi
 
 
 def expected_document(folder: Path, streams: int) -> dict[str, Any]:
-    """Random streams, and what Python forecasts from each. The tolerance is that of the golden samples."""
+    """Return random streams with Python's forecasts. The tolerance is that of the golden samples."""
     random = np.random.default_rng(5)
     int8 = RawPredictor.load(folder, int8=True)
     cases = []
@@ -185,8 +189,11 @@ def expected_document(folder: Path, streams: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """models/ with two signed versions, the first one live; full/ with one of the published size; partial/ with one that has never seen
-    an RTT; older/ with one by a release whose graphs have no bounds; keys/; expected.json and partial.json."""
+    """The folder that the Go tests read.
+
+    models/ has two signed versions, the first one live. full/ has one of the published size, partial/ one that has never seen an RTT,
+    older/ one of a release whose graphs have no bounds. Beside them are keys/, expected.json and partial.json.
+    """
     go_command()  # before anything is trained
     folder = tmp_path_factory.mktemp("go")
     private, _ = generate(folder / "keys")
@@ -222,7 +229,7 @@ def test_the_client_with_real_models(models: Path, capsys: pytest.CaptureFixture
 
 
 def test_no_data_races(models: Path) -> None:
-    """Swaps under load, following and closing hold under Go's race detector, which sees what a lucky run does not."""
+    """Swaps under load, following and closing pass Go's race detector, which finds what a lucky run does not."""
     output = run_go(["test", "-count=1", "-race", "-v", "-run", "Swaps|Follow|Close|Context", "."], models)
     assert output.count("--- PASS") == 4
 
@@ -235,7 +242,7 @@ def binary(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
-    """dwcp-predict as a person runs it: a file of two links gives a line for each, and -verify says what the folder is."""
+    """dwcp-predict as a person runs it: a file of two links has a line for each, and -verify reports on the folder."""
     cases = json.loads((models / "expected.json").read_text())["cases"]
     case = next(case for case in cases if case["forecast"] is not None)
     partial = subprocess.run(
@@ -266,7 +273,7 @@ def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
 
 @pytest.mark.parametrize("location", ["weights.bin", "../weights.bin"])
 def test_weights_outside_the_graph_are_not_read(models: Path, tmp_path: Path, binary: Path, location: str) -> None:
-    """A graph that names a file for its weights is refused, also where that file lies in the working directory and is the right one."""
+    """A graph that names a file for its weights is refused, even if that file is in the working directory and correct."""
     root, work = tmp_path / "models", tmp_path / "parent" / "work"
     shutil.copytree(models / "models", root)
     work.mkdir(parents=True)
@@ -285,7 +292,7 @@ def test_weights_outside_the_graph_are_not_read(models: Path, tmp_path: Path, bi
 
 
 def test_go_code_is_formatted() -> None:
-    """gofmt has nothing to change, and go vet nothing to say."""
+    """gofmt changes nothing, and go vet reports nothing."""
     go = go_command()[0]
     listed = subprocess.run([Path(go).with_name("gofmt"), "-l", "."], cwd=CLIENT, capture_output=True, text=True, check=True).stdout
     assert listed == ""

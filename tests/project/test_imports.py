@@ -1,4 +1,4 @@
-"""What a fresh interpreter loads, and whose the five top-level names are."""
+"""The modules that a fresh interpreter loads, and the owner of the five top-level names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHOW = "import sys; print('\\n'.join(sys.modules))"
 
 @pytest.mark.parametrize("module", ["daemon.loop", "daemon.wiring", "daemon.cli", "daemon.commands.replay", "daemon.commands.demo.command"])
 def test_the_daemon_never_loads_tensorflow(module: str) -> None:
-    """Neither directly nor through anything else: it costs 690 MB and 6 to 14 s, and only the training child needs it."""
+    """Neither directly nor indirectly: it costs 690 MB and 6 to 14 s, and only the training child needs it."""
     shown = subprocess.run([sys.executable, "-c", f"import {module}; {SHOW}"], capture_output=True, text=True, check=True)
     loaded = set(shown.stdout.split())
     assert module in loaded
@@ -47,12 +47,12 @@ def test_a_package_loads_only_what_it_may(package: str, others: tuple[str, ...])
 
 @pytest.mark.parametrize("name", ["daemon", "drift", "features", "model", "streams"])
 def test_no_other_distribution_has_our_names(name: str) -> None:
-    """Packages are installed flat, so in the daemon's own environment nobody else may provide them (tf2onnx installs `tests`)."""
+    """Packages are installed flat, so no other distribution in the daemon's environment may provide them (tf2onnx installs `tests`)."""
     assert importlib.metadata.packages_distributions()[name] == ["dwcp-learner"]
 
 
 def test_importing_does_nothing() -> None:
-    """No output, no thread, no file, no environment read: all of that begins in main."""
+    """No output, thread, file or environment variable: all of that begins in main."""
     check = "import threading, daemon.wiring, daemon.commands.replay; assert threading.active_count() == 1, threading.enumerate()"
     shown = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True, env={"DWCP_NO_SUCH": "x"})
     assert (shown.stdout, shown.stderr) == ("", "")

@@ -1,4 +1,4 @@
-"""Ranges of versions: each has an end that somebody has tried, and every place that names Python names the same ones."""
+"""Ranges of versions: each ends at the next untried version, and every place that names Python names the same versions."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_python_is_what_was_tried() -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "systemd/README.md", "Makefile"])
 def test_a_document_names_the_same_pythons(name: str) -> None:
-    """Somebody with another one is told before pip is."""
+    """A person with another one reads it before pip fails."""
     text = (ROOT / name).read_text(encoding="utf-8")
     assert f"Python {', '.join(PYTHONS[:-1])} or {PYTHONS[-1]}" in text
     assert not re.search(r"3\.\d+ or (newer|later)", text)

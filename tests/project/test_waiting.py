@@ -1,4 +1,4 @@
-"""What the tests wait with, and what they share: a wait in vain says for what, and nothing broken is handed on."""
+"""The waits of the tests, and what they share: a wait in vain names its state, and nothing broken is passed on."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from testkit.waiting import wait_for
 
 
 def test_a_wait_ends_with_the_state() -> None:
-    """And gives its value, also where the process that reached it has ended since."""
+    """It returns the value, also if the process that reached the state has ended since."""
     values = iter([None, 0, [], "there"])
     assert wait_for(lambda: next(values), "a value") == "there"
     assert wait_for(lambda: "done", "the last words", alive=lambda: False) == "done"
 
 
 def test_a_wait_in_vain_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once where nothing can come any more, else at the limit."""
+    """At once if the state cannot come any more, else at the limit."""
     with pytest.raises(AssertionError, match="ended before: the log says why"):
         wait_for(lambda: False, lambda: "the log says why", alive=lambda: False)
     monkeypatch.setattr(waiting, "LIMIT_S", 0.0)
@@ -61,7 +61,7 @@ def test_it(made, fails, number):
 
 
 def test_after_a_failure_a_file_shares_something_new(tmp_path: Path) -> None:
-    """Two of six tests fail, and none that comes after them; what was shared is closed each time, and at the end."""
+    """Two of six tests fail, and none of the others. What was shared is closed each time, and at the end."""
     (tmp_path / "test_shared.py").write_text(FAILING)
     command = [
         sys.executable,

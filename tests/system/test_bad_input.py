@@ -1,4 +1,4 @@
-"""Bad input of every kind: a message that says what is wrong and what to do, nothing lost, and the stream goes on."""
+"""Bad input of every kind: the message names what is wrong and what to do, nothing is lost, and the stream goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ START_S = 1_767_571_200
 
 
 def row(second: int, **values: object) -> str:
-    """One line of the CSV form."""
+    """Return one line of the CSV form."""
     fields = {"timestamp": START_S + second, "node_id": "a", "peer_id": "b", "rtt_ms": 20.0, "throughput_mbps": 90.0}
     return ",".join(str((fields | values).get(column, "")) for column in COLUMNS) + "\n"
 
@@ -31,7 +31,7 @@ HEADER = ",".join(COLUMNS) + "\n"
 
 
 def replayed(cli: Cli, path: Path, keep: Path, expected: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]], str]:
-    """The report, the dead letters and standard error of a replay that ends with the expected code."""
+    """Replay a file and return the report, the dead letters and standard error. Checks the exit code."""
     code, out, err = cli("replay", path, "--no-train", "--json", "--keep", keep)
     assert code == expected, err
     letters = keep / "state/events/dead_letters.ndjson"
@@ -53,7 +53,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_a_file_that_cannot_be_replayed(cli: Cli, tmp_path: Path, case: str) -> None:
-    """Exit code 5 and one line that names the file; the folder that was to be kept is not spoilt."""
+    """Exit code 5 and one line that names the file. The folder of --keep is not touched."""
     content, message = UNUSABLE[case]
     path = tmp_path / ("input.csv.gz" if "gzip" in case else "input.ndjson" if "JSON" in case else "input.csv")
     if content is not None:
@@ -69,7 +69,7 @@ def test_a_file_that_cannot_be_replayed(cli: Cli, tmp_path: Path, case: str) -> 
 
 @pytest.mark.parametrize("content", ["", HEADER], ids=["nothing", "a header"])
 def test_standard_input_without_a_record(tmp_path: Path, content: str) -> None:
-    """Is as an empty file: exit code 5, and a line that says so."""
+    """It is handled as an empty file: exit code 5, and a line that names the reason."""
     command = [sys.executable, "-m", "daemon.cli", "replay", "-", "--no-train"]
     made = subprocess.run(command, input=content, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert made.returncode == 5
@@ -107,7 +107,7 @@ BAD_RECORDS = {
 
 @pytest.mark.parametrize("case", BAD_RECORDS)
 def test_a_record_that_is_refused(cli: Cli, tmp_path: Path, case: str) -> None:
-    """It goes to the dead letters whole, with the reason and where it stood, is told on standard error, and its neighbours are taken."""
+    """It goes to the dead letters complete, with reason and place, is printed on standard error, and its neighbours are accepted."""
     bad, reason = BAD_RECORDS[case]
     (tmp_path / "input.csv").write_bytes((HEADER + row(10) + bad + row(20) + row(30)).encode("latin-1"))
     report, letters, err = replayed(cli, tmp_path / "input.csv", tmp_path / "kept")
@@ -121,14 +121,14 @@ def test_a_record_that_is_refused(cli: Cli, tmp_path: Path, case: str) -> None:
 
 
 def test_dead_letters_are_the_same_when_a_file_is_read_again(cli: Cli, tmp_path: Path) -> None:
-    """The id follows from where the record stood, so a subscriber can drop repeats."""
+    """The id follows from the place of the record, so that a subscriber can drop repeats."""
     (tmp_path / "input.csv").write_text(HEADER + row(0) + row(10, rtt_ms=-1))
     first = replayed(cli, tmp_path / "input.csv", tmp_path / "a")[1]
     assert [letter["id"] for letter in replayed(cli, tmp_path / "input.csv", tmp_path / "b")[1]] == [letter["id"] for letter in first]
 
 
 def test_every_record_is_bad(cli: Cli, tmp_path: Path) -> None:
-    """A whole file in milliseconds: all refused, none lost, one line tells why, not one for each record, and it is no success."""
+    """A whole file in milliseconds: all rejected, none lost, one line with the reason instead of one for each record, and no success."""
     (tmp_path / "input.csv").write_text(HEADER + "".join(row(0, timestamp=(START_S + second) * 1000) for second in range(3000)))
     report, letters, err = replayed(cli, tmp_path / "input.csv", tmp_path / "kept", expected=1)
     assert (report["records"]["accepted"], report["records"]["rejected"], len(letters)) == (0, 3000, 3000)
@@ -137,7 +137,7 @@ def test_every_record_is_bad(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_refused_records_by_reason(cli: Cli, tmp_path: Path) -> None:
-    """How many of each kind, the first one's line and why, and where to find all of them: in the table and in the JSON."""
+    """Table and JSON show the number of each kind, the first one's line and reason, and where all of them are."""
     path = tmp_path / "input.csv"
     path.write_text(HEADER + row(0) + row(10, rtt_ms=-1) + row(20, node_id="") + row(30, rtt_ms=-2) + row(40))
     report, _, _ = replayed(cli, path, tmp_path / "kept")
@@ -154,7 +154,7 @@ def test_refused_records_by_reason(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_an_unreachable_broker(run: Callable[..., Any], no_broker: str) -> None:
-    """Is told with its address and when it is tried again; the daemon lives, is not ready, reloads its configuration, and stops at once."""
+    """Its address and the next attempt are logged. The daemon is alive but not ready, reloads its configuration, and stops at once."""
     daemon = run(no_broker)
     told = daemon.until(lambda: daemon.told("kafka_unreachable"))[0]
     assert told["servers"] == no_broker
@@ -183,7 +183,7 @@ def test_an_unreachable_broker(run: Callable[..., Any], no_broker: str) -> None:
 
 
 def test_a_missing_topic(run: Callable[..., Any], kafka_broker: str, kafka_admin: KafkaAdminClient) -> None:
-    """Is told with what to do, and is not created; once it is there, the daemon is ready without a restart."""
+    """It is logged with what to do, and not created. When it exists, the daemon becomes ready without a restart."""
     topic = f"missing.{os.getpid()}.{time.monotonic_ns()}"
     daemon = run(kafka_broker, topic=topic)
     told = daemon.until(lambda: daemon.told("topic_missing") or daemon.told("kafka_event", condition="topic_missing"))[0]

@@ -1,5 +1,7 @@
-"""Brokers and topics fail while a real daemon reads from three real brokers: it goes on, or it stops and says why. No valid record is lost
-without being told, and none counts twice."""
+"""Brokers and topics fail while a real daemon reads from three real brokers: it goes on, or stops and reports why.
+
+No valid record is lost without a report, and none counts twice.
+"""
 
 from __future__ import annotations
 
@@ -31,21 +33,21 @@ def flows(kafka_cluster: Any, tmp_path_factory: pytest.TempPathFactory, renewed:
 
 @pytest.fixture
 def whole_cluster(kafka_cluster: Any) -> Any:
-    """Brokers that an earlier test has left stopped or killed run again."""
+    """The cluster, with brokers started again that an earlier test has stopped or killed."""
     kafka_cluster.start()
     return kafka_cluster
 
 
 @pytest.fixture
 def flowing(flows: Any, whole_cluster: Any, request: pytest.FixtureRequest) -> Iterator[Any]:  # noqa: ARG001 - it comes first
-    """A daemon that runs through all faults that it has to go on from, and its writer; a new one after a test that failed."""
+    """A daemon that runs through all faults that it has to survive, and its writer. A new one after a failed test."""
     with flows.of(request.node, lambda made: made[0].daemon.process.poll() is None) as made:
         yield made
 
 
 @pytest.fixture
 def twins(whole_cluster: Any, tmp_path: Path) -> Iterator[Any]:
-    """Two daemons of one topic, each of a group of its own, and the writer: one runs when the fault comes, the other is stopped."""
+    """Two daemons of one topic, each in a group of its own, and the writer. One runs during the fault, the other is stopped."""
     topic = _topic(whole_cluster)
     groups = [f"{topic}.{name}" for name in ("running", "stopped")]
     with ExitStack() as stack:
@@ -60,7 +62,7 @@ def _topic(cluster: Any) -> str:
 
 
 def settled(scene: Any, writer: Any) -> None:
-    """All that was acknowledged is in the buffer once, nothing was read twice, and the daemon is ready."""
+    """Check that all acknowledged records are in the buffer once, nothing was read twice, and the daemon is ready."""
     scene.until_it_holds(writer.sent)
     scene.daemon.until(scene.ready)
     counted = scene.counted()
@@ -69,7 +71,7 @@ def settled(scene: Any, writer: Any) -> None:
 
 
 def test_an_aborted_transaction(flowing: Any) -> None:
-    """What a producer took back never enters the buffer; what it committed does."""
+    """Records of an aborted transaction never enter the buffer, committed ones do."""
     scene, writer = flowing
     for commit in (True, False, True):
         writer.transaction(30, commit)
@@ -77,7 +79,7 @@ def test_an_aborted_transaction(flowing: Any) -> None:
 
 
 def test_a_broker_that_is_restarted_in_order(kafka_cluster: Any, flowing: Any) -> None:
-    """One of three is stopped and comes back while records flow: the daemon goes on."""
+    """One of three brokers stops and returns while records flow: the daemon goes on."""
     scene, writer = flowing
     with writer:
         kafka_cluster.stop(2)
@@ -99,7 +101,7 @@ def test_leaders_that_move(kafka_cluster: Any, flowing: Any) -> None:
 
 
 def test_a_leader_that_is_killed(kafka_cluster: Any, flowing: Any) -> None:
-    """The broker that leads dies as in a power cut: another one takes over, and the daemon goes on."""
+    """The leading broker dies as in a power cut: another one leads, and the daemon goes on."""
     scene, writer = flowing
     kafka_cluster.await_replicas(scene.topic)
     with writer:
@@ -111,7 +113,7 @@ def test_a_leader_that_is_killed(kafka_cluster: Any, flowing: Any) -> None:
 
 
 def test_all_brokers_that_are_down(kafka_cluster: Any, flowing: Any) -> None:
-    """No broker answers for a while: the daemon is not ready and says so, and goes on when they are back."""
+    """No broker answers for a while: the daemon reports that it is not ready, and goes on when they are back."""
     scene, writer = flowing
     kafka_cluster.await_replicas(scene.topic)
     with writer:
@@ -126,8 +128,10 @@ def test_all_brokers_that_are_down(kafka_cluster: Any, flowing: Any) -> None:
 
 
 def stopped(cluster: Any, scene: Any) -> str:
-    """What it said when it ended with the exit code of a source that cannot give records. It has left its group: the next start need not
-    wait for a session to time out."""
+    """Wait until the daemon has ended with the exit code of a failed source, and return its last message.
+
+    It has left its group, so that the next start does not wait for a session time-out.
+    """
     code, words = scene.ended()
     assert code == 5, words
     assert "accept_lost_records = true" in words
@@ -137,7 +141,7 @@ def stopped(cluster: Any, scene: Any) -> str:
 
 
 def go_on(scenes: list[Any], rows: list[Any]) -> Iterator[list[tuple[Any, ...]]]:
-    """Started again by an operator who accepts the loss: what each tells of that, when exactly these rows are in its buffer."""
+    """Start both daemons as an operator who accepts the loss, and yield what each reports when exactly these rows are in its buffer."""
     for scene in scenes:
         scene.start(accept_lost_records=True)
     for scene in scenes:
@@ -149,8 +153,10 @@ def go_on(scenes: list[Any], rows: list[Any]) -> Iterator[list[tuple[Any, ...]]]
 
 
 def test_records_that_retention_has_deleted(kafka_cluster: Any, twins: Any) -> None:
-    """The next records were deleted while the daemon was away: it stops, names the offset that it wants and the first that is held, and
-    goes on from there when that is accepted."""
+    """The next records were deleted while the daemon was away.
+
+    It stops, and names the offset that it wants and the first that exists. It goes on there when that is accepted.
+    """
     _, scene, writer = twins
     scene.start()
     rows = list(writer.write(240))
@@ -167,9 +173,11 @@ def test_records_that_retention_has_deleted(kafka_cluster: Any, twins: Any) -> N
 
 
 def test_a_topic_that_was_created_anew(kafka_cluster: Any, twins: Any) -> None:
-    """The topic is deleted and created again under its name, and already holds more records than were read: the daemon does not read on
-    from the middle, whether it was running or not. When that is accepted it reads the new topic from its first record, and keeps what it
-    has of the old one."""
+    """The topic is deleted and created again under its name, and already holds more records than were read.
+
+    The daemon does not go on in the middle, whether it was running or not. When that is accepted, it reads the new topic from its first
+    record, and keeps what it has of the old one.
+    """
     running, away, writer = twins
     scenes = [running, away]
     for scene in scenes:
@@ -190,9 +198,10 @@ def test_a_topic_that_was_created_anew(kafka_cluster: Any, twins: Any) -> None:
 
 
 def test_a_log_that_was_cut_back(kafka_cluster: Any, twins: Any) -> None:
-    """An unclean leader election makes a replica the leader that misses the last records, and others are written under their offsets,
-    more than there were: the daemon notices it by the leader epoch, whether it was running or not. When that is accepted it reads the new
-    ones too."""
+    """An unclean leader election makes a replica without the last records the leader, and more records are written at their offsets.
+
+    The daemon notices it by the leader epoch, whether it was running or not. When that is accepted, it reads the new records too.
+    """
     running, away, writer = twins
     scenes = [running, away]
     kafka_cluster.alter(running.topic, {"min.insync.replicas": "1", "unclean.leader.election.enable": "true"})

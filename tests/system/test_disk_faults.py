@@ -1,5 +1,7 @@
-"""The disk refuses, tears or loses, and the clock is set: the stream waits rather than lose a row, goes on by itself, and nothing comes
-from a file that is not what was written. A real disk that is full: tests/daemon/state/test_checkpoint.py: test_a_full_disk.
+"""The disk refuses, tears or loses, and the clock is set.
+
+The stream waits rather than lose a row, and goes on by itself. Nothing is read from a file that is not what was written. A real full disk:
+tests/daemon/state/test_checkpoint.py, test_a_full_disk.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from testkit import killing, remains, rig, scripted
 
 
 def refusing(call: str, part: str, code: int, after: int, times: int) -> Callable[[], None]:
-    """For `prepare`: a disk that refuses a call for every path with this part, some times after so many that it has allowed."""
+    """Return a function for `prepare`: the disk refuses some calls for paths with this part, after it has allowed some."""
 
     def path_of(argument: Any) -> str:
         return str(Path(f"/proc/self/fd/{argument}").readlink() if isinstance(argument, int) else argument)
@@ -67,7 +69,7 @@ def refusing(call: str, part: str, code: int, after: int, times: int) -> Callabl
     ids=lambda value: value.strip(".-"),
 )
 def test_a_disk_that_refuses_for_a_while(home: Path, uninterrupted: Any, call: str, part: str, code: int) -> None:
-    """At every durable write: told with the reason and the remedy, nothing is dropped meanwhile, and it goes on by itself."""
+    """At every durable write: it is reported with reason and remedy, nothing is dropped, and the daemon goes on by itself."""
     after, times = {"journal-": (0, 4), "drift.ndjson": (0, 2)}.get(part, (9, 4))  # of the latter two there are few, and some come late
     refused = refusing(call, part, code, after, times)
     remains.same(rig.outcome_after(home, prepare=refused), uninterrupted)
@@ -79,8 +81,10 @@ def test_a_disk_that_refuses_for_a_while(home: Path, uninterrupted: Any, call: s
 
 @pytest.mark.parametrize("checkpoints", [True, False], ids=["with checkpoints", "without any"])
 def test_a_disk_that_refuses_to_delete_at_the_start(home: Path, uninterrupted: Any, checkpoints: bool) -> None:
-    """Segments that no checkpoint names cannot be deleted, whether there are older checkpoints or somebody has removed them: told, and the
-    daemon starts all the same, for nobody reads those segments."""
+    """Segments without a checkpoint cannot be deleted, with or without older checkpoints.
+
+    It is reported, and the daemon starts all the same, because nobody reads those segments.
+    """
     assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "_publish", 9, after=False)) == killing.KILLED
     if not checkpoints:
         shutil.rmtree(home / "state" / "checkpoints")
@@ -90,7 +94,7 @@ def test_a_disk_that_refuses_to_delete_at_the_start(home: Path, uninterrupted: A
 
 
 def torn(content: bytes) -> dict[str, bytes]:
-    """What a crash may leave of a file: cut anywhere, zeros in place of pages that were never written."""
+    """Return what a crash may leave of a file: cut anywhere, zeros in place of pages that were never written."""
     length = len(content)
     cuts = {f"cut at {at}": content[:at] for at in (0, 1, length // 3, length // 2, length - 1)}
     zeros = {f"zeros from {at}": content[:at] + bytes(length - at) for at in (0, length // 2, length - 64, length - 1)}
@@ -102,8 +106,10 @@ def store_of(state: Path, told: list[tuple[str, dict[str, Any]]]) -> CheckpointS
 
 
 def test_a_torn_file_of_a_checkpoint(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever is left of whichever file of the newest checkpoint or of a segment that only it names: the one before is used, for all
-    partitions and the region stage, and an event names what was set aside."""
+    """Damage to any file of the newest checkpoint, or to a segment that only it names.
+
+    The checkpoint before is used for all partitions and the region stage, and an event names what was set aside.
+    """
     assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "_clean", 9, after=False)) == killing.KILLED
     newest, manifest = remains.newest(home / "state")
     before, older = sorted(path for path in newest.parent.iterdir())[-2], {}
@@ -140,7 +146,7 @@ def test_a_torn_journal(home: Path, uninterrupted: Any) -> None:
 
 
 def refusal_of(act: Callable[[], None]) -> int | None:
-    """With which code the disk refused it; None where it did not."""
+    """Return the code with which the disk refused it; None if it did not."""
     try:
         act()
     except OSError as error:

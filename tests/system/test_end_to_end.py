@@ -1,4 +1,4 @@
-"""The whole daemon as an operator runs it: Apache Kafka, the command line, a real training, and what subscribers hear."""
+"""The whole daemon as an operator runs it: Apache Kafka, the command line, a real training, and what subscribers receive."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ POISON = [b"not json", b'{"timestamp": 1e12, "node_id": "a", "peer_id": "b", "rt
 
 
 def telemetry() -> list[tuple[bytes, bytes]]:
-    """(key, value) in order of time: the end of the Starlink recording, whose start is mostly pieces shorter than a window (or a simulated
-    fleet where there is no such file). In the last 3,000 rows the throughput is ten times what it was."""
+    """Return (key, value) in order of time: the end of the Starlink recording, or a simulated fleet if that file is missing.
+
+    The recording's start is mostly pieces shorter than a window. In the last 3,000 rows the throughput is ten times what it was.
+    """
     if STARLINK.exists():
         with STARLINK.open() as file:
             rows = sorted(csv.DictReader(file), key=lambda row: float(row["timestamp"]))
@@ -65,7 +67,7 @@ def _is_number(text: str) -> bool:
 def daemon(
     config: Path, log: Path, wait: Callable[..., Any], die_with_parent: Callable[[], None]
 ) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Runs `dwcp-learner run`; gives a function that waits for an event of its log. Stops it with SIGTERM, and it must obey."""
+    """Run `dwcp-learner run` and yield a function that waits for an event of its log. Then SIGTERM has to end it."""
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "daemon.cli", "run", "--config", str(config)],
@@ -94,7 +96,7 @@ def daemon(
 
 
 def heard(servers: str, topic: str, wanted: int) -> list[Any]:
-    """At least `wanted` messages of a topic, read as a subscriber would."""
+    """Return at least `wanted` messages of a topic, read as a subscriber would."""
     consumer = KafkaConsumer(topic, bootstrap_servers=servers, auto_offset_reset="earliest", group_id=None)
     messages_: list[Any] = []
 
@@ -118,8 +120,11 @@ def topics(kafka_admin: Any) -> dict[str, str]:
 
 
 def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, topics: dict[str, str], tmp_path: Path) -> None:
-    """Consumes, trains, publishes, announces; a second run goes on where the first stopped; a subscriber hears of a drift; poison
-    arrives in the dead-letter topic with its reason and coordinates; every record is in the buffer exactly once."""
+    """Consumes, trains, publishes, announces. A second run goes on where the first stopped.
+
+    A subscriber receives a drift. Poison arrives in the dead-letter topic with reason and coordinates. Every record is in the buffer
+    exactly once.
+    """
     config = tmp_path / "dwcp.toml"
     config.write_text(f"""
         [kafka]

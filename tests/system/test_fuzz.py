@@ -1,4 +1,4 @@
-"""Hostile input: every message is accepted or refused with a reason, once and in order; no document is run, and none crashes a reader."""
+"""Hostile input: every message is accepted or rejected with a reason, once and in order; no document runs code or crashes a reader."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def documents(make_version: Callable[..., Path], tmp_path_factory: pytest.TempPa
 
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_damaged_messages_are_accepted_or_refused_and_never_lost(form: str) -> None:
-    """Thousands of them: alone as in a batch, among good ones as among bad ones, with values in range and whole dead letters."""
+    """Thousands of them: alone as in a batch, among good and bad ones, with values in range and complete dead letters."""
     seeds = hostile.json_seeds() if form == "json" else hostile.csv_seeds()
     found: Counter[str] = Counter()
     for batch in hostile.batches(hostile.Mutator(seeds, 1).message, seeds[0], random.Random(1)):
@@ -95,7 +95,7 @@ TIMES = st.floats() | st.integers(-(2**70), 2**70) | st.datetimes().map(lambda t
 )
 @settings(max_examples=60)
 def test_structured_damage_is_no_other(changes: list[tuple[dict[str, Any], Any, bool]], good: int) -> None:
-    """Fields of other types, ranges and sizes, and keys twice, among good records on either side of a chunk's border."""
+    """Fields of other types, ranges and sizes, and repeated keys, among good records on both sides of a chunk's border."""
     values = [hostile.json_seeds()[0]] * good
     for change, time, twice in changes:
         record = hostile.FULL | change | ({} if time is None else {"timestamp": time})
@@ -105,7 +105,7 @@ def test_structured_damage_is_no_other(changes: list[tuple[dict[str, Any], Any, 
 
 
 def field(value: bytes, name: str = "rtt_ms") -> bytes:
-    """A full record whose field has these bytes."""
+    """Return a full record whose field has these bytes."""
     record = {"timestamp": 1762232095, "node_id": "a", "peer_id": "b", "jitter_ms": 1, name: 0}
     return json.dumps(record).encode().replace(b'"%s": 0' % name.encode(), b'"%s": %s' % (name.encode(), value))
 
@@ -143,7 +143,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_what_is_odd_has_its_place(name: str) -> None:
-    """Accepted, or refused as this kind; among good ones that it does not touch."""
+    """Accepted, or rejected as this kind, without an effect on the good ones around it."""
     value, kind = ODD[name]
     good = hostile.json_seeds()[0]
     found = hostile.check_batch([good, value, good])
@@ -194,7 +194,7 @@ def test_a_number_or_text_that_nothing_could_hold_is_refused(documents: dict[str
 
 
 def test_damaged_documents_are_refused_as_documented(documents: dict[str, Any]) -> None:
-    """Every reader of a file or a batch takes its own good content, and raises nothing undocumented over damaged ones."""
+    """Every reader accepts its own good content, and raises nothing undocumented for damaged content."""
     for target in documents.values():
         assert {target.try_one(seed) for seed in target.seeds} == {"accepted"}, target.name
         mutator = hostile.Mutator(target.seeds, 2)
@@ -203,7 +203,7 @@ def test_damaged_documents_are_refused_as_documented(documents: dict[str, Any]) 
 
 
 def bomb(codec: int, compress: Callable[[bytes], bytes]) -> bytes:
-    """A record batch of one record, some kilobytes that unpack to more than the limit."""
+    """Return a record batch of one record, some kilobytes that unpack to more than the limit."""
     builder = DefaultRecordBatchBuilder(
         magic=2, compression_type=0, is_transactional=False, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 30
     )  # fmt: skip
@@ -215,7 +215,7 @@ def bomb(codec: int, compress: Callable[[bytes], bytes]) -> bytes:
 
 @pytest.mark.parametrize(("codec", "compress"), [(4, zstandard.ZstdCompressor().compress), (1, gzip.compress)], ids=["zstd", "gzip"])
 def test_a_batch_that_unpacks_to_more_than_memory_may_hold(codec: int, compress: Any) -> None:
-    """Becomes one refused record of its packed bytes, at its last offset, and the stream goes on behind it."""
+    """It becomes one rejected record of its packed bytes, at its last offset, and the stream goes on after it."""
     packed = bomb(codec, compress)
     batch = DefaultRecordBatch(packed)
     assert len(packed) < UNPACKED_MAX_BYTES / 500
@@ -225,7 +225,7 @@ def test_a_batch_that_unpacks_to_more_than_memory_may_hold(codec: int, compress:
 
 
 def test_a_flood_of_large_refused_records_is_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Dead letters in memory are bounded by their bytes: the source waits until they are durable, which is at once, and none is lost."""
+    """Dead letters in memory are bounded by bytes: the source waits until they are durable, and none is lost."""
     monkeypatch.setattr("daemon.loop.PENDING_BYTES_MAX", 4 * MAX_KEPT_BYTES)
     path = tmp_path / "telemetry.ndjson"
     path.write_bytes(b"\n".join([hostile.json_seeds()[0], *[b'{"x": "' + b"x" * MAX_KEPT_BYTES + b'"']] * 20) + b"\n")
@@ -249,15 +249,15 @@ def sources() -> list[Path]:
 
 
 def called(node: ast.Call) -> str:
-    """The name of what is called, without what stands before its last dot."""
+    """Return the name of a called function, without what stands before its last dot."""
     return node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_our_code_reads_no_pickle_and_runs_no_text(path: Path) -> None:
-    """No such import; NumPy without pickles and Keras in its safe mode, said where they are called; no shell.
+    """No such import, no shell, NumPy without pickles and Keras in its safe mode at every call.
 
-    Compiled code is code, and is kept in Numba's form: by one module, which looks at who wrote it (test_compiled.py).
+    Compiled code is code, kept in Numba's form: by one module, which checks who wrote it (test_compiled.py).
     """
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import | ast.ImportFrom):
@@ -277,7 +277,7 @@ def test_our_code_reads_no_pickle_and_runs_no_text(path: Path) -> None:
 
 
 class Malicious:
-    """Unpickled, it leaves a file behind."""
+    """An object that leaves a file behind when it is unpickled."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -287,7 +287,7 @@ class Malicious:
 
 
 def test_a_pickle_in_a_state_file_is_not_run(tmp_path: Path) -> None:
-    """Neither as an array of objects in the archive, nor in place of the archive; the same bytes do run where pickles are let in."""
+    """Neither as an array of objects nor in place of the archive. The same bytes do run if pickles are allowed."""
     canary, path = tmp_path / "canary", tmp_path / "part.npz"
     array = np.empty(1, object)
     array[0] = Malicious(canary)
@@ -302,7 +302,7 @@ def test_a_pickle_in_a_state_file_is_not_run(tmp_path: Path) -> None:
 
 
 def test_code_in_a_file_of_weights_is_not_run(tmp_path: Path) -> None:
-    """A Lambda layer's byte code, and a layer that names a function of another library, are refused; with safe mode off the first runs."""
+    """A Lambda layer, and a layer that names a function of another library, are refused. Without safe mode the first one runs."""
     code = """
         import json, sys, zipfile, os
         from pathlib import Path
@@ -342,8 +342,10 @@ def test_code_in_a_file_of_weights_is_not_run(tmp_path: Path) -> None:
 
 
 def test_ever_new_links_do_not_grow_the_memory(tmp_path: Path) -> None:
-    """A daemon takes each record of twenty thousand links with room for two thousand, and forgets the rest; the millions are in
-    benchmarks/fuzz.py."""
+    """A daemon reads each record of twenty thousand links with room for two thousand, and forgets the rest.
+
+    The millions are in benchmarks/fuzz.py.
+    """
     job = {"what": "links", "messages": 20_000, "links_max": 2_000, "folder": str(tmp_path)}
     command = [sys.executable, "-m", "testkit.hostile_run", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": PYTHONPATH})

@@ -10,7 +10,7 @@ from parts import consistency
 
 
 def test_six_kills(kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
-    """After kills at random moments, at a step, and by the signals that it obeys: every record once, and all of it as without a stop."""
+    """After kills at random moments and at a step, and after SIGTERM and SIGINT: every record once, and all as without a stop."""
     home = tmp_path / "home"
     home.mkdir()
     publish(home, "v20260101_000000")
@@ -22,7 +22,7 @@ def test_six_kills(kafka_broker: str, publish: Callable[..., None], tmp_path: Pa
 
 
 def test_the_check_finds_what_it_is_there_for() -> None:
-    """A row that is missing, one that is there twice and one that nobody sent are found and named."""
+    """A missing row, a repeated row and a row without a record are found and named."""
     compare = consistency.compare
     found = compare([(0, 0, 1.0), (0, 1, 2.0), (1, 0, 1.0)], [(0, 1, 2.0), (0, 1, 2.0), (1, 0, 1.5)])
     assert (found.lost, found.duplicated, found.unexpected) == (2, 1, 1)

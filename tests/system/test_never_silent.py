@@ -1,7 +1,7 @@
-"""Never silently dead: whatever keeps the daemon from its work turns /readyz or /livez, with what it is and what to do, and back.
+"""Never silent: whatever keeps the daemon from its work changes /readyz or /livez, with what it is and what to do, and back.
 
-The daemon is the real one, as a process; its faults come from a launcher (tests/testkit/faulty.py) or from signals. Time limits are short
-here, for they are constants of the daemon.
+The daemon is the real one, as a process. Its faults come from testkit.faulty or from signals. Time limits, which are constants of the
+daemon, are short here.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Told:
 
     @contextmanager
     def fault(self, name: str) -> Iterator[None]:
-        """Switched on, and off again whatever happens: the tests that come after have nothing to do with it."""
+        """Switch a fault on, and off again in any case, so that later tests are not affected."""
         (self.folder / name).touch()
         try:
             yield
@@ -55,7 +55,7 @@ class Told:
             (self.folder / name).unlink()
 
     def fed(self) -> int:
-        """How often the watchdog was fed since the last call."""
+        """Return how often the watchdog was fed since the last call."""
         count = 0
         while True:
             try:
@@ -67,7 +67,7 @@ class Told:
         return f'dwcp_records_total{{outcome="consumed"}} {self._sent}.0' in self.daemon.get("/metrics")[1]
 
     def says(self, path: str, text: str) -> Any:
-        """Waits, while records come, until the address says 503 and why."""
+        """Wait, while records come, until the address returns 503 with the reason."""
 
         def answer() -> str | None:
             self.send(1)
@@ -77,7 +77,7 @@ class Told:
         return self.daemon.until(answer)
 
     def well(self) -> None:
-        """Waits until all is well again, and has been told so: events, gauges and the watchdog."""
+        """Wait until everything is well again and reported as such: events, gauges and the watchdog."""
         self.daemon.until(lambda: self.daemon.get("/readyz") == (200, "ok\n"))
         self.daemon.until(self.taken)
         self.daemon.until(lambda: self.daemon.get("/livez") == (200, "ok\n"))
@@ -111,7 +111,7 @@ FAULTY: Final = {
 
 @contextmanager
 def faulty_daemon(kafka: str, topic: str, folder: Path) -> Iterator[Told]:
-    """A daemon that is ready and has begun to take records."""
+    """A daemon that is ready and has begun to read records."""
     faults = FAULTY | {"faults": {name: fault | {"while": str(folder / fault["while"])} for name, fault in FAULTY["faults"].items()}}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, pytest.MonkeyPatch.context() as environment:
         listening.bind(str(folder / "notify"))
@@ -146,7 +146,7 @@ def faulty_daemons(
 
 @pytest.fixture
 def told(faulty_daemons: Any, request: pytest.FixtureRequest) -> Iterator[Told]:
-    """One daemon for all faults, each of which a test switches on and off again; a new one after a test that failed or has ended it."""
+    """One daemon for all faults, which a test switches on and off. A new one after a test that failed or has ended it."""
     with faulty_daemons.of(request.node, lambda told: told.daemon.process.poll() is None) as told:
         yield told
 
@@ -161,15 +161,17 @@ FAULTS: Final = {
 
 
 def lasts_hopelessly_long(why: str) -> bool:
-    """Whether what an answer says has lasted so long that a restart is called for; on a slow machine it may have, at the first look."""
+    """Return whether an answer asks for a restart. On a slow machine that may be so at the first look."""
     lasted = [int(seconds) for seconds in re.findall(r" for (\d+) s", why)]
     return max(lasted, default=0) >= HOPELESS_HERE * WATCHDOG_S
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_shows_and_its_end_too(told: Told, fault: str) -> None:
-    """Records come, and something keeps the daemon from its work: the answer says what, and what to do; gauge and event say so as well.
-    Once it is over, all is well again without a restart, and no record is missing."""
+    """Records come, and a fault keeps the daemon from its work: answer, gauge and event name it, and what to do.
+
+    After its end all is well again without a restart, and no record is missing.
+    """
     path, what, remedy = FAULTS[fault]
     told.well()
     before = len(told.daemon.told("daemon_not_ready"))
@@ -190,8 +192,10 @@ def test_a_fault_shows_and_its_end_too(told: Told, fault: str) -> None:
 
 
 def test_a_disk_that_hangs_until_the_memory_is_full(told: Told) -> None:
-    """The source is paused then, and polls come back with nothing: that is no progress while records wait. In the end a restart is called
-    for and the watchdog is not fed any more. After it everything is taken, once."""
+    """The source is paused then, and empty polls are no progress while records wait.
+
+    At last a restart is asked for, and the watchdog is not fed any more. After the hang everything is read, once.
+    """
     told.well()
     with told.fault("hanging disk"):
         told.send(200)
@@ -206,7 +210,7 @@ def test_a_disk_that_hangs_until_the_memory_is_full(told: Told) -> None:
 
 
 def test_what_cannot_be_mended_by_a_restart_does_not_ask_for_one(told: Told) -> None:
-    """A full disk is told for as long as it lasts, and the watchdog is fed: the daemon goes on by itself when there is space again."""
+    """A full disk is reported while it lasts, and the watchdog is fed: the daemon goes on by itself when there is space."""
     told.well()
     with told.fault("full disk"):
         told.send(200)
@@ -219,7 +223,7 @@ def test_what_cannot_be_mended_by_a_restart_does_not_ask_for_one(told: Told) -> 
 
 
 def test_a_disk_that_hangs_does_not_hold_up_the_end(told: Told) -> None:
-    """SIGTERM while a checkpoint hangs: the process ends, says that the state was not written, and with which code."""
+    """SIGTERM while a checkpoint hangs: the process ends, and reports by message and exit code that the state was not written."""
     told.well()
     with told.fault("hanging disk"):
         told.says("/readyz", "nothing becomes durable")
@@ -255,7 +259,7 @@ LIMIT_S: Final = 60.0
     ],
 )
 def test_what_lasts_how_long(seen: Pass, seconds: float, live: str, ready: str) -> None:
-    """Passes of that kind, one a second, for so many seconds: what the two answers say then."""
+    """Passes of that kind, one a second, for this many seconds: both answers are as expected."""
     now_s = 0.0
     health = Health(LIMIT_S, lambda: now_s)
     fed = health.note(WELL)
@@ -269,7 +273,7 @@ def test_what_lasts_how_long(seen: Pass, seconds: float, live: str, ready: str) 
 
 
 def test_a_server_that_takes_connections_and_never_answers(run: Callable[..., Any]) -> None:
-    """A port that something else listens on, or a broker that hangs: the daemon lives, is not ready, and says which server it waits for."""
+    """A port with another server, or a broker that hangs: the daemon is alive, not ready, and names the server."""
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         daemon = run(address)
@@ -284,8 +288,11 @@ def test_a_server_that_takes_connections_and_never_answers(run: Callable[..., An
 
 
 def test_a_broker_that_stops_answering(kafka_module: ModuleType, run: Callable[..., Any]) -> None:
-    """In the middle of it all, its connections open: it shows, and so does its return, without a restart. Where the stop outlasted the
-    session, the group has taken the partitions away: what no checkpoint held is read again, and is in the buffer once."""
+    """Its connections stay open. The stop shows, and so does the return, without a restart.
+
+    If the stop outlasts the session, the group has reassigned the partitions. What no checkpoint held is read again, and is in the buffer
+    once.
+    """
     with kafka_module.Broker() as broker:
         producer = KafkaProducer(bootstrap_servers=broker.bootstrap)
         producer.send("dwcp.telemetry", record(0)).get(60)
@@ -309,7 +316,7 @@ def test_a_broker_that_stops_answering(kafka_module: ModuleType, run: Callable[.
 
 
 def child_of(daemon: Any) -> int:
-    """The training child, once it has told the kernel that it ends with the daemon."""
+    """Return the training child when the kernel knows that it ends with the daemon."""
     of = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children")
     child = int(daemon.until(lambda: of.read_text().split())[0])
     own = os.getpriority(os.PRIO_PROCESS, daemon.process.pid)
@@ -325,8 +332,10 @@ def gone(pid: int) -> bool:
 
 
 def test_a_training_that_hangs(run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
-    """It is stopped by SIGSTOP: at its time limit it is killed, which costs one training, and the stream goes on. One that is stopped when
-    the daemon is killed ends with it, instead of training beside the next one for an hour."""
+    """A training that is stopped by SIGSTOP is killed at its time limit. That costs one training, and the stream goes on.
+
+    If the daemon is killed, a stopped training ends with it, instead of training beside the next one for an hour.
+    """
     topic, producer = kafka_topic(), KafkaProducer(bootstrap_servers=kafka_broker)
     limit = "[training]\nschedule = ''\nrows_min = 20\nnew_rows_min = 20\ncooldown_s = 0\ntime_limit_s = {}\n"
     faults = {"constants": {"daemon.training.child.TERMINATION_S": 0.2}}

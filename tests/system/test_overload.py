@@ -1,4 +1,4 @@
-"""benchmarks/overload.py in short: more comes than the daemon can take, and a disk hangs meanwhile."""
+"""benchmarks/overload.py in short: more records than the daemon can read, and a disk that hangs meanwhile."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ SMALL = {
 
 
 def test_overload_sheds_forecasts_and_no_record(kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
-    """The lag grows, forecasts are shed and counted, a disk that hangs pauses the source; the group keeps its member, and in the end every
-    record is taken, once, and forecasts are made again."""
+    """The lag grows, forecasts are shed and counted, and a disk that hangs pauses the source.
+
+    The group keeps its member. At the end every record is read, once, and forecasts are made again.
+    """
     home = tmp_path / "home"
     home.mkdir()
     publish(home, "v20260101_000000")
@@ -39,7 +41,7 @@ def test_overload_sheds_forecasts_and_no_record(kafka_broker: str, publish: Call
 
 
 def test_a_share_of_a_core_is_all_that_a_process_gets() -> None:
-    """One that would use all of a core uses no more than its share of the time, and is left running."""
+    """A process that would use a whole core uses no more than its share of the time, and is left running."""
     share = cpu_share
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
         try:
@@ -55,7 +57,7 @@ def test_a_share_of_a_core_is_all_that_a_process_gets() -> None:
 
 
 def test_what_is_produced_is_telemetry_whose_time_moves() -> None:
-    """Every link in turn, each record later than the last of its link, from one producer to the next, and now and then no telemetry."""
+    """Every link in turn, each record later than the last of its link, across producers, and now and then a bad record."""
     partition = consistency.Partition("topic", 0)
     links, values = zip(*[*paced_producer.records(8, 0, 3), *paced_producer.records(8, 3, 2)], strict=True)
     assert [link for link in links if link >= 0] == [*range(8)] * 5

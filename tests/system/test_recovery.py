@@ -38,7 +38,7 @@ SECOND = "v20260102_000000"
 
 
 def by_the_journal(home: Path, into: Path, **script: Any) -> Any:
-    """What a run without a stop leaves that has the topic and the journal of another run, and no clock of its own."""
+    """Return what a run without a stop leaves that has topic and journal of another run, and no clock of its own."""
     shutil.copytree(home / "models", into / "models")
     (into / "state").mkdir(parents=True)
     shutil.copy(home / "state/journal-main.ndjson", into / "state")
@@ -47,7 +47,7 @@ def by_the_journal(home: Path, into: Path, **script: Any) -> Any:
 
 @pytest.mark.parametrize(("seed", "batch_max"), [(2, 40), (3, 900)])
 def test_batches_and_interleavings_do_not_matter(home: Path, uninterrupted: Any, seed: int, batch_max: int) -> None:
-    """Other batches and another order of the partitions give the same state, alerts and rows, bit by bit."""
+    """Other batches and another order of the partitions leave the same state, alerts and rows, bit by bit."""
     remains.same(rig.outcome_after(home, seed=seed, batch_max=batch_max), uninterrupted)
 
 
@@ -94,7 +94,7 @@ def test_killed_in_the_middle_of_a_journal_line(home: Path, uninterrupted: Any) 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_anywhere(home: Path, uninterrupted: Any, seed: int) -> None:
-    """Killed twice at random function calls, on whichever thread makes them: the same in the end."""
+    """Killed twice at random function calls, on any thread: the same at the end."""
     chosen = random.Random(seed)
     kills = 0
     for attempt in range(2):
@@ -113,7 +113,7 @@ def test_killed_anywhere(home: Path, uninterrupted: Any, seed: int) -> None:
 def test_a_model_that_went_live_in_the_middle_does_so_again_at_the_same_records(
     home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None], name: str, nth: int, after: bool
 ) -> None:
-    """Another version goes live after the first alert. However the run is killed, what it leaves is what its journal says."""
+    """Another version goes live after the first alert. However the run is killed, the result follows from its journal."""
     publish(home, SECOND, seed=1)
     (home / "models/CURRENT").write_text(f"{rig.FIRST}\n")
     owner = Journal if name == "append" else CheckpointStore
@@ -132,8 +132,10 @@ def test_a_model_that_went_live_in_the_middle_does_so_again_at_the_same_records(
 def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
     home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None]
 ) -> None:
-    """An alert was told, the process dies before its checkpoint, and comes back with another model: that one judges only what comes
-    after the alert, so that what subscribers heard still holds."""
+    """An alert was sent, the process dies before its checkpoint, and returns with another model.
+
+    That model sees only what comes after the alert, so that the alert still holds for subscribers.
+    """
     told = killing.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Alerted) for entry in remains.journal(home)))
     assert rig.run(home, prepare=told) == killing.KILLED
     before = (home / "state/events/drift.ndjson").read_text().splitlines()
@@ -148,7 +150,7 @@ def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
 
 
 def test_which_timestamps_lie_in_the_future_is_in_the_journal(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A clock that is behind refuses records, and after a kill it has caught up: what is read again is judged by the reading of then."""
+    """A clock that is behind rejects records, and after a kill it is right: what is read again is decided by the earlier clock."""
 
     def life(minutes: float, checkpoints: int) -> Callable[[], None]:
         def arm() -> None:
@@ -169,8 +171,10 @@ def test_which_timestamps_lie_in_the_future_is_in_the_journal(home: Path, tmp_pa
 
 
 def test_a_partition_keeps_its_detectors_under_another_member(home: Path, publish: Callable[..., None], uninterrupted: Any) -> None:
-    """The first member is at its second model when it dies. For the next one it is the first, and each link goes on calibrated; what the
-    next one then decides holds for its own restart too."""
+    """The first member has its second model when it dies. For the next one it is the first.
+
+    Each link goes on calibrated, and the next member's decisions hold for its own restart too.
+    """
     publish(home, SECOND, seed=1)
     (home / "models/CURRENT").write_text(f"{rig.FIRST}\n")
     second = {"state": {"member": "second"}}
@@ -196,7 +200,7 @@ def test_a_partition_keeps_its_detectors_under_another_member(home: Path, publis
 
 
 def test_a_source_that_gives_no_more(home: Path, uninterrupted: Any) -> None:
-    """Where the source ends with an error, all that was taken is in a checkpoint: the next start does not need those records again."""
+    """If the source ends with an error, all that was read is in a checkpoint: the next start does not need those records again."""
 
     def inside() -> None:
         made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(home, state={"checkpoint_interval_s": 1e9}))
@@ -232,7 +236,7 @@ SILENT, IDLE_POLLS = (2, 300, 560), 3.0
     ],
 )
 def test_a_partition_that_was_idle(home: Path, tmp_path_factory: pytest.TempPathFactory, killed_at: str, still_silent: bool) -> None:
-    """A silent partition stops holding up the others, and resumes. However the run is killed, what it leaves is what its journal says."""
+    """A silent partition stops to hold up the others, and resumes. However the run is killed, the result follows from its journal."""
 
     def has(kind: type) -> Callable[..., bool]:
         return lambda *_: any(isinstance(entry, kind) for entry in remains.journal(home))
@@ -255,8 +259,10 @@ def test_a_partition_that_was_idle(home: Path, tmp_path_factory: pytest.TempPath
 
 
 def test_a_broker_that_is_gone_does_not_hold_up_the_end(home: Path, uninterrupted: Any) -> None:
-    """SIGTERM while alerts wait for a broker and a checkpoint for them: what is waited for then is less than 10 s, and what could not be
-    made durable is read again."""
+    """SIGTERM while alerts, and a checkpoint behind them, wait for a broker.
+
+    The daemon waits less than 10 s, and what could not be made durable is read again.
+    """
     kafka = {"events": {"to": "kafka"}, "kafka": {"bootstrap_servers": "127.0.0.1:1"}}
 
     def inside() -> None:
@@ -280,7 +286,7 @@ def test_a_broker_that_is_gone_does_not_hold_up_the_end(home: Path, uninterrupte
 
 
 def refuse_an_entry(monkeypatch: pytest.MonkeyPatch, nth: int, code: int) -> list[int]:
-    """Lets the nth entry of the journal fail. Gives what counts down to it."""
+    """Let the nth entry of the journal fail. Returns the counter."""
     original, left = Journal.append, [nth]
 
     def append(journal: Journal, entry: Any) -> int:
@@ -295,7 +301,7 @@ def refuse_an_entry(monkeypatch: pytest.MonkeyPatch, nth: int, code: int) -> lis
 
 @pytest.mark.parametrize("refused", [1, 2, 3])
 def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: int) -> None:
-    """A poll of files of two forms has several batches: those behind the refused one come again with it, and are not taken before it."""
+    """A poll of files of two forms has several batches: those after the refused one come again with it, not before it."""
     (tmp_path / "files").mkdir()
     times = [DEFAULT_START_S + 60.0 * at for at in range(40)]
     rows = [json.dumps({"timestamp": time_s, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}) + "\n" for time_s in times[::2]]
@@ -314,7 +320,7 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(tmp_path: Pa
 def test_a_journal_that_cannot_be_written_costs_no_record_of_a_pipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    """What was taken last comes again, though a pipe cannot be rewound."""
+    """The last records come again, though a pipe cannot be rewound."""
     reading, writing = os.pipe()
     rows = [{"timestamp": DEFAULT_START_S + 60.0 * at, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0} for at in range(40)]
     os.write(writing, "".join(json.dumps(row) + "\n" for row in rows).encode())

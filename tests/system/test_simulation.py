@@ -1,4 +1,4 @@
-"""The seeded simulation of benchmarks/simulation.py in short, and the storm that it lets loose."""
+"""The seeded simulation of benchmarks/simulation.py in short, and the storm that it uses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testkit.disk.storm import Forecast, Storm
 
 @pytest.mark.parametrize("seed", [3, 7, 11])
 def test_a_storm_changes_nothing(home: Path, uninterrupted: Any, seed: int) -> None:
-    """Lives with refused calls, kills and power cuts, and then one without: what is left is what a run that nothing disturbed leaves."""
+    """Lives with refused calls, kills and power cuts, and then one without: the result is that of an undisturbed run."""
     codes, broken = simulation.survive(home, seed)
     assert not broken
     assert killing.KILLED in codes, "nothing has struck: choose another seed"
@@ -24,7 +24,7 @@ def test_a_storm_changes_nothing(home: Path, uninterrupted: Any, seed: int) -> N
 
 
 def struck(root: Path, seed: int, work: Callable[[], None]) -> int:
-    """The exit code of a process that works until its storm ends it with a power cut at the first call after the work."""
+    """Return the exit code of a process that works until its storm ends it with a power cut at the first call after the work."""
 
     def inside() -> None:
         storm = Storm(root, seed)
@@ -38,7 +38,7 @@ def struck(root: Path, seed: int, work: Callable[[], None]) -> int:
 
 
 def test_a_power_cut_takes_what_was_not_made_durable(tmp_path: Path) -> None:
-    """Bytes behind the last fsync are lost or zeros, a rename whose folder was not synced is undone; what was fsynced stays."""
+    """Bytes after the last fsync are lost or zeros, a rename without a synced folder is undone, and the rest stays."""
     lost_bytes, lost_names = 0, 0
     for seed in range(12):
         root = tmp_path / str(seed) / "state"

@@ -1,4 +1,4 @@
-"""The soak of benchmarks/soak.py in short: nothing that a daemon opens or starts is left over, and what it keeps is bounded."""
+"""The soak of benchmarks/soak.py in short: a training leaves nothing open or running, and what the daemon keeps is bounded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def soaked() -> tuple[Any, dict[str, Any]]:
 
 
 def test_every_hour_has_its_training(soaked: tuple[Any, dict[str, Any]]) -> None:
-    """None fails and none is left behind as a process; the last may wait for rows after a drift until the stream ends."""
+    """None fails and none stays as a process. The last may wait for rows after a drift until the stream ends."""
     plan, found = soaked
     assert found["trainings_due"] == plan.trainings
     assert found["events"]["training_finished"] >= plan.trainings - 1
@@ -36,8 +36,10 @@ def test_every_hour_has_its_training(soaked: tuple[Any, dict[str, Any]]) -> None
 
 
 def test_nothing_is_left_open_by_a_training(soaked: tuple[Any, dict[str, Any]]) -> None:
-    """From the first publication on there are as many files and threads after each training as before it. The
-    memory allocator may begin its second thread at any time; one for each training would be more."""
+    """From the first publication on, files and threads are as many after each training as before.
+
+    The memory allocator may begin its second thread at any time; one for each training would be more.
+    """
     before, *later = soaked[1]["samples"][2:]
     assert len(later) > POOL_THREADS
     for sample in later:
@@ -62,7 +64,7 @@ def test_retention_holds(soaked: tuple[Any, dict[str, Any]]) -> None:
 
 
 def test_every_record_has_an_outcome(soaked: tuple[Any, dict[str, Any]]) -> None:
-    """What was delivered was accepted, or is a duplicate, late, or refused: the cut ones are."""
+    """A delivered record is accepted, a duplicate, late, or, if it was truncated, rejected."""
     found = soaked[1]
     assert sum(found["outcomes"].values()) == found["delivered"]
     assert found["outcomes"]["rejected"] > 0

@@ -1,4 +1,4 @@
-"""Each command in surroundings that nobody has prepared: other encodings, closed or full outputs, no home, no entry of the user."""
+"""Each command in surroundings that nobody has prepared: other encodings, closed or full outputs, no home, no user entry."""
 
 from __future__ import annotations
 
@@ -82,8 +82,11 @@ def has_namespaces() -> bool:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_bare_container(folder: Path, tmp_path: Path, name: str) -> None:
-    """No home, no entry of the user, no variable, a zone and a locale that there are not, no column, a working directory that has been
-    deleted, nowhere to keep compiled code, and an encoding without the characters: everything is printed, with the right exit code."""
+    """Everything is printed, with the right exit code, in a bare container.
+
+    It has no home, user entry, variable or column, an unknown zone and locale, a deleted working directory, no place for compiled code, and
+    an encoding without the characters.
+    """
     command = COMMANDS[name]
     variables = {
         "PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": "/nonexistent", "TZ": ":/no/zone", "LC_ALL": "C", "LANGUAGE": "xx",
@@ -103,7 +106,7 @@ def test_a_bare_container(folder: Path, tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_closed_streams(folder: Path, name: str) -> None:
-    """Nobody reads, and nothing is lost but that: the exit code says how it went."""
+    """Nobody reads, and only the text is lost: the exit code shows the result."""
     command = COMMANDS[name]
     closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
     done = subprocess.run(arguments(command, folder, *closed), env=environment(), check=False, timeout=300, cwd=folder)
@@ -113,7 +116,7 @@ def test_closed_streams(folder: Path, name: str) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_full_disk(folder: Path, name: str) -> None:
-    """An output that is lost is no success: one line says so. A full disk under standard error changes nothing."""
+    """A lost output is not a success: one line reports it. A full disk under standard error changes nothing."""
     command = COMMANDS[name]
     with open("/dev/full", "wb") as full:  # noqa: PTH123 - a device
         done = subprocess.run(
@@ -133,7 +136,7 @@ def test_a_full_disk(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["help", "models list", "alerts follow", "replay"])
 def test_a_reader_that_is_gone(folder: Path, name: str) -> None:
-    """As `| head` leaves it: nothing is said."""
+    """As after `| head`: nothing is printed."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

@@ -87,7 +87,7 @@ def test_exposure_is_low() -> None:
 
 
 def test_unit_verifies(machine: Any) -> None:
-    """`systemd-analyze verify` has nothing to say about the installed unit: no unknown setting, no missing command."""
+    """`systemd-analyze verify` reports nothing about the installed unit: no unknown setting, no missing command."""
     done = machine.run(["systemd-analyze", "verify", f"/etc/systemd/system/{UNIT}"])
     assert done.stdout + done.stderr == ""
 
@@ -118,7 +118,7 @@ def test_sandbox_allows_state_cache_and_tmp_only(machine: Any) -> None:
 
 
 def test_start_may_take_as_long_as_it_makes_progress(machine: Any) -> None:
-    """A start (a broker that cannot be reached yet) is not timed out while the daemon asks for more time and says what it waits for."""
+    """A start without a reachable broker does not time out while the daemon asks for more time and reports what it waits for."""
     machine.write_file(DROP_IN, f"[Service]\nExecStart=\nExecStart={STAND_IN} 8\nTimeoutStartSec=5\n")
     machine.systemctl("daemon-reload")
     machine.systemctl("start", "--no-block", UNIT)
@@ -251,7 +251,7 @@ def test_daemon_trains_inside_the_sandbox(fed_machine: Any) -> None:
 
 @needs_daemon
 def test_daemon_reloads_and_is_restarted_by_the_watchdog(fed_machine: Any) -> None:
-    """The daemon takes a SIGHUP and stays; stopped by SIGSTOP it is restarted by the watchdog, and becomes ready again by itself."""
+    """SIGHUP leaves the daemon running. Stopped by SIGSTOP, the watchdog restarts it, and it becomes ready by itself."""
     pid = start(fed_machine, settings="WatchdogSec=10\nRestartSec=100ms")
     fed_machine.systemctl("reload", UNIT)
     fed_machine.wait_until(lambda: "config_reloaded" in fed_machine.journal(UNIT), "the reload", unit=UNIT)

@@ -1,4 +1,4 @@
-"""State of older releases: what tests/states holds of each schema version is taken up, and the stream goes on from it."""
+"""State of older releases: each schema version in tests/states is read, and the stream goes on from it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def test_every_version_has_its_state() -> None:
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
 def test_an_older_state_is_taken_up(home: Path, uninterrupted: Any, version: int) -> None:
-    """A run that was stopped after two thousand records under an older release leaves what an undisturbed run of this one leaves.
+    """A run that an older release has stopped after two thousand records leaves what an undisturbed run of this one leaves.
 
-    What comes from forecasts is compared by its names: the older half was computed on another machine, by another graph.
+    Results of forecasts are compared by their names, because the older half was computed on another machine by another graph.
     """
     shutil.unpack_archive(STATES / f"version-{version}.tar.xz", home)
     _, before = remains.newest(home / "state")

@@ -1,4 +1,4 @@
-"""dwcp-learner alerts: follow and explain, on what a daemon has left, and on files of any kind."""
+"""dwcp-learner alerts: follow and explain, on the files of a daemon and on files of any kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def event(name: str, incident: str = "1f00", **data: Any) -> str:
 
 @pytest.fixture
 def state(home: Path) -> Path:
-    """What a daemon leaves that has seen a drift, and a configuration for it."""
+    """The state directory of a daemon that has seen a drift, and a configuration for it."""
     assert rig.run(home) == 0
     config = home / "config.toml"
     config.write_text(f"[events]\nto = 'file'\n[state]\ndirectory = '{home / 'state'}'\n")
@@ -35,7 +35,7 @@ def state(home: Path) -> Path:
 
 
 def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
-    """By the beginning of its id: what was told, the signals, and curves of the affected links around the change."""
+    """By the beginning of its id: the events, the signals, and curves of the affected links around the change."""
     code, out, _ = cli("alerts", "follow", "--once", "--config", state)
     assert code == 0
     lines = [line for line in out.splitlines() if "opened" in line]
@@ -76,7 +76,7 @@ def test_an_incident_without_telemetry_is_explained_as_far_as_it_goes(state: Pat
 
 @pytest.mark.parametrize(("name", "problem"), [("ff", "there is no incident"), ("1f", "2 incidents begin with"), ("", "2 incidents")])
 def test_an_id_that_names_no_incident_is_refused(cli: Callable[..., Any], tmp_path: Path, name: str, problem: str) -> None:
-    """With those that there are."""
+    """With the ids that exist."""
     (tmp_path / "a").write_text(event("1") + event("2", incident="1f11"))
     code, _, err = cli("alerts", "explain", name, "--file", tmp_path / "a")
     assert code != 0
@@ -105,7 +105,7 @@ def test_what_is_no_event_is_skipped_and_repeats_are_left_out(tmp_path: Path, cl
     ],
 )  # fmt: skip
 def test_data_that_no_daemon_writes_are_left_out(tmp_path: Path, cli: Callable[..., Any], data: dict[str, Any]) -> None:
-    """And hide no other incident."""
+    """They hide no other incident."""
     (tmp_path / "a").write_text(event("1", **data) + event("2", incident="2f00"))
     code, out, _ = cli("alerts", "follow", "--once", "--file", tmp_path / "a")
     assert (code, len(out.strip().splitlines())) == (0, 1)
@@ -114,14 +114,14 @@ def test_data_that_no_daemon_writes_are_left_out(tmp_path: Path, cli: Callable[.
 
 
 def test_an_explanation_has_one_form(tmp_path: Path, cli: Callable[..., Any]) -> None:
-    """JSON and a page at once would be two answers."""
+    """JSON and a page at once would be two results."""
     (tmp_path / "a").write_text(event("1"))
     assert cli("alerts", "explain", "1f", "--json", "--html", tmp_path / "page", "--file", tmp_path / "a")[0] == 2
     assert not (tmp_path / "page").exists()
 
 
 def test_nothing_of_an_event_reaches_the_terminal_but_its_text(tmp_path: Path, cli: Callable[..., Any]) -> None:
-    """No escape sequence, no line that it did not begin, no half of a character, and the last line counts without its end."""
+    """No escape sequence, extra line or half of a character; the last line counts without its end."""
     (tmp_path / "a").write_text(event("1", summary="a\x1b[2Jb\nc\ud800d\u202e").rstrip())
     code, out, _ = cli("alerts", "follow", "--once", "--file", tmp_path / "a")
     assert code == 0
@@ -130,7 +130,7 @@ def test_nothing_of_an_event_reaches_the_terminal_but_its_text(tmp_path: Path, c
 
 
 def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Path) -> None:
-    """From before it is there; a line counts when it is whole."""
+    """Also before it exists. A line counts when it is whole."""
     path, seen = tmp_path / "events", []
 
     def read() -> None:
@@ -163,7 +163,7 @@ def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Pat
 
 
 def read_while(path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Callable[[], object]], from_start: bool = True) -> list[str]:
-    """The ids that a follower sees if each of these steps happens between two of its looks at the file."""
+    """Return the ids that a follower sees if each of these steps happens between two of its looks at the file."""
     ended, left = RuntimeError("the steps are done"), iter(steps)
 
     def sleep(_seconds: float) -> None:
@@ -185,7 +185,7 @@ def add(path: Path, name: str) -> None:
 
 
 def test_no_event_is_missed_where_a_file_is_rotated_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At whichever of its steps, once or twice; a file that is cut in place is read anew."""
+    """At any of its steps, once or twice. A file that is truncated in place is read anew."""
     path = tmp_path / "events.ndjson"
     add(rotated(path), "1")
     add(path, "2")
@@ -209,7 +209,7 @@ def test_no_event_is_missed_where_a_file_is_rotated_between_two_looks(tmp_path: 
 
 @pytest.mark.parametrize("at", range(6))
 def test_a_rotation_in_the_middle_of_a_look_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Before whichever file is opened: the event that is moved and the next one are there, once."""
+    """Before any of the files is opened: the moved event and the next one are there, once."""
     path = tmp_path / "events.ndjson"
     add(rotated(path), "1")
     add(path, "2")
@@ -227,7 +227,7 @@ def test_a_rotation_in_the_middle_of_a_look_is_seen(tmp_path: Path, monkeypatch:
 
 
 def test_what_was_there_before_is_not_told_to_who_asks_for_what_comes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither at the start nor when the file is removed and the one before it is the only one that is left."""
+    """Neither at the start nor when the file is removed and only the one before it is left."""
     path = tmp_path / "events.ndjson"
     add(rotated(path), "1")
     add(path, "2")
@@ -238,7 +238,7 @@ def test_what_was_there_before_is_not_told_to_who_asks_for_what_comes(tmp_path: 
 
 
 def test_the_file_before_is_read_alone_while_there_is_no_new_one(tmp_path: Path) -> None:
-    """A daemon that has no room for a new file has its alerts there."""
+    """A daemon without room for a new file has its alerts there."""
     path = tmp_path / "events.ndjson"
     with pytest.raises(FileNotFoundError, match="there is no file of alerts"):
         list(events_in_file(path, follow=False))

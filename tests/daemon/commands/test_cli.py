@@ -1,4 +1,4 @@
-"""The command line: what each command prints, its exit codes, and how it takes signals."""
+"""The command line: what each command prints, its exit codes, and how it handles signals."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CODES = ["0 done", "1 failed", "2 wrong usage", "3 invalid configuration", "4 th
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help(cli: Cli, command: tuple[str, ...]) -> None:
-    """Says what the command does and takes; the exit codes are documented where a script would look for them."""
+    """Names what the command does and its options. The exit codes are documented where an author of scripts looks for them."""
     code, out, _ = cli(*command, "--help")
     text = " ".join(out.replace("│", " ").split())
     assert code == 0
@@ -63,7 +63,7 @@ def test_help(cli: Cli, command: tuple[str, ...]) -> None:
 
 
 def test_wrong_usage(cli: Cli) -> None:
-    """An unknown command, a missing argument and an unknown kind of schema are exit code 2, with what there is."""
+    """An unknown command, a missing argument and an unknown kind of schema are exit code 2, with the possible values."""
     assert cli("fly")[0] == cli("replay")[0] == cli("simulate", "x", "--hours", "soon")[0] == 2
     code, _, err = cli("schema", "nothing")
     assert code == 2
@@ -123,7 +123,7 @@ def broken_current(models: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["garbage", "a folder", "another version", "empty"])
 def test_a_broken_current(cli: Cli, models: Path, how: str) -> None:
-    """The versions are listed and shown all the same; what is wrong with CURRENT is told with the way out, and is no success."""
+    """The versions are listed and shown all the same. The problem of CURRENT is printed with what to do, and it is not a success."""
     broken_current(models, how)
     for arguments in (("list",), ("list", "--json"), ("verify",), ("verify", "v20260101_000000")):
         code, out, err = cli("models", *arguments, "--models", models)
@@ -147,7 +147,7 @@ def test_a_broken_current(cli: Cli, models: Path, how: str) -> None:
 
 
 def test_models_show_of_a_damaged_version(cli: Cli, models: Path) -> None:
-    """Is no success, and says what to look at."""
+    """It is not a success, and names what to look at."""
     (models / "v20260101_000000/MANIFEST.json").write_text("{")
     code, out, err = cli("models", "show", "v20260101_000000", "--models", models)
     assert code == 1
@@ -157,7 +157,7 @@ def test_models_show_of_a_damaged_version(cli: Cli, models: Path) -> None:
 
 @pytest.mark.parametrize("command", ["verify", "show", "rollback"])
 def test_only_names_of_versions_are_taken(cli: Cli, models: Path, tmp_path: Path, command: str) -> None:
-    """Nothing outside the folder is read, and a version that is not there is said to be missing, not to be damaged."""
+    """Nothing outside the folder is read, and a missing version is reported as missing, not as damaged."""
     shutil.copytree(models / "v20260101_000000", tmp_path / "v20260101_000000")
     for name in ("../v20260101_000000", tmp_path / "v20260101_000000", "refused", ".", "v20260109_000000"):
         code, out, err = cli("models", command, name, "--models", models)
@@ -167,7 +167,7 @@ def test_only_names_of_versions_are_taken(cli: Cli, models: Path, tmp_path: Path
 
 
 def test_a_models_folder_without_a_version(cli: Cli, tmp_path: Path) -> None:
-    """Nothing was verified, which is no success; there is nothing to go back to."""
+    """Nothing was verified, which is not a success. A rollback has no target."""
     (tmp_path / "models").mkdir()
     code, _, err = cli("models", "verify", "--models", tmp_path / "models")
     assert code == 1
@@ -179,7 +179,7 @@ def test_a_models_folder_without_a_version(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_rollback_without_current(cli: Cli, models: Path) -> None:
-    """Nothing is live, so there is no version before it: the choice is shown."""
+    """Nothing is live, so there is no version before it: the possible ones are shown."""
     (models / "CURRENT").unlink()
     code, _, err = cli("models", "rollback", "--models", models)
     assert code == 1
@@ -187,7 +187,7 @@ def test_rollback_without_current(cli: Cli, models: Path) -> None:
 
 
 def test_models_show(cli: Cli, models: Path) -> None:
-    """The manifest of one version; an unknown one is exit code 1, with where to look."""
+    """The manifest of one version. An unknown one is exit code 1, with where to look."""
     code, out, _ = cli("models", "show", "v20260101_000000", "--models", models)
     assert code == 0
     assert core_name("v20260101_000000") in json.dumps(json.loads(out)["files"])
@@ -198,7 +198,7 @@ def test_models_show(cli: Cli, models: Path) -> None:
 
 
 def test_models_rollback(cli: Cli, models: Path) -> None:
-    """To the version before, or to a named one; where there is none before, CURRENT stays and the exit code is 1."""
+    """To the version before, or to a named one. If there is none before, CURRENT stays and the exit code is 1."""
     assert cli("models", "rollback", "--models", models)[:2] == (0, "v20260101_000000\n")
     assert (models / "CURRENT").read_text() == "v20260101_000000\n"
     code, _, err = cli("models", "rollback", "--models", models)
@@ -210,7 +210,7 @@ def test_models_rollback(cli: Cli, models: Path) -> None:
 
 
 def test_models_verify(cli: Cli, models: Path) -> None:
-    """All sound, or exit code 1 with what is wrong with which; a damaged one cannot be made live either."""
+    """All sound, or exit code 1 with the problems by version. A damaged one cannot be made live either."""
     assert cli("models", "verify", "--models", models)[0] == 0
     graph = models / "v20260101_000000" / core_name("v20260101_000000")
     graph.write_bytes(graph.read_bytes()[:-1])
@@ -226,21 +226,21 @@ def test_models_verify(cli: Cli, models: Path) -> None:
 
 
 def test_verify_an_unknown_version(cli: Cli, models: Path) -> None:
-    """Is not called sound, and named."""
+    """It is not called sound, and named."""
     code, out, err = cli("models", "verify", "v20260109_000000", "--models", models)
     assert code == 1
     assert "v20260109_000000" in out + err
 
 
 def test_no_models_yet(cli: Cli, tmp_path: Path) -> None:
-    """Says when the folder appears."""
+    """The message names when the folder appears."""
     code, _, err = cli("models", "list", "--models", tmp_path / "[models]")
     assert code == 1
     assert f"{tmp_path}/[models]: there is no models folder; it appears with the first version" in err
 
 
 def test_simulate(cli: Cli, tmp_path: Path) -> None:
-    """Telemetry of the 22 columns beside the truth about what was planted; the same seed gives the same bytes."""
+    """Telemetry of the 22 columns beside the truth about the planted events. The same seed makes the same bytes."""
     arguments = ("--links-per-region", 2, "--hours", 0.5, "--event", "reroute:eu-west-1:0.25:0.5:4")
     code, out, _ = cli("simulate", tmp_path / "a", *arguments)
     assert code == 0
@@ -257,7 +257,7 @@ def test_simulate(cli: Cli, tmp_path: Path) -> None:
 
 
 def words(err: str) -> str:
-    """A message without the box that it is shown in."""
+    """Return a message without the box around it."""
     return " ".join(err.replace("│", " ").split())
 
 
@@ -281,7 +281,7 @@ def words(err: str) -> str:
     ],
 )
 def test_simulate_refuses(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    """Wrong usage, exit code 2: wrong values come back with the right ones, and nothing is written."""
+    """Wrong usage, exit code 2: the message has the right values, and nothing is written."""
     code, _, err = cli("simulate", tmp_path / "a", *arguments)
     assert code == 2
     assert message in words(err)
@@ -301,7 +301,7 @@ def test_simulate_refuses(cli: Cli, tmp_path: Path, arguments: tuple[str, ...], 
     ],
 )
 def test_wrong_usage_names_the_flag(cli: Cli, arguments: tuple[str, ...], message: str) -> None:
-    """Exit code 2 and nothing is done; the file that stood where a folder is wanted is still there."""
+    """Exit code 2 and nothing is done. The file in the place of a folder is still there."""
     Path("file.csv").write_text("x")
     code, _, err = cli(*("file.csv" if one == "FILE" else one for one in arguments))
     assert code == 2
@@ -311,7 +311,7 @@ def test_wrong_usage_names_the_flag(cli: Cli, arguments: tuple[str, ...], messag
 
 
 def test_simulate_into_a_folder_that_cannot_be(cli: Cli) -> None:
-    """The folder is named, and what to do."""
+    """The message names the folder and what to do."""
     Path("file").write_text("x")
     code, _, err = cli("simulate", "file/x", "--hours", 1)
     assert code == 1
@@ -330,7 +330,7 @@ def test_schema(cli: Cli) -> None:
 
 
 def test_check_config(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shows what file, environment and defaults come to, but no password, wherever it was set."""
+    """Shows the result of file, environment and defaults, but no password, wherever it was set."""
     path = tmp_path / "c.toml"
     path.write_text(
         "[kafka]\ntopic = 'mine'\n[kafka.options]\nsecurity_protocol = 'SASL_SSL'\nsasl_mechanism = 'PLAIN'\n"
@@ -369,7 +369,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_replay(cli: Cli, recording: Path, tmp_path: Path) -> None:
-    """What became of each record, what was measured, and a kept folder that a second replay goes on from: nothing is read twice."""
+    """What became of each record, what was measured, and a kept folder that a second replay continues: nothing is read twice."""
     arguments = ("replay", recording, "--no-train", "--keep", tmp_path / "kept", "--json")
     code, out, _ = cli(*arguments)
     report = json.loads(out)
@@ -389,8 +389,10 @@ def test_replay(cli: Cli, recording: Path, tmp_path: Path) -> None:
 
 
 def test_replay_for_a_person(cli: Cli, recording: Path) -> None:
-    """A line of counts and a table with every target, on standard output; progress is on standard error. Without a version there are no
-    errors to show, and what was measured is shown."""
+    """A line of counts and a table with every target on standard output, progress on standard error.
+
+    Without a version there are no errors to show, and the measured values are shown.
+    """
     code, out, _ = cli("replay", recording, "--no-train")
     assert code == 0
     assert "accepted" in out
@@ -407,7 +409,7 @@ def test_replay_of_standard_input(recording: Path) -> None:
 
 
 def test_state_of_a_newer_release_is_exit_code_4(cli: Cli, recording: Path, tmp_path: Path) -> None:
-    """And says what to do."""
+    """With what to do."""
     arguments = ("replay", recording, "--no-train", "--keep", tmp_path / "kept")
     assert cli(*arguments)[0] == 0
     newest, _ = remains.newest(tmp_path / "kept/state")
@@ -433,7 +435,7 @@ def started(spawn: Spawn, arguments: list[object], until: str = "") -> subproces
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_the_middle_of_a_stream(spawn: Spawn, recording: Path, tmp_path: Path, number: signal.Signals) -> None:
-    """The replay ends with a checkpoint of what it has taken, and a report."""
+    """The replay ends with a checkpoint of what it has read, and a report."""
     config = tmp_path / "c.toml"
     config.write_text("[state]\ncheckpoint_interval_s = 0.1\n")
     arguments = ["replay", recording, "--no-train", "--speed", "60", "--config", config, "--keep", tmp_path / "kept"]
@@ -451,7 +453,7 @@ def test_a_signal_in_the_middle_of_a_stream(spawn: Spawn, recording: Path, tmp_p
 
 
 def test_sigterm_in_the_middle_of_a_training(spawn: Spawn, recording: Path, tmp_path: Path) -> None:
-    """The child is ended with the daemon; what was streamed is in the checkpoint."""
+    """The child ends with the daemon. The streamed records are in the checkpoint."""
     config = tmp_path / "c.toml"
     config.write_text("[training]\nwindows_min = 1\ngate_windows_min = 1\n")
     process = started(spawn, ["replay", recording, "--config", config, "--keep", tmp_path / "kept"], "(first)")
@@ -467,7 +469,7 @@ def test_sigterm_in_the_middle_of_a_training(spawn: Spawn, recording: Path, tmp_
 
 
 def test_replay_on_a_disk_that_is_full(recording: Path, tmp_path: Path) -> None:
-    """What was to be kept is not: the report is printed, and the exit code says it (here, no file may be larger than 20 kB)."""
+    """The state is not kept: the report is printed, and the exit code shows it (here, no file may be larger than 20 kB)."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
@@ -482,7 +484,7 @@ def test_replay_on_a_disk_that_is_full(recording: Path, tmp_path: Path) -> None:
 
 
 def test_each_thing_is_told_once(cli: Cli, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refusal is a line for a person, or an event of the log where no lines are shown; without training nothing waits for rows."""
+    """A refusal is a line for a person, or an event of the log if no lines are shown. Without training nothing waits for rows."""
     config = tmp_path / "c.toml"
     config.write_text("[training]\nwindows_min = 1_000_000\n[log]\nformat = 'json'\n")
     monkeypatch.setattr("daemon.commands.replay.POLLS_MIN", 1)  # one training is enough
@@ -524,7 +526,7 @@ main()
     ],
 )
 def test_a_thread_that_hangs_does_not_hold_up_the_end(end: str, code: int, message: str) -> None:
-    """The error is told with its exit code, and nobody waits for a disk that does not answer."""
+    """The error is printed with its exit code, and nobody waits for a disk that does not answer."""
     command = [sys.executable, "-c", HANGING.format(end=end)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stderr[: len(message)], len(done.stderr.splitlines())) == (code, message, min(1, len(message)))

@@ -1,4 +1,4 @@
-"""The parts of the demo that its own five minutes do not show: a missing broker, a folder that is used again, what is told and when."""
+"""The parts of the demo that its own five minutes do not show: a missing broker, a folder that is used again, its messages."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 def test_a_demo_without_a_broker(cli: Cli, no_broker: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told at once and again, and after the time limit the exit code is 5, with what to do."""
+    """It is reported at once and again. After the time limit the exit code is 5, with what to do."""
     monkeypatch.setattr("daemon.commands.demo.command.BROKER_LIMIT_S", 6.0)
     code, out, err = cli("demo", "--kafka", no_broker)
     assert code == 5
@@ -31,7 +31,7 @@ def test_a_demo_without_a_broker(cli: Cli, no_broker: str, monkeypatch: pytest.M
 
 
 def test_a_demo_whose_broker_goes_away() -> None:
-    """Nothing is waited for longer than the limit, and any sign of life begins it anew."""
+    """Nothing is waited for longer than the limit, and any sign of life restarts the wait."""
     story = Story(0.0)
     assert not story.without_broker(False, limit_s=60.0)
     story._connected_s -= 61.0
@@ -42,7 +42,7 @@ def test_a_demo_whose_broker_goes_away() -> None:
 
 
 def test_an_earlier_demos_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is emptied, also where it is the working directory; links in it are removed and not followed."""
+    """It is emptied, even if it is the working directory. Links in it are removed and not followed."""
     outside = tmp_path / "outside"
     (outside / "precious").mkdir(parents=True)
     folder = tmp_path / "demo"
@@ -58,7 +58,7 @@ def test_an_earlier_demos_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_folder_that_no_demo_has_made(tmp_path: Path) -> None:
-    """Nothing in it is touched; nor is a file that stands there instead."""
+    """Nothing in it is touched; nor is a file in its place."""
     (tmp_path / "precious").write_text("x")
     with pytest.raises(DaemonError, match="was not made by a demo; give another folder with --folder"):
         _empty(tmp_path)
@@ -68,7 +68,7 @@ def test_a_folder_that_no_demo_has_made(tmp_path: Path) -> None:
 
 
 def test_times_of_the_story() -> None:
-    """From the planted drift to alert and new version, simulated and by the wall; None for what never happened."""
+    """From the planted drift to alert and new version, simulated and wall seconds; None for an event that did not happen."""
     story = Story(1000.0)
     assert set(story.times().values()) == {None}
     story.first_version = "v1"
@@ -92,7 +92,7 @@ def test_times_of_the_story() -> None:
 
 
 def test_what_has_not_happened_is_named() -> None:
-    """In the order of the story, so that the first is where to look."""
+    """In the order of the story, so that the first one shows where to look."""
     story = Story(1000.0)
     assert story.lacking()[0] == "no first version was published"
     story.first_version = "v1"
@@ -109,7 +109,7 @@ def test_what_has_not_happened_is_named() -> None:
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_line_now_and_then_where_nothing_is_drawn(terminal: bool) -> None:
-    """One every ten seconds in a log; none on a terminal, where the panel shows the same."""
+    """One every ten seconds in a log; none on a terminal, because the panel shows the same."""
     out = io.StringIO()
     spec = demo_spec(7)
     screen = Screen(Story(spec.events[0].start_s), spec, Console(file=out, force_terminal=terminal))

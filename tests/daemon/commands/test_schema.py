@@ -1,4 +1,4 @@
-"""The checked-in documents say what the code does."""
+"""The checked-in documents describe what the code does."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_checked_in_documents_are_current(tmp_path: Path) -> None:
 
 
 def test_the_command_wants_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
-    """And says so."""
+    """It prints its usage without one."""
     assert documents.main([]) == 2
     assert "python -m daemon.commands.documents FOLDER" in capsys.readouterr().err
 
@@ -81,7 +81,7 @@ times = st.sampled_from(TIMES)
 )
 @settings(max_examples=400, deadline=None)
 def test_schema_and_decoder_accept_the_same_records(changed: dict[str, Any], time: dict[str, Any], left_out: set[str]) -> None:
-    """Any record that one refuses the other refuses too, the clock apart. Bytes, and times near the bounds: test_differential.py."""
+    """Each rejects what the other rejects, the clock apart. Bytes, and times near the bounds: test_differential.py."""
     record = {name: value for name, value in EXAMPLE.items() if name not in left_out} | changed | time
     assert accepted_by_schema(record) == accepted_by_decoder(record)
 
@@ -104,7 +104,7 @@ def test_a_dead_letter_is_as_documented(rejected: Rejected) -> None:
 
 
 def test_what_is_told_of_models_is_as_documented() -> None:
-    """Publications, of an older release's manifest too, and each kind of choice fit the schema of their topic; anything else does not."""
+    """Publications, of an older release's manifest too, and each kind of choice fit the schema; anything else does not."""
     model = documents.model_schema()
     manifest = {"parent": None, "reason": "drift", "verdict": {"accepted": True}, "number": 7, "files": {"a": {"sha256": "0", "bytes": 1}}}
     events = [model_event("v20260101_000000", "/dwcp", 0.0, fields, live) for fields, live in ((manifest, True), ({}, False))]

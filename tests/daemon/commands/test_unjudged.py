@@ -1,4 +1,4 @@
-"""A command that did not do what it is there for says what did not happen and why, and its exit code says so too."""
+"""A command that did not reach its purpose prints what did not happen and why, and has its own exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOUND = Found(
 
 
 def recording(path: Path, rows: int, links: int) -> Path:
-    """Rows of links in turn, a minute between two of one link."""
+    """Write rows of links in turn, a minute between two of one link."""
     values = {"peer_id": "p", "rtt_ms": 10.0, "throughput_mbps": 50.0}
     records = ({"timestamp": START_S + 60 * (row // links), "node_id": f"n{row % links}", **values} for row in range(rows))
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -51,7 +51,7 @@ def recording(path: Path, rows: int, links: int) -> Path:
     ],
 )
 def test_why_nothing_was_judged(changed: dict[str, Any], said: list[str]) -> None:
-    """Each reason once, with what is there and what is needed, and nothing that is not so."""
+    """Each reason once, with what is there and what is needed, and no wrong one."""
     reasons = why_nothing(replace(FOUND, **changed))
     assert len(reasons) == len(said)
     for reason, words in zip(reasons, said, strict=True):
@@ -77,7 +77,7 @@ def test_a_replay_that_judged_nothing(cli: Cli, tmp_path: Path, rows: int, links
 
 
 def test_of_a_short_recording_something_is_judged(cli: Cli, tmp_path: Path) -> None:
-    """It is not read in one poll, at whose end its first version would have nothing left to be judged on."""
+    """It is not read in one poll, after which its first version would have nothing left to be judged on."""
     code, out, _ = cli("replay", recording(tmp_path / "telemetry.ndjson", 900, 2), "--json")
     report = json.loads(out)
     assert (code, report["nothing_judged"], len(report["versions"])) == (0, [], 1)
@@ -85,7 +85,7 @@ def test_of_a_short_recording_something_is_judged(cli: Cli, tmp_path: Path) -> N
 
 
 def test_an_empty_models_folder(cli: Cli, tmp_path: Path) -> None:
-    """Says that it is empty, beside a valid answer for programs."""
+    """The message names that it is empty, beside a valid answer for programs."""
     code, out, err = cli("models", "list", "--models", tmp_path, "--json")
     assert (code, json.loads(out)) == (0, [])
     assert "there is no version yet" in err
@@ -93,7 +93,7 @@ def test_an_empty_models_folder(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_file_without_alerts(cli: Cli, tmp_path: Path) -> None:
-    """Says where there is none; an incident cannot be explained then, and that is said too."""
+    """The message names the file. An incident cannot be explained then, and that is reported too."""
     (tmp_path / "drift.ndjson").write_text("")
     code, out, err = cli("alerts", "follow", "--once", "--file", tmp_path / "drift.ndjson")
     assert (code, out) == (0, "")

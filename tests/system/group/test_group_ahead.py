@@ -1,5 +1,7 @@
-"""A partition that comes back to a member whose checkpoint of it is old, because another one, with a state directory of its own, has read
-on: nothing is read twice, and it is said. A state that is old for another reason is read again, as it has to be."""
+"""A partition that returns to a member with an old checkpoint of it, because a member with another state directory has read on.
+
+Nothing is read twice, and it is reported. A state that is old for another reason is read again, as it has to be.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ def topic(kafka_topic: Callable[..., str]) -> str:
 
 @pytest.fixture
 def write(kafka_broker: str, topic: str) -> Callable[[], None]:
-    """Writes the next hundred rows of one link."""
+    """Write the next hundred rows of one link."""
     minutes = iter(range(10_000))
 
     def produce() -> None:
@@ -44,7 +46,7 @@ def write(kafka_broker: str, topic: str) -> Callable[[], None]:
 
 @pytest.fixture
 def member(run: Callable[..., Any], kafka_broker: str, topic: str, tmp_path: Path) -> Daemon:
-    """member("one") starts a daemon of the group whose state directory has this name."""
+    """member("one"): start a daemon of the group with a state directory of this name."""
     logs = iter(range(100))
 
     def start(name: str) -> Any:
@@ -55,7 +57,7 @@ def member(run: Callable[..., Any], kafka_broker: str, topic: str, tmp_path: Pat
 
 
 def takes(daemon: Any, rows: int) -> None:
-    """It takes exactly so many records, and stops in order."""
+    """Wait until it has read exactly this many records, and stop it in order."""
     wanted = f'dwcp_records_total{{outcome="accepted"}} {rows}.0'
     daemon.until(lambda: daemon.told("daemon_ready"))
     daemon.until(lambda: wanted in daemon.get("/metrics")[1] and "\ndwcp_lag_records 0.0\n" in daemon.get("/metrics")[1])
@@ -69,8 +71,10 @@ def committed(admin: KafkaAdminClient, topic: str) -> int:
 def test_records_of_another_state_directory_are_not_read_twice(
     member: Daemon, write: Callable[[], None], topic: str, kafka_admin: KafkaAdminClient, tmp_path: Path
 ) -> None:
-    """The one that comes back goes on where the other ended, names it, and its own checkpoints take nothing back: a restart
-    goes on there."""
+    """The returning member goes on where the other one ended, and names it.
+
+    Its own checkpoints do not go back: a restart goes on there.
+    """
     for name in ("one", "other"):
         write()
         takes(member(name), 100)
@@ -91,7 +95,7 @@ def test_records_of_another_state_directory_are_not_read_twice(
 def test_a_state_that_comes_from_a_copy_is_read_again(
     member: Daemon, write: Callable[[], None], topic: str, kafka_admin: KafkaAdminClient, tmp_path: Path
 ) -> None:
-    """Its own later checkpoints are gone and their rows with them: they are read again, and it says why."""
+    """Its own later checkpoints are gone with their rows: they are read again, and the reason is reported."""
     write()
     takes(member("one"), 100)
     shutil.copytree(tmp_path / "one", tmp_path / "copy")
@@ -109,7 +113,7 @@ def test_a_state_that_comes_from_a_copy_is_read_again(
 def test_offsets_that_somebody_has_set_forward(
     member: Daemon, write: Callable[[], None], topic: str, kafka_admin: KafkaAdminClient
 ) -> None:
-    """The checkpoint is what counts, as before; it is said, with what to do if that was not meant."""
+    """The checkpoint counts, as before. It is reported, with what to do if that was not intended."""
     write()
     takes(member("one"), 100)
     write()
@@ -122,7 +126,7 @@ def test_offsets_that_somebody_has_set_forward(
 
 
 def test_the_name_of_a_state_directory(tmp_path: Path) -> None:
-    """It stays, all members that share the directory have it, and one that is damaged is made anew."""
+    """It stays, all members of the directory have it, and a damaged one is made anew."""
     name = state_id(tmp_path / "state")
     assert state_id(tmp_path / "state") == name
     assert state_id(tmp_path / "other") != name

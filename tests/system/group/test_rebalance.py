@@ -1,4 +1,4 @@
-"""Rebalances of benchmarks/rebalance.py in short: a partition's state goes with it to another daemon, whatever became of the first."""
+"""Rebalances of benchmarks/rebalance.py in short: a partition's state moves with it to another daemon, whatever happens to the first."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ LIMIT_S = 300.0
 
 
 def test_partitions_move_with_their_state(kafka_broker: str, tmp_path: Path) -> None:
-    """A second daemon joins and takes a share over while the first trains; the first is cut off for longer than its session, comes back
-    with a state that is out of date, and is kept from writing it; so does one that is frozen; one is killed and one stopped. Every record
-    once, and the features as without all that."""
+    """Every record is in the buffers once, and the features are as without moves.
+
+    A second daemon joins and gets a share while the first trains. The first is cut off for longer than its session, returns with an
+    outdated state, and is kept from writing it. Another one is frozen, one is killed and one stopped.
+    """
 
     def moves(group: Any) -> None:
         group.start("a")

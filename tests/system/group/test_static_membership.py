@@ -1,4 +1,4 @@
-"""A daemon that was killed is known again by its group: it goes on at once, and not only when the group has given the dead one up."""
+"""A daemon that was killed is known to its group: it goes on at once, and does not wait until the dead one's session ends."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_daemon_that_stops_leaves_its_group(
 def test_a_daemon_whose_state_is_gone_says_where_it_goes_on(
     run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], tmp_path: Path
 ) -> None:
-    """The group's committed offset is all that is left: what was taken before it is in no buffer any more, and that is told."""
+    """Only the group's committed offset is left: what was read before is in no buffer any more, and that is reported."""
     topic = kafka_topic(partitions=1)
     producer = KafkaProducer(bootstrap_servers=kafka_broker)
     for minute in range(20):
@@ -75,7 +75,7 @@ def test_a_daemon_whose_state_is_gone_says_where_it_goes_on(
 def test_a_copy_of_the_state_directory_is_noticed(
     run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Two daemons under one name: the group keeps one of them, and the other one says whose name it has and what to do."""
+    """Two daemons under one name: the group keeps one of them, and the other one reports whose name it has and what to do."""
     topic = kafka_topic(partitions=1)
     first = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'")
     first.until(lambda: first.told("partition_assigned"))
@@ -96,7 +96,7 @@ def test_the_name_is_kept_and_a_damaged_one_replaced(tmp_path: Path) -> None:
 
 
 def test_a_state_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
-    """The message says which."""
+    """The message names it."""
     (tmp_path / "state").write_text("a file")
     with pytest.raises(StateError, match="cannot be written"):
         instance_id(tmp_path / "state", "main")
