@@ -18,6 +18,7 @@ from hypothesis import settings
 from testkit import remains, rig, scripted
 from testkit.paths import ROOT
 from testkit.running import Running, die_with_parent
+from testkit.versions import publish
 
 pytest_plugins = ["testkit.kafka.fixtures", "testkit.renewed"]
 sys.path.append(str(ROOT / "benchmarks"))  # at the end: an installed package of the same name comes first
@@ -73,47 +74,15 @@ def spawn() -> Iterator[Callable[..., subprocess.Popen[str]]]:
                 pipe.close()
 
 
-@pytest.fixture(scope="session")
-def lstm_graph() -> Callable[..., bytes]:
-    """lstm_graph(hidden=(64, 48), seed=0): see testkit.versions.core_graph."""
-    from testkit.versions import core_graph
-
-    return core_graph
-
-
-@pytest.fixture(scope="session")
-def made_up_windows() -> Callable[..., Any]:
-    """made_up_windows(count, seed=0): see testkit.versions."""
-    from testkit.versions import made_up_windows
-
-    return made_up_windows
-
-
-@pytest.fixture(scope="session")
-def make_version() -> Callable[..., Path]:
-    """make_version(folder, "v20261123_101500", seed=0, parent=None): see testkit.versions."""
-    from testkit.versions import make_version
-
-    return make_version
-
-
-@pytest.fixture(scope="session")
-def publish() -> Callable[..., None]:
-    """publish(folder, version, seed=0): see testkit.versions."""
-    from testkit.versions import publish
-
-    return publish
-
-
 @pytest.fixture
-def home(tmp_path: Path, publish: Callable[..., None], uninterrupted: Any) -> Path:  # noqa: ARG001 - warms up
+def home(tmp_path: Path, uninterrupted: Any) -> Path:  # noqa: ARG001 - warms up
     """A folder for runs of the rig, with a live version."""
     publish(tmp_path, rig.FIRST)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(publish: Callable[..., None], tmp_path_factory: pytest.TempPathFactory) -> remains.Outcome:
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> remains.Outcome:
     """What one undisturbed run of the rig leaves.
 
     It runs in this process. Processes that are forked from it find every import done and every kernel loaded: half of their time.

@@ -38,13 +38,14 @@ from parts import (
 )
 from parts import inference as inference_run
 from testkit.paths import ROOT
+from testkit.versions import make_version
 
 ROWS = 35
 OWN_STAGES = {"open", "poll", "decode", "features", "drift", "forecast", "buffer", "regions", "checkpoint", "rest_of_the_loop"}
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, make_version: Callable[..., Path]) -> str:
+def models(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A registry with one small live version."""
     from model.registry.versions import Registry
 

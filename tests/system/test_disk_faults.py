@@ -25,6 +25,7 @@ from features.telemetry import Partition
 from model.registry.versions import Registry
 from model.version.manifest import verify
 from testkit import killing, remains, rig, scripted
+from testkit.versions import make_version
 
 
 def refusing(call: str, part: str, code: int, after: int, times: int) -> Callable[[], None]:
@@ -156,9 +157,7 @@ def refusal_of(act: Callable[[], None]) -> int | None:
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("step", ["fsync", "rename"])
-def test_a_disk_that_refuses_a_publication(
-    tmp_path: Path, make_version: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, step: str, code: int
-) -> None:
+def test_a_disk_that_refuses_a_publication(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, code: int) -> None:
     """Whichever write of a publication is refused, CURRENT names a whole version, and the next attempt succeeds."""
     owner: Any = os if step == "fsync" else Path
     registry = Registry(tmp_path / "models")

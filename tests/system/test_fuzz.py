@@ -37,12 +37,13 @@ from streams.records.csv_form import MAX_VALUE_BYTES
 from streams.records.dead_letters import MAX_KEPT_BYTES
 from testkit import hostile, hostile_documents, rig
 from testkit.paths import PYTHONPATH, ROOT
+from testkit.versions import make_version
 
 PACKAGES = ("daemon", "drift", "features", "model", "streams")
 
 
 @pytest.fixture(scope="module")
-def documents(make_version: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Each reader by name, with good content to damage."""
     folder = tmp_path_factory.mktemp("documents")
     version = make_version(folder / "version", "v20260101_000000")

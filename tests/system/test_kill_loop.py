@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import kill
 from parts import consistency
+from testkit.versions import publish
 
 
-def test_six_kills(kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
+def test_six_kills(kafka_broker: str, tmp_path: Path) -> None:
     """After kills at random moments and at a step, and after SIGTERM and SIGINT: every record once, and all as without a stop."""
     home = tmp_path / "home"
     home.mkdir()

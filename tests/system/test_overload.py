@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import overload
 from parts import consistency, cpu_share, paced_producer
+from testkit.versions import publish
 from testkit.waiting import wait_for
 
 SMALL = {
@@ -20,7 +20,7 @@ SMALL = {
 }  # fmt: skip
 
 
-def test_overload_sheds_forecasts_and_no_record(kafka_broker: str, publish: Callable[..., None], tmp_path: Path) -> None:
+def test_overload_sheds_forecasts_and_no_record(kafka_broker: str, tmp_path: Path) -> None:
     """The lag grows, forecasts are shed and counted, and a disk that hangs pauses the source.
 
     The group keeps its member. At the end every record is read, once, and forecasts are made again.

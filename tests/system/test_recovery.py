@@ -33,6 +33,7 @@ from streams.files.source import FileSource
 from streams.simulator.fleet import DEFAULT_START_S
 from streams.source import SourceError
 from testkit import killing, remains, rig, scripted
+from testkit.versions import publish
 
 SECOND = "v20260102_000000"
 
@@ -111,7 +112,7 @@ def test_killed_anywhere(home: Path, uninterrupted: Any, seed: int) -> None:
     [("_publish", 8, False), ("append", 2, True), ("append", 3, False), ("append", 3, True), ("_clean", 19, False)],
 )
 def test_a_model_that_went_live_in_the_middle_does_so_again_at_the_same_records(
-    home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None], name: str, nth: int, after: bool
+    home: Path, tmp_path_factory: pytest.TempPathFactory, name: str, nth: int, after: bool
 ) -> None:
     """Another version goes live after the first alert. However the run is killed, the result follows from its journal."""
     publish(home, SECOND, seed=1)
@@ -130,7 +131,7 @@ def test_a_model_that_went_live_in_the_middle_does_so_again_at_the_same_records(
 
 
 def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
-    home: Path, tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None]
+    home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """An alert was sent, the process dies before its checkpoint, and returns with another model.
 
@@ -170,7 +171,7 @@ def test_which_timestamps_lie_in_the_future_is_in_the_journal(home: Path, tmp_pa
     remains.same(by_the_journal(home, tmp_path_factory.mktemp("replayed"), prepare=last), left)
 
 
-def test_a_partition_keeps_its_detectors_under_another_member(home: Path, publish: Callable[..., None], uninterrupted: Any) -> None:
+def test_a_partition_keeps_its_detectors_under_another_member(home: Path, uninterrupted: Any) -> None:
     """The first member has its second model when it dies. For the next one it is the first.
 
     Each link goes on calibrated, and the next member's decisions hold for its own restart too.

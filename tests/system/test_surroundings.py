@@ -6,13 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from testkit.paths import ROOT
+from testkit.versions import publish
 
 EVENT = (
     '{"specversion":"1.0","id":"1","type":"dwcp.drift.opened","source":"s","subject":"r","time":"2026-01-05T07:10:00Z",'
@@ -55,7 +55,7 @@ NAMESPACE = ("unshare", "--user", "--map-user=54321")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, publish: Callable[..., None]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("surroundings")
     publish(made, VERSION)
     (made / "drift.ndjson").write_text(EVENT, "utf-8")

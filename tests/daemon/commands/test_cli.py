@@ -21,6 +21,7 @@ from features.telemetry import COLUMNS
 from model.version.metadata import core_name
 from testkit import remains
 from testkit.paths import ROOT
+from testkit.versions import publish
 from testkit.waiting import wait_for
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -71,7 +72,7 @@ def test_wrong_usage(cli: Cli) -> None:
 
 
 @pytest.fixture
-def models(tmp_path: Path, publish: Callable[..., None]) -> Path:
+def models(tmp_path: Path) -> Path:
     """A registry with two versions, the second one live."""
     publish(tmp_path, "v20260101_000000")
     publish(tmp_path, "v20260102_000000", seed=1)

@@ -18,6 +18,7 @@ from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition, TelemetryBatch
 from model.buffer.rows import BufferRows, BufferWriter, read_segments
 from testkit import killing, remains, rig
+from testkit.versions import publish
 
 
 def batch_of(records: list[tuple[str, float]], first_offset: int) -> TelemetryBatch:
@@ -165,7 +166,7 @@ FEW = {"links": {"max": 2}}
 
 
 @pytest.fixture(scope="module")
-def few_links(publish: Any, uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
+def few_links(uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
     """What a run over partitions of three and four links leaves that has room for two."""
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from daemon.ingest.live_model import Models
 from daemon.ingest.loader import Loader, StillReadingError
 from daemon.operator.observer import Observer
 from model.registry.versions import Registry
+from testkit.versions import publish
 
 VERSION = "v20260101_000000"
 
@@ -61,7 +62,7 @@ def test_what_the_work_raises_is_raised(error: Exception) -> None:
 
 
 def test_a_disk_that_hangs_holds_up_a_version_and_not_the_loop(
-    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch, gate: threading.Event
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
     """A pass goes on without it; it goes live with the pass after it is read, which no call has waited for."""
     publish(tmp_path, VERSION)

@@ -23,10 +23,10 @@ from model.registry.versions import Registry, RegistryError
 from model.version.metadata import core_name, metadata_name
 from streams.files.source import FileSource
 from testkit import rig
+from testkit.versions import make_version, publish
 
 LIVE, NEXT = "v20260101_000000", "v20260101_000001"
 NOW_S = 1_767_225_600.0
-MakeVersion = Callable[..., Path]
 
 
 MAKERS: dict[str, Callable[[Path], object]] = {
@@ -44,14 +44,14 @@ NAMED = ("v99991231_235959", "v00000000_000000", "v20260230_000000", "v20200101_
 
 
 @pytest.fixture
-def registry(tmp_path: Path, publish: Callable[..., None]) -> Registry:
+def registry(tmp_path: Path) -> Registry:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/precious").write_text("of somebody else")
     publish(tmp_path, LIVE)
     return Registry(tmp_path / "models")
 
 
-def works(registry: Registry, make_version: MakeVersion) -> None:
+def works(registry: Registry) -> None:
     """Everything that a daemon does with its models folder."""
     assert registry.current() == LIVE
     assert registry.recover().problems == []
@@ -68,12 +68,12 @@ def works(registry: Registry, make_version: MakeVersion) -> None:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_what_has_a_temporary_name_is_removed(registry: Registry, make_version: MakeVersion, kind: str) -> None:
+def test_what_has_a_temporary_name_is_removed(registry: Registry, kind: str) -> None:
     """Whatever it is; of a link only the link."""
     for name in TEMPORARY:
         MAKERS[kind](registry.root / name)
     assert registry.recover().removed == sorted(TEMPORARY)
-    works(registry, make_version)
+    works(registry)
 
 
 def deepen(folder: Path, levels: int = 2000) -> None:
@@ -89,7 +89,7 @@ def deepen(folder: Path, levels: int = 2000) -> None:
     os.close(at)
 
 
-def test_deep_folders_are_removed(registry: Registry, make_version: MakeVersion) -> None:
+def test_deep_folders_are_removed(registry: Registry) -> None:
     """By whoever removes: the cleaning at the start, the end of a candidate, the pruning of an old version that has some."""
     for name in TEMPORARY[:3]:
         (registry.root / name).mkdir()
@@ -100,17 +100,17 @@ def test_deep_folders_are_removed(registry: Registry, make_version: MakeVersion)
     registry.discard(candidate)
     assert not candidate.folder.exists()
     deepen(registry.root / LIVE)
-    works(registry, make_version)
+    works(registry)
     assert not list(registry.root.glob(".removing-*"))
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_what_is_no_version_is_left_alone(registry: Registry, make_version: MakeVersion, kind: str) -> None:
+def test_what_is_no_version_is_left_alone(registry: Registry, kind: str) -> None:
     """It is neither deleted nor live, gives no name to the next version, and holds nothing up."""
     names = [name for name in NAMED if name != "CHOICE" or kind != "a folder"]  # over a folder no choice can be written: the next test
     for name in names:
         MAKERS[kind](registry.root / name)
-    works(registry, make_version)
+    works(registry)
     assert all(os.path.lexists(registry.root / name) for name in names)
 
 
@@ -122,7 +122,7 @@ def test_a_choice_that_cannot_be_written_is_an_error(registry: Registry) -> None
     assert registry.current() == LIVE
 
 
-def test_thousands_of_entries(registry: Registry, make_version: MakeVersion) -> None:
+def test_thousands_of_entries(registry: Registry) -> None:
     """Names of versions and others."""
     for number in range(3000):
         (registry.root / f"v20270101_{number:06}").mkdir()

@@ -26,6 +26,7 @@ from model.training import dataset as training_set
 from model.training.dataset import most_frequent
 from streams.source import RawBatch
 from testkit import killing, remains, rig
+from testkit.versions import publish
 
 REGION = CATEGORIES.index("region")
 
@@ -226,7 +227,7 @@ FEW = 3
 
 
 @pytest.fixture(scope="module")
-def few_names(publish: Any, uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
+def few_names(uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
     """What a run leaves that tells few names apart."""
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)

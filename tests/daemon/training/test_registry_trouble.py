@@ -30,6 +30,7 @@ from model.spec.job import JobResult, TrainingSettings
 from model.version.metadata import core_name
 from streams.files.source import FileSource
 from testkit import rig, scripted
+from testkit.versions import make_version, publish
 from testkit.waiting import wait_for
 
 LIVE = "v20260101_000000"
@@ -48,7 +49,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 class Rig:
     """A Training over real parts and a live version, with a child that gives a candidate that was prepared."""
 
-    def __init__(self, folder: Path, publish: Callable[..., None], announce: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
         publish(folder, LIVE)
         self.folder, self.models = folder, folder / "models"
         self.told: list[tuple[str, dict[str, Any]]] = []
@@ -75,7 +76,7 @@ class Rig:
 
 
 @pytest.fixture
-def make(tmp_path: Path, publish: Callable[..., None], make_version: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Any:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """make(status="candidate") gives a Rig whose next training ends so."""
     rigs: list[Rig] = []
 
@@ -188,7 +189,7 @@ def test_a_published_version_that_cannot_be_announced(make: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, publish: Callable[..., None], damage: str) -> None:
+def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, damage: str) -> None:
     """With no state, as on a new machine: it runs, says what is wrong, and announces no version that cannot be used."""
     publish(tmp_path, LIVE)
     DAMAGES[damage](tmp_path / "models")
@@ -205,7 +206,7 @@ def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, publish: Ca
 
 
 @pytest.mark.parametrize("file", ["bandwidth_lstm_{}.onnx", "model_metadata_{}.json", "MANIFEST.json"])
-def test_an_altered_version_is_never_forecast_from(tmp_path: Path, publish: Callable[..., None], file: str) -> None:
+def test_an_altered_version_is_never_forecast_from(tmp_path: Path, file: str) -> None:
     """Without a verify key too: what is loaded is what the manifest names, and a manifest that cannot be read proves nothing."""
     version = "v20260101_000000"
     publish(tmp_path, version)
@@ -237,9 +238,7 @@ def models_over(folder: Path, told: Told) -> Models:
     return Models(Registry(folder / "models"), Journal(folder / "journal"), told.observer, 0.0)
 
 
-def test_a_live_version_that_was_not_there_is_loaded_once_it_is(
-    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that is mounted late: what is missing is said as long as it is, told once, and tried again, but not at every record."""
     publish(tmp_path, LIVE)
     Journal(tmp_path / "journal").append(ModelLive(1, LIVE, {}))
@@ -265,9 +264,7 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(
     assert len(told.unusable()) == 1
 
 
-def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(
-    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read that failed once is no verdict on the version, and the one before stays meanwhile. Another problem is told anew."""
     publish(tmp_path, LIVE)
     told = Told()
@@ -289,9 +286,7 @@ def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(
     assert (live.version, live.epoch) == (NEW, 2)
 
 
-def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(
-    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its records are taken meanwhile, no forecast from before meets a later row, and forecasts go on by themselves."""
     publish(tmp_path, rig.FIRST)
     first = {partition: records[:200] for partition, records in scripted.stream().items()}

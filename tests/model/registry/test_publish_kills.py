@@ -6,19 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from testkit.disk import syscalls
 from testkit.paths import PYTHONPATH
+from testkit.versions import make_version
 
 WORKS = {"publish", "rollback", "refuse", "prune", "recover"}
 
 
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
-def test_no_kill_shows_a_reader_anything_but_a_whole_version(tmp_path: Path, make_version: Callable[..., Path], signed: bool) -> None:
+def test_no_kill_shows_a_reader_anything_but_a_whole_version(tmp_path: Path, signed: bool) -> None:
     """Killed at any call that changes the disk, in all that is ever done to a registry, the next publisher goes on, nothing is left
     over, and a reader in a tight loop has seen verified versions only; nothing is visible, or deleted, before the fsync that it needs."""
     if (reason := syscalls.why_not()) is not None:

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,13 @@ from model.judge.gate import Verdict
 from model.registry.versions import REFUSAL_NAME, REFUSED_KEPT, Registry, RegistryError
 from model.version.predictor import Predictor
 from testkit.paths import ROOT
+from testkit.versions import make_version
 
 FIRST, SECOND, THIRD = "v20261123_101500", "v20261123_101501", "v20261124_000000"
-MakeVersion = Callable[..., Path]
 
 
 @pytest.fixture
-def registry(tmp_path: Path, make_version: MakeVersion) -> Registry:
+def registry(tmp_path: Path) -> Registry:
     """A registry with two versions, the second one live."""
     registry = Registry(tmp_path / "models")
     for number, version in enumerate((FIRST, SECOND)):
@@ -43,7 +42,7 @@ def test_a_published_version_is_live_and_loads(registry: Registry) -> None:
     assert sorted(path.name for path in registry.root.iterdir()) == ["CURRENT", FIRST, SECOND]
 
 
-def test_what_is_not_whole_is_not_published(registry: Registry, make_version: MakeVersion) -> None:
+def test_what_is_not_whole_is_not_published(registry: Registry) -> None:
     """A candidate with a changed file, of another version, or of a name that exists leaves CURRENT and the versions as they were."""
     candidate = make_version(registry.candidate_folder("job-2"), THIRD)
     with pytest.raises(RegistryError, match="it is version v20261124_000000"):
@@ -60,7 +59,7 @@ def test_what_is_not_whole_is_not_published(registry: Registry, make_version: Ma
 
 @pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.rename", "model.registry.versions.sync_folder"])
 @pytest.mark.parametrize("call", [1, 2, 3])
-def test_a_kill_at_any_step_leaves_a_verified_current(registry: Registry, make_version: MakeVersion, step: str, call: int) -> None:
+def test_a_kill_at_any_step_leaves_a_verified_current(registry: Registry, step: str, call: int) -> None:
     """Killed before any fsync or rename of a publication, CURRENT still names a whole version, and the next attempt succeeds."""
     candidate = make_version(registry.candidate_folder("job-2"), THIRD)
     code = f"""
@@ -88,7 +87,7 @@ def test_a_kill_at_any_step_leaves_a_verified_current(registry: Registry, make_v
     assert registry.current() == again
 
 
-def test_names_are_times_and_always_grow(registry: Registry, make_version: MakeVersion) -> None:
+def test_names_are_times_and_always_grow(registry: Registry) -> None:
     """A version is named by its UTC second; where the clock stands still or goes back, a second after the newest ever given."""
     assert registry.new_version(1_795_516_200.9) == "v20261124_103000"
     assert registry.new_version(0.0) == "v20261123_101502"
@@ -99,7 +98,7 @@ def test_names_are_times_and_always_grow(registry: Registry, make_version: MakeV
     assert registry.new_version(0.0) == "v20261123_101600"
 
 
-def test_refused_candidates_are_kept_with_their_reasons(registry: Registry, make_version: MakeVersion) -> None:
+def test_refused_candidates_are_kept_with_their_reasons(registry: Registry) -> None:
     """The newest few refused candidates stay with their verdict; they are no versions and never live."""
     for second in range(REFUSED_KEPT + 2):
         version = f"v20261125_00000{second}"
@@ -120,7 +119,7 @@ def test_refused_candidates_are_kept_with_their_reasons(registry: Registry, make
         *[("v20261123_235959", text) for text in (None, "{", '{"version": "v20261123_101500"}')],
     ],
 )
-def test_what_only_looks_like_a_refused_candidate(registry: Registry, make_version: MakeVersion, name: str, document: str | None) -> None:
+def test_what_only_looks_like_a_refused_candidate(registry: Registry, name: str, document: str | None) -> None:
     """It names no version, ends no training, and pushes no candidate out; nor does one of a time to come."""
     for second in range(REFUSED_KEPT + 1):
         junk = registry.root / "refused" / f"{name[:-1]}{(int(name[-1]) + second) % 10}"
@@ -150,7 +149,7 @@ def test_rollback_goes_one_back_or_where_it_is_told(registry: Registry) -> None:
     assert registry.current() == SECOND
 
 
-def test_prune_never_removes_the_live_version(registry: Registry, make_version: MakeVersion) -> None:
+def test_prune_never_removes_the_live_version(registry: Registry) -> None:
     """The newest ones and the live one stay, also when the live one is the oldest."""
     registry.publish(make_version(registry.candidate_folder("job-2"), THIRD), THIRD)
     registry.rollback(FIRST)
@@ -161,7 +160,7 @@ def test_prune_never_removes_the_live_version(registry: Registry, make_version: 
     assert sorted(path.name for path in registry.root.iterdir()) == ["CHOICE", "CURRENT", FIRST, THIRD]
 
 
-def test_recover_removes_what_a_crash_left(registry: Registry, make_version: MakeVersion) -> None:
+def test_recover_removes_what_a_crash_left(registry: Registry) -> None:
     """Candidates that nobody builds, half-removed versions and half-written files go; versions, candidates of others and the rest stay."""
     make_version(registry.candidate_folder("dead"), THIRD)
     alive = registry.reserve(0.0)

@@ -22,25 +22,25 @@ from model.registry.importing import import_folder
 from model.registry.versions import Registry, RegistryError
 from model.version.manifest import IMPORTED, SIGNATURE_NAME, complete_manifest, read_manifest, sign_manifest, verify
 from model.version.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, SigningKey, VerifyKey, generate
-from testkit import rig, scripted
+from testkit import rig, scripted, versions
+from testkit.versions import make_version
 
 FIRST, SECOND, THIRD = "v20261123_101500", "v20261123_101501", "v20261124_000000"
-MakeVersion = Callable[..., Path]
 Cli = Callable[..., tuple[int, str, str]]
 Keys = tuple[SigningKey, VerifyKey]
 
 
-def publish(registry: Registry, make_version: MakeVersion, version: str, seed: int = 0) -> None:
+def publish(registry: Registry, version: str, seed: int = 0) -> None:
     registry.root.mkdir(exist_ok=True)
     registry.publish(make_version(registry.candidate_folder("job"), version, seed=seed), version)
 
 
 @pytest.fixture
-def registry(tmp_path: Path, keys: Keys, make_version: MakeVersion) -> Registry:
+def registry(tmp_path: Path, keys: Keys) -> Registry:
     """A registry with two signed versions, the second one live. It is the owner's."""
     registry = Registry(tmp_path / "models", *keys)
-    publish(registry, make_version, FIRST)
-    publish(registry, make_version, SECOND, seed=1)
+    publish(registry, FIRST)
+    publish(registry, SECOND, seed=1)
     return registry
 
 
@@ -53,12 +53,12 @@ def set_current(registry: Registry, version: str) -> None:
     (registry.root / "CURRENT").write_text(f"{version}\n")
 
 
-def test_numbers_rise(registry: Registry, make_version: MakeVersion) -> None:
+def test_numbers_rise(registry: Registry) -> None:
     """From publication to publication and choice to choice, also within a second and when the clock was ahead once."""
     numbers = [read_manifest(registry.folder(version)).number for version in (FIRST, SECOND)]
     registry.rollback()
     write_choice(registry.root, Choice("unpinned", FIRST, int(time.time()) + 10**6, 0.0), registry.signing_key)
-    publish(registry, make_version, THIRD)
+    publish(registry, THIRD)
     numbers.append(read_manifest(registry.folder(THIRD)).number)
     assert numbers == sorted(set(numbers))
     assert numbers[0] >= time.time() - 600
@@ -86,13 +86,13 @@ def test_an_older_version_that_is_put_back_is_refused(registry: Registry) -> Non
     assert follower.current() == FIRST, "a person's pin counts, whatever CURRENT names"
 
 
-def test_what_a_person_said_once_cannot_be_put_back(registry: Registry, make_version: MakeVersion) -> None:
+def test_what_a_person_said_once_cannot_be_put_back(registry: Registry) -> None:
     """An old CHOICE with its right signature, together with the CURRENT of then."""
     follower = reader(registry)
     registry.rollback(FIRST)
     said = (registry.root / CHOICE_NAME).read_bytes()
     registry.unpin()
-    publish(registry, make_version, THIRD)
+    publish(registry, THIRD)
     assert follower.current() == THIRD
     (registry.root / CHOICE_NAME).write_bytes(said)
     assert follower.current() == THIRD
@@ -116,7 +116,7 @@ def test_a_copy_under_another_name_is_no_version(registry: Registry) -> None:
     assert registry.rollback() == SECOND
 
 
-def test_versions_of_older_releases_are_in_the_order_of_their_names(registry: Registry, make_version: MakeVersion) -> None:
+def test_versions_of_older_releases_are_in_the_order_of_their_names(registry: Registry) -> None:
     """They have no number. The newer one may follow the older one, not the other way round; what is published next is newer than both."""
     for version in (FIRST, SECOND):
         path = registry.folder(version) / "MANIFEST.json"
@@ -133,14 +133,12 @@ def test_versions_of_older_releases_are_in_the_order_of_their_names(registry: Re
     set_current(old, FIRST)
     with pytest.raises(RegistryError, match="is older than"):
         old.current()
-    publish(old, make_version, THIRD)
+    publish(old, THIRD)
     assert old.current() == THIRD
     assert (old.rollback(), old.current()) == (SECOND, SECOND)
 
 
-def test_two_members_that_publish_at_once(
-    registry: Registry, make_version: MakeVersion, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_members_that_publish_at_once(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that was numbered first comes last to CURRENT, and leaves it: otherwise who has seen the newer one would refuse it."""
     real, other = registry_module._sync_tree, "v20270101_000000"
     prepared = make_version(tmp_path / "other", other)
@@ -151,16 +149,16 @@ def test_two_members_that_publish_at_once(
         registry.publish(prepared, other)
 
     monkeypatch.setattr(registry_module, "_sync_tree", meanwhile)
-    publish(registry, make_version, THIRD)
+    publish(registry, THIRD)
     assert (registry.current(), registry.published()) == (other, [FIRST, SECOND, THIRD, other])
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_nothing_is_published_over_a_pin(registry: Registry, make_version: MakeVersion, signed: bool) -> None:
+def test_nothing_is_published_over_a_pin(registry: Registry, signed: bool) -> None:
     """A rollback pins. What is published meanwhile is there and not live, and cannot be made live by writing CURRENT."""
     one = registry if signed else Registry(registry.root)
     assert (one.rollback(), one.live.pin() is not None) == (FIRST, True)
-    publish(one, make_version, THIRD)
+    publish(one, THIRD)
     assert (one.current(), one.published()) == (FIRST, [FIRST, SECOND, THIRD])
     assert one.prune(1) == [SECOND], "the pinned one stays"
     if signed:
@@ -172,11 +170,11 @@ def test_nothing_is_published_over_a_pin(registry: Registry, make_version: MakeV
     assert (one.current(), one.live.pin()) == (FIRST, None)
     with pytest.raises(RegistryError, match="nothing is pinned"):
         one.unpin()
-    publish(one, make_version, one.new_version(0.0))
+    publish(one, one.new_version(0.0))
     assert one.current() == one.published()[-1] != THIRD
 
 
-def test_a_pin_is_not_lifted_without_the_key(registry: Registry, make_version: MakeVersion, tmp_path: Path) -> None:
+def test_a_pin_is_not_lifted_without_the_key(registry: Registry, tmp_path: Path) -> None:
     """Neither by deleting CHOICE nor by what is written over it or into CURRENT: what is trained is published and not live."""
     registry.rollback()
     assert registry.current() == FIRST
@@ -187,45 +185,43 @@ def test_a_pin_is_not_lifted_without_the_key(registry: Registry, make_version: M
         for named in (FIRST, SECOND):
             set_current(registry, named)
             version = registry.new_version(0.0)
-            publish(registry, make_version, version)
+            publish(registry, version)
             assert (registry.live.named(), registry.published()[-1], read_manifest(registry.folder(version)).number) == (named, version, 0)
         with pytest.raises(RegistryError, match=f"is older than {FIRST}.*with the signing key"):
             import_folder(registry, make_version(tmp_path / f"trained{content}", "v20270101_000000"))
         registry.rollback(FIRST)
         assert registry.current() == FIRST
     registry.unpin()
-    publish(registry, make_version, registry.new_version(0.0))
+    publish(registry, registry.new_version(0.0))
     assert registry.current() == registry.published()[-1]
 
 
 @pytest.mark.parametrize("content", [None, b"junk\n", b"v20990101_000000\n"])
 @pytest.mark.parametrize("signed", [False, True])
-def test_a_pin_holds_without_current(registry: Registry, make_version: MakeVersion, signed: bool, content: bytes | None) -> None:
+def test_a_pin_holds_without_current(registry: Registry, signed: bool, content: bytes | None) -> None:
     """CURRENT is gone or cannot be read: nothing is published over the pin, and its end makes its version live."""
     one = registry if signed else Registry(registry.root)
     one.rollback()
     (one.root / "CURRENT").unlink()
     if content is not None:
         (one.root / "CURRENT").write_bytes(content)
-    publish(one, make_version, THIRD)
+    publish(one, THIRD)
     assert (one.root / "CURRENT").exists() == (content is not None)
     assert content is None or (one.root / "CURRENT").read_bytes() == content
     assert one.live.pin() is not None
     assert (one.unpin(), one.current(), one.live.pin()) == (FIRST, FIRST, None)
 
 
-def test_a_damaged_current_without_a_pin_is_healed(registry: Registry, make_version: MakeVersion) -> None:
+def test_a_damaged_current_without_a_pin_is_healed(registry: Registry) -> None:
     """By the next publication, as long as no person has chosen."""
     assert registry.current() == SECOND
     (registry.root / "CURRENT").write_text("junk")
-    publish(registry, make_version, THIRD)
+    publish(registry, THIRD)
     assert registry.current() == THIRD
 
 
 @pytest.mark.parametrize("signed", [False, True])
-def test_the_version_before_an_import_is_the_one_to_go_back_to(
-    registry: Registry, make_version: MakeVersion, tmp_path: Path, signed: bool
-) -> None:
+def test_the_version_before_an_import_is_the_one_to_go_back_to(registry: Registry, tmp_path: Path, signed: bool) -> None:
     """Also where the imported one has an older name; and it is not pruned as an old one."""
     one = registry if signed else Registry(registry.root)
     hand = "v20250101_000000"
@@ -233,7 +229,7 @@ def test_the_version_before_an_import_is_the_one_to_go_back_to(
     assert one.in_order() == [FIRST, SECOND, hand]
     assert (one.rollback(), one.current()) == (SECOND, SECOND)
     one.unpin()
-    publish(one, make_version, THIRD)
+    publish(one, THIRD)
     assert one.prune(2) == [FIRST]
     assert (one.rollback(), one.current()) == (hand, hand)
 
@@ -244,9 +240,7 @@ def _damage(folder: Path) -> None:
 
 @pytest.mark.parametrize("harm", [_damage, lambda folder: (folder / "MANIFEST.json").write_text("{"), shutil.rmtree])
 @pytest.mark.parametrize("signed", [False, True])
-def test_the_pin_of_a_damaged_version_can_be_ended(
-    registry: Registry, make_version: MakeVersion, harm: Callable[[Path], object], signed: bool
-) -> None:
+def test_the_pin_of_a_damaged_version_can_be_ended(registry: Registry, harm: Callable[[Path], object], signed: bool) -> None:
     """Whatever has become of the version: what is trained next is live."""
     one = registry if signed else Registry(registry.root)
     one.pin_version()
@@ -254,12 +248,12 @@ def test_the_pin_of_a_damaged_version_can_be_ended(
     harm(one.root / SECOND)
     assert one.unpin() == SECOND
     assert one.live.pin() is None
-    publish(one, make_version, THIRD)
+    publish(one, THIRD)
     assert one.current() == THIRD
 
 
 @pytest.mark.parametrize("number", [2**53, 2**53 - 1, 2**40])
-def test_a_number_that_nobody_gave(registry: Registry, make_version: MakeVersion, number: int) -> None:
+def test_a_number_that_nobody_gave(registry: Registry, number: int) -> None:
     """In CHOICE without a key, or in a manifest: it has no effect, and what a person says next has."""
     one = Registry(registry.root)
     write_choice(one.root, Choice("unpinned", SECOND, number, 0.0), None)
@@ -270,11 +264,11 @@ def test_a_number_that_nobody_gave(registry: Registry, make_version: MakeVersion
     assert one.published() == [FIRST]
     assert (one.rollback(FIRST), one.current(), one.live.pin() is not None) == (FIRST, FIRST, True)
     one.unpin()
-    publish(one, make_version, THIRD)
+    publish(one, THIRD)
     assert (one.current(), is_number(read_manifest(one.root / THIRD).number)) == (THIRD, True)
 
 
-def test_where_no_number_is_left(registry: Registry, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_number_is_left(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last number that can be read: an error that says so, and CURRENT stays. A second later the clock gives one more."""
     now_s = time.time()
     monkeypatch.setattr("model.registry.choice.time.time", lambda: now_s)
@@ -283,7 +277,7 @@ def test_where_no_number_is_left(registry: Registry, make_version: MakeVersion, 
     with pytest.raises(RegistryError, match="no number is left"):
         one.rollback(FIRST)
     with pytest.raises(RegistryError, match="no number is left"):
-        publish(one, make_version, THIRD)
+        publish(one, THIRD)
     assert (one.current(), one.published()) == (SECOND, [FIRST, SECOND])
     now_s += 1
     assert (one.rollback(FIRST), one.current()) == (FIRST, FIRST)
@@ -365,9 +359,9 @@ def test_the_page_says_that_a_version_is_pinned() -> None:
     assert "pinned" not in render(observer, [], [])
 
 
-def test_what_a_person_does_is_announced(tmp_path: Path, publish: Callable[..., None], make_version: MakeVersion) -> None:
+def test_what_a_person_does_is_announced(tmp_path: Path) -> None:
     """A rollback, its end, and an import while a daemon runs: each once on the models topic, and as an event."""
-    publish(tmp_path, rig.FIRST)
+    versions.publish(tmp_path, rig.FIRST)
     registry = Registry(tmp_path / "models")
     second = "v20270101_000000"
     steps = {
@@ -395,7 +389,7 @@ def test_what_a_person_does_is_announced(tmp_path: Path, publish: Callable[..., 
     assert len((tmp_path / "state/events/models.ndjson").read_text().splitlines()) == len(lines), "a restart says none of it again"
 
 
-def test_import(registry: Registry, make_version: MakeVersion, tmp_path: Path) -> None:
+def test_import(registry: Registry, tmp_path: Path) -> None:
     """A folder that was trained elsewhere becomes a signed, live version; the folder stays as it is, and what is wrong is named."""
     folder = make_version(tmp_path / "trained", THIRD, seed=2)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -417,7 +411,7 @@ def test_import(registry: Registry, make_version: MakeVersion, tmp_path: Path) -
     assert [path.name for path in registry.root.glob(".candidate-*")] == []
 
 
-def test_an_import_is_signed_anew(registry: Registry, make_version: MakeVersion, tmp_path: Path) -> None:
+def test_an_import_is_signed_anew(registry: Registry, tmp_path: Path) -> None:
     """A signature by another key is replaced; without a key of one's own it is gone."""
     other = SigningKey.read(generate(tmp_path / "other")[0])
     for version, target in ((THIRD, registry), ("v20270101_000000", Registry(tmp_path / "unsigned"))):
@@ -429,7 +423,7 @@ def test_an_import_is_signed_anew(registry: Registry, make_version: MakeVersion,
     assert verify(registry.folder(THIRD), registry.verify_key) == []
 
 
-def test_the_commands(cli: Cli, registry: Registry, make_version: MakeVersion, tmp_path: Path) -> None:
+def test_the_commands(cli: Cli, registry: Registry, tmp_path: Path) -> None:
     """rollback, pin, unpin and import with keys and without: the version on standard output, what follows from it on standard error."""
     config = tmp_path / "dwcp.toml"
     config.write_text(

@@ -19,13 +19,13 @@ from model.judge.gate import Verdict
 from model.version.golden import check_golden, read_golden, write_golden
 from model.version.manifest import MANIFEST_NAME, read_manifest, verify, write_manifest
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
+from testkit.versions import core_graph, make_version
 
 VERSION = "v20261123_101500"
-MakeVersion = Callable[..., Path]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, make_version: MakeVersion) -> Path:
+def folder(tmp_path: Path) -> Path:
     return make_version(tmp_path / VERSION, VERSION, parent="v20260101_000000")
 
 
@@ -180,9 +180,9 @@ def test_weights_outside_the_file_are_refused(folder: Path) -> None:
     assert verify(folder) == [f"{core.name} keeps weights outside the file"]
 
 
-def test_another_networks_graph_fails_the_golden_samples(folder: Path, lstm_graph: Callable[..., bytes]) -> None:
+def test_another_networks_graph_fails_the_golden_samples(folder: Path) -> None:
     """A graph that computes something else is found by the golden samples, which say by how much and where."""
-    (folder / core_name(VERSION)).write_bytes(lstm_graph(seed=5))
+    (folder / core_name(VERSION)).write_bytes(core_graph(seed=5))
     rewrite(folder)
     (problem,) = verify(folder)
     assert problem.startswith(f"{core_name(VERSION)} differs from golden.json in 8 of 8 samples, first in sample 0 by ")
@@ -271,9 +271,7 @@ def test_raw_samples_that_prove_nothing_are_refused(folder: Path, change: Callab
 
 
 @pytest.mark.parametrize("name_of", [raw_name, int8_name])
-def test_a_raw_graph_that_is_not_the_published_one_is_named(
-    folder: Path, tmp_path: Path, make_version: MakeVersion, name_of: Callable[[str], str]
-) -> None:
+def test_a_raw_graph_that_is_not_the_published_one_is_named(folder: Path, tmp_path: Path, name_of: Callable[[str], str]) -> None:
     """Missing, truncated, of another network, of another version, or with other inputs: verify names the file and what is wrong."""
     graph, name = folder / name_of(VERSION), name_of(VERSION)
     content = graph.read_bytes()

@@ -23,12 +23,13 @@ from model.version.possible import possible
 from model.version.predictor import CHUNK_WINDOWS, Predictor, PredictorError
 from model.windows.scaler import Scaler
 from testkit.paths import ROOT
+from testkit.versions import core_graph, make_version
 
 VERSION = "v20261123_101500"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, make_version: Callable[..., Path]) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_version(tmp_path_factory.mktemp("models") / VERSION, VERSION)
 
 
@@ -77,9 +78,9 @@ def test_a_forecast_has_the_same_bits_in_every_batch(predictor: Predictor, toget
     assert alone.tobytes() == together[first : first + count].tobytes()
 
 
-def test_one_window_of_the_published_size_has_the_same_bits_too(tmp_path: Path, lstm_graph: Callable[..., bytes], folder: Path) -> None:
+def test_one_window_of_the_published_size_has_the_same_bits_too(tmp_path: Path, folder: Path) -> None:
     """The same holds for layers of the published sizes, 256, 192 and 128 units."""
-    (tmp_path / core_name(VERSION)).write_bytes(lstm_graph(hidden=(256, 192, 128)))
+    (tmp_path / core_name(VERSION)).write_bytes(core_graph(hidden=(256, 192, 128)))
     (tmp_path / metadata_name(VERSION)).write_bytes((folder / metadata_name(VERSION)).read_bytes())
     predictor = Predictor.load(tmp_path)
     windows = windows_of(CHUNK_WINDOWS + 1, seed=1)

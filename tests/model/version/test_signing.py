@@ -30,15 +30,15 @@ from model.version.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, r
 from model.version.metadata import core_name, metadata_name
 from model.version.predictor import Predictor, PredictorError
 from model.version.signing import SIGNING_KEY_NAME, VERIFY_KEY_NAME, KeyFileError, SigningKey, VerifyKey, generate
+from testkit.versions import make_version
 
 FIRST, SECOND, THIRD = "v20261123_101500", "v20261123_101501", "v20261124_000000"
-MakeVersion = Callable[..., Path]
 Cli = Callable[..., tuple[int, str, str]]
 PEM, PKCS8, PUBLIC = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.PublicFormat.SubjectPublicKeyInfo
 
 
 @pytest.fixture
-def signed(tmp_path: Path, make_version: MakeVersion, keys: tuple[SigningKey, VerifyKey]) -> Path:
+def signed(tmp_path: Path, keys: tuple[SigningKey, VerifyKey]) -> Path:
     """A version that is signed."""
     folder = make_version(tmp_path / FIRST, FIRST)
     sign_manifest(folder, keys[0])
@@ -225,7 +225,7 @@ def test_openssl_reads_both_files_and_the_signature(tmp_path: Path, signed: Path
 
 
 @pytest.fixture
-def registry(tmp_path: Path, keys: tuple[SigningKey, VerifyKey], make_version: MakeVersion) -> Registry:
+def registry(tmp_path: Path, keys: tuple[SigningKey, VerifyKey]) -> Registry:
     """A registry with both keys: the first version unsigned from the time before, the second signed and live."""
     before = Registry(tmp_path / "models")
     before.publish(make_version(before.candidate_folder("job-0"), FIRST), FIRST)
@@ -234,7 +234,7 @@ def registry(tmp_path: Path, keys: tuple[SigningKey, VerifyKey], make_version: M
     return registry
 
 
-def test_what_is_published_is_signed(registry: Registry, keys: tuple[SigningKey, VerifyKey], make_version: MakeVersion) -> None:
+def test_what_is_published_is_signed(registry: Registry, keys: tuple[SigningKey, VerifyKey]) -> None:
     """By the registry's own key, also where the training left something of that name; a signature that does not fit is not published."""
     assert verify(registry.folder(SECOND), keys[1]) == []
     candidate = make_version(registry.candidate_folder("job-2"), THIRD)
@@ -244,9 +244,7 @@ def test_what_is_published_is_signed(registry: Registry, keys: tuple[SigningKey,
     assert not (registry.folder(THIRD) / SIGNATURE_NAME).is_symlink()
 
 
-def test_an_unsigned_version_is_not_published_where_a_key_is_wanted(
-    registry: Registry, keys: tuple[SigningKey, VerifyKey], make_version: MakeVersion
-) -> None:
+def test_an_unsigned_version_is_not_published_where_a_key_is_wanted(registry: Registry, keys: tuple[SigningKey, VerifyKey]) -> None:
     """Nobody would use it: CURRENT stays, and the message names the setting."""
     only_verify = Registry(registry.root, verify_key=keys[1])
     candidate = make_version(registry.candidate_folder("job-2"), THIRD)

@@ -30,6 +30,7 @@ from model.version.predictor import core_session, run_core
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, features_of
 from model.windows.scaler import Scaler
+from testkit.versions import core_graph, made_up_windows
 
 SMALL = Lstm(lstm_units=(6, 5), lstm_dropout=(0.3, 0.2), dense_units=(8,), dense_dropout=(0.3,), head_units=8)
 VERSION = "v20260102_030405"
@@ -121,9 +122,9 @@ def test_a_network_that_forecasts_nan_is_refused() -> None:
         check_parity(model, convert(model, VERSION).SerializeToString(), windows_of(4))
 
 
-def test_only_what_is_known_to_do_nothing_is_taken_out(lstm_graph: Callable[..., bytes]) -> None:
+def test_only_what_is_known_to_do_nothing_is_taken_out() -> None:
     """A first state that is not 0 stays, one of zeros goes, and so does what made it; the graph computes the same as before."""
-    model = onnx.load_from_string(lstm_graph(hidden=(6,)))
+    model = onnx.load_from_string(core_graph(hidden=(6,)))
     add = model.graph.initializer.append
     for name, value in (("h", 0.5), ("c", 0.0)):
         add(numpy_helper.from_array(np.full((1, 1, 6), value, np.float32), name))
@@ -142,9 +143,7 @@ def test_only_what_is_known_to_do_nothing_is_taken_out(lstm_graph: Callable[...,
 
 
 @pytest.fixture(scope="module")
-def exported(
-    tmp_path_factory: pytest.TempPathFactory, made_up_windows: Callable[..., RawWindows]
-) -> tuple[Path, keras.Model, Metadata, RawWindows]:
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, keras.Model, Metadata, RawWindows]:
     """A folder with a core graph, and what its raw graphs are made from."""
     folder, windows = tmp_path_factory.mktemp("raw"), made_up_windows(24)
     features, vocabulary = features_of(windows, Vocabulary.empty()), Vocabulary.empty()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, cut, features_of
 from model.windows.scaler import Scaler
 from streams.records.validate import NUMBERS, as_rows, complete
+from testkit.versions import core_graph, made_up_windows, make_version
 
 VERSION = "v20261123_101500"
 VOCABULARY = Vocabulary((("eu", "us"), ("us", "a"), ("metro", "né\n"), (), ("gold",), ("udp",)))
@@ -53,11 +53,11 @@ class Graphs:
 
 
 @pytest.fixture(scope="module")
-def graphs(lstm_graph: Callable[..., bytes]) -> Graphs:
+def graphs() -> Graphs:
     rng = np.random.default_rng(0)
     inputs = Scaler(rng.normal(5, 20, 44).astype(np.float32), rng.uniform(0.5, 90, 44).astype(np.float32), np.ones(44, np.bool_))
     outputs = Scaler(np.array([80, 20, 0.01, 2], np.float32), np.array([9, 3, 0.01, 1], np.float32), np.ones(4, np.bool_))
-    metadata, core = Metadata(VERSION, inputs, outputs, VOCABULARY), lstm_graph(hidden=(12, 8))
+    metadata, core = Metadata(VERSION, inputs, outputs, VOCABULARY), core_graph(hidden=(12, 8))
     made = raw_graphs(core, metadata)
     shown = onnx.load_from_string(made.raw)
     shown.graph.output.append(helper.make_tensor_value_info("input", TensorProto.FLOAT, None))
@@ -144,7 +144,7 @@ def test_forecasts_of_raw_telemetry_are_those_of_the_stream(graphs: Graphs, stre
 
 
 @pytest.mark.parametrize("missing", range(10))
-def test_the_start_of_a_stream_is_a_history_of_nothing(graphs: Graphs, made_up_windows: Callable[..., RawWindows], missing: int) -> None:
+def test_the_start_of_a_stream_is_a_history_of_nothing(graphs: Graphs, missing: int) -> None:
     """With `missing` rows of history all NaN the graph forecasts what the stream does for a run that began so much later."""
     whole = made_up_windows(3, seed=missing)
     whole.telemetry[:, :missing] = np.nan
@@ -159,7 +159,7 @@ def test_the_start_of_a_stream_is_a_history_of_nothing(graphs: Graphs, made_up_w
         np.testing.assert_allclose(graphs.raw.predict_windows(alone), wanted, rtol=1e-5, atol=1e-4)
 
 
-def test_a_raw_forecast_does_not_depend_on_its_batch(graphs: Graphs, made_up_windows: Callable[..., RawWindows]) -> None:
+def test_a_raw_forecast_does_not_depend_on_its_batch(graphs: Graphs) -> None:
     """Bit for bit, of the float graph and of the quantised one, for one window and for more than the graph runs at once."""
     windows = made_up_windows(130)
     for predictor in (graphs.raw, graphs.int8):
@@ -169,7 +169,7 @@ def test_a_raw_forecast_does_not_depend_on_its_batch(graphs: Graphs, made_up_win
         assert predictor.predict_windows(windows.take(slice(0, 0))).shape == (0, 4)
 
 
-def test_the_quantised_graph_is_near(graphs: Graphs, made_up_windows: Callable[..., RawWindows]) -> None:
+def test_the_quantised_graph_is_near(graphs: Graphs) -> None:
     """On windows like those that are trained on: .02 standard deviations on average; and it is another graph, not a copy."""
     windows = made_up_windows(64)
     scaled = Scaler.fit(features_of(windows, VOCABULARY).reshape(-1, len(FEATURES)))
@@ -180,7 +180,7 @@ def test_the_quantised_graph_is_near(graphs: Graphs, made_up_windows: Callable[.
     assert 0 < difference.mean() <= 0.02
 
 
-def test_texts_are_coded_as_the_vocabulary_codes_them(graphs: Graphs, made_up_windows: Callable[..., RawWindows]) -> None:
+def test_texts_are_coded_as_the_vocabulary_codes_them(graphs: Graphs) -> None:
     """A value known in one category is unseen in another; the empty text is missing; code 0 is any other."""
     windows = made_up_windows(1)
     windows.categories[:] = ""
@@ -274,7 +274,7 @@ def test_other_shapes_are_named(graphs: Graphs, shapes: tuple[tuple[int, ...], .
         graphs.raw.predict(np.zeros(shapes[0]), np.zeros(shapes[1], np.float32), np.full(shapes[2], "", object))
 
 
-def test_a_versions_raw_graphs_load_from_its_folder(tmp_path: Path, make_version: Callable[..., Path]) -> None:
+def test_a_versions_raw_graphs_load_from_its_folder(tmp_path: Path) -> None:
     """And one that is missing or damaged is a PredictorError that names the folder."""
     folder = make_version(tmp_path / VERSION, VERSION)
     assert (RawPredictor.load(folder).version, RawPredictor.load(folder, int8=True).int8) == (VERSION, True)
