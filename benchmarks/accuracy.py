@@ -35,7 +35,7 @@ SETS: Final[dict[str, tuple[str, ...]]] = {
     "starlink_road_1s": DEFAULT_LINK_KEY,
 }
 BEST_POSSIBLE: Final = (0.9564, 0.8311, 0.9516, 0.3886)
-"""Correlations on dwcp_training's last rows of the function that the file was made with: what is left is fresh noise."""
+"""Correlations of dwcp_training's generating function on its last rows: the rest is fresh noise."""
 NAIVE: Final = ("persistence", "ewma", "ridge")
 BLOCKS: Final = 32
 RESAMPLES: Final = 2_000

@@ -32,7 +32,7 @@ SEQUENCES: Final = 1_000_000
 QUICK: Final = 3_000
 ROWS: Final = 240
 LIMIT_S: Final = 4 * 3600.0
-"""The sequences take 20 minutes on two idle cores."""
+"""Most seconds of a process. The sequences take 20 minutes on two idle cores."""
 
 
 def through_graphs(root: Path, versions: list[str], sequences: int) -> list[dict[str, Any]]:

@@ -33,10 +33,10 @@ from parts.residuals import REGIMES
 
 REGIONS: Final = 20
 LINKS: Final = 100
-"""Watched links of a region: the default bound."""
+"""Monitored links of a region: the default bound."""
 DAYS_OF_WEEK: Final = 7.0
 DETECTORS: Final = {"links": 1000, "rows": 6000}
-"""Of which the memory is measured, with long windows."""
+"""Links and rows for the memory of detectors with long windows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +59,10 @@ class Plan:
 FULL: Final = Plan(REGIONS, LINKS, 90, 24, 20, 7)
 QUICK: Final = Plan(2, LINKS, 3, 2, 5, 1)
 OTHER_BUDGETS: Final = (10.0, 100.0, 1000.0)
-"""False alerts a week, of which a smaller part of the fleet is simulated."""
+"""Budgets, in false alerts a week, for which a smaller part of the fleet is simulated."""
 RECORDINGS: Final = FOLDER.parent.parent / "shared" / "data"
 MERGED: Final = "dwcp_training"
-"""Its nodes and peers are random in every row."""
+"""A recording that is read as one series: its nodes and peers are random in every row."""
 
 
 class Kept:

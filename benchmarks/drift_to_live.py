@@ -32,9 +32,9 @@ from streams.simulator.source import SimulatorSource
 REGIONS: Final = (Region("eu-1", 0.0), Region("us-1", -5.0))
 LINKS_PER_REGION: Final = 120
 DRIFT_AFTER_S: Final = 190 * 60.0
-"""84 minutes until there are 20,000 rows for the first version, an hour of calibration, and some quiet."""
+"""Event seconds before the drift: 84 minutes to 20,000 rows for the first version, an hour of calibration, and some quiet."""
 DURATION_S: Final = 12 * 3600.0
-"""Far more than the story takes."""
+"""Event seconds of the stream, far more than the story needs."""
 FIRST_VERSION: Final = {"epochs": 4, "epoch_windows_max": 4096}
 QUICK: Final = {"epochs": 6, "epoch_windows_max": 2048, "recent_windows_max": 20_000, "replay_windows": 256}
 MOMENTS: Final = ("drift_opened", "training_due", "training_started", "training_finished", "model_published", "model_live")

@@ -18,7 +18,7 @@ from harness import Bar, arguments, in_process, median_of_ratios, report
 
 PUBLISHED: Final = ("core", "raw", "int8")
 ROUNDS_EACH: Final = 4
-"""Rounds for each of the harness's: a round takes a few seconds, and the machine changes from one to the next."""
+"""Rounds for each of the harness's: a round takes a few seconds, and the machine changes between rounds."""
 
 
 def ratio(found: dict[str, Any], above: str, below: str, what: str = "p50_ms") -> float:

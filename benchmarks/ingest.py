@@ -21,10 +21,10 @@ from harness import FOLDER, Bar, arguments, environment, in_process, median_of_r
 from parts.stream import Written, broker, fleet, write_file, write_topic
 
 ENVIRONMENT: Final = ".venv-bench"
-"""Holds Quix Streams."""
+"""Virtual environment with Quix Streams."""
 LOCK: Final = FOLDER / "requirements.lock"
 OWN: Final = ("decode", "features", "drift", "buffer")
-"""The stages that `own_vs_poll` is about. Buffer includes sealing the segments."""
+"""Stages that `own_vs_poll` sums. Buffer includes sealing the segments."""
 LINKS: Final = 10_000
 
 

@@ -32,13 +32,13 @@ from testkit import remains
 PARTITIONS: Final = 4
 LINKS: Final = 48
 SPEED: Final = 480.0
-"""Simulated seconds in one: 384 records."""
+"""Simulated seconds a second: 384 records."""
 START_LIMIT_S: Final = 300.0
 TRAINING_LIMIT_S: Final = 300.0
 POINT_LIMIT_S: Final = 15.0
-"""How long a daemon may take to come to its fault point: killed there or not, it is killed."""
+"""Seconds that a daemon has to reach its fault point. Afterwards it is killed anyway."""
 FRACTION_S: Final = (0.1, 10.0)
-"""The wait before a kill, evenly distributed in its logarithm."""
+"""Shortest and longest wait before a kill, evenly distributed in its logarithm."""
 
 POINTS: Final = (
     ("before", "model.buffer.rows.BufferWriter.seal", 6),
@@ -57,7 +57,7 @@ POINTS: Final = (
     ("before", "streams.kafka.source.KafkaSource.commit", 3),
     ("after", "daemon.events.sinks.Sinks.flush", 4),
 )
-"""Where a daemon is killed: before or after one of the first so many calls of a function."""
+"""Where a daemon is killed: before or after one of the first calls, up to this number, of a function."""
 PUBLICATION: Final = (
     ("before", "model.registry.versions.Registry.publish", 1),
     ("after", "model.registry.versions.Registry.publish", 1),
@@ -65,7 +65,7 @@ PUBLICATION: Final = (
     ("before", "daemon.loop.Loop.announce", 1),
     ("after", "daemon.loop.Loop.announce", 1),
 )
-"""Reached only by a life in which a training ends."""
+"""Points that only a life reaches in which a training ends."""
 
 
 @dataclass(frozen=True)

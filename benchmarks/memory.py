@@ -19,12 +19,12 @@ from harness import Bar, arguments, in_process, report, say
 from parts.stream import broker, fleet, write_topic
 
 ROWS: Final = 40
-"""Over the 39 that a link's ring holds."""
+"""Rows of each link, more than the 39 of its ring."""
 SIZES: Final = (1, 1_000, 10_000, 100_000)
 NEVER_SHED: Final = 2**62
 DETECTOR_LINKS: Final = 1000
 DETECTOR_ROWS: Final = 1_440
-"""A day at one row a minute."""
+"""Rows of a detector: a day at one row a minute."""
 
 
 def measure(folder: Path, sizes: tuple[int, ...], detector_rows: int) -> tuple[dict[int, dict[str, Any]], dict[str, Any]]:

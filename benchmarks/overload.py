@@ -39,15 +39,18 @@ from testkit.kafka.broker import free_port
 
 START_LIMIT_S: Final = 300.0
 WARM_ROWS: Final = 40
-"""Of each link: its window is full with 30."""
+"""Rows of each link before the measurement: its window is full with 30."""
 OUTCOMES: Final = ("consumed", "accepted", "rejected", "duplicate", "late")
 TOLD: Final = (
     "forecasts_shed", "forecasts_resumed", "source_paused", "source_resumed", "checkpoint_failed", "daemon_not_ready", "daemon_ready_again",
     "partition_assigned", "partition_lost", "partition_released", "kafka_joining", "kafka_unreachable", "kafka_error",
 )  # fmt: skip
 GROWTH_MB: Final = 400.0
-"""However long the topic is: a fetch is at most 4 MB of each partition before it is unpacked, a row that is open has some 90 bytes (300,000
-of them are 27 MB), and sealing holds those rows, their columns and the file, all at once. What waits in the topic are gigabytes."""
+"""Most memory that the overload may add, however long the topic is.
+
+A fetch is at most 4 MB of each partition before it is unpacked. An open row has some 90 bytes (300,000 of them: 27 MB). Sealing holds those
+rows, their columns and the file at the same time. Gigabytes wait in the topic.
+"""
 
 SHORT: Final = Plan(
     links=2000, share=0.06, capacity_s=8.0, overload_s=35.0, drain_s=5.0, hold_s=8.0, session_s=6.0, watchdog_s=15.0, checkpoint_late_s=5.0,

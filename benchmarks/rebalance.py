@@ -36,7 +36,7 @@ PARTITIONS: Final = 6
 LINKS: Final = 48
 SPEED: Final = 480.0
 SESSION_S: Final = 6.0
-"""The shortest that a broker allows by default."""
+"""Session time-out: the shortest that a broker allows by default."""
 GONE_S: Final = SESSION_S + 3.0
 LIMIT_S: Final = 180.0
 TRAINING_LIMIT_S: Final = 60.0
@@ -184,7 +184,7 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
     different = differing_features(raw, folder)
     for line in [*difference.examples, *different, *group.failures]:
         say(line)
-    told = [event for home in homes.values() for event in home.all_told()]
+    events = [event for home in homes.values() for event in home.all_told()]
     return {
         "moves": group.moves.total(),
         "moves_in_training": group.moves_in_training,
@@ -192,12 +192,12 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
         "seed": seed,
         "records": sum(map(len, raw.values())),
         "rows": len(rows),
-        "handed_over": told.count("partition_released"),
-        "taken_away": told.count("partition_lost"),
-        "fenced": told.count("checkpoint_failed"),
-        "assigned": told.count("partition_assigned"),
-        "trainings": told.count("training_started"),
-        "published": told.count("model_published"),
+        "handed_over": events.count("partition_released"),
+        "taken_away": events.count("partition_lost"),
+        "fenced": events.count("checkpoint_failed"),
+        "assigned": events.count("partition_assigned"),
+        "trainings": events.count("training_started"),
+        "published": events.count("model_published"),
         "lost": difference.lost,
         "duplicated": difference.duplicated + difference.unexpected,
         "different": len(different),

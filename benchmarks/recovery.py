@@ -22,7 +22,7 @@ from parts.stream import PARTITIONS, broker, fleet, write_topic
 
 LINKS: Final = {"1k": 1_000, "10k": 10_000, "100k": 100_000}
 ROWS: Final = 3
-"""Of each link: its ring is as large with one row as with all."""
+"""Rows of each link: its ring has the same size with one row as with all."""
 LIMIT_S: Final = 600.0
 NEVER: Final = 2**62
 

@@ -28,7 +28,7 @@ from testkit.disk import storm
 LIVES_MAX: Final = 4
 SAY_EVERY: Final = 100
 ROOM: Final[dict[str, dict[str, dict[str, Any]]]] = {"for all links": {}, "for few links": {"links": {"max": 2}}}
-"""Of each partition, which has three or four."""
+"""Configuration by the room for links of each partition, which has three or four."""
 
 
 def room_of(seed: int) -> str:

@@ -30,15 +30,15 @@ WEEK_H: Final = 7 * DAY_H
 FULL: Final = Plan(links=10_000, interval_s=60.0, hours=WEEK_H, training_every_h=1, rows_max=1_000_000)
 QUICK: Final = Plan(links=500, interval_s=60.0, hours=24, training_every_h=6, rows_max=100_000, keep=2)
 LIMIT_S: Final = 4 * 3600.0
-"""A machine of a quarter of the speed still comes to the end."""
+"""Most seconds: a machine of a quarter of the speed still reaches the end."""
 SLOPES: Final = (
     "resident_bytes", "anonymous_bytes", "python_blocks", "malloc_used_bytes", "files", "threads", "segments", "buffer_bytes",
     "checkpoint_bytes", "journal_bytes", "event_bytes", "state_bytes", "model_bytes", "training_folders", "metric_lines",
 )  # fmt: skip
 RESIDENT_SLOPE_MAX: Final = 0.05
-"""Of 400 MB these are 20 MB a week: a leak of .2 bytes a record or of 120 KB a training is found."""
+"""Share of the resident memory, 400 MB, a week: 20 MB. It finds a leak of .2 bytes a record or of 120 KB a training."""
 RESIDENT_HOURS_MIN: Final = WEEK_H // 2
-"""A day or less says nothing of a slope per week: the detectors' windows and the allocators' arenas are still filling."""
+"""Least simulated hours for a slope: in a day, the detectors' windows and the allocators' arenas are still filling."""
 
 
 def theil_sen(x: Sequence[float], y: Sequence[float]) -> float:
@@ -102,8 +102,8 @@ def daily(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [first[day] for day in sorted(first)] + list(samples[-1:])
 
 
-def bars(plan: Plan, found: dict[str, Any], told: dict[str, Any]) -> list[Bar]:
-    late, slope = settled(plan, found["samples"]), told["slope_per_week"]
+def bars(plan: Plan, found: dict[str, Any], result: dict[str, Any]) -> list[Bar]:
+    late, slope = settled(plan, found["samples"]), result["slope_per_week"]
 
     def most(name: str) -> float:
         return max((float(sample[name]) for sample in late), default=float("inf"))
@@ -123,8 +123,8 @@ def bars(plan: Plan, found: dict[str, Any], told: dict[str, Any]) -> list[Bar]:
         Bar("versions", most("versions"), "<=", plan.keep),
         Bar("metric_lines_slope_per_week", slope["metric_lines"], "<=", 0.05),
         Bar("records_without_outcome", abs(found["delivered"] - sum(found["outcomes"].values())), "<=", 0),
-        Bar("incidents_opened", told["incidents"]["opened"], ">=", plan.hours // DAY_H),
-        Bar("trainings_finished", told["trainings"]["finished"], ">=", -(-plan.trainings * 160 // 168)),
+        Bar("incidents_opened", result["incidents"]["opened"], ">=", plan.hours // DAY_H),
+        Bar("trainings_finished", result["trainings"]["finished"], ">=", -(-plan.trainings * 160 // 168)),
     ]
 
 
@@ -136,8 +136,8 @@ def main() -> int:
     plan = replace(plan, hours=chosen.hours or plan.hours)
     say(f"{plan.hours} simulated hours of {plan.links:,} links, {plan.trainings} trainings")
     found = in_process("parts.soak_run", asdict(plan), limit_s=LIMIT_S, aloud=True)
-    told = figures(plan, found)
-    return report("soak", told, bars(plan, found, told))
+    result = figures(plan, found)
+    return report("soak", result, bars(plan, found, result))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from model.spec.architecture import Architecture, Lstm
 from model.spec.architecture import sizes as sizes_of
 
 ENVIRONMENT: Final = ".venv-torch"
-"""PyTorch comes with three gigabytes of CUDA: an environment of its own, so that no other benchmark needs it."""
+"""Virtual environment with PyTorch, of its own because it brings three gigabytes of CUDA."""
 LOCK: Final = FOLDER / "torch.lock"
 CONTENDERS: Final = ("plain", "ours", "pytorch")
 BATCHES: Final = (64, 256)

@@ -20,7 +20,7 @@ DECIDING: Final = ("features/kernels.py", *(f"model/{name}.py" for name in (
     "baselines", "bound_layers", "bounds", "dataset", "least_absolute", "linear_inputs", "linear_path", "network", "offline", "scaler",
     "training",
 )))  # fmt: skip
-"""Files that decide the figures: where one of them changes, what is kept is no result of this code."""
+"""Files that decide the figures. If one changes, kept results are not valid any more."""
 
 
 def kept_name(job: dict[str, Any]) -> str:

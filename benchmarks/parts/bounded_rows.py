@@ -15,7 +15,7 @@ LARGEST: Final = float(np.finfo(np.float32).max)
 _LOSS, _HOUR, _WEEKDAY = NUMERIC.index("packet_loss"), NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
 _FREE: Final = [at for at in range(len(NUMERIC)) if at not in (_LOSS, _HOUR, _WEEKDAY)]
 _USUAL: Final = (400.0, 30.0, 0.01, 3.0, 60.0, 7.0, 2.0, 1e9, 1e9)
-"""Of the columns before the calendar, as the fleet that the versions are trained on has them."""
+"""Usual values of the columns before the calendar, as in the fleet that the versions are trained on."""
 _COUNTERS: Final = tuple(NUMERIC.index(name) for name in ("congestion_window", "queue_depth", "retransmits", "bytes_tx", "bytes_rx"))
 _TEXTS: Final = np.array(["", "eu", "us", "fiber", "never seen"], object)
 

@@ -20,7 +20,7 @@ BATCH: Final = 64
 GRAPHS: Final = ("core", "raw", "int8")
 COUNTS: Final = ("not_finite", "impossible", "over_multiple", "not_missing")
 ROUNDING: Final = 2e-5
-"""Share of a limit, and of a target's mean, that float32 may round a scaled forecast by."""
+"""Share of a limit, and of a target's mean, by which float32 may round a scaled forecast."""
 SAID_EVERY: Final = 50_000
 
 

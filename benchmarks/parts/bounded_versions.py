@@ -28,7 +28,7 @@ from streams.simulator.fleet import FleetSpec, Region
 FLEET, PARTIAL, TUNED, ABSURD = "v20260101_000000", "v20260102_000000", "v20260103_000000", "v20260104_000000"
 SEED: Final = {FLEET: 1, PARTIAL: 2, TUNED: 1, ABSURD: 3}
 UNMEASURED, STUCK = "rtt_ms", "jitter_ms"
-"""Of the stream that the second version is trained on: never measured, and 0 in every row."""
+"""Targets of the second version's stream: one never measured, one 0 in every row."""
 ROWS: Final = 240
 LINKS: Final = 16
 UNDISTURBED: Final = "undisturbed.npz"

@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Self
 
 PERIOD_S: Final = 0.1
-"""Of CPUQuota= as well."""
+"""Seconds of a period, as CPUQuota= has it."""
 LOOK_S: Final = 0.002
 
 

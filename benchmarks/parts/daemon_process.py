@@ -24,7 +24,7 @@ from testkit.running import die_with_parent
 
 POLL_S: Final = 0.05
 STOP_LIMIT_S: Final = 300.0
-"""Ten times what a daemon, or a producer that flushes, takes on a busy machine."""
+"""Most seconds until a process ends: ten times what a daemon, or a producer that flushes, needs on a busy machine."""
 
 
 class DaemonProcess:
@@ -56,7 +56,8 @@ class DaemonProcess:
     def all_told(self, event: str) -> list[dict[str, Any]]:
         """Return all events of this name in this life."""
         lines = (line for line in self._lines() if f'"{event}"'.encode() in line)
-        return [told for line in lines if (told := json.loads(line))["event"] == event]
+        entries = (json.loads(line) for line in lines)
+        return [entry for entry in entries if entry["event"] == event]
 
     def held(self) -> set[str]:
         """Return the partitions that this life has, by its log."""

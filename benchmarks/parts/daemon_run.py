@@ -74,8 +74,8 @@ def ingest(job: dict[str, Any]) -> dict[str, Any]:
     warm_up(job["models"])
     with tempfile.TemporaryDirectory(prefix="dwcp-ingest-") as name, _timed_sealing() as sealing_s:
         threads = _Threads()
-        told: list[str] = []
-        observer = Observer(lambda event, _fields: told.append(event))
+        events: list[str] = []
+        observer = Observer(lambda event, _fields: events.append(event))
         settings = config(job, Path(name))
         began_s, began_loop_s, began_wall_s = time.process_time(), time.thread_time(), time.monotonic()
         with observer.stage("open"):  # a file is indexed here
@@ -92,7 +92,7 @@ def ingest(job: dict[str, Any]) -> dict[str, Any]:
             "records": daemon.loop.partitions.rows,
             "links": daemon.loop.partitions.links,
             "watched_links": daemon.loop.partitions.watched_links,
-            "pauses": told.count("source_paused"),
+            "pauses": events.count("source_paused"),
             "cpu_s": cpu_s,
             "wall_s": wall_s,
             "stage_s": _stages(observer, cpu_s, loop_s, threads.source_s, sum(sealing_s)),
@@ -168,16 +168,16 @@ def _counted(observer: Observer) -> dict[str, int]:
 
 def _stages(observer: Observer, cpu_s: float, loop_s: float, source_s: float, sealing_s: float) -> dict[str, float]:
     """CPU seconds by stage. Their sum is cpu_s."""
-    told = {
+    stages = {
         name: observer.registry.get_sample_value("dwcp_stage_seconds_total", {"stage": name}) or 0.0
         for name in ("open", "poll", "decode", "features", "drift", "forecast", "buffer", "snapshot", "regions")
     }
-    told["drift"] -= told["forecast"]  # forecasts are made within it
-    rest_s = loop_s - sum(told.values())
-    return told | {
-        "poll": told["poll"] + source_s,
-        "buffer": told["buffer"] + sealing_s,
-        "checkpoint": told.pop("snapshot") + max(0.0, cpu_s - loop_s - source_s - sealing_s),
+    stages["drift"] -= stages["forecast"]  # forecasts are made within it
+    rest_s = loop_s - sum(stages.values())
+    return stages | {
+        "poll": stages["poll"] + source_s,
+        "buffer": stages["buffer"] + sealing_s,
+        "checkpoint": stages.pop("snapshot") + max(0.0, cpu_s - loop_s - source_s - sealing_s),
         "rest_of_the_loop": rest_s,
     }
 

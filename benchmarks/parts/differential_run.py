@@ -19,7 +19,7 @@ from parts.record_grammar import Grammar
 from parts.record_readers import ByGo, ByKafka, Closing, Reading
 
 BATCH: Final = 1_000
-"""Inputs that go through the readers at once: a file, a pipe, a batch of the broker's."""
+"""Inputs that go through the readers together, in a file, a pipe, or a batch of the broker."""
 CSV_SHARE: Final = 0.25
 EXAMPLES_MAX: Final = 20
 SMALLER_TRIES_MAX: Final = 2_000
@@ -117,14 +117,14 @@ class Differential:
     def _by_lines(self, values: Sequence[bytes], header: tuple[str, ...]) -> dict[str, list[Any]]:
         """By file and by pipe, the values that can be lines."""
         lines = [index for index, value in enumerate(values) if b"\n" not in value]
-        told = {
+        by_reader = {
             "file": record_readers.by_file(
                 [values[i] for i in lines], self._folder / f"f.{'csv' if header else 'ndjson'}", header, self._line_end
             ),
             "pipe": record_readers.by_pipe([values[i] for i in lines], header, self._line_end),
         }
         placed: dict[str, list[Any]] = {}
-        for name, column in told.items():
+        for name, column in by_reader.items():
             placed[name] = [_NOT_READ] * len(values)
             for index, reading in zip(lines, column, strict=True):
                 placed[name][index] = reading
@@ -142,7 +142,7 @@ class Differential:
 
 
 _NOT_READ: Final = object()
-"""In the place of a reading: the value cannot reach that reader."""
+"""Stands for a reading if the value cannot reach that reader."""
 
 
 def _of_good(values: Sequence[bytes], reference: Sequence[Reading], read: Callable[[Sequence[bytes]], list[Reading]]) -> list[Any]:

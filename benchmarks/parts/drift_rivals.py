@@ -15,7 +15,7 @@ from parts.residuals import DAY, Region, weather
 WARM_UP: Final = DAY
 HORIZON: Final = 600
 FLEET: Final = 2000
-"""Watched links that the rates are of."""
+"""Monitored links of the fleet that the rates refer to."""
 DETECTORS: Final[dict[str, Callable[[], Any]]] = {
     "adwin": ADWIN,
     "page_hinkley": PageHinkley,
@@ -39,7 +39,7 @@ def run(regime: str, links: int, days: int, seed: int) -> dict[str, Any]:
     time_s, noise = region.next(days * DAY + HORIZON)
     shifted = noise.copy()
     shifted[days * DAY :] += region.unit
-    told: dict[str, Any] = {"always": {"alerts_per_week": FLEET * 4 * 7.0 * DAY, "delay": 0.0}}
+    figures: dict[str, Any] = {"always": {"alerts_per_week": FLEET * 4 * 7.0 * DAY, "delay": 0.0}}
     for stream, offset in (("raw", weather(time_s)), ("residual", 0.0)):
         for name, make in DETECTORS.items():
             alarms, delays = 0, []
@@ -52,11 +52,11 @@ def run(regime: str, links: int, days: int, seed: int) -> dict[str, Any]:
                     after = [one - days * DAY for one in at if one >= days * DAY]
                     delays.append(after[0] if after else HORIZON)
             quiet_days = (days - 1) if days > 1 else days
-            told[f"{name}_{stream}"] = {
+            figures[f"{name}_{stream}"] = {
                 "alerts_per_week": alarms / (links * quiet_days) * FLEET * 7.0,
                 "delay": float(np.median(delays)),
             }
-    return told
+    return figures
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from harness import answer, job_of
 from parts.residuals import DAY, INTERVAL_S, START_S, Region, Values, weather
 
 METRIC: Final = TARGETS.index("rtt_ms")
-"""The metric that the planted changes are of."""
+"""Index of the metric that the planted changes affect."""
 WARM_UP: Final = 3 * DAY
 FIRST_DAY: Final = DAY // 2
 BATCH: Final = 50
@@ -206,8 +206,8 @@ def _follow(stages: Stages, planted: Planted, quiet_samples: Samples) -> dict[st
     began_s = float(samples.time_s[0])
     opened = [change for change in stages.changes if change.kind == "opened" and change.time_s > began_s]
     found = next((change for change in opened if (change.scope, change.group) == (planted.scope, planted.group)), None)
-    told = found or next(iter(opened), None)
-    last = [change for change in stages.changes if told is not None and change.id == told.id][-1:]
+    incident = found or next(iter(opened), None)
+    last = [change for change in stages.changes if incident is not None and change.id == incident.id][-1:]
     outcome: dict[str, Any] = {
         "delay": None,
         "called": _called(last[0]) if last else NO_INCIDENT,

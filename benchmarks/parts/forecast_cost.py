@@ -18,7 +18,7 @@ from parts.daemon_run import ingest
 from parts.stream import fleet, write_file
 
 BATCHES: Final = (1, 16, 256)
-"""A quiet stream brings one or two watched rows a poll; a busy one fills the graph's batch."""
+"""Rows of a batch. A quiet stream brings one or two monitored rows a poll; a busy one fills the graph's batch."""
 NEVER_SHED: Final = 2**62
 
 

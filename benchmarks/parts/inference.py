@@ -26,7 +26,7 @@ BATCH: Final = 64
 WINDOWS: Final = 256
 WARM_UP: Final = 5
 SLOWER: Final = {"direct_export": 5, "keras_call": 60, "keras_predict": 60}
-"""A rival gets so many times fewer calls: it would take most of the run."""
+"""Divisor of a rival's calls, which would otherwise take most of the run."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)

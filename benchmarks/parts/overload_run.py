@@ -16,13 +16,14 @@ from parts.stream import PARTITIONS
 from parts.watcher import Sample, Watcher
 
 STEP_LIMIT_S: Final = 900.0
-"""For anything that is waited for, and takes seconds or, with a share of a core, minutes."""
+"""Most seconds of a wait for something that takes seconds or, with a share of a core, minutes."""
 OFFERED: Final = 3.3
-"""Times the capacity: the machine is shared, and the capacity was measured without a producer."""
+"""Offered load in multiples of the capacity: above three, because the machine is shared and the capacity was measured without a producer.
+"""
 HANG_FROM: Final = 0.3
 """Share of the overload after which the disk hangs."""
 FASTEST_PER_CPU_S: Final = 250_000
-"""Records: more than any machine takes with one core, so that the topic stays full while the capacity is measured."""
+"""Records a CPU second, more than any machine reads with one core, so that the topic stays full for the capacity."""
 NEVER_ROWS: Final = 2**62
 OFTEN_S: Final = 0.2
 

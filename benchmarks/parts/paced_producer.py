@@ -29,7 +29,7 @@ TEMPLATES: Final = 8
 """Different rows of each link, in turn: enough that windows vary."""
 POISON_EVERY: Final = 4999
 PACE_RECORDS: Final = 200
-"""Sent between two looks at the clock."""
+"""Records sent between two looks at the clock."""
 
 
 def rows_of_fleet(links: int) -> list[list[bytes]]:

@@ -38,15 +38,15 @@ def prove(benchmark: str, description: str | None, files: Sequence[str], least: 
 def cases(files: Sequence[str]) -> list[dict[str, Any]]:
     """Return for each test in how many cases it held, was broken, or did not run."""
     with tempfile.TemporaryDirectory(prefix="dwcp-proof-") as name:
-        told = Path(name) / "told.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={told}", *files]
+        results = Path(name) / "told.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={results}", *files]
         done = subprocess.run(command, cwd=FOLDER.parent, env=os.environ, stdout=subprocess.PIPE, text=True, check=False, timeout=LIMIT_S)
         if done.returncode:
             say(done.stdout[-4000:])
-        if not told.exists():
+        if not results.exists():
             raise RuntimeError(f"pytest ended with exit code {done.returncode} before any case")
         found: dict[str, Counter[str]] = {}
-        for case in ElementTree.parse(told).iter("testcase"):
+        for case in ElementTree.parse(results).iter("testcase"):
             outcome = "unproven" if case.find("skipped") is not None else "held" if len(case) == 0 else "broken"
             found.setdefault(case.get("name", "").partition("[")[0].removeprefix("test_").replace("_", " "), Counter())[outcome] += 1
     return [{"what": name, **{outcome: count[outcome] for outcome in ("held", "broken", "unproven")}} for name, count in found.items()]

@@ -24,7 +24,7 @@ EDGES: Final = (
     "NaN", "Infinity", "-Infinity", "nan", "01", "-01", ".5", "1.", "+1", "1_000", "0x10", "1e", "--1", "null", "true", "false", "[]", "{}",
     "[1]", '{"a":1}', '""', '"1"', '"x"', '" "', '"NaN"', "\u0661",
 )  # fmt: skip
-"""What stands where a number belongs."""
+"""Tokens in the place of a number."""
 TIME_EDGES: Final = (
     "631152000", "631151999.9999999", "631152000.0000001", "1e11", "100000000000.00002", "1767571200000", "-1", "0", "1e300",
     "1767571200.123456789", "1767657599.9999999", "1767657600", '"1767571200"',
@@ -66,10 +66,10 @@ STRINGS: Final = (
     rb'"\ud83d\ude00"', rb'"\ud800"', rb'"\ude00\ud83d"', rb'"\u0041"', rb'"\u0000"', rb'"\/"', rb'"\q"', rb'"\u12"', rb'"\\u0041"',
     b'"\xff"', b'"\xc0\xaf"', b'"\xed\xa0\x80"', b'"\xf4\x90\x80\x80"', b'"\x01"', b'"a\tb"', b"'a'", b'"',
 )  # fmt: skip
-"""JSON strings as bytes, which Python's encoder would not write."""
+"""JSON strings as bytes that Python's encoder would not write."""
 SPACES: Final = (b" ", b"\t", b"\r", b"\n", b"  ")
 NO_SPACES: Final = (b"\x0c", b"\x0b", b"\xc2\xa0", b"\xef\xbb\xbf", b"\x00")
-"""What looks like white space and is none in JSON."""
+"""Bytes that look like white space but are not in JSON."""
 
 
 class Grammar:

@@ -40,7 +40,7 @@ _MALFORMED: Final = b"\xff"
 _FLUSH: Final = struct.pack("<I", 0xFFFFFFFF)
 _HOUR, _WEEKDAY = NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
 POLL_LIMIT_S: Final = 300.0
-"""Without a record from the broker: it is gone."""
+"""Seconds without a record from the broker after which it counts as gone."""
 
 
 class UnavailableError(Exception):

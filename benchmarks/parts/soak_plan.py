@@ -13,15 +13,17 @@ from streams.simulator.planted import PlantedEvent
 
 DAY_H: Final = 24
 REROUTE_H: Final = (8, 10)
-"""A region is re-routed every day from the one hour to the other: an incident opens, grows, and closes."""
+"""Hours of each day between which a region is re-routed: an incident opens, grows and closes."""
 IDLE_S: Final = 2.0
-"""Real seconds: less than the daemon reads for in the two hours in which a partition is silent (see parts.soak_stream)."""
+"""Real seconds, less than the daemon reads during the two hours in which a partition is silent (see parts.soak_stream)."""
 START_S: Final = DEFAULT_START_S
 ARCHITECTURE: Final = {"lstm_units": [8], "lstm_dropout": [0.2], "dense_units": [8], "dense_dropout": [0.2], "head_units": 8}
-"""As small as one can be: what a training is worth is not what is looked at."""
+"""The smallest possible one: the quality of trainings is not measured."""
 SEED_ROWS: Final = 7 * DAY_H * 60
-"""The version of the first day is untrained, of another architecture, and has scales of a week, which all later ones keep: those of an
-hour would know nothing of an evening, and forecasts run away so far by then that the export refuses them."""
+"""Rows, a week, for the scales of the first version, which is untrained and of another architecture; later versions keep them.
+
+Scales of an hour know nothing of an evening: forecasts would be so wrong by then that the export refuses them.
+"""
 
 
 @dataclass(frozen=True, slots=True)

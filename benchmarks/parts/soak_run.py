@@ -39,13 +39,13 @@ from parts.stream import PARTITIONS
 from parts.version import SMALL
 
 OUTCOMES: Final = ("accepted", "duplicate", "late", "rejected")
-"""What becomes of a record: one of these."""
+"""Possible outcomes of a record."""
 PROBLEMS: Final = ("training_failed", "publication_failed", "checkpoint_failed", "cleaning_failed", "source_paused", "model_unusable")
 PROBLEMS_SHOWN: Final = 5
 SETTLE_S: Final = 60.0
-"""How long a thread is waited for whose work is done; one that does not end is counted."""
+"""Seconds to wait for a thread whose work is done. One that does not end is counted."""
 PROGRESS_SAMPLES: Final = 6
-"""A line for a person every two minutes."""
+"""Samples between two lines for a person, some two minutes."""
 
 
 class SimulatedSchedule(Schedule):
@@ -210,13 +210,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Return the samples of one soak, and what became of records and trainings. job: the fields of a Plan."""
     configure_logging("error", "json", sys.stderr)
     plan = Plan(**job)
-    told: Counter[str] = Counter()
+    events: Counter[str] = Counter()
     problems: list[str] = []
     seconds: list[float] = []
     stages: dict[str, list[float]] = {}
 
     def listen(event: str, fields: dict[str, Any]) -> None:
-        told[event] += 1
+        events[event] += 1
         if event == "training_finished":
             seconds.append(fields["seconds"])
             for stage, stage_s in fields["stage_s"].items():
@@ -240,7 +240,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             "outcomes": outcomes,
             "forecasts": int(soak.value("dwcp_forecasts_total")),
             "trainings_due": soak.due,
-            "events": dict(told),
+            "events": dict(events),
             "problems": problems,
             "training_seconds": seconds,
             "stage_seconds": {stage: statistics.median(values) for stage, values in stages.items()},

@@ -14,13 +14,13 @@ from streams.simulator.source import SimulatorSource
 from streams.source import Polled, RawBatch
 
 NEW_LINKS_H: Final = 72
-"""One link in ten comes only within the first so many hours: later the table of links is full, and what still grows is no link."""
+"""Hours within which one link in ten appears. Later the table of links is full, and what still grows is not a link."""
 AWAY_H: Final = 4
-"""Another one in ten is away for so long every day, each at another time."""
+"""Hours for which another one in ten is away every day, each at another time."""
 SILENT_H: Final = (12, 14)
-"""In these hours of a day the last partition brings nothing."""
+"""Hours of a day in which the last partition brings nothing."""
 BAD_EVERY: Final = 5000
-"""Of the records of a partition one in so many is cut off in the middle, and becomes a dead letter."""
+"""One record of a partition in this many is truncated and becomes a dead letter."""
 _TIME_AND_LINK: Final = re.compile(rb'\{"timestamp":([0-9.]+).*?-peer-(\d+)"')
 
 

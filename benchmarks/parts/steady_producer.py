@@ -25,7 +25,7 @@ from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
 from streams.simulator.planted import PlantedEvent
 
 DURATION_S: Final = 60 * 86_400.0
-"""Weeks: the process is ended long before."""
+"""Simulated seconds: the process is ended long before."""
 POISON_EVERY: Final = 499
 POISON: Final = (
     b"not json",

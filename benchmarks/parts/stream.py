@@ -17,9 +17,9 @@ from testkit.kafka.broker import Broker
 
 PARTITIONS: Final = 4
 REGIONS: Final[tuple[Region, ...]] = (Region("eu", 0.0), Region("us1", -5.0), Region("us", -8.0), Region("ap", 8.0))
-"""Each name is in a record four times: of this length, a record of all 22 columns has 461 bytes."""
+"""Each name is in a record four times. With names of this length a record of all 22 columns has 461 bytes."""
 BATCH_BYTES: Final = 65_536
-"""Of a producer's batch before compression, some 140 records: a producer that sends for a fleet waits for that many."""
+"""Bytes of a producer's batch before compression, some 140 records: a producer for a fleet waits for that many."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from parts.windows import simulated_windows
 
 VERSION: Final = "v20260101_000000"
 SMALL: Final = {"lstm_units": [16, 12], "lstm_dropout": [0, 0], "dense_units": [8], "dense_dropout": [0], "head_units": 8}
-"""An architecture for benchmarks that are about files and faults, and not about forecasts."""
+"""An architecture for benchmarks about files and faults, not about forecasts."""
 _MEAN: Final = (350.0, 40.0, 0.004, 4.0)
 _SCALE: Final = (250.0, 30.0, 0.004, 4.0)
 

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Final, Self
 
 ANSWER_LIMIT_S: Final = 60.0
-"""A daemon that has hardly any CPU answers late."""
+"""Most seconds to wait for an answer: a daemon with hardly any CPU answers late."""
 
 
 @dataclass(frozen=True, slots=True)

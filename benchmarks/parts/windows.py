@@ -16,7 +16,7 @@ from parts.stream import fleet, write_file
 from streams.files.recording import read_recording
 
 RECORDING: Final = Path(__file__).resolve().parents[3] / "shared" / "data" / "dwcp_training.csv"
-"""One merged series: node and peer are random in each of its rows."""
+"""A recording that is read as one series: node and peer are random in each of its rows."""
 _LINKS, _ROWS = 4, 120
 
 
