@@ -7,9 +7,12 @@ https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md, structured 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -20,15 +23,35 @@ DEAD_LETTER_TOPIC: Final = "dwcp.telemetry.dlq"
 DRIFT_TOPIC: Final = "dwcp.drift"
 MODELS_TOPIC: Final = "dwcp.models"
 
+REMEMBERED: Final = 100_000
+"""How many ids are remembered to recognise repeats."""
+
+EventData: TypeAlias = dict[str, Any]
+"""An event that was read: its JSON object, with id, type, time and data."""
+
 
 def event_id(*cause: object) -> str:
-    """An id that follows from what caused the event: a replay gives the same one, so a subscriber can drop repeats."""
+    """Return an id that follows from what caused the event: a replay makes the same one, so a subscriber can drop repeats.
+
+    Args:
+        cause: Values that identify the cause.
+    """
     return hashlib.sha256("\x1f".join(map(str, cause)).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One CloudEvent. time_s: UTC seconds of what happened, not of when it was sent."""
+    """One CloudEvent.
+
+    Args:
+        id: From `event_id`.
+        type: Of the event, such as "dwcp.model".
+        source: A URI reference that names this daemon.
+        subject: What the event is about; events of one subject stay in order.
+        time_s: When it happened, UTC seconds; not when it was sent.
+        data: JSON-ready fields.
+        headers: Further Kafka headers, such as the topic, partition and offset of a dead letter.
+    """
 
     id: str
     type: str
@@ -37,10 +60,9 @@ class Event:
     time_s: float
     data: dict[str, Any]
     headers: tuple[tuple[str, bytes], ...] = ()
-    """Further Kafka headers (a dead letter's topic, partition and offset)."""
 
     def encode(self) -> bytes:
-        """The structured JSON form."""
+        """Return the structured JSON form."""
         return msgspec.json.encode(
             {
                 "specversion": "1.0",
@@ -53,3 +75,30 @@ class Event:
                 "data": self.data,
             }
         )
+
+
+def fresh_events(values: Iterable[bytes]) -> Iterator[EventData]:
+    """Yield the events among values in structured JSON form, each id once. What is not an event is skipped.
+
+    Args:
+        values: Encoded events, oldest first.
+    """
+    seen: OrderedDict[str, None] = OrderedDict()
+    for value in values:
+        event = _decoded(value)
+        if event is None or event["id"] in seen:
+            continue
+        seen[event["id"]] = None
+        if len(seen) > REMEMBERED:
+            seen.popitem(last=False)
+        yield event
+
+
+def _decoded(value: bytes) -> EventData | None:
+    try:
+        event = json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(event, dict) and all(isinstance(event.get(name), str) for name in ("id", "type", "time")):
+        return event if isinstance(event.get("data"), dict) else None
+    return None

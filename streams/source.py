@@ -1,30 +1,34 @@
-"""The one interface behind which every source of telemetry stands: Kafka, a file or folder, the simulator."""
+"""The interface of every source of telemetry: Kafka, a file or folder, the simulator.
+
+A new source is one file with a class that inherits from `Source` and implements `poll` and `seek`. Every other method has a default that
+is right for a source without groups, brokers and offsets to publish.
+"""
 
 from __future__ import annotations
 
 import zlib
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol
 
 from features.telemetry import Partition
 
-Headers = Sequence[tuple[str, bytes]]
-
 
 class SourceError(Exception):
-    """A source cannot give records, and waiting would not help: the message says what, where and what to do."""
+    """A source cannot deliver records, and waiting would not help. The message says what, where and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """What the offsets of a partition count in: another log has other records under them. The simulator has one only.
+    """Identity of the log in which the offsets of a partition count. Another log has other records under the same offsets.
 
-    topic_id: Kafka's, another one for each topic that is created under the same name; of files a digest of the first record and its
-        columns; "" unknown.
-    leader_epoch: of the record before the offset. A Kafka log that was cut back since knows another end of it; of files it is the CRC-32
-        of that record, so that files that have changed before the offset are known to. -1 unknown.
-    shift: what is added to the log's own offsets, so that they go on where those of the log before ended.
+    Args:
+        topic_id: Of Kafka, its id of the topic: another one for each topic that is created under the same name. Of files, a digest of
+            the first record and its columns. "" means unknown.
+        leader_epoch: Of Kafka, that of the record before the offset: a log that was cut back since has another end for it. Of files, the
+            CRC-32 of that record, which shows that a file has changed before the offset. -1 means unknown.
+        shift: Is added to the log's own offsets, so that they go on from the end of the log before.
     """
 
     topic_id: str = ""
@@ -33,12 +37,17 @@ class Log:
 
 
 ONLY_LOG: Final = Log()
+"""For a source that has one log only, such as the simulator."""
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """When records were written, as their topic says. time_s: UTC seconds. by_broker: by the broker's clock (LogAppendTime), which no
-    producer can forge; otherwise by the producer's (CreateTime)."""
+    """When a record was written, as its topic says.
+
+    Args:
+        time_s: UTC seconds.
+        by_broker: True for the broker's clock (LogAppendTime), which no producer can forge. False for the producer's (CreateTime).
+    """
 
     time_s: float
     by_broker: bool = False
@@ -46,9 +55,17 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class RawBatch:
-    """Undecoded records of one partition, in stream order. A value of None is a Kafka tombstone.
+    """N undecoded records of one partition, in stream order.
 
-    offsets: strictly ascending, over all batches of a partition. log: where they count; of Kafka with the leader epoch of the last record.
+    Args:
+        partition: Where they are from.
+        offsets: N offsets, strictly ascending, also from batch to batch of a partition.
+        values: N values; None is a Kafka tombstone.
+        form: How the values are encoded.
+        columns: For the form "csv", the header of the file.
+        lines: For files, the name and the line number of each record, which dead letters report.
+        log: The log in which the offsets count; of Kafka with the leader epoch of the last record.
+        written: For Kafka, when each record was written, None if the topic does not say.
     """
 
     partition: Partition
@@ -56,31 +73,31 @@ class RawBatch:
     values: Sequence[bytes | None]
     form: Literal["json", "csv"] = "json"
     columns: tuple[str, ...] = ()
-    """For form "csv": the file's header."""
     lines: Sequence[tuple[str, int]] | None = None
-    """For files: name and line number of each record, for the dead letters."""
     log: Log = ONLY_LOG
     written: Sequence[Written | None] | None = None
-    """For Kafka: when each record was written, None where the topic does not say."""
 
     def __len__(self) -> int:
         return len(self.offsets)
 
     @property
     def log_at_end(self) -> Log:
-        """`log`, with what is known of the last record: what a seek to the offset after it is given."""
+        """`log` with what is known of the last record: the argument for a seek to the offset after it."""
         return self.log if self.lines is None else replace(self.log, leader_epoch=zlib.crc32(self.values[-1] or b""))
 
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """What one poll brought. Changes of the assignment come before the batches and hold for them.
+    """Result of one poll. Changes of the assignment come before the batches and apply to them.
 
-    assigned: partitions that are new here; the caller seeks each of them before it polls again, and their records
-    only start to come then. revoked: partitions that go to another member, whose state may still be written and
-    committed before `release` is called. lost: partitions that already belong to another member: drop their state.
-    passed: partitions that go on behind the offset that was sought, each with its next offset: the group has read on elsewhere since.
-    ended: a finite source has nothing more to give. silent_s: for how long the source's own thread has not come back; 0 while it works.
+    Args:
+        batches: Records.
+        assigned: New partitions. The caller seeks each of them before the next poll; only then do their records start to come.
+        revoked: Partitions that go to another member. Their state may still be written and committed before `release` is called.
+        lost: Partitions that already belong to another member: drop their state.
+        passed: Next offset of partitions that go on behind the offset that was sought, because the group has read on elsewhere since.
+        ended: True when a finite source has no more records.
+        silent_s: How long the thread of the source has not come back, in seconds; 0 while it works.
     """
 
     batches: list[RawBatch] = field(default_factory=list)
@@ -93,55 +110,72 @@ class Polled:
 
 
 class Source(Protocol):
-    """A stream of telemetry in partitions, read at least once from any offset that is still there."""
+    """A stream of telemetry in partitions, read at least once from any offset that still exists."""
 
+    paused: bool = False
+
+    @abstractmethod
     def poll(self, timeout_s: float) -> Polled:
-        """Waits up to timeout_s for records. Never raises for a broker that is away: it retries with back-off."""
-        ...
+        """Return the next records, after waiting up to timeout_s for them.
 
-    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:
-        """The next record of an assigned partition comes from `offset`; None: from the earliest (or the committed) one.
+        A broker that is away is not an error: the source retries with back-off. Nothing comes of a partition before it is sought.
 
-        log: that of the batch before. A source whose log is another one now says so with the next poll.
+        Raises:
+            SourceError: There will be no more records without somebody's help.
         """
         ...
 
-    def release(self, partitions: frozenset[Partition]) -> None:
-        """Tells that the state of revoked partitions is written: they may go to their next owner."""
+    @abstractmethod
+    def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:
+        """Let the next record of an assigned partition come from an offset.
+
+        Args:
+            partition: An assigned partition.
+            offset: Of the next record. None: the earliest (or the committed) one.
+            log: `log_at_end` of the batch before. If the source has another log now, it says so with the next poll.
+        """
         ...
 
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Publishes next offsets for lag monitors, without waiting for the broker."""
-        ...
+    def release(self, partitions: frozenset[Partition]) -> None:  # noqa: ARG002 - for sources that override it
+        """Let revoked partitions go to their next owner: their state is written. By default nothing is ever revoked."""
+        return
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:  # noqa: ARG002 - for sources that override it
+        """Publish next offsets for lag monitors, without waiting for the broker. By default there is nobody to publish to."""
+        return
 
     def pause(self) -> None:
-        """Stops records, while polls go on for heartbeats and rebalances."""
-        ...
+        """Stop the records. Polls go on for heartbeats and rebalances."""
+        self.paused = True
 
-    def resume(self) -> None: ...
+    def resume(self) -> None:
+        """Let records come again."""
+        self.paused = False
 
     def lag(self) -> int | None:
-        """Records between the last polled one and the end of what can be read of the assigned partitions; None when unknown."""
-        ...
+        """Return how many records lie between the last polled one and the readable end of the assigned partitions; None if unknown."""
+        return None
 
     def held(self) -> int:
-        """Records behind that end, which are written and cannot be read yet: a producer's transaction is open before them."""
-        ...
+        """Return how many records behind that end are written but not readable yet, because a producer's transaction is open."""
+        return 0
 
     def keyless(self) -> int:
-        """Records without a key since the start, of a topic of several partitions, which such records split links over."""
-        ...
+        """Return how many records without a key came since the start. In a topic of several partitions, such records split links."""
+        return 0
 
     def generation(self) -> int:
-        """The group generation, for fencing the state of a member that has lost a partition; 0 where there is no group."""
-        ...
+        """Return the generation of the group, which fences the state of a member that has lost a partition; 0 without a group."""
+        return 0
 
     def healthy(self) -> bool:
-        """Whether the source is connected and can give records now."""
-        ...
+        """Return whether the source is connected and can deliver records now."""
+        return True
 
     def troubles(self) -> list[str]:
-        """Why it cannot give records, or not all of them, each with what to do; empty: all is well."""
-        ...
+        """Return why there are no records, or not all of them, each with what to do. An empty list: all is well."""
+        return []
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close what the source has open."""
+        return

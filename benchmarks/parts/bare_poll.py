@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer
 
 from harness import answer, job_of
-from streams.kafka.member import DEFAULTS
+from streams.kafka.consumer import DEFAULTS
 from streams.kafka.source import DEFAULT_MAX_RECORDS
 
 

@@ -17,7 +17,7 @@ from features.telemetry import NUMERIC, Doubles, Floats, Longs
 from model.buffer.rows import read_segments
 from model.buffer.segments import SegmentError, describe
 from model.registry.plain_file import read_plain_bytes
-from streams.read_events import EventData
+from streams.events import EventData
 
 if TYPE_CHECKING:  # only --html needs Matplotlib
     from matplotlib.figure import Figure

@@ -18,7 +18,9 @@ from daemon.config import load as configuration
 from daemon.config.load import Config
 from daemon.errors import EXIT_CODES, DaemonError
 from daemon.plain_text import plain
-from streams.read_events import EventData, events_in_file, events_of_topic
+from streams.events import EventData
+from streams.files.read_events import events_in_file
+from streams.kafka.read_events import events_of_topic
 
 app = typer.Typer(no_args_is_help=True, help="Follow drift alerts, and explain one.", epilog=EXIT_CODES)
 FileOption = Annotated[Path | None, typer.Option("--file", help="NDJSON file of alerts, instead of the configuration's file or topic.")]

@@ -24,15 +24,15 @@ from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 Form = Literal["json", "csv"]
 _FORMS: Final[dict[str, Form]] = {".csv": "csv", ".ndjson": "json", ".jsonl": "json", ".json": "json"}
 GROUND_TRUTH_NAME: Final = "ground_truth.json"
-"""What a simulation leaves beside its telemetry: in a folder of telemetry it is none."""
-LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts; a longer one is some other kind of file
+"""What a simulation writes beside its telemetry. In a folder of telemetry it is skipped."""
+LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts: a longer one is some other kind of file
 POLL_BYTES: Final = 32 << 20
-"""Of the records of one poll, unless the first alone has more. 5,000 of ordinary size are 2 MB, of the longest that are read 320 GB."""
+"""Largest size of the records of one poll, unless the first alone is larger. 5,000 usual records are 2 MB, 5,000 of the longest 320 GB."""
 _BOM: Final = b"\xef\xbb\xbf"
 
 
 class _Stamp(msgspec.Struct, gc=False):
-    """Of a JSON record, the timestamp alone."""
+    """The timestamp of a JSON record."""
 
     timestamp: float | AwareTime | None = None
 
@@ -42,7 +42,17 @@ _decode_stamp = msgspec.json.Decoder(_Stamp).decode
 
 @dataclass(frozen=True, slots=True)
 class IndexedFile:
-    """One file and its R records. start: int64 (R,), size: int32 (R,), both in bytes; line: int32 (R,), from 1."""
+    """One file and its R records.
+
+    Args:
+        path: The file.
+        form: How its records are encoded.
+        columns: Header of a CSV file.
+        data: The bytes of the file, unpacked.
+        start: int64 (R,), where each record begins, bytes.
+        size: int32 (R,), bytes.
+        line: int32 (R,), line number, from 1.
+    """
 
     path: Path
     form: Form
@@ -54,16 +64,20 @@ class IndexedFile:
 
 
 class IndexedFiles:
-    """The N records of one or more files, given in the order of their timestamps; 28 bytes of index a record.
+    """The N records of one or more files, in the order of their timestamps. The index takes 28 bytes a record.
 
-    Equal times keep the order of the files' names and of the lines; a record without a readable timestamp stays
-    behind its predecessor in the file. A record's position in this order is its offset.
+    Records of equal times keep the order of the files' names and of the lines. A record without a readable timestamp stays behind its
+    predecessor in the file. The position of a record in this order is its offset.
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads the files once. Raises SourceError."""
+        """Read a file or the files of a folder once.
+
+        Raises:
+            SourceError: There is nothing to read, or a file is not telemetry.
+        """
         paths = _telemetry_files(path)
-        indexed = [pair for one in paths if (pair := _index_file(one, skip_empty=len(paths) > 1))]
+        indexed = [pair for file in paths if (pair := _index_file(file, skip_empty=len(paths) > 1))]
         if not indexed:
             raise SourceError(f"{path}: every telemetry file in this folder is empty")
         self._files = [file for file, _ in indexed]
@@ -76,46 +90,55 @@ class IndexedFiles:
         if len(self._order):
             file, record = self._record(0)
             self.log = Log(topic_id=_digest(",".join(file.columns).encode() + b"\n" + record))
-            self._log_before = Log(topic_id=_digest(record))  # what older state has
+            self._log_before = Log(topic_id=_digest(record))  # of state that an older release wrote
 
     def seek(self, offset: int, log: Log = ONLY_LOG) -> None:
-        """Raises SourceError when the records are not those that `offset` was counted in, known by the first one with its columns, the one
-        before `offset`, and their number. More of them at the end are the same."""
-        put_back = "put them back, or start with a fresh state directory"
+        """Let the next record be the one at an offset.
+
+        The files are recognised by their first record with its columns, the record before `offset`, and the number of records. More
+        records at the end are no change.
+
+        Raises:
+            SourceError: The files are not those in which `offset` was counted.
+        """
+        put_back = "put the old files back, or start with an empty state directory"
         if offset and log.topic_id and log.topic_id != self.log.topic_id and log != self._log_before:
             raise SourceError(
-                f"the replay is to go on at record {offset}, but of other files: the first record, or its columns, are not those that it "
-                f"began with; {put_back}"
+                f"the replay cannot go on at record {offset}: the first record, or its columns, are not those that it began with, so these "
+                f"are other files; {put_back}"
             )
         if not 0 <= offset <= len(self._order):
             raise SourceError(
-                f"there are {len(self._order)} records and the replay is to go on at {offset}: the files have changed since the "
+                f"the replay cannot go on at record {offset}: there are {len(self._order)} records, so the files have changed since the "
                 f"checkpoint; {put_back}"
             )
         if offset and log.leader_epoch not in (-1, zlib.crc32(self._record(offset - 1)[1])):
             raise SourceError(
-                f"the replay is to go on at record {offset}, and the one before it is another now: the files have changed since the "
+                f"the replay cannot go on at record {offset}: the record before it has changed, so the files have changed since the "
                 f"checkpoint; {put_back}"
             )
         self._next = offset
 
     def fill(self, count: int, timeout_s: float) -> None:
-        """Nothing to do: all records are at hand."""
+        """Do nothing: all records are at hand."""
 
     def ended(self) -> bool:
+        """Return whether the last record was read."""
         return self._next == len(self._order)
 
     def remaining(self) -> int:
+        """Return how many records are still to come."""
         return len(self._order) - self._next
 
     def times(self, count: int) -> Doubles:
-        """float64 (up to count,), ascending: when the next records were recorded, UTC seconds."""
+        """Return when the next records were recorded, at most `count` of them: float64, ascending, UTC seconds."""
         return self._time_s[self._next : self._next + count]
 
-    def take(self, partition: Partition, count: int) -> list[RawBatch]:
-        """The next `count` records, or the first of them that have POLL_BYTES; more than one batch where the form changes.
+    def next_batches(self, partition: Partition, count: int) -> list[RawBatch]:
+        """Return the next `count` records, or the first of them up to POLL_BYTES, as a batch for each change of the form.
 
-        Raises SourceError when a file has become shorter.
+        Raises:
+            SourceError: A file has become shorter.
         """
         start = self._next
         rows = self._order[start : start + count]
@@ -131,10 +154,10 @@ class IndexedFiles:
             file = self._files[owner]
             if file.data.size() < len(file.data):  # reading the missing pages would kill the process
                 raise SourceError(f"{file.path} has become shorter during the replay: replay a copy of it")
-            at = np.flatnonzero(owners == owner)
-            local = rows[at] - self._first[owner]
+            mine = np.flatnonzero(owners == owner)
+            local = rows[mine] - self._first[owner]
             begins, ends = file.start[local], file.start[local] + file.size[local]
-            for index, begin, end, line in zip(at.tolist(), begins.tolist(), ends.tolist(), file.line[local].tolist(), strict=True):
+            for index, begin, end, line in zip(mine.tolist(), begins.tolist(), ends.tolist(), file.line[local].tolist(), strict=True):
                 values[index] = file.data[begin:end]
                 lines[index] = (file.path.name, line)
         batches, position = [], 0
@@ -147,6 +170,7 @@ class IndexedFiles:
         return batches
 
     def close(self) -> None:
+        """Close the files."""
         for file in self._files:
             file.data.close()
 
@@ -158,7 +182,7 @@ class IndexedFiles:
 
 
 def within_poll(sizes: Longs) -> int:
-    """How many of the next N records one poll gives. sizes: int64 (N,), in bytes."""
+    """Return how many of the next N records one poll returns. sizes: int64 (N,), bytes."""
     return max(1, int(np.searchsorted(np.cumsum(sizes), POLL_BYTES, side="right")))
 
 
@@ -172,12 +196,12 @@ def _telemetry_files(path: Path) -> list[Path]:
     if not path.exists():
         raise SourceError(f"{path}: no such file or folder")
     if not path.is_dir():
-        raise SourceError(f"{path} is no regular file: pipe it to standard input and give '-' as the path")
+        raise SourceError(f"{path} is not a regular file: pipe it to standard input and give '-' as the path")
     try:
-        files = [one for one in sorted(path.iterdir()) if not one.name.startswith(".") and one.is_file()]
+        files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".") and file.is_file()]
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror}") from error
-    found = [one for one in files if _form_of(one) and one.name != GROUND_TRUTH_NAME]
+    found = [file for file in files if _form_of(file) and file.name != GROUND_TRUTH_NAME]
     if not found:
         raise SourceError(f"{path}: no file in this folder ends in {', '.join(_FORMS)}, alone or with .gz")
     return found
@@ -188,7 +212,7 @@ def _form_of(path: Path) -> Form | None:
 
 
 def _index_file(path: Path, *, skip_empty: bool) -> tuple[IndexedFile, Doubles] | None:
-    """The file and its R times, float64, NaN where not readable; None for an empty file that may be skipped."""
+    """Return the file and its R times, float64, NaN if not readable; None for an empty file that may be skipped."""
     data = map_file(path)
     if data is None:
         if skip_empty:
@@ -217,19 +241,23 @@ def _index_file(path: Path, *, skip_empty: bool) -> tuple[IndexedFile, Doubles] 
 
 
 def _line_end(data: mmap.mmap, position: int, path: Path) -> int:
-    """The position after the line that starts at `position`."""
+    """Return the position after the line that starts at `position`."""
     end = data.find(b"\n", position, position + LONGEST_LINE_BYTES)
     if end >= 0:
         return end + 1
     if len(data) - position > LONGEST_LINE_BYTES:
-        raise SourceError(f"{path} has a line of more than {LONGEST_LINE_BYTES >> 20} MiB at byte {position}: it is no telemetry")
+        raise SourceError(f"{path} has a line of more than {LONGEST_LINE_BYTES >> 20} MiB at byte {position}: it is not telemetry")
     return len(data)
 
 
 def _index_block(block: bytes, position: int, first_line: int, columns: tuple[str, ...]) -> tuple[tuple[Longs, Ints, Ints, Doubles], int]:
-    """The records of whole lines: start, size, line number and time; and how many lines there were.
+    """Return the records of whole lines (start, size, line number and time of each), and how many lines there were.
 
-    position: of the block in the file. first_line: number of its first line. columns: the header, empty for JSON.
+    Args:
+        block: The lines.
+        position: Of the block in the file.
+        first_line: Number of its first line.
+        columns: The header, empty for JSON.
     """
     lines = block.removesuffix(b"\n").split(b"\n")
     size = np.fromiter(map(len, lines), np.int64, len(lines))
@@ -246,12 +274,17 @@ def _index_block(block: bytes, position: int, first_line: int, columns: tuple[st
 
 
 def read_times(lines: Sequence[bytes], columns: tuple[str, ...]) -> Doubles:
-    """UTC seconds of N records, NaN where not readable: float64 (N,). columns: the CSV header, empty for JSON."""
+    """Return the times of N records, float64 (N,), UTC seconds, NaN if not readable.
+
+    Args:
+        lines: N records.
+        columns: The CSV header, empty for JSON.
+    """
     try:
         if columns:
             index = columns.index("timestamp")
             if any(b'"' in line for line in lines):
-                raise ValueError("a comma within quotes ends no cell")
+                raise ValueError("a comma within quotes does not end a cell")
             times = [float(line.split(b",", index + 1)[index]) for line in lines]
         else:
             times = [stamp.timestamp for stamp in map(_decode_stamp, lines)]  # type: ignore[misc]
@@ -273,7 +306,7 @@ def _one_time(line: bytes, columns: tuple[str, ...]) -> float:
 
 
 def _in_place(time_s: Doubles) -> Doubles:
-    """Times in which the unknown ones repeat their predecessor; those at the start of a file take the first known one."""
+    """Return times in which each unknown one repeats its predecessor, and those at the start of a file the first known one."""
     known = np.flatnonzero(~np.isnan(time_s))
     if not len(known):
         return np.full(len(time_s), EARLIEST_S)

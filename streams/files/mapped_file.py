@@ -17,7 +17,7 @@ BLOCK_BYTES: Final = 4 << 20
 
 
 def map_file(path: Path) -> mmap.mmap | None:
-    """The file's bytes, unpacked if it is gzip; None when it has none. Raises SourceError."""
+    """Return the bytes of a file, unpacked if it is gzip; None if it has none. Raises SourceError if it cannot be read."""
     try:
         with path.open("rb") as file:
             if path.suffix.lower() != ".gz":
@@ -35,7 +35,7 @@ def _mapped(file: IO[bytes]) -> mmap.mmap | None:
 
 
 def _unpacked(file: IO[bytes], path: Path) -> IO[bytes]:
-    """A nameless file with what a gzip file holds. Raises SourceError, which names the temporary folder if it is that which has no room."""
+    """Return a nameless file with what a gzip file holds. Raises SourceError, which names the temporary folder if that has no room."""
     try:
         unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     except OSError as error:
@@ -47,7 +47,7 @@ def _unpacked(file: IO[bytes], path: Path) -> IO[bytes]:
         unpacked.seek(0)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         unpacked.close()
-        raise SourceError(f"{path} is no whole gzip file: {error}") from error
+        raise SourceError(f"{path} is not a whole gzip file: {error}") from error
     except BaseException:
         unpacked.close()
         raise

@@ -1,4 +1,4 @@
-"""A whole recording as one table: what an offline training reads, by the rules of the stream."""
+"""A whole recording as one table, by the rules of the stream: the input of an offline training."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ from streams.files.source import FileSource
 from streams.records.decode import Rejected, decode
 
 EXAMPLES: Final = 5
-"""Refused records that are kept to be shown."""
+"""How many refused records are kept to be shown."""
 
 _Part: TypeAlias = tuple[Ints, Doubles, Floats, Codes, Longs]
-"""Of the accepted rows of one batch: link, time, numeric, codes, and where they stand (number of the file, then of the line)."""
+"""Link, time, numeric, codes and place (number of the file, then of the line) of the accepted rows of one batch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
     """The accepted rows of a file or folder, and what became of the others.
 
-    columns: of the telemetry record's, those that a CSV header names; all of them for JSON. rejected: refused records by kind, with
-    the first few as examples. backwards: rows that stood in their file behind a later one of their link. duplicates: of a link and
-    time that was there before.
+    Args:
+        table: The accepted rows.
+        columns: Columns that a CSV header names; all of them for JSON.
+        records: How many records there are.
+        rejected: How many records were refused, by kind.
+        examples: The first of them, at most EXAMPLES.
+        backwards: How many rows stood in their file behind a later one of their link.
+        duplicates: How many rows have the link and the time of another.
     """
 
     table: RawTable
@@ -42,9 +47,15 @@ class Recording:
 
 
 def read_recording(path: Path, link_key: Sequence[str] = DEFAULT_LINK_KEY) -> Recording:
-    """Reads a CSV or NDJSON file, or a folder of them. link_key: as FeatureStore's; none: one merged series.
+    """Read a CSV or NDJSON file, or a folder of them.
 
-    Raises SourceError where there is nothing to read, ValueError for a link key of other columns.
+    Args:
+        path: The file or folder.
+        link_key: Columns that tell links apart. With none, all is one merged series.
+
+    Raises:
+        SourceError: There is nothing to read.
+        ValueError: The link key has an unknown column.
     """
     store = FeatureStore(link_key, names_max=None)
     source = FileSource(path)
@@ -86,7 +97,7 @@ def read_recording(path: Path, link_key: Sequence[str] = DEFAULT_LINK_KEY) -> Re
 
 
 def _table(store: FeatureStore, parts: list[_Part]) -> tuple[RawTable, int]:
-    """The rows by link, within a link in order of time; and how many of them stood behind a later one."""
+    """Return the rows by link, within a link by time, and how many of them stood behind a later one."""
     values = tuple(tuple(names) for names in store.interner.values)
     if not parts:
         parts = [

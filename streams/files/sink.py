@@ -14,30 +14,38 @@ from typing import Final
 import msgspec
 
 from streams.events import Event
+from streams.sinks import Sink
 
 BYTES_MAX: Final = 256 << 20
+"""Size at which a file is rotated."""
 WRITE_BYTES: Final = 8 << 20
-"""At once: what a broker or a disk has held up for long is not copied into one piece."""
+"""Bytes that are written at once: a long backlog is not copied into one piece."""
 
 
 def rotated(path: Path) -> Path:
-    """Where a file of events is once it was full: events.ndjson is events.1.ndjson then."""
+    """Return the name of a file of events after its rotation: events.ndjson becomes events.1.ndjson."""
     return path.with_name(f"{path.stem}.1{path.suffix}")
 
 
-class NdjsonSink:
-    """Appends events to a file. They are in memory until `flush`, and in the file for good after it.
+class NdjsonSink(Sink):
+    """Append events to a file. They are in memory until `flush`, and durable after it.
 
-    A file that has reached bytes_max gets another name before the next events, and takes the place of the one that was there: what is kept
-    of a stream of events is between one and two times as much. Where somebody else has moved the file or removed it, the next events are in
-    a new one under its name.
+    A file that has reached bytes_max is renamed before the next events, and replaces the one that was renamed before: between one and two
+    times bytes_max of events exist. If somebody else has moved or removed the file, the next events go to a new one under its name.
     """
 
     def __init__(self, path: Path, bytes_max: int = BYTES_MAX, on_rotated: Callable[[Path, int], None] | None = None) -> None:
-        """Opens or creates the file, and removes a last line that a crash has cut off.
+        """Open or create the file, and remove a last line that a crash has cut off.
 
-        on_rotated: is told, by the thread that flushes, the file that has another name now, and the bytes of the older one that are gone.
-        Raises OSError (BlockingIOError: another process writes to it), and ValueError when the file holds something else.
+        Args:
+            path: The file.
+            bytes_max: Size at which it is rotated.
+            on_rotated: Is called by the thread that flushes, with the path and the bytes of older events that are gone.
+
+        Raises:
+            BlockingIOError: Another process writes to the file.
+            OSError: The file cannot be opened.
+            ValueError: The file holds something else.
         """
         self.path, self.bytes_max = path, bytes_max
         self._on_rotated = on_rotated
@@ -47,17 +55,18 @@ class NdjsonSink:
         """Length of the file before a write that failed; what lies behind it has to go."""
 
     def send(self, event: Event) -> None:
-        """Queues the event in memory."""
+        """Queue one event in memory."""
         self._queue.append(event.encode() + b"\n")
 
     def pending(self) -> int:
-        """Events that no flush has made durable yet."""
+        """Return how many events no flush has made durable yet."""
         return len(self._queue)
 
-    def flush(self, timeout_s: float) -> None:  # noqa: ARG002  # a disk cannot be told to hurry
-        """Writes the queued events and waits for the disk. OSError (disk full): all are still queued, call again.
+    def flush(self, timeout_s: float) -> None:  # noqa: ARG002  # a write to disk has no time limit
+        """Write the queued events and wait for the disk. Another thread may send meanwhile: its events wait for the next flush.
 
-        Another thread may send meanwhile: what it sends waits for the next flush.
+        Raises:
+            OSError: Nothing was written, for example because the disk is full. All events are still queued: call again.
         """
         self._remove_torn()
         events = self._queue[:]
@@ -78,17 +87,17 @@ class NdjsonSink:
             self._torn_from = durable_bytes
             with suppress(OSError):  # if not now, then before the next write
                 self._remove_torn()
-            message = f"{len(events)} events could not be written and are kept: {error.strerror}"
+            message = f"{len(events)} events could not be written and stay queued: {error.strerror}"
             raise OSError(error.errno, message, str(self.path)) from error
         del self._queue[: len(events)]
 
     def close(self) -> None:
-        """Closes the file; call `flush` before."""
+        """Close the file. Call `flush` before."""
         os.close(self._descriptor)
 
     @property
     def _has_place(self) -> bool:
-        """Whether the path still names the file that is written to."""
+        """Whether the path still names the open file."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
         except FileNotFoundError:
@@ -102,7 +111,7 @@ class NdjsonSink:
             self._on_rotated(self.path, gone_bytes)
 
     def _open_anew(self) -> None:
-        """Goes on in the file that the path names, or in a new one; where that fails, nothing has changed."""
+        """Go on in the file that the path names, or in a new one. If that fails, nothing has changed."""
         try:
             fresh = _opened(self.path)
         except ValueError as error:
@@ -117,7 +126,7 @@ class NdjsonSink:
 
 
 def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
-    """Whole lines in their order, at least WRITE_BYTES in each piece but the last."""
+    """Yield the lines in pieces of at least WRITE_BYTES, except for the last one."""
     piece: list[bytes] = []
     size = 0
     for line in lines:
@@ -130,13 +139,13 @@ def _pieces(lines: Sequence[bytes]) -> Iterator[bytes]:
 
 
 def _opened(path: Path) -> int:
-    """Descriptor of the file, for this process alone; it ends with a whole line, and its name survives a power cut.
+    """Return a descriptor of the file for this process alone. The file ends with a whole line, and its name survives a power cut.
 
-    Raises OSError, and ValueError when the file holds something else.
+    Raises OSError, and ValueError if the file holds something else.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK, 0o644)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # what is written to a pipe is not durable, and stops once it is full
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # a pipe is not durable, and blocks once it is full
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _repair(descriptor, path)
@@ -150,11 +159,11 @@ def _opened(path: Path) -> int:
 
 
 def _repair(descriptor: int, path: Path) -> None:
-    """Makes the file end with a whole line: a cut one was never reported as durable, and its event is sent again."""
+    """Let the file end with a whole line: a cut one was never reported as durable, and its event is sent again."""
     size = os.fstat(descriptor).st_size
     # NUL bytes: what some file systems leave after a power failure.
     if size and os.pread(descriptor, 1, 0) not in (b"{", b"\0"):
-        raise ValueError(f"{path} holds something else than events: name another file")
+        raise ValueError(f"{path} does not hold events: name another file")
     tail, start = b"", size
     while start and b"\n" not in tail:
         step = min(start, 1 << 16)

@@ -17,11 +17,15 @@ from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 _READ_BYTES: Final = 1 << 20
 _NAME: Final = "standard input"
 _LOG: Final = Log(topic_id=_NAME)
-"""No file's: one of this name does not go on where a pipe was left."""
+"""The log of no file: a file of this name does not go on where a pipe was left."""
 
 
 class StandardInput:
-    """Lines of a pipe, read ahead only as far as they are asked for. The first line tells the form: `{` is JSON, else a CSV header."""
+    """Lines of a pipe, read ahead only as far as they are asked for. The first line shows the form: `{` is JSON, all else a CSV header.
+
+    Args:
+        descriptor: Of the pipe.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -30,8 +34,8 @@ class StandardInput:
         self._records: list[bytes] = []
         self._lines: list[tuple[str, int]] = []
         self._times: list[float] = []
-        self._bytes = 0  # of the records that are here
-        self._taken: tuple[list[bytes], list[tuple[str, int]], list[float]] = ([], [], [])  # last
+        self._bytes = 0  # of the records that wait here
+        self._last: tuple[list[bytes], list[tuple[str, int]], list[float]] = ([], [], [])  # what the last call returned
         self._lines_read = 0
         self._last_s = -np.inf
         self._form: Literal["json", "csv"] | None = None
@@ -39,17 +43,20 @@ class StandardInput:
         self._at_end = False
 
     def seek(self, offset: int, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - nobody can tell which pipe it is
-        """A pipe cannot be rewound, but for what was taken last: what comes now is numbered from `offset`."""
-        records, lines, times = self._taken
+        """Number what comes now from `offset` on. A pipe cannot be rewound, except for what the last call returned."""
+        records, lines, times = self._last
         if 0 < (back := self._next - offset) <= len(records):
             self._records[:0], self._lines[:0], self._times[:0] = records[-back:], lines[-back:], times[-back:]
             self._bytes += sum(map(len, records[-back:]))
-            self._taken = ([], [], [])
+            self._last = ([], [], [])
         self._next = offset
 
     def fill(self, count: int, timeout_s: float) -> None:
-        """Reads until `count` records or POLL_BYTES of them are here, the pipe has nothing more for now, or timeout_s have passed without a
-        record."""
+        """Read until `count` records or POLL_BYTES wait here, the pipe has nothing more for now, or timeout_s passed without a record.
+
+        Raises:
+            SourceError: The pipe cannot be read, or a line is too long.
+        """
         deadline_s = time.monotonic() + timeout_s
         while len(self._records) < count and self._bytes < POLL_BYTES and not self._at_end:
             wait_s = 0.0 if self._records else max(0.0, deadline_s - time.monotonic())
@@ -63,21 +70,21 @@ class StandardInput:
             self._append(received)
 
     def ended(self) -> bool:
-        """Whether every record has been taken and the pipe is closed."""
+        """Return whether the pipe is closed and every record was read."""
         return self._at_end and not self._records
 
     def remaining(self) -> None:
-        """Nobody knows what is still to come."""
+        """Return None: how much is still to come is unknown."""
 
     def times(self, count: int) -> Doubles:
-        """float64 (up to count,), ascending: UTC seconds of the next records; one without a time has its predecessor's."""
+        """Return the times of the next records, at most `count` of them: float64, ascending, UTC seconds; an unknown one repeats."""
         return np.array(self._times[:count])
 
-    def take(self, partition: Partition, count: int) -> list[RawBatch]:
-        """The next `count` records, or the first of them that have POLL_BYTES."""
+    def next_batches(self, partition: Partition, count: int) -> list[RawBatch]:
+        """Return the next `count` records, or the first of them up to POLL_BYTES."""
         count = within_poll(np.array([len(record) for record in self._records[:count]], np.int64))
         values, lines = self._records[:count], self._lines[:count]
-        self._taken = (values, lines, self._times[:count])
+        self._last = (values, lines, self._times[:count])
         self._bytes -= sum(map(len, values))
         del self._records[:count], self._lines[:count], self._times[:count]
         offsets = range(self._next, self._next + len(values))
@@ -85,15 +92,15 @@ class StandardInput:
         return [RawBatch(partition, offsets, values, self._form or "json", self._columns, lines, _LOG)]
 
     def close(self) -> None:
-        """Leaves the descriptor open: it belongs to the process."""
+        """Leave the descriptor open: it belongs to the process."""
 
     def _append(self, received: bytes) -> None:
-        """Takes the whole lines of what has come so far; at the end of the input a last line without a newline is one as well."""
+        """Split what has come so far into whole lines. At the end of the input, a last line without a newline is one as well."""
         self._rest.append(received)
         if b"\n" not in received and received:
             if sum(map(len, self._rest)) > LONGEST_LINE_BYTES:
                 raise SourceError(
-                    f"{_NAME}, line {self._lines_read + 1}: longer than {LONGEST_LINE_BYTES >> 20} MiB, which is no telemetry"
+                    f"{_NAME}, line {self._lines_read + 1}: longer than {LONGEST_LINE_BYTES >> 20} MiB, so it is not telemetry"
                 )
             return
         *lines, rest = b"".join(self._rest).split(b"\n")
@@ -118,7 +125,7 @@ class StandardInput:
             self._times += known.tolist()
 
     def _recognise(self, first: bytes) -> bytes:
-        """Sets the form by the first line that is not blank; the record in it, empty for a CSV header. Raises SourceError."""
+        """Set the form by the first line that is not blank. Return the record in it, empty for a CSV header. Raises SourceError."""
         if first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
             self._form = "json"
             return first.removeprefix(b"\xef\xbb\xbf")

@@ -1,4 +1,4 @@
-"""A record batch's bytes as they were before the producer packed them, and no more of them than memory can hold."""
+"""Unpack the bytes of a record batch, up to as many as memory can hold."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch
 
 UNPACKED_MAX_BYTES: Final = 128 << 20
-"""A hundred times the largest batch that brokers take by default; a megabyte of zstd can unpack to more than ten gigabytes."""
+"""A hundred times the largest batch that brokers accept by default. A megabyte of zstd can unpack to more than ten gigabytes."""
 _PIECE_BYTES: Final = 1 << 20
 
 _OPEN: Final[dict[int, Callable[[IO[bytes]], Any]]] = {
@@ -29,7 +29,15 @@ class TooLargeError(Exception):
 
 
 def unpacked(batch: DefaultRecordBatch) -> bytes:
-    """The records of a batch that nothing else has unpacked. Raises TooLargeError, CorruptRecordError."""
+    """Return the records of a batch, unpacked.
+
+    Args:
+        batch: A batch that the client has not unpacked.
+
+    Raises:
+        TooLargeError: They have more than UNPACKED_MAX_BYTES.
+        CorruptRecordError: They cannot be unpacked.
+    """
     data, codec = packed(batch), batch.compression_type
     if codec == DefaultRecordBatch.CODEC_NONE:
         return data
@@ -46,7 +54,7 @@ def unpacked(batch: DefaultRecordBatch) -> bytes:
 
 
 def packed(batch: DefaultRecordBatch) -> bytes:
-    """What follows the header, as it came."""
+    """Return what follows the header, as it came."""
     return bytes(memoryview(batch._buffer)[batch._pos :])
 
 

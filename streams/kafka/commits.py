@@ -1,8 +1,8 @@
-"""What a member publishes of its progress, and what others of its group have published.
+"""The progress that a member publishes, and that others of its group have published.
 
-A checkpoint says where a member goes on, and the group's committed offset is for others to see. Where members have state directories of
-their own, a partition may come back to one whose checkpoint of it is old: another has read on since, and has the rows. So each commit names
-the state directory that it belongs to, and a member that takes up a partition looks whose the last one is.
+A checkpoint decides where a member goes on; the committed offset of the group is for others to see. If members have separate state
+directories, a partition may come back to one whose checkpoint is old: another member has read on since, and has the rows. So each commit
+names the state directory that it belongs to, and a member that gets a partition checks whose the last commit is.
 """
 
 from __future__ import annotations
@@ -21,21 +21,28 @@ SHARE: Final = "let the members of a group share one state directory (docs/relia
 
 
 class KafkaCommits:
-    """The offsets of one member. `put` may be called from any thread, all else is called from the thread of the consumer's polls."""
+    """The offsets of one member. `put` may be called from any thread, all else is called from the thread of the consumer's polls.
 
-    def __init__(self, topic: str, group: str, state_id: str, logs: KafkaLogs, tell: EventHandler) -> None:
-        """state_id: names the state directory that the checkpoints are in; "": none."""
-        self._topic, self._group, self._state_id, self._logs, self._tell = topic, group, state_id, logs, tell
+    Args:
+        topic: Name of the topic.
+        group: Name of the consumer group.
+        state_id: Name of the state directory that the checkpoints are in; "" means none.
+        logs: The logs that the consumer reads.
+        emit: Is called with name and fields of each operational event.
+    """
+
+    def __init__(self, topic: str, group: str, state_id: str, logs: KafkaLogs, emit: EventHandler) -> None:
+        self._topic, self._group, self._state_id, self._logs, self._emit = topic, group, state_id, logs, emit
         self._waiting: deque[dict[TopicPartition, int]] = deque()
         self._begun: dict[TopicPartition, int] = {}
         self._passed: dict[TopicPartition, int] = {}
 
     def put(self, offsets: dict[TopicPartition, int]) -> None:
-        """Publishes these with the next `send`."""
+        """Publish offsets with the next `send`."""
         self._waiting.append(offsets)
 
     def send(self, consumer: KafkaConsumer) -> None:
-        """Hands what waits to the client. A checkpoint that was written before it was known where to go on takes nothing back."""
+        """Commit what waits. A checkpoint that was written before the begin was known never moves a commit back."""
         while self._waiting:
             offsets = {}
             for key, offset in self._waiting.popleft().items():
@@ -44,9 +51,16 @@ class KafkaCommits:
             consumer.commit_async(offsets, callback=self._sent)
 
     def begin(self, consumer: KafkaConsumer, key: TopicPartition, offset: int | None, log: Log) -> None:
-        """Seeks to where a checkpoint ends, or behind what another state directory has since; None: to where the group begins.
+        """Seek to the end of a checkpoint, or behind what another state directory has committed since.
 
-        A RetriableError says that nobody has answered: it is to be called again.
+        Args:
+            consumer: The consumer.
+            key: The partition.
+            offset: Where the checkpoint ends; None: where the group begins.
+            log: In which the offset counts.
+
+        Raises:
+            RetriableError: Nobody has answered: call again.
         """
         self._begun.pop(key, None)
         if offset is not None:
@@ -54,7 +68,7 @@ class KafkaCommits:
         self._logs.begin(consumer, key, offset, log)
 
     def passed(self) -> dict[TopicPartition, int]:
-        """Partitions that go on behind the offset that was asked for, each with its next one, since the last call."""
+        """Return the next offset of the partitions that go on behind the sought offset, since the last call."""
         passed, self._passed = self._passed, {}
         return passed
 
@@ -63,18 +77,18 @@ class KafkaCommits:
         committed = found.offset + log.shift if found is not None else 0
         if found is None or committed <= offset:
             return offset
-        whose = {"": "nobody who is known", self._state_id: "this state directory"}.get(found.metadata, f"state directory {found.metadata}")
+        whose = {"": "an unknown member", self._state_id: "this state directory"}.get(found.metadata, f"state directory {found.metadata}")
         other = found.metadata not in ("", self._state_id) and bool(self._state_id)
         following = committed if other else offset
         if other:
             self._begun[key] = self._passed[key] = following
         where = {"partition": f"{key.topic}-{key.partition}", "checkpoint_offset": offset, "committed_offset": committed}
-        self._tell("group_ahead", {**where, "committed_by": whose, "next_offset": following, "todo": _todo(other, found.metadata)})
+        self._emit("group_ahead", {**where, "committed_by": whose, "next_offset": following, "todo": _todo(other, found.metadata)})
         return following
 
     def _sent(self, _offsets: object, response: object) -> None:
         if isinstance(response, Exception):
-            self._tell("kafka_commit_failed", {"topic": self._topic, "group": self._group, "error": repr(response)})
+            self._emit("kafka_commit_failed", {"topic": self._topic, "group": self._group, "error": repr(response)})
 
 
 def _todo(other: bool, committed_by: str) -> str:
@@ -84,8 +98,8 @@ def _todo(other: bool, committed_by: str) -> str:
             f"them; {SHARE}"
         )
     if committed_by:
-        return "nothing: the state is older than what it has published (it came from a copy, or a checkpoint was damaged); it is read again"
+        return "nothing: the state is older than what it has published (from a copy, or after a damaged checkpoint); they are read again"
     return (
-        "the records between are read again. If the offsets were reset to pass over them, stop the daemon and start it with an empty state "
+        "the records between are read again. If the offsets were reset to skip them, stop the daemon and start it with an empty state "
         f"directory; if another daemon has them: {SHARE}"
     )

@@ -1,4 +1,4 @@
-"""Building a Kafka consumer, or finding out why there is none."""
+"""Build a Kafka consumer, and correct what kafka-python 3.0.12 does not do."""
 
 from __future__ import annotations
 
@@ -10,63 +10,76 @@ from kafka import KafkaConsumer
 from kafka import errors as kafka_errors
 from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 
-from streams.kafka.connection.advice import Failure
-from streams.kafka.connection.client import BrokerClient, NotConnectedError
+from streams.kafka.connection.client import BrokerClient, connecting
+from streams.kafka.connection.options import HEARTBEAT_INTERVAL_MS
 from streams.kafka.records import Keys, give_plain_records
 
 METADATA_TIMEOUT_S: Final = 2.0
+DEFAULTS: Final = {
+    "bootstrap_timeout_ms": 5_000,  # a TCP connection is there already; this covers TLS, SASL and the first answer
+    "heartbeat_interval_ms": HEARTBEAT_INTERVAL_MS,
+    "fetch_max_bytes": 50_000_000,
+    "max_partition_fetch_bytes": 4_000_000,  # some 25,000 compressed records: few requests, and memory stays bounded
+    "isolation_level": "read_committed",  # a record of an aborted transaction was never measured
+    "metadata_max_age_ms": 60_000,  # new partitions are seen within a minute
+    "metrics_enabled": False,  # 3 % of the time, and nobody reads them
+    "reconnect_backoff_ms": 500,
+    "reconnect_backoff_max_ms": 10_000,  # a broker that is back is seen within ten seconds
+}
+"""Options of a consumer, which those of the operator override."""
 
 
 def open_consumer(
     topic: str, config: Mapping[str, Any], listener: AsyncConsumerRebalanceListener, keys: Keys
 ) -> tuple[KafkaConsumer, BrokerClient]:
-    """A consumer that has met its cluster and subscribed, and the client under it. Blocks for a few seconds at most. keys: where records
-    with and without a key are counted.
+    """Return a consumer that has met its cluster and subscribed, and the client under it. Blocks for a few seconds at most.
 
-    KafkaConfigurationError: an option that cannot work. NotConnectedError: why it does not connect.
+    Args:
+        topic: Name of the topic.
+        config: Options of the consumer.
+        listener: Of its rebalances.
+        keys: Counts records with and without a key.
+
+    Raises:
+        KafkaConfigurationError: An option cannot work.
+        NotConnectedError: Says why it does not connect.
     """
-    clients: list[BrokerClient] = []
-
-    def make_client(**client_config: Any) -> BrokerClient:
-        clients.append(BrokerClient(**client_config))
-        return clients[0]
-
-    try:
-        consumer = KafkaConsumer(**config, kafka_client=make_client)
+    with connecting() as maker:
+        consumer = KafkaConsumer(**config, kafka_client=maker)
         give_plain_records(consumer, keys)
         consumer.subscribe([topic], listener=listener)
-        _await_metadata(clients[0])
-    except Exception as error:
-        for client in clients:  # a consumer that could not be built leaves its client's thread behind
-            client.close()
-        if isinstance(error, kafka_errors.KafkaConfigurationError) or not isinstance(error, (kafka_errors.KafkaError, OSError)):
-            raise
-        cause = clients[0].failure if clients and isinstance(error, kafka_errors.KafkaTimeoutError) else None
-        raise NotConnectedError(cause or Failure(error)) from error
-    return consumer, clients[0]
+        _await_metadata(maker.client)
+        return consumer, maker.client
 
 
 def keep_joining(consumer: KafkaConsumer) -> None:
-    """To be called between polls of a consumer whose group is rebalancing.
+    """Keep a join alive. Call it between polls of a consumer whose group is rebalancing.
 
-    kafka-python 3.0.12 joins again when metadata has changed since the last assignment, and takes note of the new metadata in the
-    middle of that join. Where a poll's time is up before the join is complete, the next poll sees no reason for one any more: its
-    outcome is never looked at, no heartbeat is sent, and the member stays without partitions until the metadata change again.
-    The flag that an ordinary join has from its beginning to its end prevents that.
+    kafka-python 3.0.12 joins again when metadata has changed since the last assignment, and notes the new metadata in the middle of that
+    join. If the time of a poll is up before the join is complete, the next poll sees no reason for one any more: its outcome is ignored, no
+    heartbeat is sent, and the member stays without partitions until the metadata change again. The flag that an ordinary join has from its
+    beginning to its end prevents that.
     """
     consumer._coordinator.request_rejoin()
 
 
 def leave_at_close(consumer: KafkaConsumer) -> None:
-    """To be called before the consumer is closed in order. A member with a name of its own (KIP-345) would stay in its group
-    until the session time-out, for it might come back; its partitions are free at once so, and a restart finds them as well."""
+    """Let a consumer leave its group when it is closed. Call it before an orderly close.
+
+    A member with a name of its own (KIP-345) would stay in its group until the session time-out, as it might come back. If it leaves, its
+    partitions are free at once, and a restart finds them as well.
+    """
     consumer._coordinator.is_dynamic_member = lambda: True
 
 
-def tell_when_fenced(consumer: KafkaConsumer, tell: Callable[[Exception], None]) -> None:
-    """Calls `tell`, on the client's thread, when another member has joined under this one's name (KIP-345).
+def notice_fencing(consumer: KafkaConsumer, on_fenced: Callable[[Exception], None]) -> None:
+    """Notice that another member has joined under this member's name (KIP-345).
 
-    kafka-python 3.0.12 only logs it and sends no heartbeat any more: two members would go on with the same partitions.
+    kafka-python 3.0.12 only logs it and stops the heartbeats: two members would go on with the same partitions.
+
+    Args:
+        consumer: A new consumer.
+        on_fenced: Is called with the error on the thread of the client.
     """
     coordinator = consumer._coordinator
     send = coordinator._send_heartbeat_request
@@ -75,14 +88,14 @@ def tell_when_fenced(consumer: KafkaConsumer, tell: Callable[[Exception], None])
         try:
             await send()
         except kafka_errors.FencedInstanceIdError as error:
-            tell(error)
+            on_fenced(error)
             raise
 
     coordinator._send_heartbeat_request = noticing
 
 
 def _await_metadata(client: BrokerClient) -> None:
-    """A member that joins before it knows the topic's partitions assigns none, and the group rebalances twice."""
+    """Wait for metadata. A member that joins before it knows the partitions of the topic assigns none, and the group rebalances twice."""
     known = threading.Event()
     client.cluster.request_update().add_both(lambda _: known.set())
     known.wait(METADATA_TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""How far a consumer is behind, and which of its partitions stand still although they have records."""
+"""The lag of a consumer, and the partitions that stand still although they have records."""
 
 from __future__ import annotations
 
@@ -13,27 +13,42 @@ from kafka import errors as kafka_errors
 from streams.kafka.log import LOOKUP_TIMEOUT_MS
 
 ASK_AFTER_S: Final = 10.0
-"""A partition that brings nothing brings no news of its end either: it is asked for. This is the end for read_committed, so that
-an open transaction of a producer does not count as records that could be read."""
+"""Seconds without progress after which the end of a partition is asked for: what brings no records brings no news of its end either.
+
+The answer is the end for read_committed, so that an open transaction of a producer does not count as readable records."""
 STALE_S: Final = 2.0
-"""The client asks for more of a partition only once all is taken of what it has, which may be 100,000 records. While they last, the end
-that it knows is that of the last fetch, and the lag of a stream that comes faster than it is taken would seem to fall: it is asked for."""
+"""Age of the known end, in seconds, after which it is asked for.
+
+The client fetches more of a partition only when its records are used up, which may be 100,000. Until then it knows the end of the last
+fetch, and the lag of a stream that comes faster than it is read would seem to fall."""
 LOOKUP_EVERY_S: Final = 5.0
+"""Seconds between two questions to the brokers."""
 LOOKUP_AGAIN_S: Final = 30.0
-"""After a question that nobody answered: each costs the member's thread its whole time-out."""
+"""Seconds after a question that nobody answered: each costs the thread of the member its whole time-out."""
 UNHEARD_S: Final = 60.0
-"""Twice the client's own time limit for a request (30 s), after which it tries another connection."""
+"""Seconds without news of an end that are reported: twice the client's time limit for a request, which then reconnects."""
 STUCK_S: Final = 300.0
-"""A partition may have to wait for its turn while others catch up: 50 MB of each broker's answer are some 300,000 records, half a minute
-of work, and there may be several answers ahead of it."""
+"""Seconds without progress that are reported.
+
+A partition may have to wait for its turn while others catch up: the 50 MB of one broker's answer are some 300,000 records, half a minute of
+work, and several answers may be ahead of it."""
 HELD_S: Final = 60.0
-"""How long records may wait behind an open transaction before that is reported: the time limit of a transaction in most producers, after
-which the broker itself ends one whose producer has died. It may be raised to 15 minutes, and by the broker's configuration further."""
+"""Seconds that records may wait behind an open transaction before that is reported.
+
+This is the time limit of a transaction in most producers, after which the broker ends one whose producer has died. A producer may raise it
+to 15 minutes, and the configuration of the broker further."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Records of a partition that no reader of committed records gets: a transaction that began at `offset` has been open for so long."""
+    """Records of a partition that an open transaction hides from readers of committed records.
+
+    Args:
+        partition: The partition.
+        offset: Where the transaction began.
+        records: How many records it hides.
+        seconds: How long it has hidden them.
+    """
 
     partition: TopicPartition
     offset: int
@@ -41,7 +56,7 @@ class Held:
     seconds: float
 
     def todo(self, servers: str) -> str:
-        """Return what to do, with the commands."""
+        """Return what to do, with the commands. servers: for the commands."""
         tool, where = f"kafka-transactions.sh --bootstrap-server {servers}", f"--topic {self.partition.topic}"
         where += f" --partition {self.partition.partition}"
         return (
@@ -52,10 +67,15 @@ class Held:
 
 @dataclass(slots=True)
 class _Place:
-    """Where a partition stands, since when, and when the broker last told its end.
+    """Position of a partition, and what is known of its end.
 
-    end: up to which records can be read (the last stable offset), as far as that was asked for; else `written`. written: the high
-    watermark. held_since_s: since when all that can be read is read, and more is written.
+    Args:
+        position: Offset of the next record; None if unknown.
+        since_s: When the position last changed, monotonic seconds.
+        heard_s: When the broker last reported the end, monotonic seconds.
+        end: Up to which records can be read (the last stable offset) if that was asked for, else `written`.
+        written: The high watermark.
+        held_since_s: Since when all readable records are read and more are written, monotonic seconds.
     """
 
     position: int | None
@@ -66,31 +86,31 @@ class _Place:
     held_since_s: float | None = None
 
     def move(self, position: int | None, now_s: float) -> None:
-        """Take note of the position; where it moves, no transaction holds it."""
+        """Note the position. If it has changed, no transaction holds the partition."""
         if self.position != position:
             self.position, self.since_s, self.held_since_s = position, now_s, None
 
     def hear(self, end: int | None, now_s: float) -> None:
-        """What a fetch says, which may have waited for long: only a later end is news."""
+        """Note the end that a fetch reports. The fetch may have waited for long, so only a later end is news."""
         if end is not None and (self.end is None or end > self.end):
             self.end, self.heard_s = end, now_s
 
     def asks(self, now_s: float) -> bool:
-        """Whether its end has to be asked for."""
+        """Return whether the end has to be asked for."""
         return now_s - self.since_s > ASK_AFTER_S or (bool(self.behind) and now_s - self.heard_s > STALE_S)
 
     @property
     def behind(self) -> int | None:
-        """Records from here to the end; None where either is not known."""
+        """Records from the position to the end; None if either is unknown."""
         return max(0, self.end - self.position) if self.end is not None and self.position is not None else None
 
     @property
     def held(self) -> int:
-        """Records that are written, and cannot be read yet."""
+        """Records that are written but not readable yet."""
         return max(0, self.written - self.end) if self.end is not None and self.written is not None else 0
 
     def look(self, now_s: float) -> None:
-        """Notice since when a transaction holds it."""
+        """Note since when a transaction holds the partition."""
         if not self.held or self.behind != 0:
             self.held_since_s = None
         elif self.held_since_s is None:
@@ -98,12 +118,13 @@ class _Place:
 
 
 class KafkaLag:
-    """Looks at a connected consumer. records is what the last look saw, over the assignment: between the next record to poll and the end of
-    what can be read; None while an end is not known. held: records behind an open transaction, which can be read when it ends."""
+    """The lag of a connected consumer, as the last look found it."""
 
     def __init__(self) -> None:
         self.records: int | None = None
+        """Records between the next one to poll and the readable end, over the assignment; None while an end is unknown."""
         self.held = 0
+        """Records behind an open transaction, which become readable when it ends."""
         self.holds: list[Held] = []
         """Partitions that a transaction has held for longer than HELD_S."""
         self._places: dict[TopicPartition, _Place] = {}
@@ -111,7 +132,13 @@ class KafkaLag:
         self._troubles: list[str] = []
 
     def look(self, consumer: KafkaConsumer, servers: str, leader_of: Callable[[TopicPartition], str]) -> None:
-        """servers, leader_of: for what is said about a partition."""
+        """Look at the consumer.
+
+        Args:
+            consumer: The consumer.
+            servers: Addresses, for messages.
+            leader_of: Describes the leader of a partition, for messages.
+        """
         now_s = time.monotonic()
         paused = consumer.paused()
         self._follow(consumer, now_s)
@@ -129,11 +156,11 @@ class KafkaLag:
         self._troubles = [text for text in found if text] + [_hold(held, servers) for held in self.holds]
 
     def troubles(self) -> list[str]:
-        """Partitions that are not heard of or do not move, each with what to do."""
+        """Return the partitions without news or without progress, each with what to do."""
         return self._troubles
 
     def forget(self) -> None:
-        """The consumer is not connected: nothing is known."""
+        """Forget everything: the consumer is not connected."""
         self.records, self.held, self.holds, self._places, self._troubles = None, 0, [], {}, []
 
     def _follow(self, consumer: KafkaConsumer, now_s: float) -> None:
@@ -162,7 +189,7 @@ class KafkaLag:
 def _position(consumer: KafkaConsumer, part: TopicPartition) -> int | None:
     try:
         position: int | None = consumer.position(part, timeout_ms=0)
-    except kafka_errors.RetriableError:  # it waits for its seek, or for its leader
+    except kafka_errors.RetriableError:  # the partition waits for its seek, or for its leader
         return None
     return position
 
@@ -189,6 +216,6 @@ def _trouble(part: TopicPartition, place: _Place, paused: bool, now_s: float, le
     if not paused and place.position is None and stood_s > STUCK_S:
         return f"the position in {name} has been unknown for {stood_s:.0f} s: see that {leader_of(part)} and the group's coordinator answer"
     if not paused and stood_s > STUCK_S and place.behind:
-        waiting = f"{place.behind} records of {name} have not come for {stood_s:.0f} s, it stands at {place.position}"
+        waiting = f"{place.behind} records of {name} have not come for {stood_s:.0f} s, its position is {place.position}"
         return f"{waiting}: see the log of {leader_of(part)}, and restart this daemon if other consumers read it"
     return None

@@ -1,9 +1,9 @@
-"""Which log the records of a partition come from: an offset says nothing in another one.
+"""The log that the records of a partition come from: an offset means nothing in another one.
 
 A topic that is deleted and created again under its name, and a log that was cut back by an unclean leader election, hold other records
-under offsets that were read before. Kafka tells them apart by the id of the topic (KIP-516) and the epochs of its leaders (KIP-320).
-Where the operator has accepted that records are lost, reading goes on, and the offsets that the daemon sees go on ascending: what is
-added to those of the log is its shift. So no name of a segment, no id of an alert and no entry of the journal ever comes again.
+under offsets that were read before. Kafka distinguishes them by the id of the topic (KIP-516) and the epochs of its leaders (KIP-320).
+If the operator has accepted that records are lost, reading goes on, and the offsets that the daemon sees go on ascending: the shift is
+added to those of the log. So no name of a segment, no id of an alert and no entry of the journal ever repeats.
 """
 
 from __future__ import annotations
@@ -24,44 +24,57 @@ from streams.source import Log, SourceError
 
 LOOKUP_TIMEOUT_MS: Final = 2000  # a question to the broker, on the member's thread
 CONFIRM_EVERY_S: Final = 0.25
-"""Records are handed over if the topic was seen to be the same so shortly before: less than it takes to delete a topic, to create it again
-and to fill it beyond the offset that is wanted, and few enough questions."""
+"""Records are delivered if the topic was confirmed within this many seconds before.
+
+It is less than it takes to delete a topic, create it again and fill it beyond the wanted offset, and it means few questions."""
 ACCEPT: Final = "start with accept_lost_records = true"
 
 Positions: TypeAlias = Mapping[TopicPartition, OffsetAndMetadata]
-"""Where each partition goes on, with the leader epoch of the record before."""
+"""Next offset of each partition, with the leader epoch of the record before."""
 
 
 class KafkaLogs:
-    """The logs that one consumer reads. All methods are called from the thread of the consumer's polls."""
+    """The logs that one consumer reads. All methods are called from the thread of the consumer's polls.
 
-    def __init__(self, topic: str, tell: EventHandler, *, accept_lost_records: bool) -> None:
-        self._topic, self._tell, self._accept_lost_records = topic, tell, accept_lost_records
+    Args:
+        topic: Name of the topic.
+        emit: Is called with name and fields of each operational event.
+        accept_lost_records: Go on if records are lost, instead of raising SourceError.
+    """
+
+    def __init__(self, topic: str, emit: EventHandler, *, accept_lost_records: bool) -> None:
+        self._topic, self._emit, self._accept_lost_records = topic, emit, accept_lost_records
         self._logs: dict[TopicPartition, Log] = {}
         self._confirmed_s = 0.0
 
     def begin(self, consumer: KafkaConsumer, key: TopicPartition, offset: int | None, log: Log) -> None:
-        """Seeks to the offset in a log; None: to where the group begins."""
+        """Seek to an offset in a log; None: to where the group begins."""
         self._logs[key] = log
         if offset is not None:
             place(consumer, key, OffsetAndMetadata(offset - log.shift, "", log.leader_epoch))
 
     def of(self, consumer: KafkaConsumer, key: TopicPartition) -> Log:
-        """The log of a partition, with the leader epoch of the last record that was polled."""
+        """Return the log of a partition, with the leader epoch of the last record that was polled."""
         position = consumer._subscription.assignment[key].position
         return replace(self._logs.get(key, Log()), leader_epoch=position.leader_epoch if position is not None else -1)
 
     def own_offset(self, key: TopicPartition, offset: int) -> int:
-        """In the log itself, as it is now."""
+        """Return an offset as it counts in the log itself."""
         return max(0, offset - self._logs.get(key, Log()).shift)
 
     def confirm(self, consumer: KafkaConsumer, client: BrokerClient, before: Positions, asked: bool) -> bool:
-        """Whether the topic is the one that was read before. Where it may be another, or nobody knows, all goes back to `before`.
+        """Return whether the topic is the one that was read before. If it is not, or nobody knows, go back to the positions `before`.
 
-        asked: ask the brokers, if what they said last is too old. Raises SourceError for a topic that was created anew, unless that is
-        accepted: then it goes on from its first record.
+        Args:
+            consumer: The consumer.
+            client: The client under it.
+            before: Positions before the last poll.
+            asked: Ask the brokers if their last answer is too old.
+
+        Raises:
+            SourceError: The topic was created anew, and lost records are not accepted. Otherwise it goes on from its first record.
         """
-        sure = not asked or self._is_confirmed(client)
+        confirmed = not asked or self._is_confirmed(client)
         current = str(client.cluster.topic_id(self._topic) or "")
         others = []
         for key in before:
@@ -70,7 +83,7 @@ class KafkaLogs:
                 self._logs[key] = replace(log, topic_id=current)
             elif current and log.topic_id != current:
                 others.append(key)
-        if sure and not others:
+        if confirmed and not others:
             return True
         for key, position in before.items():
             place(consumer, key, position)
@@ -79,7 +92,7 @@ class KafkaLogs:
         return False
 
     def go_on(self, consumer: KafkaConsumer, client: BrokerClient, error: kafka_errors.KafkaError) -> SourceError | None:
-        """The next records are gone, or are others than before: an error, unless the operator has accepted that."""
+        """Go on although the next records are gone or have changed. Return an error unless the operator has accepted that."""
         try:
             if not self.confirm(consumer, client, positions(consumer), asked=True):
                 return None
@@ -96,10 +109,10 @@ class KafkaLogs:
         return None
 
     def _gone(self, consumer: KafkaConsumer, key: TopicPartition, offset: int) -> None:
-        """The next records are not there any more."""
+        """Handle an offset whose record does not exist any more."""
         first = _look_up(consumer.beginning_offsets, key)
         end = _look_up(consumer.end_offsets, key)
-        if first <= offset <= end:  # the broker refuses the leader epoch of the record before: its log knows nothing of it
+        if first <= offset <= end:  # the broker refuses the leader epoch of the record before: its log does not have it
             self._cut_back(consumer, key, None)
             return
         what = f"offset {offset} of {_name(key)} is gone: it holds {first} to {end} now"
@@ -107,14 +120,19 @@ class KafkaLogs:
         self._go_on(consumer, key, offset, first, f"{what} ({cause})", cause, end)
 
     def _cut_back(self, consumer: KafkaConsumer, key: TopicPartition, agrees_to: OffsetAndMetadata | None) -> None:
-        """Records that were read are not those of the log any more.
+        """Handle a log whose records are not those that were read.
 
-        agrees_to: the offset up to which they are; None where nothing is known of them.
+        Args:
+            consumer: The consumer.
+            key: The partition.
+            agrees_to: Offset up to which the records are the same; None if nothing is known of them.
         """
         offset = consumer._subscription.assignment[key].position.offset
         first = _look_up(consumer.beginning_offsets, key)
         following = max(first, agrees_to.offset) if agrees_to is not None else first
-        what = f"the log of {_name(key)} was cut back to offset {following}: it was read to {offset}, and holds other records behind it now"
+        what = (
+            f"the log of {_name(key)} was cut back to offset {following}: it was read to {offset}, and now holds other records behind that"
+        )
         reason = "an unclean leader election, or a broker that has lost its disk"
         self._go_on(consumer, key, offset, following, f"{what} ({reason})", "the log was cut back", _look_up(consumer.end_offsets, key))
 
@@ -133,10 +151,10 @@ class KafkaLogs:
             self._logs[key] = replace(log, shift=log.shift + offset - following)
         place(consumer, key, OffsetAndMetadata(following, "", -1))
         found = {"partition": _name(key), "wanted_offset": offset, "next_offset": following, "end_offset": end, "cause": cause}
-        self._tell("records_lost", found)
+        self._emit("records_lost", found)
 
     def _is_confirmed(self, client: BrokerClient) -> bool:
-        """Whether the brokers have said shortly before, or say now, which topic this is."""
+        """Return whether the brokers have confirmed the topic shortly before, or do so now."""
         if time.monotonic() - self._confirmed_s < CONFIRM_EVERY_S:
             return True
         known = threading.Event()
@@ -149,13 +167,13 @@ class KafkaLogs:
 
 
 def positions(consumer: KafkaConsumer) -> Positions:
-    """Of the partitions that have one."""
+    """Return the positions of the partitions that have one."""
     assignment = consumer._subscription.assignment
     return {key: state.position for key, state in list(assignment.items()) if state.position is not None}
 
 
 def place(consumer: KafkaConsumer, key: TopicPartition, position: OffsetAndMetadata) -> None:
-    """As KafkaConsumer.seek, which has no leader epoch: with one, the client notices a log that was cut back."""
+    """Seek with a leader epoch, which KafkaConsumer.seek does not have: with one, the client notices a log that was cut back."""
     if consumer._subscription.is_assigned(key):
         consumer._subscription.seek(key, position)
 

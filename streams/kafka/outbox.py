@@ -1,4 +1,4 @@
-"""Events between a sender and a destination that answers later: kept, in their order, until each is settled."""
+"""Events between a sender and a destination that answers later. They stay here, in their order, until each is settled."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from streams.events import Event
 
 
 class Outbox:
-    """Numbers events in the order of `put`. Each is waiting, then under way (`take`), then settled; what could not be
-    delivered is put back and is taken before all later ones again. Safe for threads; `changed` is notified of every change."""
+    """A queue that numbers events in the order of `put`.
+
+    Each event is waiting, then under way (`next_event`), then settled. What could not be delivered is put back, and goes before all later
+    events again. Safe for threads; `changed` is notified of every change.
+    """
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
@@ -22,21 +25,22 @@ class Outbox:
         self._last = 0
 
     def put(self, event: Event) -> None:
+        """Append one event."""
         with self.changed:
             self._last += 1
             heapq.heappush(self._waiting, (self._last, event))
             self._unsettled.append(self._last)
             self.changed.notify_all()
 
-    def take(self) -> tuple[int, Event]:
-        """The oldest waiting event and its number, which is under way from now on. IndexError when none waits."""
+    def next_event(self) -> tuple[int, Event]:
+        """Return the oldest waiting event and its number. It is under way from now on. Raises IndexError if no event waits."""
         with self.changed:
             number, event = heapq.heappop(self._waiting)
             self._under_way[number] = event
             return number, event
 
     def put_back(self) -> None:
-        """All that is under way waits again."""
+        """Let all that is under way wait again."""
         with self.changed:
             for entry in self._under_way.items():
                 heapq.heappush(self._waiting, entry)
@@ -44,7 +48,7 @@ class Outbox:
             self.changed.notify_all()
 
     def settle(self, number: int) -> None:
-        """This event is delivered, or given up. Of a number that is not under way nothing is known: it stays as it is."""
+        """Note that an event is delivered or given up. A number that is not under way stays as it is."""
         with self.changed:
             if self._under_way.pop(number, None) is None:
                 return
@@ -54,21 +58,22 @@ class Outbox:
             self.changed.notify_all()
 
     def waiting(self) -> bool:
-        """Whether there is an event to take."""
+        """Return whether any event waits."""
         return bool(self._waiting)
 
     def under_way(self, number: int) -> bool:
+        """Return whether the event of this number is under way."""
         return number in self._under_way
 
     def last(self) -> int:
-        """The number of the newest event."""
+        """Return the number of the newest event."""
         return self._last
 
     def settled_to(self, number: int) -> bool:
-        """Whether the event of this number and all before it are settled."""
+        """Return whether the event of this number and all before it are settled."""
         return not self._unsettled or self._unsettled[0] > number
 
     def pending(self) -> int:
-        """Events that are not settled."""
+        """Return how many events are not settled."""
         with self.changed:
             return len(self._unsettled) - len(self._settled)

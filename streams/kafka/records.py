@@ -1,8 +1,8 @@
-"""The records of a fetched record batch as offsets, values and the time at which their batch was written, and nothing else of them.
+"""The records of a fetched record batch, reduced to offset, value and the time at which their batch was written.
 
-kafka-python builds an object of 13 fields for every record, in Python: 6 us of CPU each, more than all that the daemon itself does with
-it. Here one compiled pass over a decompressed batch finds where the values lie, and the values are cut out: 0.6 us. Everything around
-that stays the client's: checksums, transactions, positions.
+kafka-python builds an object of 13 fields for every record, in Python. That takes 6 us of CPU, more than all that the daemon does with the
+record. Here one compiled pass over a decompressed batch finds the values, which are then cut out: 0.6 us. All else stays with the client:
+checksums, transactions, positions.
 
 Format: https://kafka.apache.org/documentation/#recordbatch (magic 2).
 """
@@ -26,7 +26,7 @@ from streams.kafka.codecs import TooLargeError, packed, unpacked
 from streams.source import Written
 
 Record: TypeAlias = tuple[int, bytes | None, Written | None]
-"""Offset, value, and when the record's batch was written (the newest record of it)."""
+"""Offset, value, and when the batch of the record was written (time of its newest record)."""
 
 _MAGIC: Final = 2  # the only format of Kafka 4; brokers before 0.11 wrote others
 _NULL: Final = -1
@@ -37,20 +37,20 @@ _NO_KEY: Final = 1
 
 @dataclass
 class Keys:
-    """How many records had a key, and how many had none."""
+    """Counts of the records with and without a key."""
 
     with_key: int = 0
     without: int = 0
 
 
 def give_plain_records(consumer: KafkaConsumer, keys: Keys | None = None) -> None:
-    """Makes a new consumer's poll give `Record`s instead of ConsumerRecords, and counts their keys."""
+    """Let the poll of a new consumer return `Record`s instead of ConsumerRecords, and count their keys."""
 
     def make(fetch_offset: int, key: TopicPartition, *arguments: Any, **options: Any) -> PlainRecords:
         records = PlainRecords(fetch_offset, key, *arguments, **options)
         records.keys = keys
-        # kafka-python 3.0.12 takes the leader epoch of a position from every fetch, and forgets it with one that brings no records:
-        # then neither it nor the broker could notice any more that the log was cut back.
+        # kafka-python 3.0.12 sets the leader epoch of a position from every fetch, and forgets it with one that has no records:
+        # then neither the client nor the broker could notice any more that the log was cut back.
         records.leader_epoch = consumer._subscription.assignment[key].position.leader_epoch
         return records
 
@@ -58,13 +58,13 @@ def give_plain_records(consumer: KafkaConsumer, keys: Keys | None = None) -> Non
 
 
 class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no type information
-    """What the client's Fetcher keeps of one partition's fetched bytes, with records unpacked a batch at a time."""
+    """The fetched bytes of one partition, as the client's Fetcher keeps them, with records unpacked a batch at a time."""
 
     keys: Keys | None = None
-    """Where records with and without a key are counted."""
+    """Counts records with and without a key."""
 
     def _maybe_skip_record(self, record: Record) -> bool:
-        """A fetch from the middle of a batch brings the whole batch."""
+        """Skip the records before the wanted one: a fetch from the middle of a batch returns the whole batch."""
         return record[0] < int(self.fetch_offset)
 
     def _unpack_records(self, _tp: TopicPartition, records: Any, _key_deserializer: None, _value_deserializer: None) -> Iterator[Record]:
@@ -82,12 +82,12 @@ class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-pyt
                 self.next_fetch_offset = record[0] + 1
                 yield record
         if batch is not None and batch.magic == _MAGIC:
-            # The last records of a compacted batch may be gone: go on after the batch, not after what is left of it.
+            # The last records of a compacted batch may be gone: go on after the batch, not after its last record.
             self.next_fetch_offset = batch.next_offset
         self.drain()
 
     def _is_hidden(self, batch: DefaultRecordBatch) -> bool:
-        """Whether a batch holds no telemetry: markers of transactions, and what an aborted one has written."""
+        """Return whether a batch holds no telemetry: markers of transactions, and records of aborted ones."""
         if self.isolation_level == IsolationLevel.READ_COMMITTED and batch.has_producer_id():
             self._consume_aborted_transactions_up_to(batch.last_offset)
             if self._contains_abort_marker(batch):
@@ -99,10 +99,17 @@ class PlainRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-pyt
 
 
 def plain_records(batch: Any, keys: Keys | None = None) -> Iterator[Record]:
-    """The records of one batch of the client. keys: where their keys are counted. Raises CorruptRecordError where its bytes are no records.
+    """Return the records of one batch of the client.
 
-    One that unpacks to more than memory may hold becomes a single record, at its last offset, of the bytes as they came: no telemetry, so
-    that it ends in the dead letters, and the stream goes on behind it.
+    A batch that unpacks to more than memory may hold becomes a single record, at its last offset, of the bytes as they came. That is not
+    telemetry, so it becomes a dead letter, and the stream goes on behind it.
+
+    Args:
+        batch: The batch.
+        keys: Counts records with and without a key.
+
+    Raises:
+        CorruptRecordError: The bytes are not records.
     """
     if batch.magic != _MAGIC:
         return ((record.offset, record.value, None) for record in batch)
@@ -126,17 +133,17 @@ def plain_records(batch: Any, keys: Keys | None = None) -> Iterator[Record]:
 
 
 def _written(batch: DefaultRecordBatch) -> Written | None:
-    """A negative time is Kafka's word for none."""
+    """Return when a batch was written. A negative time means none in Kafka."""
     if batch.max_timestamp < 0:
         return None
     return Written(batch.max_timestamp / 1000.0, by_broker=batch.timestamp_type == DefaultRecordBatch.LOG_APPEND_TIME)
 
 
 @compiled
-def _varint(data: Bytes, at: int) -> tuple[int, int]:
-    """The zigzag varint at `at` and the position after it; a position over the end where it is cut off or longer than 10 bytes."""
+def _varint(data: Bytes, position: int) -> tuple[int, int]:
+    """Return the zigzag varint at a position and the position after it; one over the end if it is cut off or longer than 10 bytes."""
     value, shift = np.uint64(0), np.uint64(0)
-    for index in range(at, min(at + 10, len(data))):
+    for index in range(position, min(position + 10, len(data))):
         byte = np.uint64(data[index])
         value |= (byte & np.uint64(0x7F)) << shift
         if byte < np.uint64(0x80):
@@ -146,45 +153,49 @@ def _varint(data: Bytes, at: int) -> tuple[int, int]:
 
 
 @compiled
-def _skip_bytes(data: Bytes, at: int) -> int:
-    """The position after a length and so many bytes (none for the length -1); a position over the end where there are fewer."""
-    length, at = _varint(data, at)
-    return at + min(max(length, 0), len(data) + 1)
+def _skip_bytes(data: Bytes, position: int) -> int:
+    """Return the position after a length and that many bytes (none for the length -1); one over the end if there are fewer."""
+    length, position = _varint(data, position)
+    return position + min(max(length, 0), len(data) + 1)
 
 
 @compiled
 def _find_values(data: Bytes, spans: Longs) -> tuple[int, int]:
-    """Fills spans, int64 (N, 3), with offset delta, start and end of the value of N records; a start of -1 is a null.
+    """Find the values of N records.
 
-    Gives the position after the last record, or _TRUNCATED where a length does not fit the bytes that are there; and the number of records
-    without a key.
+    Args:
+        data: The records, uint8.
+        spans: int64 (N, 3), is filled with offset delta, start and end of each value; a start of -1 is a null.
+
+    Returns:
+        The position after the last record, or _TRUNCATED if a length does not fit the data; and how many records have no key.
     """
-    at = keyless = 0
+    position = keyless = 0
     for record in range(len(spans)):
-        length, at = _varint(data, at)
-        if not 0 <= length <= len(data) - at:
+        length, position = _varint(data, position)
+        if not 0 <= length <= len(data) - position:
             return _TRUNCATED, keyless
-        end = at + length
-        at += 1  # attributes
-        _, at = _varint(data, at)  # time
-        offset_delta, at = _varint(data, at)
-        key_at = at
-        at = _skip_bytes(data, at)  # key
-        keyless += key_at < len(data) and data[key_at] == _NO_KEY
-        length, at = _varint(data, at)
-        if length > len(data) - at:
+        end = position + length
+        position += 1  # attributes
+        _, position = _varint(data, position)  # time
+        offset_delta, position = _varint(data, position)
+        key_start = position
+        position = _skip_bytes(data, position)  # key
+        keyless += key_start < len(data) and data[key_start] == _NO_KEY
+        length, position = _varint(data, position)
+        if length > len(data) - position:
             return _TRUNCATED, keyless
         spans[record, 0] = offset_delta
-        spans[record, 1] = at if length >= 0 else _NULL
-        at += max(length, 0)
-        spans[record, 2] = at
-        headers, at = _varint(data, at)
+        spans[record, 1] = position if length >= 0 else _NULL
+        position += max(length, 0)
+        spans[record, 2] = position
+        headers, position = _varint(data, position)
         if headers < 0:
             return _TRUNCATED, keyless
         for _ in range(headers):
-            at = _skip_bytes(data, _skip_bytes(data, at))
-            if at > end:
+            position = _skip_bytes(data, _skip_bytes(data, position))
+            if position > end:
                 return _TRUNCATED, keyless
-        if at != end:
+        if position != end:
             return _TRUNCATED, keyless
-    return at, keyless
+    return position, keyless

@@ -1,6 +1,6 @@
-"""What a refused value is, and the way out: the decoder says where JSON ends, a person wants to know what their producer does.
+"""Advice on a refused value: what it is, and what the producer has to change. The decoder says only where JSON ends.
 
-A reason keeps what the decoder said and gets a cause behind it. Kinds, which are labels of metrics, do not change.
+A reason keeps the text of the decoder and gets a cause appended. Kinds, which are labels of metrics, do not change.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from features.telemetry import COLUMNS
 from streams.records.validate import Failure, Kind
 
 _Cause: TypeAlias = Callable[[bytes, str], str | None]
-"""From a value and what the decoder said, what the value is and what to do; None if it is something else."""
+"""Maps a value and the text of the decoder to what the value is and what to do; None if it is something else."""
 
 _LOOKED_AT_BYTES: Final = 4096
-"""Of a large value the first bytes tell what it is."""
+"""How much of a large value is inspected."""
 _BOM: Final = b"\xef\xbb\xbf"
 _COMPRESSED: Final = (
     (b"\x1f\x8b", "gzip"),
@@ -48,10 +48,15 @@ _ENVELOPES: Final = ("payload", "data", "value", "record", "fields", "after")
 
 
 def with_cause(failure: Failure, value: bytes) -> Failure:
-    """The failure with what the value is and what to do, if that can be told from its bytes."""
+    """Return the failure with what the value is and what to do, if its bytes show that.
+
+    Args:
+        failure: Why the value is refused.
+        value: The refused value.
+    """
     for cause in _CAUSES.get(failure.kind, ()):
-        if (told := cause(value, failure.reason)) is not None:
-            return replace(failure, reason=f"{failure.reason}: {told}")
+        if (found := cause(value, failure.reason)) is not None:
+            return replace(failure, reason=f"{failure.reason}: {found}")
     return failure
 
 
@@ -68,7 +73,7 @@ def _byte_order_mark(value: bytes, _: str) -> str | None:
 
 
 def _every_other_is_null(value: bytes) -> bool:
-    """Whether ASCII characters have two bytes each."""
+    """Return whether ASCII characters have two bytes each."""
     first, second = value[:16:2], value[1:16:2]
     return len(value) >= 4 and ((not any(first) and all(second)) or (not any(second) and all(first)))
 
@@ -86,7 +91,7 @@ def _registry(value: bytes, _: str) -> str | None:
 def _compressed(value: bytes, _: str) -> str | None:
     for magic, name in _COMPRESSED:
         if value.startswith(magic):
-            return f"it is compressed with {name}; set the producer's compression.type instead, which consumers undo by themselves"
+            return f"it is compressed with {name}; set the producer's compression.type instead, which consumers unpack by themselves"
     return None
 
 
@@ -106,7 +111,7 @@ def _encoding(value: bytes, reason: str) -> str | None:
 
 
 def _word(value: bytes, _: str) -> str | None:
-    """NaN and its like, which some JSON writers put out though JSON has no such numbers."""
+    """Find NaN and similar words, which some JSON writers emit although JSON has no such numbers."""
     for found in _WORD.finditer(value[:_LOOKED_AT_BYTES].decode(errors="replace")):
         if found["word"] is not None:
             field = (found["field"] or "a value")[:42].strip('"')
@@ -127,7 +132,7 @@ def _several(value: bytes, reason: str) -> str | None:
         return None
     if _SEVERAL.search(value):
         return "there is more than one record in the message; send each as a message of its own"
-    return "something stands behind the record"
+    return "something follows the record"
 
 
 def _csv(value: bytes, _: str) -> str | None:
@@ -169,7 +174,7 @@ def _in_quotes(value: bytes, reason: str) -> str | None:
 
 
 def _other_names(value: bytes, reason: str) -> str | None:
-    """A record whose fields are there under other names: in another case, or within an envelope."""
+    """Find the fields of a record under other names: in another case, or within an envelope."""
     try:
         fields = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
     except (ValueError, RecursionError):
@@ -192,4 +197,4 @@ _CAUSES: Final[dict[Kind, tuple[_Cause, ...]]] = {
     "wrong_type": (_array, _encoded_twice, _csv, _in_quotes),
     "missing_field": (_other_names,),
 }  # fmt: skip
-"""By kind, in the order in which they are tried."""
+"""The causes of each kind, in the order in which they are tried."""

@@ -1,6 +1,6 @@
 """The CSV form of telemetry: its header, and lines turned into columns of cells.
 
-White space around a name or a cell, quoted or not, does not count. A number is written in decimal digits, as in JSON; `+1`, `.5`, `1.` and
+White space around a name or a cell, quoted or not, does not count. A number is written in decimal digits, as in JSON. `+1`, `.5`, `1.` and
 leading zeros are read too. What Python reads beside that (`1_000`, digits of other scripts, `inf`) is not a number.
 """
 
@@ -34,7 +34,7 @@ _OF_NUMBERS: Final = b"0123456789+-.eE"
 
 
 class MalformedError(ValueError):
-    """One value that is no record; `failure` says why."""
+    """One value that is not a record. `failure` says why."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)
@@ -42,9 +42,14 @@ class MalformedError(ValueError):
 
 
 def read_header(line: bytes, where: str) -> tuple[str, ...]:
-    """The column names of a CSV file's first line, in any order; `where` names the file in the error.
+    """Return the column names in the first line of a CSV file.
 
-    Raises SourceError when a name is unknown or double, or a needed column is not there.
+    Args:
+        line: The first line.
+        where: Name of the file, for the error.
+
+    Raises:
+        SourceError: A name is unknown or comes twice, or a needed column is missing.
     """
     try:
         names = _split(line.decode("utf-8-sig").strip("\r\n"))
@@ -63,14 +68,14 @@ def read_header(line: bytes, where: str) -> tuple[str, ...]:
 
 
 def _split(line: str) -> list[str]:
-    """The cells of a line, without the white space around them. Raises ValueError for a quote that does not end its cell."""
+    """Return the cells of a line, without the white space around them. Raises ValueError for a quote that does not end its cell."""
     if '"' not in line:
         return [cell.strip() for cell in line.split(",")]
     cells, position, more = [], 0, ","
     while more:
         found = _CELL.match(line, position)
         if found is None:
-            raise ValueError("a quote is not closed, or something stands behind it")
+            raise ValueError("a quote is not closed, or something follows it")
         quoted, plain, more = found.groups("")
         cells.append((quoted.replace('""', '"') or plain).strip())
         position = found.end()
@@ -78,12 +83,12 @@ def _split(line: str) -> list[str]:
 
 
 def _listed(names: list[str]) -> str:
-    """At most five names: binary garbage has thousands."""
+    """Return a list of at most five names: binary garbage has thousands."""
     return ", ".join(repr(name[:40]) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def split_line(line: bytes | None, width: int) -> list[str]:
-    """The `width` cells of one line. Raises MalformedError."""
+    """Return the `width` cells of one line. Raises MalformedError."""
     if line is None:
         raise MalformedError(Failure("tombstone", "the value is null"))
     if len(line) > MAX_VALUE_BYTES:
@@ -100,14 +105,22 @@ def split_line(line: bytes | None, width: int) -> list[str]:
 
 
 def parse_time(cell: str) -> float:
-    """UTC seconds of a cell that holds unix seconds or an RFC 3339 time. Raises ValueError."""
+    """Return the UTC seconds of a cell that holds unix seconds or an RFC 3339 time. Raises ValueError."""
     if _NUMBER.fullmatch(cell):
         return float(cell)
     return msgspec.convert(cell, AwareTime).timestamp()  # its ValidationError is a ValueError
 
 
 def parse_csv(values: Sequence[bytes | None], header: tuple[str, ...]) -> tuple[Cells, dict[int, Failure]]:
-    """The columns of the well-formed lines, and the failures of the others by their index in `values`."""
+    """Parse N lines.
+
+    Args:
+        values: N lines; None is a null.
+        header: Names of the columns.
+
+    Returns:
+        The columns of the well-formed lines, and the failures of the others by index.
+    """
     try:
         return _columns(_split_plain(values, len(header)), header), {}
     except (ValueError, TypeError):
@@ -124,7 +137,7 @@ def parse_csv(values: Sequence[bytes | None], header: tuple[str, ...]) -> tuple[
 
 
 def _split_plain(values: Sequence[bytes | None], width: int) -> list[list[str]]:
-    """The cells of lines without quotes. Raises ValueError or TypeError when any line wants a closer look."""
+    """Return the cells of lines without quotes. Raises ValueError or TypeError if any line needs a closer look."""
     lines = [str(line, "utf-8") for line in values if len(line) <= MAX_VALUE_BYTES]  # type: ignore[arg-type]  # None: TypeError
     if len(lines) < len(values) or any('"' in line for line in lines):
         raise ValueError("not plain")
@@ -137,7 +150,7 @@ def _split_plain(values: Sequence[bytes | None], width: int) -> list[list[str]]:
 
 
 def _columns(rows: Sequence[Sequence[str]], header: tuple[str, ...]) -> Cells:
-    """Raises MalformedError when a cell of a numeric column is no number; its reason quotes the first row's cell."""
+    """Return the columns of N rows. Raises MalformedError if a numeric cell is not a number; its reason quotes the first row's cell."""
     by_name: dict[str, Sequence[str]] = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {}
     absent = ("",) * len(rows)
     columns: list[Sequence[Cell]] = []
@@ -151,30 +164,30 @@ def _columns(rows: Sequence[Sequence[str]], header: tuple[str, ...]) -> Cells:
 
 
 def _numbers(name: str, cells: Sequence[str]) -> Sequence[float]:
-    """NaN for an empty cell. Raises MalformedError."""
+    """Return the numbers of N cells, NaN for an empty one. Raises MalformedError."""
     if not any(cells):
         return (nan,) * len(cells)
     try:
         numbers = _read(cells) if "" not in cells else [_read((cell,))[0] if cell else nan for cell in cells]
     except ValueError:
-        raise MalformedError(_no_number(name, next(filter(None, cells)))) from None
+        raise MalformedError(_not_a_number(name, next(filter(None, cells)))) from None
     if not isfinite(sum(numbers)) and any(map(isinf, numbers)):
         raise MalformedError(Failure("out_of_range", f"{name} is {max(numbers, key=abs)!r}: no number is that large"))
     return numbers
 
 
 def _read(cells: Sequence[str]) -> list[float]:
-    """Raises ValueError for a cell that is not a number, ±inf for one that is too large."""
+    """Return the numbers of N cells, ±inf for one that is too large. Raises ValueError for a cell that is not a number."""
     numbers = list(map(float, cells))
     if "".join(cells).encode().translate(None, _OF_NUMBERS):
         raise ValueError("not in decimal digits")
     return numbers
 
 
-def _no_number(name: str, cell: str) -> Failure:
-    """Why a cell that Python reads as a number, or does not, is none."""
+def _not_a_number(name: str, cell: str) -> Failure:
+    """Return why a cell is not a number."""
     if cell.lower().lstrip("+-") in ("nan", "null", "none", "na", "n/a", ""):
-        return Failure("wrong_type", f"{name} is {_shown(cell)}; leave the cell empty where nothing was measured")
+        return Failure("wrong_type", f"{name} is {_shown(cell)}; leave the cell empty if nothing was measured")
     kind: Kind = "out_of_range" if _is_infinite(cell) else "wrong_type"
     return Failure(kind, f"{name} is {_shown(cell)}, not a number in decimal digits")
 
@@ -188,7 +201,7 @@ def _shown(cell: str) -> str:
 
 
 def _times(cells: Sequence[str]) -> Sequence[float]:
-    """NaN for an empty cell. Raises MalformedError."""
+    """Return the UTC seconds of N cells, NaN for an empty one. Raises MalformedError."""
     try:
         try:
             times = _read(cells)

@@ -1,4 +1,4 @@
-"""Refused records as events: the original bytes, the reason, and where they came from. Nothing is dropped in silence."""
+"""Refused records as events: the original bytes, the reason, and the origin. Nothing is dropped in silence."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ MAX_KEPT_BYTES: Final = 512 << 10  # 683 KiB in base64: under a broker's default
 
 
 def dead_letter(rejected: Rejected, partition: Partition, source: str, time_s: float, shift: int = 0) -> Event:
-    """The event for one refused record.
+    """Return the event for one refused record.
 
-    source: the CloudEvents source, a URI reference that names this daemon. time_s: UTC seconds of the refusal. shift: see source.Log; the
-    event names the offset at which the record can be found, and its id is one that no other record has.
-    The value is whole in `value_base64` up to MAX_KEPT_BYTES; of a larger one the first part is, with the sha256 of
-    all of it (it can still be read from the source at this offset).
+    `value_base64` holds the whole value up to MAX_KEPT_BYTES. Of a larger one it holds the first part, and `sha256` is that of the whole
+    value, which can still be read from the source at this offset.
+
+    Args:
+        rejected: The record.
+        partition: Where it is from.
+        source: The CloudEvents source, a URI reference that names this daemon.
+        time_s: When it was refused, UTC seconds.
+        shift: See `source.Log`. The event names the offset at which the record is found, and its id is unique to the record.
     """
     value, offset = rejected.value, rejected.offset - shift
     data: dict[str, Any] = {

@@ -1,10 +1,10 @@
-"""Undecoded values in, columns of valid telemetry out, and every refused record with the reason.
+"""Decode records: undecoded values become columns of valid telemetry, and refused records with the reason.
 
-Values are decoded one by one and never joined into one document: with msgspec's Decoder that is as fast (measured
-1.1 us a record both ways), and no value can reach over into its neighbour and shift records onto other offsets.
+Values are decoded one by one and never joined into one document: with msgspec's Decoder that is as fast (measured 1.1 us a record both
+ways), and no value can extend into its neighbour and shift records onto other offsets.
 
-What a record is, every reader says alike (benchmarks/differential.py): UTF-8 throughout, also in fields that nobody reads; names that match
-letter by letter; of a name that comes twice the last value counts, and only that one is checked; -0 is 0.
+All readers agree on what a record is (benchmarks/differential.py). It is UTF-8 throughout, also in fields that nobody reads. Names match
+letter by letter. If a name comes twice, the last value counts, and only that one is checked. -0 is 0.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from streams.records.validate import NUMBERS, Failure, Kind, Text, as_rows, clea
 from streams.source import RawBatch
 
 CHUNK_RECORDS: Final = 128  # the Python objects of one chunk stay in the processor's cache: 1.8 times faster than 5,000 at once
-MAX_DEPTH: Final = 400  # under Python's recursion limit of 1,000, wherever in the program decode is called from
+MAX_DEPTH: Final = 400  # under Python's recursion limit of 1,000, from wherever decode is called
 _PLAIN_BYTES: Final = 2 * MAX_DEPTH  # a shorter value cannot be nested deeper than MAX_DEPTH
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # one that is not closed goes to the end: never read twice
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)  # an unclosed one goes to the end: never read twice
 
 _numbers = itemgetter(*(COLUMNS.index(name) for name in NUMBERS))
 _TEXT_INDICES: Final = tuple(COLUMNS.index(name) for name in KEY_COLUMNS)
@@ -41,7 +41,15 @@ _TEXT_INDICES: Final = tuple(COLUMNS.index(name) for name in KEY_COLUMNS)
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One record that is not telemetry. kind: fit for a metric's label; reason: for a person. line: its file and line number."""
+    """One record that is not telemetry.
+
+    Args:
+        offset: Of the record.
+        value: Its bytes; None for a null value.
+        kind: Label of the metric that counts it.
+        reason: Why it was refused, for a person.
+        line: Of a file, its name and the line number.
+    """
 
     offset: int
     value: bytes | None
@@ -52,8 +60,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The valid records of a raw batch and the refused ones, both in stream order: together every record, once. of_future: whether any of
-    these was refused for being of the future."""
+    """Every record of a raw batch, once: the valid ones and the refused ones, both in stream order.
+
+    Args:
+        batch: The valid records.
+        rejected: The refused records.
+        of_future: Whether any was refused because its time lies in the future.
+    """
 
     batch: TelemetryBatch
     rejected: list[Rejected]
@@ -78,10 +91,14 @@ _cells_of = cast("Callable[[Any], tuple[Cell, ...]]", msgspec.structs.astuple)
 
 
 def decode(raw: RawBatch, now_s: float | None) -> Decoded:
-    """Decodes and checks every record of a batch. Never raises for what a record holds.
+    """Decode and check every record of a batch. What becomes of a record depends on that record and now_s alone. Never raises.
 
-    now_s: UTC seconds; a timestamp more than MAX_FUTURE_S after it is refused. None: no clock, as in a replay.
-    What becomes of a record depends on that record (and now_s) alone, not on the others of the batch.
+    Args:
+        raw: N undecoded records.
+        now_s: UTC seconds; a timestamp more than MAX_FUTURE_S after it is refused. None: there is no clock, as in a replay.
+
+    Returns:
+        The N records, valid or refused.
     """
     parse = partial(parse_csv, header=raw.columns) if raw.form == "csv" else parse_json
     failures: dict[int, Failure] = {}
@@ -98,7 +115,7 @@ def decode(raw: RawBatch, now_s: float | None) -> Decoded:
         numbers[:, filled : filled + chunk.shape[1]] = chunk
         filled += chunk.shape[1]
         for index, column, known in zip(_TEXT_INDICES, texts, first_seen, strict=True):
-            # setdefault gives the first of equal strings: one object a link, with its hash already computed.
+            # setdefault returns the first of equal strings: one object a link, with its hash already computed.
             column.extend(map(known.setdefault, columns[index], columns[index]))  # type: ignore[arg-type]
     return _checked(raw, now_s, numbers[:, :filled], texts, first_seen, failures)
 
@@ -111,7 +128,16 @@ def _checked(
     first_seen: Sequence[dict[Text, Text]],
     failures: dict[int, Failure],
 ) -> Decoded:
-    """numbers: float64 (14, M), texts: 8 lists of M, both of the M parsed records. failures: of the others, by index in `raw`."""
+    """Check the M records that were parsed.
+
+    Args:
+        raw: N undecoded records.
+        now_s: See `decode`.
+        numbers: float64 (len(NUMBERS), M).
+        texts: For each of KEY_COLUMNS a list of M texts.
+        first_seen: For each of KEY_COLUMNS its different values, as keys.
+        failures: Of the other records, by index in `raw`.
+    """
     refused = clean_texts(texts, first_seen)
     numeric = complete(numbers)
     refused = refuse(numbers, numeric, texts, now_s) | refused
@@ -142,14 +168,14 @@ def _rejected(raw: RawBatch, index: int, failure: Failure) -> Rejected:
 
 
 def _as_doubles(columns: Cells) -> Doubles:
-    """float64 (14, N): the rows NUMBERS, NaN where missing."""
+    """Return the rows NUMBERS, float64 (len(NUMBERS), N), NaN if missing."""
     cells = _numbers(columns)
     layout = f"{len(cells[0])}d"
     return np.frombuffer(b"".join([_packed(layout, column) for column in cells])).reshape(len(cells), -1)
 
 
 def _packed(layout: str, column: Sequence[Cell]) -> bytes:
-    """float64 (N,) as bytes: three times faster than numpy.array of a list."""
+    """Return float64 (N,) as bytes: three times faster than numpy.array of a list."""
     try:
         return struct.pack(layout, *column)
     except struct.error:  # a null, or a timestamp in RFC 3339
@@ -158,11 +184,18 @@ def _packed(layout: str, column: Sequence[Cell]) -> bytes:
 
 
 def parse_json(values: Sequence[bytes | None]) -> tuple[Cells, dict[int, Failure]]:
-    """The columns of the values that are JSON objects with the right types, and the failures of the others by index."""
+    """Parse N JSON values.
+
+    Args:
+        values: N values; None is a null.
+
+    Returns:
+        The columns of the values that are objects with the right types, and the failures of the others by index.
+    """
     try:
         if max(map(len, values)) <= _PLAIN_BYTES:  # type: ignore[arg-type]  # None: TypeError
-            _check_utf8(b"\n".join(values))  # type: ignore[arg-type]  # all at once: no character reaches over a newline
-            # A list of its own: where zip(*map(...), strict=True) raises within the map, CPython 3.11 loses 190 bytes for good.
+            _check_utf8(b"\n".join(values))  # type: ignore[arg-type]  # all at once: no character extends over a newline
+            # A list of its own: if zip(*map(...), strict=True) raises within the map, CPython 3.11 loses 190 bytes for good.
             cells = list(map(_cells_of, map(_decode_record, values)))  # type: ignore[arg-type]
             return list(zip(*cells, strict=True)), {}
     except (TypeError, ValueError):
@@ -177,7 +210,7 @@ def parse_json(values: Sequence[bytes | None]) -> tuple[Cells, dict[int, Failure
 
 
 def _parse_one(value: bytes | None) -> tuple[Cell, ...]:
-    """Raises MalformedError."""
+    """Parse one JSON value. Raises MalformedError."""
     if value is None:
         raise MalformedError(Failure("tombstone", "the value is null"))
     if len(value) > MAX_VALUE_BYTES:
@@ -198,7 +231,7 @@ def _parse_one(value: bytes | None) -> tuple[Cell, ...]:
 
 
 def _decode_last(value: bytes) -> Any:
-    """Decodes a record; of a name that comes twice the last value counts, as for every other reader. Raises msgspec's errors."""
+    """Decode a record. If a name comes twice, the last value counts, as for every other reader. Raises msgspec's errors."""
     try:
         return _decode_record(value)
     except msgspec.ValidationError:
@@ -206,13 +239,13 @@ def _decode_last(value: bytes) -> Any:
 
 
 def _check_utf8(content: bytes) -> None:
-    """Raises UnicodeDecodeError. msgspec does not look into the texts that it skips."""
+    """Raise UnicodeDecodeError for bytes that are not UTF-8: msgspec does not check the texts that it skips."""
     if not content.isascii():
         content.decode()
 
 
 def _depth(value: bytes) -> int:
-    """How deep the brackets nest, those in strings apart."""
+    """Return how deep the brackets nest, without those in strings."""
     if value.count(b"[") + value.count(b"{") <= MAX_DEPTH:
         return 0
     symbols = np.frombuffer(_STRING.sub(b"", value), dtype=np.uint8) | 0x20  # brackets and braces differ in this bit

@@ -1,4 +1,4 @@
-"""The contracts of the topics as documents: JSON Schema of the telemetry record and AsyncAPI 3, made from the code.
+"""The contracts of the topics as documents, made from the code: JSON Schema of the telemetry record, and AsyncAPI 3.
 
 https://json-schema.org/draft/2020-12, https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
@@ -30,13 +30,13 @@ _DATE: Final = (
 )
 _CLOCK: Final = "(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 TIME_PATTERN: Final = f"^{_DATE}[Tt ]{_CLOCK}:[0-5][0-9](?:[.][0-9]+)?(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):?[0-5][0-9])$"
-"""RFC 3339 as it is read: a space may stand for the T, the offset's colon may be missing, and there is no leap second."""
+"""RFC 3339 as it is read: a space may stand for the T, the colon of the offset may be missing, and there is no leap second."""
 YEARS_PATTERN: Final = "^(?:1989|199[0-9]|[2-4][0-9]{3}|50[0-9]{2}|51[0-2][0-9]|513[0-8])-"
-"""The years between the bounds, and one before them: an offset may carry its last hours over."""
+"""The years between the bounds, and one before them: an offset may move its last hours into the range."""
 
 
 def telemetry_schema() -> Schema:
-    """JSON Schema of one telemetry record: what `streams.records.decode` accepts, but for the clock."""
+    """Return the JSON Schema of one telemetry record: what `streams.records.decode` accepts, except for the clock."""
     metrics = (*TARGETS, *OLDER_NAMES.values())
     return {
         "$schema": DIALECT,
@@ -81,7 +81,7 @@ def _field(column: Column) -> Schema:
 
 
 def _stands_in(name: str, older: str) -> Schema:
-    """The range of an older name, where it is read."""
+    """Return the range of an older name, which counts if it is read."""
     low, high = RANGES[name]
     return {
         "if": {"required": [name], "properties": {name: {"type": "number"}}},
@@ -98,7 +98,12 @@ _EXAMPLE: Final[Schema] = {
 
 
 def cloud_event(data: Schema, type_: Schema) -> Schema:
-    """JSON Schema of a CloudEvents 1.0 envelope as `streams.events.Event` writes it."""
+    """Return the JSON Schema of a CloudEvents 1.0 envelope as `streams.events.Event` writes it.
+
+    Args:
+        data: Schema of the data.
+        type_: Schema of the type.
+    """
     return {
         "type": "object",
         "required": ["specversion", "id", "type", "source", "subject", "time", "datacontenttype", "data"],
@@ -116,7 +121,7 @@ def cloud_event(data: Schema, type_: Schema) -> Schema:
 
 
 def dead_letter_data() -> Schema:
-    """JSON Schema of a dead letter's data: what `streams.records.dead_letters.dead_letter` writes."""
+    """Return the JSON Schema of the data of a dead letter, as `streams.records.dead_letters.dead_letter` writes it."""
     return {
         "type": "object",
         "required": ["topic", "partition", "offset", "kind", "reason", "size_bytes", "value_base64", "truncated"],
@@ -142,7 +147,12 @@ def dead_letter_data() -> Schema:
 
 
 def asyncapi(drift: Schema, models: Schema) -> Schema:
-    """The AsyncAPI 3 document: what the daemon receives and sends, topic by topic. drift, models: schemas of what is on these topics."""
+    """Return the AsyncAPI 3 document: what the daemon receives and sends, topic by topic.
+
+    Args:
+        drift: Schema of the events on the drift topic.
+        models: Schema of the events on the models topic.
+    """
     rejected = cloud_event(dead_letter_data(), {"const": dead_letters.TYPE})
     topics: dict[str, tuple[str, str, str, Schema]] = {
         "telemetry": (events.TELEMETRY_TOPIC, "receive", "Samples of network links.", _embedded(telemetry_schema())),
@@ -190,5 +200,5 @@ def asyncapi(drift: Schema, models: Schema) -> Schema:
 
 
 def _embedded(schema: Schema) -> Schema:
-    """A schema inside AsyncAPI's own dialect, a superset of JSON Schema draft 7: all that is used here means the same there."""
+    """Return a schema for AsyncAPI's own dialect, a superset of JSON Schema draft 7. All that is used here means the same there."""
     return {key: value for key, value in schema.items() if key not in ("$schema", "$id")}

@@ -1,4 +1,4 @@
-"""Which decoded records are telemetry: ranges, needed fields and text lengths, checked over whole columns at once."""
+"""Validate decoded records: ranges, needed fields and lengths of texts, over whole columns at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from features.columns import EARLIEST_S, LATEST_S, OLDER_NAMES, RANGES, names
 from features.telemetry import ENDS, KEY_COLUMNS, NUMERIC, TARGETS, Doubles, Floats
 
 Kind: TypeAlias = Literal["tombstone", "too_large", "not_json", "not_csv", "wrong_type", "missing_field", "timestamp", "out_of_range"]
-"""Why a record was refused, in few enough words to be a metric's label."""
+"""Why a record was refused: the label of the metric that counts them."""
 
 Text: TypeAlias = str | int | float | None
 
@@ -22,8 +22,8 @@ NUMBERS: Final = (*names("time"), *NUMERIC, *OLDER_NAMES.values())
 
 MAX_TEXT_CHARS: Final = 256
 MAX_NUMBER_AS_TEXT: Final = 1e255
-"""A number that stands for a text is smaller than this, as a double: its digits and its sign fit into MAX_TEXT_CHARS."""
-MAX_FUTURE_S: Final = 300.0  # a producer's clock may be wrong; a link whose time has run ahead would call all that follows late
+"""Bound of a number that stands for a text, as a double: its digits and its sign fit into MAX_TEXT_CHARS."""
+MAX_FUTURE_S: Final = 300.0  # a producer's clock may be wrong; once the time of a link has run ahead, all that follows is late
 
 _LOW = np.array([RANGES[name][0] for name in NUMERIC])[:, None]
 _HIGH = np.array([RANGES[name][1] for name in NUMERIC])[:, None]
@@ -34,8 +34,13 @@ _OLDER: Final = tuple((NUMERIC.index(name), NUMBERS.index(older)) for name, olde
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one record is refused. reason: a short sentence that names the field, the value and what is allowed. future: whether it is
-    for the time of the record lying after the present."""
+    """Why one record is refused.
+
+    Args:
+        kind: Label of the metric that counts it.
+        reason: A short sentence that names the field, the value and what is allowed.
+        future: Whether the time of the record lies in the future.
+    """
 
     kind: Kind
     reason: str
@@ -43,9 +48,13 @@ class Failure:
 
 
 def complete(numbers: Doubles) -> Doubles:
-    """The columns NUMERIC with older names, hour and weekday filled in: float64 (11, N).
+    """Return the columns NUMERIC with older names, hour and weekday filled in.
 
-    numbers: float64 (14, N), rows as in NUMBERS, NaN where missing. Hour and weekday follow from the timestamp in UTC.
+    Args:
+        numbers: float64 (len(NUMBERS), N), rows as in NUMBERS, NaN if missing.
+
+    Returns:
+        float64 (R, N). Hour and weekday follow from the timestamp in UTC if they are missing.
     """
     time_s, measured = numbers[0], numbers[1:] + 0.0  # -0 becomes 0
     numeric = measured[: len(NUMERIC)]
@@ -59,17 +68,24 @@ def complete(numbers: Doubles) -> Doubles:
 
 
 def as_rows(numeric: Doubles) -> Floats:
-    """float64 (11, N) columns that passed `refuse` as float32 (N, 11) rows; the hour stays under 24 after rounding."""
+    """Return validated columns as rows, float32 (N, R). The hour stays under 24 after rounding.
+
+    Args:
+        numeric: float64 (R, N), columns that passed `refuse`.
+    """
     rows = numeric.T.astype(np.float32, order="C")
     np.minimum(rows[:, _HOUR], LAST_HOUR, out=rows[:, _HOUR])
     return rows
 
 
 def refuse(numbers: Doubles, numeric: Doubles, texts: Sequence[Sequence[Text]], now_s: float | None) -> dict[int, Failure]:
-    """The refused rows of N, each with its first failure.
+    """Return the refused ones of N rows, each with its first failure.
 
-    numbers: as in `complete`. numeric: what `complete` gave. texts: the columns KEY_COLUMNS as `clean_texts` left them.
-    now_s: UTC seconds, None to accept any time between EARLIEST_S and LATEST_S.
+    Args:
+        numbers: See `complete`.
+        numeric: From `complete`.
+        texts: The columns KEY_COLUMNS as `clean_texts` left them.
+        now_s: UTC seconds. None: any time between EARLIEST_S and LATEST_S is accepted.
     """
     failures: dict[int, Failure] = {}
     for name, column in zip(ENDS, texts, strict=False):
@@ -117,10 +133,14 @@ def _bad_number(column: int, row: int, numbers: Doubles, numeric: Doubles) -> Fa
 
 
 def clean_texts(texts: list[list[Text]], seen: Sequence[Mapping[Text, Text]]) -> dict[int, Failure]:
-    """Makes the columns KEY_COLUMNS strings, in place: numbers as text, empty as None; returns the rows with too long a text.
+    """Turn the columns KEY_COLUMNS into strings, in place: numbers become texts, empty texts None.
 
-    texts: one list of N for each column. seen: for each column, its different values as keys: only they are looked at,
-    and a column of fit strings is not touched at all.
+    Args:
+        texts: For each column a list of N texts.
+        seen: For each column its different values, as keys. Only they are inspected, and a column of valid strings is not touched.
+
+    Returns:
+        The rows with too long a text.
     """
     failures: dict[int, Failure] = {}
     for name, column, values in zip(KEY_COLUMNS, texts, seen, strict=True):
@@ -137,7 +157,7 @@ def clean_texts(texts: list[list[Text]], seen: Sequence[Mapping[Text, Text]]) ->
 
 
 def _as_text(value: Text) -> str | None:
-    """1 and 1.0 are the same number in JSON, and so the same text."""
+    """Return a value as text. 1 and 1.0 are the same number in JSON, and so the same text."""
     if isinstance(value, int | float):
         if abs(value) >= MAX_NUMBER_AS_TEXT or float(abs(value)) >= MAX_NUMBER_AS_TEXT:  # the second: an integer that rounds up to it
             return "9" * (MAX_TEXT_CHARS + 1)

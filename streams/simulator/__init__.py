@@ -1,1 +1,1 @@
-"""Simulated fleet with planted events whose time, place and size are known."""
+"""A simulated fleet with planted events whose time, place and size are known."""

@@ -16,12 +16,23 @@ from streams.simulator.simulation import simulate
 
 
 def write_dataset(spec: FleetSpec, folder: Path, fmt: Literal["csv", "ndjson"], duration_s: float) -> Path:
-    """Writes telemetry.csv or telemetry.ndjson, and ground_truth.json, into a folder, which is made. Returns the telemetry's path.
+    """Write telemetry.csv or telemetry.ndjson, and ground_truth.json, into a folder, which is created.
 
-    ValueError for another format or a duration of less than one interval; OSError where the folder cannot be written.
+    Args:
+        spec: The fleet.
+        folder: Where to write.
+        fmt: Format of the telemetry.
+        duration_s: Length of the run, seconds.
+
+    Returns:
+        The path of the telemetry.
+
+    Raises:
+        ValueError: The format is unknown, or the duration is less than one interval.
+        OSError: The folder cannot be written.
     """
     if fmt not in ("csv", "ndjson"):
-        raise ValueError(f"format {fmt!r}: csv or ndjson")
+        raise ValueError(f"format {fmt!r} is unknown: use csv or ndjson")
     spec.tick_count(duration_s)  # refuse a bad duration before anything is written
     folder.mkdir(parents=True, exist_ok=True)
     truth = ground_truth(spec) | {"duration_s": duration_s}
@@ -36,7 +47,7 @@ def write_dataset(spec: FleetSpec, folder: Path, fmt: Literal["csv", "ndjson"], 
 
 
 def messages(spec: FleetSpec, duration_s: float) -> Iterator[tuple[bytes, bytes, float]]:
-    """Key, value and time (UTC seconds) of each record, in order of arrival: what a keyed Kafka producer sends."""
+    """Yield key, value and time (UTC seconds) of each record, in order of arrival: what a keyed Kafka producer sends."""
     fleet = build_fleet(spec)
     keys = [fleet.key(link) for link in range(len(fleet))]
     for records in simulate(spec, duration_s):

@@ -1,4 +1,4 @@
-"""The simulated fleet: which regions and links there are, what each link is like, and when it reports."""
+"""The simulated fleet: its regions and links, what each link is like, and when it reports."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from features.telemetry import TARGETS, Doubles, Floats, Longs
+from features.telemetry import DEFAULT_LINK_KEY, TARGETS, Doubles, Floats, Longs
 
 if TYPE_CHECKING:
     from streams.simulator.planted import PlantedEvent
 
 DEFAULT_START_S: Final = 1_767_571_200.0
-"""2026-01-05T00:00:00Z, a Monday: weeks of telemetry before any present day, because the daemon refuses times in the future."""
+"""2026-01-05T00:00:00Z, a Monday: long before any present day, because the daemon refuses times in the future."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_LEVEL_SD: Final = (0.35, 0.20, 0.40, 0.25)  # spread of the links of a class around its level, of the logarithm, in the order of TARGETS
+_LEVEL_SD: Final = (
+    0.35,
+    0.20,
+    0.40,
+    0.25,
+)  # of the logarithm, by TARGETS: spread of the links of a class
 _TIERS: Final = ("Standard", "Premium", "Economy")
 _TRANSPORTS: Final = ("tcp", "quic", "udp")
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region and its time zone, which says when its evening is."""
+    """A region and its time zone, which decides when its evening is."""
 
     name: str
     utc_offset_h: float
@@ -34,12 +39,17 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class LinkClass:
-    """What links of one type are like. level and noise_sd: in the order of TARGETS; noise_sd is of the logarithm."""
+    """What links of one type are like.
+
+    Args:
+        level: Typical value of each target, in the order of TARGETS.
+        noise_sd: Standard deviation of the logarithm, in the order of TARGETS.
+        load: Mean utilisation, 0 to 1.
+    """
 
     level: tuple[float, float, float, float]
     noise_sd: tuple[float, float, float, float]
     load: float
-    """Mean utilisation, 0-1."""
 
 
 LINK_CLASSES: Final = {
@@ -60,11 +70,23 @@ DEFAULT_REGIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class FleetSpec:
-    """Everything that a simulated stream follows from. Equal specs give equal bytes.
+    """Everything that a simulated stream follows from. Equal specs make equal bytes.
 
-    hole_share: share of the measurements missing from a record. gap_share: share of records never sent. late_share: share
-    that arrives after the link's next record. duplicate_share: share sent twice. All four in steps of 1/65,536.
-    Raises ValueError for a value out of range, a repeated or unusable name, or an event in an unknown region.
+    Args:
+        seed: Of all random numbers.
+        regions: The regions.
+        links_per_region: How many links each region has.
+        link_types: Keys of LINK_CLASSES, which the links of a region have in turn.
+        interval_s: Between two records of a link, seconds.
+        start_s: Of the stream, UTC seconds.
+        hole_share: Share of the measurements that is missing. All shares are in steps of 1/65,536.
+        gap_share: Share of the records that is never sent.
+        late_share: Share of the records that arrives after the next record of its link.
+        duplicate_share: Share of the records that is sent twice.
+        events: Planted changes.
+
+    Raises:
+        ValueError: A value is out of range, a name is repeated or not usable, or an event is in an unknown region.
     """
 
     seed: int = 42
@@ -82,30 +104,31 @@ class FleetSpec:
     def __post_init__(self) -> None:
         names = [region.name for region in self.regions]
         if not names or len(set(names)) < len(names) or not all(_NAME.fullmatch(name) for name in names):
-            raise ValueError(f"regions: {names}: give at least one, each once, of letters, digits, '.', '_' and '-'")
+            raise ValueError(f"regions {names}: give at least one, each once, of letters, digits, '.', '_' and '-'")
         unknown = set(self.link_types) - LINK_CLASSES.keys()
         if unknown or not self.link_types:
-            raise ValueError(f"link_types: {sorted(self.link_types)}: give some of {', '.join(LINK_CLASSES)}")
+            raise ValueError(f"link_types {sorted(self.link_types)}: use some of {', '.join(LINK_CLASSES)}")
         if self.seed < 0 or self.links_per_region < 1:
             raise ValueError("seed must be at least 0 and links_per_region at least 1")
         if not (math.isfinite(self.start_s) and math.isfinite(self.interval_s) and self.interval_s >= 0.1):
-            raise ValueError(f"interval_s is {self.interval_s}, start_s {self.start_s}: finite numbers, the interval at least 0.1 s")
+            raise ValueError(f"interval_s is {self.interval_s}, start_s {self.start_s}: use finite numbers, interval_s at least 0.1")
         for name in ("hole_share", "gap_share", "late_share", "duplicate_share"):
             if not 0 <= getattr(self, name) <= 0.5:
-                raise ValueError(f"{name} is {getattr(self, name)}: a share between 0 and 0.5")
+                raise ValueError(f"{name} is {getattr(self, name)}: use a share between 0 and 0.5")
         for event in self.events:
             if event.region not in names:
                 raise ValueError(f"an event is planted in region {event.region!r}: the fleet has {', '.join(names)}")
 
     @property
     def link_count(self) -> int:
+        """How many links the fleet has."""
         return len(self.regions) * self.links_per_region
 
     def tick_count(self, duration_s: float) -> int:
-        """Whole reporting intervals in a duration. ValueError where there is none."""
+        """Return how many whole intervals a duration has. Raises ValueError if it has none."""
         ticks = int(duration_s // self.interval_s) if math.isfinite(duration_s) else 0
         if ticks < 1:
-            raise ValueError(f"duration_s is {duration_s}: at least one interval of {self.interval_s} s, and finite")
+            raise ValueError(f"duration_s is {duration_s}: use a finite number, at least one interval of {self.interval_s} s")
         return ticks
 
 
@@ -113,11 +136,17 @@ class FleetSpec:
 class Fleet:
     """The L links of a spec, in the order in which they report within an interval.
 
-    names: for each of node_id, peer_id, region, az, link_type, network_tier, transport_type an object array (L,) of str.
-    region: int64 (L,), index into the spec's regions. phase_s: float64 (L,), when a link reports within the interval.
-    level: float32 (4, L), logarithm of each metric's level, in the order of TARGETS. noise_sd: float32 (4, L), of the logarithm.
-    cycle: float32 (L,), how strongly a link follows the day. load: float32 (L,), mean utilisation. sent: float32 (L,), share
-    of the traffic that the node sends. hashes: uint64 (L,), stable over everything but the seed and the link's key.
+    Args:
+        spec: What the fleet follows from.
+        names: For each of node_id, peer_id, region, az, link_type, network_tier and transport_type an object array (L,) of str.
+        region: int64 (L,), index into the regions of the spec.
+        phase_s: float64 (L,), when a link reports within the interval, seconds.
+        level: float32 (4, L), logarithm of the level of each of TARGETS.
+        noise_sd: float32 (4, L), standard deviation of that logarithm.
+        cycle: float32 (L,), how strongly a link follows the day.
+        load: float32 (L,), mean utilisation, 0 to 1.
+        sent: float32 (L,), share of the traffic that the node sends.
+        hashes: uint64 (L,), depend on the seed and the key of the link alone.
     """
 
     spec: FleetSpec
@@ -135,12 +164,12 @@ class Fleet:
         return len(self.region)
 
     def key(self, link: int) -> bytes:
-        """The Kafka key of a link: its records stay in order, in one partition."""
-        return "|".join(self.names[column][link] for column in ("node_id", "peer_id", "link_type")).encode()
+        """Return the Kafka key of a link, which keeps its records in order, in one partition."""
+        return "|".join(self.names[column][link] for column in DEFAULT_LINK_KEY).encode()
 
 
 def build_fleet(spec: FleetSpec) -> Fleet:
-    """The links of a spec. Events change nothing here: a run with and one without them have the same links."""
+    """Return the links of a spec. Events change nothing here: runs with and without them have the same links."""
     count = spec.link_count
     rng = np.random.default_rng([spec.seed, 0])
     region = np.repeat(np.arange(len(spec.regions)), spec.links_per_region)
@@ -151,7 +180,7 @@ def build_fleet(spec: FleetSpec) -> Fleet:
     phase_s = np.floor(rng.random(count) * spec.interval_s * 1000) / 1000
     order = np.argsort(phase_s, kind="stable")
     names = _names(spec, region, number, kind, rng)
-    hashes = np.array([_hash(spec.seed, *(names[c][i] for c in ("node_id", "peer_id", "link_type"))) for i in range(count)], np.uint64)
+    hashes = np.array([_hash(spec.seed, *(names[c][i] for c in DEFAULT_LINK_KEY)) for i in range(count)], np.uint64)
     level = np.log(np.array([c.level for c in classes]).T) + spread
     load = np.clip(np.array([c.load for c in classes]) + 0.08 * rng.standard_normal(count), 0.1, 0.8)
     return Fleet(

@@ -31,9 +31,13 @@ _encode: Final = msgspec.json.Encoder().encode
 class Records:
     """N records in the order in which they arrive, from T ticks of L links.
 
-    first_tick: number of the block's first tick. all_time_s: float64 (T * L,). measured: the measured columns, each (T * L,),
-    NaN where there is a hole; dwcp_mode as an index into MODES. rows: int64 (N,), which record arrives; slots: int64 (N,), ascending,
-    in the place of which one (another for a late record). Both index the flattened (T, L), in which times ascend.
+    Args:
+        fleet: The fleet.
+        first_tick: Number of the first tick.
+        all_time_s: float64 (T * L,), UTC seconds, ascending.
+        measured: The measured columns, each (T * L,), NaN for a hole; dwcp_mode as an index into MODES.
+        rows: int64 (N,), which record arrives, an index into (T, L) flattened.
+        slots: int64 (N,), ascending: in whose place it arrives, which is another record for a late one.
     """
 
     fleet: Fleet
@@ -62,17 +66,18 @@ class Records:
         return self.all_time_s[self.slots]
 
     def until_tick(self, tick: int) -> Records:
-        """The records that arrive before a tick's start."""
-        return self.take(np.arange(np.searchsorted(self.slots, (tick - self.first_tick) * len(self.fleet))))
+        """Return the records that arrive before the start of a tick."""
+        return self.select(np.arange(np.searchsorted(self.slots, (tick - self.first_tick) * len(self.fleet))))
 
-    def take(self, chosen: Longs) -> Records:
-        """The records at the positions `chosen` (int64, ascending)."""
+    def select(self, chosen: Longs) -> Records:
+        """Return the records at the positions `chosen` (int64, ascending)."""
         return Records(self.fleet, self.first_tick, self.all_time_s, self.measured, self.rows[chosen], self.slots[chosen])
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """The N values of one of COLUMNS as they are encoded: float64 (NaN: not measured), or objects (str) for names.
+        """Return the N values of one of COLUMNS as they are encoded: float64 (NaN if not measured), or str objects for names.
 
-        KeyError for another name.
+        Raises:
+            KeyError: The column is unknown.
         """
         name = _STANDS_FOR.get(name, name)
         if name in self.fleet.names:
@@ -89,19 +94,19 @@ class Records:
         return np.round(values.astype(np.float64), _DECIMALS.get(name, 0))
 
     def json(self) -> list[bytes]:
-        """N JSON objects of the 22 columns; null where not measured."""
+        """Return N JSON objects of the 22 columns, null if not measured."""
         return list(map(_encode, map(_Record, *self._lists())))
 
     def csv(self) -> bytes:
-        """N lines of the 22 columns, without the header; empty where not measured."""
+        """Return N lines of the 22 columns, without the header, empty if not measured."""
         if not len(self):
             return b""
-        # No name in a fleet has a character that CSV or JSON would quote (FleetSpec sees to it), so JSON rows are CSV rows in brackets.
+        # No name in a fleet has a character that CSV or JSON would quote (FleetSpec ensures that), so JSON rows are CSV rows in brackets.
         rows = _encode(list(map(_Row, *self._lists())))
         return rows.replace(b"],[", b"\n").replace(b"null", b"").translate(None, b'[]"') + b"\n"
 
     def _lists(self) -> list[list[Any]]:
-        """For each of COLUMNS the N values as Python objects. NaN is left as it is: JSON has no such number, and msgspec writes null."""
+        """Return for each of COLUMNS the N values as Python objects. NaN stays: JSON has no such number, and msgspec writes null."""
         lists: dict[str, list[Any]] = {}
         for name in COLUMNS:
             if name in _STANDS_FOR:

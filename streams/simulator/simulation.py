@@ -1,9 +1,8 @@
 """The fleet simulator: daily and weekly load, autocorrelated noise with heavy tails, planted events, and imperfect delivery.
 
-Pure and seeded. Each metric is exp(level ± (cycle + noise_sd * noise)), where noise is a sum of AR(1) processes of unit
-variance: the link's load, a small share of the region's, and the metric's own. Random numbers are drawn per block of ticks,
-from streams of their own for the noise and for the delivery, and events draw none: what an event does not touch is the same
-to the bit with and without it.
+Pure and seeded. Each metric is exp(level ± (cycle + noise_sd * noise)). The noise is a sum of AR(1) processes of unit variance: the load of
+the link, a small share of that of the region, and the metric's own. Random numbers are drawn per block of ticks, from separate streams for
+the noise and for the delivery, and events draw none: what an event does not touch is the same to the bit with and without it.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _PROBED_SEGMENTS: Final = 1200  # retransmits are counted among as many segments
 
 @cache
 def _heavy_tails() -> Floats:
-    """float32 (65536,): equally likely values of Student's t with 4 degrees of freedom, scaled to unit variance.
+    """Return equally likely values of Student's t with 4 degrees of freedom, scaled to unit variance: float32 (65536,).
 
     The quantile has a closed form (Shaw, 2006, "Sampling Student's t distribution"); a table of it is nine times faster than drawing
     t itself, and its largest value, 18 standard deviations, keeps every metric plausible.
@@ -57,7 +56,7 @@ def _draw(rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
 
 
 def simulate(spec: FleetSpec, duration_s: float) -> Iterator[Records]:
-    """The records of a run, a block at a time, in the order in which they arrive. A shorter run is the start of a longer one."""
+    """Yield the records of a run, a block at a time, in order of arrival. A shorter run is the start of a longer one."""
     ticks = spec.tick_count(duration_s)
     simulation = Simulation(spec)
     while simulation.next_tick < ticks:
@@ -65,7 +64,7 @@ def simulate(spec: FleetSpec, duration_s: float) -> Iterator[Records]:
 
 
 class Simulation:
-    """The state of a run: where it is, and the last values of its AR(1) processes."""
+    """The state of a run: its position, and the last values of its AR(1) processes."""
 
     def __init__(self, spec: FleetSpec, fleet: Fleet | None = None) -> None:
         self.fleet = fleet or build_fleet(spec)
@@ -80,7 +79,7 @@ class Simulation:
         self._region_last = _draw(rng, (len(spec.regions),))
 
     def block(self) -> Records:
-        """The next block: T ticks of all L links."""
+        """Return the next block: T ticks of all L links."""
         first, fleet = self.next_tick, self.fleet
         tick_s = np.asarray(self._spec.start_s + np.arange(first, first + self._block_ticks) * self._spec.interval_s)
         time_s = np.round(tick_s[:, None] + fleet.phase_s, 3)
@@ -96,7 +95,7 @@ class Simulation:
         return Records(fleet, first, time_s.ravel(), {name: c.ravel() for name, c in columns.items()}, rows, slots)
 
     def _noise(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
-        """The load's noise (T, L), and each metric's (T, 4, L); both of unit variance, positive is worse."""
+        """Return the noise of the load (T, L) and of each metric (T, 4, L). Both have unit variance, and positive is worse."""
         latent = _draw(rng, (self._block_ticks, _LATENTS, len(self.fleet)))
         regional = _draw(rng, (self._block_ticks, len(self._spec.regions)))
         latent *= np.sqrt(1 - _PHI**2)[:, None]
@@ -114,10 +113,10 @@ class Simulation:
         return load, noise
 
     def _punch_holes(self, rng: np.random.Generator, columns: dict[str, Floats]) -> None:
-        """Replaces a share of the measurements by NaN: each metric for itself, the counters together, never all four metrics."""
+        """Replace a share of the measurements by NaN: each metric for itself, the counters together, never all four metrics."""
         if not self._spec.hole_share:
             return
-        hole = _coin(rng, self._spec.hole_share, (5, *columns["rtt_ms"].shape))
+        hole = _coin(rng, self._spec.hole_share, (len(TARGETS) + 1, *columns["rtt_ms"].shape))
         hole[TARGETS.index("rtt_ms")] &= ~hole[: len(TARGETS)].all(axis=0)
         for name, missing in zip(TARGETS, hole, strict=False):
             columns[name][missing] = np.nan
@@ -126,7 +125,15 @@ class Simulation:
 
 
 def daily_cycle(tick_s: Doubles, utc_offset_h: list[float]) -> Floats:
-    """float32 (T, regions): the load's course over day and week, about -0.8 to 1.2; the peak is at half past eight in the evening."""
+    """Return the course of the load over day and week, about -0.8 to 1.2. The peak is at half past eight in the evening.
+
+    Args:
+        tick_s: float64 (T,), UTC seconds.
+        utc_offset_h: Time zone of each region, hours.
+
+    Returns:
+        float32 (T, regions).
+    """
     local_h = tick_s[:, None] / 3600 + np.array(utc_offset_h)
     evening = 2 * np.pi * (local_h - 20.5) / 24
     saturday = 2 * np.pi * (local_h / 24 - 2.5) / 7  # the epoch was a Thursday: Saturday noon is 2.5 days after it
@@ -134,7 +141,7 @@ def daily_cycle(tick_s: Doubles, utc_offset_h: list[float]) -> Floats:
 
 
 def _metrics(fleet: Fleet, cycle: Floats, load_noise: Floats, noise: Floats) -> dict[str, Floats]:
-    """The measured columns, each (T, L), from the cycle (T, L), the load's noise (T, L) and the metrics' noise (T, 4, L)."""
+    """Return the measured columns, each (T, L), from the cycle (T, L), the load's noise (T, L) and the metrics' noise (T, 4, L)."""
     worse = noise * fleet.noise_sd + cycle[:, None] * _CYCLE[:, None]
     metric = np.exp(fleet.level + _WORSE[:, None] * worse)
     throughput, rtt, loss, jitter = (np.ascontiguousarray(metric[:, i]) for i in range(len(TARGETS)))
@@ -161,10 +168,10 @@ def _coin(rng: np.random.Generator, share: float, shape: tuple[int, ...]) -> Fla
 
 
 def _deliver(spec: FleetSpec, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Longs, Longs]:
-    """Which of T x L records arrive, in which order, and in whose place: (rows, slots), int64, both indices into (T, L) flattened.
+    """Return which of T x L records arrive, in which order, and in whose place: rows and slots, int64, indices into (T, L) flattened.
 
-    A late record takes the place after its link's next one, a repeat the place after itself. A record of a block's last tick is never
-    late, so that a block needs nothing of the next; the others are late that much more often.
+    A late record takes the place after its link's next one, a repeat the place after itself. A record of the last tick of a block is never
+    late, so that a block needs nothing of the next one. The others are late that much more often.
     """
     ticks, links = shape
     sent = ~_coin(rng, spec.gap_share, shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
@@ -15,19 +15,30 @@ from features.telemetry import Longs, Partition
 from streams.simulator.fleet import FleetSpec, build_fleet
 from streams.simulator.records import Records
 from streams.simulator.simulation import Simulation
-from streams.source import ONLY_LOG, Log, Polled, RawBatch
+from streams.source import ONLY_LOG, Log, Polled, RawBatch, Source
 
 _SHORTEST_WAIT_S: Final = 0.02  # live records come one by one: wait for a few rather than hand over each alone
 _MAX_RECORDS: Final = 5_000  # 10-15 ms of encoding
 _NOT_SOUGHT: Final = np.iinfo(np.int64).max
 
 
-class SimulatorSource:
-    """A Source over a simulated fleet. Nothing is stored: a seek backwards generates the stream again, to the same bytes.
+class SimulatorSource(Source):
+    """A source over a simulated fleet. Nothing is stored: a seek backwards generates the stream again, to the same bytes.
 
-    The first history_s of duration_s come as fast as they are polled. The rest comes at `speed` times real time (None: as fast as
-    it is polled), counted from the first live record; with hold_live no live record comes before `go_live()`, and time counts from there.
-    clock: monotonic seconds; sleep: waits for seconds. Raises ValueError for values out of range.
+    Args:
+        spec: The fleet.
+        duration_s: Length of the stream, seconds.
+        history_s: Its first part, seconds, which comes as fast as it is polled.
+        speed: Multiple of real time at which the rest comes, counted from the first live record. None: as fast as it is polled.
+        partitions: How many partitions the links are spread over.
+        hold_live: No live record comes before `go_live()`, and time counts from there.
+        topic: Name of the topic.
+        max_records: Of one poll.
+        clock: Monotonic seconds.
+        sleep: Waits for seconds.
+
+    Raises:
+        ValueError: A value is out of range.
     """
 
     def __init__(
@@ -54,25 +65,25 @@ class SimulatorSource:
         self._live = _LiveTime(spec.start_s + history_s, speed, hold_live, clock)
         self._delivered_s = spec.start_s
         self._end_s = spec.start_s + duration_s
-        self._announced = self._paused = False
+        self._announced = False
 
     @property
     def event_time_s(self) -> float:
-        """The simulated time: of the last record that was polled, or while live, what the clock says."""
+        """Simulated time, UTC seconds: of the last record that was polled, or while live, by the clock."""
         now_s = self._live.now_s()
         return self._delivered_s if now_s is None else max(self._delivered_s, min(now_s, self._end_s))
 
     def go_live(self) -> None:
-        """Live time begins now, or with the first live record where the history is not yet polled to its end."""
+        """Start live time now, or with the first live record if the history is not yet polled to its end."""
         self._live.start()
 
     def poll(self, timeout_s: float) -> Polled:
-        """The next records of the partitions that were sought, in order of arrival over all of them."""
+        """Return the next records of the partitions that were sought, in order of arrival over all of them."""
         if not self._announced:
             self._announced = True
             return Polled(assigned=frozenset(self._partitions))
         deadline_s = self._clock() + timeout_s
-        while not self._paused and self._stream.sought:
+        while not self.paused and self._stream.sought:
             if not self._stream.waiting:
                 if self._stream.at_end and self._stream.sought == len(self._partitions):
                     return Polled(ended=True)
@@ -82,7 +93,7 @@ class SimulatorSource:
                 if self._stream.waiting or self._clock() < deadline_s:
                     continue
                 return Polled()
-            batches = self._take()
+            batches = self._due_batches()
             if batches:
                 return Polled(batches)
             if self._clock() >= deadline_s:
@@ -91,66 +102,31 @@ class SimulatorSource:
         self._sleep(max(0.0, deadline_s - self._clock()))
         return Polled()
 
-    def _take(self) -> list[RawBatch]:
-        """Up to max_records that are due, a batch for each partition."""
-        taken = self._stream.take(self._max_records, self._live.due_s(self._stream.next_arrival_s))
-        if not len(taken.records):
+    def _due_batches(self) -> list[RawBatch]:
+        """Return up to max_records that are due, a batch for each partition."""
+        due = self._stream.advance_to(self._live.due_s(self._stream.next_arrival_s), self._max_records)
+        if not len(due.records):
             return []
-        self._delivered_s = float(taken.records.arrival_s[-1])
-        values = taken.records.json()
+        self._delivered_s = float(due.records.arrival_s[-1])
+        values = due.records.json()
         batches = []
         for partition in self._partitions:
-            mine = np.flatnonzero(taken.partition == partition.number)
+            mine = np.flatnonzero(due.partition == partition.number)
             if len(mine):
-                batches.append(RawBatch(partition, taken.offset[mine].tolist(), [values[i] for i in mine]))
+                batches.append(RawBatch(partition, due.offset[mine].tolist(), [values[i] for i in mine]))
         return batches
 
     def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - there is one only
-        """See Source. Offsets begin at 0. ValueError for another partition or a negative offset."""
+        """Let the next record of a partition come from an offset. Raises ValueError for another partition or a negative offset."""
         if partition not in self._partitions or (offset is not None and offset < 0):
             raise ValueError(
                 f"seek of {partition} to {offset}: the simulator has {self._partitions[0].topic}-0 to {self._partitions[-1]}, from 0"
             )
         self._stream.seek(partition.number, offset or 0)
 
-    def release(self, partitions: frozenset[Partition]) -> None:
-        """Nothing is ever revoked."""
-
-    def commit(self, offsets: Mapping[Partition, int]) -> None:
-        """Nobody watches the lag of a simulation."""
-
-    def pause(self) -> None:
-        """See Source. Live time goes on, as it does for a topic."""
-        self._paused = True
-
-    def resume(self) -> None:
-        self._paused = False
-
-    def lag(self) -> int | None:
-        """None: how many records are still to come is known once they are generated."""
-        return None
-
-    def held(self) -> int:
-        return 0
-
-    def keyless(self) -> int:
-        return 0
-
-    def generation(self) -> int:
-        return 0
-
-    def healthy(self) -> bool:
-        return True
-
-    def troubles(self) -> list[str]:
-        return []
-
-    def close(self) -> None:
-        """Nothing is held open."""
-
 
 class _LiveTime:
-    """Which simulated time it is, once the history is over."""
+    """Simulated time after the end of the history."""
 
     def __init__(self, history_end_s: float, speed: float | None, held: bool, clock: Callable[[], float]) -> None:
         self._history_end_s, self._speed, self._held, self._clock = history_end_s, speed, held, clock
@@ -162,7 +138,7 @@ class _LiveTime:
         self._wall_s = self._clock() if self._wall_s is None else self._wall_s
 
     def due_s(self, next_arrival_s: float) -> float:
-        """Records that arrive before this time may come."""
+        """Return the time before which records may arrive, UTC seconds."""
         if self._event_s is None:
             if next_arrival_s < self._history_end_s or self._held:
                 return self._history_end_s
@@ -173,13 +149,13 @@ class _LiveTime:
         return math.inf if now_s is None else math.nextafter(now_s, math.inf)
 
     def now_s(self) -> float | None:
-        """None where time only follows the polls."""
+        """Return the simulated time; None if it only follows the polls."""
         if self._speed is None or self._event_s is None or self._wall_s is None:
             return None
         return self._event_s + (self._clock() - self._wall_s) * self._speed
 
     def wait_s(self, next_arrival_s: float) -> float:
-        """Real seconds until a record is due; 0 where that hangs on something else than the clock."""
+        """Return the real seconds until a record is due; 0 if that does not depend on the clock."""
         now_s = self.now_s()
         return 0.0 if now_s is None or self._speed is None else (next_arrival_s - now_s) / self._speed
 
@@ -194,7 +170,7 @@ class _Numbered:
 
 
 class _PartitionedStream:
-    """The run as a keyed producer would write it: a link in one partition, offsets counted in each. One block is held at a time."""
+    """The run as a keyed producer would write it: each link in one partition, offsets counted in each. One block is in memory at a time."""
 
     def __init__(self, spec: FleetSpec, ticks: int, partitions: int) -> None:
         self._spec, self._ticks, self._count = spec, ticks, partitions
@@ -209,7 +185,7 @@ class _PartitionedStream:
         self.advance()
 
     def advance(self) -> None:
-        """Generates the next block."""
+        """Generate the next block."""
         self._start = self._end
         records = self._simulation.block().until_tick(self._ticks)
         partition = self._partition_of_link[records.link]
@@ -231,7 +207,7 @@ class _PartitionedStream:
     def _select(self) -> None:
         self._positions = np.flatnonzero(self._block.offset >= self._wanted[self._block.partition])
         self._arrival_s = self._block.records.arrival_s[self._positions]
-        self._taken = 0
+        self._passed = 0
 
     @property
     def sought(self) -> int:
@@ -240,23 +216,23 @@ class _PartitionedStream:
 
     @property
     def at_end(self) -> bool:
-        """Whether the held block is the last one."""
+        """Whether the block in memory is the last one."""
         return self._simulation.next_tick >= self._ticks
 
     @property
     def waiting(self) -> int:
-        """How many records of the held block are still to be taken."""
-        return len(self._positions) - self._taken
+        """How many records of the block in memory are still to come."""
+        return len(self._positions) - self._passed
 
     @property
     def next_arrival_s(self) -> float:
-        return float(self._arrival_s[self._taken])
+        return float(self._arrival_s[self._passed])
 
-    def take(self, most: int, before_s: float) -> _Numbered:
-        """The next records, at most so many, that arrive before a time."""
+    def advance_to(self, before_s: float, most: int) -> _Numbered:
+        """Return the next records that arrive before a time (UTC seconds), at most `most` of them."""
         due = int(np.searchsorted(self._arrival_s, before_s))
-        chosen = self._positions[self._taken : min(due, self._taken + most)]
-        self._taken += len(chosen)
+        chosen = self._positions[self._passed : min(due, self._passed + most)]
+        self._passed += len(chosen)
         number, offset = self._block.partition[chosen], self._block.offset[chosen]
         self._wanted[number] = offset + 1  # of equal indices the last one counts, and offsets ascend
-        return _Numbered(self._block.records.take(chosen), number, offset)
+        return _Numbered(self._block.records.select(chosen), number, offset)

@@ -102,7 +102,7 @@ def test_the_events_folder_holds_something_else(make: Callable[..., Any], tmp_pa
     (tmp_path / "events/drift.ndjson").write_text("not an event")
     told = message(make, EventsError, events={"folder": tmp_path / "events"})
     assert EventsError.exit_code == 5
-    assert "holds something else than events" in told
+    assert "does not hold events" in told
     assert "events.folder" in told
     assert (tmp_path / "events/drift.ndjson").read_text() == "not an event"
 

@@ -278,7 +278,7 @@ def test_a_server_that_takes_connections_and_never_answers(run: Callable[..., An
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         daemon = run(address)
         daemon.until(lambda: daemon.told("kafka_unreachable"))
-        said = f"{address} takes connections and does not answer"
+        said = f"{address} accepts connections and does not answer"
         why = daemon.until(lambda: (answer := daemon.get("/readyz"))[0] == 503 and said in answer[1] and answer[1])
         assert why.startswith("the source is not connected: ")
         assert daemon.told("kafka_unreachable")[0]["servers"] == address

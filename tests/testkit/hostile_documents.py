@@ -294,7 +294,7 @@ def _of_files(folder: Path) -> list[Target]:
         def read(content: bytes) -> None:
             path.write_bytes(content)
             files = IndexedFiles(path)
-            taken = files.take(Partition("f", 0), 10**6)
+            taken = files.next_batches(Partition("f", 0), 10**6)
             files.close()
             lines = [line.removesuffix(b"\r") for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n")][header:]
             values = [value for batch in taken for value in batch.values]

@@ -1,1 +1,1 @@
-"""Connection to a Kafka cluster: options, TLS files, client, topics, and advice on errors."""
+"""The connection to a Kafka cluster: options, TLS files, client, topics, and advice on errors."""

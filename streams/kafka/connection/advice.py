@@ -1,7 +1,7 @@
-"""What to do about an error of the Kafka client, with the address, topic, group or option that it is about.
+"""Advice on an error of the Kafka client: what to do, with the address, topic, group or option that is concerned.
 
-The class of an exception says little: the same KafkaConnectionError is a name that cannot be resolved, a port that nobody listens at and a
-certificate that does not fit. What its text says, and to whom the client spoke, decide.
+The class of an exception says little: a KafkaConnectionError may be a name that cannot be resolved, a port at which nobody listens or a
+certificate that does not match. Its text, and the address that the client spoke to, decide.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ REFUSALS: Final = (
     kafka_errors.UnsupportedSaslMechanismError,
     kafka_errors.AuthorizationError,
 )
-"""The broker answers, but not to this user."""
+"""Errors of a broker that answers, but refuses this user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a connection could not be made, or a request was refused.
 
-    address: "host:port" that was spoken to; "" unknown. advertised: the broker itself has named that address in its answer, the
-    configuration does not.
+    Args:
+        error: The error.
+        address: "host:port" that the client spoke to; "" means unknown.
+        advertised: Whether the broker has named that address in an answer, and the configuration does not.
     """
 
     error: Exception
@@ -36,7 +38,7 @@ class Failure:
     advertised: bool = False
 
     def __str__(self) -> str:
-        """What happened, and where."""
+        """Return what happened, and where."""
         arguments = self.error.args
         text = arguments[0] if len(arguments) == 1 and isinstance(arguments[0], str) and arguments[0] else str(self.error)
         return f"{self.address}: {text or repr(self.error)}" if self.address else text or repr(self.error)
@@ -44,7 +46,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What a client is for. group: of a consumer; None: it writes."""
+    """What a client is for.
+
+    Args:
+        options: How it reaches the cluster.
+        topic: Name of the topic.
+        group: Name of the group of a consumer; None for a producer.
+    """
 
     options: KafkaOptions
     topic: str
@@ -79,12 +87,12 @@ class Errand:
             case kafka_errors.ClusterAuthorizationFailedError():
                 return f"give {user} the right to IDEMPOTENT_WRITE on the cluster ({ACLS})"
             case kafka_errors.FencedInstanceIdError():
-                twin = f"another daemon has joined group {self.group} under this one's name: it runs on a copy of this state directory"
+                twin = f"another daemon has joined group {self.group} under the same name: it runs on a copy of this state directory"
                 return f"{twin}; stop one of them, and give it a state directory of its own, or delete the file instance-* in its copy"
             case kafka_errors.InconsistentGroupProtocolError():
                 return f"consumers of another kind are in group {self.group}: choose a group of its own as kafka.group_id"
             case kafka_errors.KafkaTimeoutError() | kafka_errors.RequestTimedOutError():
-                return f"{_where(failure, options)} takes connections and does not answer: {_listener(options)}"
+                return f"{_where(failure, options)} accepts connections and does not answer: {_listener(options)}"
             case kafka_errors.BrokerResponseError():
                 return f"see the log of the broker about topic {self.topic}" + (f" and group {self.group}" if self.group else "")
         return _of_connection(failure, options)
@@ -127,7 +135,7 @@ _CONNECTION: Final[tuple[tuple[str, Callable[[str, KafkaOptions], str]], ...]] =
     (
         r"unreachable|No route|timed out|E(HOST|NET)UNREACH|ETIMEDOUT",
         lambda where, options: (
-            f"nothing answers at {where}: see that the broker runs and that no firewall stands between; then check that security_protocol "
+            f"nothing answers at {where}: see that the broker runs and that no firewall is in between; then check that security_protocol "
             f"({options.security_protocol}) is that of this listener"
         ),
     ),
@@ -166,4 +174,4 @@ _CONNECTION: Final[tuple[tuple[str, Callable[[str, KafkaOptions], str]], ...]] =
         ),
     ),
 )
-"""What the text of a connection's error says, and what to do about it; the first that fits counts."""
+"""Patterns of the text of a connection error, and what to do about it. The first match counts."""

@@ -1,9 +1,10 @@
-"""The network client under a consumer or producer, with what an operator needs to know when it does not connect."""
+"""The network client under a consumer or producer, which remembers why it does not connect."""
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +23,11 @@ TIMEOUTS: Final = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutE
 
 
 class NotConnectedError(Exception):
-    """There is no connection to any broker."""
+    """There is no connection to any broker.
+
+    Args:
+        failure: Why.
+    """
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(str(failure))
@@ -30,8 +35,11 @@ class NotConnectedError(Exception):
 
 
 class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no type information
-    """What kafka-python's KafkaConsumer and KafkaProducer take as `kafka_client`. The consumer or producer that is given it
-    raises only a time-out when it cannot connect; `failure` says why."""
+    """The `kafka_client` of a KafkaConsumer or KafkaProducer, which itself raises only a time-out if it cannot connect.
+
+    Args:
+        config: Options of kafka-python's client.
+    """
 
     def __init__(self, **config: Any) -> None:
         net = NetworkSelector(**config)
@@ -42,16 +50,16 @@ class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no
 
     @property
     def failure(self) -> Failure | None:
-        """Why the last connection could not be made, or one to a broker of the cluster; None where there is none to speak of."""
+        """Why the last connection, or one to a broker of the cluster, could not be made; None if there is no such failure."""
         of_brokers = (self.failure_of(broker.node_id) for broker in self.cluster.brokers())
         return self._noting.last or next((failure for failure in of_brokers if failure is not None), None)
 
     def failure_of(self, node_id: object) -> Failure | None:
-        """Why the last connection to one broker could not be made; None once one was."""
+        """Return why the last connection to one broker could not be made; None if it was made."""
         return self._noting.by_node.get(node_id)
 
     def leader_of(self, part: TopicPartition) -> str:
-        """The leader of a partition, with its address and what is wrong with it: for a message."""
+        """Return the leader of a partition with its address and failure, for a message."""
         node_id = self.cluster.leader_for_partition(part)
         node, failure = self.cluster.broker_metadata(node_id), self.failure_of(node_id)
         if node is None:
@@ -59,12 +67,42 @@ class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no
         return f"its leader {node.host}:{node.port}" + (f" ({failure.error})" if failure is not None else "")
 
     def linked(self) -> bool:
-        """Whether there is a connection to any broker of the cluster."""
+        """Return whether there is a connection to any broker of the cluster."""
         return any(self.connected(broker.node_id) for broker in self.cluster.brokers())
 
 
+class ClientMaker:
+    """Makes the client under a consumer, producer or admin client: their option `kafka_client`."""
+
+    client: BrokerClient
+
+    def __call__(self, **config: Any) -> BrokerClient:
+        self.client = BrokerClient(**config)
+        return self.client
+
+
+@contextmanager
+def connecting() -> Iterator[ClientMaker]:
+    """Yield the maker of a client for as long as a consumer, producer or admin client is built on it.
+
+    Raises:
+        KafkaConfigurationError: An option cannot work.
+        NotConnectedError: Says why it does not connect.
+    """
+    maker = ClientMaker()
+    try:
+        yield maker
+    except Exception as error:
+        client: BrokerClient | None = getattr(maker, "client", None)
+        if client is not None:  # what could not be built leaves the thread of its client behind
+            client.close()
+        if isinstance(error, kafka_errors.KafkaConfigurationError) or not isinstance(error, (kafka_errors.KafkaError, OSError)):
+            raise
+        raise NotConnectedError((client and client.failure) or Failure(error)) from error
+
+
 class _NotingManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-python has no type information
-    """Keeps the error of the last connection that was tried: its base only logs it."""
+    """Remembers the error of the last connection that was tried. Its base only logs it."""
 
     def __init__(self, *arguments: Any, **config: Any) -> None:
         super().__init__(*arguments, **config)
@@ -91,17 +129,20 @@ class _NotingManager(KafkaConnectionManager):  # type: ignore[misc]  # kafka-pyt
 
 
 def _more_telling(before: Failure | None, now: Failure) -> Failure:
-    """A refusal says more than the disconnections that follow it, and a time-out says nothing."""
+    """Return the more informative failure: a refusal over the disconnections that follow it, anything over a time-out."""
     if before is None or not (isinstance(before.error, REFUSALS) or isinstance(now.error, TIMEOUTS)):
         return now
     return before
 
 
 def unreachable(options: KafkaOptions, before_each: Callable[[], None] = lambda: None) -> str | None:
-    """Why none of the bootstrap servers takes a TCP connection; None when one does, or when a proxy stands between.
+    """Return why no bootstrap server accepts a TCP connection; None if one does, or if a proxy is in between.
 
-    Tried before a consumer or producer is built: it says at once what those would only show as a time-out, seconds later.
-    before_each: is called before each server, which may take half a minute where no name server answers.
+    Call it before a consumer or producer is built: it finds at once what those would only show as a time-out, seconds later.
+
+    Args:
+        options: How to reach the cluster.
+        before_each: Is called before each server, which may take half a minute if no name server answers.
     """
     if options.client.get("proxy_url"):
         return None

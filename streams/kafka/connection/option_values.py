@@ -1,6 +1,6 @@
-"""Whether the value of a Kafka option is one that the client can work with: its type, its range, and what it is compared with.
+"""Check the value of a Kafka option: its type, its range, and its relation to others.
 
-The client itself finds most of it only in the middle of a connection, as an exception that names no option, and tries again for ever.
+The client itself finds most mistakes only in the middle of a connection, as an exception that names no option, and tries again for ever.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ DEFAULTS: Final[dict[str, Any]] = KafkaProducer.DEFAULT_CONFIG | KafkaConsumer.D
 OBJECTS: Final = frozenset(("metric_reporters", "sasl_oauth_token_provider", "socket_options", "ssl_context"))
 """Options whose values are objects of Python: no configuration file can hold one."""
 _WITHOUT_EFFECT: Final = {
-    "ssl_ciphers": "kafka-python 3.0.12 does not hand it on: leave it out, and choose the ciphers at the broker",
+    "ssl_ciphers": "kafka-python 3.0.12 does not pass it on: leave it out, and choose the ciphers at the broker",
     "ssl_crlfile": "kafka-python 3.0.12 cannot load one: leave it out, and renew the authority (ssl_cafile) of a revoked broker",
 }
-"""Options that the client names and does not carry out: who sets one believes in a protection that is not there."""
+"""Options that the client has but ignores: they would suggest a protection that does not exist."""
 _NUMBERS: Final = frozenset(("receive_buffer_bytes", "send_buffer_bytes"))
-"""Numbers whose default is None, which does not say so."""
+"""Numbers whose default is None, which does not show their type."""
 _ZERO: Final = frozenset(("batch_size", "fetch_max_wait_ms", "fetch_min_bytes", "linger_ms", "metadata_max_age_ms", "reconnect_backoff_ms",
                           "retry_backoff_ms"))  # fmt: skip
 """Numbers that may be 0."""
 _NUMBER_MAX: Final = 2**31 - 1
-"""What the protocol has room for."""
+"""Largest number in the protocol."""
 _IN_FLIGHT_MAX: Final = 5
-"""More requests on their way would break the order of events (https://kafka.apache.org/documentation/#producerconfigs)."""
+"""More requests in flight would break the order of events (https://kafka.apache.org/documentation/#producerconfigs)."""
 _CHOICES: Final = {
     "client_dns_lookup": ("use_all_dns_ips", "resolve_canonical_bootstrap_servers_only"),
     "compression_type": tuple(name for name, (installed, _) in KafkaProducer._COMPRESSORS.items() if name is not None and installed()),
@@ -48,8 +48,15 @@ _KINDS: Final[dict[type, str]] = {bool: "true or false", int: "a whole number", 
 
 
 def typed(name: str, value: Any) -> Any:
-    """Return an option from a file or a variable as the type that it is of: a variable is always a string, and the string "false" would
-    count as true. Raises ValueError, with the name."""
+    """Return the value of an option in its type. A variable is always a string, and the string "false" would count as true.
+
+    Args:
+        name: Name of the option.
+        value: From a file or a variable.
+
+    Raises:
+        ValueError: The value has another type. The message begins with the name.
+    """
     kind = kind_of(name)
     if not isinstance(value, str) or kind is None or kind is str:
         return value
@@ -60,7 +67,7 @@ def typed(name: str, value: Any) -> Any:
 
 
 def kind_of(name: str) -> type[bool] | type[int] | type[float] | type[str] | None:
-    """Return the type of an option's value; None for one that takes an object, or that the client does not have."""
+    """Return the type of the value of an option; None for one that needs an object, or that the client does not have."""
     if name in OBJECTS or name not in DEFAULTS:
         return None
     default = DEFAULTS[name]
@@ -71,7 +78,15 @@ def kind_of(name: str) -> type[bool] | type[int] | type[float] | type[str] | Non
 
 
 def check_value(name: str, value: Any) -> None:
-    """Raise ValueError, which begins with the name, for a value that the client could not work with. None is the client's own default."""
+    """Check one value. None is the client's own default.
+
+    Args:
+        name: Name of the option.
+        value: Its value.
+
+    Raises:
+        ValueError: The client could not work with the value. The message begins with the name.
+    """
     kind = kind_of(name)
     if value is None:
         return
@@ -90,18 +105,33 @@ def check_value(name: str, value: Any) -> None:
 
 
 def check_together(values: Mapping[str, Any]) -> None:
-    """Raise ValueError for values that exclude each other. values: all of one client, with its defaults."""
+    """Check values that exclude each other.
+
+    Args:
+        values: All options of one client, with its defaults.
+
+    Raises:
+        ValueError: Two values exclude each other.
+    """
     for less, more in _ORDER:
         if less in values and more in values and not values[less] < values[more]:
             raise ValueError(f"{less} ({values[less]}) has to be less than {more} ({values[more]}): lower {less} or raise {more}")
 
 
 def check_mechanism(mechanism: str, client: Mapping[str, Any]) -> None:
-    """Raise ValueError for a SASL mechanism that needs what is not there."""
+    """Check what a SASL mechanism needs.
+
+    Args:
+        mechanism: Name of the mechanism.
+        client: Further options by kafka-python's names.
+
+    Raises:
+        ValueError: Something is missing.
+    """
     if mechanism == "GSSAPI" and importlib.util.find_spec("gssapi") is None:
         raise ValueError("sasl_mechanism GSSAPI needs the package gssapi, which is not installed: install it (pip install gssapi)")
     if mechanism == "OAUTHBEARER" and client.get("sasl_oauth_token_provider") is None:
-        raise ValueError("sasl_mechanism OAUTHBEARER needs a token provider, an object of Python that no configuration holds: use SCRAM")
+        raise ValueError("sasl_mechanism OAUTHBEARER needs a token provider, a Python object that no configuration can hold: use SCRAM")
 
 
 def _check_number(name: str, value: Any, *, whole: bool) -> None:
@@ -119,7 +149,7 @@ def _check_text(name: str, value: str) -> None:
     if (choices := _CHOICES.get(name)) is not None and value not in choices:
         raise ValueError(f"{name} is {value!r}: use one of {', '.join(choices)}")
     if name in ("proxy_url", "socks5_proxy") and (urlparse(value).scheme not in _PROXIES or not urlparse(value).hostname):
-        raise ValueError(f"{name} is no address of a proxy: write it as {' or '.join(f'{scheme}://host:port' for scheme in _PROXIES)}")
+        raise ValueError(f"{name} is not the address of a proxy: write it as {' or '.join(f'{scheme}://host:port' for scheme in _PROXIES)}")
     if name == "api_version" and value != "auto" and not re.fullmatch(r"\d{1,3}(\.\d{1,3}){1,3}", value, re.ASCII):
         raise ValueError(f'{name} is {value!r}: write the version of the broker in quotes, as "3.9", or leave it out')
     if name == "group_instance_id" and not re.fullmatch(r"(?!\.{1,2}$)[a-zA-Z0-9._-]{1,249}", value, re.ASCII):

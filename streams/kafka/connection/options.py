@@ -1,4 +1,4 @@
-"""How to reach a Kafka cluster: the options that source and sink share, checked before anything connects."""
+"""The options that source and sink share to reach a Kafka cluster, checked before anything connects."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from streams.kafka.connection.option_values import check_mechanism, check_togeth
 from streams.kafka.connection.tls import FILES, check_tls
 
 EventHandler: TypeAlias = Callable[[str, dict[str, object]], None]
-"""Takes the name and the fields of one operational event."""
+"""Is called with the name and the fields of one operational event."""
 
 PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
 DEFAULT_PORT: Final = 9092
 HEARTBEAT_INTERVAL_MS: Final = 1_000
-"""A rebalance is noticed within a second."""
+"""Milliseconds within which a rebalance is noticed."""
 
-# What exactly-once and order rest on is decided by the source and the sink, not by an option.
+# Options that exactly-once and order depend on: the source and the sink set them.
 OURS: Final = frozenset(
     (
         "acks", "allow_auto_create_topics", "auto_commit_interval_ms", "auto_offset_reset", "consumer_timeout_ms",
@@ -35,13 +35,15 @@ OURS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
-    """Where the brokers are and how to speak to them.
+    """Where the brokers are, and how to speak to them.
 
-    bootstrap_servers: "host:port" each; the port may be left out (9092).
-    client: further options by kafka-python's names (https://kafka-python.readthedocs.io), such as
-    {"session_timeout_ms": 30000, "compression_type": "lz4"}; each goes to the consumer, the producer or both, as they know it.
+    Args:
+        bootstrap_servers: "host:port" each; the port may be left out (9092).
+        client: Further options by kafka-python's names (https://kafka-python.readthedocs.io), such as
+            {"session_timeout_ms": 30000, "compression_type": "lz4"}. Each goes to the consumer, the producer or both, as they know it.
 
-    ValueError for anything that could not work, with what to change.
+    Raises:
+        ValueError: Something cannot work. The message says what to change.
     """
 
     bootstrap_servers: tuple[str, ...]
@@ -72,7 +74,11 @@ class KafkaOptions:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> KafkaOptions:
-        """The options of a flat table, such as a section of a configuration file. Servers: a list, or one string with commas."""
+        """Return the options of a flat table, such as a section of a configuration file.
+
+        Args:
+            values: By name. Servers are a list, or one string with commas.
+        """
         own = {option.name for option in fields(cls)} - {"client"}
         known = {name: value for name, value in values.items() if name in own}
         servers = known.pop("bootstrap_servers", ())
@@ -81,15 +87,15 @@ class KafkaOptions:
         return cls(bootstrap_servers=tuple(server.strip() for server in split if server.strip()), **known, client=more)
 
     def consumer_config(self) -> dict[str, Any]:
-        """The arguments for a KafkaConsumer."""
+        """Return the arguments for a KafkaConsumer."""
         return self._config(KafkaConsumer.DEFAULT_CONFIG)
 
     def producer_config(self) -> dict[str, Any]:
-        """The arguments for a KafkaProducer."""
+        """Return the arguments for a KafkaProducer."""
         return self._config(KafkaProducer.DEFAULT_CONFIG)
 
     def admin_config(self) -> dict[str, Any]:
-        """The arguments for a KafkaAdminClient."""
+        """Return the arguments for a KafkaAdminClient."""
         return self._config(KafkaAdminClient.DEFAULT_CONFIG)
 
     def _config(self, known: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,16 +104,16 @@ class KafkaOptions:
         return own | {name: value for name, value in self.client.items() if name in known}
 
     def servers(self) -> str:
-        """For messages."""
+        """Return the servers in one text, for messages."""
         return ",".join(self.bootstrap_servers)
 
     def addresses(self) -> list[tuple[str, int]]:
-        """Host and port of each server."""
+        """Return host and port of each server."""
         return [_host_and_port(server) for server in self.bootstrap_servers]
 
 
 class Backoff:
-    """Delays from 0.5 s, doubling to 30 s, each cut by a random part up to a half: many clients do not return in step."""
+    """Delays from 0.5 s, doubling to 30 s. Each is shortened by a random part of up to a half, so that clients do not return in step."""
 
     FIRST_S: Final = 0.5
     LIMIT_S: Final = 30.0
@@ -116,16 +122,18 @@ class Backoff:
         self._delay_s = self.FIRST_S
 
     def next_s(self) -> float:
+        """Return the next delay, seconds."""
         delay_s = self._delay_s
         self._delay_s = min(self.LIMIT_S, 2 * delay_s)
         return delay_s * random.uniform(0.5, 1.0)
 
     def reset(self) -> None:
+        """Begin with the shortest delay again."""
         self._delay_s = self.FIRST_S
 
 
 def _host_and_port(server: str) -> tuple[str, int]:
-    """ValueError when it is not host, host:port or [IPv6]:port."""
+    """Return host and port of a server. Raises ValueError unless it is host, host:port or [IPv6]:port."""
     host, colon, port = server.rpartition(":") if not server.endswith("]") else (server, "", "")
     if not colon or (":" in host and not host.startswith("[")):
         host, port = server, str(DEFAULT_PORT)
@@ -171,7 +179,7 @@ def _check_sasl(options: KafkaOptions) -> None:
 
 
 def _refuse_unused(options: KafkaOptions, names: tuple[str, ...], use: str) -> None:
-    """An option that nothing comes of means that somebody believes in a protection that is not there."""
+    """Refuse an option without effect: it suggests a protection that does not exist."""
     for name in names:
         if getattr(options, name) is not None:
             raise ValueError(f"{name} has no effect with security_protocol {options.security_protocol}: use {use}")
@@ -180,9 +188,9 @@ def _refuse_unused(options: KafkaOptions, names: tuple[str, ...], use: str) -> N
 def _check_client_option(name: str, own: set[str]) -> None:
     known = set(KafkaConsumer.DEFAULT_CONFIG) | set(KafkaProducer.DEFAULT_CONFIG)
     if name in own:
-        raise ValueError(f"Kafka option {name!r} has a field of its own: give it there")
+        raise ValueError(f"Kafka option {name!r} is a setting of its own: give it there")
     if name in OURS:
-        raise ValueError(f"Kafka option {name!r} cannot be set: delivery and order rest on it")
+        raise ValueError(f"Kafka option {name!r} cannot be set: delivery and order depend on it")
     if name not in known:
         near = difflib.get_close_matches(name, (known | own) - OURS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""

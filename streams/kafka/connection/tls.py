@@ -1,5 +1,7 @@
-"""Whether the files that TLS needs can be used: read, of the right content, and fitting each other. The client loads them anew for every
-connection, and says of one that it cannot load neither the option nor the file."""
+"""Check the files that TLS needs: they are readable, hold the right content, and match each other.
+
+The client loads them anew for every connection, and its error names neither the option nor the file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ _PEM: Final = "one in PEM form begins with -----BEGIN"
 
 
 class TlsOptions(Protocol):
-    """The options of TLS; None where one is not given."""
+    """The options of TLS; None if one is not set."""
 
     @property
     def ssl_cafile(self) -> str | None: ...
@@ -30,7 +32,14 @@ class TlsOptions(Protocol):
 
 
 def check_tls(options: TlsOptions) -> None:
-    """Raise ValueError, which names the option and the file, for what no TLS connection could be made with."""
+    """Check the files of TLS.
+
+    Args:
+        options: The options that name them.
+
+    Raises:
+        ValueError: A file cannot be used. The message names the option and the file.
+    """
     if options.ssl_cafile is not None:
         _check_validity("ssl_cafile", options.ssl_cafile, _certificates("ssl_cafile", options.ssl_cafile))
         _load("ssl_cafile", options.ssl_cafile)
@@ -50,7 +59,7 @@ def _check_pair(certfile: str, keyfile: str | None, password: str | None) -> Non
         raise ValueError(f"{option} {path}: no private key in it ({_PEM}){more}")
     _check_key(option, path, content, certificates[0], certfile, password)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    try:  # a password that is not there must not be asked for on the terminal
+    try:  # a missing password must not be asked for on the terminal
         context.load_cert_chain(certfile, keyfile, password or "")
     except (OSError, ValueError) as error:
         raise ValueError(f"ssl_certfile {certfile} and {option} {path} cannot be used together: {error}") from error
@@ -76,7 +85,7 @@ def _check_key(option: str, path: str, content: bytes, certificate: Certificate,
 
 
 def _check_validity(option: str, path: str, certificates: list[Certificate]) -> None:
-    """An authority that has expired beside one that has not is of no harm."""
+    """Check that any certificate is still valid: an expired authority beside a valid one does no harm."""
     last = max(certificate.not_valid_after_utc for certificate in certificates)
     if last.timestamp() < time.time():
         raise ValueError(f"{option} {path}: expired on {last:%Y-%m-%d %H:%M} UTC; renew it (or set this machine's clock, if it is wrong)")

@@ -1,12 +1,13 @@
-"""The topics that the daemon needs: whether they are there and may be used, and the commands that make them so.
+"""The topics that the daemon needs: whether they exist and may be used, and the commands that create them.
 
-A broker is asked what it knows of them, and what this user may do with them; nothing is created here.
+A broker is asked what it knows of them, and what this user may do with them. Nothing is created here.
 """
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -14,22 +15,25 @@ from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
 
 from streams.kafka.connection.advice import Failure
-from streams.kafka.connection.client import BrokerClient, NotConnectedError, unreachable
+from streams.kafka.connection.client import NotConnectedError, connecting, unreachable
 from streams.kafka.connection.options import KafkaOptions
 
 CONNECT_TIMEOUT_S: Final = 5.0
-"""A TCP connection is there already; this covers TLS, SASL and the first answer."""
+"""Seconds for TLS, SASL and the first answer. There is a TCP connection already."""
 _DAY_MS: Final = 86_400_000
 _REPLICAS: Final = 3
-"""As many as a broker may fail and a second one be restarted; a cluster of fewer brokers has as many as it has brokers."""
+"""Copies of a partition, so that one broker may fail while another is restarted. A smaller cluster has as many as brokers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic with the right that is needed, and how to create it.
+    """A topic, the right that is needed, and how to create it.
 
-    partitions: telemetry can be shared by so many daemons, at most; events are few, and in order in one. configs: of the topic, where the
-    cluster's defaults do not do.
+    Args:
+        name: Of the topic.
+        right: What this user must be allowed to do.
+        partitions: At most this many daemons can share telemetry. Events are few, and in order in one partition.
+        configs: Of the topic, if the defaults of the cluster are not right.
     """
 
     name: str
@@ -38,7 +42,12 @@ class Topic:
     configs: Mapping[str, str] = field(default_factory=dict)
 
     def create_command(self, servers: str, replicas: int = _REPLICAS) -> str:
-        """Return the command that creates it."""
+        """Return the command that creates the topic.
+
+        Args:
+            servers: Addresses of the cluster.
+            replicas: Copies of each partition.
+        """
         configs = "".join(f" --config {name}={value}" for name, value in self.configs.items())
         how = f"--partitions {self.partitions} --replication-factor {replicas}{configs}"
         return f"kafka-topics.sh --bootstrap-server {shlex.quote(servers)} --create --topic {self.name} {how}"
@@ -46,7 +55,14 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class TopicProblem:
-    """What is wrong with a topic. missing: it is not there; else this user may not use it."""
+    """What is wrong with a topic.
+
+    Args:
+        topic: The topic.
+        missing: True if it does not exist, False if this user may not use it.
+        what: What is wrong.
+        todo: What to do.
+    """
 
     topic: Topic
     missing: bool
@@ -58,7 +74,15 @@ class TopicProblem:
 
 
 def needed_topics(telemetry: str, drift: str, models: str, dead_letters: str, *, events: bool) -> tuple[Topic, ...]:
-    """Return the topics of a configuration. events: whether alerts, announcements and dead letters go to Kafka."""
+    """Return the topics of a configuration.
+
+    Args:
+        telemetry: Name of the topic of telemetry.
+        drift: Name of the topic of drift alerts.
+        models: Name of the topic of announcements.
+        dead_letters: Name of the topic of refused records.
+        events: Whether alerts, announcements and dead letters go to Kafka.
+    """
     read = Topic(telemetry, "READ", 12, {"retention.ms": str(7 * _DAY_MS)})
     written = (
         Topic(drift, "WRITE", 1, {"retention.ms": str(90 * _DAY_MS)}),
@@ -69,7 +93,14 @@ def needed_topics(telemetry: str, drift: str, models: str, dead_letters: str, *,
 
 
 def acl_commands(topics: Sequence[Topic], group: str, servers: str, user: str) -> list[str]:
-    """Return the commands that give a user what the daemon needs, and no more."""
+    """Return the commands that give a user the rights that the daemon needs, and no more.
+
+    Args:
+        topics: What is needed.
+        group: Name of the consumer group.
+        servers: Addresses of the cluster.
+        user: Name of the user.
+    """
     begin = f"kafka-acls.sh --bootstrap-server {shlex.quote(servers)} --add --allow-principal {shlex.quote(f'User:{user}')}"
     ours = [f"{begin} --operation {topic.right.capitalize()} --operation Describe --topic {topic.name}" for topic in topics]
     ours.append(f"{begin} --operation Read --group {shlex.quote(group)}")
@@ -79,35 +110,29 @@ def acl_commands(topics: Sequence[Topic], group: str, servers: str, user: str) -
 
 
 def look_at_topics(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem]:
-    """Ask a broker what is wrong with the topics: seconds at most where one answers. Raises NotConnectedError where none does."""
+    """Ask a broker what is wrong with the topics. Takes seconds at most.
+
+    Args:
+        options: How to reach the cluster.
+        topics: What is needed.
+
+    Raises:
+        NotConnectedError: No broker answers.
+    """
     if (reason := unreachable(options)) is not None:
         raise NotConnectedError(Failure(kafka_errors.KafkaConnectionError(reason)))
-    clients: list[BrokerClient] = []
-
-    def make_client(**config: Any) -> BrokerClient:
-        clients.append(BrokerClient(**config))
-        return clients[0]
-
     limits = {"bootstrap_timeout_ms": int(CONNECT_TIMEOUT_S * 1000), "request_timeout_ms": int(CONNECT_TIMEOUT_S * 1000)}
-    try:
-        admin = KafkaAdminClient(**options.admin_config() | limits, kafka_client=make_client)
-        try:
-            found = {topic["name"]: topic for topic in admin.describe_topics([topic.name for topic in topics])}
-            replicas = min(_REPLICAS, max(1, len(admin.describe_cluster()["brokers"])))
-        finally:
-            admin.close()
-    except (kafka_errors.KafkaError, OSError) as error:
-        for client in clients:  # one that could not be built leaves its thread behind
-            client.close()
-        raise NotConnectedError((clients and clients[0].failure) or Failure(error)) from error
+    with connecting() as maker, closing(KafkaAdminClient(**options.admin_config() | limits, kafka_client=maker)) as admin:
+        found = {topic["name"]: topic for topic in admin.describe_topics([topic.name for topic in topics])}
+        replicas = min(_REPLICAS, max(1, len(admin.describe_cluster()["brokers"])))
     problems = (_problem(topic, found.get(topic.name, {}), options, replicas) for topic in topics)
     return [problem for problem in problems if problem is not None]
 
 
 def not_looked_at(topic: Topic, error: Exception) -> TopicProblem:
-    """Return the problem that a topic has if `look_at_topics` raises anything but what it says."""
+    """Return the problem of a topic for which `look_at_topics` raised an unexpected error."""
     what = f"topic {topic.name} could not be looked at ({type(error).__name__}: {' '.join(str(error).split()) or 'without a message'})"
-    return TopicProblem(topic, False, what, "report this as a fault of dwcp-learner, with the version of the broker; see that it is there")
+    return TopicProblem(topic, False, what, "report this as a fault of dwcp-learner, with the version of the broker; check that it exists")
 
 
 def _problem(topic: Topic, found: Mapping[str, Any], options: KafkaOptions, replicas: int) -> TopicProblem | None:
@@ -116,9 +141,9 @@ def _problem(topic: Topic, found: Mapping[str, Any], options: KafkaOptions, repl
     rights = acl_commands([topic], "", servers, user)[0]
     if error is kafka_errors.UnknownTopicOrPartitionError:
         todo = f"create it, or correct its name: {topic.create_command(servers, replicas)}"
-        return TopicProblem(topic, True, f"topic {topic.name} is not there", todo)
+        return TopicProblem(topic, True, f"topic {topic.name} does not exist", todo)
     if issubclass(error, kafka_errors.AuthorizationError):
-        return TopicProblem(topic, False, f"this user may not see topic {topic.name}, or it is not there", f"create it, and: {rights}")
+        return TopicProblem(topic, False, f"this user may not see topic {topic.name}, or it does not exist", f"create it, and: {rights}")
     if error is kafka_errors.NoError and topic.right not in (found.get("authorized_operations") or [topic.right]):
         return TopicProblem(topic, False, f"this user may not {topic.right} topic {topic.name}", rights)
     return None

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from kafka import KafkaProducer
 
+from streams.files.read_events import events_in_file
 from streams.files.sink import rotated
 from streams.kafka.connection.options import KafkaOptions
-from streams.read_events import events_in_file, events_of_topic
+from streams.kafka.read_events import events_of_topic
 from testkit import rig
 from testkit.waiting import wait_for
 
@@ -172,7 +173,7 @@ def read_while(path: Path, monkeypatch: pytest.MonkeyPatch, steps: list[Callable
             raise ended
         step()
 
-    monkeypatch.setattr("streams.read_events.time.sleep", sleep)
+    monkeypatch.setattr("streams.files.read_events.time.sleep", sleep)
     seen: list[str] = []
     with pytest.raises(RuntimeError, match="the steps are done"):
         seen.extend(one["id"] for one in events_in_file(path, follow=True, from_start=from_start))

@@ -267,7 +267,7 @@ def words(err: str) -> str:
     [
         (("--event", "reroute"), "is not KIND:REGION:HOUR[:SHARE[:SIZE_SD]]"),
         (("--event", "bogus"), "is not KIND:REGION:HOUR[:SHARE[:SIZE_SD]]"),
-        (("--event", "quake:eu-west-1:1"), "kind 'quake': one of step, ramp, variance, loss_burst, reroute"),
+        (("--event", "quake:eu-west-1:1"), "kind 'quake' is unknown: use one of step, ramp, variance, loss_burst, reroute"),
         (("--event", "step:atlantis:1"), "an event is planted in region 'atlantis': the fleet has us-east-1"),
         (("--event", "step:eu-west-1:1:2"), "a share above 0, at most 1"),
         (("--hours", "1", "--event", "step:eu-west-1:500"), "hour 500 is not within the 1 hours of the run"),

@@ -111,7 +111,7 @@ def test_a_topic_that_disappears_while_a_daemon_runs(
     producer.close()
     failed = daemon.until(lambda: [told for told in daemon.told("checkpoint_failed") if names["dead_letter"] in told["remedy"]])[0]
     assert "create" in failed["remedy"]
-    daemon.until(lambda: f"topic {names['dead_letter']} is not there" in daemon.get("/readyz")[1])
+    daemon.until(lambda: f"topic {names['dead_letter']} does not exist" in daemon.get("/readyz")[1])
     missing = daemon.until(lambda: daemon.told("topic_missing", topic=names["dead_letter"]))[-1]
     kafka_admin.create_topics({names["dead_letter"]: {"num_partitions": 1}}, wait_for_metadata=True)
     assert "create" in missing["todo"]
@@ -128,7 +128,7 @@ def test_an_event_that_waits_for_its_topic_says_so(kafka_broker: str, names: dic
             with pytest.raises(TimeoutError) as failed:
                 sink.flush(0.2)
         assert isinstance(failed.value, NotSentError)
-        assert f"topic {names['drift']} is not there" in str(failed.value)
+        assert f"topic {names['drift']} does not exist" in str(failed.value)
         assert f"create topic {names['drift']}" in failed.value.todo
     finally:
         sink.close(0.1)
@@ -188,9 +188,9 @@ USER = KafkaOptions.from_mapping(
         ({"error_code": 0, "authorized_operations": ["READ", "WRITE", "DESCRIBE"]}, None),
         ({"error_code": 0}, None),  # a broker that does not say
         ({"error_code": 5, "authorized_operations": ["READ"]}, None),  # its leader is away: it is there
-        ({}, "topic t is not there: create it, or correct its name: kafka-topics.sh --bootstrap-server k:9092 --create --topic t "),
-        ({"error_code": 3}, "topic t is not there"),
-        ({"error_code": 29}, "this user may not see topic t, or it is not there: create it, and: kafka-acls.sh"),
+        ({}, "topic t does not exist: create it, or correct its name: kafka-topics.sh --bootstrap-server k:9092 --create --topic t "),
+        ({"error_code": 3}, "topic t does not exist"),
+        ({"error_code": 29}, "this user may not see topic t, or it does not exist: create it, and: kafka-acls.sh"),
         ({"error_code": 0, "authorized_operations": ["WRITE", "DESCRIBE"]}, "this user may not READ topic t: kafka-acls.sh"),
     ],
 )

@@ -18,8 +18,8 @@ from model.buffer.segments import SegmentError, describe
 from model.registry.plain_file import folders_in, is_folder, open_plain, read_plain_bytes, said, sha256_of
 from model.version.documents import read_document
 from model.version.predictor import read_graph
+from streams.files.read_events import events_in_file
 from streams.files.sink import NdjsonSink
-from streams.read_events import events_in_file
 
 LEAST_BYTES = 100
 

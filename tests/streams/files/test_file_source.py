@@ -115,8 +115,8 @@ def test_records_come_after_the_assignment_and_the_seek(tmp_path: Path) -> None:
 
 def test_a_poll_has_no_more_bytes_than_fit_into_memory(tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Records may be of any length: a poll ends before its bytes are too many, and has one record at least."""
-    for module in ("file_index", "standard_input"):
-        monkeypatch.setattr(f"streams.{module}.POLL_BYTES", 4000)
+    for module in ("index", "standard_input"):
+        monkeypatch.setattr(f"streams.files.{module}.POLL_BYTES", 4000)
     sizes = [1000, 1000, 2000, 100, 4000, 9000, 500, 500]
     lines = [json_row(second).ljust(size) for second, size in enumerate(sizes)]
     write(tmp_path / "a.ndjson", *lines[::2])
@@ -282,14 +282,14 @@ def unix_socket(path: Path) -> None:
         ("empty.csv", lambda path: path.touch(), "is empty"),
         ("empty.ndjson", lambda path: path.touch(), "is empty"),
         ("empty.csv.gz", lambda path: path.write_bytes(gzip.compress(b"")), "is empty"),
-        ("torn.csv.gz", lambda path: path.write_bytes(gzip.compress(HEADER.encode() * 99)[:-9]), "no whole gzip file"),
-        ("no.csv.gz", lambda path: path.write_bytes(b"plain"), "no whole gzip file"),
+        ("torn.csv.gz", lambda path: path.write_bytes(gzip.compress(HEADER.encode() * 99)[:-9]), "not a whole gzip file"),
+        ("no.csv.gz", lambda path: path.write_bytes(b"plain"), "not a whole gzip file"),
         ("folder", lambda path: path.mkdir(), "no file in this folder ends in .csv, .ndjson"),
         ("garbage.csv", lambda path: path.write_bytes(bytes(range(256)) * 10), "wrong CSV header: it misses timestamp"),
         ("garbage", lambda path: path.write_bytes(b"\xff\xfe" * 100), "not a CSV header in UTF-8"),
         ("array.json", lambda path: path.write_text('\n [{"timestamp": 1}]'), "one JSON array"),
-        ("pipe.csv", fifo, "no regular file: pipe it to standard input"),
-        ("socket", unix_socket, "no regular file"),
+        ("pipe.csv", fifo, "not a regular file: pipe it to standard input"),
+        ("socket", unix_socket, "not a regular file"),
         ("long.csv", lambda path: path.open("wb").truncate(file_index.LONGEST_LINE_BYTES + 2), "line of more than 64 MiB"),
     ],
 )
@@ -368,7 +368,7 @@ def test_an_offset_beyond_the_end_tells_that_the_files_have_changed(tmp_path: Pa
     (partition,) = source.poll(0).assigned
     with pytest.raises(SourceError, match="the files have changed since the checkpoint"):
         source.seek(partition, 2)
-    with pytest.raises(SourceError, match="no partition b-0 here"):
+    with pytest.raises(SourceError, match="b-0 is not a partition of this source"):
         source.seek(Partition("b", 0), 0)
 
 
@@ -376,14 +376,14 @@ OTHER_HEADER = "timestamp,peer_id,node_id,rtt_ms"
 CHANGES: dict[str, tuple[tuple[str, ...], str | None]] = {
     "nothing": ((HEADER, *map(row, range(10))), None),
     "grown at its end": ((HEADER, *map(row, range(20))), None),
-    "another first record": ((HEADER, *map(row, range(1, 11))), "of other files: the first record, or its columns"),
-    "another header": ((OTHER_HEADER, *map(row, range(10))), "of other files: the first record, or its columns"),
+    "another first record": ((HEADER, *map(row, range(1, 11))), "the first record, or its columns, are not those that it began with"),
+    "another header": ((OTHER_HEADER, *map(row, range(10))), "the first record, or its columns, are not those that it began with"),
     "a record more in the middle": (
         (HEADER, *map(row, sorted([2.5, *range(10)]))),
-        "the one before it is another now: the files have changed",
+        "the record before it has changed, so the files have changed",
     ),
-    "a record less in the middle": ((HEADER, *map(row, [0, *range(2, 11)])), "the one before it is another now: the files have changed"),
-    "fewer records": ((HEADER, *map(row, range(5))), "there are 5 records and the replay is to go on at 6"),
+    "a record less in the middle": ((HEADER, *map(row, [0, *range(2, 11)])), "the record before it has changed, so the files have changed"),
+    "fewer records": ((HEADER, *map(row, range(5))), "cannot go on at record 6: there are 5 records"),
 }
 
 
@@ -397,7 +397,7 @@ def test_other_files_of_the_same_name_are_not_gone_on_in(tmp_path: Path, change:
     if complaint is None:
         begin(FileSource(path), 6, batch.log_at_end)
     else:
-        with pytest.raises(SourceError, match=f"{complaint}.*; put them back, or start with a fresh state directory"):
+        with pytest.raises(SourceError, match=f"{complaint}.*; put the old files back, or start with an empty state directory"):
             begin(FileSource(path), 6, batch.log_at_end)
     begin(FileSource(path), 0, batch.log_at_end)  # nothing was taken of the one before
 
@@ -417,7 +417,7 @@ def test_what_older_state_knows_of_files_is_enough(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", HEADER, row(0), row(1))
     for log in (ONLY_LOG, Log(hashlib.sha256(row(0).encode()).hexdigest()[:32])):
         begin(FileSource(path), 1, log)
-    with pytest.raises(SourceError, match="of other files"):
+    with pytest.raises(SourceError, match="these are other files"):
         begin(FileSource(path), 1, Log(hashlib.sha256(row(1).encode()).hexdigest()[:32]))
 
 
@@ -540,7 +540,7 @@ def test_a_file_does_not_go_on_where_a_pipe_was_left(pipe: tuple[int, int], tmp_
     os.write(writing, json_row(0).encode() + b"\n")
     (batch,) = begin(FileSource("-", standard_input=reading)).poll(1).batches
     path = write(tmp_path / "stdin", json_row(0), json_row(1))
-    with pytest.raises(SourceError, match="of other files"):
+    with pytest.raises(SourceError, match="these are other files"):
         begin(FileSource(path), 1, batch.log_at_end)
     os.write(writing, json_row(1).encode() + b"\n")
     (batch,) = begin(FileSource("-", standard_input=reading), 7, batch.log_at_end).poll(1).batches

@@ -54,7 +54,7 @@ def connection(text: str) -> Exception:
         ),
         (ssl.SSLError(1, "[X509: NO_CERTIFICATE_OR_CRL_FOUND] no certificate or crl found"), ["ssl_cafile", "check-config"]),
         (connection("socket disconnected"), ["b:1 closes the connection", "security_protocol (SASL_PLAINTEXT)", "port"]),
-        (kafka_errors.RequestTimedOutError(), ["b:1 takes connections and does not answer", "security_protocol (SASL_PLAINTEXT)"]),
+        (kafka_errors.RequestTimedOutError(), ["b:1 accepts connections and does not answer", "security_protocol (SASL_PLAINTEXT)"]),
         (kafka_errors.SaslAuthenticationFailedError("no"), ["b:1 does not know user 'ada'", "SCRAM-SHA-512", "sasl_plain_password"]),
         (kafka_errors.UnsupportedSaslMechanismError(), ["sasl_mechanism SCRAM-SHA-512 is not enabled at b:1"]),
         (kafka_errors.TopicAuthorizationFailedError({"links"}), ["user 'ada'", "READ topic links", "DESCRIBE"]),

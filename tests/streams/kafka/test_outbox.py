@@ -30,7 +30,7 @@ def test_events_leave_in_order_and_stay_until_settled(steps: list[str | tuple[st
             outbox.put(event(last))
             waiting.append(last)
         elif step == "take" and waiting:
-            number, taken = outbox.take()
+            number, taken = outbox.next_event()
             assert number == min(waiting)
             assert taken == event(number)
             waiting.remove(number)
@@ -54,10 +54,10 @@ def test_a_late_answer_for_an_event_that_waits_again_is_ignored() -> None:
     """An event that was put back is delivered again, even when the first delivery is acknowledged after all: twice, never not at all."""
     outbox = Outbox()
     outbox.put(event(1))
-    number, _ = outbox.take()
+    number, _ = outbox.next_event()
     outbox.put_back()
     outbox.settle(number)
     assert outbox.pending() == 1
-    assert outbox.take() == (number, event(1))
+    assert outbox.next_event() == (number, event(1))
     with pytest.raises(IndexError):
-        outbox.take()
+        outbox.next_event()

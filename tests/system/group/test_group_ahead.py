@@ -121,7 +121,7 @@ def test_offsets_that_somebody_has_set_forward(
     back = member("one")
     takes(back, 100)
     (told,) = back.told("group_ahead")
-    assert (told["committed_by"], told["next_offset"]) == ("nobody who is known", 100)
+    assert (told["committed_by"], told["next_offset"]) == ("an unknown member", 100)
     assert "empty state directory" in told["todo"]
 
 
