@@ -19,9 +19,10 @@ from daemon.events.sinks import LAST_FLUSH_S, Sinks
 from daemon.ingest.group import Partitions
 from daemon.ingest.live_model import Models
 from daemon.ingest.room import NAMED_MAX
-from daemon.operator.gauges import show
-from daemon.operator.health import Health, Pass
-from daemon.operator.long_states import LongStates, tell_long_states
+from daemon.operator.facts import Facts
+from daemon.operator.gauges import show, status_line
+from daemon.operator.health import Health
+from daemon.operator.long_states import LongStates, long_states
 from daemon.operator.notify import Notifier
 from daemon.operator.observer import Observer
 from daemon.state.keeper import Checkpointer
@@ -382,37 +383,59 @@ class Loop:
 
     def report_progress(self, polled: Polled) -> None:
         """Only progress feeds the watchdog (see daemon.operator.health)."""
-        if self.health.note(self._seen(polled)):
-            self.notifier.alive()
-        if self.on_step is not None:
-            self.on_step(polled)
         now_s = time.monotonic()
-        if now_s - self._gauged_s >= GAUGES_S:
+        if shows := now_s - self._gauged_s >= GAUGES_S:
             self._gauged_s = now_s
             self.sinks.look()
             self.partitions.look_at_spread()
-            show(self)
-            tell_long_states(self, self._long_states, now_s)
+        facts = self.facts(polled)
+        if self.health.note(facts):
+            self.notifier.alive()
+        if self.on_step is not None:
+            self.on_step(polled)
+        if shows:
+            show(facts, self.observer)
+            self.notifier.status(status_line(facts, ready=not self.health.not_ready()))
+            for event, fields in long_states(facts, self._long_states):
+                self.observer.tell(event, **fields)
             self._tell_readiness()
         if not self._ready and self.source.healthy():
             self._ready = True
             self.notifier.ready()
             self.observer.tell("daemon_ready", partitions=len(self.partitions), records=sum(map(len, polled.batches)))
 
-    def _seen(self, polled: Polled) -> Pass:
+    def facts(self, polled: Polled) -> Facts:
+        """Return what is known at the end of a pass."""
         journal, clock = self.partitions.journal_problem, self.clock_watch.problem
         model, split = self.models.problem, self.partitions.spread.trouble
-        return Pass(
-            took=bool(polled.batches) and not self._refused,
+        return Facts(
+            now_s=time.monotonic(),
+            ingested=bool(polled.batches) and not self._refused,
             waits=self._standing,
             silent_s=polled.silent_s,
             connected=self.source.healthy(),
-            lag=self.source.lag(),
             paused=self._full,
-            checkpoint_s=self.checkpointer.under_way_s,
-            publication_s=self.training.publication_s,
+            lag=self.source.lag(),
+            held=self.source.held(),
+            keyless=self.source.keyless(),
             problems=(*self.problems.values(), *(problem for problem in (journal, clock) if problem is not None)),
             troubles=(*(trouble for trouble in (model, split) if trouble is not None), *self.source.troubles(), *self.sinks.troubles()),
+            checkpoint_since_s=self.checkpointer.began_s if self.checkpointer.busy else None,
+            publication_since_s=self.training.publishing_since_s if self.training.publication_s else None,
+            open_rows=self.open_rows,
+            event_time_s=self.partitions.event_time_s,
+            links=self.partitions.links,
+            monitored_links=self.partitions.watched_links,
+            split_links=self.partitions.spread.split,
+            moved_links=self.partitions.spread.moved,
+            open_incidents=self.regions.open_incidents,
+            late_samples=self.regions.late,
+            alerts_in_a_week=self.regions.opened_in_a_week,
+            live_version=self.models.live.version if self.models.live is not None else None,
+            pinned_version=self.models.pinned,
+            running=self.training.progress(),
+            training_busy=self.training.busy,
+            training_waits_for=self.training.decision.waiting_for,
         )
 
     def _tell_readiness(self) -> None:

@@ -247,4 +247,4 @@ def _file_sink(path: Path, bytes_max: int, observer: Observer) -> NdjsonSink:
 def make_http(config: Config, observer: Observer, health: Health) -> HttpServer | None:
     if not config.http.enabled:
         return None
-    return HttpServer(config.http.host, config.http.port, observer, health.not_live, health.not_ready)
+    return HttpServer(config.http.host, config.http.port, observer, health.not_live, health.not_ready, lambda: health.facts)

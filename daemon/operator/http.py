@@ -14,6 +14,7 @@ from typing import Any, Final
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from daemon.errors import DaemonError
+from daemon.operator.facts import Facts
 from daemon.operator.observer import Observer
 from daemon.operator.page import CONTENT_SECURITY_POLICY, render
 
@@ -34,7 +35,7 @@ Check = Callable[[], list[str]]
 class HttpServer:
     """Serves in a thread of its own. Raises DaemonError, with the setting to change, where the address cannot be bound."""
 
-    def __init__(self, host: str, port: int, observer: Observer, live: Check, ready: Check) -> None:
+    def __init__(self, host: str, port: int, observer: Observer, live: Check, ready: Check, facts: Callable[[], Facts | None]) -> None:
         class Handler(BaseHTTPRequestHandler):
             timeout = TIMEOUT_S
 
@@ -47,7 +48,7 @@ class HttpServer:
                     reasons = live() if path == "/livez" else ready()
                     self._answer(503 if reasons else 200, ("\n".join(reasons) or "ok").encode() + b"\n", "text/plain; charset=utf-8")
                 elif path == "/":
-                    self._answer(200, render(observer, live(), ready()).encode("utf-8", "replace"), "text/html; charset=utf-8")
+                    self._answer(200, render(observer, facts(), live(), ready()).encode("utf-8", "replace"), "text/html; charset=utf-8")
                 else:
                     self._answer(404, b"try /, /livez, /readyz or /metrics\n", "text/plain; charset=utf-8")
 

@@ -113,10 +113,6 @@ class Observer:
         self._listen, self._unlogged = listen, unlogged
         self._log = structlog.get_logger("dwcp-learner")
         self._alerts: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT_ALERTS)
-        self.live_version: str | None = None
-        self.pinned_version: str | None = None
-        self.training_words = "none"
-        """What the page says of trainings."""
         self.registry = CollectorRegistry()
         self.events = Counter("dwcp_events", "Operational events by name", ["event"], registry=self.registry)
         self.records = Counter("dwcp_records", "Telemetry records by what became of them", ["outcome"], registry=self.registry)
@@ -218,13 +214,12 @@ class Observer:
         return list(self._alerts)
 
     def went_live(self, version: str) -> None:
-        self.live_version = version
+        """Show a version as the live one."""
         self.model.clear()
         self.model.labels(version).set(1)
 
     def pin(self, version: str | None) -> None:
-        """version: that a person has pinned; None: none."""
-        self.pinned_version = version
+        """Show whether a version is pinned; None: no version is."""
         self.model_pinned.set(version is not None)
 
     def measured(self, target: int, error: float, persistence_error: float, count: int) -> None:

@@ -1,21 +1,21 @@
-"""The page at /: what the daemon is doing, for a person. It has no script, takes nothing from the outside, and loads itself anew."""
+"""The page at /: what the daemon is doing, for a person. It has no script, loads nothing from elsewhere, and reloads itself."""
 
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from daemon.operator.facts import Facts
 from daemon.operator.observer import Observer
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 RELOAD_S: Final = 5
-WATCHED_OF_BUDGET: Final = 2000
-"""Watched links of the fleet that drift.false_alerts_per_week is for."""
+MONITORED_OF_BUDGET: Final = 2000
+"""Monitored links of the fleet that drift.false_alerts_per_week refers to."""
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta http-equiv="refresh" content="{reload_s}"><meta name="viewport" content="width=device-width">
@@ -36,47 +36,41 @@ td, th {{ text-align: left; padding: .25rem .75rem .25rem 0; border-bottom: 1px 
 """
 
 
-def render(observer: Observer, not_live: Sequence[str], not_ready: Sequence[str]) -> str:
-    """The whole document."""
+def render(observer: Observer, facts: Facts | None, not_live: Sequence[str], not_ready: Sequence[str]) -> str:
+    """Return the whole document.
+
+    Args:
+        observer: for the recent alerts, and the budget of false alerts.
+        facts: facts of the last pass; None before the first.
+        not_live, not_ready: see `Health`.
+    """
     ill = dict.fromkeys([*not_live, *not_ready])
     state = "".join(f'<li class="ill">{html.escape(reason)}</li>' for reason in ill) or '<li class="well">live and ready</li>'
-    figures = "".join(f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>' for name, value in _figures(observer))
-    rows = [_alert(event, fields) for event, fields in reversed(observer.recent_alerts())]
+    rows = _figures(facts, observer.registry.get_sample_value("dwcp_alerts_budget_per_week") or 0.0) if facts is not None else []
+    figures = "".join(f'<tr><th scope="row">{name}</th><td>{html.escape(value)}</td></tr>' for name, value in rows)
+    changes = [_alert(event, fields) for event, fields in reversed(observer.recent_alerts())]
     head = "<tr><th>event time</th><th>change</th><th>what</th><th>incident</th></tr>"
-    alerts = f"<table>{head}{''.join(rows)}</table>" if rows else "<p>None since the start.</p>"
+    alerts = f"<table>{head}{''.join(changes)}</table>" if changes else "<p>None since the start.</p>"
     return _PAGE.format(reload_s=RELOAD_S, state=state, figures=figures, alerts=alerts)
 
 
 def _alert(event: str, fields: dict[str, Any]) -> str:
-    told = (_time(fields["event_time_s"]), event.removeprefix("drift_"), str(fields["summary"]), str(fields["incident"])[:8])
-    return f"<tr>{''.join(f'<td><bdi>{html.escape(cell)}</bdi></td>' for cell in told)}</tr>"
+    cells = (_time(fields["event_time_s"]), event.removeprefix("drift_"), str(fields["summary"]), str(fields["incident"])[:8])
+    return f"<tr>{''.join(f'<td><bdi>{html.escape(cell)}</bdi></td>' for cell in cells)}</tr>"
 
 
-def _figures(observer: Observer) -> list[tuple[str, str]]:
-    def of(name: str) -> float:
-        value = observer.registry.get_sample_value(name)
-        return math.nan if value is None else value
-
-    def whole(name: str) -> str:
-        return f"{of(name):,.0f}" if math.isfinite(of(name)) else "not known"
-
-    watched = of("dwcp_watched_links")
-    accepted = f"{of('dwcp_alerts_budget_per_week') * watched / WATCHED_OF_BUDGET:.2g} of so many watched links"
+def _figures(facts: Facts, budget_per_week: float) -> list[tuple[str, str]]:
+    budget = budget_per_week * facts.monitored_links / MONITORED_OF_BUDGET
+    pinned = "" if facts.pinned_version is None else ", pinned: no training starts until `dwcp-learner models unpin`"
     return [
-        ("records behind", whole("dwcp_lag_records")),
-        ("newest event time", _time(of("dwcp_event_time_seconds"))),
-        ("links", f"{whole('dwcp_links')}, of which {whole('dwcp_watched_links')} are watched"),
-        ("model", _model(observer)),
-        ("training", observer.training_words),
-        ("open incidents", whole("dwcp_incidents_open")),
-        ("alerts in the last week", f"{whole('dwcp_alerts_in_a_week')}; accepted without a cause: {accepted}"),
+        ("records behind", "not known" if facts.behind is None else f"{facts.behind:,}"),
+        ("newest event time", _time(facts.event_time_s)),
+        ("links", f"{facts.links:,}, of which {facts.monitored_links:,} are monitored"),
+        ("model", (facts.live_version or "none yet") + pinned),
+        ("training", facts.training),
+        ("open incidents", f"{facts.open_incidents:,}"),
+        ("alerts in the last week", f"{facts.alerts_in_a_week:,}; budget of false alerts for this number of monitored links: {budget:.2g}"),
     ]
-
-
-def _model(observer: Observer) -> str:
-    pinned = observer.pinned_version
-    suffix = "" if pinned is None else ", pinned: no training starts until `dwcp-learner models unpin`"
-    return (observer.live_version or "none yet") + suffix
 
 
 def _time(time_s: float) -> str:

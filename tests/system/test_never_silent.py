@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -23,7 +22,6 @@ from typing import Any, Final
 import pytest
 from kafka import KafkaProducer
 
-from daemon.operator.health import CHECKPOINT_S, HOPELESS, PUBLICATION_S, STALLED_S, Health, Pass
 from testkit.running import Running
 from testkit.waiting import wait_for
 
@@ -154,7 +152,7 @@ def told(faulty_daemons: Any, request: pytest.FixtureRequest) -> Iterator[Told]:
 FAULTS: Final = {
     "hanging disk": ("/readyz", "a checkpoint has been written for", "see that the disk of state.directory answers"),
     "full disk": ("/readyz", "the state cannot be written: [Errno 28] No space left on device", "free space on the disk"),
-    "no records": ("/readyz", "no record was taken for", "see the log of the broker that leads the topic's partitions"),
+    "no records": ("/readyz", "no record was read for", "see the log of the broker that leads the topic's partitions"),
     "hanging models folder": ("/livez", "the loop hangs", "restart the daemon, nothing is lost"),
     "hanging client": ("/livez", "the thread of the source hangs", "restart the daemon, nothing is lost"),
 }
@@ -200,7 +198,7 @@ def test_a_disk_that_hangs_until_the_memory_is_full(told: Told) -> None:
     with told.fault("hanging disk"):
         told.send(200)
         told.says("/readyz", "the source is paused until open rows and events are written")
-        assert "no record was taken for" in told.daemon.get("/readyz")[1]
+        assert "no record was read for" in told.daemon.get("/readyz")[1]
         assert told.daemon.told("source_paused")
         told.says("/livez", "nothing becomes durable")
         told.fed()
@@ -232,44 +230,6 @@ def test_a_disk_that_hangs_does_not_hold_up_the_end(told: Told) -> None:
     assert "the disk does not answer" in failed["problem"]
     assert "disk of the state directory" in failed["remedy"]
     assert told.daemon.told("daemon_stopped")
-
-
-WELL: Final = Pass(True, False, 0.0, True, 0, False, 0.0, 0.0, (), ())
-WAITING: Final = replace(WELL, took=False, lag=7)
-LIMIT_S: Final = 60.0
-
-
-@pytest.mark.parametrize(
-    ("seen", "seconds", "live", "ready"),
-    [
-        (WELL, 1000.0, "", ""),
-        (replace(WELL, took=False), 1000.0, "", ""),  # a quiet stream
-        (replace(WAITING, waits=True), 1000.0, "", ""),  # replay: the stream waits for a training
-        (WAITING, STALLED_S - 2, "", ""),
-        (WAITING, STALLED_S + 2, "", "7 wait"),
-        (WAITING, HOPELESS * LIMIT_S + 2, "7 wait", "7 wait"),
-        (replace(WAITING, paused=True), STALLED_S + 2, "", "is paused until"),
-        (replace(WAITING, paused=True, problems=("disk full",)), 1000.0, "", "disk full"),  # no restart frees space
-        (replace(WAITING, connected=False, lag=None, troubles=("no broker",)), 1000.0, "", "no broker"),  # nor brings a broker back
-        (replace(WELL, checkpoint_s=CHECKPOINT_S + 1), 1.0, "", "nothing becomes durable"),
-        (replace(WELL, checkpoint_s=HOPELESS * LIMIT_S + 1), 1.0, "nothing becomes durable", "nothing becomes durable"),
-        (replace(WELL, publication_s=PUBLICATION_S + 1), 1.0, "", "the disk of models.directory"),
-        (replace(WELL, took=False, silent_s=LIMIT_S + 1), LIMIT_S + 1, "the thread of the source hangs", "the thread of the source hangs"),
-        (replace(WELL, took=False, silent_s=5.0), 1000.0, "", ""),  # a slow broker: it comes back
-    ],
-)
-def test_what_lasts_how_long(seen: Pass, seconds: float, live: str, ready: str) -> None:
-    """Passes of that kind, one a second, for this many seconds: both answers are as expected."""
-    now_s = 0.0
-    health = Health(LIMIT_S, lambda: now_s)
-    fed = health.note(WELL)
-    while now_s < seconds:
-        now_s += 1.0
-        fed = health.note(replace(seen, silent_s=min(seen.silent_s, now_s)))
-    for reasons, expected in ((health.not_live(), live), (health.not_ready(), ready)):
-        assert bool(reasons) == bool(expected)
-        assert expected in "\n".join(reasons)
-    assert fed == (not live)
 
 
 def test_a_server_that_takes_connections_and_never_answers(run: Callable[..., Any]) -> None:

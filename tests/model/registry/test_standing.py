@@ -15,7 +15,6 @@ import model.registry.versions as registry_module
 from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
 from daemon.operator.observer import Observer
-from daemon.operator.page import render
 from daemon.training.triggers import TrainingFacts, TrainingPolicy, decide_training
 from model.registry.choice import CHOICE_NAME, MOST_AHEAD, Choice, is_number, write_choice
 from model.registry.importing import import_folder
@@ -346,17 +345,6 @@ def test_no_training_starts_under_a_pin() -> None:
     assert decide_training(0.0, facts, policy).start
     decision = decide_training(0.0, TrainingFacts(False, True, 1000, 1000, True, 1000, None, False, pinned=True), policy)
     assert (decision.start, "models unpin" in decision.waiting_for) == (False, True)
-
-
-def test_the_page_says_that_a_version_is_pinned() -> None:
-    """Beside its name, with the way out."""
-    observer = Observer()
-    observer.went_live(FIRST)
-    observer.pin(FIRST)
-    assert f"{FIRST}, pinned" in render(observer, [], [])
-    assert observer.registry.get_sample_value("dwcp_model_pinned") == 1
-    observer.pin(None)
-    assert "pinned" not in render(observer, [], [])
 
 
 def test_what_a_person_does_is_announced(tmp_path: Path) -> None:
