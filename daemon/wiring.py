@@ -155,19 +155,13 @@ def build(
 
 def pipeline_settings(config: Config) -> PipelineSettings:
     drift = config.drift
-    watch = WatchPolicy(
-        share=drift.watched_share,
-        links_per_region=drift.watched_per_region,
-        links_max=drift.watched_max,
-        always=drift.watched_always,
-    )
+    watch = WatchPolicy(links_per_region=drift.watched_per_region, links_max=drift.watched_max, always=drift.watched_always)
     sensitivity = Sensitivity.for_budget(drift.false_alerts_per_week)
     return PipelineSettings(config.links.key, config.links.gap_multiple, config.links.max, watch, sensitivity, drift.lateness_s)
 
 
 def quorum_policy(config: Config) -> QuorumPolicy:
-    drift = config.drift
-    return QuorumPolicy(links_min=drift.quorum_links, links_share=drift.quorum_share, window_s=drift.quorum_window_s, quiet_s=drift.quiet_s)
+    return QuorumPolicy(links_min=config.drift.quorum_links, links_share=config.drift.quorum_share)
 
 
 def training_config(config: Config) -> TrainingConfig:

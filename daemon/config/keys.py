@@ -1,4 +1,4 @@
-"""The registry that a configuration describes, with its keys read. `cryptography` is imported only where there is a key: 11 MB."""
+"""The registry that a configuration describes, with its keys. `cryptography` (11 MB) is imported only if there is a key."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 def registry_with_keys(config: Config) -> Registry:
-    """Raises ConfigError where a key cannot be used, where only the public one is given, or where the two are no pair."""
+    """Return the registry.
+
+    Raises:
+        ConfigError: a key cannot be used, only the public one is set, or the two are not a pair.
+    """
     models = config.models
     if models.signing_key is None:
         if models.verify_key is not None:
             raise ConfigError(
-                "models.verify_key is set and models.signing_key is not: this daemon's own versions would be unsigned, and never used; "
+                "models.verify_key is set and models.signing_key is not: this daemon's own versions would not be signed, and never used; "
                 "set both (`dwcp-learner keys generate` makes a pair)"
             )
         return Registry(models.directory)
@@ -30,12 +34,22 @@ def registry_with_keys(config: Config) -> Registry:
         raise ConfigError(f"models.signing_key: {error}") from error
     verify_key = verify_key_from(models.verify_key, "models.verify_key")
     if verify_key is not None and verify_key.problem(b"pair", signing_key.sign(b"pair")):
-        raise ConfigError(f"models.verify_key ({models.verify_key}) is not the public key of models.signing_key ({models.signing_key})")
+        raise ConfigError(
+            f"models.verify_key ({models.verify_key}) is not the public key of models.signing_key ({models.signing_key}); "
+            "set the public key of that pair"
+        )
     return Registry(models.directory, signing_key, verify_key)
 
 
 def verify_key_from(path: Path | None, setting: str) -> VerifyKey | None:
-    """The public key in a file, None for no file. Raises ConfigError, with the name of the setting, where it cannot be used."""
+    """Return the public key in a file; None for no file.
+
+    Args:
+        setting: name of the setting, for the message.
+
+    Raises:
+        ConfigError: the key cannot be used.
+    """
     if path is None:
         return None
     from model.version.signing import KeyFileError, VerifyKey

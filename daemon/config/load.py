@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -26,17 +27,19 @@ from daemon.config.sections import (
 )
 
 MOST_BYTES: Final = 1 << 20
-"""A hundred times a configuration with every setting."""
+"""Largest file that is read as a configuration: a hundred times one with every setting."""
 ENV_PREFIX: Final = "DWCP_"
 ENV_DELIMITER: Final = "__"
+REMOVED: Final = frozenset({"drift.watched_share", "drift.quorum_window_s", "drift.quiet_s"})
+"""Settings of older releases that are constants now."""
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. The message names the file, the key, what is wrong and what to do."""
+    """The configuration cannot be used. The message names the file and the key, and says what is wrong and what to do."""
 
 
 class Config(BaseSettings):
-    """All sections. Environment: DWCP_KAFKA__TOPIC is kafka.topic."""
+    """All sections. The variable DWCP_KAFKA__TOPIC sets kafka.topic."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, extra="forbid", frozen=True, nested_model_default_partial_update=True
@@ -62,20 +65,22 @@ class Config(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The environment is above the file, which comes in as arguments."""
+        """Let the environment override the file, whose values come as arguments."""
         return env_settings, init_settings
 
     @model_validator(mode="after")
     def _own_topics(self) -> Self:
-        """A daemon that read its own dead letters would refuse them again, for ever."""
+        """Refuse a topic of events as the source: a daemon that reads its own dead letters refuses them again, for ever."""
         events = self.events
         if events.to != "file" and self.kafka.topic in (events.drift_topic, events.models_topic, events.dead_letter_topic):
-            raise ValueError(f"kafka.topic {self.kafka.topic!r} is a topic that events go to as well: telemetry needs one of its own")
+            raise ValueError(
+                f"kafka.topic {self.kafka.topic!r} is a topic that events are sent to as well; give telemetry a topic of its own"
+            )
         return self
 
 
 class FixedConfig(Config):
-    """A configuration that says itself what it is: no DWCP_ variable goes over it."""
+    """A configuration that no DWCP_ variable overrides."""
 
     @classmethod
     def settings_customise_sources(
@@ -90,14 +95,26 @@ class FixedConfig(Config):
 
 
 def reload(path: Path | None) -> Config:
-    """The same again, while the daemon runs: nothing is waited for, so a pipe is refused. Raises ConfigError."""
+    """Load the configuration again while the daemon runs. A pipe is refused, because it could be waited for.
+
+    Raises:
+        ConfigError: see `load`.
+    """
     if path is not None and path.exists() and not path.is_file():
         raise ConfigError(f"{path}: is not a regular file, and can be read only at the start; restart the daemon instead")
     return load(path)
 
 
 def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Config:
-    """The configuration from a TOML file, or a pipe (None: only defaults and environment). Raises ConfigError."""
+    """Load the configuration.
+
+    Args:
+        path: TOML file, or a pipe; None: only defaults and environment.
+        environment: variables whose names are checked; None: those of the process.
+
+    Raises:
+        ConfigError: the configuration cannot be read, or is not valid.
+    """
     document = _document(path) if path is not None else {}
     _refuse_unknown_variables(os.environ if environment is None else environment)
     try:
@@ -105,7 +122,7 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
         config.kafka.client_options()
         _check_together(config)
     except ValidationError as error:
-        problems = "\n".join(f"  {'.'.join(map(str, found['loc']))}: {found['msg']}".replace("  : ", "  ") for found in error.errors())
+        problems = "\n".join(f"  {_problem('.'.join(map(str, found['loc'])), found)}" for found in error.errors())
         raise ConfigError(
             f"{path or 'the environment'}: the configuration is not valid:\n{problems}\nsee: dwcp-learner schema config"
         ) from None
@@ -117,8 +134,24 @@ def load(path: Path | None, environment: Mapping[str, str] | None = None) -> Con
     return config
 
 
+def _problem(setting: str, found: Mapping[str, Any]) -> str:
+    if found["type"] == "extra_forbidden":
+        return _unknown(setting)
+    return f"{setting}: {found['msg']}" if setting else str(found["msg"])
+
+
+def _unknown(setting: str) -> str:
+    """What to do about a setting that does not exist: the closest names that do are of its section, or are sections."""
+    if setting in REMOVED:
+        return f"{setting}: is not a setting any more, it has a fixed value now; delete it"
+    section, _, key = setting.rpartition(".")
+    fields = Config.model_fields[section].annotation if section in Config.model_fields else Config
+    close = get_close_matches(key, getattr(fields, "model_fields", {}), 1)
+    return f"{setting}: there is no such setting; " + (f"did you mean {close[0]}?" if close else "delete it, or correct its name")
+
+
 def _check_together(config: Config) -> None:
-    """Raises ValueError, with the settings, where one keeps the other from ever taking effect."""
+    """Raise ValueError, with the settings, if one keeps the other from ever taking effect."""
     training, buffer = config.training, config.buffer
     if buffer.rows_max < training.rows_min < NEVER:
         raise ValueError(
@@ -132,16 +165,16 @@ def _document(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
-            raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes: not a configuration file; use another one with --config")
-        return tomllib.loads(content.decode("utf-8-sig"))  # with the mark that some editors put first
+            raise ConfigError(f"{path}: has more than {MOST_BYTES:,} bytes, and is not a configuration; name another file with --config")
+        return tomllib.loads(content.decode("utf-8-sig"))  # with the byte order mark that some editors put first
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); give another file with --config") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); mend its permissions, or name another file with --config") from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in brackets: not TOMLDecodeError
-        raise ConfigError(f"{path}: is no valid TOML ({error})") from error
+        raise ConfigError(f"{path}: is not valid TOML ({error}); correct that line, or name another file with --config") from error
 
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
-    """pydantic-settings passes over variables that it does not know, so a misspelt one would silently keep the default."""
+    """Raise ConfigError for a variable that sets nothing. pydantic-settings ignores it, so a misspelt one would keep the default."""
     known = {
         f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}".upper()
         for section, field in Config.model_fields.items()
@@ -151,6 +184,6 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
         upper = name.upper()
         nested = upper.startswith((f"{ENV_PREFIX}KAFKA{ENV_DELIMITER}OPTIONS{ENV_DELIMITER}",))
         if upper.startswith(ENV_PREFIX) and upper not in known and not nested and upper != f"{ENV_PREFIX}CONFIG":
-            raise ConfigError(
-                f"{name}: no such setting; a variable is {ENV_PREFIX}SECTION{ENV_DELIMITER}KEY, for example DWCP_KAFKA__TOPIC"
-            )
+            setting = upper.removeprefix(ENV_PREFIX).replace(ENV_DELIMITER, ".", 1).lower()
+            what = _unknown(setting).removeprefix(f"{setting}: ")
+            raise ConfigError(f"{name}: {what} (a variable is {ENV_PREFIX}SECTION{ENV_DELIMITER}KEY, for example DWCP_KAFKA__TOPIC)")

@@ -1,4 +1,4 @@
-"""The sections of the configuration: each key with its default, its bounds and, where it does not speak for itself, the reason."""
+"""The sections of the configuration: each key with its default, its bounds and, if its name does not explain it, a description."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from streams.kafka.connection.option_values import typed
 from streams.kafka.connection.options import KafkaOptions
 
 NEVER: Final = 2**62
-"""Rows that no buffer ever has: training.rows_min for a daemon that trains nothing."""
+"""Value of training.rows_min for a daemon that trains nothing: more rows than any buffer has."""
 _TOPIC: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}", re.ASCII)
-"""What Kafka allows."""
+"""Names that Kafka allows."""
 
 
 def _legal_topic(name: str) -> str:
     if not _TOPIC.fullmatch(name) or name in (".", ".."):
-        raise ValueError(f"{name!r} is no name of a Kafka topic: 1 to 249 letters, digits, '.', '_' and '-', and not '.' or '..'")
+        raise ValueError(f"{name!r} is not a valid Kafka topic name; use 1 to 249 letters, digits, '.', '_' and '-', but not '.' or '..'")
     return name
 
 
@@ -31,7 +31,7 @@ def _not_blank(value: Any) -> Any:
     if isinstance(value, str) and not value.strip():
         raise ValueError("is empty; give a value, or leave the key out for its default")
     if isinstance(value, str) and "\0" in value:
-        raise ValueError("holds a NUL character, which no name or path can")
+        raise ValueError("contains a NUL character, which a name or path cannot contain; remove it")
     return value
 
 
@@ -52,15 +52,19 @@ class KafkaSection(_Section):
     max_records: int = Field(5000, gt=0, description="records of one poll: large enough that its fixed cost does not count")
     accept_lost_records: bool = Field(
         False,
-        description="go on where the next records have been deleted, or are others than before (the topic was created anew, its log was "
-        "cut back by an unclean leader election), and tell so",
+        description="continue if the next records were deleted, or are not the same as before (the topic was created anew, its log was "
+        "truncated by an unclean leader election), and log an event",
     )
     options: dict[str, str | int | float | bool | None] = Field(
         default_factory=dict, description="TLS, SASL and any further option of the Kafka client, by its own name"
     )
 
     def client_options(self) -> KafkaOptions:
-        """Raises ValueError, with the option, for one that could not work."""
+        """Return the options of the Kafka client.
+
+        Raises:
+            ValueError: an option could not work; the message names it.
+        """
         try:
             values = {name: typed(name, value) for name, value in self.options.items()}
             return KafkaOptions.from_mapping({"bootstrap_servers": self.bootstrap_servers, **values})
@@ -72,11 +76,11 @@ class KafkaSection(_Section):
     @field_validator("options", mode="before")
     @classmethod
     def _plain(cls, options: Any) -> Any:
-        """One sentence for what is no plain value, instead of one for each type that it might be."""
+        """Refuse a list or a table in one sentence, instead of one for each type that the value might be."""
         for name, value in options.items() if isinstance(options, dict) else ():
             if value is not None and not isinstance(value, str | int | float | bool):
                 kind = {"list": "a list", "dict": "a table"}.get(type(value).__name__, f"a {type(value).__name__}")
-                raise ValueError(f"kafka.options.{name} is {kind}: give one text, number, or true or false")
+                raise ValueError(f"kafka.options.{name} is {kind}; set it to a text, a number, true or false")
         return options
 
 
@@ -94,7 +98,7 @@ class EventsSection(_Section):
 
 
 class LinksSection(_Section):
-    key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that tell links apart; empty: one merged series")
+    key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that identify a link; empty: one merged series")
     gap_multiple: float = Field(5.0, gt=1, description="a pause of more than this many intervals starts a new window")
     max: int = Field(
         DEFAULT_LINKS_MAX, gt=0, lt=2**31,
@@ -110,25 +114,24 @@ class LinksSection(_Section):
 
 
 class DriftSection(_Section):
-    watched_share: float = Field(1.0, gt=0, le=1, description="share of the links that are forecast and judged, by a hash of their name")
-    watched_per_region: int = Field(100, gt=0, description="links of one region and partition; bounds the cost of forecasts")
-    watched_max: int = Field(1000, gt=0, description="links of one partition")
+    watched_per_region: int = Field(
+        100, gt=0, description="monitored links of one region and partition, at most; bounds the cost of forecasts"
+    )
+    watched_max: int = Field(1000, gt=0, description="monitored links of one partition, at most")
     watched_always: tuple[str, ...] = Field(
-        (), description='patterns of link names ("node-17|*") that are watched whatever the bounds; * stands for anything'
+        (), description='patterns of link names ("node-17|*") that are monitored whatever the bounds; * matches anything'
     )
     false_alerts_per_week: float = Field(
         1.0,
         gt=0,
         le=1000,
-        description="alerts without a cause that are accepted, of a fleet of 2,000 watched links; fewer make the detectors slower",
+        description="budget of alerts without a cause, for a fleet of 2,000 monitored links; a smaller budget makes the detectors slower",
     )
-    quorum_links: int = Field(3, gt=0)
-    quorum_share: float = Field(0.02, gt=0, le=1)
-    quorum_window_s: float = Field(1800.0, gt=0)
-    quiet_s: float = Field(3600.0, gt=0, description="an incident closes after this long without new evidence")
+    quorum_links: int = Field(3, gt=0, description="links of a region that must alarm for an incident of the region, at least")
+    quorum_share: float = Field(0.02, gt=0, le=1, description="share of a region's monitored links that must alarm, at least")
     lateness_s: float = Field(60.0, ge=0, description="how far links of one partition may lag behind each other in event time")
     idle_s: float = Field(
-        60.0, gt=0, description="a partition whose event time stands still for this long no longer holds up those ahead of it"
+        60.0, gt=0, description="a partition whose event time stands still for this long does not delay the others any more"
     )
     shed_above_lag: int = Field(200_000, gt=0, description="records behind at which forecasts stop until the stream has caught up")
 
@@ -136,7 +139,7 @@ class DriftSection(_Section):
 class BufferSection(_Section):
     rows_max: int = Field(5_000_000, gt=0, description="about 60 bytes each on disk")
     age_max_s: float = Field(90 * 86_400.0, gt=0, description="a quarter: the weekly cycle some twelve times")
-    open_rows_max: int = Field(1_000_000, gt=0, description="unsealed rows at which a source is paused, when the disk refuses them")
+    open_rows_max: int = Field(1_000_000, gt=0, description="unsealed rows at which the source is paused, if the disk refuses them")
 
 
 class TrainingSection(_Section):
@@ -179,23 +182,23 @@ class TrainingSection(_Section):
 
 class StateSection(_Section):
     directory: Location = Path("state")
-    member: str = Field("main", pattern=r"^[A-Za-z0-9_]{1,64}$", description="name of this daemon where several share the directory")
-    checkpoint_interval_s: float = Field(30.0, gt=0, description="what a kill costs: at most so much is read again")
+    member: str = Field("main", pattern=r"^[A-Za-z0-9_]{1,64}$", description="name of this daemon, if several share the directory")
+    checkpoint_interval_s: float = Field(30.0, gt=0, description="time between checkpoints; after a kill at most this much is read again")
 
 
 class ModelsSection(_Section):
     directory: Location = Path("models")
     keep: int = Field(10, gt=0)
     follow_interval_s: float = Field(2.0, gt=0, description="how often CURRENT is read for a rollback or another member's version")
-    signing_key: Location | None = Field(
-        None, description="private Ed25519 key (PEM) that signs what is published; none: it stays unsigned"
+    signing_key: Location | None = Field(None, description="private Ed25519 key (PEM) that signs what is published; none: it is not signed")
+    verify_key: Location | None = Field(
+        None, description="public key (PEM) that must verify a version before it is used; none: any version is used"
     )
-    verify_key: Location | None = Field(None, description="public key (PEM) that versions must be signed with to be used; none: any is")
 
 
 class HttpSection(_Section):
-    host: Text = Field("127.0.0.1", description="an address of this machine; 0.0.0.0 or :: for all of them")
-    port: int = Field(9108, ge=0, le=65535, description="0: any free one")
+    host: Text = Field("127.0.0.1", description="address of this machine to listen on; 0.0.0.0 or :: for all of them")
+    port: int = Field(9108, ge=0, le=65535, description="0: any free port")
     enabled: bool = True
 
 

@@ -1,4 +1,4 @@
-"""Settings that are allowed, and that cannot do on this machine what they are for."""
+"""Check settings that are valid, but cannot be used on this machine."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from daemon.config.load import Config, ConfigError
 
 
 def check_places(config: Config) -> None:
-    """Raise ConfigError for a folder that is there and cannot be used by this user, and for an HTTP address that is none of this machine.
+    """Check folders and the HTTP address. A folder that does not exist yet is made by the daemon, or by its service before it.
 
-    A folder that is not there yet is made by the daemon, or by its service before it.
+    Raises:
+        ConfigError: a folder exists and this user cannot use it, or the address is not one of this machine.
     """
     folders = {
         "state.directory": config.state.directory,
@@ -32,7 +33,7 @@ def _check_folder(setting: str, folder: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         pass  # the folder, or what is in its place, is looked at below
     except OSError as error:  # a name that is too long, a loop of links, a parent that may not be searched
-        raise ConfigError(f"{setting} {folder}: {error.strerror}; name another folder, or mend this one") from error
+        raise ConfigError(f"{setting} {folder}: {error.strerror}; name another folder, or mend this path") from error
     try:
         whole = folder.absolute()
     except FileNotFoundError:  # a path within a working directory that has been deleted: the service starts in another one

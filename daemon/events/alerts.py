@@ -1,4 +1,4 @@
-"""What subscribers hear: drift alerts and model announcements as CloudEvents with ids that a replay repeats."""
+"""What subscribers receive: drift alerts and model announcements as CloudEvents. A replay sends the same ids."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from model.registry.choice import Choice
 from streams.events import Event, event_id
 
 LARGE_SIGMA: Final = 3.0
+"""Standard deviations from which a change of most links of a region is critical."""
 SEVERITIES: Final = ("info", "warning", "critical")
 RETRAINING_TYPE: Final = "dwcp.drift.retraining"
 MODEL_TYPE: Final = "dwcp.model"
@@ -27,7 +28,11 @@ _FAULTS: Final[dict[str, str]] = {
 
 
 def drift_event(change: IncidentChange, source: str) -> Event:
-    """One change of an incident. source: who tells, for example "dwcp-learner/dwcp.telemetry"."""
+    """Return the alert about one change of an incident.
+
+    Args:
+        source: who sends it, for example "dwcp-learner/dwcp.telemetry".
+    """
     data: dict[str, Any] = {
         "incident": change.id,
         "change": change.kind,
@@ -60,7 +65,11 @@ def drift_event(change: IncidentChange, source: str) -> Event:
 
 
 def severity(change: IncidentChange) -> str:
-    """ "info" for a closed one, "critical" for the whole fleet, or most links of a region by LARGE_SIGMA or more; else "warning"."""
+    """Return how urgent a change is.
+
+    "info" if the incident is closed; "critical" if it is of the whole fleet, or of most links of a region by LARGE_SIGMA or more; else
+    "warning".
+    """
     if change.kind == "closed":
         return "info"
     if change.group == "data" or change.scope == "link":
@@ -71,7 +80,13 @@ def severity(change: IncidentChange) -> str:
 
 
 def retraining_event(incident: str, answer: str, version: str, source: str, now_s: float) -> Event:
-    """What becomes of the training that an incident has asked for: "started", "published", "refused" or "failed"."""
+    """Return the event about the training that an incident has asked for.
+
+    Args:
+        incident: id of the incident.
+        answer: "started", "published", "refused" or "failed".
+        now_s: UTC seconds.
+    """
     return Event(
         id=event_id(incident, version, answer),
         type=RETRAINING_TYPE,
@@ -83,7 +98,13 @@ def retraining_event(incident: str, answer: str, version: str, source: str, now_
 
 
 def model_event(version: str, source: str, published_s: float, manifest: dict[str, Any], live: bool) -> Event:
-    """The announcement of a published version. manifest: as in its MANIFEST.json. live: False if a person has pinned another one."""
+    """Return the announcement of a published version.
+
+    Args:
+        published_s: UTC seconds.
+        manifest: as in its MANIFEST.json.
+        live: False if a person has pinned another version.
+    """
     return Event(
         id=event_id("model", version),
         type=f"{MODEL_TYPE}.published",
@@ -95,7 +116,7 @@ def model_event(version: str, source: str, published_s: float, manifest: dict[st
 
 
 def choice_event(choice: Choice, source: str) -> Event:
-    """What a person has decided about the live version. Every member tells it, under one id."""
+    """Return the event about a person's choice of the live version. Every member sends it, under one id."""
     return Event(
         id=event_id("choice", choice.version, choice.kind, choice.number),
         type=f"{MODEL_TYPE}.{choice.kind}",
@@ -107,21 +128,21 @@ def choice_event(choice: Choice, source: str) -> Event:
 
 
 def summary(change: IncidentChange) -> str:
-    """One line for a person: "eu: RTT +18 ms on 37 of 40 watched links". Signals that are not of the same links have their own number."""
+    """Return one line for a person: "eu: RTT +18 ms on 37 of 40 monitored links". Signals of different links have their own number."""
     where = {
         "fleet": f"{change.affected_regions} regions",
         "region": change.region,
         "link": f"{change.region}, link {''.join(change.links[:1])}",
     }
     apart = any(signal.links != change.affected_links for signal in change.signals)
-    said = [f"{_said(signal)} ({signal.links})" if apart else _said(signal) for signal in change.signals]
-    what = ", ".join(said) or "a change that an older release has found"
-    links = f" on {change.affected_links} of {change.watched_links} watched links" if change.scope != "link" else ""
+    parts = [f"{_part(signal)} ({signal.links})" if apart else _part(signal) for signal in change.signals]
+    what = ", ".join(parts) or "a change that an older release found"
+    links = f" on {change.affected_links} of {change.watched_links} monitored links" if change.scope != "link" else ""
     outcome = f"; {change.outcome.replace('_', ' ')}" if change.outcome else ""
     return f"{where[change.scope]}: {what}{links}{outcome}"
 
 
-def _said(signal: SignalChange) -> str:
+def _part(signal: SignalChange) -> str:
     name, unit = _NAMES.get(signal.signal, signal.signal), f" {UNITS.get(signal.signal, '')}".rstrip()
     if signal.change in _FAULTS:
         return _FAULTS[signal.change].format(name=name, size=signal.size)

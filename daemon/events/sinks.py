@@ -1,4 +1,4 @@
-"""Where the daemon's events go: alerts, announcements and dead letters, flushed and closed together."""
+"""The sinks of the daemon's events: alerts, announcements and dead letters, flushed and closed together."""
 
 from __future__ import annotations
 
@@ -12,16 +12,21 @@ from daemon.events.topic_watch import TopicWatch
 from streams.sinks import NotSentError, Sink
 
 FLUSH_S: Final = 10.0
-"""For events to be acknowledged before a checkpoint; it fails and is tried again where the broker takes longer."""
+"""Seconds for events to be acknowledged before a checkpoint. If the broker takes longer, the checkpoint fails and is tried again."""
 LAST_FLUSH_S: Final = 1.5
-"""When the daemon stops: twice this (a checkpoint that runs, and the last one) and 5 s to close are less than its 10 s, whatever the
-broker does."""
+"""The same when the daemon stops, seconds. Twice this (a running checkpoint, and the last one) and 5 s to close are less than the 10 s that
+it has, whatever the broker does."""
 _SLICE_S: Final = 0.25
 
 
 @dataclass
 class Sinks:
-    """flush_s: how long a flush may take; it may be shortened while one runs. topics: of those that are Kafka topics; None: none is."""
+    """All sinks.
+
+    Args:
+        flush_s: how long a flush may take, seconds. It may be shortened while one runs.
+        topics: watches those that are Kafka topics; None: none is.
+    """
 
     alerts: Sink
     models: Sink
@@ -30,7 +35,12 @@ class Sinks:
     topics: TopicWatch | None = None
 
     def flush(self) -> None:
-        """Returns once all events are durable. Raises TimeoutError after flush_s, OSError where the disk refuses."""
+        """Wait until all events are durable.
+
+        Raises:
+            TimeoutError: after flush_s.
+            OSError: the disk refuses.
+        """
         began_s = time.monotonic()
         for sink in (self.dead_letters, self.alerts, self.models):
             while True:
@@ -42,27 +52,28 @@ class Sinks:
                         raise
 
     def pending(self) -> int:
+        """Return how many events are not durable yet."""
         return self.dead_letters.pending() + self.alerts.pending() + self.models.pending()
 
     def look(self) -> None:
-        """Reports topics that are missing or may not be written, before an event waits for them: once a second is enough."""
+        """Report topics that are missing or cannot be written, before an event waits for them. Once a second is enough."""
         if self.topics is not None:
             self.topics.report()
 
     def remedy(self, error: TimeoutError) -> str:
-        """What to do about events that could not be flushed."""
+        """Return what to do about events that could not be flushed."""
         if self.topics is not None:
             self.topics.look_soon()
         if isinstance(error, NotSentError):
             return error.todo
-        return "; ".join(self.troubles()) or "see that the broker that takes the events runs and answers; it is tried again"
+        return "; ".join(self.troubles()) or "see that the broker that receives the events runs and answers; it is tried again"
 
     def troubles(self) -> list[str]:
-        """Why events could not be sent, each with what to do; empty: all is well, as far as it is known."""
+        """Return why events could not be sent, each reason with what to do; empty if all is well, as far as is known."""
         return self.topics.troubles if self.topics is not None else []
 
     def close_with(self, close_source: Callable[[], None]) -> None:
-        """Closes everything that may be connected, all at once: each may wait some seconds for a broker that is gone."""
+        """Close everything that may be connected, all at once: each may wait some seconds for a broker that is gone."""
         if self.topics is not None:
             self.topics.close()
         closes = (close_source, self.dead_letters.close, self.alerts.close, self.models.close)

@@ -1,4 +1,4 @@
-"""The Kafka topics of a configuration, and what `check-config` says about them."""
+"""The Kafka topics of a configuration, and what `check-config` reports about them."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from streams.kafka.connection.options import KafkaOptions
 from streams.kafka.connection.topics import Topic, TopicProblem, acl_commands, look_at_topics, needed_topics, not_looked_at
 
 LIMIT_S: Final = 15.0
-"""Each step has a limit of its own but the look-up of a name, which may take half a minute where no name server answers."""
+"""Seconds for the whole check. Each step has a limit of its own, except the look-up of a name, which may take half a minute if no name
+server answers."""
 
 
 def topics_of(config: Config) -> tuple[Topic, ...]:
-    """The Kafka topics that a configuration needs, that of telemetry first."""
+    """Return the Kafka topics that a configuration needs, that of telemetry first."""
     events = config.events
     return needed_topics(config.kafka.topic, events.drift_topic, events.models_topic, events.dead_letter_topic, events=events.to != "file")
 
 
 def check_topics(config: Config) -> bool:
-    """Print, on standard error, what is wrong with the topics and the commands that mend it. False where something is."""
+    """Print what is wrong with the topics, and the commands that mend it, on standard error. Return whether all is well."""
     options, topics = config.kafka.client_options(), topics_of(config)
     servers, names = options.servers(), ", ".join(topic.name for topic in topics)
     found = _look(options, topics)
     if isinstance(found, Failure):
         advice = Errand(options, config.kafka.topic, config.kafka.group_id).advice(found)
-        _say(f"topics: not checked ({found}); {advice}. Needed are {names}")
+        _print(f"topics: not checked ({found}); {advice}. The daemon needs {names}")
         return not isinstance(found.error, REFUSALS)
     for problem in found:
-        _say(f"topics: {problem.what}; {problem.todo}")
+        _print(f"topics: {problem.what}; {problem.todo}")
     if not found:
-        _say(f"topics: {names} are there and may be used")
+        _print(f"topics: {names} exist and can be used")
     elif options.sasl_plain_username:
-        _say("topics: all rights that the user needs:")
+        _print("topics: all rights that the user needs:")
         for command in acl_commands(topics, config.kafka.group_id, servers, options.sasl_plain_username):
-            _say(f"  {command}")
+            _print(f"  {command}")
     return not found
 
 
 def _look(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem] | Failure:
-    """What is wrong with the topics, or why nobody has answered within LIMIT_S."""
+    """Return what is wrong with the topics, or why there is no answer within LIMIT_S."""
     found: list[list[TopicProblem] | Failure] = []
 
     def look() -> None:
@@ -52,7 +53,7 @@ def _look(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem] 
             found.append(look_at_topics(options, topics))
         except NotConnectedError as error:
             found.append(error.failure)
-        except Exception as error:  # noqa: BLE001 - an answer that the client cannot read, say
+        except Exception as error:  # noqa: BLE001 - for example an answer that the client cannot read
             found.append([not_looked_at(topic, error) for topic in topics])
 
     thread = threading.Thread(target=look, name="topics", daemon=True)
@@ -61,5 +62,5 @@ def _look(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem] 
     return found[0] if found else Failure(TimeoutError(f"no answer of {options.servers()} within {LIMIT_S:g} s: timed out"))
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(line, file=sys.stderr)

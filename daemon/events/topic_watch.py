@@ -1,4 +1,4 @@
-"""Looks after the topics that events go to: an event that comes once a month must not be the first to find its topic missing."""
+"""Watch over the topics that events are sent to: an event that comes once a month must not be the first to find its topic missing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,23 @@ from streams.kafka.connection.options import KafkaOptions
 from streams.kafka.connection.topics import Topic, TopicProblem, look_at_topics, not_looked_at
 
 LOOK_EVERY_S: Final = 60.0
+"""Seconds between two looks."""
 AGAIN_S: Final = 5.0
-"""While something is wrong: its end is to be seen soon."""
+"""The same while something is wrong, so that its end is noticed soon."""
 
 
 class TopicWatch:
-    """Asks a broker for the topics, on a thread of its own. troubles is what the last look found; where no broker answered it is as before:
-    the source says that. All methods are called from the loop's thread."""
+    """Asks a broker for the topics, on a thread of its own. All methods are called from the loop's thread.
+
+    If no broker answers, the result of the last look stays: the source reports that.
+    """
 
     def __init__(self, options: KafkaOptions, topics: Sequence[Topic], emit: Callable[..., None]) -> None:
-        """emit: takes the name and the fields of one operational event (Observer.tell); called within report."""
+        """Prepare the thread, which `report` starts.
+
+        Args:
+            emit: logs one operational event, by name and fields (Observer.tell). Called within `report`.
+        """
         self._options, self._topics, self._emit = options, tuple(topics), emit
         self._found: list[TopicProblem] = []
         self._reported: set[str] = set()
@@ -30,11 +37,11 @@ class TopicWatch:
 
     @property
     def troubles(self) -> list[str]:
-        """What is wrong with the topics now, and what to do."""
+        """What is wrong with the topics, and what to do."""
         return [str(problem) for problem in self._found]
 
     def report(self) -> None:
-        """Reports what is new since the last call; the first one begins to look."""
+        """Report what is new since the last call. The first call starts the thread."""
         if not self._started:
             self._started = True
             self._thread.start()
@@ -46,11 +53,11 @@ class TopicWatch:
         self._reported = {problem.topic.name for problem in found}
 
     def look_soon(self) -> None:
-        """Something could not be sent: it may be that a topic has gone."""
+        """Look now, because something could not be sent: a topic may be gone."""
         self._wake.set()
 
     def close(self) -> None:
-        """Ends it; a look that waits for a broker is not waited for."""
+        """End the thread, without waiting for a look that waits for a broker."""
         self._closing.set()
         self._wake.set()
 
@@ -58,9 +65,9 @@ class TopicWatch:
         while not self._closing.is_set():
             try:
                 self._found = look_at_topics(self._options, self._topics)
-            except NotConnectedError:  # the source, and a sink that has something to send, say so
+            except NotConnectedError:  # the source reports that, and a sink that has something to send
                 pass
-            except Exception as error:  # noqa: BLE001 - an answer that the client cannot read, say: the next look may be better
+            except Exception as error:  # noqa: BLE001 - for example an answer that the client cannot read
                 self._found = [not_looked_at(topic, error) for topic in self._topics]
             self._wake.wait(AGAIN_S if self._found else LOOK_EVERY_S)
             self._wake.clear()

@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics for orchestrators and Prometheus, a page for a person; on loopback unless told otherwise."""
+"""/livez, /readyz and /metrics for orchestrators and Prometheus, and a page for a person; on loopback unless configured otherwise."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ from daemon.operator.observer import Observer
 from daemon.operator.page import CONTENT_SECURITY_POLICY, render
 
 TIMEOUT_S: Final = 10.0
-"""A client that connects and says nothing holds its thread no longer."""
+"""Seconds after which a client that sends nothing is disconnected."""
 CONNECTIONS_MAX: Final = 16
-"""Connections that are open at once. One more takes the place of the oldest that has not asked anything yet: a probe, which asks at once,
-is answered whoever else is connected."""
+"""Most connections at once. One more replaces the oldest that has not sent a request yet: a probe, which sends one at once, is answered
+whoever else is connected."""
 GIVE_WAY_S: Final = 1.0
-"""Seconds that a new connection waits for the end of the one in whose place it comes; its thread wakes up within milliseconds."""
+"""Seconds that a new connection waits for the end of the one it replaces, whose thread wakes up within milliseconds."""
 BACKLOG: Final = 128
-"""Connections that the kernel keeps until they are accepted: with the usual five, a burst makes others wait for a second."""
+"""Connections that the kernel queues until they are accepted. With the usual five, a burst makes others wait for a second."""
 
 Check = Callable[[], list[str]]
-"""Gives the reasons why something is not well; empty: all is well."""
+"""Returns the reasons why something is wrong; empty: all is well."""
 
 
 class HttpServer:
-    """Serves in a thread of its own. Raises DaemonError, with the setting to change, where the address cannot be bound."""
+    """An HTTP server on a thread of its own."""
 
     def __init__(self, host: str, port: int, observer: Observer, live: Check, ready: Check, facts: Callable[[], Facts | None]) -> None:
+        """Bind the address.
+
+        Args:
+            live, ready: answers of /livez and /readyz.
+            facts: returns what the page shows.
+
+        Raises:
+            DaemonError: the address cannot be bound; the message names the setting to change.
+        """
+
         class Handler(BaseHTTPRequestHandler):
             timeout = TIMEOUT_S
 
@@ -66,38 +76,40 @@ class HttpServer:
                     self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Requests are no events of ours."""
+                """Log nothing: requests are not events of the daemon."""
 
         self._server = server = _listen(host, port, Handler)
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, name="http", daemon=True)
 
     def start(self) -> None:
+        """Start answering."""
         self._thread.start()
 
     def close(self) -> None:
+        """Stop answering, and release the address."""
         if self._thread.is_alive():
             self._server.shutdown()
         self._server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each connection, of which there are at most CONNECTIONS_MAX."""
+    """A server with a thread for each connection, and at most CONNECTIONS_MAX of them."""
 
     daemon_threads = True
     request_queue_size = BACKLOG
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._silent: dict[socket.socket, None] = {}
-        """Connections that have asked nothing yet, the oldest first."""
+        """Connections that have not sent a request yet, oldest first."""
         self._answered: dict[socket.socket, None] = {}
-        """Those that are being answered, or that have been ended to give way and whose threads are about to notice."""
+        """Those that are being answered, or that were shut down to make room and whose threads are about to notice."""
         self._lock = threading.Lock()
         self._free = threading.Semaphore(CONNECTIONS_MAX)
         super().__init__(address, handler)
 
     def process_request(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
-        """Starts a thread for a connection. If there are too many, the oldest silent one (else the oldest of all) gives way."""
+        """Start a thread for a connection. If there are too many, shut down the oldest silent one, else the oldest of all."""
         assert isinstance(request, socket.socket)
         if not self._free.acquire(blocking=False):
             self._end_oldest()
@@ -109,7 +121,7 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def answers(self, request: socket.socket) -> None:
-        """To be called when a connection has asked for something."""
+        """Note that a connection has sent a request."""
         with self._lock:
             if request in self._silent:
                 del self._silent[request]
@@ -121,7 +133,7 @@ class _Server(ThreadingHTTPServer):
             oldest = next(iter(connections), None)
             if oldest is not None:
                 del connections[oldest]
-                self._answered[oldest] = None  # at the end: the next one to give way is another
+                self._answered[oldest] = None  # at the end: the next to be shut down is another one
                 with suppress(OSError):
                     oldest.shutdown(socket.SHUT_RDWR)
 
@@ -136,7 +148,7 @@ class _Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
-        """A client that goes away in the middle is no error of ours."""
+        """Ignore a client that disconnects in the middle of an answer."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -150,12 +162,12 @@ def _listen(host: str, port: int, handler: type[BaseHTTPRequestHandler]) -> _Ser
         families = {found[0] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
         return (_Server if socket.AF_INET in families else _Server6)((host, port), handler)
     except socket.gaierror as error:
-        raise DaemonError(f"http.host {host!r}: there is no such host ({error.strerror}); give an address of this machine") from error
+        raise DaemonError(f"http.host {host!r}: there is no such host ({error.strerror}); use an address of this machine") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            todo = "another process listens there: give a free http.port, 0 for any, or switch it off with http.enabled = false"
+            todo = "another process listens there: use a free http.port, 0 for any, or switch it off with http.enabled = false"
         elif error.errno == errno.EACCES:
-            todo = "ports below 1024 are for root: give another http.port"
+            todo = "ports below 1024 are for root: use another http.port"
         else:
-            todo = "give an address of this machine as http.host"
-        raise DaemonError(f"http.host {host!r}, http.port {port}: cannot be listened on ({error.strerror}); {todo}") from error
+            todo = "use an address of this machine as http.host"
+        raise DaemonError(f"http.host {host!r}, http.port {port}: the daemon cannot listen there ({error.strerror}); {todo}") from error

@@ -1,4 +1,4 @@
-"""Logging: events of ours and what libraries have to say, in one form, and without floods."""
+"""Logging: the daemon's events and the messages of libraries, in one form, and without floods."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from typing import Any, Final, TextIO
 import structlog
 
 LIBRARIES: Final = ("kafka", "apscheduler")
+"""Loggers of libraries whose repeated messages are dropped."""
 REPEAT_S: Final = 60.0
+"""Seconds in which the same message of a library passes once."""
 
 
 class Repeated(logging.Filter):
-    """Lets a message of a library through once in REPEAT_S, whatever its arguments: the Kafka client says ten times a second that a topic
-    is missing, and the event that says what to do about it would be lost among them."""
+    """Lets a message of a library pass once in REPEAT_S, whatever its arguments.
+
+    The Kafka client reports ten times a second that a topic is missing. The event that says what to do would be lost among them.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -24,19 +28,26 @@ class Repeated(logging.Filter):
         self._passed_s: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a message passes."""
         if record.name.partition(".")[0] not in LIBRARIES:
             return True
         now_s, key = self._clock(), (record.name, str(record.msg))
         if now_s - self._passed_s.get(key, now_s - REPEAT_S) < REPEAT_S:
             return False
-        if len(self._passed_s) > 1000:  # messages that were put together before they came here
+        if len(self._passed_s) > 1000:  # messages whose text was formatted before it came here
             self._passed_s.clear()
         self._passed_s[key] = now_s
         return True
 
 
 def configure_logging(level: str, form: str, stream: TextIO | None = None) -> None:
-    """JSON lines on standard output, or colours on a terminal. Standard library loggers (kafka, apscheduler) go the same way."""
+    """Configure the loggers of the daemon and of libraries.
+
+    Args:
+        level: "debug", "info", "warning" or "error".
+        form: "json" lines, "console" with colours, or "auto": console on a terminal, else JSON.
+        stream: None: standard output.
+    """
     out = stream or sys.stdout
     console = form == "console" or (form == "auto" and out.isatty())
     shared: list[Any] = [
@@ -57,5 +68,5 @@ def configure_logging(level: str, form: str, stream: TextIO | None = None) -> No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(getattr(logging, level.upper()))
-    for noisy in LIBRARIES:  # what matters of them is told as events
+    for noisy in LIBRARIES:  # what matters is logged as events
         logging.getLogger(noisy).setLevel(logging.ERROR)

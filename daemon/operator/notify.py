@@ -1,6 +1,6 @@
 """The service manager's notification protocol, sd_notify(3): one datagram to the socket that systemd names in the environment.
 
-Twenty lines of ours instead of a library: the ones on the registry have not been kept up for years.
+These are twenty lines instead of a library: those on the registry have not been maintained for years.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ _WATCHDOG_SHARE: Final = 3  # three heartbeats in the time that systemd allows f
 _START_EVERY_S: Final = 15.0
 _START_EXTENSION_S: Final = 60
 _PATIENCE_S: Final = 1.0
-"""For a manager that is too busy to take a message, which would block the loop: its socket holds ten. Others come again by themselves."""
+"""Seconds to wait for a manager that is too busy to read a message: its socket holds ten. Other messages do not wait, they are sent
+again."""
 
 
 class Notifier:
-    """Tells systemd how the daemon is. Without systemd (no NOTIFY_SOCKET) every call does nothing."""
+    """Notifies systemd of the daemon's state. Without systemd (no NOTIFY_SOCKET) every call does nothing."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """Read the socket and the watchdog's limit. environment: None: that of the process."""
         environment = os.environ if environment is None else environment
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
@@ -31,22 +33,28 @@ class Notifier:
         self._ready = False
 
     def ready(self) -> None:
+        """Notify that the start, or a reload, is complete."""
         self._ready = True
         self._send("READY=1", _PATIENCE_S)
 
     def status(self, text: str) -> None:
-        """One line that `systemctl status` shows."""
+        """Set the line that `systemctl status` shows."""
         self._send("STATUS=" + text.replace("\n", " "))
 
     def reloading(self) -> None:
+        """Notify that a reload begins, which `ready` ends."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}", _PATIENCE_S)
 
     def stopping(self) -> None:
+        """Notify that the daemon stops."""
         self._send("STOPPING=1", _PATIENCE_S)
 
     def alive(self) -> None:
-        """To be called on progress of the loop, and on nothing else: it feeds the watchdog. Before `ready`, when there is no watchdog
-        yet, it asks for more time to start: an unreachable broker is waited for, not a reason to be restarted."""
+        """Feed the watchdog. To be called when the loop makes progress, and only then.
+
+        Before `ready` there is no watchdog yet. Then this asks for more time to start: an unreachable broker is waited for, and is not a
+        reason for a restart.
+        """
         now_s = time.monotonic()
         every_s = self.watchdog_s / _WATCHDOG_SHARE if self._ready else _START_EVERY_S
         if (self.watchdog_s or not self._ready) and now_s - self._alive_s >= every_s:
@@ -61,5 +69,5 @@ class Notifier:
             try:
                 connection.sendto(message.encode(), self._address)
             except OSError:
-                # systemd restarts a daemon that it no longer hears from; there is nobody else to tell.
+                # systemd restarts a daemon that sends nothing any more; nobody else could be notified.
                 return

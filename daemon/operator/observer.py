@@ -1,4 +1,4 @@
-"""What operators see: operational events, each defined once here, logged and counted together; and the metrics."""
+"""What operators see: operational events, each defined once in this file, logged and counted together; and the metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -16,169 +17,186 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from features.telemetry import TARGETS
 
 EVENTS: Final[dict[str, tuple[str, str]]] = {
-    "daemon_started": ("info", "the loop begins"),
-    "daemon_ready": ("info", "connected, and the first poll has returned"),
-    "daemon_not_ready": ("warning", "/readyz has turned to 503, with the reasons and what to do"),
+    # The process.
+    "daemon_started": ("info", "the main loop begins"),
+    "daemon_ready": ("info", "the source is connected, and the first poll has returned"),
+    "daemon_not_ready": ("warning", "/readyz has changed to 503, with the reasons and what to do"),
     "daemon_ready_again": ("info", "/readyz is back to 200"),
-    "daemon_stopping": ("info", "a signal, or the end of a finite source"),
-    "daemon_stopped": ("info", "state is written, everything is closed"),
-    "config_reloaded": ("info", "SIGHUP: what can change while running has changed"),
-    "config_rejected": ("error", "SIGHUP: the new configuration is not valid; the old one stays"),
-    "partition_assigned": ("info", "with the offset at which it goes on"),
-    "records_passed_over": ("warning", "no state of this partition: the group's committed offset, or the earliest record, is the start"),
+    "daemon_stopping": ("info", "a signal was received, or a finite source has ended"),
+    "daemon_stopped": ("info", "the state is written, and everything is closed"),
+    "config_reloaded": ("info", "SIGHUP: the settings that can change while the daemon runs have changed"),
+    "config_rejected": ("error", "SIGHUP: the new configuration is not valid, and the old one stays"),
+    "state_closed": ("warning", "other users could read or change the state directory; now they cannot"),
+    # Partitions and records.
+    "partition_assigned": ("info", "this member reads a partition from now on, from this offset"),
+    "partition_released": ("info", "a partition's state is written for its next owner"),
+    "partition_lost": ("warning", "another member owns a partition already, and its state here is dropped"),
+    "records_passed_over": (
+        "warning",
+        "there is no state of a partition: reading starts at the group's committed offset, or at the first record",
+    ),
     "group_ahead": (
         "warning",
-        "the group has committed beyond this member's checkpoint: where it goes on, and whose the records between are",
+        "the group has committed beyond this member's checkpoint: where reading goes on, and who has the records between",
     ),
-    "partition_released": ("info", "its state is written for the next owner"),
-    "partition_lost": ("warning", "another member owns it already; its state here is dropped"),
-    "record_rejected": ("warning", "the first of its kind in a batch; the record is in the dead letters"),
-    "links_evicted": ("warning", "a partition has more links than links.max: those not seen for longest are forgotten, from now on"),
+    "record_rejected": ("warning", "records were refused, and are in the dead letters; one event for each kind in a batch"),
+    "records_lost": ("error", "the next records were deleted or have changed; reading goes on, as kafka.accept_lost_records permits"),
+    "records_held": ("warning", "an open transaction of a producer has held back the records behind it for more than 60 s"),
+    "records_without_key": ("warning", "the topic has several partitions, and its records have no key that keeps a link in one of them"),
+    "source_paused": ("warning", "unsealed rows, or events that are not delivered, have reached their limit"),
+    "source_resumed": ("info", "rows are sealed, or events are delivered, again"),
+    "catching_up": ("info", "many records behind for a while, as after a start; logged again when it has lasted twice as long"),
+    "caught_up": ("info", "not many records behind any more"),
+    # Links, regions and categories.
+    "links_evicted": ("warning", "a partition has more links than links.max: those not seen for longest are forgotten"),
     "links_split": ("warning", "records of the same link come in several partitions at once: the topic is not keyed by link"),
-    "links_moved": ("warning", "links come in another partition from now on: their windows and detectors begin anew"),
-    "watch_reviewed": ("info", "links that were silent for a day have given their places among the watched to others"),
-    "names_forgotten": ("warning", "a category has more names than can be told apart: those not seen for longest go; who brings most"),
+    "links_moved": ("warning", "links come in another partition now: their windows and detectors start anew"),
+    "watch_reviewed": ("info", "monitored links that were silent for a day have lost their places to others"),
+    "names_forgotten": ("warning", "a category has too many names: those not seen for longest are forgotten; which links send most"),
+    "regions_forgotten": ("warning", "there are too many regions: those not seen for longest are forgotten"),
+    # Time.
     "clock_behind": (
         "error",
-        "by this machine's clock nearly all records are of the future, by Kafka's times they are not: they wait until it is set",
+        "this machine's clock shows nearly all records to be of the future, Kafka's times do not: they wait until the clock is set",
     ),
-    "clock_right": ("info", "the records that waited for this machine's clock were taken"),
-    "clock_believed": ("warning", "the wait for a corrected clock is over: records with timestamps in the future are refused again"),
-    "clock_ahead": ("warning", "this machine's clock is ahead of the times at which records are written just now"),
+    "clock_right": ("info", "the records that waited for this machine's clock are read"),
+    "clock_believed": ("warning", "nobody has set the clock in time: records with timestamps in the future are refused again"),
+    "clock_ahead": ("warning", "this machine's clock is ahead of the times at which records are written now"),
     "event_time_undone": ("warning", "event time was in the future because a clock was wrong: it has been reset"),
-    "buckets_undone": ("warning", "one-minute buckets had been closed for times in the future: they are open again"),
-    "regions_forgotten": ("warning", "there are more regions than can be kept: those not heard of for longest have gone"),
-    "forecasts_shed": ("warning", "the stream is too far behind: no forecasts until it has caught up"),
-    "forecasts_resumed": ("info", "the stream has caught up"),
-    "catching_up": ("info", "behind by many records for a while, as after a start; told again when it has lasted twice as long"),
-    "caught_up": ("info", "no longer behind"),
-    "state_closed": ("warning", "other users could read or change the state directory; now they cannot"),
-    "checkpoint_failed": ("error", "the state could not be written; nothing is lost, it is tried again"),
+    "buckets_undone": ("warning", "one-minute buckets were closed for times in the future: they are open again"),
+    # State on disk.
+    "checkpoint_failed": ("error", "the state could not be written; nothing is lost, and it is tried again"),
     "checkpoint_slow": ("warning", "a checkpoint takes long; after a minute the daemon is not ready"),
-    "checkpoint_unsound": ("error", "a checkpoint on disk is damaged; an older one is used"),
+    "checkpoint_unsound": ("error", "a checkpoint on disk is damaged, and an older one is used"),
     "segment_unsound": ("error", "a file of the training buffer is missing or damaged; the stream goes on without it"),
-    "cleaning_failed": ("warning", "files that nobody needs any more could not be deleted; it is tried again"),
-    "source_paused": ("warning", "unsealed rows, or events that are not delivered, have reached their limit"),
-    "source_resumed": ("info", "rows could be sealed, or events delivered, again"),
-    "events_rotated": ("warning", "a file of events was full and is NAME.1 now; the older one of that name is gone, with so many bytes"),
-    "model_missing": ("info", "no version yet: the first is trained when there are enough rows"),
+    "cleaning_failed": ("warning", "files that are not needed any more could not be deleted; it is tried again"),
+    # Models.
+    "model_missing": ("info", "there is no version yet: the first is trained when there are enough rows"),
     "model_live": ("info", "forecasts come from this version from now on"),
     "model_unusable": ("error", "a version cannot be loaded, or must not be live; the one before stays"),
     "model_rolled_back": ("warning", "a person went back to this version: it is pinned, and no training starts until `models unpin`"),
     "model_pinned": ("info", "a person has pinned this version: it stays live, and no training starts until `models unpin`"),
     "model_unpinned": ("info", "the version stays live until a training publishes another one"),
     "choice_ignored": ("error", "CHOICE in the models folder is damaged, or not signed by the key: it has no effect"),
-    "drift_opened": ("warning", "a region drifts: an alert was sent"),
-    "drift_updated": ("warning", "an open incident has grown"),
-    "drift_closed": ("info", "an incident has ended"),
-    "training_waits": ("info", "there is no version yet: what its training waits for, and how much of that is there"),
-    "training_due": ("info", "and why; it starts after a checkpoint"),
+    "forecasts_shed": ("warning", "the stream is too far behind: no forecasts until it has caught up"),
+    "forecasts_resumed": ("info", "the stream has caught up, and forecasts are made again"),
+    # Incidents.
+    "drift_opened": ("warning", "an incident has opened, and an alert was sent"),
+    "drift_updated": ("warning", "an open incident has grown, and an alert was sent"),
+    "drift_closed": ("info", "an incident has ended, and an alert was sent"),
+    # Trainings.
+    "training_waits": ("info", "there is no version yet: what its training waits for, and how much of that there is"),
+    "training_due": ("info", "a training is due, with the reason; it starts after a checkpoint"),
     "training_started": ("info", "the child process runs"),
     "training_progress": ("info", "how far a running training is, every 30 s: stage, epoch, losses, and seconds left of its time limit"),
-    "training_finished": ("info", "the child has ended, with its result"),
-    "training_failed": ("error", "the child failed, crashed or ran out of time; the stream goes on"),
-    "training_cancelled": ("info", "the daemon stops"),
-    "model_published": ("info", "verified, renamed, named by CURRENT, announced"),
-    "publication_slow": ("warning", "verifying and writing a candidate takes long; the previous version still forecasts"),
-    "model_refused": ("warning", "the gate found the candidate no better; it is kept with the reasons"),
-    "publication_failed": ("error", "the candidate did not verify or could not be written"),
-    # From the Kafka client.
-    "kafka_connected": ("info", "connected"),
-    "kafka_unreachable": ("warning", "no broker; it is tried again with back-off"),
-    "kafka_refused": ("error", "the broker answers, but not to this user, or not in a way that the client can read"),
-    "kafka_error": ("error", "anything else that the Kafka client cannot go on from by itself; it is tried again"),
-    "kafka_commit_failed": ("warning", "lag monitors see an old offset; the checkpoint is what counts"),
-    "kafka_close_failed": ("warning", "the group was not left in order; its partitions are free after the session time-out"),
-    "topic_missing": ("warning", "the topic is not there; it is looked for until it is"),
-    "kafka_joining": ("warning", "connected, but the group has not given this member its partitions for 10 s"),
-    "records_held": ("warning", "an open transaction of a producer keeps the records behind it from being read, for more than 60 s"),
-    "records_without_key": ("warning", "the topic has several partitions, and its records no key that puts those of a link into one"),
-    "partitions_added": ("warning", "the topic has more partitions than before: keys hash to others, and links move"),
-    "records_lost": ("error", "the next records were deleted or are others now; it goes on, as kafka.accept_lost_records says"),
+    "training_finished": ("info", "the child process has ended, with its result"),
+    "training_failed": ("error", "the child process failed, crashed or ran out of time; the stream goes on"),
+    "training_cancelled": ("info", "a training was ended because the daemon stops"),
+    "model_published": ("info", "a candidate was verified, renamed, named by CURRENT and announced"),
+    "model_refused": ("warning", "a candidate is not better, and is kept with the reasons"),
+    "publication_slow": ("warning", "verifying and writing a candidate takes long; forecasts come from the version before"),
+    "publication_failed": ("error", "a candidate could not be verified or written"),
+    # Events to subscribers.
     "event_refused": ("error", "an event is too large for its topic, and was given up"),
     "events_unsent": ("error", "events were not acknowledged before the end; the records they come from are read again"),
-    "kafka_event": ("warning", "any other condition that the Kafka client tells"),
+    "events_rotated": ("warning", "a file of events was full, and is NAME.1 now; the one before of that name is deleted, with its size"),
+    # The Kafka client.
+    "kafka_connected": ("info", "connected"),
+    "kafka_joining": ("warning", "connected, but the group has not assigned partitions to this member for 10 s"),
+    "kafka_unreachable": ("warning", "no broker can be reached; it is tried again, less and less often"),
+    "kafka_refused": ("error", "the broker answers, but refuses this user, or answers in a way that the client cannot read"),
+    "kafka_error": ("error", "any other error from which the Kafka client cannot recover by itself; it is tried again"),
+    "kafka_commit_failed": ("warning", "an offset was not committed: lag monitors show an old one, and the checkpoint is what counts"),
+    "kafka_close_failed": ("warning", "this member has not left the group: its partitions are free after the session time-out"),
+    "topic_missing": ("warning", "the topic does not exist; the daemon looks for it until it does"),
+    "partitions_added": ("warning", "the topic has more partitions than before: keys are assigned to others, and links move"),
+    "kafka_event": ("warning", "any other condition that the Kafka client reports"),
 }
-"""Name of each event, its log level and what it means."""
-
+"""Each operational event: its log level, and what has happened."""
 
 RECENT_ALERTS: Final = 50
+"""Alerts that the page shows."""
 
 
 class Observer:
-    """Tells events and keeps the metrics of one process."""
+    """Logs and counts events, and keeps the metrics of one process."""
 
     def __init__(self, listen: Callable[[str, dict[str, Any]], None] | None = None, unlogged: Collection[str] = ()) -> None:
-        """listen: is told every event too (the demo's screen). unlogged: events that it shows a person, so that the log need not."""
+        """Create the metrics.
+
+        Args:
+            listen: is called with the name and the fields of every event (the demo's screen).
+            unlogged: events that are not logged, because `listen` shows them to a person.
+        """
         self._listen, self._unlogged = listen, unlogged
         self._log = structlog.get_logger("dwcp-learner")
         self._alerts: deque[tuple[str, dict[str, Any]]] = deque(maxlen=RECENT_ALERTS)
-        self.registry = CollectorRegistry()
-        self.events = Counter("dwcp_events", "Operational events by name", ["event"], registry=self.registry)
-        self.records = Counter("dwcp_records", "Telemetry records by what became of them", ["outcome"], registry=self.registry)
-        self.rejected = Counter("dwcp_records_rejected", "Dead letters by kind", ["kind"], registry=self.registry)
-        self.missing = Counter("dwcp_metrics_missing", "Accepted records without a primary metric", ["metric"], registry=self.registry)
-        self.window_restarts = Counter("dwcp_window_restarts", "Windows restarted after a gap", registry=self.registry)
-        self.forecasts = Counter("dwcp_forecasts", "Forecasts made for watched links", registry=self.registry)
-        self.shed = Counter("dwcp_forecasts_shed", "Rows of watched links that got no forecast while catching up", registry=self.registry)
-        self.error_sum = Counter(
-            "dwcp_forecast_error_sum", "Absolute error, in the target's unit", ["target", "by"], registry=self.registry
-        )
-        self.error_count = Counter("dwcp_forecast_error_count", "Forecasts that met their measurement", ["target"], registry=self.registry)
-        self.alerts = Counter(
-            "dwcp_alerts", "Alerts by kind of change, scope and group", ["kind", "scope", "group"], registry=self.registry
-        )
-        self.alerts_in_a_week = Gauge("dwcp_alerts_in_a_week", "Incidents opened in the last week of event time", registry=self.registry)
-        self.alerts_budget = Gauge(
-            "dwcp_alerts_budget_per_week", "False alerts that are accepted (drift.false_alerts_per_week)", registry=self.registry
-        )
-        self.late_samples = Gauge("dwcp_region_samples_late", "Messages that came after their bucket had closed", registry=self.registry)
-        self.stage_s = Counter("dwcp_stage_seconds", "CPU seconds of the loop's thread by stage", ["stage"], registry=self.registry)
-        self.links = Gauge("dwcp_links", "Links known", registry=self.registry)
-        self.split_links = Gauge("dwcp_links_split", "Links whose records come in several partitions at once", registry=self.registry)
-        self.keyless = Counter(
-            "dwcp_records_without_key", "Records without a key, of a topic of several partitions", registry=self.registry
-        )
         self._keyless = 0
-        self.moved_links = Gauge("dwcp_links_moved", "Links that moved to another partition, since the start", registry=self.registry)
-        self.evicted = Counter("dwcp_links_evicted", "Links forgotten because there were more than links.max", registry=self.registry)
-        self.names_forgotten = Counter(
-            "dwcp_names_forgotten", "Values of categories forgotten because there were too many", ["category"], registry=self.registry
-        )
-        self.clock_ahead = Gauge(
-            "dwcp_clock_ahead_seconds", "This machine's clock less the time at which records are written just now", registry=self.registry
-        )
-        self.clock_waits = Gauge("dwcp_clock_waits", "Partitions that wait for this machine's clock", registry=self.registry)
-        self.time_undone = Counter("dwcp_event_time_undone", "How often an event time that ran away was undone", registry=self.registry)
-        self.regions_forgotten = Counter("dwcp_regions_forgotten", "Regions forgotten: there were too many", registry=self.registry)
-        self.watched_links = Gauge("dwcp_watched_links", "Links that are forecast and judged", registry=self.registry)
-        self.buffer_rows = Gauge("dwcp_buffer_rows", "Rows in sealed segments", registry=self.registry)
-        self.open_rows = Gauge("dwcp_buffer_open_rows", "Rows not sealed yet", registry=self.registry)
-        self.lag = Gauge("dwcp_lag_records", "Records behind the end of the assigned partitions", registry=self.registry)
-        self.held = Gauge(
-            "dwcp_lag_held_records",
-            "Those of dwcp_lag_records that cannot be read: a transaction is open before them",
-            registry=self.registry,
-        )
-        self.event_time = Gauge("dwcp_event_time_seconds", "Newest event time of any partition", registry=self.registry)
+        self.registry = CollectorRegistry()
+        self._counter, self._gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        self.events = self._counter("dwcp_events", "Operational events by name", ["event"])
+        self.stage_s = self._counter("dwcp_stage_seconds", "CPU seconds of the loop's thread by stage", ["stage"])
+        self.checkpoint_s = Histogram("dwcp_checkpoint_seconds", "Time to write a checkpoint", registry=self.registry)
+        self.checkpoint_time = self._gauge("dwcp_checkpoint_time_seconds", "When the last checkpoint was completed")
+        self.live = self._gauge("dwcp_live", "0 if the loop makes no progress and a restart is called for")
+        self.ready = self._gauge("dwcp_ready", "0 if /readyz reports what is wrong")
+        self._add_record_metrics()
+        self._add_link_metrics()
+        self._add_model_metrics()
         for gauge in (self.lag, self.event_time, self.clock_ahead):  # unknown is not 0
             gauge.set(math.nan)
-        self.incidents = Gauge("dwcp_incidents_open", "Open drift incidents", registry=self.registry)
-        self.checkpoint_s = Histogram("dwcp_checkpoint_seconds", "Time to write a checkpoint", registry=self.registry)
-        self.checkpoint_time = Gauge("dwcp_checkpoint_time_seconds", "When the last checkpoint became true", registry=self.registry)
-        self.training = Gauge("dwcp_training_running", "1 while a training runs", registry=self.registry)
-        self.model = Gauge("dwcp_model_live", "1 for the live version", ["version"], registry=self.registry)
-        self.model_pinned = Gauge("dwcp_model_pinned", "1 while the live version is pinned: no training starts", registry=self.registry)
-        self.live = Gauge("dwcp_live", "0 where the loop makes no progress and a restart is called for", registry=self.registry)
-        self.ready = Gauge("dwcp_ready", "0 where /readyz says what is wrong", registry=self.registry)
+
+    def _add_record_metrics(self) -> None:
+        self.records = self._counter("dwcp_records", "Telemetry records by outcome", ["outcome"])
+        self.rejected = self._counter("dwcp_records_rejected", "Dead letters by kind", ["kind"])
+        self.missing = self._counter("dwcp_metrics_missing", "Accepted records without a primary metric", ["metric"])
+        self.keyless = self._counter("dwcp_records_without_key", "Records without a key, of a topic with several partitions")
+        self.lag = self._gauge("dwcp_lag_records", "Records behind the end of the assigned partitions")
+        self.held = self._gauge("dwcp_lag_held_records", "Those of dwcp_lag_records that an open transaction holds back")
+        self.buffer_rows = self._gauge("dwcp_buffer_rows", "Rows in sealed segments")
+        self.open_rows = self._gauge("dwcp_buffer_open_rows", "Rows not sealed yet")
+        self.event_time = self._gauge("dwcp_event_time_seconds", "Newest event time of any partition")
+        self.time_undone = self._counter("dwcp_event_time_undone", "How often an event time that ran away was reset")
+        self.clock_ahead = self._gauge("dwcp_clock_ahead_seconds", "This machine's clock less the time at which records are written now")
+        self.clock_waits = self._gauge("dwcp_clock_waits", "Partitions that wait for this machine's clock")
+
+    def _add_link_metrics(self) -> None:
+        self.links = self._gauge("dwcp_links", "Links known")
+        self.watched_links = self._gauge("dwcp_watched_links", "Monitored links: forecast, and inspected for drift")
+        self.split_links = self._gauge("dwcp_links_split", "Links whose records come in several partitions at once")
+        self.moved_links = self._gauge("dwcp_links_moved", "Links that moved to another partition, since the start")
+        self.evicted = self._counter("dwcp_links_evicted", "Links forgotten because there were more than links.max")
+        self.window_restarts = self._counter("dwcp_window_restarts", "Windows restarted after a gap")
+        self.names_forgotten = self._counter(
+            "dwcp_names_forgotten", "Values of categories forgotten because there were too many", ["category"]
+        )
+        self.regions_forgotten = self._counter("dwcp_regions_forgotten", "Regions forgotten because there were too many")
+        self.alerts = self._counter("dwcp_alerts", "Alerts by kind of change, scope and group", ["kind", "scope", "group"])
+        self.incidents = self._gauge("dwcp_incidents_open", "Open drift incidents")
+        self.alerts_in_a_week = self._gauge("dwcp_alerts_in_a_week", "Incidents opened in the last week of event time")
+        self.alerts_budget = self._gauge("dwcp_alerts_budget_per_week", "Budget of false alerts (drift.false_alerts_per_week)")
+        self.late_samples = self._gauge("dwcp_region_samples_late", "Messages that came after their bucket had closed")
+
+    def _add_model_metrics(self) -> None:
+        self.model = self._gauge("dwcp_model_live", "1 for the live version", ["version"])
+        self.model_pinned = self._gauge("dwcp_model_pinned", "1 while the live version is pinned: no training starts")
+        self.training = self._gauge("dwcp_training_running", "1 while a training runs")
+        self.forecasts = self._counter("dwcp_forecasts", "Forecasts made for monitored links")
+        self.shed = self._counter("dwcp_forecasts_shed", "Rows of monitored links without a forecast, while catching up")
+        self.error_sum = self._counter("dwcp_forecast_error_sum", "Absolute error, in the target's unit", ["target", "by"])
+        self.error_count = self._counter("dwcp_forecast_error_count", "Forecasts that were compared with their measurement", ["target"])
 
     def watch(self, not_live: Callable[[], list[str]], not_ready: Callable[[], list[str]]) -> None:
-        """Asks these at every scrape: a loop that hangs could not set its gauges any more."""
+        """Set dwcp_live and dwcp_ready by these at every scrape: a loop that hangs could not set its gauges any more."""
         self.live.set_function(lambda: not not_live())
         self.ready.set_function(lambda: not not_ready())
 
     def tell(self, event: str, **fields: Any) -> None:
-        """Logs and counts one event of EVENTS; KeyError for any other name."""
+        """Log and count one event.
+
+        Raises:
+            KeyError: the event is not in EVENTS.
+        """
         level, _ = EVENTS[event]
         self.events.labels(event).inc()
         if event.startswith("drift_"):
@@ -189,7 +207,7 @@ class Observer:
             self._listen(event, fields)
 
     def tell_kafka(self, event: str, fields: dict[str, object]) -> None:
-        """Events of the Kafka client, under their own name where EVENTS has it."""
+        """Log and count an event of the Kafka client, under its own name if EVENTS has it."""
         if event in EVENTS:
             self.tell(event, **fields)
         else:
@@ -197,7 +215,7 @@ class Observer:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Adds the CPU time of the block to its stage."""
+        """Add the CPU time of a `with` block to its stage."""
         began_s = time.thread_time()
         try:
             yield
@@ -205,12 +223,12 @@ class Observer:
             self.stage_s.labels(name).inc(time.thread_time() - began_s)
 
     def count_keyless(self, records: int) -> None:
-        """records: without a key, since the start."""
+        """Count records without a key. records: their number since the start."""
         self.keyless.inc(max(0, records - self._keyless))
         self._keyless = max(records, self._keyless)
 
     def recent_alerts(self) -> list[tuple[str, dict[str, Any]]]:
-        """The last changes of incidents that were told, oldest first: event and fields. For any thread."""
+        """Return the last changes of incidents, oldest first: event and fields. Any thread may call this."""
         return list(self._alerts)
 
     def went_live(self, version: str) -> None:
@@ -223,7 +241,13 @@ class Observer:
         self.model_pinned.set(version is not None)
 
     def measured(self, target: int, error: float, persistence_error: float, count: int) -> None:
-        """Sums of absolute errors of `count` forecasts of one target."""
+        """Add up the errors of forecasts of one target.
+
+        Args:
+            target: index into TARGETS.
+            error, persistence_error: sums of the absolute errors of the model and of persistence, in the target's unit.
+            count: number of forecasts.
+        """
         name = TARGETS[target]
         self.error_sum.labels(name, "model").inc(error)
         self.error_sum.labels(name, "persistence").inc(persistence_error)

@@ -484,6 +484,5 @@ def _learn(
     stats.spread_sin += slow * sin * error
     stats.scale = max(stats.scale * (1.0 + weight * (spread - 1.0)), least_scale)
     stats.magnitude = max(LEAST_SIZE, stats.magnitude + weight * (abs(z) - stats.magnitude))
-    stats.magnitude_variance = max(
-        LEAST_SIZE_VARIANCE, stats.magnitude_variance + weight * ((abs(z) - stats.magnitude) ** 2 - stats.magnitude_variance)
-    )
+    square = (abs(z) - stats.magnitude) ** 2
+    stats.magnitude_variance = max(LEAST_SIZE_VARIANCE, stats.magnitude_variance + weight * (square - stats.magnitude_variance))

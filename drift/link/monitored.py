@@ -1,8 +1,8 @@
-"""Which links are monitored, that is forecast and inspected at every row: all of them in a small fleet, a stable sample in a large one."""
+"""Which links are monitored, that is forecast and inspected at every row: all of them in a small fleet, some of each region in a large
+one."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -29,13 +29,11 @@ class WatchPolicy:
     True
 
     Args:
-        share: share of the links that may be monitored, by a hash of their name, 0 to 1.
         links_per_region: at most this many of each region.
         links_max: at most this many in all.
         always: patterns of names that are monitored in any case. They count towards the bounds, but no bound keeps them out.
     """
 
-    share: float = 1.0
     links_per_region: int = 100
     links_max: int = 1000
     always: tuple[str, ...] = ()
@@ -129,13 +127,11 @@ class WatchList:
             full = places[region] >= self.policy.links_per_region
             if full or all_full:
                 leaves = silent.first(region if full else None)
-                if leaves is None or not self._in_share(links[slot]):
+                if leaves is None:
                     continue
                 silent.give(leaves)
                 gone.add(leaves)
                 places[self.regions[self.index[leaves]]] -= 1
-            elif not self._in_share(links[slot]):
-                continue
             places[region] += 1
             joined.append((slot, region))
         stay = self.keep(np.arange(len(self.index), dtype=np.int32), gone)
@@ -162,14 +158,8 @@ class WatchList:
         return stay
 
     def _wanted(self, link: str, region: str) -> bool:
-        if self.policy.pinned(link):
-            return True
-        if len(self.regions) >= self.policy.links_max or self._per_region[region] >= self.policy.links_per_region:
-            return False
-        return self._in_share(link)
-
-    def _in_share(self, link: str) -> bool:
-        return int.from_bytes(hashlib.blake2b(link.encode(), digest_size=8).digest()) < self.policy.share * 2**64
+        free = len(self.regions) < self.policy.links_max and self._per_region[region] < self.policy.links_per_region
+        return free or self.policy.pinned(link)
 
     def _arrays(self) -> None:
         self.index_of_slot: Ints = np.array(self.index, np.int32)

@@ -47,15 +47,15 @@ def taken() -> Iterator[int]:
 def test_the_http_port_is_in_use(make: Callable[..., Any], taken: int) -> None:
     """Says which, and the settings that help."""
     told = message(make, DaemonError, http={"enabled": True, "port": taken})
-    assert f"http.port {taken}: cannot be listened on (Address already in use)" in told
-    assert "give a free http.port, 0 for any, or switch it off with http.enabled = false" in told
+    assert f"http.port {taken}: the daemon cannot listen there (Address already in use)" in told
+    assert "use a free http.port, 0 for any, or switch it off with http.enabled = false" in told
 
 
 @pytest.mark.parametrize(
     ("host", "problem"),
     [
         ("no.such.host.invalid", "http.host 'no.such.host.invalid': there is no such host"),
-        ("192.0.2.1", "give an address of this machine as http.host"),
+        ("192.0.2.1", "use an address of this machine as http.host"),
     ],
 )
 def test_no_such_host(make: Callable[..., Any], host: str, problem: str) -> None:
@@ -71,7 +71,7 @@ def test_hosts_that_work(host: str) -> None:
             socket.create_server(("::1", 0), family=socket.AF_INET6).close()
         except OSError:
             pytest.skip("this machine has no IPv6")
-    server = HttpServer(host, 0, Observer(), list, list)
+    server = HttpServer(host, 0, Observer(), list, list, lambda: None)
     server.start()
     try:
         with urllib.request.urlopen(f"{server.address}/livez", timeout=30) as answer:

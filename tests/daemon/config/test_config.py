@@ -9,6 +9,9 @@ import pytest
 
 from daemon.commands.demo.command import demo_config
 from daemon.config.load import Config, ConfigError, load
+from daemon.wiring import pipeline_settings, quorum_policy
+from drift.link.monitored import WatchPolicy
+from drift.region.policy import QuorumPolicy
 from testkit.paths import ROOT
 
 
@@ -50,6 +53,16 @@ def test_file_then_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert config.links.key == ("node_id",)
 
 
+def test_what_an_operator_sets_of_drift_reaches_its_policies(tmp_path: Path) -> None:
+    """Each bound under its own name."""
+    bounds = "watched_per_region = 7\nwatched_max = 70\nwatched_always = ['core-*']\nquorum_links = 5\nquorum_share = 0.1\n"
+    config = load(written(tmp_path, f"[drift]\n{bounds}lateness_s = 9\n"))
+    settings = pipeline_settings(config)
+    assert settings.watch == WatchPolicy(links_per_region=7, links_max=70, always=("core-*",))
+    assert settings.lateness_s == 9.0
+    assert quorum_policy(config) == QuorumPolicy(links_min=5, links_share=0.1)
+
+
 def test_kafka_options_in_variables_have_the_type_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable is a string: "false" must not count as true, and a password of digits stays a string."""
     options = {"SESSION_TIMEOUT_MS": "30000", "SSL_CHECK_HOSTNAME": "False", "SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN"}
@@ -65,8 +78,10 @@ def test_kafka_options_in_variables_have_the_type_of_the_option(monkeypatch: pyt
 
 
 REFUSED = {
-    "an unknown section": ("[kafak]\ntopic = 'x'\n", r"kafak: Extra inputs are not permitted"),
-    "an unknown key": ("[kafka]\ntopik = 'x'\n", r"kafka.topik: Extra inputs are not permitted"),
+    "an unknown section": ("[kafak]\ntopic = 'x'\n", r"kafak: there is no such setting; did you mean kafka\?"),
+    "an unknown key": ("[kafka]\ntopik = 'x'\n", r"kafka.topik: there is no such setting; did you mean topic\?"),
+    "a key of nothing": ("[http]\nwhatever = 1\n", r"http.whatever: there is no such setting; delete it, or correct its name"),
+    "a setting of an older release": ("[drift]\nquiet_s = 60\n", r"drift.quiet_s: is not a setting any more, .*; delete it"),
     "a wrong type": ("[training]\nrows_min = 'many'\n", r"training.rows_min: Input should be a valid integer"),
     "out of range": ("[drift]\nquorum_share = 2.0\n", r"drift.quorum_share: Input should be less than or equal to 1"),
     "a port": ("[http]\nport = 99999\n", r"http.port: Input should be less than or equal to 65535"),
@@ -75,14 +90,14 @@ REFUSED = {
     "a member's name": ("[state]\nmember = 'a/b'\n", r"state.member: String should match pattern"),
     "a cron line": ("[training]\nschedule = '0 25 * * *'\n", r"training.schedule: .*25"),
     "four fields of cron": ("[training]\nschedule = '0 3 * *'\n", r"training.schedule: .*'0 3 \* \*' has 4 fields"),
-    "an empty topic": ("[kafka]\ntopic = ''\n", r"kafka.topic: .*'' is no name of a Kafka topic: 1 to 249 letters"),
-    "a topic with a blank and a slash": ("[kafka]\ntopic = 'a b/c'\n", r"kafka.topic: .*'a b/c' is no name"),
-    "a topic that is too long": (f"[kafka]\ntopic = '{'x' * 250}'\n", r"kafka.topic: .* is no name"),
-    "a topic of one dot": ("[events]\ndrift_topic = '.'\n", r"events.drift_topic: .*'.' is no name"),
-    "a topic with a newline": ("[events]\nmodels_topic = 'a\\n'\n".replace("'", '"'), r"events.models_topic: .* is no name"),
+    "an empty topic": ("[kafka]\ntopic = ''\n", r"kafka.topic: .*'' is not a valid Kafka topic name; use 1 to 249 letters"),
+    "a topic with a blank and a slash": ("[kafka]\ntopic = 'a b/c'\n", r"kafka.topic: .*'a b/c' is not a valid"),
+    "a topic that is too long": (f"[kafka]\ntopic = '{'x' * 250}'\n", r"kafka.topic: .* is not a valid"),
+    "a topic of one dot": ("[events]\ndrift_topic = '.'\n", r"events.drift_topic: .*'.' is not a valid"),
+    "a topic with a newline": ("[events]\nmodels_topic = 'a\\n'\n".replace("'", '"'), r"events.models_topic: .* is not a valid"),
     "the dead letters' topic for telemetry": (
         "[kafka]\ntopic = 'dwcp.telemetry.dlq'\n",
-        r"not valid:\n  .*kafka.topic 'dwcp.telemetry.dlq' is a topic that events go to as well",
+        r"not valid:\n  .*kafka.topic 'dwcp.telemetry.dlq' is a topic that events are sent to as well",
     ),
     "an empty group": ("[kafka]\ngroup_id = ' '\n", r"kafka.group_id: .*is empty"),
     "an empty state directory": ("[state]\ndirectory = ''\n", r"state.directory: .*is empty"),
@@ -98,7 +113,7 @@ REFUSED = {
         r"unknown Kafka option 'sesion_timeout_ms'; did you mean 'ses",
     ),
     "an option that is not to be set": ("[kafka.options]\nenable_auto_commit = true\n", r"'enable_auto_commit' cannot be set"),
-    "no TOML": ("[kafka\n", r"is no valid TOML"),
+    "no TOML": ("[kafka\n", r"is not valid TOML"),
 }
 
 
@@ -146,9 +161,12 @@ def test_the_environment_does_not_reach_a_demo(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda _path: None, r"missing: cannot be read \(No such file or directory\); give another file with --config"),
+        (
+            lambda _path: None,
+            r"missing: cannot be read \(No such file or directory\); mend its permissions, or name another file with --config",
+        ),
         (lambda path: path.mkdir(), r"missing: cannot be read \(Is a directory\)"),
-        (lambda path: path.write_bytes(b"\xff\xfe\x00"), r"missing: is no valid TOML"),
+        (lambda path: path.write_bytes(b"\xff\xfe\x00"), r"missing: is not valid TOML"),
     ],
     ids=["no file", "a folder", "binary"],
 )
@@ -163,7 +181,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, make: object, message: str) 
 def test_an_unknown_variable_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """A misspelt one would silently keep the default."""
     monkeypatch.setenv(name, "x")
-    with pytest.raises(ConfigError, match=f"{name}: no such setting; a variable is DWCP_SECTION__KEY"):
+    with pytest.raises(ConfigError, match=f"{name}: there is no such setting; .*a variable is DWCP_SECTION__KEY"):
         load(None)
 
 

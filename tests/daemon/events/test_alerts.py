@@ -27,23 +27,23 @@ def signal(**changed: Any) -> IncidentChange:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (CHANGE, "eu: RTT +18.2 ms on 37 of 40 watched links"),
-        (signal(change="ramp", size=-3.0), "eu: RTT -3 ms, slowly on 37 of 40 watched links"),
-        (signal(change="spread", size_sigma=2.5), "eu: RTT spreads 2.5 times as wide on 37 of 40 watched links"),
-        (signal(change="model_error"), "eu: RTT forecasts off by 18.2 ms while it is as it was on 37 of 40 watched links"),
-        (signal(signal="queue_depth", change="missing"), "eu: queue_depth is not measured any more on 37 of 40 watched links"),
-        (signal(change="unit", size=1000.0), "eu: RTT is 1e+03 times what it was, as in another unit on 37 of 40 watched links"),
-        (replace(CHANGE, kind="closed", outcome="model_replaced"), "eu: RTT +18.2 ms on 37 of 40 watched links; model replaced"),
+        (CHANGE, "eu: RTT +18.2 ms on 37 of 40 monitored links"),
+        (signal(change="ramp", size=-3.0), "eu: RTT -3 ms, slowly on 37 of 40 monitored links"),
+        (signal(change="spread", size_sigma=2.5), "eu: RTT spreads 2.5 times as wide on 37 of 40 monitored links"),
+        (signal(change="model_error"), "eu: RTT forecasts off by 18.2 ms while it is as it was on 37 of 40 monitored links"),
+        (signal(signal="queue_depth", change="missing"), "eu: queue_depth is not measured any more on 37 of 40 monitored links"),
+        (signal(change="unit", size=1000.0), "eu: RTT is 1e+03 times what it was, as in another unit on 37 of 40 monitored links"),
+        (replace(CHANGE, kind="closed", outcome="model_replaced"), "eu: RTT +18.2 ms on 37 of 40 monitored links; model replaced"),
         (replace(CHANGE, scope="link", links=("a|b|metro",)), "eu, link a|b|metro: RTT +18.2 ms"),
         (
             replace(CHANGE, scope="fleet", region="", regions=("eu", "us"), affected_regions=2),
-            "2 regions: RTT +18.2 ms on 37 of 40 watched links",
+            "2 regions: RTT +18.2 ms on 37 of 40 monitored links",
         ),
         (
             replace(CHANGE, signals=(replace(RTT, links=9), replace(RTT, signal="packet_loss", size=0.019, links=30))),
-            "eu: RTT +18.2 ms (9), loss +0.019 (30) on 37 of 40 watched links",
+            "eu: RTT +18.2 ms (9), loss +0.019 (30) on 37 of 40 monitored links",
         ),
-        (replace(CHANGE, signals=()), "eu: a change that an older release has found on 37 of 40 watched links"),
+        (replace(CHANGE, signals=()), "eu: a change that an older release found on 37 of 40 monitored links"),
     ],
 )
 def test_an_alert_says_what_changed_where_and_by_how_much(change: IncidentChange, words: str) -> None:

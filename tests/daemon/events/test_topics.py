@@ -62,7 +62,7 @@ def test_check_config_finds_what_is_missing(
     for command in commands:
         create(kafka_admin, command)
     code, _, err = cli("check-config", "-c", config)
-    assert (code, "are there and may be used" in err) == (0, True)
+    assert (code, "exist and can be used" in err) == (0, True)
     assert cli("check-config", "-c", config, "--no-topics")[2] == ""
 
 

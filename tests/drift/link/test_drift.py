@@ -420,10 +420,8 @@ def test_watch_list_is_stable_bounded_and_fair_to_new_regions():
     """Each region has its share; a link never changes its state; the same links are chosen whatever the batches."""
     links = [f"link-{i}" for i in range(300)]
     regions = ["a"] * 200 + ["b"] * 100
-    whole, pieces = (
-        WatchList(WatchPolicy(share=0.5, links_per_region=40, links_max=60)),
-        WatchList(WatchPolicy(share=0.5, links_per_region=40, links_max=60)),
-    )
+    policy = WatchPolicy(links_per_region=40, links_max=60)
+    whole, pieces = WatchList(policy), WatchList(policy)
     whole.follow(links, regions)
     for end in range(7, 301, 7):
         pieces.follow(links[:end], regions[len(pieces.index) : end])

@@ -29,7 +29,7 @@ alarm, seen, fleet, run = drifting.alarm, drifting.seen, drifting.fleet, driftin
     [(2, 10, False), (3, 10, True), (5, 300, False), (6, 300, True), (3, 3, True)],
 )
 def test_quorum(alarming, watched, opens):
-    """A region drifts when max(3, 2 %) of its watched links alarm within 30 minutes, in one direction of one metric."""
+    """A region drifts when max(3, 2 %) of its monitored links alarm within 30 minutes, in one direction of one metric."""
     messages = fleet(watched) + [alarm(1 + i, f"l{i}") for i in range(alarming)]
     changes = run(messages, [60.0 * minute for minute in range(20)])
     assert [change.kind for change in changes] == (["opened"] if opens else [])
