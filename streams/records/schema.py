@@ -158,12 +158,7 @@ def asyncapi(drift: Schema, models: Schema) -> Schema:
         "telemetry": (events.TELEMETRY_TOPIC, "receive", "Samples of network links.", _embedded(telemetry_schema())),
         "rejected": (events.DEAD_LETTER_TOPIC, "send", "Records that are not telemetry, with the original bytes and the reason.", rejected),
         "drift": (events.DRIFT_TOPIC, "send", "Incidents: opened, updated, closed; and the trainings they ask for.", _embedded(drift)),
-        "models": (
-            events.MODELS_TOPIC,
-            "send",
-            "Published versions; and what a person does with the live one.",
-            models,
-        ),
+        "models": (events.MODELS_TOPIC, "send", "Published versions; and what a person does with the live one.", models),
     }
     headers = {name: {"type": "string"} for name in ("topic", "partition", "offset", "kind", "reason")}
     messages = {

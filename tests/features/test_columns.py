@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -84,36 +86,47 @@ def test_ranges_are_of_numeric_columns_and_fit_into_float32() -> None:
     assert all(0.0 == low < high <= np.finfo(np.float32).max for low, high in RANGES.values())
 
 
-CHANGED_TABLE = """
-import importlib, json, sys
+WINDOW = """
+import json
 import numpy as np
-from features import columns
-if len(sys.argv) > 1:
-    a, b = sys.argv[1:]
-    positions = {a: columns.COLUMN[b].position, b: columns.COLUMN[a].position}
-    from dataclasses import replace
-    columns.TABLE = tuple(replace(c, position=positions.get(c.name, c.position)) for c in columns.TABLE)
-from features.definition import FEATURES
-from features.kernels import feature_row
-from features.telemetry import CATEGORIES, NUMERIC
-numeric = np.array([[{"queue_depth": 7.0, "retransmits": 9.0}.get(name, 1.0) for name in NUMERIC]], np.float32)
-out = np.empty(len(FEATURES), np.float32)
-no_codes, encoding = np.full((1, len(CATEGORIES)), -1, np.int16), np.zeros((len(CATEGORIES), 1), np.float32)
-feature_row(numeric, no_codes, encoding, 0, 0, out)
-found = {name: float(out[FEATURES.index(name)]) for name in ("queue_depth", "retransmits", "rtt_ms", "rtt_mean_3")}
-print(json.dumps([found, sum(feature_row.stats.cache_hits.values())]))
+from features.kernels import update_rings
+from features.store import FeatureStore
+from features.telemetry import NUMERIC, Partition
+from features.vocabulary import Vocabulary
+from streams.records.decode import decode
+from streams.source import RawBatch
+values = [json.dumps({
+    "timestamp": 1767571200 + 60 * row, "node_id": "a", "peer_id": "b", "link_type": "metro", "queue_depth": row, "retransmits": 50 - row,
+    "throughput_mbps": 100 + row % 7, "rtt_ms": 20 + row % 5, "hops": 3,
+}).encode() for row in range(40)]
+batch = decode(RawBatch(Partition("t", 0), range(len(values)), values), None).batch
+store = FeatureStore()
+rows = store.update(batch, store.resolve(batch), np.ones(1, np.bool_), Vocabulary.empty())
+hits = sum(update_rings.stats.cache_hits.values())
+print(json.dumps([len(NUMERIC), hits, np.nan_to_num(rows.windows[-1], nan=-1.0).tolist()]))
 """
+MORE = 'Column("hops", "counter", "Hops on the way.", 11),'
 
 
-def test_compiled_code_of_another_table_is_not_loaded(tmp_path: Path) -> None:
-    """Two columns change places in the table: the kernels, whose file is the same, are compiled anew and compute the same features."""
+def test_a_changed_table_gives_the_same_features(tmp_path: Path) -> None:
+    """Two columns change places, then one is added by one row: the same records have the same features, to the bit.
 
-    def started(*exchanged: str) -> str:
-        command = [sys.executable, "-c", CHANGED_TABLE, *exchanged]
-        env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
-        return subprocess.run(command, cwd=Path(kernels.__file__).parents[1], env=env, capture_output=True, text=True, check=True).stdout
-
-    expected = '{"queue_depth": 7.0, "retransmits": 9.0, "rtt_ms": 1.0, "rtt_mean_3": 1.0}'
-    assert started() == f"[{expected}, 0]\n"
-    assert started() == f"[{expected}, 1]\n"
-    assert started("queue_depth", "retransmits") == f"[{expected}, 0]\n"
+    The file of the kernels stays as it is, and so would their compiled code, if it were not for the constants in it.
+    """
+    root = Path(kernels.__file__).parents[1]
+    for package in ("features", "streams"):
+        shutil.copytree(root / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    table = tmp_path / "features" / "columns.py"
+    as_it_is = table.read_text()
+    exchanged = as_it_is.replace('interval.", 6)', 'interval.", 5)').replace('queued.", 5)', 'queued.", 6)')
+    longer = as_it_is.replace('    Column("bandwidth_mbps"', f'    {MORE}\n    Column("bandwidth_mbps"')
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(tmp_path)}
+    found = []
+    for text in (as_it_is, as_it_is, exchanged, longer):
+        table.write_text(text)
+        command = [sys.executable, "-c", WINDOW]
+        found.append(json.loads(subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=True).stdout))
+    assert [(columns, hits) for columns, hits, _ in found] == [(11, 0), (11, 1), (11, 0), (12, 0)]
+    first = np.array(found[0][2])
+    assert (first[:, FEATURES.index("queue_depth")].tolist(), first.shape) == (list(range(10, 40)), (30, len(FEATURES)))
+    assert all(window == found[0][2] for _, _, window in found)

@@ -161,6 +161,40 @@ def test_code_of_another_source_or_constant_is_not_loaded(start: Start, tmp_path
     assert caplog.text == ""
 
 
+CALLER = """
+from features.compiled import compiled
+from parts_of_it import half
+
+@compiled
+def caller(value):
+    return 1.0 + half(value)
+"""
+CALLEE = """
+from features.compiled import compiled
+
+DIVISOR = {divisor}
+
+@compiled
+def half(value):
+    return value / DIVISOR
+"""
+
+
+def test_a_kernel_that_calls_one_of_another_file_follows_that_file(tmp_path: Path) -> None:
+    """Numba links the code of the callee into that of the caller, whose own file is the same."""
+    (tmp_path / "calls_it.py").write_text(CALLER)
+    show = "from calls_it import caller; print(caller(8.0), sum(caller.stats.cache_hits.values()))"
+    env = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    env["PYTHONPATH"] = os.pathsep.join([str(tmp_path), str(Path(compiled.__file__).parents[1])])
+    said = []
+    for divisor in (2.0, 2.0, 4.0, 4.0):
+        text = CALLEE.format(divisor=divisor)
+        if not said or text != (tmp_path / "parts_of_it.py").read_text():
+            (tmp_path / "parts_of_it.py").write_text(text)
+        said.append(subprocess.run([sys.executable, "-c", show], env=env, capture_output=True, text=True, check=True).stdout.split())
+    assert said == [["5.0", "0"], ["5.0", "1"], ["3.0", "0"], ["3.0", "1"]]
+
+
 def test_without_any_folder_code_is_compiled_in_memory(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
