@@ -215,7 +215,7 @@ def test_without_any_folder_code_is_compiled_in_memory(
 def test_a_folder_that_disappears_or_a_full_disk_costs_nothing(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What cannot be written is not kept: told once, with the folder, and no part of a file is left."""
+    """Code that cannot be written is not saved: it is logged once, with the folder, and no part of a file is left."""
     start()(2.0)
     shutil.rmtree(tmp_path / "cache")
     assert start()(2.0) == 6.0
@@ -237,7 +237,7 @@ def test_a_folder_that_disappears_or_a_full_disk_costs_nothing(
 
 
 def test_nobody_else_may_write_what_is_kept(start: Start, tmp_path: Path) -> None:
-    """Whatever the process's umask is."""
+    """This holds for any umask of the process."""
     before = os.umask(0)
     try:
         start()(2.0)
@@ -263,7 +263,7 @@ def test_half_written_files_of_dead_processes_are_removed(start: Start, tmp_path
 
 
 def test_a_file_that_cannot_be_read_is_compiled_anew(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And replaced, which needs the folder alone."""
+    """The file is replaced, which needs only the folder."""
     start()(2.0)
 
     def refused(_path: Path) -> bytes:

@@ -46,7 +46,7 @@ def test_no_single_record_moves_event_time(links: int, ahead_s: float, new: bool
 @pytest.mark.parametrize("rows_ahead", [1, 2, 3])
 @pytest.mark.parametrize("cut", [1, 2, 1000])
 def test_a_stream_that_begins_with_records_of_the_far_future(links: int, place: int, rows_ahead: int, cut: int) -> None:
-    """Of a link that goes on elsewhere, among the first rows: time begins with the others, in whatever batches they come."""
+    """They are of a link that goes on elsewhere: time begins with the others, however the batches are cut."""
     ahead = [(links, YEARS_S + 60.0 * at) for at in range(rows_ahead)]
     rows = [*minutes(links, 0, 39)[:place], *ahead, *minutes(links, 0, 39)[place:]]
     event_time = EventTime()
@@ -116,7 +116,7 @@ streams = st.lists(
 
 
 def rows_of(steps: list[tuple[int, float]]) -> Rows:
-    """Of each link its steps after one another, beginning at one time."""
+    """Return the rows of links that all begin at one time, each with its steps."""
     last = [0.0] * LINKS
     rows = []
     for link, step_s in steps:

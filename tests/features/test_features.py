@@ -234,7 +234,7 @@ def test_state_that_does_not_fit_is_refused():
 
 
 def test_a_merged_series_is_one_link():
-    """With an empty key every record belongs to the one link, whatever its node."""
+    """All records belong to one link if the key is empty, from any node."""
     store = FeatureStore(())
     batch = make_batch([(f"n{i}", 1e9 + i, [1.0] * 11, [None] * 6) for i in range(40)])
     result = store.update(batch, store.resolve(batch), np.ones(1, np.bool_), VOCABULARY)

@@ -94,7 +94,7 @@ def test_a_value_too_large_for_the_broker_keeps_its_start_and_its_fingerprint() 
 
 
 def test_a_replay_gives_a_dead_letter_the_same_id() -> None:
-    """And another record another one, so that a subscriber can drop repeats."""
+    """Another record has another id, so that a subscriber can drop repeats."""
     ids = {
         dead_letter(Rejected(offset, value, "not_json", "x"), Partition(topic, number), "/dwcp", time_s).id
         for topic, number, offset in [("a", 1, 11), ("a", 11, 1), ("b", 1, 11)]
@@ -104,7 +104,7 @@ def test_a_replay_gives_a_dead_letter_the_same_id() -> None:
 
 
 def test_events_are_in_the_file_after_a_flush(tmp_path: Path) -> None:
-    """Not before, in the order they were sent, behind what was there."""
+    """Events are not in the file before a flush; then they are in order, behind what was there."""
     path = tmp_path / "events.ndjson"
     sink = NdjsonSink(path)
     sink.send(event(1))
@@ -179,7 +179,7 @@ STEPS = ("streams.files.sink._sync_folder", "streams.files.sink.fcntl.flock", "s
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_after_the_rename_that_fails_costs_no_event(tmp_path: Path, step: str) -> None:
-    """The full file keeps its other name however often it is tried again, no descriptor is left, and it is told once."""
+    """The full file keeps its other name over many tries, no descriptor is left open, and the rotation is reported once."""
     path, told = tmp_path / "events.ndjson", []
     sink = NdjsonSink(path, 100, lambda *rotation: told.append(rotation))
     for number in range(1, 4):
@@ -218,7 +218,7 @@ def test_the_daemon_tells_what_a_rotation_has_cost(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bytes_max", [100, 10_000])
 @pytest.mark.parametrize("how", ["moved", "removed", "replaced"])
 def test_a_file_that_somebody_else_takes_away_is_begun_anew(tmp_path: Path, how: str, bytes_max: int) -> None:
-    """By hand or by logrotate: the next events are where they are looked for, and what was moved is not moved again, full or not."""
+    """After a move by hand or by logrotate, the next events are under the old name, and the moved file is not moved again."""
     path, elsewhere = tmp_path / "events.ndjson", tmp_path / "elsewhere"
     sink = NdjsonSink(path, bytes_max)
     sink.send(event(1, size=600))
@@ -320,7 +320,7 @@ def test_what_is_sent_during_a_flush_waits_for_the_next(tmp_path: Path, monkeypa
 @given(st.lists(st.sampled_from(["send", "flush", "full", "unconfirmed"]), max_size=25))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_event_is_written_once_in_order(tmp_path: Path, steps: list[str]) -> None:
-    """Whatever fails in between."""
+    """This holds for any failure in between."""
     path = tmp_path / "events.ndjson"
     path.unlink(missing_ok=True)
     sink = NdjsonSink(path)
@@ -358,7 +358,7 @@ def test_every_event_is_written_once_in_order(tmp_path: Path, steps: list[str]) 
     ids=["empty", "whole", "torn", "without newline", "only torn", "zeros", "only zeros", "long and torn", "no UTF-8"],
 )
 def test_a_line_cut_off_by_a_crash_is_repaired(tmp_path: Path, content: bytes, expected: list[int]) -> None:
-    """What was never reported as durable goes, what is whole stays, and the next event begins a line of its own."""
+    """A line that was never reported as durable is removed, whole lines stay, and the next event begins a new line."""
     path = tmp_path / "events.ndjson"
     path.write_bytes(content)
     sink = NdjsonSink(path)

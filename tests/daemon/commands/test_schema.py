@@ -43,7 +43,7 @@ def test_the_command_wants_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_schema_is_one() -> None:
-    """By its own dialect, with every column in order and described, and its example accepted by schema and decoder."""
+    """It is valid in its own dialect, with every column in order and described, and its example accepted by schema and decoder."""
     jsonschema.Draft202012Validator.check_schema(schema.telemetry_schema())
     assert tuple(schema.telemetry_schema()["properties"]) == COLUMNS
     assert all(field["description"] for field in schema.telemetry_schema()["properties"].values())

@@ -36,7 +36,7 @@ def section(names: dict[str, str]) -> str:
 
 
 def create(admin: KafkaAdminClient, command: str) -> None:
-    """What the command that was printed does, with the options that it has."""
+    """Do what the printed command does, with its options."""
     words = shlex.split(command)
     assert words[:2] == ["kafka-topics.sh", "--bootstrap-server"]
     words.remove("--create")
@@ -119,7 +119,7 @@ def test_a_topic_that_disappears_while_a_daemon_runs(
 
 
 def test_an_event_that_waits_for_its_topic_says_so(kafka_broker: str, names: dict[str, str]) -> None:
-    """A checkpoint waits for its events: what it is told is that the topic is missing, and not that a broker is."""
+    """A checkpoint waits for its events. The report says that the topic is missing, not that a broker is."""
     told: list[str] = []
     sink = KafkaSink(names["drift"], KafkaOptions((kafka_broker,)), lambda name, _: told.append(name))
     sink.send(Event("id", "dwcp.test", "/test", "s", 0.0, {}))

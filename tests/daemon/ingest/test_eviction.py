@@ -48,7 +48,7 @@ def taken(store: FeatureStore, batch: TelemetryBatch) -> list[int]:
 
 
 class Reference:
-    """What a table of so many links has to do, written down record by record."""
+    """The reference: a table of few links, record by record."""
 
     def __init__(self, links_max: int) -> None:
         self.links_max = links_max
@@ -111,7 +111,7 @@ def test_a_limit_that_was_lowered_holds_from_the_next_new_link_on() -> None:
 
 
 def test_watched_links_keep_their_detectors() -> None:
-    """Of six links with two unwatched ones, three stay: each has the watch index, region and detectors that it had."""
+    """Three of six links stay, two of which are not monitored: each keeps its index, region and detectors."""
     watch = WatchList(WatchPolicy(links_per_region=2))
     watch.follow([f"n{at}" for at in range(6)], ["a", "a", "a", "b", "c", "a"])
     drift = LinkDrift()
@@ -167,7 +167,7 @@ FEW = {"links": {"max": 2}}
 
 @pytest.fixture(scope="module")
 def few_links(uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
-    """What a run over partitions of three and four links leaves that has room for two."""
+    """Return what a run with room for two links leaves of partitions of three and four links."""
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)
     left = rig.outcome_after(home, sections=FEW)

@@ -58,7 +58,7 @@ def taken(store: FeatureStore, batch: TelemetryBatch) -> list[str | None]:
 
 
 class Reference:
-    """What a table of so many names has to do, written down record by record."""
+    """The reference: a table of few names, record by record."""
 
     def __init__(self, names_max: int) -> None:
         self.names_max = names_max
@@ -98,7 +98,7 @@ def test_names_that_came_once_go_first(names_max: int, names: list[str | None], 
 
 
 def test_rows_that_are_held_keep_their_names() -> None:
-    """Of a link's rows in the ring those whose name is gone count as other, and no row counts as a name that it never had."""
+    """Rows in the ring whose name is gone count as other, and no row counts as a name that it never had."""
     store = FeatureStore(("node_id",), names_max=8)
     taken(store, batch_of([("good", "eu")] * 3 + [("bad", f"r{at}") for at in range(30)] + [("good", "eu")] * 3, 0))
     vocabulary = Vocabulary(tuple((("eu", "r1", "r2", "r3") if at == REGION else ()) for at in range(len(CATEGORIES))))
@@ -228,7 +228,7 @@ FEW = 3
 
 @pytest.fixture(scope="module")
 def few_names(uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:  # noqa: ARG001 - warms up
-    """What a run leaves that tells few names apart."""
+    """Return what a run leaves that knows few names at a time."""
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)
     left = rig.outcome_after(home, prepare=told_apart)
@@ -237,7 +237,7 @@ def few_names(uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> A
 
 
 def told_apart(then: Any = lambda: None) -> None:
-    """To be called in the process of a run: so few names are told apart there."""
+    """Limit how many names are known. Call it in the process of a run."""
     original = wiring.pipeline_settings
 
     def few(config: Any) -> PipelineSettings:
@@ -251,7 +251,7 @@ def told_apart(then: Any = lambda: None) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_kills_and_batches_change_nothing(home: Path, few_names: Any, uninterrupted: Any, seed: int) -> None:
-    """What is forgotten follows from the stream: killed between checkpoints and read in other batches, state, alerts and buffer are the
+    """Forgotten names follow from the stream alone: killed between checkpoints and read in other batches, state, alerts and buffer are the
     same; and the buffer has every name."""
     for checkpoint in (3, 9):
         kill = killing.kill_around(CheckpointStore, "write", checkpoint + seed, after=bool(seed % 2))

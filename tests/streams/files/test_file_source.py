@@ -1,4 +1,4 @@
-"""Replaying files, folders and pipes: order, offsets, pace, and what is said about files that are no telemetry."""
+"""Replay of files, folders and pipes: order, offsets, pace, and messages about files that are not telemetry."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_a_record_without_a_readable_time_keeps_its_place(tmp_path: Path, unread
 
 @pytest.mark.parametrize("unreadable", ['{"timestamp": "soon"}', '{"timestamp": null}', "{}", "[" * 5000, "\x00", '{"timestamp": 0}'])
 def test_the_same_in_ndjson(tmp_path: Path, unreadable: str) -> None:
-    """Whatever the line holds."""
+    """This holds for any content of the line."""
     path = write(tmp_path / "a.ndjson", json_row(10), unreadable, json_row(20), json_row(5))
     assert [line for _, _, (_, line) in records_of(path)] == [4, 1, 2, 3]
 
@@ -224,7 +224,7 @@ def test_line_ends_blank_lines_and_byte_order_marks_are_no_part_of_a_record(tmp_
     ],
 )
 def test_a_wrong_header_is_refused_with_what_is_wrong(tmp_path: Path, header: str, complaint: str) -> None:
-    """By name, so that it can be put right at once."""
+    """The message names the columns, so that they can be corrected at once."""
     path = write(tmp_path / "a.csv", header, row(0))
     with pytest.raises(SourceError) as error:
         FileSource(path)
@@ -294,7 +294,7 @@ def unix_socket(path: Path) -> None:
     ],
 )
 def test_a_path_that_is_no_telemetry_is_refused(tmp_path: Path, name: str, make: Callable[[Path], object], complaint: str) -> None:
-    """With what, where and what to do, before anything else has happened."""
+    """The message says what, where and what to do, before anything else has happened."""
     make(tmp_path / name)
     with pytest.raises(SourceError) as error:
         FileSource(tmp_path / name)
@@ -303,7 +303,7 @@ def test_a_path_that_is_no_telemetry_is_refused(tmp_path: Path, name: str, make:
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
-    """With the system's reason. (The error is injected: root, as whom tests often run, may read everything.)"""
+    """The message has the reason of the system. (The error is injected: root, as whom tests often run, may read everything.)"""
     path = write(tmp_path / "a.csv", HEADER)
     with (
         mock.patch.object(Path, "open", side_effect=PermissionError(13, "Permission denied")),
@@ -475,7 +475,7 @@ def test_records_come_at_the_pace_they_were_recorded(tmp_path: Path) -> None:
 
 
 def test_the_pace_starts_where_a_replay_goes_on(tmp_path: Path) -> None:
-    """Not with a wait for all that was replayed before."""
+    """There is no wait for all that was replayed before."""
     fake = FakeTime()
     source = begin(FileSource(write(tmp_path / "a.csv", HEADER, row(0), row(3600), row(3601)), 1, clock=fake, sleep=fake.sleep), 1)
     assert [len(batch) for batch in source.poll(5).batches] == [1]
@@ -486,7 +486,7 @@ def test_the_pace_starts_where_a_replay_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_seek_starts_the_pace_anew(tmp_path: Path) -> None:
-    """What has been replayed once is not due at once the second time."""
+    """A record that was replayed once is not due at once the second time."""
     fake = FakeTime()
     source = begin(FileSource(write(tmp_path / "a.csv", HEADER, row(0), row(10)), 1, clock=fake, sleep=fake.sleep))
     fake.now_s += 10
@@ -500,7 +500,7 @@ def test_a_seek_starts_the_pace_anew(tmp_path: Path) -> None:
 @given(st.lists(st.binary(max_size=30), max_size=20), st.integers(1, 40))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_line_comes_exactly_once(tmp_path: Path, lines: list[bytes], block_bytes: int) -> None:
-    """Whatever the bytes and wherever the blocks of the first pass end, in both forms."""
+    """This holds for any bytes and any ends of the blocks of the first pass, in both forms."""
     content = b"\n".join(lines)
     plain = content.split(b"\n")
     expected = {number: line.removesuffix(b"\r") for number, line in enumerate(plain, start=2) if line.removesuffix(b"\r")}
@@ -561,7 +561,7 @@ def test_a_pipe_of_json_is_recognised_and_given_in_pieces(pipe: tuple[int, int])
 
 
 def test_a_pipe_can_be_paced(pipe: tuple[int, int]) -> None:
-    """By the running maximum of its times: a late record comes at once, one without a time with its predecessor."""
+    """Records are due at the running maximum of their times: a late one at once, one without a time with its predecessor."""
     reading, writing = pipe
     lines = ["{}", json_row(0), json_row(10), json_row(5), "{}", json_row(20)]
     os.write(writing, "\n".join(lines).encode())

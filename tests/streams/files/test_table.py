@@ -21,7 +21,7 @@ def recording(folder: Path, *lines: str) -> Path:
 
 
 def test_rows_come_by_link_and_time(tmp_path: Path) -> None:
-    """Whatever the file's order, a link's rows are together and ascend; equal times are duplicates; refused ones are counted."""
+    """Rows of a link are together and ascend, for any order of the file. Equal times are duplicates, and refused records are counted."""
     path = recording(
         tmp_path,
         "1700000060,b,p,metro,eu,2,",

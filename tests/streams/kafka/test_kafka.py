@@ -1,4 +1,4 @@
-"""The Kafka source against Apache Kafka: groups, offsets, pausing, rebalances, and what an operator is told."""
+"""The Kafka source against Apache Kafka: groups, offsets, pausing, rebalances, and reports to the operator."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_huge_record_does_not_stop_the_stream(
 
 
 def test_aborted_records_are_not_read(kafka_broker: str, kafka_topic: Topics, open_reader: Callable[..., Reader]) -> None:
-    """What a producer's transaction took back never arrives, and the holes it leaves in the offsets are kept exactly."""
+    """Records of an aborted transaction never arrive, and the holes that they leave in the offsets are kept exactly."""
     topic = kafka_topic()
     producer = KafkaProducer(bootstrap_servers=kafka_broker, transactional_id=uuid.uuid4().hex)
     producer.init_transactions()
@@ -304,7 +304,7 @@ def test_deleted_records_can_be_accepted(
 def test_a_missing_topic_is_waited_for_and_never_created(
     open_reader: Callable[..., Reader], produce: Callable[..., None], kafka_admin: KafkaAdminClient
 ) -> None:
-    """The operator is told to create it, the broker (which would create topics by itself) is not made to, and then it is read."""
+    """The operator is asked to create it, the broker (which creates topics by itself) does not, and then it is read."""
     topic = f"test.{uuid.uuid4().hex[:12]}"
     reader = open_reader(topic)
     reader.until(lambda: "topic_missing" in reader.names())
@@ -412,7 +412,7 @@ def test_a_join_that_takes_long_is_told(kafka_topic: Topics, open_reader: Callab
 def test_an_evicted_member_hears_that_its_partitions_are_lost(
     kafka_topic: Topics, open_reader: Callable[..., Reader], produce: Callable[..., None], kafka_admin: KafkaAdminClient
 ) -> None:
-    """A member that the group has put out is told `lost`, not `revoked`: its state may not be written. It joins again by itself."""
+    """A member that the group has evicted gets `lost`, not `revoked`: its state must not be written. It joins again by itself."""
     topic, group = kafka_topic(partitions=2), f"group.{uuid.uuid4().hex[:8]}"
     produce(topic, numbered(20))
     reader = open_reader(topic, group)

@@ -1,4 +1,4 @@
-"""What an operator is told to do about an error of the Kafka client: it names the address, topic, group or option that failed."""
+"""Advice on errors of the Kafka client: it names the address, topic, group or option that failed."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def _checksum(batch: bytearray) -> int:
 
 
 def unpacked(kind: Any, data: bytes, fetch_offset: int = 0, aborted: Any = None, pieces: int | None = None) -> tuple[list[Any], int]:
-    """What the client's take gives of fetched bytes, in pieces of so many records, and where the next fetch would begin."""
+    """Return what the client makes of fetched bytes, in pieces of some records, and where the next fetch begins."""
     parts = kind(fetch_offset, KEY, MemoryRecords(data), isolation_level=IsolationLevel.READ_COMMITTED, aborted_transactions=aborted)
     taken: list[Any] = []
     while parts:
@@ -85,7 +85,7 @@ def plain(records: list[Any]) -> list[tuple[int, bytes | None]]:
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 @given(records=RECORDS, base_offset=st.integers(0, 2**40))
 def test_any_batch_gives_the_clients_own_offsets_and_values(codec: int, records: list[Written], base_offset: int) -> None:
-    """Whatever keys, values, nulls and headers there are, in every compression."""
+    """All keys, values, nulls and headers are read, in every compression."""
     data = batch_bytes(records, codec, base_offset)
     expected = [(record.offset, record.value) for record in DefaultRecordBatch(data)]
     found = list(plain_records(DefaultRecordBatch(data)))

@@ -119,7 +119,7 @@ def test_events_arrive_in_order_with_key_and_headers(
 def test_events_wait_for_a_missing_topic(
     kafka_broker: str, kafka_admin: KafkaAdminClient, open_sink: Callable[..., tuple[KafkaSink, Told]]
 ) -> None:
-    """The topic is not created by sending to it; the events are kept, the operator is told, and then they go out in order."""
+    """The topic is not created by sending to it. The events stay queued, the fault is reported, and then they go out in order."""
     topic = f"test.{uuid.uuid4().hex[:12]}"
     sink, told = open_sink(topic)
     for number in range(5):
@@ -164,7 +164,7 @@ def test_options_that_cannot_work_are_raised_by_the_sink(
 def test_a_server_that_never_answers_is_unreachable(
     open_source: Callable[..., tuple[KafkaSource, Told]], open_sink: Callable[..., tuple[KafkaSink, Told]]
 ) -> None:
-    """A port that accepts and stays silent (another protocol, a firewall) is told as such, and holds up neither polls nor close."""
+    """A port that accepts and stays silent (another protocol, a firewall) is reported as such, and delays neither polls nor close."""
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         options = KafkaOptions((f"127.0.0.1:{silent.getsockname()[1]}",), client={"bootstrap_timeout_ms": 500})
         source, told = open_source("t", options)
@@ -231,7 +231,7 @@ def test_both_ends_outlive_their_broker(
 def test_sasl_over_tls(
     kafka_module: ModuleType, open_source: Callable[..., tuple[KafkaSource, Told]], open_sink: Callable[..., tuple[KafkaSink, Told]]
 ) -> None:
-    """The options reach the client: with the right password and CA records flow; a wrong password and an unknown CA are told apart."""
+    """The options reach the client: the right password and CA work, a wrong password and an unknown CA are different faults."""
     with kafka_module.Broker(secure=True) as broker:
         admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
         admin.create_topics({"t": {"num_partitions": 1}}, wait_for_metadata=True)

@@ -121,7 +121,7 @@ def options(values: dict[str, Any]) -> KafkaOptions:
 
 @pytest.mark.parametrize("case", USABLE)
 def test_files_that_fit_are_taken(files: Files, case: str) -> None:
-    """What the client can load is not refused."""
+    """Files that the client can load are not refused."""
     assert options(USABLE[case](files)).security_protocol == "SSL"
 
 
@@ -152,7 +152,7 @@ def _refuse(_: Path) -> bytes:
 
 
 def test_check_config_refuses_them_with_the_section(files: Files, tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
-    """The command that a person is told to run says it, with exit code 3, as `run` does."""
+    """The command that the advice names reports it, with exit code 3, as `run` does."""
     config = tmp_path / "c.toml"
     config.write_text(f'[kafka.options]\nsecurity_protocol = "SSL"\nssl_cafile = "{files.key}"\n')
     code, _, words = cli("check-config", "-c", config)

@@ -1,4 +1,4 @@
-"""A transaction that a producer has left open holds a partition: readers of committed records stand before it, and only this tells."""
+"""A transaction that a producer has left open holds a partition: readers of committed records stop there, and this is reported."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_an_open_transaction_is_reported_until_it_ends(kafka_broker: str, source
 
 
 def test_transactions_that_come_and_go_hold_nothing() -> None:
-    """What counts is how long the same place is held: a partition whose position moves is not, however many transactions are open."""
+    """Only a position that does not move counts as held, however many transactions are open."""
     place = _Place(position=10, since_s=0.0, heard_s=0.0, end=10, written=15)
     place.look(100.0)
     assert place.held_since_s == 100.0

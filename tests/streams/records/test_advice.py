@@ -80,7 +80,7 @@ def refused(value: bytes) -> tuple[Kind, str]:
     ids=lambda value: repr(value)[:40],
 )
 def test_a_reason_names_the_cause_and_the_way_out(value: bytes, kind: Kind, cause: str, way_out: str) -> None:
-    """What producers of a whole topic do wrong, each by its name."""
+    """Each mistake that producers of a whole topic make has its own text."""
     found, reason = refused(value)
     assert found == kind
     assert cause in reason
@@ -100,7 +100,7 @@ def test_what_only_looks_like_it_is_accepted(value: bytes) -> None:
 @example(b'"\\ud800"', "wrong_type", "Expected `object`, got `str`")
 @example(b'{"a":1}', "wrong_type", "at `$.b`")
 def test_advice_never_fails_and_changes_no_kind(value: bytes, kind: Kind, reason: str) -> None:
-    """Whatever the bytes: the decoder's own words stay in front."""
+    """The text of the decoder stays in front, for any bytes."""
     advised = with_cause(Failure(kind, reason), value)
     assert advised.kind == kind
     assert advised.reason.startswith(reason)

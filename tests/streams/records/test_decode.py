@@ -144,7 +144,7 @@ def test_missing_fields_are_filled_in_or_stay_missing(record: dict[str, Any], co
     ],
 )
 def test_a_time_may_be_rfc_3339(text: str, time_s: float) -> None:
-    """With any offset from UTC, in JSON and in CSV."""
+    """Any offset from UTC is read, in JSON and in CSV."""
     record = without(timestamp=text)
     assert decode_json(encoded(record)).batch.time_s.tolist() == [time_s]
     assert decode_csv(COLUMNS, csv_line(record)).batch.time_s.tolist() == [time_s]
@@ -289,7 +289,7 @@ def test_a_record_that_is_no_telemetry_is_refused_with_the_reason(record: dict[s
     ids=lambda value: repr(value)[:60],
 )
 def test_a_value_that_is_no_record_is_refused(value: bytes | None, kind: str, reason: str) -> None:
-    """Whatever the bytes are: a reason, never an exception, and no effect on its neighbours."""
+    """Any bytes have a reason, never an exception, and no effect on their neighbours."""
     decoded = decode_json(encoded(FULL), value, encoded(FULL))
     assert decoded.batch.offsets.tolist() == [100, 102]
     (rejected,) = decoded.rejected
@@ -326,7 +326,7 @@ def test_a_value_that_is_no_record_is_refused(value: bytes | None, kind: str, re
     ],
 )
 def test_an_odd_looking_record_is_still_a_record(value: bytes) -> None:
-    """What JSON allows and the limits do not forbid is read."""
+    """Everything is read that JSON allows and the limits do not forbid."""
     assert number(decode_json(value), "rtt_ms") == 53.25
 
 

@@ -35,7 +35,7 @@ def encoded(spec: FleetSpec, duration_s: float) -> list[bytes]:
 
 
 def table(spec: FleetSpec, duration_s: float, names: tuple[str, ...] = TARGETS) -> dict[str, np.ndarray[Any, Any]]:
-    """For each column a float64 (T, L) of the fleet's links in their order, NaN where there is no value."""
+    """Return for each column a float64 (T, L) of the fleet's links in their order, NaN if there is no value."""
     filled = {name: np.full((spec.tick_count(duration_s), spec.link_count), np.nan) for name in names}
     for records in simulate(spec, duration_s):
         tick = np.floor((records.time_s - spec.start_s) / spec.interval_s + 1e-6).astype(int)

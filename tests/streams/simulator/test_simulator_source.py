@@ -163,7 +163,7 @@ def test_history_comes_at_once_and_live_records_at_the_given_speed() -> None:
 
 @pytest.mark.parametrize("speed", [None, 3600.0])
 def test_held_live_records_wait_for_go_live(speed: float | None) -> None:
-    """With hold_live the history ends the stream until go_live, from which live time counts."""
+    """The stream stops at the end of the history until go_live if hold_live is set, and live time counts from there."""
     stream, time = source(duration_s=3 * HOUR_S, history_s=2 * HOUR_S, speed=speed, hold_live=True)
     taken = drain(stream, polls=50)
     assert time.now_s > 130.0
@@ -195,6 +195,6 @@ def test_a_paused_source_gives_nothing_and_goes_on_after_it() -> None:
 
 @pytest.mark.parametrize("options", [{"history_s": 7 * HOUR_S}, {"speed": 0.0}, {"partitions": 0}, {"max_records": 0}, {"duration_s": 1.0}])
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
-    """What cannot be run is refused when the source is made."""
+    """Values that cannot work are refused when the source is built."""
     with pytest.raises(ValueError, match=next(iter(options))):
         source(**options)

@@ -51,7 +51,7 @@ def test_a_daemon_that_stops_leaves_its_group(
 def test_a_daemon_whose_state_is_gone_says_where_it_goes_on(
     run: Callable[..., Any], kafka_broker: str, kafka_topic: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Only the group's committed offset is left: what was read before is in no buffer any more, and that is reported."""
+    """Only the committed offset of the group is left: earlier records are in no buffer any more, and that is reported."""
     topic = kafka_topic(partitions=1)
     producer = KafkaProducer(bootstrap_servers=kafka_broker)
     for minute in range(20):
