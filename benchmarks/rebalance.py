@@ -184,7 +184,7 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
     different = differing_features(raw, folder)
     for line in [*difference.examples, *different, *group.failures]:
         say(line)
-    events = [event for home in homes.values() for event in home.all_told()]
+    names = [event for home in homes.values() for event in home.all_told()]
     return {
         "moves": group.moves.total(),
         "moves_in_training": group.moves_in_training,
@@ -192,12 +192,12 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
         "seed": seed,
         "records": sum(map(len, raw.values())),
         "rows": len(rows),
-        "handed_over": events.count("partition_released"),
-        "taken_away": events.count("partition_lost"),
-        "fenced": events.count("checkpoint_failed"),
-        "assigned": events.count("partition_assigned"),
-        "trainings": events.count("training_started"),
-        "published": events.count("model_published"),
+        "handed_over": names.count("partition_released"),
+        "taken_away": names.count("partition_lost"),
+        "fenced": names.count("checkpoint_failed"),
+        "assigned": names.count("partition_assigned"),
+        "trainings": names.count("training_started"),
+        "published": names.count("model_published"),
         "lost": difference.lost,
         "duplicated": difference.duplicated + difference.unexpected,
         "different": len(different),

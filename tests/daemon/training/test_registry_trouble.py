@@ -89,7 +89,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         child.write_text(f'#!/bin/sh\ncp -r "{prepared}/." "{candidate}" && cp "{tmp_path}/result.json" "$(dirname "$5")"\n')
         child.chmod(0o755)
         monkeypatch.setattr("daemon.training.command.sys.executable", str(child))
-        rigs.append(Rig(tmp_path, publish, announce))
+        rigs.append(Rig(tmp_path, announce))
         return rigs[-1]
 
     yield build_rig
