@@ -20,7 +20,7 @@ demo: $(READY)  ## The whole loop on a simulated fleet, in about five minutes, w
 	$(BIN)/dwcp-learner demo
 
 demo-kafka: $(READY)  ## The same through Apache Kafka, which it starts itself
-	$(BIN)/python tests/testkit/kafka/with_broker.py $(BIN)/dwcp-learner demo --kafka '{servers}'
+	$(BIN)/python tests/testkit/kafka/command.py $(BIN)/dwcp-learner demo --kafka '{servers}'
 
 train: $(READY)  ## A training on a recording: make train DATA=telemetry.csv [OUTPUT=folder]
 	$(BIN)/dwcp-learner train --data-path "$(or $(DATA),$(error give a recording: make train DATA=telemetry.csv))" \
@@ -43,7 +43,7 @@ format: $(READY)  ## Format and mend what can be mended
 	$(BIN)/ruff format .
 
 kafka: $(READY)  ## One Apache Kafka broker on localhost:9092, until Ctrl-C
-	$(BIN)/python tests/testkit/kafka/broker.py --port 9092
+	$(BIN)/python tests/testkit/kafka/command.py --port 9092
 
 bench: $(addprefix bench-,$(BENCHMARKS))  ## All benchmarks; results under docs/benchmarks
 

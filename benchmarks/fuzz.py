@@ -33,7 +33,7 @@ HUGE_BYTES: Final = 100_000_000
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run one job of the rig. A process that dies counts as one crash, and as no message."""
     environment = os.environ | {"PYTHONPATH": PYTHONPATH, "PYTHONFAULTHANDLER": "1"}
-    command = [sys.executable, "-m", "testkit.hostile_run", json.dumps(job)]
+    command = [sys.executable, "-m", "testkit.hostile.run", json.dumps(job)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=CHILD_LIMIT_S)
     lines = done.stdout.strip().splitlines()
     if done.returncode != 0 or not lines:

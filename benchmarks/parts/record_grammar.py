@@ -8,7 +8,7 @@ import random
 from typing import Final
 
 from features.telemetry import COLUMNS, KEY_COLUMNS
-from testkit import hostile
+from testkit.hostile.messages import Mutator, csv_seeds, json_seeds
 
 NEEDED: Final = ("timestamp", "node_id", "peer_id")
 NUMBERS: Final = tuple(name for name in COLUMNS if name not in (*KEY_COLUMNS, "timestamp"))
@@ -77,8 +77,8 @@ class Grammar:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._json_mutator = hostile.Mutator(hostile.json_seeds(), seed)
-        self._csv_mutator = hostile.Mutator(hostile.csv_seeds(), seed)
+        self._json_mutator = Mutator(json_seeds(), seed)
+        self._csv_mutator = Mutator(csv_seeds(), seed)
 
     def json_value(self) -> bytes:
         """Return one message: a record in any of its spellings, often damaged."""
@@ -87,7 +87,7 @@ class Grammar:
             return bytes(self._json_mutator.message())
         value = self._object()
         if way < 0.35:
-            value = bytes(hostile.Mutator([value], rng.getrandbits(32)).message())
+            value = bytes(Mutator([value], rng.getrandbits(32)).message())
         elif way < 0.4:
             value = self._wrapped(value)
         return value
@@ -111,7 +111,7 @@ class Grammar:
         if way < 0.05:
             cells = cells[:-1] if rng.random() < 0.5 else [*cells, b""]
         line = b",".join(cells)
-        return bytes(hostile.Mutator([line], rng.getrandbits(32)).message()) if way > 0.85 else line
+        return bytes(Mutator([line], rng.getrandbits(32)).message()) if way > 0.85 else line
 
     def _object(self) -> bytes:
         rng = self._random

@@ -35,7 +35,11 @@ from streams.kafka.codecs import UNPACKED_MAX_BYTES
 from streams.kafka.records import plain_records
 from streams.records.csv_form import MAX_VALUE_BYTES
 from streams.records.dead_letters import MAX_KEPT_BYTES
-from testkit import hostile, hostile_documents, rig
+from streams.records.decode import decode
+from streams.source import RawBatch
+from testkit import rig
+from testkit.hostile.documents import targets
+from testkit.hostile.messages import FULL, NOW_S, PARTITION, Mutator, batches, check_batch, csv_seeds, json_seeds
 from testkit.paths import PYTHONPATH, ROOT
 from testkit.versions import make_version
 
@@ -48,16 +52,16 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("documents")
     version = make_version(folder / "version", "v20260101_000000")
     (folder / "work").mkdir()
-    return {target.name: target for target in hostile_documents.targets(folder / "work", version)}
+    return {target.name: target for target in targets(folder / "work", version)}
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_damaged_messages_are_accepted_or_refused_and_never_lost(form: str) -> None:
     """Thousands of them: alone as in a batch, among good and bad ones, with values in range and complete dead letters."""
-    seeds = hostile.json_seeds() if form == "json" else hostile.csv_seeds()
+    seeds = json_seeds() if form == "json" else csv_seeds()
     found: Counter[str] = Counter()
-    for batch in hostile.batches(hostile.Mutator(seeds, 1).message, seeds[0], random.Random(1)):
-        found += hostile.check_batch(batch, form, hostile.NOW_S)
+    for batch in batches(Mutator(seeds, 1).message, seeds[0], random.Random(1)):
+        found += check_batch(batch, form, NOW_S)
         if found.total() > 5_000:
             break
     assert min(found["accepted"], found["rejected"]) > 300, "both ways are tried"
@@ -69,7 +73,7 @@ def test_a_refused_record_leaves_no_memory_behind(value: bytes | None) -> None:
 
     def refuse(times: int) -> None:
         for _ in range(times):
-            hostile.decode(hostile.RawBatch(hostile.PARTITION, [0], [value]), None)
+            decode(RawBatch(PARTITION, [0], [value]), None)
 
     refuse(100)
     tracemalloc.start()
@@ -97,12 +101,12 @@ TIMES = st.floats() | st.integers(-(2**70), 2**70) | st.datetimes().map(lambda t
 @settings(max_examples=60)
 def test_structured_damage_is_no_other(changes: list[tuple[dict[str, Any], Any, bool]], good: int) -> None:
     """Fields of other types, ranges and sizes, and repeated keys, among good records on both sides of a chunk's border."""
-    values = [hostile.json_seeds()[0]] * good
+    values = [json_seeds()[0]] * good
     for change, time, twice in changes:
-        record = hostile.FULL | change | ({} if time is None else {"timestamp": time})
+        record = FULL | change | ({} if time is None else {"timestamp": time})
         value = json.dumps(record).encode()
         values.append(value[:-1] + b"," + value[1:] if twice else value)
-    hostile.check_batch(values)
+    check_batch(values)
 
 
 def field(value: bytes, name: str = "rtt_ms") -> bytes:
@@ -146,10 +150,10 @@ ODD = {
 def test_what_is_odd_has_its_place(name: str) -> None:
     """Accepted, or rejected as this kind, without an effect on the good ones around it."""
     value, kind = ODD[name]
-    good = hostile.json_seeds()[0]
-    found = hostile.check_batch([good, value, good])
+    good = json_seeds()[0]
+    found = check_batch([good, value, good])
     assert found["accepted"] == (3 if kind is None else 2)
-    refused = hostile.decode(hostile.RawBatch(hostile.PARTITION, [0], [value]), hostile.NOW_S).rejected
+    refused = decode(RawBatch(PARTITION, [0], [value]), NOW_S).rejected
     assert [rejected.kind for rejected in refused] == ([] if kind is None else [kind])
 
 
@@ -198,7 +202,7 @@ def test_damaged_documents_are_refused_as_documented(documents: dict[str, Any]) 
     """Every reader accepts its own good content, and raises nothing undocumented for damaged content."""
     for target in documents.values():
         assert {target.try_one(seed) for seed in target.seeds} == {"accepted"}, target.name
-        mutator = hostile.Mutator(target.seeds, 2)
+        mutator = Mutator(target.seeds, 2)
         for _ in range(120):
             target.try_one(mutator.message())
 
@@ -222,14 +226,14 @@ def test_a_batch_that_unpacks_to_more_than_memory_may_hold(codec: int, compress:
     assert len(packed) < UNPACKED_MAX_BYTES / 500
     ((offset, value, _),) = plain_records(batch)
     assert (offset, value) == (batch.last_offset, packed[DefaultRecordBatch.HEADER_STRUCT.size :])
-    assert hostile.check_batch([hostile.json_seeds()[0], value]) == Counter(accepted=1, rejected=1)
+    assert check_batch([json_seeds()[0], value]) == Counter(accepted=1, rejected=1)
 
 
 def test_a_flood_of_large_refused_records_is_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead letters in memory are bounded by bytes: the source waits until they are durable, and none is lost."""
     monkeypatch.setattr("daemon.loop.PENDING_BYTES_MAX", 4 * MAX_KEPT_BYTES)
     path = tmp_path / "telemetry.ndjson"
-    path.write_bytes(b"\n".join([hostile.json_seeds()[0], *[b'{"x": "' + b"x" * MAX_KEPT_BYTES + b'"']] * 20) + b"\n")
+    path.write_bytes(b"\n".join([json_seeds()[0], *[b'{"x": "' + b"x" * MAX_KEPT_BYTES + b'"']] * 20) + b"\n")
     told: list[str] = []
     source = FileSource(path, max_records=2)
     build(rig.config(tmp_path), source, StreamClock(), Observer(lambda event, _fields: told.append(event))).run()
@@ -348,7 +352,7 @@ def test_ever_new_links_do_not_grow_the_memory(tmp_path: Path) -> None:
     The millions are in benchmarks/fuzz.py.
     """
     job = {"what": "links", "messages": 20_000, "links_max": 2_000, "folder": str(tmp_path)}
-    command = [sys.executable, "-m", "testkit.hostile_run", json.dumps(job)]
+    command = [sys.executable, "-m", "testkit.hostile.run", json.dumps(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": PYTHONPATH})
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["taken"], found["crashes"], found["told"]) == (20_000, 0, [])

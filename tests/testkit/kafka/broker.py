@@ -1,14 +1,11 @@
 """Apache Kafka for tests and people: one KRaft broker on loopback, resolved with Maven, in a folder of its own.
 
-    python tests/testkit/kafka/broker.py --port 9092
-
 It needs Java 17 and Maven. The jars (44 MB) are resolved once into .cache/kafka of the repository. This file uses nothing but the standard
 library, so that it runs before anything is installed.
 """
 
 from __future__ import annotations
 
-import argparse
 import base64
 import ctypes
 import fcntl
@@ -273,34 +270,3 @@ class Broker(Node):
         name = ["-dname", "CN=localhost", "-ext", "SAN=ip:127.0.0.1", "-validity", "30"]
         subprocess.run(["keytool", "-genkeypair", "-keyalg", "EC", *name, *store], capture_output=True, check=True)
         subprocess.run(["keytool", "-exportcert", "-rfc", "-file", str(self.ca_file), *store], capture_output=True, check=True)
-
-
-def main() -> int:
-    """Run a broker until Ctrl-C or SIGTERM, and print its address."""
-    parser = argparse.ArgumentParser(description="Runs Apache Kafka on loopback, with an empty store, until Ctrl-C.")
-    parser.add_argument("--port", type=int, default=9092, help="port to listen on (default: 9092); 0 takes a free one")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", arguments.port))
-    except OSError as error:
-        print(f"port {arguments.port} cannot be used ({error.strerror}): choose another with --port, or 0 for a free one", file=sys.stderr)
-        return 2
-    try:
-        print("starting Apache Kafka (the first time, its jars are resolved with Maven)", file=sys.stderr, flush=True)
-        with Broker(arguments.port or None) as broker:
-            print(broker.bootstrap, flush=True)
-            print(f"log: {broker.folder / 'broker.log'}; Ctrl-C stops it and deletes its data", file=sys.stderr, flush=True)
-            while True:
-                time.sleep(3600)
-    except KeyboardInterrupt:
-        return 0
-    except (UnavailableError, RuntimeError) as error:
-        print(error, file=sys.stderr)
-        return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -15,8 +14,6 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 from kafka.errors import CorruptRecordError
-from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
-from kafka.record.util import calc_crc32c
 
 from daemon.config.load import ConfigError, load
 from daemon.errors import StateError
@@ -38,10 +35,9 @@ from model.version.manifest import MANIFEST_NAME, check_files, read_manifest
 from model.version.metadata import Metadata, metadata_name
 from model.version.signing import KeyFileError, SigningKey, VerifyKey, generate
 from streams.files.index import IndexedFiles
-from streams.kafka.codecs import unpacked
-from streams.kafka.records import plain_records
 from streams.source import SourceError
-from testkit.hostile import csv_seeds, json_seeds
+from testkit.hostile import record_batch
+from testkit.hostile.messages import csv_seeds, json_seeds
 
 CONFIG: Final = b"""[kafka]
 bootstrap_servers = "localhost:9092"
@@ -234,59 +230,7 @@ def _of_version(folder: Path, version: Path) -> list[Target]:
 
 
 def _of_kafka(_folder: Path) -> list[Target]:
-    def batch_of(codec: int) -> bytes:
-        builder = DefaultRecordBatchBuilder(
-            magic=2, compression_type=codec, is_transactional=False, producer_id=-1, producer_epoch=-1, base_sequence=-1, batch_size=1 << 20
-        )  # fmt: skip
-        for offset, value in enumerate((*json_seeds(), None, b"")):
-            builder.append(offset, timestamp=1_767_571_200_000, key=b"k", value=value, headers=[("h", b"x"), ("n", None)])
-        return bytes(builder.build())
-
-    def read(content: bytes) -> None:
-        """With the checksum of this very content, as a hostile producer would send it."""
-        if len(content) < DefaultRecordBatch.HEADER_STRUCT.size:
-            raise CorruptRecordError("no header")
-        whole = bytearray(content)
-        whole[16] = 2  # the older formats are the client's own to read
-        whole[17:21] = calc_crc32c(memoryview(whole)[DefaultRecordBatch.ATTRIBUTES_OFFSET :]).to_bytes(4, "big")
-        ours = [(offset, value) for offset, value, _ in plain_records(DefaultRecordBatch(bytes(whole)))]
-        batch = DefaultRecordBatch(bytes(whole))
-        expected = _by_the_book(unpacked(batch), batch.records_count, batch.base_offset)
-        assert ours == expected, "the format's description reads something else"
-
-    return [Target("record batch", tuple(batch_of(codec) for codec in range(5)), read, (CorruptRecordError,))]
-
-
-def _by_the_book(data: bytes, count: int, base_offset: int) -> list[tuple[int, bytes | None]]:
-    """Offsets and values, read byte by byte as https://kafka.apache.org/documentation/#record describes them.
-
-    An independent reader: kafka-python's own reads the attributes, one byte, as a varint.
-    """
-    stream = io.BytesIO(data)
-
-    def varint() -> int:
-        value = shift = 0
-        while (byte := stream.read(1)[0]) & 0x80:
-            value, shift = value | (byte & 0x7F) << shift, shift + 7
-        value |= byte << shift
-        return value >> 1 ^ -(value & 1)
-
-    def sized() -> bytes | None:
-        length = varint()
-        return None if length < 0 else stream.read(length)
-
-    found = []
-    for _ in range(count):
-        end = varint() + stream.tell()
-        stream.read(1)  # attributes
-        varint()  # time
-        offset, _key, value = base_offset + varint(), sized(), sized()
-        found.append((offset, value))
-        for _ in range(varint()):
-            sized(), sized()
-        assert stream.tell() == end, "what was accepted does not end where its length says"
-    assert stream.tell() == len(data)
-    return found
+    return [Target("record batch", tuple(record_batch.packed(codec) for codec in range(5)), record_batch.read, (CorruptRecordError,))]
 
 
 def _of_files(folder: Path) -> list[Target]:

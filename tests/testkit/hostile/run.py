@@ -1,10 +1,10 @@
 """Hostile input in a process of its own, which may crash: damaged messages, and what became of them.
 
-    python -m testkit.hostile_run '{"what": "decoder", "form": "json", "messages": 100000, "seed": 1}'
-    python -m testkit.hostile_run '{"what": "documents", "messages": 20000, "seed": 1, "folder": "empty", "version": "one"}'
-    python -m testkit.hostile_run '{"what": "huge", "bytes": 100000000}'
-    python -m testkit.hostile_run '{"what": "links", "messages": 1000000, "links_max": 100000, "folder": "empty"}'
-    python -m testkit.hostile_run '{"what": "atheris", "messages": 50000, "seed": 1, "folder": "empty", "version": "one"}'
+    python -m testkit.hostile.run '{"what": "decoder", "form": "json", "messages": 100000, "seed": 1}'
+    python -m testkit.hostile.run '{"what": "documents", "messages": 20000, "seed": 1, "folder": "empty", "version": "one"}'
+    python -m testkit.hostile.run '{"what": "huge", "bytes": 100000000}'
+    python -m testkit.hostile.run '{"what": "links", "messages": 1000000, "links_max": 100000, "folder": "empty"}'
+    python -m testkit.hostile.run '{"what": "atheris", "messages": 50000, "seed": 1, "folder": "empty", "version": "one"}'
 
 The last line of output is one JSON object. `crashes` counts undocumented exceptions and broken promises. `rss_growth_mb` is measured from
 a tenth of the run, when everything is loaded, to its end.
@@ -74,14 +74,14 @@ def rss_mb() -> float:
 
 def decoder(job: dict[str, Any]) -> dict[str, Any]:
     """Damage records for the decoder."""
-    from testkit import hostile
+    from testkit.hostile.messages import NOW_S, Mutator, batches, check_batch, csv_seeds, json_seeds
 
     run, form = Run(), job["form"]
-    seeds = hostile.json_seeds() if form == "json" else hostile.csv_seeds()
-    mutator, rng = hostile.Mutator(seeds, job["seed"]), random.Random(job["seed"])
-    for batch in hostile.batches(mutator.message, seeds[0], rng):
-        now_s = rng.choice((hostile.NOW_S, None))
-        run.take(lambda batch=batch, now_s=now_s: hostile.check_batch(batch, form, now_s), form)  # type: ignore[misc]
+    seeds = json_seeds() if form == "json" else csv_seeds()
+    mutator, rng = Mutator(seeds, job["seed"]), random.Random(job["seed"])
+    for batch in batches(mutator.message, seeds[0], rng):
+        now_s = rng.choice((NOW_S, None))
+        run.take(lambda batch=batch, now_s=now_s: check_batch(batch, form, now_s), form)  # type: ignore[misc]
         if run.messages >= job["messages"] / 10:
             run.warm()
         if run.messages >= job["messages"]:
@@ -91,13 +91,13 @@ def decoder(job: dict[str, Any]) -> dict[str, Any]:
 
 def documents(job: dict[str, Any]) -> dict[str, Any]:
     """Damage documents for their readers. Each reader gets the same number, or small documents would get nearly all of them."""
-    from testkit import hostile
-    from testkit.hostile_documents import targets
+    from testkit.hostile.documents import targets
+    from testkit.hostile.messages import Mutator
 
     run = Run()
     found = targets(Path(job["folder"]), Path(job["version"]))
     for target in found:
-        mutator = hostile.Mutator(target.seeds, job["seed"])
+        mutator = Mutator(target.seeds, job["seed"])
         for _ in range(job["messages"] // len(found)):
             content = mutator.message()
             run.take(lambda target=target, content=content: Counter((target.try_one(content),)), target.name)  # type: ignore[misc]
@@ -111,13 +111,13 @@ def coverage_guided(job: dict[str, Any]) -> dict[str, Any]:
     import atheris
 
     with atheris.instrument_imports(include=list(INSTRUMENTED), enable_loader_override=False):
-        from testkit import hostile
-        from testkit.hostile_documents import targets
+        from testkit.hostile.documents import targets
+        from testkit.hostile.messages import check_batch, csv_seeds, json_seeds
     by_name = {target.name: target for target in targets(Path(job["folder"]), Path(job["version"]))}
     documents = [by_name[name] for name in ("job", "result", "journal", "model manifest", "metadata")]
     corpus, run = Path(job["folder"]) / "corpus", Run()
     corpus.mkdir()
-    seeds = [b"\0" + _SEPARATOR.join(hostile.json_seeds()), b"\1" + _SEPARATOR.join(hostile.csv_seeds())]
+    seeds = [b"\0" + _SEPARATOR.join(json_seeds()), b"\1" + _SEPARATOR.join(csv_seeds())]
     seeds += [bytes((number,)) + seed for number, target in enumerate(documents, start=2) for seed in target.seeds]
     for number, seed in enumerate(seeds):
         (corpus / str(number)).write_bytes(seed)
@@ -125,7 +125,7 @@ def coverage_guided(job: dict[str, Any]) -> dict[str, Any]:
     def one(data: bytes) -> None:
         kind, content = (data[0] if data else 0) % (len(documents) + 2), data[1:]
         if kind < 2:
-            run.take(lambda: hostile.check_batch(content.split(_SEPARATOR), ("json", "csv")[kind]), "decoder")
+            run.take(lambda: check_batch(content.split(_SEPARATOR), ("json", "csv")[kind]), "decoder")
         else:
             run.take(lambda: Counter((documents[kind - 2].try_one(content),)), documents[kind - 2].name)
         if run.messages >= job["messages"] / 10:
@@ -144,18 +144,18 @@ def huge(job: dict[str, Any]) -> dict[str, Any]:
     from streams.records.dead_letters import dead_letter
     from streams.records.decode import decode
     from streams.source import RawBatch
-    from testkit import hostile
+    from testkit.hostile.messages import NOW_S, PARTITION, check_batch, json_seeds
 
     run = Run()
-    good = hostile.json_seeds()[0]
+    good = json_seeds()[0]
     message = good[:-1] + b', "x": "' + b"x" * job["bytes"] + b'"}'
-    hostile.check_batch([good])
+    check_batch([good])
     run.warm()
     tracemalloc.start()
-    run.take(lambda: hostile.check_batch([good, message, good]), "huge")
+    run.take(lambda: check_batch([good, message, good]), "huge")
     peak_bytes = tracemalloc.get_traced_memory()[1]
-    (rejected,) = decode(RawBatch(hostile.PARTITION, [7], [message]), None).rejected
-    letter = dead_letter(rejected, hostile.PARTITION, "hostile", hostile.NOW_S).encode()
+    (rejected,) = decode(RawBatch(PARTITION, [7], [message]), None).rejected
+    letter = dead_letter(rejected, PARTITION, "hostile", NOW_S).encode()
     return run.answer(message_mb=len(message) / 1e6, dead_letter_mb=len(letter) / 1e6, peak_more_mb=peak_bytes / 1e6)
 
 
@@ -185,11 +185,12 @@ def links(job: dict[str, Any]) -> dict[str, Any]:
     """
     from daemon.operator.logs import configure_logging
     from features.telemetry import Partition
-    from testkit import hostile, rig, scripted
+    from testkit import rig, scripted
+    from testkit.hostile.messages import json_seeds
 
     configure_logging("error", "json")
     thirds, count = [0.0, 0.0, 0.0], job["messages"]
-    records = {Partition("hostile", 0): NewLinks(hostile.json_seeds()[0], count)}
+    records = {Partition("hostile", 0): NewLinks(json_seeds()[0], count)}
     source = scripted.ScriptedSource(seed=1, batch_max=2000, records=records)
 
     def watch(source: Any) -> None:

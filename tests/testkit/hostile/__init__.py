@@ -1,0 +1,1 @@
+"""Hostile input: damaged messages and documents, and checks of what becomes of them."""
