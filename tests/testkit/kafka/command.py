@@ -17,8 +17,10 @@ from broker import Broker, UnavailableError  # beside this script: a command mus
 
 
 def main() -> int:
-    """Return the exit code: that of the command (130 after Ctrl-C), 0 after Ctrl-C or SIGTERM, 1 without a broker, 2 if the port cannot be
-    used.
+    """Run a broker, alone or beside a command.
+
+    Returns:
+        The exit code: that of the command (130 after Ctrl-C), 0 after Ctrl-C or SIGTERM, 1 without a broker, 2 if the port cannot be used.
     """
     parser = argparse.ArgumentParser(description="Runs Apache Kafka on loopback, with an empty store, until Ctrl-C or beside a command.")
     parser.add_argument("--port", type=int, default=9092, help="port to listen on (default: 9092); 0 or beside a command: a free one")
