@@ -14,8 +14,8 @@ Scope = Literal["link", "region", "fleet"]
 Group = Literal["network", "data"]
 """Whether the network has changed, or what its producers report about it."""
 Aspect = Literal["level", "spread", "missing", "constant", "unit", "category", "clock"]
-"""What an alarm is about. Of a residual: its mean, or its size. Of a column: it is missing; it has only one value; it is off by some power
-of ten; it has a value that the model does not know; the producer's clock is off."""
+"""What an alarm is about. A residual: its mean, or its size. A column: it is missing; it has only one value; it is off by some power of
+ten; it has a value that the model does not know; the producer's clock is off."""
 Change = Literal["shift", "ramp", "spread", "model_error", "missing", "constant", "unit", "category", "clock"]
 """What has changed: a metric's level, at once or slowly; its spread; only how well the model forecasts it, while the metric is as before;
 or one of the faults of the data."""

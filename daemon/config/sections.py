@@ -51,9 +51,7 @@ class KafkaSection(_Section):
     group_id: Text = "dwcp-learner"
     max_records: int = Field(5000, gt=0, description="records of one poll: large enough that its fixed cost does not count")
     accept_lost_records: bool = Field(
-        False,
-        description="continue if the next records were deleted, or are not the same as before (the topic was created anew, its log was "
-        "truncated by an unclean leader election), and log an event",
+        False, description="continue, with an event, if the next records were deleted or have changed (a new topic, an unclean election)"
     )
     options: dict[str, str | int | float | bool | None] = Field(
         default_factory=dict, description="TLS, SASL and any further option of the Kafka client, by its own name"
@@ -92,18 +90,18 @@ class EventsSection(_Section):
     models_topic: Topic = MODELS_TOPIC
     dead_letter_topic: Topic = DEAD_LETTER_TOPIC
     folder: Location | None = Field(None, description="of the NDJSON files; default: events/ in the state directory")
-    file_mb_max: int = Field(
-        256, gt=0, description="size at which a file becomes NAME.1.ndjson, in the place of the one before, and a new one begins"
-    )
+    file_mb_max: int = Field(256, gt=0, description="size at which a file becomes NAME.1.ndjson, which is replaced, and a new one begins")
 
 
 class LinksSection(_Section):
     key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that identify a link; empty: one merged series")
     gap_multiple: float = Field(5.0, gt=1, description="a pause of more than this many intervals starts a new window")
     max: int = Field(
-        DEFAULT_LINKS_MAX, gt=0, lt=2**31,
-        description="links of one partition, some 4 kB of memory each; when there are more, those not seen for longest are forgotten",
-    )  # fmt: skip
+        DEFAULT_LINKS_MAX,
+        gt=0,
+        lt=2**31,
+        description="links of one partition, some 4 kB each; of more, those unseen for longest are forgotten",
+    )
 
     @field_validator("key")
     @classmethod
@@ -115,24 +113,17 @@ class LinksSection(_Section):
 
 class DriftSection(_Section):
     watched_per_region: int = Field(
-        100, gt=0, description="monitored links of one region and partition, at most; bounds the cost of forecasts"
+        100, gt=0, description="monitored links of a region and partition, at most; bounds the cost of forecasts"
     )
     watched_max: int = Field(1000, gt=0, description="monitored links of one partition, at most")
-    watched_always: tuple[str, ...] = Field(
-        (), description='patterns of link names ("node-17|*") that are monitored whatever the bounds; * matches anything'
-    )
+    watched_always: tuple[str, ...] = Field((), description='patterns of names of links that are monitored in any case, as "node-17|*"')
     false_alerts_per_week: float = Field(
-        1.0,
-        gt=0,
-        le=1000,
-        description="budget of alerts without a cause, for a fleet of 2,000 monitored links; a smaller budget makes the detectors slower",
+        1.0, gt=0, le=1000, description="budget of alerts without a cause for 2,000 monitored links; a smaller one makes alerts later"
     )
     quorum_links: int = Field(3, gt=0, description="links of a region that must alarm for an incident of the region, at least")
     quorum_share: float = Field(0.02, gt=0, le=1, description="share of a region's monitored links that must alarm, at least")
     lateness_s: float = Field(60.0, ge=0, description="how far links of one partition may lag behind each other in event time")
-    idle_s: float = Field(
-        60.0, gt=0, description="a partition whose event time stands still for this long does not delay the others any more"
-    )
+    idle_s: float = Field(60.0, gt=0, description="a partition whose event time stands still for this long does not delay the others")
     shed_above_lag: int = Field(200_000, gt=0, description="records behind at which forecasts stop until the stream has caught up")
 
 

@@ -54,14 +54,12 @@ def drift_event(change: IncidentChange, source: str) -> Event:
         "outcome": change.outcome or None,
     }
     subject = {"fleet": "fleet", "region": change.region, "link": f"{change.region}/{''.join(change.links[:1])}"}[change.scope]
-    return Event(
-        id=event_id(change.id, change.sequence, change.kind),
-        type=f"dwcp.drift.{change.kind}",
-        source=source,
-        subject=subject,
-        time_s=change.time_s,
-        data=data,
-    )
+    return _event(f"dwcp.drift.{change.kind}", source, subject, change.time_s, data, change.id, change.sequence, change.kind)
+
+
+def _event(kind: str, source: str, subject: str, time_s: float, data: dict[str, Any], *cause: object) -> Event:
+    """cause: what the id follows from."""
+    return Event(id=event_id(*cause), type=kind, source=source, subject=subject, time_s=time_s, data=data)
 
 
 def severity(change: IncidentChange) -> str:
@@ -87,14 +85,8 @@ def retraining_event(incident: str, answer: str, version: str, source: str, now_
         answer: "started", "published", "refused" or "failed".
         now_s: UTC seconds.
     """
-    return Event(
-        id=event_id(incident, version, answer),
-        type=RETRAINING_TYPE,
-        source=source,
-        subject=incident,
-        time_s=now_s,
-        data={"incident": incident, "retraining": answer, "version": version},
-    )
+    data = {"incident": incident, "retraining": answer, "version": version}
+    return _event(RETRAINING_TYPE, source, incident, now_s, data, incident, version, answer)
 
 
 def model_event(version: str, source: str, published_s: float, manifest: dict[str, Any], live: bool) -> Event:
@@ -105,26 +97,15 @@ def model_event(version: str, source: str, published_s: float, manifest: dict[st
         manifest: as in its MANIFEST.json.
         live: False if a person has pinned another version.
     """
-    return Event(
-        id=event_id("model", version),
-        type=f"{MODEL_TYPE}.published",
-        source=source,
-        subject=version,
-        time_s=published_s,
-        data={"version": version, "live": live, **{key: manifest.get(key) for key in ("parent", "reason", "verdict", "number", "files")}},
-    )
+    data = {"version": version, "live": live} | {key: manifest.get(key) for key in ("parent", "reason", "verdict", "number", "files")}
+    return _event(f"{MODEL_TYPE}.published", source, version, published_s, data, "model", version)
 
 
 def choice_event(choice: Choice, source: str) -> Event:
     """Return the event about a person's choice of the live version. Every member sends it, under one id."""
-    return Event(
-        id=event_id("choice", choice.version, choice.kind, choice.number),
-        type=f"{MODEL_TYPE}.{choice.kind}",
-        source=source,
-        subject=choice.version,
-        time_s=choice.time_s,
-        data={"version": choice.version, "number": choice.number, "pinned": choice.pins},
-    )
+    data = {"version": choice.version, "number": choice.number, "pinned": choice.pins}
+    cause = "choice", choice.version, choice.kind, choice.number
+    return _event(f"{MODEL_TYPE}.{choice.kind}", source, choice.version, choice.time_s, data, *cause)
 
 
 def summary(change: IncidentChange) -> str:

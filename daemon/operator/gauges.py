@@ -26,9 +26,9 @@ def show(facts: Facts, observer: Observer) -> None:
 
 def status_line(facts: Facts, *, ready: bool) -> str:
     """Return one line for the service manager: what is wrong, what is there, and how far behind the daemon is."""
-    trouble = "" if ready else "not ready, /readyz and the log say why: "
+    trouble = "" if ready else "not ready, see /readyz and the log: "
     return (
-        (trouble if facts.connected else "not connected to the source, the log says why: ")
+        (trouble if facts.connected else "not connected to the source, see the log: ")
         + f"{facts.links} links, model {facts.live_version or 'none'}, {facts.open_incidents} open incidents, {facts.training}"
         + (f", {facts.lag} records behind" if facts.lag else "")
     )

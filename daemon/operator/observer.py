@@ -31,14 +31,8 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "partition_assigned": ("info", "this member reads a partition from now on, from this offset"),
     "partition_released": ("info", "a partition's state is written for its next owner"),
     "partition_lost": ("warning", "another member owns a partition already, and its state here is dropped"),
-    "records_passed_over": (
-        "warning",
-        "there is no state of a partition: reading starts at the group's committed offset, or at the first record",
-    ),
-    "group_ahead": (
-        "warning",
-        "the group has committed beyond this member's checkpoint: where reading goes on, and who has the records between",
-    ),
+    "records_passed_over": ("warning", "a partition without state: reading starts at the group's committed offset, or at the first record"),
+    "group_ahead": ("warning", "the group has committed beyond this member's checkpoint: where reading goes on, who has the rest"),
     "record_rejected": ("warning", "records were refused, and are in the dead letters; one event for each kind in a batch"),
     "records_lost": ("error", "the next records were deleted or have changed; reading goes on, as kafka.accept_lost_records permits"),
     "records_held": ("warning", "an open transaction of a producer has held back the records behind it for more than 60 s"),
@@ -55,10 +49,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "names_forgotten": ("warning", "a category has too many names: those not seen for longest are forgotten; which links send most"),
     "regions_forgotten": ("warning", "there are too many regions: those not seen for longest are forgotten"),
     # Time.
-    "clock_behind": (
-        "error",
-        "this machine's clock shows nearly all records to be of the future, Kafka's times do not: they wait until the clock is set",
-    ),
+    "clock_behind": ("error", "nearly all records are of the future by this machine's clock, but not by Kafka's: they wait for it"),
     "clock_right": ("info", "the records that waited for this machine's clock are read"),
     "clock_believed": ("warning", "nobody has set the clock in time: records with timestamps in the future are refused again"),
     "clock_ahead": ("warning", "this machine's clock is ahead of the times at which records are written now"),
@@ -167,9 +158,7 @@ class Observer:
         self.moved_links = self._gauge("dwcp_links_moved", "Links that moved to another partition, since the start")
         self.evicted = self._counter("dwcp_links_evicted", "Links forgotten because there were more than links.max")
         self.window_restarts = self._counter("dwcp_window_restarts", "Windows restarted after a gap")
-        self.names_forgotten = self._counter(
-            "dwcp_names_forgotten", "Values of categories forgotten because there were too many", ["category"]
-        )
+        self.names_forgotten = self._counter("dwcp_names_forgotten", "Values forgotten because there were too many", ["category"])
         self.regions_forgotten = self._counter("dwcp_regions_forgotten", "Regions forgotten because there were too many")
         self.alerts = self._counter("dwcp_alerts", "Alerts by kind of change, scope and group", ["kind", "scope", "group"])
         self.incidents = self._gauge("dwcp_incidents_open", "Open drift incidents")

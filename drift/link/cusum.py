@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.compiled import compiled
-from features.telemetry import Bytes, Doubles, Floats, Ints
+from features.telemetry import Doubles, Floats, Ints
 
 Records: TypeAlias = NDArray[np.void]
 """An array of records."""
@@ -36,7 +36,7 @@ SLACK_SPREAD: Final = 0.35
 by."""
 SLACK_FIRST_DAY: Final = 0.25
 SLACK_SPREAD_FIRST_DAY: Final = 0.7
-"""Additional slack in a link's first day, which fades over its second: until then a daily cycle cannot be told from a change."""
+"""Additional slack in a link's first day, which fades over its second: until then a daily cycle cannot be distinguished from a change."""
 BASELINE_ROWS: Final = 1440.0
 """Rows within which the level forgets."""
 CYCLE_S: Final = 5 * 86_400.0
@@ -82,62 +82,56 @@ SEEN_EVERY_S: Final = 900.0
 
 UP, DOWN, WIDE = range(3)
 """The three sums: of residuals above the level, below it, and of their absolute size."""
-FIRED, WITHDRAWN = 1, 2
-"""What a sum reports: it passed a threshold; or it passed only the first one and has fallen back to 0."""
+WITHDRAWN: Final = -1.0
+"""`threshold` of the alarm of a sum that has passed only the first one, and has fallen back to 0."""
 QUORUM, ALONE = 0, 1
 """Columns of the thresholds: a link counts towards its region; a link is an alarm by itself."""
 _LEVEL, _SPREAD = 0, 1
 """Rows of the thresholds: of the sums up and down, and of the sum of sizes."""
 
 
-def record(*fields: str | tuple[str, Any, tuple[int]]) -> np.dtype[Any]:
-    """Return a record of float64 fields, which Numba and NumPy read as attributes."""
-    names = [field if isinstance(field, str) else field[0] for field in fields]
-    assert not any(hasattr(np.record, name) for name in names), "NumPy would read its own attribute"
-    return np.dtype((np.record, [(field, "f8") if isinstance(field, str) else field for field in fields]))
+def record(fields: str, **nested: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a record that Numba and NumPy read by attributes.
+
+    Args:
+        fields: names of float64 fields; "name:3" is an array of 3.
+        nested: the record that the elements of a field are.
+    """
+    parts = [
+        (name, nested.get(name, np.dtype("f8")), (int(count),) if count else ())
+        for name, _, count in (field.partition(":") for field in fields.split())
+    ]
+    assert not any(hasattr(np.record, name) for name, _, _ in parts), "NumPy would read its own attribute"
+    return np.dtype((np.record, parts))
 
 
-SUM: Final = record(
-    "value",
-    "rows",  # since the sum was last 0
-    "since_s",  # time of the first of them
-    "reported",  # 1: it has passed the first threshold, and that was reported
-    "mass",  # sum of the residual, or of its size
-    "moment",  # sum of the residual times the number of its row
-    "before",  # level of the metric (WIDE: its mean step) before the change
-    "trend",  # trend of the metric before the change, a row
-    "left",  # sum of how far the metric is from where level and trend would have brought it
-)
-_OF_METRIC: Final = ("metric", "metric_level", "metric_trend", "metric_step")  # last value, level, trend and mean step of the metric itself
+SUM: Final = record("value rows since_s reported mass moment before trend left")
+"""One sum: its value; the rows since it was last 0, and the time of the first of them; 1 if it has passed the first threshold and that was
+reported; the sum of the residual (or of its size), and of that times the number of its row; level and trend (a row) of the metric before
+the change (WIDE: its mean step, and 0); the sum of how far the metric is from where those would have brought it."""
 STATS: Final = record(
-    "count", "level", "scale", "first_s", "last_s", "interval_s",  # level, scale: of the residual, in the metric's unit
-    "cos", "sin", "cos2", "sin2", "spread_cos", "spread_sin",  # daily cycle of the level (in scales) and of the spread (a factor, less 1)
-    "magnitude", "magnitude_variance",  # mean and variance of the absolute standardised residual
-    "noise", "magnitude_noise", "block", "magnitude_block", "block_count",  # long-run variances, and the block that is being summed
-    *_OF_METRIC,
-    "excess", "excess_before", "excess_first",  # the last three residuals less their level, newest first
-    ("sums", SUM, (3,)),
-)  # fmt: skip
+    "count level scale first_s last_s interval_s "  # level, scale: of the residual, in the metric's unit
+    "cos sin cos2 sin2 spread_cos spread_sin "  # daily cycle of the level (in scales) and of the spread (a factor, less 1)
+    "magnitude magnitude_variance "  # mean and variance of the absolute standardised residual
+    "noise magnitude_noise block magnitude_block block_count "  # long-run variances, and the block that is being summed
+    "metric metric_level metric_trend metric_step "  # last value, level, trend and mean step of the metric itself
+    "excess excess_before excess_first sums:3",  # the last three residuals less their level, newest first
+    sums=SUM,
+)
 """Statistics of one metric of one link."""
 CALIBRATION: Final = record(
-    "count", "level", "spread", "first_s", "last_s", "interval_s", ("_cycle", "f8", (6,)),
-    "middle", "squares",  # median of the first rows; sum of squares
-    ("_block", "f8", (5,)), *_OF_METRIC, ("_excess", "f8", (3,)),
-    ("first", "f8", (FIRST_ROWS,)),  # the first residuals, as long as there are less than FIRST_ROWS
-    ("_sums", "f8", (3 * 9 - FIRST_ROWS,)),
-)  # fmt: skip
-"""The same memory during the first CALIBRATION_ROWS rows."""
+    "count level spread first_s last_s interval_s _cycle:6 middle squares _block:5 metric metric_level metric_trend metric_step _excess:3 "
+    f"first:{FIRST_ROWS} _sums:{27 - FIRST_ROWS}"
+)
+"""The same memory during the first CALIBRATION_ROWS rows. middle: median of the first rows. squares: sum of squares. first: the first
+residuals, as long as they are less than FIRST_ROWS."""
 FIELDS: Final = STATS.itemsize // 8
 """Columns of the state as float64."""
-ALARM: Final = record(
-    "threshold",  # 1: QUORUM, 2: ALONE, 0: withdrawn
-    "since_s",  # time of the change
-    "change_sigma", "change",  # size in scales, and in the metric's unit
-    "shown",  # share of the change that the metric itself shows, 1: all of it, 0: nothing
-    "growth",  # how the change went on since then, 0: a step, 2: a ramp
-    "interval_s",  # between rows
-)  # fmt: skip
-BLOCK: Final = record("average", "sigma", "scale", "interval_s")
+ALARM: Final = record("threshold since_s change_sigma change shown growth interval_s")
+"""Alarm of one sum: threshold 1 if QUORUM was passed, 2 if ALONE, or WITHDRAWN, or 0: there is none; time of the change; its size in
+scales, and in the metric's unit; the share of it that the metric itself shows (1: all of it, 0: nothing); how it went on since then (0: a
+step, 2: a ramp); seconds between rows."""
+BLOCK: Final = record("average sigma scale interval_s")
 """One full block of residuals: its mean, in standard deviations of such means; that deviation, in scales; the scale, in the metric's
 unit."""
 
@@ -147,7 +141,7 @@ assert CALIBRATION.itemsize == STATS.itemsize
 def detect(
     state: Doubles, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles, least_scale: Doubles,
     thresholds: Doubles,
-) -> tuple[Bytes, Records, Records, Doubles]:  # fmt: skip
+) -> tuple[Records, Records, Doubles]:  # fmt: skip
     """Run the three sums over the residuals of W rows, in stream order.
 
     The result of a row depends on its link's rows up to it, not on batches.
@@ -163,24 +157,22 @@ def detect(
         thresholds: float64 (2, 2), see `Sensitivity.thresholds`.
 
     Returns:
-        uint8 (W, M, 3): for each sum FIRED, WITHDRAWN or 0.
-        ALARM (W, M, 3): set where a sum fired. Of a withdrawn one only times are set, and as change how far the metric has gone without its
+        ALARM (W, M, 3), of the three sums. Of a withdrawn one only times are set, and as change how far the metric has gone without its
         residual.
         BLOCK (W, M): NaN if no block ends with the row.
         float64 (W,): the interval of a link that reports that it is there, in seconds, else NaN.
     """
     shape = residual.shape
-    fired, alarms = np.zeros((*shape, 3), np.uint8), np.zeros((*shape, 3), ALARM)
-    blocks, seen = np.full(shape, np.nan, BLOCK), np.full(shape[0], np.nan)
+    alarms, blocks, seen = np.zeros((*shape, 3), ALARM), np.full(shape, np.nan, BLOCK), np.full(shape[0], np.nan)
     stats, calibration = state.view(STATS)[..., 0], state.view(CALIBRATION)[..., 0]
-    _detect(stats, calibration, seen_s, links, residual, actual, time_s, least_scale, thresholds, fired, alarms, blocks, seen)
-    return fired, alarms, blocks, seen
+    _detect(stats, calibration, seen_s, links, residual, actual, time_s, least_scale, thresholds, alarms, blocks, seen)
+    return alarms, blocks, seen
 
 
 @compiled
 def _detect(
     all_stats: Records, all_calibrations: Records, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles,
-    least_scale: Doubles, thresholds: Doubles, fired: Bytes, alarms: Records, blocks: Records, seen: Doubles,
+    least_scale: Doubles, thresholds: Doubles, alarms: Records, blocks: Records, seen: Doubles,
 ) -> None:  # fmt: skip
     stayed = np.zeros(2)
     for row in range(residual.shape[0]):
@@ -204,11 +196,9 @@ def _detect(
                 for i in range(3):
                     alarm = alarms[row, metric, i]
                     if passed >> i & 1:
-                        fired[row, metric, i] = FIRED
                         _describe(stats, i, thresholds, alarm)
                     elif withdrawn >> i & 1:
-                        fired[row, metric, i] = WITHDRAWN
-                        alarm.since_s, alarm.interval_s = time_s[row], stats.interval_s
+                        alarm.threshold, alarm.since_s, alarm.interval_s = WITHDRAWN, time_s[row], stats.interval_s
                         alarm.change = stayed[i] if i < WIDE else 0.0
                 for i in range(3):
                     if alarms[row, metric, i].threshold == 2.0:

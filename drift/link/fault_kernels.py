@@ -66,25 +66,16 @@ ADOPTED_S: Final = 86_400.0
 
 MISSING, CONSTANT, UNIT, CATEGORY, CLOCK = range(1, 6)
 """Numbers of the faults; 0: no fault."""
-COLUMN: Final = record(
-    "rows",  # with a value (of a category: that the model knows)
-    "present", "gone",  # share of rows with a value; rows since the last one
-    "last", "moving", "same",  # last value; share of rows in which it changes; repeats of it
-    "log", "scatter",  # mean decimal logarithm, and mean distance from it
-    "off", "shift",  # rows that are off (of a category: with an unknown value), and by how many decades
-    "fault", "since_s",  # number of the fault, and time of its first row
-    "run_s",  # time of the first row that is off, gone or the same
-    "logs",  # rows that `log` is a mean of
-)  # fmt: skip
-"""What is known about a numeric column, or about a category, of one link."""
-CLOCK_STATE: Final = record(
-    "rows", "_present", "spoilt_rows", "last_s", "lag_scatter_s", "_same", "lag_s", "interval_s",
-    "off", "shift_s", "fault", "since_s", "run_s", "_logs",
-)  # fmt: skip
+COLUMN: Final = record("rows present gone last moving same log scatter off shift fault since_s run_s logs")
+"""What is known about a numeric column, or about a category, of one link: rows with a value (that the model knows); share of rows with a
+value, and rows since the last one; last value, share of rows in which it changes, and repeats of it; mean decimal logarithm, and mean
+distance from it; rows that are off (with an unknown value), and by how many decades; number of the fault, and time of its first row; time
+of the first row that is off, gone or the same; rows that `log` is a mean of."""
+CLOCK_STATE: Final = record("rows _present spoilt_rows last_s lag_scatter_s _same lag_s interval_s off shift_s fault since_s run_s _logs")
 """The same memory for the clock of a link. spoilt_rows: for how many rows yet wrong values are among those that forecasts are made from."""
 FIELDS: Final = COLUMN.itemsize // 8
 """Columns of the state as float64."""
-FOUND: Final = record("since_s", "amount", "interval_s")
+FOUND: Final = record("since_s amount interval_s")
 """What is reported about a fault: since_s, size and interval_s of `Fault`."""
 _CHANGES: Final = -1.0
 """`off` of a counter that began anew, or of a link that wakes up. It goes on down from here until the column is learnt anew."""
@@ -133,11 +124,12 @@ def inspect(
                 _reset(column)
             if signal < _CATEGORIES_BEGIN and (column.fault or column.off > 1.0 or _repeats(column)):
                 held[row, signal] = True
-        if _spoils(columns):
+        spoils = _spoils(columns)
+        if spoils == 2:
             clock.spoilt_rows = WINDOW_ROWS
         elif clock.spoilt_rows > 0.0:
             clock.spoilt_rows -= 1.0
-        if clock.spoilt_rows > 0.0 or _may_spoil(columns):
+        if clock.spoilt_rows > 0.0 or spoils:
             held[row, :] = True
         if clock.fault:
             off_s[row] = lag_s[row]
@@ -155,27 +147,17 @@ def _forget_unit(column: Any) -> None:
 
 
 @compiled
-def _spoils(columns: Any) -> bool:
-    """Whether a fault makes forecasts of all metrics wrong."""
-    for signal in range(_CATEGORIES_BEGIN):
-        if columns[signal].fault == UNIT:
-            return True
-    for signal in range(_CATEGORIES_BEGIN, _CLOCK_SIGNAL):  # noqa: SIM110 - Numba compiles no generator
-        if columns[signal].fault:
-            return True
-    return False
-
-
-@compiled
-def _may_spoil(columns: Any) -> bool:
-    """Whether there may be such a fault: it is not known yet."""
-    for signal in range(_CATEGORIES_BEGIN):
-        if columns[signal].off > 1.0:
-            return True
-    for signal in range(_CATEGORIES_BEGIN, _CLOCK_SIGNAL):  # noqa: SIM110 - Numba compiles no generator
-        if columns[signal].off > 0.0 and columns[signal].rows >= KNOWN_ROWS:
-            return True
-    return False
+def _spoils(columns: Any) -> int:
+    """Return 2 if a fault makes forecasts of all metrics wrong, 1 if there may be such a fault, which is not known yet, else 0."""
+    worst = 0
+    for signal in range(_CLOCK_SIGNAL):
+        column = columns[signal]
+        if signal < _CATEGORIES_BEGIN:
+            spoils, may_spoil = column.fault == UNIT, column.off > 1.0
+        else:
+            spoils, may_spoil = column.fault > 0.0, column.off > 0.0 and column.rows >= KNOWN_ROWS
+        worst = max(worst, 2 if spoils else int(may_spoil))
+    return worst
 
 
 @compiled

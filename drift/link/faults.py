@@ -1,4 +1,4 @@
-"""Find faults of the data: what a producer does to a column, told apart from drift before a residual is inspected.
+"""Find faults of the data: what a producer does to a column, recognised before a residual is inspected.
 
 While a column has a fault, its residuals reach no detector. While its unit or a category is wrong, none of the link's residuals do: every
 forecast is made from them. A fault that lasts a day is how the data are from then on.
@@ -16,7 +16,7 @@ from drift.messages import Aspect
 from features.telemetry import Doubles, Flags, Floats, Ints
 
 _ASPECTS: Final[tuple[Aspect, ...]] = ("missing", "constant", "unit", "category", "clock")
-"""By the numbers of faults in fault_kernels.py, less 1."""
+"""Aspect of each fault, by its number in fault_kernels.py less 1."""
 
 
 @dataclass(frozen=True, slots=True)

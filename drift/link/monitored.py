@@ -79,7 +79,8 @@ class WatchList:
         known = len(self.index)
         for link, region in zip(links[known:], region_of_new, strict=True):
             name = region or ""
-            if self._wanted(link, name):
+            full = len(self.regions) >= self.policy.links_max or self._per_region[name] >= self.policy.links_per_region
+            if not full or self.policy.pinned(link):
                 self.index.append(len(self.regions))
                 self.regions.append(name)
                 self._per_region[name] += 1
@@ -156,10 +157,6 @@ class WatchList:
         self.regions = [self.regions[i] for i in stay.tolist()]
         self.__post_init__()
         return stay
-
-    def _wanted(self, link: str, region: str) -> bool:
-        free = len(self.regions) < self.policy.links_max and self._per_region[region] < self.policy.links_per_region
-        return free or self.policy.pinned(link)
 
     def _arrays(self) -> None:
         self.index_of_slot: Ints = np.array(self.index, np.int32)

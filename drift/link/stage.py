@@ -20,7 +20,7 @@ from drift.link.cusum import BLOCK_ROWS, FIELDS, WITHDRAWN, Records, detect
 from drift.link.faults import Fault, faults
 from drift.link.sensitivity import Sensitivity
 from drift.messages import SIGNALS, Aspect, LinkAlarm, LinkSeen
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Bytes, Doubles, Floats, Ints, Longs
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Floats, Ints, Longs
 
 SCALE_FLOOR: Final = 0.02
 """Least scale of a residual, in the model's standard deviations of the target. Changes of less are of no interest to anybody."""
@@ -147,22 +147,22 @@ class LinkDrift:
         found, held, off_s = faults(self._arrays["data"], rows.watch, rows.numeric, rows.codes, rows.time_s, rows.lag_s)
         targets = len(TARGETS)
         residual = np.where(held[:, :targets], np.float32(np.nan), rows.residual)
-        fired, sums, blocks, seen = detect(
+        sums, blocks, seen = detect(
             self._arrays["kept"], self._arrays["seen_s"], rows.watch, residual, rows.numeric[:, :targets], rows.time_s,
             least_scale.astype(np.float64), self.sensitivity.thresholds,
         )  # fmt: skip
         report = _Report(rows, off_s, self.epoch)
         alarms = [report.fault(fault) for fault in found]
-        alarms += self._alarms(report, fired, sums, blocks)
+        alarms += self._alarms(report, sums, blocks)
         return alarms, report.seen(seen)
 
-    def _alarms(self, report: _Report, fired: Bytes, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
+    def _alarms(self, report: _Report, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
         """Yield the alarms of ADWIN and of the sums, in the order of rows and metrics."""
         ended = np.isfinite(blocks["average"])
-        where = np.nonzero(ended | fired.any(axis=2))
+        where = np.nonzero(ended | (sums["threshold"] != 0.0).any(axis=2))
         rows, metrics = where
         columns: tuple[NDArray[Any], ...] = (
-            rows, metrics, report.rows.watch[rows], report.rows.time_s[rows], blocks[where], ended[where], fired[where],
+            rows, metrics, report.rows.watch[rows], report.rows.time_s[rows], blocks[where], ended[where], sums[where],
         )  # fmt: skip
         for row, metric, link, time_s, (mean, sigma, scale, interval_s), ends, of_sums in zip(*(c.tolist() for c in columns), strict=True):
             if ends and (shift := self._add_block(link, metric, mean, time_s - BLOCK_ROWS * interval_s)) is not None:
@@ -170,15 +170,11 @@ class LinkDrift:
                 if abs(moved) >= SLOW_MIN_SIGMA:
                     change = since_s, moved, moved * scale, 1.0, RAMP, interval_s
                     yield report.alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, False, change)
-            for i, what in enumerate(of_sums):
-                if what:
-                    aspect, detector, direction = _SUMS[i]
-                    withdrawn = what == WITHDRAWN
-                    threshold, *change = sums[row, metric, i].item()
-                    confirmed = threshold == 2.0
-                    yield report.alarm(
-                        row, metric, aspect, detector, -direction if withdrawn else direction, confirmed, change, withdrawn
-                    )  # fmt: skip
+            for (threshold, *change), (aspect, detector, way) in zip(of_sums, _SUMS, strict=True):
+                if threshold:
+                    withdrawn, confirmed = threshold == WITHDRAWN, threshold == 2.0
+                    direction = -way if withdrawn else way
+                    yield report.alarm(row, metric, aspect, detector, direction, confirmed, change, withdrawn)
                     if confirmed:
                         self._adwin[link][metric] = new_adwin()
                         self._arrays["slow"][link, metric, _UP:] = 0.0

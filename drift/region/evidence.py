@@ -37,15 +37,10 @@ def size_sigma(alarms: Iterable[LinkAlarm]) -> float:
 
 def signal_change(key: ChangeKey, alarms: Sequence[LinkAlarm]) -> SignalChange:
     """Return what the alarms of one key, one of each link, have in common."""
-    return SignalChange(
-        SIGNALS[key[0]],
-        kind_of(key[2], alarms),
-        key[1],
-        len(alarms),
-        median(alarm.size_sigma for alarm in alarms),
-        median(alarm.size for alarm in alarms),
-        tuple(sorted({alarm.detector for alarm in alarms})),
-    )
+    signal, direction, aspect = key
+    sigma, size = median(alarm.size_sigma for alarm in alarms), median(alarm.size for alarm in alarms)
+    detectors = tuple(sorted({alarm.detector for alarm in alarms}))
+    return SignalChange(SIGNALS[signal], kind_of(aspect, alarms), direction, len(alarms), sigma, size, detectors)
 
 
 def kind_of(aspect: Aspect, alarms: Sequence[LinkAlarm]) -> Change:

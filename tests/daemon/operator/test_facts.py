@@ -108,10 +108,10 @@ def test_gauges_are_the_facts() -> None:
     [
         (WELL, True, "500 links, model v20260101_000000, 4 open incidents, training waits for new rows"),
         (replace(WELL, lag=9), True, "500 links, model v20260101_000000, 4 open incidents, training waits for new rows, 9 records behind"),
-        (replace(WELL, training_waits_for=""), False, "not ready, /readyz and the log say why: 500 links, model v20260101_000000, "
+        (replace(WELL, training_waits_for=""), False, "not ready, see /readyz and the log: 500 links, model v20260101_000000, "
          "4 open incidents, training waits for the first records"),
         (replace(WELL, connected=False, live_version=None, running=Running("v2", 61.4, 9.0, None)), False,
-         "not connected to the source, the log says why: 500 links, model none, 4 open incidents, training v2 for 61 s"),
+         "not connected to the source, see the log: 500 links, model none, 4 open incidents, training v2 for 61 s"),
         (replace(WELL, publication_since_s=-1.0), True, "500 links, model v20260101_000000, 4 open incidents, publishing"),
         (replace(WELL, training_busy=True), True, "500 links, model v20260101_000000, 4 open incidents, training starts"),
     ],
