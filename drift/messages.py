@@ -99,6 +99,9 @@ class LinkAlarm:
 class LinkSeen:
     """A monitored link has a residual, and counts as monitored for some of its intervals. Sent once in SEEN_EVERY_S.
 
+    >>> LinkSeen(time_s=600.0, region="eu", link="a|b", interval_s=60.0, epoch=1).link
+    'a|b'
+
     Args:
         time_s: event time of the row, UTC seconds.
         interval_s: between the link's rows, seconds.
@@ -115,6 +118,9 @@ class LinkSeen:
 @dataclass(frozen=True, slots=True)
 class SignalChange:
     """How one signal changed in one direction: medians over the LinkAlarms of its links.
+
+    >>> SignalChange("rtt_ms", "shift", direction=1, links=37, size_sigma=4.0, size=18.0, detectors=("cusum",)).size
+    18.0
 
     Args:
         direction: 1: up; -1: down.
@@ -134,7 +140,15 @@ class SignalChange:
 
 @dataclass(frozen=True, slots=True)
 class IncidentChange:
-    """An incident was opened, updated or closed.
+    """An incident was opened, updated or closed. See `RegionDrift`, which returns them.
+
+    >>> closed = IncidentChange(
+    ...     kind="closed", id="c0ffee", sequence=2, scope="region", group="network", region="eu", time_s=9000.0, opened_s=600.0,
+    ...     since_s=300.0, signals=(), link_types=("metro",), regions=("eu",), affected_regions=1, links=("a|b",), affected_links=1,
+    ...     watched_links=40, outcome="recovered",
+    ... )
+    >>> closed.outcome
+    'recovered'
 
     Args:
         id: the same for all changes of an incident.

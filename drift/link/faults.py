@@ -23,6 +23,9 @@ _ASPECTS: Final[tuple[Aspect, ...]] = ("missing", "constant", "unit", "category"
 class Fault:
     """A fault that begins or ends with a row.
 
+    >>> Fault(row=84, signal=1, aspect="unit", begins=True, since_s=4800.0, size=1000.0, interval_s=60.0).aspect
+    'unit'
+
     Args:
         row: index of the row.
         signal: index into SIGNALS.

@@ -53,6 +53,14 @@ Describe = Callable[[int], tuple[str, str, str]]
 class WatchedRows:
     """W rows of monitored links, in stream order.
 
+    >>> rows = WatchedRows(
+    ...     watch=np.zeros(1, np.int32), numeric=np.zeros((1, 11), np.float32), residual=np.zeros((1, 4), np.float32),
+    ...     codes=np.ones((1, 6), np.float32), time_s=np.array([600.0]), lag_s=np.zeros(1), offsets=np.array([7]),
+    ...     describe=lambda row: ("eu", "a|b", "metro"),
+    ... )
+    >>> rows.describe(0)
+    ('eu', 'a|b', 'metro')
+
     Args:
         watch: int32 (W,), indices of monitored links.
         numeric: float32 (W, 11), the columns NUMERIC, NaN if not measured.

@@ -28,12 +28,21 @@ _STORED: Final = {"reported": "told", "monitored": "watched", "recoveries": "bac
 class Incident:
     """An open incident.
 
+    >>> alarm = LinkAlarm(
+    ...     time_s=600.0, region="eu", link="a|b", link_type="metro", signal=1, aspect="level", detector="cusum", direction=1,
+    ...     confirmed=True, since_s=300.0, size_sigma=4.0, size=18.0, shown=1.0, growth=0.0, interval_s=60.0, offset=7, epoch=1,
+    ... )
+    >>> incident = Incident.opened("link", "eu", now_s=660.0, alarms=[alarm], monitored=40, quiet_s=3600.0)
+    >>> incident.note_recovery(replace(alarm, time_s=1200.0, direction=-1, size_sigma=-4.0, size=-18.0))
+    True
+    >>> incident.has_recovered, incident.recovery_outcome
+    (True, 'recovered')
+
     Args:
         id: follows from the first alarm, so that a replay returns the same.
         evidence_s: event time of the newest evidence for it, UTC seconds.
         quiet_s: seconds after that, when the incident closes.
         reported: affected links at the last change that was sent.
-        monitored: links that are monitored.
         evidence: for each change the last alarm of each link.
         recoveries: for each change how far each link's residual has gone back since.
         reported_of: for each change its links and its size (standard deviations) when it was sent last.
@@ -55,9 +64,7 @@ class Incident:
     _since_s: float | None = field(default=None, init=False, compare=False)  # known until the evidence changes
 
     @classmethod
-    def opened(
-        cls, scope: Scope, region: str, now_s: float, alarms: Sequence[LinkAlarm], monitored: int, quiet_s: float
-    ) -> Incident:  # fmt: skip
+    def opened(cls, scope: Scope, region: str, now_s: float, alarms: Sequence[LinkAlarm], monitored: int, quiet_s: float) -> Incident:
         """Return a new incident of the changes that these alarms have."""
         first = alarms[0]
         origin = (scope, region, f"{now_s:.0f}", first.link, first.signal, first.detector, first.offset)

@@ -29,7 +29,11 @@ GROUPS: Final[tuple[Group, ...]] = ("network", "data")
 
 
 class Incidents:
-    """Open incidents of all regions and of the fleet."""
+    """Open incidents of all regions and of the fleet. See `RegionDrift`, which also waits for late partitions.
+
+    >>> Incidents(QuorumPolicy()).detect(now_s=660.0, alarms=[], seen=[LinkSeen(600.0, "eu", "a|b", interval_s=60.0, epoch=1)])
+    []
+    """
 
     def __init__(self, policy: QuorumPolicy) -> None:
         """Start without regions."""

@@ -16,6 +16,10 @@ from drift.region.recovery import Remaining
 class CoolDown:
     """What a link may still report about an incident that is closed.
 
+    >>> cool_down = CoolDown(until_s=9000.0, latest_s=2400.0, recoveries={(1, -1, "level"): Remaining(-18.0, 4.5)}, small={1: 2.0})
+    >>> CoolDown.restored(cool_down.state()) == cool_down
+    True
+
     Args:
         until_s: end of the cool-down, event time, UTC seconds.
         latest_s: changes after this time are new ones, UTC seconds.
@@ -54,6 +58,9 @@ class CoolDown:
 @dataclass(slots=True)
 class RegionMemory:
     """What is known about one region.
+
+    >>> RegionMemory(monitored={"a|b": 600.0, "a|c": 900.0}).monitors(now_s=700.0)
+    1
 
     Args:
         monitored: for each link the event time until which it counts as monitored, UTC seconds.

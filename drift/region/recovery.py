@@ -67,6 +67,9 @@ class Recovery:
 class Remaining:
     """What is left of a link's recovery.
 
+    >>> Remaining(size=-18.0, tolerance=4.5).tolerance
+    4.5
+
     Args:
         size: how far the link still has to go back, in the unit of the alarm's size.
         tolerance: from this size down nothing is left.
