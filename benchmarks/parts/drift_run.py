@@ -171,7 +171,7 @@ class Stages:
     def copy(self) -> Stages:
         """Return a copy of the state."""
         link = LinkDrift.restored(self.link.document(), self.link.arrays(), self.sensitivity)
-        return Stages(self.region, self.sensitivity, link, RegionDrift.restored(self.regions.state(), self.regions.policy))
+        return Stages(self.region, self.sensitivity, link, RegionDrift.restored(self.regions.state(), self.regions.incidents.policy))
 
 
 def quiet(regime: str, seed: int, links: int, days: int, sensitivity: Sensitivity) -> dict[str, Any]:
