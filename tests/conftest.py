@@ -15,7 +15,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from testkit import remains, rig, scripted
+from testkit import go_client, remains, rig, scripted
 from testkit.paths import ROOT
 from testkit.running import Running, die_with_parent
 from testkit.versions import publish
@@ -131,3 +131,9 @@ def cli(
     structlog.reset_defaults()
     for number, handler in signals.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(scope="session")
+def dwcp_predict(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The Go client's command, built once. Skips if Go is missing; in CI that is a failure."""
+    return go_client.build(tmp_path_factory.mktemp("go"))

@@ -20,11 +20,12 @@ const (
 	Int8
 )
 
-func (g Graph) fileName(version string) string {
+// kind is the graph's name in a version's metadata.
+func (g Graph) kind() string {
 	if g == Int8 {
-		return "bandwidth_lstm_" + version + ".int8.onnx"
+		return "int8"
 	}
-	return "bandwidth_lstm_" + version + ".raw.onnx"
+	return "raw"
 }
 
 // Options of a client. The zero value uses the raw graph and takes unsigned versions.
@@ -152,7 +153,7 @@ func (c *Client) load(v *version) (*model, error) {
 	if err != nil {
 		return nil, v.refused(err.Error())
 	}
-	loaded, err := newSession(v.graph)
+	loaded, err := newSession(v.graph, v.declared)
 	if err != nil {
 		return nil, v.refused(err.Error())
 	}

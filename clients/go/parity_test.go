@@ -79,7 +79,7 @@ func TestGoldenVectors(t *testing.T) {
 		must(t, err)
 		samples, err := readGolden(v.golden, graph, v.scale, v.measured)
 		must(t, err)
-		session, err := newSession(v.graph)
+		session, err := newSession(v.graph, v.declared)
 		must(t, err)
 		must(t, samples.check(session))
 		if len(samples.samples) < 8 {

@@ -12,36 +12,38 @@ import (
 	"testing"
 )
 
+func rawFile(version string) string { return undeclared(Raw, version).File }
+
 // damages are ways in which a new version can be wrong, and what is said about each.
 var damages = []struct {
 	name, words string
 	damage      func(t *testing.T, folder, version string)
 }{
 	{"changed graph", ".raw.onnx\" is not what was published (its SHA-256 differs)", func(t *testing.T, f, v string) {
-		rewrite(t, f, Raw.fileName(v), func(c []byte) []byte { c[len(c)/2] ^= 1; return c })
+		rewrite(t, f, rawFile(v), func(c []byte) []byte { c[len(c)/2] ^= 1; return c })
 	}},
 	{"truncated graph", ".raw.onnx\" is not what was published (", func(t *testing.T, f, v string) {
-		rewrite(t, f, Raw.fileName(v), func(c []byte) []byte { return c[:len(c)/2] })
+		rewrite(t, f, rawFile(v), func(c []byte) []byte { return c[:len(c)/2] })
 	}},
 	{"truncated graph, sealed", "the graph cannot be loaded", func(t *testing.T, f, v string) {
-		rewrite(t, f, Raw.fileName(v), func(c []byte) []byte { return c[:len(c)/2] })
+		rewrite(t, f, rawFile(v), func(c []byte) []byte { return c[:len(c)/2] })
 		seal(t, f)
 	}},
 	{"empty graph, sealed", "the graph cannot be loaded", func(t *testing.T, f, v string) {
-		rewrite(t, f, Raw.fileName(v), func([]byte) []byte { return nil })
+		rewrite(t, f, rawFile(v), func([]byte) []byte { return nil })
 		seal(t, f)
 	}},
-	{"the core graph in its place, sealed", "cannot be ", func(t *testing.T, f, v string) {
+	{"the core graph in its place, sealed", "the graph lacks the input \"time_s\" float64 [batch 30]", func(t *testing.T, f, v string) {
 		core, err := os.ReadFile(filepath.Join(f, "bandwidth_lstm_"+v+".onnx"))
 		must(t, err)
-		rewrite(t, f, Raw.fileName(v), func([]byte) []byte { return core })
+		rewrite(t, f, rawFile(v), func([]byte) []byte { return core })
 		seal(t, f)
 	}},
 	{"the other version's graph, sealed", "the graph says that it is of version", func(t *testing.T, f, v string) {
 		other := expected(t).First
-		graph, err := os.ReadFile(filepath.Join(f, "..", other, Raw.fileName(other)))
+		graph, err := os.ReadFile(filepath.Join(f, "..", other, rawFile(other)))
 		must(t, err)
-		rewrite(t, f, Raw.fileName(v), func([]byte) []byte { return graph })
+		rewrite(t, f, rawFile(v), func([]byte) []byte { return graph })
 		seal(t, f)
 	}},
 	{"other golden forecasts, sealed", "the graph differs from golden.json in 1 of ", func(t *testing.T, f, _ string) {
@@ -93,6 +95,23 @@ var damages = []struct {
 	}},
 	{"metadata of a newer release, sealed", "was written by a newer release", func(t *testing.T, f, v string) {
 		edit(t, f, metadataName(v), func(d map[string]any) { d["schema"] = 99 })
+		seal(t, f)
+	}},
+	{"an output that is declared and not there, sealed", "the graph lacks the output \"spread\" float32 [batch 4]", func(t *testing.T, f, v string) {
+		edit(t, f, metadataName(v), func(d map[string]any) {
+			raw := d["graphs"].(map[string]any)["raw"].(map[string]any)
+			raw["outputs"] = []any{map[string]any{"name": "spread", "dtype": "float32", "shape": []any{"batch", 4}}}
+		})
+		seal(t, f)
+	}},
+	{"a graph in another folder, sealed", "which is not a file name of one", func(t *testing.T, f, v string) {
+		edit(t, f, metadataName(v), func(d map[string]any) {
+			d["graphs"].(map[string]any)["raw"].(map[string]any)["file"] = "../other.onnx"
+		})
+		seal(t, f)
+	}},
+	{"a graph that is not listed, sealed", "MANIFEST.json does not name other.onnx", func(t *testing.T, f, v string) {
+		edit(t, f, metadataName(v), func(d map[string]any) { d["graphs"].(map[string]any)["raw"].(map[string]any)["file"] = "other.onnx" })
 		seal(t, f)
 	}},
 	{"a manifest that was altered", "does not fit: what it signs was changed", func(t *testing.T, f, _ string) {

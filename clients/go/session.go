@@ -47,7 +47,8 @@ type session struct {
 	onnx *ort.DynamicAdvancedSession
 }
 
-func newSession(graph []byte) (*session, error) {
+// newSession loads a graph that keeps its contract, with what the version declares of it.
+func newSession(graph []byte, d declared) (*session, error) {
 	options, err := ort.NewSessionOptions()
 	if err != nil {
 		return nil, err
@@ -64,9 +65,13 @@ func newSession(graph []byte) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
-	run, err := ort.NewDynamicAdvancedSessionWithONNXData(graph, []string{"time_s", "telemetry", "categories"}, []string{"forecast"}, options)
+	run, err := ort.NewDynamicAdvancedSessionWithONNXData(graph, portNames(rawInputs), portNames(rawOutputs), options)
 	if err != nil {
 		return nil, fmt.Errorf("the graph cannot be loaded (%w)", err)
+	}
+	if err := portProblem(graph, d); err != nil {
+		run.Destroy()
+		return nil, err
 	}
 	return &session{run}, nil
 }

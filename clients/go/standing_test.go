@@ -128,7 +128,7 @@ func TestACopyUnderAnotherName(t *testing.T) {
 // A pipe where a file belongs is refused at once, wherever it is.
 func TestPipes(t *testing.T) {
 	first := expected(t).First
-	for _, name := range []string{currentName, first + "/" + manifestName, first + "/" + Raw.fileName(first), first + "/" + goldenName} {
+	for _, name := range []string{currentName, first + "/" + manifestName, first + "/" + rawFile(first), first + "/" + goldenName} {
 		folder := copied(t)
 		must(t, os.Remove(filepath.Join(folder, name)))
 		must(t, syscall.Mkfifo(filepath.Join(folder, name), 0o600))

@@ -28,6 +28,7 @@ const (
 type version struct {
 	name        string
 	folder      string
+	declared    declared
 	graph       []byte
 	golden      []byte
 	gapMultiple float64
@@ -58,7 +59,8 @@ type metadata struct {
 		Scale  []float64 `json:"y_scale"`
 		Fitted []bool    `json:"y_fitted"`
 	} `json:"scaler_params"`
-	ForecastTargets *[]string `json:"forecast_targets"`
+	ForecastTargets *[]string           `json:"forecast_targets"`
+	Graphs          map[string]declared `json:"graphs"` // by kind; missing in versions of older releases
 	Performance     struct {
 		Targets map[string]struct {
 			Windows *int `json:"windows"`
@@ -82,15 +84,23 @@ func openVersion(models *os.Root, name string, key ed25519.PublicKey, graph Grap
 	if err != nil {
 		return nil, v.refused(err.Error())
 	}
-	contents, problems := m.check(root, map[string]int64{
-		graph.fileName(name): mostGraphBytes, goldenName: mostDocumentBytes, metadataName(name): mostDocumentBytes,
-	})
+	contents, problems := m.check(root, map[string]int64{goldenName: mostDocumentBytes, metadataName(name): mostDocumentBytes})
 	if len(problems) > 0 {
 		return nil, v.refused(problems...)
 	}
-	v.graph, v.golden = contents[graph.fileName(name)], contents[goldenName]
-	if err := v.readMetadata(contents[metadataName(name)]); err != nil {
+	v.golden = contents[goldenName]
+	if err := v.readMetadata(contents[metadataName(name)], graph); err != nil {
 		return nil, v.refused(err.Error())
+	}
+	entry, listed := m.Files[v.declared.File]
+	if !listed {
+		return nil, v.refused(fmt.Sprintf("%s does not name %s", manifestName, v.declared.File))
+	}
+	var sum string // again: these are the very bytes that are loaded
+	if v.graph, sum, err = readPlain(root, v.declared.File, mostGraphBytes); err != nil {
+		return nil, v.refused(err.Error())
+	} else if sum != entry.SHA256 {
+		return nil, v.refused(fmt.Sprintf("%q has changed since it was verified", v.declared.File))
 	}
 	return v, nil
 }
@@ -193,7 +203,7 @@ func (e fileEntry) check(root *os.Root, name string, found map[string]fs.FileMod
 	return content, ""
 }
 
-func (v *version) readMetadata(content []byte) error {
+func (v *version) readMetadata(content []byte, graph Graph) error {
 	m, file := metadata{}, metadataName(v.name)
 	if err := json.Unmarshal(content, &m); err != nil {
 		return fmt.Errorf("%s cannot be read (%w)", file, err)
@@ -215,6 +225,13 @@ func (v *version) readMetadata(content []byte) error {
 		return fmt.Errorf("%s has a gap_multiple of %v, which must be over 1", file, v.gapMultiple)
 	case len(m.Scalers.Scale) != targets || slices.ContainsFunc(m.Scalers.Scale, func(s float64) bool { return !(s > 0) }):
 		return fmt.Errorf("%s: the scaler y needs %d scales over 0", file, targets)
+	}
+	v.declared = undeclared(graph, v.name)
+	if d, ok := m.Graphs[graph.kind()]; ok {
+		v.declared = d
+	}
+	if !filePattern.MatchString(v.declared.File) {
+		return fmt.Errorf("%s names %.200q as a graph, which is not a file name of one", file, v.declared.File)
 	}
 	copy(v.scale[:], m.Scalers.Scale)
 	for at, name := range targetNames {

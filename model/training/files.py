@@ -23,10 +23,11 @@ from model.training.fit.loop import History
 from model.training.graph.core import OPSET, describe, export_core, save_weights
 from model.training.graph.prove import RawExport, export_raw, keras_forecasts
 from model.training.network.bound_layers import forecast_targets, read_bounds
+from model.training.network.encoders import encoder_name
 from model.version.documents import write_document
 from model.version.golden import write_golden
 from model.version.golden_raw import raw_samples
-from model.version.metadata import Metadata, core_name, history_name, int8_name, raw_name
+from model.version.metadata import Metadata, history_name
 from model.version.raw_windows import cut
 from model.windows.bounds import MULTIPLE
 from model.windows.index import gather
@@ -93,8 +94,8 @@ def write_model(folder: Path, version: str, fitted: Fit, learnt: Learnt, about: 
     write_golden(folder, *_golden_samples(fitted.model, real), samples)
     write_document(folder / history_name(version), history_document(fitted))
     write_tensorboard(folder / TENSORBOARD, fitted.history)
-    made = {**_training(fitted), **_bounds(fitted, learnt), **_graphs(folder, version, parity, exported)}
-    metadata = replace(metadata, extra={**about, **made})
+    made = {**_training(fitted), **_bounds(fitted, learnt), **_graphs(folder, parity, exported)}
+    metadata = replace(metadata, encoder=encoder_name(fitted.model), graphs=exported.graphs, extra={**about, **made})
     metadata.write(folder)
     return metadata
 
@@ -167,10 +168,9 @@ def _bounds(fitted: Fit, learnt: Learnt) -> dict[str, Any]:
     }
 
 
-def _graphs(folder: Path, version: str, parity: float, exported: RawExport) -> dict[str, Any]:
-    """Sizes of the three graphs, and how far each is from Keras: see the tolerances in export.py and export_raw.py."""
-    names = {"core": core_name(version), "raw": raw_name(version), "int8": int8_name(version)}
-    size_mb = {graph: round((folder / name).stat().st_size / 1e6, 3) for graph, name in names.items()}
+def _graphs(folder: Path, parity: float, exported: RawExport) -> dict[str, Any]:
+    """Sizes of the three graphs, and how far each is from Keras: see the tolerances in graph/core.py and graph/prove.py."""
+    size_mb = {kind: round((folder / graph.file).stat().st_size / 1e6, 3) for kind, graph in exported.graphs.items()}
     return {
         "opset": OPSET,
         "model_size_mb": size_mb["core"],

@@ -13,7 +13,7 @@ training: there the graph's is NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -21,9 +21,10 @@ import numpy as np
 
 from features.definition import FEATURES, WINDOW_ROWS
 from features.telemetry import TARGETS, Floats
+from model.version.contract import Declared
 from model.version.documents import DocumentError, read_document, write_document
 from model.version.golden_raw import RawSamples, forecasts_of, require_forecasts, with_nulls
-from model.version.metadata import Metadata, core_name, int8_name, raw_name
+from model.version.metadata import Metadata
 from model.version.predictor import CHUNK_WINDOWS, core_session, read_graph, run_core
 from model.version.raw_predictor import RawPredictor
 
@@ -74,13 +75,12 @@ def check_golden(folder: Path, metadata: Metadata) -> list[str]:
             require_missing(forecasts, metadata)
     except ValueError as error:
         return [str(error) if isinstance(error, DocumentError) else f"{GOLDEN_NAME}: {error}"]
-    names = core_name(metadata.version), raw_name(metadata.version), int8_name(metadata.version)
-    checks = (
-        lambda graph: _core_problem(graph, inputs, expected),
-        lambda graph: _raw_problem(graph, raw, int8=False),
-        lambda graph: _raw_problem(graph, raw, int8=True),
-    )
-    problems = [_problem(folder / name, check) for name, check in zip(names, checks, strict=True)]
+    checks: Mapping[str, Callable[[bytes, Declared], str | None]] = {
+        "core": lambda graph, declared: _core_problem(graph, declared, inputs, expected),
+        "raw": lambda graph, declared: _raw_problem(graph, declared, raw, int8=False),
+        "int8": lambda graph, declared: _raw_problem(graph, declared, raw, int8=True),
+    }
+    problems = [_problem(folder, metadata.graph(kind), check) for kind, check in checks.items()]
     return [problem for problem in problems if problem]
 
 
@@ -92,20 +92,20 @@ def require_missing(forecasts: Floats, metadata: Metadata) -> None:
         raise ValueError(f"it has no forecasts of {names}, which the metadata name among those that are forecast")
 
 
-def _problem(path: Path, check: Callable[[bytes], str | None]) -> str | None:
+def _problem(folder: Path, declared: Declared, check: Callable[[bytes, Declared], str | None]) -> str | None:
     try:
-        graph = read_graph(path)
+        graph = read_graph(folder / declared.file)
     except DocumentError as error:
         return str(error)
     try:
-        found = check(graph)
+        found = check(graph, declared)
     except Exception as error:  # noqa: BLE001  # the runtime raises a dozen types of its own, with no common base
-        return f"{path.name} cannot be run ({error})"
-    return None if found is None else f"{path.name} differs from {GOLDEN_NAME} in {found}"
+        return f"{declared.file} cannot be run ({error})"
+    return None if found is None else f"{declared.file} differs from {GOLDEN_NAME} in {found}"
 
 
-def _core_problem(graph: bytes, inputs: Floats, expected: Floats) -> str | None:
-    found = run_core(core_session(graph, window_rows=inputs.shape[1]), inputs)
+def _core_problem(graph: bytes, declared: Declared, inputs: Floats, expected: Floats) -> str | None:
+    found = run_core(core_session(graph, window_rows=inputs.shape[1], declared=declared), inputs)
     difference = np.where(np.isnan(found) & np.isnan(expected), 0.0, np.abs(found - expected)).max(axis=1)
     wrong = np.flatnonzero(~(difference <= TOLERANCE))  # this way round, a NaN is wrong
     if not len(wrong):
@@ -114,10 +114,11 @@ def _core_problem(graph: bytes, inputs: Floats, expected: Floats) -> str | None:
     return f"{len(wrong)} of {len(expected)} samples, {first}"
 
 
-def _raw_problem(graph: bytes, raw: RawSamples, int8: bool) -> str | None:
+def _raw_problem(graph: bytes, declared: Declared, raw: RawSamples, int8: bool) -> str | None:
     wanted = np.flatnonzero(raw.int8) if int8 else np.arange(len(raw.names))
     forecasts = np.array(raw.forecasts)
-    forecasts[wanted] = RawPredictor.of(graph, int8=int8, window_rows=raw.windows.time_s.shape[1]).predict_windows(raw.windows.take(wanted))
+    predictor = RawPredictor.of(graph, int8=int8, window_rows=raw.windows.time_s.shape[1], declared=declared)
+    forecasts[wanted] = predictor.predict_windows(raw.windows.take(wanted))
     wrong = np.flatnonzero(raw.wrong(forecasts, int8))
     if not len(wrong):
         return None

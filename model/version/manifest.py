@@ -16,9 +16,10 @@ from model.judge.gate import Verdict
 from model.registry.choice import is_number
 from model.registry.durable import atomic_write
 from model.registry.plain_file import said, sha256_of
+from model.version.contract import CONTRACTS, Contract, Declared, Graph, problems
 from model.version.documents import DocumentError, parse_document, read_plain, write_document
 from model.version.golden import GOLDEN_NAME, check_golden
-from model.version.metadata import VERSION_PATTERN, Metadata, core_name, int8_name, metadata_name, raw_name
+from model.version.metadata import VERSION_PATTERN, Metadata, metadata_name
 from model.version.predictor import read_graph
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
@@ -36,11 +37,6 @@ MOST_FILE_BYTES: Final = 256 * 2**20
 """Seventy times a core graph, which is a version's largest kind of file."""
 MOST_ENTRIES: Final = 1000
 """Files and folders of a version: there are some twenty."""
-_LSTM: Final = frozenset({"LSTM", "DynamicQuantizeLSTM"})
-_CONTROL_FLOW: Final = frozenset({"Loop", "Scan", "If"})
-"""What an LSTM becomes when the export does not recognise it: 6.6 times slower, and not quantisable."""
-_DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
-"""Operator sets of every ONNX Runtime: ONNX itself, its text look-ups, and the runtime's quantised operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +208,7 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
             problems.append(f"{name!r} is not a regular file")
         elif (problem := _difference(present[name], entry)) is not None:
             problems.append(f"{name!r} {problem}")
-    version = manifest.version
-    needed = (core_name(version), raw_name(version), int8_name(version), metadata_name(version), GOLDEN_NAME)
+    needed = metadata_name(manifest.version), GOLDEN_NAME
     return problems + [f"{MANIFEST_NAME} does not name {name}" for name in needed if name not in manifest.files]
 
 
@@ -232,41 +227,35 @@ def _difference(path: Path, entry: object) -> str | None:
 
 
 def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
-    problems = []
     metadata = Metadata.read(folder)
     if metadata.version != manifest.version:
-        problems.append(f"the metadata are of {metadata.version}, {MANIFEST_NAME} of {manifest.version}")
+        return [f"the metadata are of {metadata.version}, {MANIFEST_NAME} of {manifest.version}"]
+    declared = {kind: metadata.graph(kind) for kind in CONTRACTS}
+    found = [f"{MANIFEST_NAME} does not name {graph.file}" for graph in declared.values() if graph.file not in manifest.files]
+    kinds = {graph.file: kind for kind, graph in declared.items()}
     for name in manifest.files:
         if name.endswith(".onnx"):
-            problems.extend(operator_problems(folder / name, manifest.version))
-    return problems or check_golden(folder, metadata)
+            kind = kinds.get(name)
+            contract = None if kind is None else CONTRACTS[kind](metadata.window_rows)
+            graph = Declared() if kind is None else declared[kind]
+            found += [f"{name} {problem}" for problem in graph_problems(folder / name, manifest.version, contract, graph)]
+    return found or check_golden(folder, metadata)
 
 
-def operator_problems(graph: Path, version: str) -> list[str]:
-    """Why an ONNX file is no published graph: it has LSTM operators and no control flow, keeps no data outside the file, and says no
-    other version than this one."""
+def graph_problems(path: Path, version: str, contract: Contract | None, declared: Declared) -> list[str]:
+    """Return why an ONNX file is not the graph of a version, each as the rest of a sentence that begins with its name: it does not keep its
+    contract (see `model.version.contract.problems`), or names another version than this one."""
     import onnx  # here, because ingest needs it only when a version arrives: 0.1 s and 11 MB
 
     try:
-        model = onnx.load_from_string(read_graph(graph))
+        model = onnx.load_from_string(read_graph(path))
     except Exception as error:  # noqa: BLE001  # protobuf's errors have no common base with a documented place
-        return [f"{graph.name} is no ONNX model ({error})"]
-    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
-    operators = {node.op_type for node in nodes}
-    problems = [
-        f"{graph.name} says version {entry.value!r}, {MANIFEST_NAME} {version!r}"
-        for entry in model.metadata_props
-        if entry.key == "version" and entry.value != version
+        return [f"is not an ONNX model ({error})"]
+    of_version = {entry.value for entry in model.metadata_props if entry.key == "version"} - {version}
+    return [
+        *(f"names version {other!r}, {MANIFEST_NAME} {version!r}" for other in sorted(of_version)),
+        *problems(Graph.of_model(model), contract, declared),
     ]
-    if not operators & _LSTM:
-        problems.append(f"{graph.name} has no LSTM operator")
-    if operators & _CONTROL_FLOW:
-        problems.append(f"{graph.name} has the operators {', '.join(sorted(operators & _CONTROL_FLOW))}, which a published graph never has")
-    if unknown := sorted({node.domain for node in nodes} - _DOMAINS):
-        problems.append(f"{graph.name} has operators of the sets {', '.join(map(repr, unknown))}, which no plain ONNX Runtime has")
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        problems.append(f"{graph.name} keeps weights outside the file")
-    return problems
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:

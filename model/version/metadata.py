@@ -11,8 +11,10 @@ from typing import Any, Final
 import numpy as np
 
 from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
+from features.definition import VERSION as FEATURE_VERSION
 from features.telemetry import TARGETS, Flags
 from features.vocabulary import Vocabulary
+from model.version.contract import CONTRACTS, Declared
 from model.version.documents import DocumentError, read_document, write_document
 from model.windows.scaler import Scaler
 
@@ -21,25 +23,44 @@ VERSION_FORMAT: Final = "v%Y%m%d_%H%M%S"
 VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
 LATEST_S: Final = 1e12
 """No time in seconds; it keeps integers out that no double can hold."""
+LSTM: Final = "lstm"
+"""Encoder of versions that name none."""
 _PREFIX: Final = "model_metadata_"
 _OWN: Final = frozenset(
-    {"schema", "version", "window_rows", "features", "targets", "forecast_targets", "trained_until_s", "scaler_params", "vocabularies"}
-)
+    {
+        "schema", "version", "encoder", "window_rows", "feature_version", "features", "targets", "forecast_targets", "trained_until_s",
+        "scaler_params", "vocabularies", "graphs",
+    }
+)  # fmt: skip
 
 
-def core_name(version: str) -> str:
-    """The graph from scaled windows to scaled forecasts."""
-    return f"bandwidth_lstm_{version}.onnx"
+class OtherFeaturesError(DocumentError):
+    """A version forecasts from features that this release does not compute. It can neither forecast here nor be continued."""
 
 
-def raw_name(version: str) -> str:
-    """The graph from raw telemetry to engineering units."""
-    return f"bandwidth_lstm_{version}.raw.onnx"
+def core_name(version: str, encoder: str = LSTM) -> str:
+    """Return the file name of the graph from scaled windows to scaled forecasts, as the export names it; readers look it up."""
+    return f"bandwidth_{encoder}_{version}.onnx"
 
 
-def int8_name(version: str) -> str:
-    """The raw graph, quantised."""
-    return f"bandwidth_lstm_{version}.int8.onnx"
+def raw_name(version: str, encoder: str = LSTM) -> str:
+    """Return the file name of the graph from raw telemetry to the targets' units, as the export names it."""
+    return f"bandwidth_{encoder}_{version}.raw.onnx"
+
+
+def int8_name(version: str, encoder: str = LSTM) -> str:
+    """Return the file name of the quantised raw graph, as the export names it."""
+    return f"bandwidth_{encoder}_{version}.int8.onnx"
+
+
+def undeclared_graphs(version: str) -> dict[str, Declared]:
+    """Return what is true of a version by a release that declared nothing: it has LSTM layers, and the names of its files follow from its
+    own."""
+    return {
+        "core": Declared(core_name(version), {"LSTM": 1}),
+        "raw": Declared(raw_name(version), {"LSTM": 1}),
+        "int8": Declared(int8_name(version), {"DynamicQuantizeLSTM": 1}),
+    }
 
 
 def metadata_name(version: str) -> str:
@@ -58,6 +79,7 @@ class Metadata:
     trained_until_s: UTC seconds of the newest row trained on; None where that is not known.
     measured: bool (4,), the targets that the version forecasts; the others were never measured in its training, and are missing.
     extra: further entries of the document, for its readers; none of them is needed to forecast.
+    encoder: name of the network's encoder. graphs: what the version declares of its graphs, by kind; empty: nothing, see `graph`.
     """
 
     version: str
@@ -68,6 +90,12 @@ class Metadata:
     extra: Mapping[str, Any] = field(default_factory=dict)
     window_rows: int = WINDOW_ROWS
     measured: Flags = field(default_factory=lambda: np.ones(len(TARGETS), np.bool_))
+    encoder: str = LSTM
+    graphs: Mapping[str, Declared] = field(default_factory=dict)
+
+    def graph(self, kind: str) -> Declared:
+        """Return what is declared of the "core", "raw" or "int8" graph."""
+        return self.graphs.get(kind) or undeclared_graphs(self.version)[kind]
 
     @property
     def forecast_targets(self) -> tuple[str, ...]:
@@ -84,6 +112,7 @@ class Metadata:
                 "schema": SCHEMA_VERSION,
                 "version": self.version,
                 "window_rows": self.window_rows,
+                "feature_version": FEATURE_VERSION,
                 "features": list(FEATURES),
                 "targets": list(TARGETS),
                 "forecast_targets": list(self.forecast_targets),
@@ -97,6 +126,8 @@ class Metadata:
                     "y_fitted": self.outputs.fitted.tolist(),
                 },
                 "vocabularies": self.vocabulary.to_json(),
+                "encoder": self.encoder,
+                **({"graphs": {kind: graph.to_json() for kind, graph in self.graphs.items()}} if self.graphs else {}),
             },
         )
         return path
@@ -124,15 +155,18 @@ class Metadata:
         version, until_s, scalers = document["version"], document["trained_until_s"], document["scaler_params"]
         if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version) or metadata_name(version) != name:
             raise DocumentError(f"{name} says version {version!r}")
+        if document.get("feature_version", 1) != FEATURE_VERSION:
+            found = document["feature_version"]
+            raise OtherFeaturesError(f"{name} is of features of version {found}, this release computes version {FEATURE_VERSION}")
         for key, known in (("features", FEATURES), ("targets", TARGETS)):
             if document[key] != list(known):
-                raise DocumentError(f"{name} has other {key} than this release computes: {_difference(document[key], known)}")
+                raise OtherFeaturesError(f"{name} has other {key} than this release computes: {_difference(document[key], known)}")
         window_rows = document["window_rows"]
         if type(window_rows) is not int or not WINDOW_ROWS_LEAST <= window_rows <= WINDOW_ROWS_MOST:
             raise DocumentError(f"{name} has windows of {window_rows} rows, and {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible")
         timed = until_s is None or (isinstance(until_s, int | float) and not isinstance(until_s, bool) and abs(until_s) < LATEST_S)
-        if not timed or not isinstance(scalers, dict):
-            raise DocumentError(f"{name}: trained_until_s is no time, or scaler_params no object")
+        if not timed or not isinstance(scalers, dict) or not isinstance(document.get("encoder", LSTM), str):
+            raise DocumentError(f"{name}: trained_until_s is not a time, scaler_params not an object, or encoder not a name")
         try:
             vocabulary = Vocabulary.from_json(document["vocabularies"])
         except ValueError as error:
@@ -146,8 +180,20 @@ class Metadata:
             trained_until_s=until_s,
             window_rows=window_rows,
             measured=_measured(document, outputs, name),
+            encoder=document.get("encoder", LSTM),
+            graphs=_graphs(document.get("graphs", {}), name),
             extra={key: value for key, value in document.items() if key not in _OWN},
         )
+
+
+def _graphs(document: Any, name: str) -> dict[str, Declared]:
+    """What is declared of each graph: of none, or of at least those that this release reads."""
+    if not isinstance(document, dict) or (document and not document.keys() >= CONTRACTS.keys()):
+        raise DocumentError(f"{name}: graphs does not describe {', '.join(CONTRACTS)}")
+    try:
+        return {kind: Declared.from_json(entry) for kind, entry in document.items()}
+    except ValueError as error:
+        raise DocumentError(f"{name}: graphs cannot be read ({error})") from error
 
 
 def _scaler(params: dict[str, Any], prefix: str, columns: int, name: str) -> Scaler:

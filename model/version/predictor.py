@@ -11,16 +11,19 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 
-from features.definition import FEATURES, HISTORY_ROWS, WINDOW_ROWS
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Floats
+from features.definition import FEATURES, WINDOW_ROWS
+from features.telemetry import TARGETS, Floats
 from features.vocabulary import Vocabulary
+from model.version import contract
+from model.version.contract import Declared
 from model.version.documents import DocumentError, read_plain
-from model.version.metadata import Metadata, core_name
+from model.version.metadata import Metadata
 from model.version.possible import possible
 
 CHUNK_WINDOWS: Final = 64
 """Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
-FORECAST: Final = "forecast"
+NOTHING: Final = Declared()
+"""Of a graph that is not in a version yet: only the ports of its contract."""
 MOST_GRAPH_BYTES: Final = 256 * 2**20
 """Seventy times a core graph: with a vocabulary of as many values as there can be, a raw graph takes a fifth of it."""
 
@@ -54,10 +57,11 @@ class Predictor:
             metadata = Metadata.read(folder, digests)
             if metadata.window_rows != WINDOW_ROWS:
                 raise DocumentError(f"{metadata.version} has windows of {metadata.window_rows} rows, this release of {WINDOW_ROWS}")
-            graph = read_graph(folder / core_name(metadata.version))
-            if digests is not None and hashlib.sha256(graph).hexdigest() != digests.get(core_name(metadata.version)):
-                raise DocumentError(f"{core_name(metadata.version)} has changed since it was verified")
-            session = core_session(graph, threads)
+            declared = metadata.graph("core")
+            graph = read_graph(folder / declared.file)
+            if digests is not None and hashlib.sha256(graph).hexdigest() != digests.get(declared.file):
+                raise DocumentError(f"{declared.file} has changed since it was verified")
+            session = core_session(graph, threads, declared=declared)
         except (DocumentError, OSError) as error:
             raise PredictorError(folder, str(error)) from error
         return cls(metadata, session)
@@ -99,38 +103,27 @@ def read_graph(path: Path) -> bytes:
     return read_plain(path, MOST_GRAPH_BYTES)
 
 
-def raw_inputs(window_rows: int) -> list[tuple[str, str, list[int]]]:
-    """Name, type and shape, without the batch, of what a raw graph takes: see model/version/raw_windows.py."""
-    return [
-        ("time_s", "tensor(double)", [window_rows]),
-        ("telemetry", "tensor(float)", [HISTORY_ROWS + window_rows, len(NUMERIC)]),
-        ("categories", "tensor(string)", [window_rows, len(CATEGORIES)]),
-    ]
+def core_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS, declared: Declared = NOTHING) -> Any:
+    """Return an ONNX Runtime session of a core graph. Raises DocumentError if it cannot be loaded or does not keep its contract."""
+    return _session(graph, threads, "core", contract.core(window_rows), declared)
 
 
-def core_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS) -> Any:
-    """An ONNX Runtime session of a core graph. Raises DocumentError where it cannot be loaded or has other inputs or outputs."""
-    needed = [("input", "tensor(float)", [window_rows, len(FEATURES)]), ("output", "tensor(float)", [len(TARGETS)])]
-    return _session(graph, threads, "core", needed)
+def raw_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS, declared: Declared = NOTHING) -> Any:
+    """Return the same of a raw graph, float or quantised."""
+    return _session(graph, threads, "raw", contract.raw(window_rows), declared)
 
 
-def raw_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS) -> Any:
-    """The same of a raw graph, float or quantised."""
-    return _session(graph, threads, "raw", [*raw_inputs(window_rows), (FORECAST, "tensor(float)", [len(TARGETS)])])
-
-
-def _session(graph: bytes, threads: int, kind: str, needed: list[tuple[str, str, list[int]]]) -> Any:
+def _session(graph: bytes, threads: int, kind: str, needed: contract.Contract, declared: Declared) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.enable_cpu_mem_arena = False  # it would keep the memory of the largest run for ever, and is no faster (measured)
-    options.log_severity_level = 4  # its errors are raised; on standard error they would be told twice
+    options.log_severity_level = 4  # its errors are raised; on standard error they would appear twice
     try:
         session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises a dozen types of its own, with no common base
         raise DocumentError(f"the {kind} graph cannot be loaded ({error})") from error
-    described = [(node.name, node.type, node.shape[1:]) for node in (*session.get_inputs(), *session.get_outputs())]
-    if described != needed:
-        raise DocumentError(f"the {kind} graph maps {described}, not {needed}")
+    if found := contract.problems(contract.Graph.of_session(session), needed, declared):
+        raise DocumentError(f"the {kind} graph {'; it '.join(found)}")
     return session
 
 

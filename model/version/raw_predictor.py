@@ -10,10 +10,11 @@ import numpy as np
 
 from features.definition import WINDOW_ROWS
 from features.telemetry import TARGETS, Doubles, Flags, Floats
+from model.version.contract import FORECAST, Declared
 from model.version.documents import DocumentError
-from model.version.metadata import Metadata, int8_name, raw_name
+from model.version.metadata import Metadata
 from model.version.possible import possible
-from model.version.predictor import CHUNK_WINDOWS, FORECAST, PredictorError, raw_session, read_graph
+from model.version.predictor import CHUNK_WINDOWS, NOTHING, PredictorError, raw_session, read_graph
 from model.version.raw_windows import RawWindows, Texts, require_shapes
 
 
@@ -34,16 +35,18 @@ class RawPredictor:
         """The raw graph of the one version in the folder. Raises PredictorError where it is missing, damaged or no raw graph."""
         try:
             metadata = Metadata.read(folder)
-            name = int8_name(metadata.version) if int8 else raw_name(metadata.version)
-            loaded = cls.of(read_graph(folder / name), metadata.version, int8, metadata.window_rows)
+            declared = metadata.graph("int8" if int8 else "raw")
+            loaded = cls.of(read_graph(folder / declared.file), metadata.version, int8, metadata.window_rows, declared)
             return replace(loaded, measured=metadata.measured)
         except (DocumentError, OSError) as error:
             raise PredictorError(folder, str(error)) from error
 
     @classmethod
-    def of(cls, graph: bytes, version: str = "", int8: bool = False, window_rows: int = WINDOW_ROWS) -> RawPredictor:
-        """A predictor of a graph that is not in a folder yet. Raises DocumentError where it is no raw graph."""
-        return cls(version, int8, window_rows, raw_session(graph, window_rows=window_rows))
+    def of(
+        cls, graph: bytes, version: str = "", int8: bool = False, window_rows: int = WINDOW_ROWS, declared: Declared = NOTHING
+    ) -> RawPredictor:
+        """Return a predictor of a graph that is not in a folder yet. Raises DocumentError if it does not keep its contract."""
+        return cls(version, int8, window_rows, raw_session(graph, window_rows=window_rows, declared=declared))
 
     def predict(self, time_s: Doubles, telemetry: Floats, categories: Texts) -> Floats:
         """float32 (B, 4), TARGETS in their own units, for the arrays that RawWindows describes.

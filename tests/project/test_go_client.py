@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 
 from features.definition import RING_ROWS, WINDOW_ROWS
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition
-from features.vocabulary import Interner
-from model.buffer.rows import BufferRows, BufferWriter
-from model.job import Job
-from model.judge.gate import GatePolicy
 from model.registry.versions import Registry
-from model.spec.architecture import Architecture, Lstm
-from model.spec.job import JobSpec, TrainingSettings
+from model.spec.architecture import Lstm
 from model.version.documents import write_document
 from model.version.golden_raw import with_nulls
 from model.version.manifest import write_manifest
@@ -35,9 +27,9 @@ from model.version.raw_predictor import RawPredictor
 from model.version.signing import VERIFY_KEY_NAME, SigningKey, generate
 from streams.records.decode import decode
 from streams.source import RawBatch
-from testkit.paths import ROOT, STATES
+from testkit.go_client import CLIENT, LEVELS, START_S, TEXTS, go_command, go_environment, publish, snapshot_of
+from testkit.paths import STATES
 
-CLIENT = ROOT / "clients" / "go"
 FIRST, SECOND = "v20260101_000000", "v20260102_000000"
 STREAMS, PARTIAL_STREAMS = 200, 80
 OLDER = STATES / "unbounded-model.tar.xz"
@@ -45,75 +37,8 @@ DISTURBED: tuple[dict[str, float], ...] = (
     {"throughput_mbps": 0.0}, {"packet_loss": 1.0, "throughput_mbps": 0.0, "bytes_tx": 1_200.0}, {"queue_depth": 1e12}, {"rtt_ms": 1e4},
     {"jitter_ms": 3e38, "throughput_mbps": 3e38}, {"retransmits": 1e15, "congestion_window": 1e20},
 )  # fmt: skip
-LINKS, ROWS = 3, 300
-START_S = 1_795_000_000.0
 SMALL = Lstm(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
-SETTINGS = TrainingSettings(epochs=1, batch_size=32, windows_min=64, epoch_windows_max=64, nice=0)
-LEVELS = {
-    "throughput_mbps": 400.0, "rtt_ms": 30.0, "packet_loss": 0.02, "jitter_ms": 4.0, "congestion_window": 60.0, "queue_depth": 7.0,
-    "retransmits": 2.0, "bytes_tx": 1e6, "bytes_rx": 3e6,
-}  # fmt: skip
 OLDER_NAMES = {"throughput_mbps": "bandwidth_mbps", "rtt_ms": "latency_ms"}
-TEXTS: dict[str, list[Any]] = {
-    "region": ["eu-1", "us-1"], "az": ["a", 7, 1.5], "link_type": ["fibre", "lte"], "dwcp_mode": ["adaptive"],
-    "network_tier": ["gold", "naïve"], "transport_type": ["rdma", "tcp"],
-}  # fmt: skip
-
-
-def go_command() -> list[str]:
-    """Return the go tool. Skips the test if it or the C compiler of ONNX Runtime's wrapper is missing; in CI that is a failure."""
-    go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
-    missing = "Go (https://go.dev/dl)" if go is None else None if shutil.which(os.environ.get("CC", "gcc")) else "a C compiler (gcc)"
-    if missing is None:
-        assert go is not None
-        return [go]
-    reason = f"{missing} is not here, which the Go client's tests need"
-    if os.environ.get("CI") == "true":  # there, a test that silently does not run is a defect
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-def go_environment(**variables: str | Path) -> dict[str, str]:
-    libraries = sorted((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
-    assert libraries, "the onnxruntime package has no shared library"
-    own = {"ONNXRUNTIME_LIBRARY": str(libraries[-1]), "CGO_ENABLED": "1", "GOFLAGS": "-buildvcs=false -mod=readonly", "GOWORK": "off"}
-    return os.environ | own | {name: str(value) for name, value in variables.items()}
-
-
-def snapshot_of(folder: Path, unmeasured: str | None = None) -> Path:
-    """Write a sealed segment of ROWS rows of each of LINKS links, one a minute: noisy waves with holes, and an unmeasured column."""
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(8)
-    step = np.repeat(np.arange(ROWS), LINKS)
-    numeric = np.full((len(step), len(NUMERIC)), np.nan, np.float32)
-    for name, level in LEVELS.items():
-        numeric[:, NUMERIC.index(name)] = level * (1 + 0.2 * np.sin(2 * np.pi * step / 60) + 0.05 * random.normal(size=len(step)))
-    numeric[random.random(numeric.shape) < 0.05] = np.nan
-    if unmeasured is not None:
-        numeric[:, NUMERIC.index(unmeasured)] = np.nan
-    texts: list[list[str | None]] = [[str(values[at % len(values)]) for at in (step // 40).tolist()] for values in TEXTS.values()]
-    interner = Interner()
-    codes = interner.codes(texts)
-    writer = BufferWriter(folder, Partition("telemetry", 0))
-    offsets = np.arange(len(step))
-    writer.append(BufferRows(offsets, START_S + 60.0 * step, numeric, codes, (offsets % LINKS).astype(np.int32)))
-    taken = writer.take([f"link-{at}" for at in range(LINKS)], interner.values)
-    assert taken is not None
-    writer.seal(taken)
-    return folder
-
-
-def publish(registry: Registry, snapshot: Path, version: str, architecture: Architecture, seed: int) -> None:
-    """Train a version with the training job and publish it as the daemon does."""
-    spec = JobSpec(
-        job_id=version, version=version, created_at_s=START_S, reason="test", snapshot=str(snapshot),
-        candidate=str(registry.candidate_folder(version)), parent=None, settings=replace(SETTINGS, seed=seed),
-        gate=GatePolicy(min_windows=20), architecture=architecture,
-    )  # fmt: skip
-    registry.root.mkdir(parents=True, exist_ok=True)
-    result = Job(spec, lambda _: None).run()
-    assert result.status == "candidate", result
-    registry.publish(Path(spec.candidate), version)
 
 
 def random_stream(random: np.random.Generator) -> list[dict[str, Any]]:
@@ -234,11 +159,9 @@ def test_no_data_races(models: Path) -> None:
     assert output.count("--- PASS") == 4
 
 
-@pytest.fixture(scope="module")
-def binary(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("bin") / "dwcp-predict"
-    run_go(["build", "-o", str(path), "./cmd/dwcp-predict"], models)
-    return path
+@pytest.fixture
+def binary(dwcp_predict: Path) -> Path:
+    return dwcp_predict
 
 
 def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:

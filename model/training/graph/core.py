@@ -1,7 +1,8 @@
-"""From a trained network to the files of a version: the core ONNX graph, proven against Keras, and the weights to go on from."""
+"""Export of a trained network: the core ONNX graph, proven against Keras, and the weights that a fine-tuning continues from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +15,13 @@ import tf2onnx
 from features.telemetry import Floats
 from model.registry.plain_file import open_plain
 from model.training.graph.simplify import simplify
-from model.training.network.assembly import INPUT_NAME, OUTPUT_NAME, inference_clone
+from model.training.network.assembly import INPUT_NAME, inference_clone
 from model.training.network.bound_layers import forecast_targets, unbounded
+from model.training.network.encoders import encoder_name, encoder_of
+from model.version.contract import Contract, Declared, Graph, core, problems
 from model.version.documents import DocumentError
 from model.version.metadata import core_name
-from model.version.predictor import CHUNK_WINDOWS, core_session, run_core
+from model.version.predictor import CHUNK_WINDOWS, NOTHING, core_session, run_core
 
 OPSET: Final = 13
 """What every runtime of the last years reads; tf2onnx goes up to 18."""
@@ -27,30 +30,37 @@ MOST_WEIGHTS_BYTES: Final = 256 * 2**20
 PARITY_TOLERANCE: Final = 1e-5
 """Largest accepted difference between Keras and ONNX Runtime, scaled units, relative where a forecast is over 1. Measured: 2.4e-7."""
 RANDOM_WINDOWS: Final = 64
-_SLOW_OPERATORS: Final = frozenset({"Loop", "Scan", "If"})
 
 
 class ExportError(Exception):
-    """The exported graph is not the network, or not in the form in which it is fast. The message says what differs."""
+    """The exported graph does not compute what the network does, or is not in its fast form. The message names what differs."""
 
 
 def export_core(model: keras.Model, folder: Path, version: str, windows: Floats) -> float:
-    """Writes bandwidth_lstm_<version>.onnx, scaled windows (batch, 30, 44) to scaled forecasts (batch, 4), and proves it.
+    """Write the core graph, scaled windows (batch, 30, 44) to scaled forecasts (batch, 4), and prove it.
 
-    windows: float32 (B, 30, 44), scaled, real ones; random ones are added. Gives the largest difference to Keras (see
-    PARITY_TOLERANCE). Raises ExportError, and writes nothing, where an LSTM became a loop, a name or shape is another, or the
-    forecasts differ.
+    Args:
+        model: the network.
+        folder: where the graph is written, as `core_name` names it.
+        version: name of the version.
+        windows: float32 (B, 30, 44), scaled, real ones; random ones are added.
+
+    Returns:
+        The largest difference to Keras; see PARITY_TOLERANCE.
+
+    Raises:
+        ExportError: if the graph does not keep its contract or the forecasts differ; nothing is written then.
     """
     graph = convert(model, version)
-    check_operators(graph, sum(isinstance(layer, keras.layers.LSTM) for layer in model.layers))
+    declared = declare(graph, core(model.input_shape[1]), "", encoder_of(model).operators(model, quantised=False))
     content = graph.SerializeToString()
-    difference = check_parity(model, content, windows)
-    (folder / core_name(version)).write_bytes(content)
+    difference = check_parity(model, content, windows, declared)
+    (folder / core_name(version, encoder_name(model))).write_bytes(content)
     return difference
 
 
 def convert(model: keras.Model, version: str) -> Any:
-    """The network without dropout as an onnx.ModelProto of OPSET, which carries its version."""
+    """Return the network without dropout as an onnx.ModelProto of OPSET, which carries its version."""
     _, steps, features = model.input_shape
     signature = (tf.TensorSpec((None, steps, features), tf.float32, name=INPUT_NAME),)
     graph, _ = tf2onnx.convert.from_keras(inference_clone(model), input_signature=signature, opset=OPSET)
@@ -61,33 +71,38 @@ def convert(model: keras.Model, version: str) -> Any:
     return graph
 
 
-def check_operators(graph: Any, lstm_layers: int) -> None:
-    """Raises ExportError unless the graph is a valid one from "input" to "output" with an LSTM operator for each layer, and no loop.
+def declare(model: Any, contract: Contract, file: str, operators: Mapping[str, int]) -> Declared:
+    """Return what a version has to declare of a graph.
 
-    A Loop in their place is 6.6 times slower and cannot be quantised; it comes from recurrent dropout that was left in the network.
+    Args:
+        model: onnx.ModelProto.
+        contract: what it must keep.
+        file: name of its file.
+        operators: how many of which type its encoder expects.
+
+    Raises:
+        ExportError: if it is not a valid ONNX model, or does not keep its contract.
     """
-    onnx.checker.check_model(graph)
-    operators = [node.op_type for node in graph.graph.node]
-    loops = sorted(_SLOW_OPERATORS.intersection(operators))
-    if operators.count("LSTM") != lstm_layers or loops:
-        raise ExportError(
-            f"the graph has {operators.count('LSTM')} LSTM operators for {lstm_layers} LSTM layers, and {', '.join(loops) or 'no loop'}; "
-            "tf2onnx has not recognised the layers: export a clone without recurrent dropout"
-        )
-    names = [value.name for value in (*graph.graph.input, *graph.graph.output)]
-    if names != [INPUT_NAME, OUTPUT_NAME]:
-        raise ExportError(f"the graph goes from and to {names}, not {[INPUT_NAME, OUTPUT_NAME]}")
+    onnx.checker.check_model(model)
+    graph = Graph.of_model(model)
+    declared = graph.declared(contract, file, operators)
+    if found := problems(graph, contract, declared):
+        remedy = "if layers became loops or single operators, let the encoder's `plain` take out what keeps tf2onnx from recognising them"
+        raise ExportError(f"the exported graph {'; it '.join(found)}; {remedy}")
+    return declared
 
 
-def check_parity(model: keras.Model, graph: bytes, windows: Floats) -> float:
-    """The largest difference between Keras and ONNX Runtime on `windows` (B, 30, 44) and random ones.
+def check_parity(model: keras.Model, graph: bytes, windows: Floats, declared: Declared = NOTHING) -> float:
+    """Return the largest difference between Keras and ONNX Runtime on `windows` (B, 30, 44) and random ones.
 
-    Raises ExportError where it is over PARITY_TOLERANCE, or where the network itself forecasts no number: its bounds would hide that.
+    Raises:
+        ExportError: if it is over PARITY_TOLERANCE, or if the network itself forecasts something that is not a number, which its bounds
+            would hide.
     """
     random = np.random.default_rng(0).normal(size=(RANDOM_WINDOWS, *model.input_shape[1:])).astype(np.float32)
     windows = np.concatenate([random, windows.astype(np.float32)])
     try:
-        session = core_session(graph, window_rows=model.input_shape[1])
+        session = core_session(graph, window_rows=model.input_shape[1], declared=declared)
     except DocumentError as error:
         raise ExportError(f"ONNX Runtime refuses the graph: {error}") from error
     exported = np.concatenate([run_core(session, windows[at : at + CHUNK_WINDOWS]) for at in range(0, len(windows), CHUNK_WINDOWS)])
@@ -110,7 +125,7 @@ def check_parity(model: keras.Model, graph: bytes, windows: Floats) -> float:
 
 
 def save_weights(model: keras.Model, folder: Path) -> Path:
-    """Writes best_model.keras: the network with its dropout and weights, without the optimiser's state, which no other training wants."""
+    """Write best_model.keras: the network with its dropout and weights, without the optimiser's state, which no other training needs."""
     bare = keras.Model.from_config(model.get_config())
     bare.set_weights(model.get_weights())
     path = folder / WEIGHTS_NAME
@@ -119,7 +134,7 @@ def save_weights(model: keras.Model, folder: Path) -> Path:
 
 
 def load_weights(folder: Path) -> keras.Model:
-    """The network of best_model.keras in a version's folder. Raises ExportError where it is missing or damaged."""
+    """Return the network of best_model.keras in a version's folder. Raises ExportError if it is missing or damaged."""
     path = folder / WEIGHTS_NAME
     try:
         open_plain(path, MOST_WEIGHTS_BYTES).close()
@@ -129,7 +144,7 @@ def load_weights(folder: Path) -> keras.Model:
 
 
 def describe(model: keras.Model) -> dict[str, Any]:
-    """The network's layers and sizes, for the metadata's model_architecture."""
+    """Return the network's layers and sizes, for the metadata's model_architecture."""
     return {
         "total_parameters": int(model.count_params()),
         "trainable_parameters": int(sum(np.prod(weight.shape) for weight in model.trainable_weights)),

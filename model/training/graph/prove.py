@@ -1,7 +1,9 @@
-"""The raw graphs of a version, written once they are proven: against Keras, on the features that the stream gives for the same rows."""
+"""Proof of the raw graphs of a version: they are written once they agree with Keras on the features that the stream computes of the same
+rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,7 +14,9 @@ import onnx
 
 from features.telemetry import Flags, Floats
 from model.training.graph.all_three import RawGraphs, raw_graphs
-from model.training.graph.core import ExportError
+from model.training.graph.core import ExportError, declare
+from model.training.network.encoders import encoder_name, encoder_of
+from model.version.contract import CONTRACTS, Declared
 from model.version.documents import DocumentError
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
 from model.version.predictor import CHUNK_WINDOWS, read_graph
@@ -31,28 +35,40 @@ USUAL_SCALED: Final = 50.0
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RawExport:
-    """Both predictors, and how far they are from Keras: raw_difference is the largest, the other two are mean and largest."""
+    """Both raw predictors, and how far they are from Keras.
+
+    raw_difference: the largest one. int8_difference_mean, int8_difference_max: of the quantised graph; standard deviations of the target.
+    graphs: what the version has to declare of each of its three graphs, by kind.
+    """
 
     raw: RawPredictor
     int8: RawPredictor
     raw_difference: float
     int8_difference_mean: float
     int8_difference_max: float
+    graphs: Mapping[str, Declared]
 
 
 def export_raw(model: keras.Model, folder: Path, metadata: Metadata, windows: RawWindows) -> RawExport:
-    """Writes the raw and the quantised graph around the core that is in the folder.
+    """Write the raw and the quantised graph around the core that is in the folder.
 
-    windows: real ones, at least one. Raises ExportError, and writes neither, where a graph differs from Keras by more than its tolerance
-    or lacks its LSTM operators.
+    Args:
+        model: the network.
+        folder: with the core graph of `export_core`.
+        metadata: of the version; its graphs need not be declared yet.
+        windows: real ones, at least one.
+
+    Raises:
+        ExportError: if a graph does not keep its contract, or differs from Keras by more than its tolerance; neither is written then.
     """
-    version = metadata.version
-    graphs = raw_graphs(read_graph(folder / core_name(version)), metadata)
-    layers = sum(isinstance(layer, keras.layers.LSTM) for layer in model.layers)
-    _require_operators(graphs, layers)
+    version, encoder = metadata.version, encoder_name(model)
+    core = read_graph(folder / core_name(version, encoder))
+    graphs = raw_graphs(core, metadata)
+    declared = _declared(model, core, graphs, metadata)
     try:
         raw, int8 = (
-            RawPredictor.of(graph, version, int8, metadata.window_rows) for graph, int8 in ((graphs.raw, False), (graphs.int8, True))
+            RawPredictor.of(content, version, kind == "int8", metadata.window_rows, declared[kind])
+            for kind, content in (("raw", graphs.raw), ("int8", graphs.int8))
         )
     except DocumentError as error:
         raise ExportError(f"ONNX Runtime refuses a raw graph: {error}") from error
@@ -63,9 +79,23 @@ def export_raw(model: keras.Model, folder: Path, metadata: Metadata, windows: Ra
     int8_apart = _apart(int8.predict_windows(judged), wanted, metadata, relative=False)
     _require("raw graph", "largest", float(raw_apart.max()), RAW_TOLERANCE)
     _require("quantised graph", "mean", float(int8_apart.mean()), INT8_TOLERANCE)
-    (folder / raw_name(version)).write_bytes(graphs.raw)
-    (folder / int8_name(version)).write_bytes(graphs.int8)
-    return RawExport(raw, int8, float(raw_apart.max()), float(int8_apart.mean()), float(int8_apart.max()))
+    (folder / declared["raw"].file).write_bytes(graphs.raw)
+    (folder / declared["int8"].file).write_bytes(graphs.int8)
+    return RawExport(raw, int8, float(raw_apart.max()), float(int8_apart.mean()), float(int8_apart.max()), declared)
+
+
+def _declared(model: keras.Model, core: bytes, graphs: RawGraphs, metadata: Metadata) -> dict[str, Declared]:
+    version, encoder = metadata.version, encoder_name(model)
+    floats, quantised = (encoder_of(model).operators(model, quantised=quantised) for quantised in (False, True))
+    parts = (
+        ("core", core, core_name(version, encoder), floats),
+        ("raw", graphs.raw, raw_name(version, encoder), floats),
+        ("int8", graphs.int8, int8_name(version, encoder), quantised),
+    )
+    return {
+        kind: declare(onnx.load_from_string(content), CONTRACTS[kind](metadata.window_rows), file, operators)
+        for kind, content, file, operators in parts
+    }
 
 
 def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows) -> Floats:
@@ -93,12 +123,3 @@ def _apart(found: Floats, wanted: Floats, metadata: Metadata, *, relative: bool)
 def _require(graph: str, which: str, difference: float, tolerance: float) -> None:
     if not difference <= tolerance:  # NaN is over it too
         raise ExportError(f"the {graph} and Keras differ by {difference:.3g} standard deviations ({which}; at most {tolerance:g})")
-
-
-def _require_operators(graphs: RawGraphs, layers: int) -> None:
-    for content, operator in ((graphs.raw, "LSTM"), (graphs.int8, "DynamicQuantizeLSTM")):
-        model = onnx.load_from_string(content)
-        onnx.checker.check_model(model)
-        found = sum(node.op_type == operator for node in model.graph.node)
-        if found != layers:
-            raise ExportError(f"a raw graph has {found} {operator} operators for {layers} LSTM layers")

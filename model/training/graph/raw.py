@@ -23,15 +23,16 @@ from features.columns import LARGEST, first_of
 from features.definition import CHANGES, CYCLES, ENCODED, FEATURES, HISTORY_ROWS, MEAN_ROWS, SMALLEST_RTT_MS, STEMS
 from features.telemetry import CALENDAR, CATEGORIES, NUMERIC, TARGETS
 from features.vocabulary import Vocabulary
+from model.version import contract
+from model.version.contract import FORECAST
 from model.version.metadata import Metadata
-from model.version.predictor import FORECAST, raw_inputs
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 ML_OPSET: Final = 2
-_TYPES: Final = {"tensor(double)": TensorProto.DOUBLE, "tensor(float)": TensorProto.FLOAT, "tensor(string)": TensorProto.STRING}
+_TYPES: Final = {"float64": TensorProto.DOUBLE, "float32": TensorProto.FLOAT, "string": TensorProto.STRING}
 _PREFIX: Final = "raw/"
-_CORE_INPUT: Final = "input"
-_CORE_OUTPUT: Final = "output"
+_CORE_INPUT: Final = contract.CORE.inputs[0].name
+_CORE_OUTPUT: Final = contract.CORE.outputs[0].name
 _LONGEST: Final = max(MEAN_ROWS)
 _METRICS: Final = len(TARGETS)
 _COLUMN: Final = {name: at for at, name in enumerate(NUMERIC)}
@@ -58,15 +59,22 @@ _JOINED: Final = (
 
 
 def compose(core: Any, metadata: Metadata) -> Any:
-    """The raw graph around a core graph, float or quantised, as a new onnx.ModelProto; `core` is left as it is.
+    """Return the raw graph around a core graph as a new onnx.ModelProto; `core` is left as it is.
 
-    metadata: scalers, vocabulary and version of the core. Raises ValueError where the core is no map from "input" to "output", or
-    already has names that begin like the ones given here.
+    Further outputs of the core, and inputs with a default value, are those of the raw graph too.
+
+    Args:
+        core: onnx.ModelProto, float or quantised.
+        metadata: scalers, vocabulary and version of the core.
+
+    Raises:
+        ValueError: if the core lacks "input" or "output", or already has names that begin like the ones given here.
     """
     model = onnx.ModelProto()
     model.CopyFrom(core)
-    graph = model.graph
-    if [value.name for value in (*graph.input, *graph.output)] != [_CORE_INPUT, _CORE_OUTPUT]:
+    graph, of_core, of_raw = model.graph, contract.core(metadata.window_rows), contract.raw(metadata.window_rows)
+    inputs, outputs = ({value.name: value for value in values} for values in (graph.input, graph.output))
+    if not (inputs.keys() >= {_CORE_INPUT} and outputs.keys() >= {_CORE_OUTPUT}):
         raise ValueError(f"the core graph does not go from {_CORE_INPUT!r} to {_CORE_OUTPUT!r}")
     if any(name.startswith(_PREFIX) for node in graph.node for name in (*node.input, *node.output)):
         raise ValueError(f"the core graph has names that begin with {_PREFIX!r}, as those of the feature graph do")
@@ -79,10 +87,10 @@ def compose(core: Any, metadata: Metadata) -> Any:
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.initializer.extend([*before.constants, *after.constants])
-    graph.input.extend(
-        helper.make_tensor_value_info(name, _TYPES[kind], ["batch", *shape]) for name, kind, shape in raw_inputs(metadata.window_rows)
-    )
-    graph.output.append(helper.make_tensor_value_info(FORECAST, TensorProto.FLOAT, ["batch", _METRICS]))
+    of_core_alone = {port.name for port in (*of_core.inputs, *of_core.outputs)}
+    for values, ports, others in ((graph.input, of_raw.inputs, inputs), (graph.output, of_raw.outputs, outputs)):
+        values.extend(helper.make_tensor_value_info(port.name, _TYPES[port.dtype], port.shape) for port in ports)
+        values.extend(value for name, value in others.items() if name not in of_core_alone)
     _import_operators(model)
     helper.set_model_props(model, {"version": metadata.version})
     return model

@@ -1,0 +1,192 @@
+"""Contract of a published graph: what every reader of a version relies on, and what a version declares of its graphs beyond that.
+
+Required inputs and outputs are the same for all versions. Further outputs, and inputs with a default value, are accepted if the version's
+metadata declare them, so that a reader that does not know them runs the graph as before. Shapes begin with the batch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import msgspec
+
+from features.definition import FEATURES, HISTORY_ROWS, WINDOW_ROWS
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS
+
+BATCH: Final = "batch"
+FORECAST: Final = "forecast"
+FORBIDDEN: Final = frozenset({"Loop", "Scan", "If"})
+"""What layers become when the export does not recognise them: 6.6 times slower, and not quantisable."""
+DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+"""Operator sets of every ONNX Runtime: ONNX itself, its text look-ups, and the runtime's quantised operators."""
+FILE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.onnx", re.ASCII)
+_DTYPES: Final = {"float": "float32", "double": "float64"}
+"""NumPy's names of ONNX types that have another one there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output of a graph. dtype: "float32", "float64", "int64" or "string". shape: BATCH first; "?" where it is not fixed."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name!r} {self.dtype} ({', '.join(map(str, self.shape))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """The ports that every graph of a kind has."""
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+def core(window_rows: int = WINDOW_ROWS) -> Contract:
+    """Return the contract of core graphs: scaled windows to scaled forecasts."""
+    windows = Port("input", "float32", (BATCH, window_rows, len(FEATURES)))
+    return Contract((windows,), (Port("output", "float32", (BATCH, len(TARGETS))),))
+
+
+def raw(window_rows: int = WINDOW_ROWS) -> Contract:
+    """Return the contract of raw graphs, float or quantised: telemetry to forecasts in the targets' units. See raw_windows.py."""
+    inputs = (
+        Port("time_s", "float64", (BATCH, window_rows)),
+        Port("telemetry", "float32", (BATCH, HISTORY_ROWS + window_rows, len(NUMERIC))),
+        Port("categories", "string", (BATCH, window_rows, len(CATEGORIES))),
+    )
+    return Contract(inputs, (Port(FORECAST, "float32", (BATCH, len(TARGETS))),))
+
+
+CORE: Final = core()
+RAW: Final = raw()
+CONTRACTS: Final = {"core": core, "raw": raw, "int8": raw}
+"""By the kind of a graph, as metadata name it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a version declares of one of its graphs.
+
+    file: its name in the version's folder. operators: how many of which type it holds at least.
+    inputs: those beyond the contract's, each with a default value in the graph. outputs: those beyond the contract's.
+    """
+
+    file: str = ""
+    operators: Mapping[str, int] = field(default_factory=dict)
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of the metadata."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Any) -> Declared:
+        """Raises ValueError if the document is not such an entry, or its file is not one in the version's own folder."""
+        declared: Declared = msgspec.convert(document, cls)
+        if not FILE_PATTERN.fullmatch(declared.file):
+            raise ValueError(f"{declared.file!r} is not a file name of a graph")
+        return declared
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph as far as a contract is concerned.
+
+    inputs: those without a default value. optional: those with one.
+    operators: how many of each type; None: not known. domains: sets that the operators are of. external: weights lie in another file.
+    """
+
+    inputs: tuple[Port, ...]
+    optional: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    operators: Mapping[str, int] | None = None
+    domains: frozenset[str] = frozenset()
+    external: bool = False
+
+    @classmethod
+    def of_session(cls, session: Any) -> Graph:
+        """Describe the graph of an ONNX Runtime session, whose operators are not known."""
+
+        def ports(nodes: Iterable[Any]) -> tuple[Port, ...]:
+            return tuple(_port(node.name, node.type.removeprefix("tensor(").removesuffix(")"), node.shape) for node in nodes)
+
+        return cls(ports(session.get_inputs()), ports(session.get_overridable_initializers()), ports(session.get_outputs()))
+
+    @classmethod
+    def of_model(cls, model: Any) -> Graph:
+        """Describe an onnx.ModelProto."""
+        from onnx import TensorProto  # here, because ingest needs it only when a version arrives: 0.1 s and 11 MB
+
+        def port(value: Any) -> Port:
+            tensor = value.type.tensor_type
+            shape = [size.dim_param or size.dim_value for size in tensor.shape.dim]
+            return _port(value.name, TensorProto.DataType.Name(tensor.elem_type).lower(), shape)
+
+        graph = model.graph
+        nodes = [*graph.node, *(node for function in model.functions for node in function.node)]
+        defaults = {tensor.name for tensor in graph.initializer}
+        return cls(
+            tuple(port(value) for value in graph.input if value.name not in defaults),
+            tuple(port(value) for value in graph.input if value.name in defaults),
+            tuple(port(value) for value in graph.output),
+            Counter(node.op_type for node in nodes),
+            frozenset(node.domain for node in nodes),
+            any(tensor.data_location == TensorProto.EXTERNAL for tensor in graph.initializer),
+        )
+
+    def declared(self, contract: Contract, file: str, operators: Mapping[str, int]) -> Declared:
+        """Return what a version has to declare of this graph: the ports that it has beyond the contract's."""
+        known = {port.name for port in (*contract.inputs, *contract.outputs)}
+        inputs, outputs = (tuple(port for port in ports if port.name not in known) for ports in (self.optional, self.outputs))
+        return Declared(file, operators, inputs, outputs)
+
+
+def problems(graph: Graph, contract: Contract | None, declared: Declared) -> list[str]:
+    """Return why a graph does not keep its contract, each as the rest of a sentence that begins with the graph's name; empty if it does.
+
+    Args:
+        graph: what was found.
+        contract: the ports that it must have; None: of a kind that this release does not know, so that ports are not looked at.
+        declared: what the version declares of it.
+    """
+    found = []
+    if contract is not None:
+        with_default = {port.name for port in declared.inputs}
+        found += [f"has the input {port} without a default value" for port in graph.inputs if port.name in with_default]
+        found += _port_problems("input", contract.inputs, (port for port in graph.inputs if port.name not in with_default))
+        found += _port_problems("optional input", declared.inputs, graph.optional)
+        found += _port_problems("output", (*contract.outputs, *declared.outputs), graph.outputs)
+    if graph.operators is not None:
+        for operator, count in declared.operators.items():
+            if (present := graph.operators.get(operator, 0)) < count:
+                found.append(f"has {present} {operator} operators instead of {count}")
+        if control := sorted(FORBIDDEN.intersection(graph.operators)):
+            found.append(f"has the operators {', '.join(control)}, which a published graph never has")
+    if unknown := sorted(graph.domains - DOMAINS):
+        found.append(f"has operators of the sets {', '.join(map(repr, unknown))}, which no plain ONNX Runtime has")
+    if graph.external:
+        found.append("keeps weights outside the file")
+    return found
+
+
+def _port_problems(what: str, needed: Iterable[Port], present: Iterable[Port]) -> list[str]:
+    wanted, found = ({port.name: port for port in ports} for ports in (needed, present))
+    return [
+        *(f"lacks the {what} {port}" for name, port in wanted.items() if name not in found),
+        *(f"has the {what} {found[name]} instead of {port}" for name, port in wanted.items() if name in found and found[name] != port),
+        *(f"has the {what} {port}, which is not declared" for name, port in found.items() if name not in wanted),
+    ]
+
+
+def _port(name: str, dtype: str, shape: Iterable[Any]) -> Port:
+    """A first size that is not fixed is the batch, however the graph calls it."""
+    sizes = tuple(size if isinstance(size, int) and size > 0 else BATCH if axis == 0 else "?" for axis, size in enumerate(shape))
+    return Port(name, _DTYPES.get(dtype, dtype), sizes)
