@@ -37,6 +37,7 @@ class Failure:
 
     problem: str
     time_s: float
+    other_features: bool = False
 
 
 class Models:
@@ -133,6 +134,11 @@ class Models:
                 del self._loaded[old]
         return self._loaded.get(version)
 
+    def has_other_features(self, version: str | None) -> bool:
+        """Return whether a version was found to read features that this release does not compute: a training cannot continue it."""
+        failure = self._failures.get(version)
+        return failure is not None and failure.other_features
+
     def is_imported(self, version: str) -> bool:
         """Whether a person has brought it in: then nobody has announced it yet."""
         try:
@@ -187,6 +193,7 @@ class Models:
 
     def _fail(self, version: str | None, error: Exception) -> None:
         """Told where it is another problem than the one before: what is tried again and again is told once."""
-        before, self._failures[version] = self._failures.get(version), Failure(str(error), time.monotonic())
+        before = self._failures.get(version)
+        self._failures[version] = Failure(str(error), time.monotonic(), isinstance(error, PredictorError) and error.other_features)
         if before is None or before.problem != str(error):
             self._observer.tell("model_unusable", version=version, problem=str(error), remedy=ROLLBACK)

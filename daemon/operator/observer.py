@@ -78,6 +78,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     # Trainings.
     "training_waits": ("info", "there is no version yet: what its training waits for, and how much of that there is"),
     "training_due": ("info", "a training is due, with the reason; it starts after a checkpoint"),
+    "features_changed": ("warning", "the live version reads other features than this release; the next one is trained without it"),
     "training_started": ("info", "the child process runs"),
     "training_progress": ("info", "how far a running training is, every 30 s: stage, epoch, losses, and seconds left of its time limit"),
     "training_finished": ("info", "the child process has ended, with its result"),

@@ -147,7 +147,7 @@ class Training:
         memory = self.memory
         facts = TrainingFacts(
             running=self.busy,
-            has_version=self.models.known is not None,
+            has_version=self.models.known is not None and not self.models.has_other_features(self.models.known),
             rows=memory.rows,
             new_rows=memory.rows - memory.rows_trained,
             schedule_due=self.schedule.due,
@@ -168,7 +168,7 @@ class Training:
         reason, self._due = self._due, None
         self._rows_at_start = self.memory.rows
         self._answering = [incident for incident, _ in self.memory.asked]  # whatever the reason, it sees their rows
-        version, parent = UNNAMED, self.models.current()
+        version, parent = UNNAMED, self._parent()
         try:
             self._candidate = self.registry.reserve(now_s)
             version = self._candidate.version
@@ -182,6 +182,14 @@ class Training:
         self._told_seconds = 0.0
         self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
         self._answer("started", version)
+
+    def _parent(self) -> str | None:
+        """Return the version that a training continues; None if there is none, or it reads other features than this release computes."""
+        live = self.models.current()
+        if live is None or not self.models.has_other_features(live):
+            return live
+        self._observer.tell("features_changed", version=live)
+        return None
 
     def _present(self, segments: Iterable[Path]) -> list[Path]:
         """Without those that somebody has deleted: the others are worth a training."""

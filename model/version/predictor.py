@@ -17,7 +17,7 @@ from features.vocabulary import Vocabulary
 from model.version import contract
 from model.version.contract import Declared
 from model.version.documents import DocumentError, read_plain
-from model.version.metadata import Metadata
+from model.version.metadata import Metadata, OtherFeaturesError
 from model.version.possible import possible
 
 CHUNK_WINDOWS: Final = 64
@@ -29,12 +29,15 @@ MOST_GRAPH_BYTES: Final = 256 * 2**20
 
 
 class PredictorError(Exception):
-    """A version cannot be used for forecasts. The message names the folder, what is wrong and what to do."""
+    """A version cannot be used for forecasts. The message names the folder, what is wrong and what to do.
 
-    def __init__(self, folder: Path, problem: str) -> None:
+    other_features: True if it was trained on features that this release does not compute, so that it cannot be continued either.
+    """
+
+    def __init__(self, folder: Path, problem: str, other_features: bool = False) -> None:
         remedy = "check it with `dwcp-learner models verify`, or go back with `dwcp-learner models rollback`"
         super().__init__(f"{folder}: {problem}; {remedy}")
-        self.folder = folder
+        self.folder, self.other_features = folder, other_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,7 @@ class Predictor:
                 raise DocumentError(f"{declared.file} has changed since it was verified")
             session = core_session(graph, threads, declared=declared)
         except (DocumentError, OSError) as error:
-            raise PredictorError(folder, str(error)) from error
+            raise PredictorError(folder, str(error), isinstance(error, OtherFeaturesError)) from error
         return cls(metadata, session)
 
     @property

@@ -27,7 +27,8 @@ from features.telemetry import COLUMNS
 from model.judge.gate import GatePolicy, Verdict
 from model.registry.versions import Registry
 from model.spec.job import JobResult, TrainingSettings
-from model.version.metadata import core_name
+from model.version.manifest import write_manifest
+from model.version.metadata import core_name, metadata_name
 from streams.files.source import FileSource
 from testkit import rig, scripted
 from testkit.versions import make_version, publish
@@ -80,7 +81,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """make(status="candidate") gives a Rig whose next training ends so."""
     rigs: list[Rig] = []
 
-    def build_rig(status: Any, announce: Callable[[str], None] = lambda _version: None) -> Rig:
+    def build_rig(status: Any, announce: Callable[[str], None] = lambda _version: None, publish: Callable[..., None] = publish) -> Rig:
         prepared = make_version(tmp_path / "prepared", NEW, seed=1, parent=LIVE)
         candidate = tmp_path / f"models/.candidate-{NEW}"
         result = JobResult(NEW, NEW, status, str(candidate), Verdict(status == "candidate", ("a reason",), 100))
@@ -107,6 +108,38 @@ def test_nothing_is_wrong(make: Any, status: str) -> None:
     assert Registry(rig.models).versions() == ([NEW] if status == "candidate" else [LIVE])
     assert Registry(rig.models).refused() == ([] if status == "candidate" else [NEW])
     assert rig.training.memory.announced == (NEW if status == "candidate" else None)
+
+
+@pytest.mark.parametrize("change", [{"feature_version": 2}, {"features": ["throughput_mbps"]}])
+def test_a_live_version_of_other_features_means_a_first_version(
+    make: Any, make_version: Callable[..., Path], change: dict[str, Any]
+) -> None:
+    """It forecasts nothing, its successor is trained without it, as soon as a first version would be, and the log says so."""
+
+    def other(folder: Path, version: str, seed: int = 0) -> None:
+        registry = Registry(folder / "models")
+        registry.root.mkdir()
+        made = make_version(registry.candidate_folder(version), version, seed=seed)
+        registry.publish(made, version)
+        path = registry.folder(version) / metadata_name(version)
+        path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+        write_manifest(path.parent, version=version, parent=None, reason="test", created_at_s=1.0, verdict=None, libraries={})
+
+    rig = make("candidate", publish=other)
+    models = rig.training.models
+    assert (models.known, models.live, models.predictor(LIVE)) == (LIVE, None, None)
+    rig.training.memory.rows = 100  # no drift, no schedule: enough for a first version
+    rig.training.decide(NEW_S)
+    rig.training.start(Written(1, {}, (), 100, {}, 0.0), NEW_S)
+    while rig.training.busy:
+        rig.training.follow(NEW_S)
+        time.sleep(0.02)
+    assert rig.names() == ["training_due", "features_changed", "training_started", "training_finished", "model_published"]
+    started = next(fields for name, fields in rig.told if name == "training_started")
+    assert (started["reason"], started["parent"]) == ("first", None)
+    models.follow(now=True)
+    assert models.live is not None
+    assert models.live.version == NEW
 
 
 def test_the_version_to_train_from_is_gone(make: Any) -> None:
