@@ -102,7 +102,7 @@ def test_a_session_is_refused_by_the_same_contract(lstm_graph: Callable[..., byt
     assert core_session(content, declared=MORE).run(["spread"], {"input": np.ones((2, 30, 44), np.float32)})[0].shape == (2, 4)
     with pytest.raises(DocumentError, match=r"the core graph has the optional input 'share'.*; it has the output 'spread'"):
         core_session(content)
-    with pytest.raises(DocumentError, match="float32 .batch, 4. instead of"):
+    with pytest.raises(DocumentError, match=r"float32 .batch, 4. instead of"):
         core_session(reshaped(onnx.load_from_string(lstm_graph(hidden=(6,)))).SerializeToString(), declared=OTHER_SHAPE)
 
 

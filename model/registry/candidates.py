@@ -5,10 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from model.buffer.segments import sync_folder
 from model.registry.choice import CHOICE_NAME, CURRENT_NAME
 from model.registry.plain_file import is_folder
 from model.registry.removal import remove_whatever
@@ -109,3 +111,15 @@ def remove_leftovers(root: Path) -> Recovered:
         else:
             found.removed.append(name)
     return found
+
+
+def remove_version(folder: Path, root: Path) -> None:
+    """Remove a version or candidate. It is renamed first, and for good: no reader ever finds half of it, nor does one after a power cut."""
+    doomed = root / f"{REMOVING_PREFIX}{folder.name}"
+    with suppress(FileNotFoundError):
+        remove_whatever(doomed)
+    folder.rename(doomed)
+    sync_folder(root)
+    if folder.parent != root:
+        sync_folder(folder.parent)
+    remove_whatever(doomed)

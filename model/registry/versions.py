@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from model.judge.gate import Verdict
-from model.registry.candidates import CANDIDATE_PREFIX, REMOVING_PREFIX, Candidate, Recovered, remove_leftovers, reserve
+from model.registry.candidates import CANDIDATE_PREFIX, Candidate, Recovered, remove_leftovers, remove_version, reserve
+from model.registry.catalogue import REFUSAL_NAME, REFUSED_NAME, Catalogue
 from model.registry.choice import CURRENT_NAME, Kind
 from model.registry.current import Current, RegistryError, Seen
 from model.registry.durable import sync_folder
-from model.registry.plain_file import folders_in, is_folder
-from model.registry.removal import remove_if_possible, remove_whatever
-from model.version.documents import DocumentError, read_document, write_document
+from model.registry.plain_file import is_folder
+from model.registry.removal import remove_if_possible
+from model.version.documents import DocumentError, write_document
 from model.version.manifest import check_files, complete_manifest, read_manifest, sign_manifest, signed_manifest, verify
 from model.version.metadata import VERSION_FORMAT, VERSION_PATTERN
 
@@ -27,17 +27,10 @@ __all__ = ["CURRENT_NAME", "REFUSAL_NAME", "REFUSED_KEPT", "REFUSED_NAME", "Reco
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
     from model.version.signing import SigningKey, VerifyKey
 
-REFUSED_NAME: Final = "refused"
-REFUSAL_NAME: Final = "REFUSED.json"
 REFUSED_KEPT: Final = 5
 """Enough to see why the last candidates failed; each is about 20 MB."""
-
-EXAMINED_MAX: Final = 1000
-"""Folders with the name of a version that are looked into, the newest names first: a hundred times what is kept."""
-AHEAD_S: Final = 86_400.0
-"""A refused candidate whose name is further ahead of the machine's clock counts for nothing: no clock that is set gave that name."""
 NAMES_TRIED: Final = 10_000
-"""Seconds after the first choice of a name: so many would have to be taken already."""
+"""Names that are tried, a second apart from each other."""
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
@@ -67,40 +60,26 @@ class Registry:
         """CURRENT and CHOICE."""
         return Current(self.root, self.signing_key, self.verify_key, self.seen)
 
+    @property
+    def catalogue(self) -> Catalogue:
+        """The versions that lie in the folder, live or not."""
+        return Catalogue(self.root, self.verify_key)
+
     def versions(self) -> list[str]:
-        """The folders that have the name of a version, oldest first."""
-        return _versions_in(self.root)
+        """Return the folders that have the name of a version, oldest first."""
+        return self.catalogue.versions()
 
     def published(self) -> list[str]:
-        """Those of them that are what they are called (and signed, with a verify key), by name. Other files are not looked at."""
-        return list(self._numbers())
+        """Return those of them that are what they are called (and signed, if there is a verify key), by name."""
+        return list(self.catalogue.numbers())
 
     def in_order(self) -> list[str]:
-        """The same in the order in which they were published: one that was imported may have an older name than the one before it.
-
-        That is the order of their numbers; one without a number follows those with older names.
-        """
-        highest, known = 0, []
-        for version, number in self._numbers().items():
-            highest = max(highest, number)
-            known.append((number or highest, version))
-        return [version for _, version in sorted(known)]
-
-    def _numbers(self) -> dict[str, int]:
-        found = {}
-        for version in self.versions()[-EXAMINED_MAX:]:
-            with suppress(DocumentError):
-                found[version] = signed_manifest(self.root / version, self.verify_key).number
-        return found
+        """Return the published versions in the order of their publication."""
+        return self.catalogue.in_order()
 
     def refused(self) -> list[str]:
-        """The refused candidates that are kept, oldest first; what only has such a name, or one of a time to come, is none."""
-        latest = datetime.fromtimestamp(time.time() + AHEAD_S, UTC).strftime(VERSION_FORMAT)
-        return [version for version in self._ever_refused() if version <= latest]
-
-    def _ever_refused(self) -> list[str]:
-        folder = self.root / REFUSED_NAME
-        return [version for version in _versions_in(folder) if _is_refusal(folder / version)] if is_folder(folder) else []
+        """Return the refused candidates that are kept, oldest first."""
+        return self.catalogue.refused()
 
     def folder(self, version: str) -> Path:
         """Raises RegistryError where there is no such version."""
@@ -210,9 +189,9 @@ class Registry:
         sync_folder(refused)
         sync_folder(self.root)
         kept = {version, *self.refused()[-REFUSED_KEPT:]}
-        for old in self._ever_refused():
+        for old in self.catalogue.ever_refused():
             if old not in kept:
-                self._remove(refused / old)
+                remove_version(refused / old, self.root)
         return refused / version
 
     def rollback(self, version: str | None = None) -> str:
@@ -235,7 +214,7 @@ class Registry:
     def _live_beyond_doubt(self) -> str:
         if (standing := self.live.standing()) is None:
             raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
-        newest = max(self._numbers().items(), key=lambda entry: entry[1], default=("", 0))
+        newest = max(self.catalogue.numbers().items(), key=lambda entry: entry[1], default=("", 0))
         if self.verify_key is not None and newest[1] > standing.number:
             raise RegistryError(
                 f"{self.root}: {standing.version} is live although {newest[0]} was published after it, and no signed choice says so; "
@@ -268,7 +247,7 @@ class Registry:
         live = {self.live.named(), None if choice is None else choice.version}
         old = [version for version in self.in_order()[:-keep] if version not in live]
         for version in old:
-            self._remove(self.root / version)
+            remove_version(self.root / version, self.root)
         return old
 
     def recover(self) -> Recovered:
@@ -277,17 +256,14 @@ class Registry:
         return remove_leftovers(self.root)
 
     def _before_current(self) -> str:
-        """The one published before the live one; if there is none, what only looks like one: what is wrong with it is said then."""
         versions, current = self.versions(), self.live.named()
         if not versions:
             raise RegistryError(f"there is no version in {self.root} yet, so there is none to go back to")
         if current is None:
             raise RegistryError(f"nothing is live in {self.root} ({CURRENT_NAME} is missing): name one of {', '.join(versions)}")
-        known, older = self.in_order(), [version for version in versions if version < current]
-        before = known[: known.index(current)] if current in known else [version for version in known if version < current]
-        if before or older:
-            return (before or older)[-1]
-        raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
+        if (before := self.catalogue.before(current)) is None:
+            raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
+        return before
 
     def _sign(self, candidate: Path, version: str, number: int) -> None:
         try:
@@ -306,28 +282,6 @@ class Registry:
         if not problems and read_manifest(candidate).version != version:
             problems = [f"it is version {read_manifest(candidate).version}"]
         return problems
-
-    def _remove(self, folder: Path) -> None:
-        """Renamed first, and for good: no reader ever finds half a version under its name, nor does one after a power cut."""
-        doomed = self.root / f"{REMOVING_PREFIX}{folder.name}"
-        with suppress(FileNotFoundError):
-            remove_whatever(doomed)
-        folder.rename(doomed)
-        sync_folder(self.root)
-        if folder.parent != self.root:
-            sync_folder(folder.parent)
-        remove_whatever(doomed)
-
-
-def _is_refusal(folder: Path) -> bool:
-    try:
-        return read_document(folder / REFUSAL_NAME).get("version") == folder.name
-    except (DocumentError, OSError):
-        return False
-
-
-def _versions_in(folder: Path) -> list[str]:
-    return sorted(name for name in folders_in(folder) if VERSION_PATTERN.fullmatch(name))
 
 
 def _sync_tree(folder: Path) -> None:

@@ -203,7 +203,7 @@ def test_an_error_of_the_models_folder_that_nobody_has_thought_of(make: Any, mon
 def test_an_old_version_that_cannot_be_deleted(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The new one is live all the same."""
     rig = make("candidate")
-    monkeypatch.setattr("model.registry.versions.Registry._remove", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
+    monkeypatch.setattr("model.registry.versions.remove_version", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
     rig.train()
     assert rig.names()[-2:] == ["model_published", "cleaning_failed"]
     assert rig.training.memory.announced == NEW
