@@ -28,7 +28,7 @@ func (g Graph) kind() string {
 	return "raw"
 }
 
-// Options of a client. The zero value uses the raw graph and takes unsigned versions.
+// Options of a client. The zero value uses the raw graph and accepts unsigned versions.
 type Options struct {
 	// PublicKey must have signed every version that is used: see ReadPublicKey. Without one, a signature is not looked at.
 	PublicKey ed25519.PublicKey
@@ -42,9 +42,9 @@ type Options struct {
 	Library string
 	// Concurrency is how many forecasts are computed at once, by default one for each processor; others wait.
 	Concurrency int
-	// OnSwap is told by Follow and Refresh when another version has become the one that forecasts come from.
+	// OnSwap is called by Follow and Refresh when another version has become the one that forecasts come from.
 	OnSwap func(from, to string)
-	// OnRefused is told by Follow when a version, or what CURRENT says, cannot be used; the version before stays. Once for each problem.
+	// OnRefused is called by Follow when a version, or what CURRENT says, cannot be used; the version before stays. Once for each problem.
 	OnRefused func(err error)
 }
 
@@ -73,7 +73,7 @@ type model struct {
 }
 
 // Open reads CURRENT in a models folder, verifies the version that it names (signature where a key is given, manifest, hashes), runs its
-// golden vectors, and only then gives a client. Where a version is at fault the error is a *VersionError.
+// golden vectors, and only then returns a client. Where a version is at fault the error is a *VersionError.
 func Open(folder string, options Options) (*Client, error) {
 	if options.PublicKey != nil && len(options.PublicKey) != ed25519.PublicKeySize {
 		return nil, fmt.Errorf("dwcp: the public key has %d bytes instead of %d", len(options.PublicKey), ed25519.PublicKeySize)
@@ -103,7 +103,7 @@ func Open(folder string, options Options) (*Client, error) {
 	return c, nil
 }
 
-// loadCurrent verifies and loads the version that CURRENT names; nil where that is the one given. The folder is opened anew each time:
+// loadCurrent verifies and loads the version that CURRENT names; nil if that is the one given. The folder is opened anew each time:
 // it may be a mount, or a link that a deployment has moved.
 func (c *Client) loadCurrent(unlessVersion string) (*model, error) {
 	root, err := os.OpenRoot(c.folder)
@@ -266,7 +266,7 @@ func (c *Client) destroy(m *model) {
 	c.loaded.Done()
 }
 
-// swap makes a verified model the live one, and gives the one before, which is to be retired. Requests that run go on with that.
+// swap makes a verified model the live one, and returns the one before, which is to be retired. Requests that run go on with that.
 func (c *Client) swap(next *model) *model {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -275,7 +275,7 @@ func (c *Client) swap(next *model) *model {
 	return before
 }
 
-// Verify checks the version that a models folder's CURRENT names, as Open does, without keeping it; it gives the version's name.
+// Verify checks the version that a models folder's CURRENT names, as Open does, without keeping it; it returns the version's name.
 func Verify(folder string, options Options) (version string, err error) {
 	client, err := Open(folder, options)
 	if err != nil {

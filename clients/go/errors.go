@@ -39,7 +39,7 @@ func (e *RowError) Error() string { return fmt.Sprintf("dwcp: row %d: %s", e.Row
 
 // VersionError says why a published version is not used. Problems name everything that was found.
 type VersionError struct {
-	Version  string // empty where CURRENT names none
+	Version  string // empty if CURRENT names none
 	Folder   string
 	Problems []string
 }

@@ -26,7 +26,7 @@ const (
 
 var versionPattern = regexp.MustCompile(`^v\d{8}_\d{6}$`)
 
-// current reads CURRENT, once, and gives the version that it names.
+// current reads CURRENT, once, and returns the version that it names.
 func current(models *os.Root) (string, error) {
 	content, _, err := readPlain(models, currentName, mostCurrentBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -36,7 +36,7 @@ func current(models *os.Root) (string, error) {
 	}
 	version := strings.TrimSpace(string(content))
 	if !versionPattern.MatchString(version) {
-		return "", fmt.Errorf("CURRENT names %.80q, which is no version", version)
+		return "", fmt.Errorf("CURRENT names %.80q, which is not a version", version)
 	}
 	return version, nil
 }
@@ -61,7 +61,7 @@ func openPlain(root *os.Root, name string) (*os.File, int64, error) {
 	return file, info.Size(), nil
 }
 
-// readPlain gives the content of a regular file of at most so many bytes, and the SHA-256 of that very content in hexadecimal.
+// readPlain returns the content of a regular file of at most `most` bytes, and the SHA-256 of that very content in hexadecimal.
 func readPlain(root *os.Root, name string, most int64) ([]byte, string, error) {
 	file, size, err := openPlain(root, name)
 	if err != nil {
@@ -79,7 +79,7 @@ func readPlain(root *os.Root, name string, most int64) ([]byte, string, error) {
 	return content, hex.EncodeToString(sum[:]), nil
 }
 
-// hashPlain gives the SHA-256 of a regular file of at most the size of a graph, in hexadecimal.
+// hashPlain returns the SHA-256 of a regular file of at most the size of a graph, in hexadecimal.
 func hashPlain(root *os.Root, name string) (string, error) {
 	file, size, err := openPlain(root, name)
 	if err != nil {
@@ -126,7 +126,7 @@ func present(root *os.Root) (map[string]fs.FileMode, error) {
 	return found, nil
 }
 
-// readBounded gives the content of a regular file of at most so many bytes, which a link may lead to. It never waits for a pipe.
+// readBounded returns the content of a regular file of at most `most` bytes, which a link may lead to. It never waits for a pipe.
 func readBounded(path string, most int64) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {

@@ -24,7 +24,7 @@ func (c *Client) Refresh() (swapped bool, err error) {
 	return true, nil
 }
 
-// refresh gives the version before and the one that is live now.
+// refresh returns the version before and the one that is live now.
 func (c *Client) refresh() (from, to string, err error) {
 	c.refreshing.Lock()
 	defer c.refreshing.Unlock()

@@ -42,7 +42,7 @@ func (f *Forecast) UnmarshalJSON(content []byte) error {
 	return nil
 }
 
-// Known gives a pointer to a value of a forecast, nil where there is none: what encoding/json writes as null.
+// Known returns a pointer to a value of a forecast, nil if there is none: what encoding/json writes as null.
 func Known(value float64) *float64 {
 	if math.IsNaN(value) {
 		return nil
@@ -53,7 +53,7 @@ func Known(value float64) *float64 {
 // highest is the largest possible value of each target (model/version/possible.py): a share is at most 1.
 var highest = [targets]float64{1e37, 1e37, 1, 1e37}
 
-// forecastOf holds what a graph gives to what is possible, which the graphs of older releases do not do themselves. A target that was not
+// forecastOf holds what a graph returns to what is possible, which the graphs of older releases do not do themselves. A target that was not
 // measured in training is NaN; any other that is not a number is an error.
 func forecastOf(values [targets]float32, measured [targets]bool) (Forecast, error) {
 	held := [targets]float64{}

@@ -38,12 +38,12 @@ func ReadPublicKey(path string) (ed25519.PublicKey, error) {
 	return key, nil
 }
 
-// signatureProblem says why the line of a signature file does not vouch for the content; it is empty where it does.
+// signatureProblem says why the line of a signature file does not vouch for the content; it is empty if it does.
 func signatureProblem(key ed25519.PublicKey, content, line []byte) string {
 	signature, err := base64.StdEncoding.Strict().DecodeString(string(bytes.TrimSuffix(line, []byte("\n"))))
 	switch {
 	case err != nil:
-		return "is no base64"
+		return "is not base64"
 	case len(signature) != ed25519.SignatureSize:
 		return fmt.Sprintf("holds %d bytes instead of %d", len(signature), ed25519.SignatureSize)
 	case !ed25519.Verify(key, content, signature):

@@ -144,7 +144,7 @@ func checkText(content []byte) error {
 	return nil
 }
 
-// escape gives the width of the escape that a text goes on with, and whether it is a whole character.
+// escape returns the width of the escape that a text goes on with, and whether it is a whole character.
 func escape(text []byte) (width int, whole bool) {
 	switch unit := hexUnit(text); {
 	case unit < 0:
@@ -158,7 +158,7 @@ func escape(text []byte) (width int, whole bool) {
 	return 12, low >= 0xDC00 && low <= 0xDFFF
 }
 
-// hexUnit is the UTF-16 unit of an escape like \u00e9 at the start of a text, -1 where there is none.
+// hexUnit is the UTF-16 unit of an escape like \u00e9 at the start of a text, -1 if there is none.
 func hexUnit(text []byte) int {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return -1

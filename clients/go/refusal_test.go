@@ -136,7 +136,7 @@ var damages = []struct {
 	{"huge manifest", "more than any such file", func(t *testing.T, f, _ string) {
 		must(t, os.Truncate(filepath.Join(f, manifestName), 1<<40))
 	}},
-	{"manifest that is no JSON, signed", "MANIFEST.json is no manifest", func(t *testing.T, f, _ string) {
+	{"manifest that is no JSON, signed", "MANIFEST.json is not a manifest", func(t *testing.T, f, _ string) {
 		rewrite(t, f, manifestName, func([]byte) []byte { return []byte("{\"files\": 7}") })
 		sign(t, f)
 	}},
@@ -158,10 +158,10 @@ var damages = []struct {
 		must(t, os.Rename(filepath.Join(f, goldenName), filepath.Join(f, "..", "elsewhere")))
 		must(t, os.Symlink("../elsewhere", filepath.Join(f, goldenName)))
 	}},
-	{"a path out of the folder, signed", "names \"../CURRENT\", which is no path inside the folder", names("../CURRENT")},
-	{"an absolute path, signed", "names \"/etc/passwd\", which is no path inside the folder", names("/etc/passwd")},
-	{"a folder, signed", "names \".\", which is no path inside the folder", names(".")},
-	{"a path with a NUL, signed", "which is no path inside the folder", names("a\x00b")},
+	{"a path out of the folder, signed", "names \"../CURRENT\", which is not a path inside the folder", names("../CURRENT")},
+	{"an absolute path, signed", "names \"/etc/passwd\", which is not a path inside the folder", names("/etc/passwd")},
+	{"a folder, signed", "names \".\", which is not a path inside the folder", names(".")},
+	{"a path with a NUL, signed", "which is not a path inside the folder", names("a\x00b")},
 }
 
 func names(path string) func(*testing.T, string, string) {
@@ -222,10 +222,10 @@ func TestKeys(t *testing.T) {
 // Whatever stands in CURRENT, the error says so, and a running client keeps its version.
 func TestCurrent(t *testing.T) {
 	for content, words := range map[string]string{
-		"":                         "CURRENT names \"\", which is no version",
-		"../../etc":                "which is no version",
+		"":                         "CURRENT names \"\", which is not a version",
+		"../../etc":                "which is not a version",
 		"v20990101_000000":         "\"v20990101_000000\": no such file",
-		"v20990101_000000\nsecond": "which is no version",
+		"v20990101_000000\nsecond": "which is not a version",
 		strings.Repeat("x", 100):   "more than any such file",
 	} {
 		folder := copied(t)

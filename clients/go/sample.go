@@ -36,7 +36,7 @@ type NetworkSample struct {
 	LatencyMs        *float64 `json:"latency_ms,omitempty"`
 }
 
-// Problem says why a sample is no valid telemetry, as Predict would; it is empty where nothing is wrong.
+// Problem says why a sample is no valid telemetry, as Predict would; it is empty if nothing is wrong.
 func (s *NetworkSample) Problem() string {
 	_, problem := s.row()
 	return problem
@@ -61,7 +61,7 @@ type row struct {
 	categories [categoryColumns]string
 }
 
-// row checks a sample and fills in the older names. The problem is a short sentence, empty where there is none.
+// row checks a sample and fills in the older names. The problem is a short sentence, empty if there is none.
 func (s *NetworkSample) row() (r row, problem string) {
 	if r.timeS = s.Timestamp; !(r.timeS >= earliestS && r.timeS <= latestS) {
 		return r, timestampProblem(r.timeS)

@@ -76,7 +76,7 @@ func newSession(graph []byte, d declared) (*session, error) {
 	return &session{run}, nil
 }
 
-// property gives one entry of the graph's metadata, empty where it has none.
+// property returns one entry of the graph's metadata, empty if it has none.
 func (s *session) property(key string) (string, error) {
 	all, err := s.onnx.GetModelMetadata()
 	if err != nil {

@@ -19,7 +19,7 @@ const (
 	mostAhead       = 100 * 366 * 86_400 // a number is about the seconds of the clock at which it was given
 )
 
-// isOrderNumber says whether it can be the number of a version or a choice (model/registry/choice.py).
+// isOrderNumber reports whether it can be the number of a version or a choice (model/registry/choice.py).
 func isOrderNumber(number int64) bool { return 0 <= number && number <= time.Now().Unix()+mostAhead }
 
 // order is what only rises from one live version to the next: a number, and among versions of older releases, which have none, the name.
@@ -42,7 +42,7 @@ type choice struct {
 
 func (c *choice) pins() bool { return c.Kind == "rolled_back" || c.Kind == "pinned" }
 
-// readChoice gives the choice of a models folder; nil where there is none.
+// readChoice returns the choice of a models folder; nil if there is none.
 func readChoice(models *os.Root, key ed25519.PublicKey) (*choice, error) {
 	content, _, err := readPlain(models, choiceName, mostChoiceBytes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -62,12 +62,12 @@ func readChoice(models *os.Root, key ed25519.PublicKey) (*choice, error) {
 	case c.Schema > choiceSchema:
 		return nil, fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", choiceName, c.Schema, choiceSchema)
 	case !versionPattern.MatchString(c.Version) || !isOrderNumber(c.Number) || !(c.pins() || c.Kind == "unpinned"):
-		return nil, fmt.Errorf("%s is no choice", choiceName)
+		return nil, fmt.Errorf("%s is not a choice", choiceName)
 	}
 	return c, nil
 }
 
-// stand says which version is live, as the daemon does (model/registry/choice.py). name is what CURRENT names, empty where that cannot be used;
+// stand returns which version is live, as the daemon does (model/registry/choice.py). name is what CURRENT names, empty if that cannot be used;
 // number is that of its signed manifest; seen is the newest version that this client has ever used.
 func stand(name string, number int64, c *choice, seen order) (order, error) {
 	live := order{number, name}
@@ -87,7 +87,7 @@ func stand(name string, number int64, c *choice, seen order) (order, error) {
 	return live, nil
 }
 
-// live reads CURRENT and, where there is a key, what says that it is not an older version that somebody has put back.
+// live reads CURRENT and, if there is a key, what says that it is not an older version that somebody has put back.
 func live(models *os.Root, key ed25519.PublicKey, seen order) (order, error) {
 	name, err := current(models)
 	if key == nil {
@@ -108,7 +108,7 @@ func live(models *os.Root, key ed25519.PublicKey, seen order) (order, error) {
 	return stand(name, number, c, seen)
 }
 
-// signedNumber gives the number in a version's signed manifest. Its error is a *VersionError.
+// signedNumber returns the number in a version's signed manifest. Its error is a *VersionError.
 func signedNumber(models *os.Root, name string, key ed25519.PublicKey) (int64, error) {
 	v := &version{name: name, folder: filepath.Join(models.Name(), name)}
 	root, err := models.OpenRoot(name)
@@ -127,7 +127,7 @@ func signedNumber(models *os.Root, name string, key ed25519.PublicKey) (int64, e
 	return m.Number, nil
 }
 
-// remembered reads the newest version that was used before a restart; nothing where the file is not there yet or none is named.
+// remembered reads the newest version that was used before a restart; nothing if the file is not there yet or none is named.
 func remembered(path string) (seen order, err error) {
 	if path == "" {
 		return seen, nil

@@ -131,7 +131,7 @@ func readManifest(root *os.Root, key ed25519.PublicKey) ([]byte, error) {
 func parseManifest(content []byte, name string) (*manifest, error) {
 	m := &manifest{}
 	if err := json.Unmarshal(content, m); err != nil {
-		return nil, fmt.Errorf("%s is no manifest (%w)", manifestName, err)
+		return nil, fmt.Errorf("%s is not a manifest (%w)", manifestName, err)
 	}
 	switch {
 	case m.Schema > manifestSchema:
@@ -144,7 +144,7 @@ func parseManifest(content []byte, name string) (*manifest, error) {
 	return m, nil
 }
 
-// check compares the folder with the manifest, and gives the contents of the wanted files, by name with the most bytes that each may have.
+// check compares the folder with the manifest, and returns the contents of the wanted files, by name with the most bytes that each may have.
 func (m *manifest) check(root *os.Root, wanted map[string]int64) (contents map[string][]byte, problems []string) {
 	found, err := present(root)
 	if err != nil {
@@ -173,10 +173,10 @@ func (m *manifest) check(root *os.Root, wanted map[string]int64) (contents map[s
 	return contents, problems
 }
 
-// check compares one file with its entry. Where most is over 0 it gives the content, which may have so many bytes.
+// check compares one file with its entry. Where most is over 0 it returns the content, which may have `most` bytes.
 func (e fileEntry) check(root *os.Root, name string, found map[string]fs.FileMode, most int64) (content []byte, problem string) {
 	if !fs.ValidPath(name) || name == "." || strings.ContainsAny(name, "\x00\\") {
-		return nil, fmt.Sprintf("%s names %.200q, which is no path inside the folder", manifestName, name)
+		return nil, fmt.Sprintf("%s names %.200q, which is not a path inside the folder", manifestName, name)
 	}
 	mode, ok := found[name]
 	if !ok {
@@ -240,7 +240,7 @@ func (v *version) readMetadata(content []byte, graph Graph) error {
 	return nil
 }
 
-// forecasts says whether the version forecasts a target. Older releases did not write it: a target that was never measured has a mean of 0
+// forecasts reports whether the version forecasts a target. Older releases did not write it: a target that was never measured has a mean of 0
 // and no scale of its own there, as one that was always exactly 0 has; of these two, only the former has no judged window either.
 func (m *metadata) forecasts(at int, name string) bool {
 	if m.ForecastTargets != nil {

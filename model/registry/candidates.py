@@ -39,7 +39,7 @@ class Candidate:
     _lock: int
 
     def release(self) -> None:
-        """Let go of the folder, once it is published, refused or removed."""
+        """Release the folder's lock, once it is published, refused or removed."""
         os.close(self._lock)
 
 
@@ -75,7 +75,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether nobody builds in a folder any more: its lock is free, or nothing in it has changed for ABANDONED_S. Raises OSError."""
+    """Return whether nobody builds in a folder any more: its lock is free, or nothing in it has changed for ABANDONED_S. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""CHOICE, the file beside CURRENT that holds a person's last word on the live version: a rollback, a pin, or the end of one.
+"""CHOICE, the file beside CURRENT that holds a person's last decision on the live version: a rollback, a pin, or the end of one.
 
 Two lines: a JSON object, and the signature of that line if there is a signing key. A version that is made live by its publication carries a
-number in its manifest, and a choice carries one too. Numbers only rise, so that what was true once cannot be put back: see `stand`.
+number in its manifest, and a choice carries one too. Numbers only rise, so that an older state cannot be put back: see `stand`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class StandingError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A person's last word: which version is live. time_s: UTC seconds. Trainings publish over it only if it is "unpinned"."""
+    """A person's last decision: which version is live. time_s: UTC seconds. Trainings publish over it only if it is "unpinned"."""
 
     kind: Kind
     version: str
@@ -67,7 +67,9 @@ class Standing:
 
 
 def stand(version: str | None, number: int, choice: Choice | None, seen: Order) -> Standing:
-    """What is live for a reader who has the public key. A person's pin counts, whatever CURRENT names: that can be written without the key.
+    """Return what is live for a reader who has the public key.
+
+    A person's pin counts, whatever CURRENT names: that can be written without the key.
 
     Args:
         version: that CURRENT names; None if it names none that is signed.
@@ -127,5 +129,5 @@ def _parsed(document: dict[str, Any]) -> Choice:
 
 
 def is_number(value: object) -> bool:
-    """Whether it can be the number of a version or a choice."""
+    """Return whether a value can be the number of a version or a choice."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= time.time() + MOST_AHEAD

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from model.registry.catalogue import Catalogue
 from model.registry.choice import (
     CHOICE_NAME,
     CURRENT_NAME,
@@ -59,7 +61,7 @@ class Current:
     seen: Seen = field(default_factory=Seen, compare=False)
 
     def standing(self) -> Standing | None:
-        """The live version, with the person's choice that is in force; None before the first version. Raises RegistryError."""
+        """Return the live version, with the person's choice that is in force; None before the first version. Raises RegistryError."""
         if self.verify_key is None:
             return self._unsigned_standing()
         choice, named = self.choice(), None
@@ -98,7 +100,7 @@ class Current:
         return Standing(named)
 
     def named(self) -> str | None:
-        """The version that CURRENT names, whether it may be live or not; None if there is no CURRENT. Raises RegistryError."""
+        """Return the version that CURRENT names, whether it may be live or not; None if there is no CURRENT. Raises RegistryError."""
         path = self.root / CURRENT_NAME
         try:
             version = read_plain_bytes(path, MOST_CURRENT_BYTES).decode(errors="replace").strip()
@@ -111,13 +113,13 @@ class Current:
         return version
 
     def choice(self) -> Choice | None:
-        """The person's last choice; None if there is none, or none that can be believed: see `choice_problem`."""
+        """Return the person's last choice; None if there is none, or none that can be believed: see `choice_problem`."""
         with suppress(DocumentError):
             return read_choice(self.root, self.verify_key)
         return None
 
     def choice_problem(self) -> str | None:
-        """Why CHOICE is passed over, and what to do; None if there is none or all is well."""
+        """Return why CHOICE is ignored, and what to do; None if there is none or nothing is wrong."""
         try:
             read_choice(self.root, self.verify_key)
         except DocumentError as error:
@@ -155,11 +157,41 @@ class Current:
         except DocumentError:
             return True
 
-    def next_number(self) -> int:
-        """Seconds of the clock, so that it is higher than all that a reader may have seen; or one more than the highest that is here.
+    def beyond_doubt(self, numbers: Mapping[str, int]) -> str:
+        """Return the live version. numbers: of the published ones, by name.
 
-        Every version counts, not only the one that CURRENT names: that may be an older one, put back within the second in which the newest
-        was published. Raises RegistryError if no reader would take it.
+        Raises:
+            RegistryError: if nothing is live, or one was published after it and nobody who has the key says that it is older on purpose.
+        """
+        if (standing := self.standing()) is None:
+            raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
+        newest = max(numbers.items(), key=lambda entry: entry[1], default=("", 0))
+        if self.verify_key is not None and newest[1] > standing.number:
+            raise RegistryError(
+                f"{self.root}: {standing.version} is live although {newest[0]} was published after it, and no signed choice says so; "
+                "if nobody has put it back, name the version that is to be pinned"
+            )
+        return standing.version
+
+    def predecessor(self, catalogue: Catalogue) -> str:
+        """Return the version that was published before the live one. Raises RegistryError if there is none."""
+        versions, current = catalogue.versions(), self.named()
+        if not versions:
+            raise RegistryError(f"there is no version in {self.root} yet, so there is none to go back to")
+        if current is None:
+            raise RegistryError(f"nothing is live in {self.root} ({CURRENT_NAME} is missing): name one of {', '.join(versions)}")
+        if (before := catalogue.before(current)) is None:
+            raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
+        return before
+
+    def next_number(self) -> int:
+        """Return the number of the next version or choice, higher than all that a reader may have seen.
+
+        It is the clock's seconds, or one more than the highest number that is here. Every version counts, not only the one that CURRENT
+        names: that may be an older one, put back within the second in which the newest was published.
+
+        Raises:
+            RegistryError: if no reader would accept the number.
         """
         known = [self.seen.order[0], int(time.time()) - 1]
         if (choice := self.choice()) is not None:
@@ -174,17 +206,18 @@ class Current:
         return number
 
     def is_after(self, order: Order) -> bool:
-        """Whether CURRENT names a version that was published after this one: another member may publish at the same moment."""
+        """Return whether CURRENT names a version that was published after this one: another member may publish at the same moment."""
         with suppress(RegistryError, DocumentError):
             if (named := self.named()) is not None:
                 return (signed_manifest(self.root / named, self.verify_key).number, named) > order
         return False
 
     def choose(self, kind: Kind, version: str) -> None:
-        """Writes down what a person wants. 1. CHOICE, which a reader with a key follows. 2. Its name becomes durable. 3. CURRENT, which
+        """Write a person's choice. 1. CHOICE, which a reader with a key follows. 2. Its name becomes durable. 3. CURRENT, which
         everybody else follows.
 
-        Raises RegistryError if there is a verify key and no key to sign with.
+        Raises:
+            RegistryError: if there is a verify key and no key to sign with, or CHOICE cannot be replaced.
         """
         if self.verify_key is not None and self.signing_key is None:
             raise RegistryError(f"{self.root}: changing the live version needs the signing key; configure models.signing_key")
@@ -199,7 +232,7 @@ class Current:
         self.set(version)
 
     def set(self, version: str) -> None:
-        """Through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
+        """Replace CURRENT, through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
         try:
             atomic_write(self.root / CURRENT_NAME, f"{version}\n".encode(), shared=True)
         except IsADirectoryError as error:

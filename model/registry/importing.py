@@ -1,4 +1,4 @@
-"""Bringing in a version that was trained elsewhere: the output folder of `dwcp-learner train`, or a version of another models folder."""
+"""Import of a version that was trained elsewhere: the output folder of `dwcp-learner train`, or a version of another models folder."""
 
 from __future__ import annotations
 

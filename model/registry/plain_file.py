@@ -68,7 +68,7 @@ def sha256_of(path: Path, most_bytes: int) -> str:
 
 
 def folders_in(folder: Path) -> Iterator[str]:
-    """The names of the real folders in a folder, in no order; links are left out. None if the folder itself is missing or is not one."""
+    """Yield the names of the real folders in a folder, in no order; links are left out. Nothing if it is missing or not a folder."""
     try:
         entries = os.scandir(folder)
     except OSError as error:
@@ -82,7 +82,7 @@ def folders_in(folder: Path) -> Iterator[str]:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether it is a folder itself, and no link to one. Raises OSError if that cannot be found out."""
+    """Return whether a path is a folder itself, and not a link to one. Raises OSError if that cannot be found out."""
     try:
         return stat.S_ISDIR(path.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
@@ -90,7 +90,7 @@ def is_folder(path: Path) -> bool:
 
 
 def said(error: OSError) -> str:
-    """What an error of this module, or of any other call, says about a file, to be put after its name."""
+    """Return what an error of this module, or of any other call, says about a file, to be put after its name."""
     return error.strerror if error.errno in OF_PLAIN_FILE and error.strerror else f"cannot be read ({error.strerror})"
 
 

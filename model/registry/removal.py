@@ -1,4 +1,4 @@
-"""Removing what somebody else may have put there, however deep its folders lie in each other."""
+"""Removal of files and folders that somebody else may have put there, however deep the folders lie in each other."""
 
 from __future__ import annotations
 

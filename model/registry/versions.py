@@ -1,4 +1,4 @@
-"""The published versions: one folder each, and CURRENT, the text file that names the live one."""
+"""Registry of published versions: one folder each, and CURRENT, the text file that names the live one."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ _JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The folder of all versions. Any number of processes publish and read: a reader reads CURRENT, then opens the folder that it names.
+    """Folder of all versions. Any number of processes publish and read: a reader reads CURRENT, then opens the folder that it names.
 
-    Whatever lies in the folder, what is read is a regular file of bounded size, and what is no version is left alone.
+    Whatever lies in the folder, only regular files of bounded size are read, and what is not a version is left alone.
 
-    signing_key: signs what is published; None: it stays unsigned. verify_key: what is made live must be signed by it; None: any is taken.
+    signing_key: signs what is published; None: it stays unsigned. verify_key: must have signed what is made live; None: nothing is checked.
     seen: with a verify key, nothing that is older than this becomes live; whoever makes the registry may remember it over a restart.
     """
 
@@ -51,7 +51,9 @@ class Registry:
     seen: Seen = field(default_factory=Seen, compare=False)
 
     def current(self) -> str | None:
-        """The live version; None before the first. Raises RegistryError if CURRENT cannot be read or names nothing that may be live."""
+        """Return the live version; None before the first. Raises RegistryError if CURRENT cannot be read or names nothing that may be
+        live.
+        """
         standing = self.live.standing()
         return None if standing is None else standing.version
 
@@ -82,16 +84,19 @@ class Registry:
         return self.catalogue.refused()
 
     def folder(self, version: str) -> Path:
-        """Raises RegistryError where there is no such version."""
+        """Return the folder of a version. Raises RegistryError if there is no such version."""
         if not VERSION_PATTERN.fullmatch(version) or not is_folder(self.root / version):
             raise RegistryError(f"there is no version {version!r} in {self.root}; `dwcp-learner models list` shows them")
         return self.root / version
 
     def trusted_digests(self, version: str) -> dict[str, str]:
-        """SHA-256 of each file of a version, as it was published.
+        """Return the SHA-256 of each file of a version, as it was published.
 
-        With a verify key all of its files must be those that were signed; without one its manifest is believed, and whoever loads a file
-        compares that. Raises RegistryError where it is not signed so, or has no manifest that can be read.
+        With a verify key all of its files must be those that were signed. Without one its manifest is believed, and whoever loads a file
+        compares the digest.
+
+        Raises:
+            RegistryError: if it is not signed so, or its manifest cannot be read.
         """
         if self.verify_key is None:
             try:
@@ -105,7 +110,7 @@ class Registry:
         return manifest.digests()
 
     def new_version(self, now_s: float) -> str:
-        """A name for a new version: now in UTC, or a second after the newest published or refused one if the clock stands before that."""
+        """Return a name for a new version: now in UTC, or a second after the newest published or refused one if that is later."""
         moment = datetime.fromtimestamp(int(now_s), UTC)
         for version in (*self.published()[-1:], *self.refused()[-1:]):
             with suppress(ValueError, OverflowError):  # v20260230_000000 looks like a version and is no time; the year 9999 ends
@@ -113,9 +118,11 @@ class Registry:
         return moment.strftime(VERSION_FORMAT)
 
     def reserve(self, now_s: float) -> Candidate:
-        """Makes the folder of a new candidate, under a name that no other member of this folder gives to one: see `new_version`.
+        """Make the folder of a new candidate, under a name that no other member of this folder gives to one: see `new_version`.
 
-        Raises RegistryError if there is none left, OSError if the folder cannot be made.
+        Raises:
+            RegistryError: if no name is left.
+            OSError: if the folder cannot be made.
         """
         moment = datetime.strptime(self.new_version(now_s), VERSION_FORMAT)  # noqa: DTZ007 - a name
         for second in range(NAMES_TRIED):
@@ -133,30 +140,39 @@ class Registry:
         return not any(os.path.lexists(folder / version) for folder in (self.root, self.root / REFUSED_NAME))
 
     def discard(self, candidate: Candidate) -> None:
-        """Removes a candidate that becomes nothing."""
+        """Remove a candidate that will not be published."""
         try:
             remove_if_possible(candidate.folder)
         finally:
             candidate.release()
 
     def candidate_folder(self, job_id: str) -> Path:
-        """Where a job builds its candidate, on the registry's file system so that one rename publishes it; not created here.
+        """Return where a job builds its candidate, on the registry's file system so that one rename publishes it; it is not created.
 
-        Raises ValueError where job_id is not 1 to 100 letters, digits, '_', '.' and '-'.
+        Raises:
+            ValueError: if job_id is not 1 to 100 letters, digits, '_', '.' and '-'.
         """
         if not _JOB_ID.fullmatch(job_id):
             raise ValueError(f"job id {job_id!r} is not 1 to 100 letters, digits, '_', '.' or '-', the first a letter, a digit or '_'")
         return self.root / f"{CANDIDATE_PREFIX}{job_id}"
 
     def publish(self, candidate: Path, version: str, make_live: bool = True) -> Path:
-        """Makes a candidate a version, whole or not at all, and gives its folder. It is live then, unless a person has pinned another one:
-        see `Current.obstacle`.
+        """Make a candidate a version, whole or not at all, and return its folder.
+
+        It is live then, unless a person has pinned another one: see `Current.obstacle`.
 
         1. Verify it. 2. Number and sign it. 3. Make its files durable. 4. Rename it to its version. 5. Make the name durable. 6. Replace
         CURRENT. A crash before 4 leaves a candidate for `recover`; one between 4 and 6 a whole version that is not live.
         It is signed here, and not where it is built: the training process never sees the key.
-        make_live: False leaves CURRENT as it is. Such a version has no number, so that nobody without the key can make it live.
-        Raises RegistryError where it is not whole or the version exists; OSError where the disk refuses.
+
+        Args:
+            candidate: its folder.
+            version: its name.
+            make_live: False leaves CURRENT as it is. Such a version has no number, so that nobody without the key can make it live.
+
+        Raises:
+            RegistryError: if it is not whole, or the version exists.
+            OSError: if the disk refuses.
         """
         target = self.root / version
         problems = self._publication_problems(candidate, version)
@@ -173,12 +189,13 @@ class Registry:
         return target
 
     def refuse(self, candidate: Path, version: str, verdict: Verdict) -> Path:
-        """Keeps a refused candidate under refused/ with its verdict beside its files, and only the newest REFUSED_KEPT of them.
+        """Keep a refused candidate under refused/ with its verdict beside its files, and only the newest REFUSED_KEPT of them.
 
-        Raises RegistryError, OSError if it cannot be kept.
+        Raises:
+            RegistryError, OSError: if it cannot be kept.
         """
         if not VERSION_PATTERN.fullmatch(version):
-            raise ValueError(f"{version!r} is no version: vYYYYMMDD_HHMMSS")
+            raise ValueError(f"{version!r} is not a version: vYYYYMMDD_HHMMSS")
         refused = self.root / REFUSED_NAME
         refused.mkdir(exist_ok=True)
         if not is_folder(refused):
@@ -195,37 +212,33 @@ class Registry:
         return refused / version
 
     def rollback(self, version: str | None = None) -> str:
-        """Makes an older (or any other) version live, by default the one published before the live one, and pins it; gives its name.
+        """Make another version live, by default the one published before the live one, pin it, and return its name.
 
-        Raises RegistryError where there is none, or where it is not whole any more or not signed by the verify key.
+        Raises:
+            RegistryError: if there is none, or it is not whole any more or not signed by the verify key.
         """
-        return self._choose("rolled_back", version if version is not None else self._before_current())
+        return self._choose("rolled_back", version if version is not None else self.live.predecessor(self.catalogue))
 
     def pin_version(self, version: str | None = None) -> str:
-        """Pins a version, by default the live one: it is live whatever is trained, until `unpin`. Raises RegistryError.
+        """Pin a version, by default the live one, and return its name: it is live whatever is trained, until `unpin`.
 
-        With a verify key the live one must be named if one that was made live after it is here, and no person went back: somebody without
-        the key may have put it back, or a publication has just begun or was cut off.
+        With a verify key the live one must be named if a version that was made live after it is here and no person went back: somebody
+        without the key may have put it back, or a publication has just begun or was cut off.
+
+        Raises:
+            RegistryError: if there is no such version, it cannot be used, or it has to be named.
         """
         if version is None:
-            version = self._live_beyond_doubt()
+            version = self.live.beyond_doubt(self.catalogue.numbers())
         return self._choose("pinned", version)
 
-    def _live_beyond_doubt(self) -> str:
-        if (standing := self.live.standing()) is None:
-            raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
-        newest = max(self.catalogue.numbers().items(), key=lambda entry: entry[1], default=("", 0))
-        if self.verify_key is not None and newest[1] > standing.number:
-            raise RegistryError(
-                f"{self.root}: {standing.version} is live although {newest[0]} was published after it, and no signed choice says so; "
-                "if nobody has put it back, name the version that is to be pinned"
-            )
-        return standing.version
-
     def unpin(self) -> str:
-        """Lets trainings publish again; gives the version that is live until then. Raises RegistryError if nothing is pinned.
+        """Let trainings publish again, and return the version that is live until then.
 
         It need not be whole any more: that is a reason to end its pin.
+
+        Raises:
+            RegistryError: if nothing is pinned.
         """
         if (pin := self.live.pin()) is None:
             raise RegistryError(f"nothing is pinned in {self.root}")
@@ -240,7 +253,7 @@ class Registry:
         return version
 
     def prune(self, keep: int) -> list[str]:
-        """Deletes all but the newest `keep` published versions, and never a live one; gives the names of the deleted ones."""
+        """Delete all but the newest `keep` published versions, and never a live one; return the names of the deleted ones."""
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
         choice = self.live.choice()
@@ -251,19 +264,9 @@ class Registry:
         return old
 
     def recover(self) -> Recovered:
-        """Deletes what a crash left: see `remove_leftovers`. Raises OSError if the folder cannot be made or read."""
+        """Delete what a crash left: see `remove_leftovers`. Raises OSError if the folder cannot be made or read."""
         self.root.mkdir(parents=True, exist_ok=True)
         return remove_leftovers(self.root)
-
-    def _before_current(self) -> str:
-        versions, current = self.versions(), self.live.named()
-        if not versions:
-            raise RegistryError(f"there is no version in {self.root} yet, so there is none to go back to")
-        if current is None:
-            raise RegistryError(f"nothing is live in {self.root} ({CURRENT_NAME} is missing): name one of {', '.join(versions)}")
-        if (before := self.catalogue.before(current)) is None:
-            raise RegistryError(f"there is no version before {current} in {self.root} to go back to")
-        return before
 
     def _sign(self, candidate: Path, version: str, number: int) -> None:
         try:

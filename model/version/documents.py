@@ -1,4 +1,4 @@
-"""JSON documents of a model version: written whole, and read with suspicion, for they may come from another machine."""
+"""JSON documents of a model version: written whole, and checked when they are read, because they may come from another machine."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ class DocumentError(ValueError):
 
 
 def write_document(path: Path, document: dict[str, Any]) -> None:
-    """Writes the document whole or not at all. Raises ValueError where a number is NaN or infinite."""
+    """Write the document whole or not at all. Raises ValueError if a number is NaN or infinite."""
     atomic_write(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False).encode())
 
 
 def read_document(path: Path, sha256: str | None = None) -> dict[str, Any]:
-    """The JSON object in a plain file of at most MOST_BYTES. Raises DocumentError for everything else, a link or a pipe too.
+    """Return the JSON object in a plain file of at most MOST_BYTES.
 
-    sha256: hexadecimal, of the content that is wanted; None: any.
+    Args:
+        path: of the file.
+        sha256: hexadecimal, that the content must have; None: any.
+
+    Raises:
+        DocumentError: for everything else, a link or a pipe too.
     """
     content = read_plain(path)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
@@ -37,7 +42,7 @@ def read_document(path: Path, sha256: str | None = None) -> dict[str, Any]:
 
 
 def read_plain(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
-    """The content of a regular file of at most `most_bytes`. Raises DocumentError for everything else, a link or a pipe too."""
+    """Return the content of a regular file of at most `most_bytes`. Raises DocumentError for everything else, a link or a pipe too."""
     try:
         return read_plain_bytes(path, most_bytes)
     except FileNotFoundError as error:
@@ -47,14 +52,17 @@ def read_plain(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
 
 
 def parse_document(name: str, content: bytes) -> dict[str, Any]:
-    """The JSON object that the content is. Raises DocumentError, with the name, where it is none.
+    """Return the JSON object that the content is.
 
-    Strictly JSON: no NaN, no number beyond a double, no half of a surrogate pair, which no file or terminal could take.
+    Strictly JSON: NaN, a number beyond a double and half of a surrogate pair, which a file or terminal could not show, are refused.
+
+    Raises:
+        DocumentError: with the name, if it is not such an object.
     """
     try:
         document = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
-        raise DocumentError(f"{name} is no JSON document ({error})") from error
+        raise DocumentError(f"{name} is not a JSON document ({error})") from error
     if not isinstance(document, dict):
-        raise DocumentError(f"{name} is no JSON object")
+        raise DocumentError(f"{name} is not a JSON object")
     return document

@@ -34,10 +34,16 @@ TOLERANCE: Final = 1e-4
 
 
 def write_golden(folder: Path, inputs: Floats, outputs: Floats, raw: RawSamples) -> Path:
-    """Writes golden.json. inputs: float32 (S, 30, 44), scaled; outputs: float32 (S, 4), scaled, of the network that was exported.
+    """Write golden.json and return its path.
 
-    A target that the network does not forecast is NaN in every output. Raises ValueError for other shapes, for no samples or too many
-    (1 to 64), or where a number is not finite otherwise.
+    Args:
+        folder: of the version.
+        inputs: float32 (S, 30, 44), scaled; S from 1 to 64.
+        outputs: float32 (S, 4), scaled, of the network that was exported; a target that it does not forecast is NaN in every output.
+        raw: the raw samples.
+
+    Raises:
+        ValueError: if an array has another shape, or a number is not finite otherwise.
     """
     _require(inputs, outputs, raw.windows.time_s.shape[1])
     samples = [{"input": window.tolist(), "output": with_nulls(output)} for window, output in zip(inputs, outputs, strict=True)]
@@ -47,9 +53,10 @@ def write_golden(folder: Path, inputs: Floats, outputs: Floats, raw: RawSamples)
 
 
 def read_golden(folder: Path, window_rows: int = WINDOW_ROWS) -> tuple[Floats, Floats, RawSamples]:
-    """Inputs float32 (S, 30, 44) and outputs float32 (S, 4) of golden.json, and its raw samples.
+    """Return inputs float32 (S, 30, 44), outputs float32 (S, 4) and raw samples of golden.json.
 
-    Raises DocumentError where it is not as described.
+    Raises:
+        DocumentError: if it is not as this module describes it.
     """
     document = read_document(folder / GOLDEN_NAME)
     try:
@@ -67,7 +74,7 @@ def read_golden(folder: Path, window_rows: int = WINDOW_ROWS) -> tuple[Floats, F
 
 
 def check_golden(folder: Path, metadata: Metadata) -> list[str]:
-    """Problems of the version's three graphs against golden.json: empty when every output of each is within its tolerance."""
+    """Return the problems of the version's three graphs against golden.json; empty if every output is within its tolerance."""
     try:
         inputs, expected, raw = read_golden(folder, metadata.window_rows)
         raw.require_strict(metadata.outputs)
@@ -85,7 +92,7 @@ def check_golden(folder: Path, metadata: Metadata) -> list[str]:
 
 
 def require_missing(forecasts: Floats, metadata: Metadata) -> None:
-    """Raises ValueError where the forecasts (S, 4) that are missing are not those of the targets that the version does not forecast."""
+    """Raise ValueError if a target that the version forecasts is missing in the forecasts (S, 4)."""
     missing = np.isnan(forecasts).any(axis=0)
     if (missing & metadata.measured).any():
         names = ", ".join(np.array(TARGETS)[missing & metadata.measured].tolist())

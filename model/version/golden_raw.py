@@ -1,4 +1,4 @@
-"""The raw samples of golden.json: telemetry windows of every kind that a stream brings, and what each graph has to forecast from them."""
+"""Raw samples of golden.json: telemetry windows of every kind that a stream brings, and what each graph has to forecast from them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ _ROUNDING: Final = 1.0 + 1e-6
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RawSamples:
-    """S windows with a name each. forecasts: float32 (S, 4), units of the targets, NaN for one that is not forecast.
+    """S windows with a name each, and what is expected.
 
-    int8: bool (S,), which of them the quantised graph has to forecast too. tolerance, int8_tolerance: float64 (4,), units of the targets;
-    the relative ones are shares of a forecast.
+    forecasts: float32 (S, 4), units of the targets, NaN for a target that is not forecast.
+    int8: bool (S,), which of them the quantised graph has to forecast too.
+    tolerance, int8_tolerance: float64 (4,), units of the targets. relative, int8_relative: shares of a forecast.
     """
 
     names: tuple[str, ...]
@@ -70,7 +71,7 @@ class RawSamples:
 
     @classmethod
     def from_json(cls, document: Any, window_rows: int = WINDOW_ROWS) -> RawSamples:
-        """Raises ValueError, KeyError, TypeError or OverflowError where the document is not what `to_json` gives, or holds too much."""
+        """Raises ValueError, KeyError, TypeError or OverflowError if the document is not what `to_json` returns, or holds too much."""
         samples = document["samples"]
         if not isinstance(samples, list) or not SAMPLES_MIN <= len(samples) <= SAMPLES_MAX:
             raise ValueError(f"raw samples are a list of {SAMPLES_MIN} to {SAMPLES_MAX}")
@@ -91,7 +92,7 @@ class RawSamples:
         return cls(names, windows, forecasts, np.array(flags), *tolerances[0], *tolerances[1])
 
     def require_strict(self, outputs: Scaler) -> None:
-        """Raises ValueError where a tolerance is wider than this release writes: then agreement would prove little."""
+        """Raise ValueError if a tolerance is wider than this release writes: agreement would prove little."""
         for absolute, relative, share, relative_most in (
             (self.tolerance, self.relative, TOLERANCE, RELATIVE),
             (self.int8_tolerance, self.int8_relative, INT8_TOLERANCE, INT8_RELATIVE),
@@ -103,7 +104,7 @@ class RawSamples:
                 )
 
     def wrong(self, forecasts: Floats, int8: bool) -> Flags:
-        """bool (S,): which forecasts (S, 4) do not agree. A NaN agrees only where it is expected: a target that is not forecast."""
+        """Return bool (S,): which forecasts (S, 4) do not agree. A NaN agrees only if it is expected, of a target that is not forecast."""
         absolute, relative = (self.int8_tolerance, self.int8_relative) if int8 else (self.tolerance, self.relative)
         expected = self.forecasts.astype(np.float64)
         agree = (np.abs(forecasts - expected) <= absolute + relative * np.abs(expected)) | (np.isnan(forecasts) & np.isnan(expected))
@@ -113,10 +114,20 @@ class RawSamples:
 def raw_samples(
     base: RawWindows, forecast: Callable[[RawWindows], Floats], raw: RawPredictor, int8: RawPredictor, outputs: Scaler
 ) -> RawSamples:
-    """Samples of every kind from at least one real window each.
+    """Return samples of every kind.
 
-    forecast: what has to come out, float32 (B, 4). Extreme windows are left out where float32 itself leaves the answer open: where it is
-    not finite, or where the raw graph is more than a quarter of the tolerance away. Raises ValueError where a usual window is.
+    Extreme windows are left out if float32 itself leaves the answer open: if it is not finite, or the raw graph is more than a quarter
+    of the tolerance away.
+
+    Args:
+        base: real windows, at least one.
+        forecast: returns what has to come out, float32 (B, 4).
+        raw: the float graph.
+        int8: the quantised graph.
+        outputs: scaler of the targets.
+
+    Raises:
+        ValueError: if a usual window is as far away, or most windows of the quantised graph are.
     """
     names, windows = varied(base)
     expected = forecast(windows)
@@ -152,24 +163,24 @@ def _apart(found: Floats, expected: Floats) -> Doubles:
 
 
 def with_nulls(forecast: Floats) -> list[float | None]:
-    """The numbers of one forecast (4,) as JSON has them: null for NaN."""
+    """Return the numbers of one forecast (4,) as JSON has them: null for NaN."""
     return [None if np.isnan(value) else value for value in forecast.tolist()]
 
 
 def forecasts_of(rows: list[Any]) -> Floats:
-    """float32 (S, 4) of S lists of numbers and nulls. Raises ValueError where they are something else."""
+    """Return float32 (S, 4) for S lists of numbers and nulls. Raises ValueError if they are something else."""
     return _floats([_numbers(row, (len(TARGETS),), holes=True) for row in rows])
 
 
 def require_forecasts(forecasts: Floats) -> None:
-    """Raises ValueError unless each target of forecasts (S, 4) is finite in every sample, or missing in every one."""
+    """Raise ValueError unless each target of forecasts (S, 4) is finite in every sample, or missing in every one."""
     missing = np.isnan(forecasts)
     if np.isinf(forecasts).any() or (missing.any(axis=0) != missing.all(axis=0)).any() or missing.all():
         raise ValueError("a number is not finite, or a target is missing in some of the samples only")
 
 
 def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:
-    """Named copies of the base windows, taken in turn: as they are, and with what a stream can do to them."""
+    """Return named copies of the base windows, each in turn: as they are, and with what a stream can do to them."""
     rng = np.random.default_rng(2)
     changes = list(_changes(rng, base.time_s.shape[1]))
     windows = base.take(np.arange(len(changes)) * 7 % len(base))

@@ -1,6 +1,6 @@
 """MANIFEST.json, the last file of a version: what it is, why it exists, and the SHA-256 of every other file.
 
-MANIFEST.json.sig beside it, where a signing key is configured, vouches for the manifest's bytes and so for every file.
+If a signing key is configured, MANIFEST.json.sig beside it signs the manifest's bytes, and with them every file.
 """
 
 from __future__ import annotations
@@ -41,8 +41,9 @@ MOST_ENTRIES: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """files: SHA-256 and size of each, by path relative to the folder. verdict: of the gate, as Verdict.to_json gives it.
+    """Content of a manifest.
 
+    files: SHA-256 and size of each file, by path relative to the folder. verdict: of the gate, as Verdict.to_json returns it.
     parent: version that training started from; None for a first one. libraries: name and version of what built it.
     number: higher than that of every version and choice before it; 0 if its publication did not make it live (see model.registry.choice).
     """
@@ -57,7 +58,7 @@ class Manifest:
     number: int = 0
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file, by path relative to the folder."""
+        """Return the SHA-256 of each file, by path relative to the folder."""
         return {name: str(entry.get("sha256")) for name, entry in self.files.items()}
 
 
@@ -71,12 +72,25 @@ def write_manifest(
     verdict: Verdict | None,
     libraries: Mapping[str, str],
 ) -> Path:
-    """Writes MANIFEST.json over every file in the folder: to be called when all of them are there.
+    """Write MANIFEST.json over every file in the folder, when all of them are there.
 
-    created_at_s: UTC seconds. Raises ValueError where version is no version or a file is neither plain nor a folder.
+    Args:
+        folder: of the version.
+        version: its name.
+        parent: version that its training started from; None for a first one.
+        reason: why it was trained.
+        created_at_s: UTC seconds.
+        verdict: of the gate; None if there was none.
+        libraries: name and version of what built it.
+
+    Returns:
+        The path of the manifest.
+
+    Raises:
+        ValueError: if `version` is not a version's name, or a file is neither plain nor a folder.
     """
     if not VERSION_PATTERN.fullmatch(version):
-        raise ValueError(f"{version!r} is no version: vYYYYMMDD_HHMMSS")
+        raise ValueError(f"{version!r} is not a version: vYYYYMMDD_HHMMSS")
     files = {}
     for name, path in _walk(folder):
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -101,21 +115,21 @@ def write_manifest(
 
 
 def complete_manifest(folder: Path, **entries: object) -> None:
-    """Put entries into a manifest, over those that are there; a signature of it as it was goes. Raises DocumentError, OSError."""
+    """Add entries to a manifest, replacing those of the same name, and remove its signature. Raises DocumentError, OSError."""
     document = parse_document(MANIFEST_NAME, read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES))
     write_document(folder / MANIFEST_NAME, document | entries)
     (folder / SIGNATURE_NAME).unlink(missing_ok=True)
 
 
 def sign_manifest(folder: Path, key: SigningKey) -> Path:
-    """Writes MANIFEST.json.sig over the manifest as it is. Raises DocumentError where that cannot be read."""
+    """Write MANIFEST.json.sig over the manifest as it is. Raises DocumentError if the manifest cannot be read."""
     path = folder / SIGNATURE_NAME
     atomic_write(path, key.sign(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)))
     return path
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest as written, its files not looked at. Raises DocumentError where it is missing, damaged or of a newer release."""
+    """Return the manifest without looking at its files. Raises DocumentError if it is missing, damaged or of a newer release."""
     return _parsed(read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES))
 
 
@@ -146,10 +160,14 @@ def _parsed(content: bytes) -> Manifest:
 
 
 def verify(folder: Path, key: VerifyKey | None = None) -> list[str]:
-    """Why the version in the folder must not be used: empty when it is whole and ONNX Runtime reproduces its golden samples.
+    """Return why the version in the folder must not be used; empty if it is whole and ONNX Runtime reproduces its golden samples.
 
-    key: the manifest must be signed by it; None: a signature is not looked at. Never raises, whatever the folder holds. A file is
-    read only after the signature is right, a graph loaded only after every hash is.
+    A file is read only after the signature is right, and a graph is loaded only after every hash is. Never raises, whatever the folder
+    holds.
+
+    Args:
+        folder: of the version.
+        key: must have signed the manifest; None: a signature is not looked at.
     """
     manifest, problems = check_files(folder, key)
     if manifest is None or problems:
@@ -161,9 +179,10 @@ def verify(folder: Path, key: VerifyKey | None = None) -> list[str]:
 
 
 def check_files(folder: Path, key: VerifyKey | None = None) -> tuple[Manifest | None, list[str]]:
-    """The first half of `verify`, which costs no more than reading the files: signature, name and hashes. Never raises.
+    """Check signature, name and hashes: the first half of `verify`, which costs no more than reading the files. Never raises.
 
-    Gives the very manifest that was checked, None where there is no readable one, and the problems.
+    Returns:
+        The very manifest that was checked, None if it cannot be read, and the problems.
     """
     try:
         manifest = signed_manifest(folder, key)
@@ -173,10 +192,14 @@ def check_files(folder: Path, key: VerifyKey | None = None) -> tuple[Manifest | 
 
 
 def signed_manifest(folder: Path, key: VerifyKey | None = None) -> Manifest:
-    """The manifest as written, its files not looked at, of a folder that has the name of its version, or no version's.
+    """Return the manifest of a version without looking at its files.
 
-    Raises DocumentError if it is missing, damaged, of a newer release or of another version, or not signed by the key. None: a signature
-    is not looked at.
+    Args:
+        folder: has the name of its version, or a name that no version has.
+        key: must have signed the manifest; None: a signature is not looked at.
+
+    Raises:
+        DocumentError: if it is missing, damaged, of a newer release or of another version, or not signed by the key.
     """
     content = read_plain(folder / MANIFEST_NAME, MOST_MANIFEST_BYTES)
     if key is not None and (problem := _signature_problem(folder, content, key)):
@@ -201,7 +224,7 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     for name, entry in manifest.files.items():
         pure = PurePosixPath(name)
         if pure.is_absolute() or str(pure) != name or ".." in pure.parts or "\0" in name:
-            problems.append(f"{MANIFEST_NAME} names {name!r}, which is no path inside the folder")
+            problems.append(f"{MANIFEST_NAME} names {name!r}, which is not a path inside the folder")
         elif name not in present:
             problems.append(f"{name!r} is missing")
         elif not stat.S_ISREG(present[name].lstat().st_mode):
@@ -213,7 +236,7 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _difference(path: Path, entry: object) -> str | None:
-    """Why a regular file is not the one of its entry; one of another size is not read. Raises OSError if it cannot be."""
+    """Why a regular file does not match its entry; a file of another size is not read. Raises OSError if it cannot be read."""
     if not isinstance(entry, dict):
         return "is not what was published (its entry is not one)"
     size = path.lstat().st_size
@@ -259,7 +282,7 @@ def graph_problems(path: Path, version: str, contract: Contract | None, declared
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Relative POSIX path and path of everything in the folder that is no folder itself; links are not followed.
+    """Yield the relative POSIX path and the path of everything in the folder that is not a folder itself; links are not followed.
 
     Raises DocumentError if there is more in it than in any version, OSError if it cannot be read.
     """

@@ -1,4 +1,6 @@
-"""model_metadata_<version>.json: what a core graph needs beside it to forecast in engineering units."""
+"""model_metadata_<version>.json: what a core graph needs beside it to forecast in engineering units, and what a version declares of
+itself.
+"""
 
 from __future__ import annotations
 
@@ -64,19 +66,21 @@ def undeclared_graphs(version: str) -> dict[str, Declared]:
 
 
 def metadata_name(version: str) -> str:
+    """Return the file name of a version's metadata."""
     return f"{_PREFIX}{version}.json"
 
 
 def history_name(version: str) -> str:
-    """The course of its training."""
+    """Return the file name of the course of a version's training."""
     return f"training_history_{version}.json"
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Metadata:
-    """inputs: scaler of the 44 features. outputs: scaler of the 4 targets. vocabulary: codes of the categories.
+    """What a version needs beside its graphs, and what it declares of them.
 
-    trained_until_s: UTC seconds of the newest row trained on; None where that is not known.
+    inputs: scaler of the 44 features. outputs: scaler of the 4 targets. vocabulary: codes of the categories.
+    trained_until_s: UTC seconds of the newest row trained on; None if that is not known.
     measured: bool (4,), the targets that the version forecasts; the others were never measured in its training, and are missing.
     extra: further entries of the document, for its readers; none of them is needed to forecast.
     encoder: name of the network's encoder. graphs: what the version declares of its graphs, by kind; empty: nothing, see `graph`.
@@ -99,11 +103,11 @@ class Metadata:
 
     @property
     def forecast_targets(self) -> tuple[str, ...]:
-        """The names of the measured targets."""
+        """Names of the measured targets."""
         return tuple(name for name, measured in zip(TARGETS, self.measured, strict=True) if measured)
 
     def write(self, folder: Path) -> Path:
-        """Writes model_metadata_<version>.json into the folder."""
+        """Write model_metadata_<version>.json into the folder and return its path."""
         path = folder / metadata_name(self.version)
         write_document(
             path,
@@ -134,10 +138,16 @@ class Metadata:
 
     @classmethod
     def read(cls, folder: Path, digests: Mapping[str, str] | None = None) -> Metadata:
-        """The metadata of the one version in the folder. digests: SHA-256 by file name that its content must have; None: any.
+        """Return the metadata of the one version in the folder.
 
-        Raises DocumentError where there is none or more than one, where it is of a newer release, where its features or targets are
-        not this release's, or where a number is missing.
+        Args:
+            folder: of the version.
+            digests: SHA-256 by file name that the content must have; None: any.
+
+        Raises:
+            OtherFeaturesError: if the version reads features, or forecasts targets, that are not this release's.
+            DocumentError: if there is not exactly one such file, it is of a newer release, or something in it is missing or of another
+                type.
         """
         found = sorted(path for path in folder.glob(f"{_PREFIX}*.json"))
         if len(found) != 1:
@@ -187,7 +197,7 @@ class Metadata:
 
 
 def _graphs(document: Any, name: str) -> dict[str, Declared]:
-    """What is declared of each graph: of none, or of at least those that this release reads."""
+    """What is declared of each graph: nothing, or at least those that this release reads."""
     if not isinstance(document, dict) or (document and not document.keys() >= CONTRACTS.keys()):
         raise DocumentError(f"{name}: graphs does not describe {', '.join(CONTRACTS)}")
     try:
@@ -213,7 +223,7 @@ def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
     """bool (4,): the targets that the version forecasts.
 
     Older releases did not write them. A target that was never measured has a mean of 0 and no scale of its own, as one that was always
-    exactly 0 has; of these two, only the former has no judged window either.
+    exactly 0 has. Of these two, only the former has no judged window either.
     """
     names = document.get("forecast_targets")
     if names is not None:

@@ -1,4 +1,4 @@
-"""What a forecast can be at all: the ranges that are demanded of every record."""
+"""Possible forecasts: the ranges that every valid record is in."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ A thirtieth of the largest float32: the sum of a few forecasts stays finite."""
 
 
 def highest() -> Floats:
-    """float32 (4,): the largest possible value of each of TARGETS."""
+    """Return float32 (4,): the largest possible value of each of TARGETS."""
     return np.array([min(RANGES[name][1], LARGEST) for name in TARGETS], np.float32)
 
 
 def possible(forecasts: Floats, measured: Flags | None = None) -> Floats:
-    """The forecasts (B, 4), in the targets' units, held to what is possible: graphs of older releases are not bounded in themselves.
+    """Return forecasts held to what is possible, because graphs of older releases are not bounded in themselves.
 
-    measured: bool (4,), the targets that the version forecasts; the others become NaN. None: all of them. NaN stays NaN.
+    Args:
+        forecasts: (B, 4), in the targets' units; NaN stays NaN.
+        measured: bool (4,), the targets that the version forecasts; the others become NaN. None: all of them.
     """
     held: Floats = np.clip(forecasts, np.float32(LOWEST), highest())
     if measured is not None and not measured.all():

@@ -1,4 +1,4 @@
-"""Forecasts with a published version, through ONNX Runtime: unscaled windows in, engineering units out."""
+"""Forecasts with a published version through ONNX Runtime: unscaled windows in, engineering units out."""
 
 from __future__ import annotations
 
@@ -49,12 +49,16 @@ class Predictor:
 
     @classmethod
     def load(cls, folder: Path, threads: int = 1, digests: Mapping[str, str] | None = None) -> Predictor:
-        """Reads metadata and core graph of the one version in the folder. Two threads gain nothing over one (measured).
+        """Load metadata and core graph of the one version in the folder.
 
-        digests: SHA-256 by file name, of a manifest that was verified: what is loaded is then what was verified, and nothing that was
-        put in its place since.
-        Raises PredictorError where a file is missing or unreadable, where the features are not those that this release computes, or
-        where the graph is no map from "input" (batch, 30, 44) to "output" (batch, 4).
+        Args:
+            folder: of the version.
+            threads: of one run; two gain nothing over one (measured).
+            digests: SHA-256 by file name, of a manifest that was verified, so that what is loaded is what was verified; None: any content.
+
+        Raises:
+            PredictorError: if a file is missing or unreadable, the features are not those that this release computes, or the graph does
+                not keep its contract.
         """
         try:
             metadata = Metadata.read(folder, digests)
@@ -75,21 +79,28 @@ class Predictor:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The codes that this version's windows must be made with."""
+        """Codes that this version's windows must be made with."""
         return self.metadata.vocabulary
 
     @property
     def trained_until_s(self) -> float | None:
-        """UTC seconds of the newest row it was trained on."""
+        """UTC seconds of the newest row that it was trained on."""
         return self.metadata.trained_until_s
 
     def predict(self, windows: Floats) -> Floats:
-        """float32 (B, 4), TARGETS in engineering units, for windows float32 (B, 30, 44), unscaled, NaN where not measured.
+        """Forecast the next row of each window.
 
-        A target that was never measured in training is NaN; the others are possible: not under 0, and no loss over 1.
+        A window's forecast has the same bits whatever the other windows of the call are, and however many.
 
-        A window's forecast has the same bits whatever the other windows of the call are, and however many. Raises ValueError for
-        another shape.
+        Args:
+            windows: float32 (B, 30, 44), unscaled, NaN where not measured.
+
+        Returns:
+            float32 (B, 4), TARGETS in engineering units. A target that was never measured in training is NaN; the others are possible:
+            not under 0, and no loss over 1.
+
+        Raises:
+            ValueError: if the windows have another shape.
         """
         if windows.ndim != 3 or windows.shape[1:] != (WINDOW_ROWS, len(FEATURES)):
             raise ValueError(f"windows must be (B, {WINDOW_ROWS}, {len(FEATURES)}), not {windows.shape}")
@@ -102,7 +113,7 @@ class Predictor:
 
 
 def read_graph(path: Path) -> bytes:
-    """The bytes of an ONNX file. Raises DocumentError if it is not a regular file, or larger than any published graph."""
+    """Return the bytes of an ONNX file. Raises DocumentError if it is not a regular file, or larger than any published graph."""
     return read_plain(path, MOST_GRAPH_BYTES)
 
 
@@ -131,9 +142,16 @@ def _session(graph: bytes, threads: int, kind: str, needed: contract.Contract, d
 
 
 def run_core(session: Any, scaled: Floats) -> Floats:
-    """float32 (B, 4), scaled, for at most CHUNK_WINDOWS scaled windows float32 (B, 30, 44).
+    """Run a core graph on at most CHUNK_WINDOWS windows.
 
     A single window is run twice: a batch of one takes another code path in the runtime and differs in the last bit.
+
+    Args:
+        session: of `core_session`.
+        scaled: float32 (B, 30, 44).
+
+    Returns:
+        float32 (B, 4), scaled.
     """
     inputs = np.repeat(scaled, 2, axis=0) if len(scaled) == 1 else scaled
     outputs: Floats = session.run(["output"], {"input": np.ascontiguousarray(inputs)})[0]

@@ -20,8 +20,11 @@ from model.version.raw_windows import RawWindows, Texts, require_shapes
 
 @dataclass(frozen=True, eq=False)
 class RawPredictor:
-    """The raw graph of one version. int8: the quantised one, which is run window by window: its activations have one scale over all
-    that is run at once, so that a forecast would depend on its neighbours."""
+    """The raw graph of one version, ready to forecast.
+
+    int8: the quantised graph. It is run window by window, because its activations have one scale over all that is run at once, so that a
+    forecast would depend on the other windows.
+    """
 
     version: str
     int8: bool
@@ -32,7 +35,7 @@ class RawPredictor:
 
     @classmethod
     def load(cls, folder: Path, int8: bool = False) -> RawPredictor:
-        """The raw graph of the one version in the folder. Raises PredictorError where it is missing, damaged or no raw graph."""
+        """Load the raw graph of the one version in the folder. Raises PredictorError if it is missing, damaged or not a raw graph."""
         try:
             metadata = Metadata.read(folder)
             declared = metadata.graph("int8" if int8 else "raw")
@@ -49,9 +52,20 @@ class RawPredictor:
         return cls(version, int8, window_rows, raw_session(graph, window_rows=window_rows, declared=declared))
 
     def predict(self, time_s: Doubles, telemetry: Floats, categories: Texts) -> Floats:
-        """float32 (B, 4), TARGETS in their own units, for the arrays that RawWindows describes.
+        """Forecast the next row of each window.
 
-        A window's forecast has the same bits whatever the other windows of the call are. Raises ValueError for another shape.
+        A window's forecast has the same bits whatever the other windows of the call are.
+
+        Args:
+            time_s: float64 (B, 30), see RawWindows.
+            telemetry: float32 (B, 39, 11).
+            categories: str objects (B, 30, 6).
+
+        Returns:
+            float32 (B, 4), TARGETS in their own units.
+
+        Raises:
+            ValueError: if an array has another shape.
         """
         arrays = np.asarray(time_s, np.float64), np.asarray(telemetry, np.float32), np.asarray(categories, object)
         require_shapes(*arrays, self.window_rows)
@@ -63,7 +77,7 @@ class RawPredictor:
         return forecasts if self.measured is None else possible(forecasts, self.measured)
 
     def predict_windows(self, windows: RawWindows) -> Floats:
-        """The same for windows that are already together."""
+        """Forecast the next row of each window, float32 (B, 4): see `predict`."""
         return self.predict(windows.time_s, windows.telemetry, windows.categories)
 
     def _run(self, windows: RawWindows) -> Floats:

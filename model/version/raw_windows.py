@@ -1,4 +1,4 @@
-"""What a raw graph takes: windows of telemetry as it was measured, cut from a table, and the features that they come to."""
+"""Inputs of a raw graph: windows of telemetry as it was measured, cut from a table, and the features that they come to."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ _HOUR, _WEEKDAY = NUMERIC.index("time_of_day"), NUMERIC.index("day_of_week")
 class RawWindows:
     """B windows, rows oldest first, all of a window's rows of one run of one link.
 
-    time_s: float64 (B, 30), UTC seconds of the window's rows. telemetry: float32 (B, 39, 11), columns NUMERIC, NaN where not measured;
-    the 9 rows before the window are all NaN where the run began later. Hour and weekday are taken from the time where they are NaN.
+    time_s: float64 (B, 30), UTC seconds of the window's rows.
+    telemetry: float32 (B, 39, 11), columns NUMERIC, NaN where not measured. The 9 rows before the window are all NaN if the run began
+    later.
+        Hour and weekday are derived from the time where they are NaN.
     categories: str objects (B, 30, 6), columns CATEGORIES, "" where missing.
     """
 
@@ -38,7 +40,7 @@ class RawWindows:
         return len(self.time_s)
 
     def take(self, which: Longs | slice) -> RawWindows:
-        """The windows at these positions, as copies."""
+        """Return the windows at these positions, as copies."""
         return RawWindows(self.time_s[which].copy(), self.telemetry[which].copy(), self.categories[which].copy())
 
     def joined(self, other: RawWindows) -> RawWindows:
@@ -46,12 +48,12 @@ class RawWindows:
         return RawWindows(*(np.concatenate(pair) for pair in pairs))
 
     def feed(self) -> dict[str, NDArray[Any]]:
-        """The inputs of a raw graph by name."""
+        """Return the inputs of a raw graph by name."""
         return {"time_s": self.time_s, "telemetry": self.telemetry, "categories": self.categories}
 
 
 def require_shapes(time_s: Doubles, telemetry: Floats, categories: Texts, window_rows: int | None = None) -> None:
-    """Raises ValueError that names the array which has another shape than RawWindows describes. window_rows: None for any."""
+    """Raise ValueError with the name of the array whose shape is not that of RawWindows. window_rows: None for any."""
     count = len(time_s) if time_s.ndim else 0
     rows = window_rows or (time_s.shape[1] if time_s.ndim == 2 else WINDOW_ROWS)
     needed = {"time_s": (rows,), "telemetry": (HISTORY_ROWS + rows, len(NUMERIC)), "categories": (rows, len(CATEGORIES))}
@@ -63,9 +65,17 @@ def require_shapes(time_s: Doubles, telemetry: Floats, categories: Texts, window
 
 
 def cut(table: RawTable, run: Longs, end: Longs, window_rows: int = WINDOW_ROWS) -> RawWindows:
-    """The windows that end at rows `end` (B,) of the table. run: int64 (N,), as OfflineFeatures gives it.
+    """Return the windows that end at some rows of a table.
 
-    Raises IndexError where a window would begin before the first row or end after the last, ValueError where it crosses a gap.
+    Args:
+        table: N rows.
+        run: int64 (N,), the run of each row, as OfflineFeatures has it.
+        end: int64 (B,), last row of each window.
+        window_rows: rows of a window.
+
+    Raises:
+        IndexError: if a window would begin before the first row or end after the last.
+        ValueError: if a window crosses a gap.
     """
     if len(end) and (end.min() < window_rows - 1 or end.max() >= len(table)):
         raise IndexError(f"windows cannot end at rows {end.min()} to {end.max()}, only at {window_rows - 1} to {len(table) - 1}")
@@ -82,7 +92,7 @@ def cut(table: RawTable, run: Longs, end: Longs, window_rows: int = WINDOW_ROWS)
 
 
 def features_of(windows: RawWindows, vocabulary: Vocabulary) -> Floats:
-    """float32 (B, 30, 44), unscaled: the features of each window by the kernels of the stream, each window a link of its own."""
+    """Return the features of each window, float32 (B, 30, 44), unscaled, by the kernels of the stream; each window is a link of its own."""
     count, held = windows.telemetry.shape[:2]
     numeric = windows.telemetry.copy()
     hour, weekday = hour_and_weekday(windows.time_s)

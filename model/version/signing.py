@@ -31,13 +31,13 @@ class KeyFileError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """The private key: whoever has it can publish."""
+    """Private key: whoever has it can publish."""
 
     _key: Ed25519PrivateKey
 
     @classmethod
     def read(cls, path: Path) -> SigningKey:
-        """Raises KeyFileError where the file is unreadable, encrypted, open to everybody, or holds anything but a private Ed25519 key."""
+        """Raises KeyFileError if the file is unreadable, encrypted, open to everybody, or does not hold a private Ed25519 key."""
         content, mode = _read(path)
         if mode & stat.S_IRWXO:
             raise KeyFileError(f"{path} can be read or changed by every user: chmod 600 (or 640, with a group of the daemon's alone)")
@@ -49,13 +49,13 @@ class SigningKey:
             remedy = f"write it without a passphrase: openssl pkey -in {path} -out KEY.pem"
             raise KeyFileError(f"{path} is encrypted, and a daemon has nobody to ask for the passphrase; {remedy}") from error
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyFileError(f"{path} holds no private key in PEM form; {_MAKE_ONE}") from error
+            raise KeyFileError(f"{path} does not hold a private key in PEM form; {_MAKE_ONE}") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError(f"{path} is a key of another type ({_type(key)}), an Ed25519 key is needed; {_MAKE_ONE}")
         return cls(key)
 
     def sign(self, content: bytes) -> bytes:
-        """The signature as the one line of a signature file: base64 of its 64 bytes, then a newline."""
+        """Return the signature as the one line of a signature file: base64 of its 64 bytes, then a newline."""
         return base64.b64encode(self._key.sign(content)) + b"\n"
 
     def public(self) -> VerifyKey:
@@ -64,30 +64,30 @@ class SigningKey:
 
 @dataclass(frozen=True, slots=True)
 class VerifyKey:
-    """The public key: whoever has it can tell what the private one has signed."""
+    """Public key: whoever has it can check what the private one has signed."""
 
     _key: Ed25519PublicKey
 
     @classmethod
     def read(cls, path: Path) -> VerifyKey:
-        """Raises KeyFileError where the file is unreadable or holds anything but a public Ed25519 key."""
+        """Raises KeyFileError if the file is unreadable or does not hold a public Ed25519 key."""
         content, _ = _read(path)
         if b"PRIVATE KEY" in content:
             raise KeyFileError(f"{path} is a private key; give the public one ({VERIFY_KEY_NAME}), and keep the private one where it signs")
         try:
             key = serialization.load_pem_public_key(content)
         except (ValueError, UnsupportedAlgorithm) as error:
-            raise KeyFileError(f"{path} holds no public key in PEM form; {_MAKE_ONE}") from error
+            raise KeyFileError(f"{path} does not hold a public key in PEM form; {_MAKE_ONE}") from error
         if not isinstance(key, Ed25519PublicKey):
             raise KeyFileError(f"{path} is a key of another type ({_type(key)}), an Ed25519 key is needed; {_MAKE_ONE}")
         return cls(key)
 
     def problem(self, content: bytes, line: bytes) -> str | None:
-        """Why a signature file's line does not vouch for the content; None where it does. Never raises."""
+        """Return why a signature file's line does not sign the content; None if it does. Never raises."""
         try:
             signature = base64.b64decode(line.removesuffix(b"\n"), validate=True)
         except (binascii.Error, ValueError):
-            return "is no base64"
+            return "is not base64"
         if len(signature) != SIGNATURE_BYTES:
             return f"holds {len(signature)} bytes instead of {SIGNATURE_BYTES}"
         try:
@@ -98,9 +98,11 @@ class VerifyKey:
 
 
 def generate(folder: Path) -> tuple[Path, Path]:
-    """Makes a new pair of keys in the folder, the private one with mode 0600, and gives the paths of both.
+    """Make a new pair of keys in the folder, the private one with mode 0600, and return the paths of both.
 
-    Raises KeyFileError where one of the files is there already, OSError where they cannot be written; no half of a pair is left.
+    Raises:
+        KeyFileError: if one of the files is there already.
+        OSError: if they cannot be written; half of a pair is never left.
     """
     folder.mkdir(parents=True, exist_ok=True)
     private, public = folder / SIGNING_KEY_NAME, folder / VERIFY_KEY_NAME
@@ -135,7 +137,7 @@ def _read(path: Path) -> tuple[bytes, int]:
             return file.read(MOST_KEY_BYTES), os.fstat(file.fileno()).st_mode
     except OSError as error:
         if error.errno in OF_PLAIN_FILE:
-            raise KeyFileError(f"{path} {error.strerror}: that is no key; {_MAKE_ONE}") from error
+            raise KeyFileError(f"{path} {error.strerror}: that is not a key; {_MAKE_ONE}") from error
         raise KeyFileError(f"{path} cannot be read ({error.strerror}); check the path and its owner, or {_MAKE_ONE}") from error
 
 

@@ -1,4 +1,4 @@
-"""The three graphs of a version from the one that was exported: the core itself, the raw one around it, and the quantised raw one."""
+"""Raw graphs of a version from its core graph: the one that wraps it, and the quantised one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from model.version.metadata import Metadata
 
 @dataclass(frozen=True, slots=True)
 class RawGraphs:
-    """The contents of two ONNX files. raw: float weights. int8: quantised weights; same inputs, same outputs."""
+    """Contents of two ONNX files. raw: float weights. int8: quantised weights; same inputs, same outputs."""
 
     raw: bytes
     int8: bytes
 
 
 def raw_graphs(core: bytes, metadata: Metadata) -> RawGraphs:
-    """Raises ValueError where the core is no graph that features can be put in front of."""
+    """Return both raw graphs around a core. Raises ValueError if features cannot be put in front of it."""
     model = onnx.load_from_string(core)
     return RawGraphs(*(compose(graph, metadata).SerializeToString() for graph in (model, quantise(model))))

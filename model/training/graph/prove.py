@@ -99,7 +99,7 @@ def _declared(model: keras.Model, core: bytes, graphs: RawGraphs, metadata: Meta
 
 
 def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows) -> Floats:
-    """float32 (B, 4), engineering units: what the network forecasts from the features that the stream computes of these windows."""
+    """Return float32 (B, 4), engineering units: what the network forecasts from the features that the stream computes of these windows."""
     scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
     return metadata.outputs.inverse(model.predict(scaled, batch_size=CHUNK_WINDOWS, verbose=0))
 
@@ -112,7 +112,7 @@ def _usual(metadata: Metadata, windows: RawWindows) -> Flags:
 
 
 def _apart(found: Floats, wanted: Floats, metadata: Metadata, *, relative: bool) -> Floats:
-    """In standard deviations of the targets; 0 where both are missing, for the target was never measured in training."""
+    """Differences in standard deviations of the targets; 0 if both are missing because the target was never measured in training."""
     apart: Floats = np.abs(found - wanted) / metadata.outputs.scale
     apart[np.isnan(found) & np.isnan(wanted) & ~metadata.measured] = 0.0
     if relative:

@@ -1,4 +1,4 @@
-"""The quantised core: weights of one byte, activations scaled as they come. A quarter of the size, and less than half of the time."""
+"""Quantised core graph: weights of one byte, activations scaled as they come. A quarter of the size, and less than half of the time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PREPARED: Final = {"onnx.quant.pre_process": "onnxruntime.quant"}
 
 
 def quantise(core: Any) -> Any:
-    """A core graph with DynamicQuantizeLSTM operators and 8-bit products, as a new onnx.ModelProto; `core` is left as it is.
+    """Return a core graph with quantised LSTM operators and 8-bit products, as a new onnx.ModelProto; `core` is left as it is.
 
     Weights have seven bits: on a processor without VNNI, products of eight-bit ones overflow 16 bits and another machine would forecast
     something else. A weight matrix has one scale: one for each row is 15 % slower and no nearer (measured). The layers that end in the

@@ -97,7 +97,7 @@ def compose(core: Any, metadata: Metadata) -> Any:
 
 
 def _import_operators(model: Any) -> None:
-    """Each operator set once, the newest that any part named: quantised graphs name some twice, and ONNX Runtime refuses that."""
+    """Import each operator set once, the newest that any part named: quantised graphs name some twice, and ONNX Runtime refuses that."""
     versions = {ML_DOMAIN: ML_OPSET}
     for entry in model.opset_import:
         domain = "" if entry.domain == "ai.onnx" else entry.domain
@@ -108,7 +108,7 @@ def _import_operators(model: Any) -> None:
 
 @dataclass
 class _Nodes:
-    """Operators and constants under names of their own; each `put` gives the name of its result."""
+    """Operators and constants under names of their own; each `put` returns the name of its result."""
 
     window_rows: int
     first_constant: int = 0

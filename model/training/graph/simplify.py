@@ -1,5 +1,8 @@
-"""Takes out of an exported graph what computes only shapes: at batch 1 an operator that copies eight numbers costs as much as one that
-works, and half of the operators that tf2onnx writes are of that kind. What does not look as expected is left as it is."""
+"""Removal of what computes only shapes from an exported graph.
+
+At batch 1 an operator that copies eight numbers costs as much as one that works, and half of the operators that tf2onnx writes are of that
+kind. What does not look as expected is left as it is.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ _FIRST_STATES: Final = (5, 6)
 
 
 def simplify(model: Any) -> None:
-    """Works in place. Whoever calls it proves afterwards that the graph still computes the same."""
+    """Simplify an onnx.ModelProto in place. The caller proves afterwards that the graph still computes the same."""
     graph = model.graph
     maker = {name: node for node in graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -41,8 +44,9 @@ def _is_zero(name: str, maker: dict[str, Any], constants: dict[str, Any]) -> boo
 
 
 def _unfold(product: Any, graph: Any, maker: dict[str, Any], constants: dict[str, Any]) -> None:
-    """A product with a constant matrix that is folded to two dimensions before, and unfolded after, is taken as it is: MatMul applies to
-    the last two of any number of dimensions."""
+    """Use a product with a constant matrix as it is, if it is folded to two dimensions before and unfolded after: MatMul applies to the
+    last two of any number of dimensions.
+    """
     folded, result = maker.get(product.input[0]), product.output[0]
     users = [node for node in graph.node if result in node.input]
     if folded is None or folded.op_type != "Reshape" or len(users) != 1 or users[0].op_type != "Reshape" or users[0].input[0] != result:

@@ -1,4 +1,4 @@
-"""The layers at both ends of the network that hold what it reads and what it forecasts to bounds; see bounds.py for what these are.
+"""Bounds of the network: the layers at both ends that hold what it reads and what it forecasts to bounds; see bounds.py for what these are.
 
 They are part of the graph, so that every runtime has them. Shapes in the comments: B windows, T = 30 steps, F = 44 features.
 Everything is float32 and scaled.
@@ -34,9 +34,9 @@ _PASS_ALL: Final = {
 
 @keras.saving.register_keras_serializable("dwcp")
 class InputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Holds each feature to its edges: (B, T, F) to (B, T, F). A missing value, 0, stays 0.
+    """Hold each feature to its edges: (B, T, F) to (B, T, F). A missing value, 0, stays 0.
 
-    The edges are no trained weight: see `set_bounds`. Before that they let everything pass.
+    The edges are not trained: see `set_bounds`. Before that they let everything pass.
     """
 
     def build(self, shape: Any) -> None:
@@ -52,11 +52,11 @@ class InputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
 
 @keras.saving.register_keras_serializable("dwcp")
 class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Holds each forecast to what is possible, and to what the window has shown of its target: (B, T, F) and (B, 4) to (B, 4).
+    """Hold each forecast to what is possible, and to what the window has shown of its target: (B, T, F) and (B, 4) to (B, 4).
 
-    The forecast of a target that was never measured in training becomes NaN. A target whose level lies over the edge of what the network
-    reads is that of a link of another size: what is over the edge is added to the forecast.
-    The limits are no trained weight: see `set_bounds`. Before that they let everything pass.
+    The forecast of a target that was never measured in training becomes NaN. If a target's level lies over the edge of what the network
+    reads, the link is of another size: what is over the edge is added to the forecast.
+    The limits are not trained: see `set_bounds`. Before that they let everything pass.
     """
 
     def build(self, windows_shape: Any, forecast_shape: Any) -> None:  # noqa: ARG002 - Keras asks for these names
@@ -83,7 +83,7 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
 
 
 def _level(values: Any) -> Any:
-    """The median of the newest measured values: (B, T, 4), 0 where missing, to (B, 4); -_HUGE where nothing was measured."""
+    """Median of the newest measured values: (B, T, 4), 0 where missing, to (B, 4); -_HUGE if nothing was measured."""
     ops = keras.ops
     measured = ops.cast(ops.not_equal(values, 0.0), values.dtype)  # (B, T, 4)
     count = ops.cumsum(measured, axis=1)
@@ -108,7 +108,7 @@ def _everything(shape: Any, dtype: Any = None) -> Any:
 
 
 def set_bounds(model: keras.Model, bounds: Bounds, inputs: Scaler, outputs: Scaler) -> None:
-    """Writes the bounds into the layers of a network. inputs, outputs: its scalers."""
+    """Write the bounds into the layers of a network. inputs, outputs: its scalers."""
     model.get_layer(INPUT_BOUNDS).set_weights([np.stack([bounds.low, bounds.high])])
     scale_in, mean_in = (part[: len(TARGETS)].astype(np.float64) for part in (inputs.scale, inputs.mean))
     scale_out, mean_out = outputs.scale.astype(np.float64), outputs.mean.astype(np.float64)
@@ -151,7 +151,7 @@ def read_bounds(model: keras.Model, outputs: Scaler) -> Bounds | None:
 
 
 def forecast_targets(model: keras.Model) -> Flags:
-    """bool (4,): the targets that a network forecasts. The others were never measured in its training."""
+    """Return bool (4,): the targets that a network forecasts. The others were never measured in its training."""
     layer = next((layer for layer in model.layers if isinstance(layer, OutputBounds)), None)
     if layer is None:
         return np.ones(len(TARGETS), np.bool_)
@@ -160,9 +160,9 @@ def forecast_targets(model: keras.Model) -> Flags:
 
 
 def unbounded(model: keras.Model) -> keras.Model:
-    """The same network, its layers shared, up to its forecast before the bounds: what is trained.
+    """Return the same network, its layers shared, up to its forecast before the bounds: what is trained.
 
-    Bounds have no gradient where they hold, and a forecast of NaN, where a target was never measured, has none at all.
+    Bounds have no gradient where they hold, and a forecast of NaN, of a target that was never measured, has none at all.
     """
     if not any(layer.name == UNBOUNDED_OUTPUT for layer in model.layers):
         return model

@@ -1,4 +1,4 @@
-"""The LSTM layer that training runs on: TensorFlow's fused cell, and a gradient of our own around it.
+"""Fused LSTM layer that training runs on: TensorFlow's fused cell, and a gradient of our own around it.
 
 keras.layers.LSTM with recurrent dropout computes four products a step, and its gradient adds up the weights' gradient step by step. Here a
 step is one product for all gates and one fused operation for the rest, forwards and backwards, and the gradient of the weights is one
@@ -47,7 +47,7 @@ class FusedLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no stubs
 
 
 def fits(config: dict[str, Any]) -> bool:
-    """Whether FusedLSTM computes what the keras.layers.LSTM of this configuration does."""
+    """Return whether FusedLSTM computes what the keras.layers.LSTM of this configuration does."""
     return (
         (config["activation"], config["recurrent_activation"]) == ("tanh", "sigmoid")
         and bool(config["use_bias"] and config["return_sequences"])
@@ -56,7 +56,7 @@ def fits(config: dict[str, Any]) -> bool:
 
 
 def fused_twin(model: keras.Model) -> keras.Model:
-    """The same network with FusedLSTM layers and copies of its weights, in the same order: train this, then give them back.
+    """Return the same network with FusedLSTM layers and copies of its weights, in the same order: train this, then copy the weights back.
 
     The network itself stays one of plain Keras layers: best_model.keras loads without code of ours, and tf2onnx finds its LSTMs.
     """

@@ -1,4 +1,4 @@
-"""What the linear path reads of a window: its last row, averages of what was measured of each target, and the hour of the day.
+"""Inputs of the linear path: a window's last row, averages of what was measured of each target, and the hour of the day.
 
 Shapes in the comments: B windows, T = 30 steps, F = 44 features, K = 116 inputs. Everything is float32.
 """
@@ -37,7 +37,7 @@ assert FEATURES[: len(TARGETS)] == TARGETS  # the averages are those of the firs
 
 
 def linear_inputs(windows: Any) -> Any:
-    """float32 (B, T, F) scaled windows to (B, K): the last row, TARGETS x RATES averages, 2 x HOURS of the calendar; see `input_names`."""
+    """Return (B, K) for float32 (B, T, F) scaled windows: the last row, TARGETS x RATES averages, 2 x HOURS of the calendar."""
     last_row = keras.layers.Cropping1D((windows.shape[1] - 1, 0), name="last_step")(windows)  # (B, 1, F)
     last_row = keras.layers.Flatten(name="last_row")(last_row)  # (B, F)
     return keras.layers.Concatenate(name=LINEAR_INPUTS)([last_row, Averages(name=AVERAGES)(windows), Calendar(name=CALENDAR)(last_row)])
@@ -91,17 +91,21 @@ class Calendar(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 
 def set_calendar(model: keras.Model, inputs: Scaler) -> None:
-    """Tells the network how its hours and weekdays are scaled, for every new scaler. A model without a calendar is left alone."""
+    """Set how the network's hours and weekdays are scaled, for every new scaler. A model without a calendar is left alone."""
     if any(layer.name == CALENDAR for layer in model.layers):
         unit = [[inputs.scale[at], inputs.mean[at]] for at in (_HOUR, _WEEKDAY)]
         model.get_layer(CALENDAR).set_weights([np.array(unit, np.float32)])
 
 
 def unseen_calendar(rows: Floats, inputs: Scaler) -> Flags:
-    """bool (K,): the inputs of the calendar that training rows (M, K) say nothing of, because whole parts of a day or week are missing.
+    """Return bool (K,): inputs of the calendar that training rows show nothing of, because whole parts of a day or week are missing.
 
     An hour that was never seen is extrapolated: from two hours of data the columns of the calendar, all but collinear there, got weights of
-    a thousand that cancelled each other, and the forecasts of the third hour were anything. inputs: the scaler of rows.
+    a thousand that cancelled each other, and the forecasts of the third hour were anything.
+
+    Args:
+        rows: float32 (M, K), training rows.
+        inputs: their scaler.
     """
     hours = np.unique(rows[:, _HOUR] * inputs.scale[_HOUR] + inputs.mean[_HOUR])
     weekdays = np.unique(np.rint(rows[:, _WEEKDAY] * inputs.scale[_WEEKDAY] + inputs.mean[_WEEKDAY]))
@@ -112,7 +116,7 @@ def unseen_calendar(rows: Floats, inputs: Scaler) -> Flags:
 
 
 def inputs_of(columns: Flags, width: int) -> Flags:
-    """bool (width,): the linear path's inputs that are made of the features `columns`, bool (F,)."""
+    """Return bool (width,): the linear path's inputs that are made of the features `columns`, bool (F,)."""
     averages = np.repeat(columns[: len(TARGETS)], len(RATES))
     calendar = np.concatenate([np.full(HOURS, columns[_HOUR]), np.full(HOURS, columns[_HOUR] or columns[_WEEKDAY])])
     return np.concatenate([columns, averages, calendar])[:width]

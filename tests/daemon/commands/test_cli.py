@@ -152,7 +152,7 @@ def test_models_show_of_a_damaged_version(cli: Cli, models: Path) -> None:
     (models / "v20260101_000000/MANIFEST.json").write_text("{")
     code, out, err = cli("models", "show", "v20260101_000000", "--models", models)
     assert code == 1
-    assert "MANIFEST.json is no JSON document" in json.loads(out)["problem"]
+    assert "MANIFEST.json is not a JSON document" in json.loads(out)["problem"]
     assert "models verify v20260101_000000" in err
 
 

@@ -89,11 +89,11 @@ def _names(folder: Path, name: str) -> None:
         (_add_link, "'passwd' is not in MANIFEST.json"),
         (_link_file, "'golden.json' is not a regular file"),
         (lambda f: (f / "sub").symlink_to("/etc"), "'sub' is not in MANIFEST.json"),
-        (lambda f: _names(f, "../outside"), "no path inside the folder"),
-        (lambda f: _names(f, "/etc/passwd"), "no path inside the folder"),
-        (lambda f: _names(f, "a/../golden.json"), "no path inside the folder"),
-        (lambda f: _names(f, ""), "no path inside the folder"),
-        (lambda f: _names(f, "a\0b"), "no path inside the folder"),
+        (lambda f: _names(f, "../outside"), "not a path inside the folder"),
+        (lambda f: _names(f, "/etc/passwd"), "not a path inside the folder"),
+        (lambda f: _names(f, "a/../golden.json"), "not a path inside the folder"),
+        (lambda f: _names(f, ""), "not a path inside the folder"),
+        (lambda f: _names(f, "a\0b"), "not a path inside the folder"),
         (lambda f: edit_manifest(f, files={}), "is not in MANIFEST.json"),
         (lambda f: edit_manifest(f, files={"golden.json": 7}), "'golden.json' is not what was published"),
         (lambda f: edit_manifest(f, files=[1]), "or one is of another type"),
@@ -101,10 +101,10 @@ def _names(folder: Path, name: str) -> None:
         (lambda f: edit_manifest(f, version="../../x"), "says version '../../x'"),
         (lambda f: edit_manifest(f, version="v20200101_000000"), "it is a copy of version v20200101_000000 under another name"),
         (lambda f: (f / MANIFEST_NAME).unlink(), "MANIFEST.json is missing"),
-        (lambda f: (f / MANIFEST_NAME).write_bytes(b"\xff\x00"), "no JSON document"),
-        (lambda f: (f / MANIFEST_NAME).write_text("[" * 1_000_000), "no JSON document"),
-        (lambda f: (f / MANIFEST_NAME).write_text('{"a": NaN}'), "no JSON document"),
-        (lambda f: (f / MANIFEST_NAME).write_text("[]"), "no JSON object"),
+        (lambda f: (f / MANIFEST_NAME).write_bytes(b"\xff\x00"), "not a JSON document"),
+        (lambda f: (f / MANIFEST_NAME).write_text("[" * 1_000_000), "not a JSON document"),
+        (lambda f: (f / MANIFEST_NAME).write_text('{"a": NaN}'), "not a JSON document"),
+        (lambda f: (f / MANIFEST_NAME).write_text("[]"), "not a JSON object"),
         (lambda f: os.truncate(f / MANIFEST_NAME, 2**40), "larger than this kind of file can be"),
     ],
 )
@@ -314,7 +314,7 @@ def test_operators_of_an_unknown_set_are_refused(folder: Path) -> None:
 
 def test_a_manifest_needs_a_version_and_plain_files(tmp_path: Path) -> None:
     """A name that is no version, and a link among the files, are errors when a manifest is written."""
-    with pytest.raises(ValueError, match="is no version"):
+    with pytest.raises(ValueError, match="is not a version"):
         write_manifest(tmp_path, version="v1", parent=None, reason="", created_at_s=0.0, verdict=None, libraries={})
     (tmp_path / "link").symlink_to("/etc/passwd")
     with pytest.raises(ValueError, match="neither a regular file"):

@@ -185,7 +185,7 @@ def test_metadata_come_back_bit_for_bit(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         Metadata(VERSION, inputs, outputs, vocabulary, float("nan")).write(tmp_path)
     (tmp_path / metadata_name(VERSION)).write_text('{"a": ' * 100_000)
-    with pytest.raises(DocumentError, match="no JSON document"):
+    with pytest.raises(DocumentError, match="not a JSON document"):
         Metadata.read(tmp_path)
 
 

@@ -91,10 +91,10 @@ def _pipe(folder: Path) -> None:
         (lambda f: (f / SIGNATURE_NAME).unlink(), "it is not signed (MANIFEST.json.sig is missing), and a verify key is configured"),
         (lambda f: os.truncate(f / SIGNATURE_NAME, 0), "holds 0 bytes instead of 64"),
         (lambda f: os.truncate(f / SIGNATURE_NAME, 40), "holds 30 bytes instead of 64"),
-        (lambda f: os.truncate(f / SIGNATURE_NAME, 41), "is no base64"),
+        (lambda f: os.truncate(f / SIGNATURE_NAME, 41), "is not base64"),
         (_signature(base64.b64encode(b"x" * 64)), "does not fit"),
-        (_signature(b"\xff" * 88), "is no base64"),
-        (_signature("ü".encode()), "is no base64"),
+        (_signature(b"\xff" * 88), "is not base64"),
+        (_signature("ü".encode()), "is not base64"),
         (_link, "is not a regular file"),
         (_pipe, "is not a regular file"),
         (lambda f: (f / core_name(FIRST)).open("ab").write(b"x"), "bytes instead of"),
@@ -160,17 +160,17 @@ BAD_PRIVATE = {
     "rsa": (_private(RSA), r"is a key of another type \(RSA\), an Ed25519 key is needed; make a pair with `dwcp-learner keys generate`"),
     "ec": (_private(EC), "is a key of another type"),
     "public": (ED25519.public_key().public_bytes(PEM, PUBLIC), "is a public key, which cannot sign; give the private one"),
-    "empty": (b"", "holds no private key in PEM form"),
-    "truncated": (_private(ED25519)[:60], "holds no private key in PEM form"),
-    "binary": (b"\x00\xff" * 100, "holds no private key in PEM form"),
-    "huge": (b"x" * 100_000, "that is no key"),
+    "empty": (b"", "does not hold a private key in PEM form"),
+    "truncated": (_private(ED25519)[:60], "does not hold a private key in PEM form"),
+    "binary": (b"\x00\xff" * 100, "does not hold a private key in PEM form"),
+    "huge": (b"x" * 100_000, "that is not a key"),
 }
 BAD_PUBLIC = {
     "private": (_private(ED25519), "is a private key; give the public one"),
     "encrypted": (_private(ED25519, b"secret"), "is a private key"),
     "rsa": (RSA.public_key().public_bytes(PEM, PUBLIC), r"is a key of another type \(RSA\)"),
-    "empty": (b"", "holds no public key in PEM form"),
-    "truncated": (ED25519.public_key().public_bytes(PEM, PUBLIC)[:50], "holds no public key in PEM form"),
+    "empty": (b"", "does not hold a public key in PEM form"),
+    "truncated": (ED25519.public_key().public_bytes(PEM, PUBLIC)[:50], "does not hold a public key in PEM form"),
 }
 
 
