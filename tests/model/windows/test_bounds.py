@@ -371,7 +371,7 @@ def test_an_older_version_is_continued_with_bounds(older: Path) -> None:
     windows = np.random.default_rng(2).normal(size=(6, 30, 44)).astype(np.float32)
     np.testing.assert_allclose(after.predict_on_batch(windows), before.predict_on_batch(windows), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="is not one of this architecture"):
-        renewed(before, replace(network, linear_path=False))
+        renewed(before, resized(network, linear_path=False))
 
 
 @pytest.mark.parametrize(
