@@ -198,4 +198,4 @@ def test_the_light_half_loads_no_tensorflow() -> None:
     )  # fmt: skip
     imports = ", ".join(f"model.{name}" for name in light)
     code = f"import sys, {imports}; assert not {{'tensorflow', 'keras', 'tf2onnx', 'onnx'}} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parent.parent, check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
