@@ -115,20 +115,20 @@ def run(folder: Path, answer: dict[str, Any]) -> Story:
 
 def _follow(daemon: Daemon, story: Story, afterwards: Config) -> None:
     """Advance the story after each pass of the loop: set the defaults for the second training, and end the run."""
-    loop = daemon.loop
-    if story.first_version is not None and loop.training.config.settings != training_config(afterwards).settings:
+    loop, parts = daemon.loop, daemon.parts
+    if story.first_version is not None and parts.training.config.settings != training_config(afterwards).settings:
         say(f"first version {story.first_version} is live")
-        loop.training.reload(training_config(afterwards), afterwards.training.time_limit_s)
-    memory = loop.training.memory
+        parts.training.reload(training_config(afterwards), afterwards.training.time_limit_s)
+    memory = parts.training.memory
     if "drift_opened" not in story.seconds:
         memory.drift_at_rows = None
     elif "training_due" not in story.seconds and memory.drift_at_rows is None:
         memory.drift_at_rows = memory.rows
-    running = loop.training.progress()
+    running = parts.training.progress()
     if "drift_opened" in story.seconds and running is not None and running.progress is not None:
         story.epochs = max(story.epochs, running.progress.epoch or 0)
     live = story.fields.get("model_live")
-    if live is not None and any(pipeline.model_version == live["version"] for pipeline in loop.partitions):
+    if live is not None and any(pipeline.monitored.version == live["version"] for pipeline in parts.group):
         story.seconds["forecasting"] = time.monotonic()
         loop.stop("the new version forecasts")
     elif story.refused is not None:

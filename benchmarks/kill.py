@@ -62,8 +62,8 @@ PUBLICATION: Final = (
     ("before", "model.registry.versions.Registry.publish", 1),
     ("after", "model.registry.versions.Registry.publish", 1),
     ("before", "model.registry.current.Current.set", 1),
-    ("before", "daemon.loop.Loop.announce", 1),
-    ("after", "daemon.loop.Loop.announce", 1),
+    ("before", "daemon.events.announcer.Announcer.version", 1),
+    ("after", "daemon.events.announcer.Announcer.version", 1),
 )
 """Points that only a life reaches in which a training ends."""
 

@@ -1,6 +1,6 @@
 """What "now" means: the wall clock for a live stream, the stream's own time for a replay, in which a month passes in a minute.
 
-A machine's clock may be wrong: before NTP has set it, after a virtual machine was paused. So it is held against a second reference, the
+A machine's clock may be wrong: before NTP has set it, after a virtual machine was paused. So it is compared with a second reference, the
 times at which Kafka's records are written (see daemon.clock_watch).
 """
 
@@ -12,35 +12,56 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 AGREES_S: Final = 300.0
-"""Seconds between this machine's clock and the times of records that were written just now: up to so many they agree. It is what a record's
-own timestamp may be wrong by (streams.records.validate.MAX_FUTURE_S)."""
+"""Largest difference, in seconds, between this machine's clock and the times of records that were written just now at which they agree. A
+record's own timestamp may be wrong by as much (streams.records.validate.MAX_FUTURE_S)."""
 CONFIRMED_S: Final = 60.0
-"""Seconds for which an agreement holds, by the monotonic clock: a usual interval of telemetry, so a quiet stream agrees all the time."""
+"""Seconds for which an agreement holds, by the monotonic clock: a usual interval of telemetry, so that a quiet stream always agrees."""
 
 
 class Clock(Protocol):
-    """UTC seconds of now, and up to when a record's timestamp is believed (None: not checked)."""
+    """All that the daemon knows of time. It is passed in everywhere, so that a test can simulate it."""
 
     def now_s(self, event_time_s: float) -> float:
-        """event_time_s: the newest event time that the stream has shown, -inf before the first record."""
+        """Return UTC seconds of now.
+
+        Args:
+            event_time_s: the newest event time that the stream has shown, -inf before the first record.
+        """
         ...
 
-    def latest_record_s(self) -> float | None: ...
+    def latest_record_s(self) -> float | None:
+        """Return up to when a record's timestamp is believed, UTC seconds; None: timestamps are not checked."""
+        ...
 
     @property
     def confirmed(self) -> bool:
-        """Whether the second reference has agreed with it just now."""
+        """Whether the second reference has agreed with this clock just now."""
         ...
 
     def compare(self, written_s: float) -> float:
-        """Takes in when records were written that have come just now, UTC seconds. Returns by how much this clock is ahead of it."""
+        """Compare with the time at which records were written that have come just now, UTC seconds.
+
+        Returns:
+            Seconds by which this clock is ahead of it.
+        """
+        ...
+
+    def wall_s(self) -> float:
+        """Return UTC seconds as the system has them, for what is only written down."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Return seconds that only pass, for intervals and time limits."""
         ...
 
 
 class WallClock:
-    """For a live stream. Time does not go back: where the system's clock is set back it goes on by the monotonic one, until the system's
-    has caught up. A record that was measured at the right time is not of the future because this machine lives in the past. It does go
-    back if the second reference agrees with the system's clock as it is now: then it was wrong before."""
+    """The clock of a live stream.
+
+    Time does not go back: if the system's clock is set back, this one goes on by the monotonic one until the system's has caught up. A
+    record that was measured at the right time is not of the future because this machine lives in the past. Time does go back if the second
+    reference agrees with the system's clock as it is now: then it was wrong before.
+    """
 
     def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._wall, self._monotonic = wall, monotonic
@@ -66,6 +87,12 @@ class WallClock:
             self._confirmed_at_s = self._monotonic()
         return ahead_s
 
+    def wall_s(self) -> float:
+        return self._wall()
+
+    def monotonic_s(self) -> float:
+        return self._monotonic()
+
     def _now_s(self) -> float:
         at_s = self._monotonic()
         self._seen_s = max(self._wall(), self._seen_s + at_s - self._seen_at_s)
@@ -74,20 +101,34 @@ class WallClock:
 
 
 class StreamClock:
-    """For replay and demo: schedules and cool-downs run in recorded time. A recording may not lie in the future either: its end was before
-    now, and before its file was written."""
+    """The clock of replay and demo: schedules and cool-downs run in recorded time.
+
+    A recording may not lie in the future either: it ended before now, and before its file was written.
+    """
 
     confirmed = False
 
-    def __init__(self, written_s: float = -math.inf) -> None:
-        """written_s: UTC seconds at which the recording was written, so that it can be replayed where this machine's clock is behind."""
-        self._written_s = written_s
+    def __init__(
+        self, written_s: float = -math.inf, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:  # fmt: skip
+        """Start the clock.
+
+        Args:
+            written_s: UTC seconds at which the recording was written, so that it can be replayed on a machine whose clock is behind.
+        """
+        self._written_s, self._wall, self._monotonic = written_s, wall, monotonic
 
     def now_s(self, event_time_s: float) -> float:
         return event_time_s if math.isfinite(event_time_s) else 0.0
 
     def latest_record_s(self) -> float | None:
-        return max(time.time(), self._written_s)
+        return max(self._wall(), self._written_s)
 
     def compare(self, written_s: float) -> float:
-        return time.time() - written_s
+        return self._wall() - written_s
+
+    def wall_s(self) -> float:
+        return self._wall()
+
+    def monotonic_s(self) -> float:
+        return self._monotonic()

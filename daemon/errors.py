@@ -1,4 +1,4 @@
-"""Errors that end a command with a message for a person, and the exit code of each."""
+"""Errors that end a command with a message for a person, each with its exit code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ EXIT_CODES: Final = (
 EXIT_CONFIG: Final = 3
 EXIT_SOURCE: Final = 5
 EXIT_NOTHING: Final = 6
-"""A replay came to its end, and no forecast met its measurement."""
+"""Exit code of a replay that came to its end without a forecast that met its measurement."""
 
 
 class DaemonError(Exception):
-    """What, where, and what to do. exit_code: of the process that ends with it."""
+    """Says what happened, where, and what to do. exit_code: exit code of the process that ends with it."""
 
     exit_code: ClassVar[int] = 1
 
 
 class EventsError(DaemonError):
-    """Events cannot be written where they should be."""
+    """Events cannot be written to their file or topic."""
 
     exit_code = EXIT_SOURCE
 
@@ -38,7 +38,7 @@ class StateError(DaemonError):
 
     @classmethod
     def unwritable(cls, folder: Path, error: OSError) -> StateError:
-        """For a folder of the state that cannot be made or written into."""
+        """Return the error of a folder of the state that cannot be made or written into."""
         return cls(f"{folder}: the state directory cannot be written ({error.strerror}); check its owner and the disk")
 
 

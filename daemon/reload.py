@@ -1,4 +1,4 @@
-"""SIGHUP: what of a changed configuration is taken over while the daemon runs, and what is said to need a restart."""
+"""SIGHUP: which changes of the configuration apply while the daemon runs, and which need a restart."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ CHANGEABLE: Final[dict[str, frozenset[str] | None]] = {
     "state": frozenset({"checkpoint_interval_s"}),
     "models": frozenset({"keep"}),
 }
-"""Keys that change at once, by section; None: all of it. Any other needs a restart."""
+"""Keys that change at once, by section; None: all of the section. Any other key needs a restart."""
 
 
 def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observer: Observer) -> Callable[[], None]:
-    """What SIGHUP does; it raises ConfigError where the new configuration is not valid, and has changed nothing then.
+    """Return what SIGHUP does. It raises ConfigError if the new configuration is not valid, and has changed nothing then.
 
-    config: as the daemon was started.
+    Args:
+        config: configuration that the daemon was started with.
+        load: returns the new one.
     """
 
     def apply() -> None:
         new = load()
-        loop, store = daemon.loop, daemon.loop.checkpointer.store
+        parts, store = daemon.parts, daemon.parts.keeper.store
         daemon.schedule.change(new.training.schedule, new.training.interval_s)
-        # The windows that are forecast follow links.gap_multiple of the start, and so must those that are trained on.
-        loop.training.reload(replace(training_config(new), gap_multiple=config.links.gap_multiple), new.training.time_limit_s)
-        loop.settings.checkpoint_interval_s = new.state.checkpoint_interval_s
-        loop.settings.open_rows_max = new.buffer.open_rows_max
+        # The windows that are forecast follow links.gap_multiple of the start; those that are trained on must, too.
+        parts.training.reload(replace(training_config(new), gap_multiple=config.links.gap_multiple), new.training.time_limit_s)
+        parts.keeper.interval_s = new.state.checkpoint_interval_s
+        parts.pressure.open_rows_max = new.buffer.open_rows_max
         store.rows_max, store.age_max_s = new.buffer.rows_max, new.buffer.age_max_s
         observer.tell("config_reloaded", needs_restart=needs_restart(config, new))
 
@@ -40,7 +42,7 @@ def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observe
 
 
 def needs_restart(running: Config, new: Config) -> list[str]:
-    """The sections in which a key differs that cannot change while the daemon runs."""
+    """Return the sections in which a key differs that cannot change while the daemon runs."""
     return [section for section in Config.model_fields if _fixed(running, section) != _fixed(new, section)]
 
 

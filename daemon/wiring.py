@@ -1,35 +1,42 @@
-"""Where the parts are made and put together; nobody else makes one."""
+"""Builds the parts of a daemon and puts them together; nobody else builds one."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any, TypeVar
 
 from daemon.clock import Clock
-from daemon.clock_watch import ClockWatch
 from daemon.config.keys import registry_with_keys
 from daemon.config.load import Config
 from daemon.errors import DaemonError, EventsError, StateError
+from daemon.events.announcer import Announced, Announcer
+from daemon.events.incidents import Incidents
 from daemon.events.sinks import Sinks
 from daemon.events.topic_check import topics_of
 from daemon.events.topic_watch import TopicWatch
-from daemon.ingest.group import Partitions, journal_path
+from daemon.ingest.group import Group, journal_path
 from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
 from daemon.ingest.monitored import Listener
-from daemon.ingest.partition import PipelineSettings
-from daemon.loop import Loop, LoopSettings
+from daemon.ingest.pressure import Pressure
+from daemon.ingest.settings import PipelineSettings
+from daemon.loop import Loop
 from daemon.operator.health import Health
 from daemon.operator.http import HttpServer
 from daemon.operator.notify import Notifier
 from daemon.operator.observer import Observer
+from daemon.operator.readiness import Readiness
+from daemon.parts import Parts
 from daemon.state.checkpoint import CheckpointStore
 from daemon.state.instance import instance_id, state_id
-from daemon.state.keeper import Checkpointer
+from daemon.state.keeper import Keeper
 from daemon.state.lock import StateLock
 from daemon.training.child import Trainer
-from daemon.training.cycle import Memory, Training, TrainingConfig
+from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.memory import Memory
+from daemon.training.publisher import Publisher
 from daemon.training.schedule import Schedule
 from daemon.training.triggers import TrainingPolicy
 from drift.link.monitored import WatchPolicy
@@ -47,15 +54,17 @@ from streams.kafka.source import KafkaSource
 from streams.sinks import Sink
 from streams.source import Source
 
+T = TypeVar("T")
 WATCHDOG_FALLBACK_S = 60.0
-"""Without systemd's watchdog, /livez turns bad after so long without progress."""
+"""Seconds without progress after which /livez is not OK, if systemd has no watchdog."""
 
 
 @dataclass
 class Daemon:
-    """A loop and what lives beside it."""
+    """A loop, its parts, and what lives beside it."""
 
     loop: Loop
+    parts: Parts
     schedule: Schedule
     http: HttpServer | None
     lock: StateLock
@@ -64,10 +73,14 @@ class Daemon:
     @property
     def hangs(self) -> bool:
         """After `run`: a thread is left that waits for a disk, and would keep the process from its end."""
-        return self.loop.checkpointer.busy or self.loop.training.hangs or self.loop.models.loader.busy
+        return self.parts.keeper.busy or self.parts.training.hangs or self.parts.models.loader.busy
 
     def run(self) -> None:
-        """Until the loop ends. Raises DaemonError, SourceError."""
+        """Run until the loop ends.
+
+        Raises:
+            DaemonError, SourceError: the daemon cannot go on.
+        """
         self.schedule.start()
         if self.http is not None:
             self.http.start()
@@ -82,7 +95,11 @@ class Daemon:
 
 
 def kafka_source(config: Config, observer: Observer) -> KafkaSource:
-    """Raises StateError where the state directory, which names this member of the group, cannot be used."""
+    """Return the Kafka source.
+
+    Raises:
+        StateError: the state directory, which names this member of the group, cannot be used.
+    """
     kafka, state = config.kafka, config.state
     return KafkaSource(
         kafka.topic, kafka.group_id, kafka.client_options(), observer.tell_kafka, instance_id=instance_id(state.directory, state.member),
@@ -99,58 +116,76 @@ def build(
     listener: Listener | None = None,
     wait_for_training: bool = False,
 ) -> Daemon:
-    """A daemon over any source.
+    """Build a daemon over any source.
 
-    Raises StateError where the state directory cannot be used, ConfigError where a key cannot, DaemonError, with the setting, where
-    another folder or the HTTP address cannot.
+    Args:
+        listener: receives every forecast that met its measurement.
+        wait_for_training: see Loop.
+
+    Raises:
+        StateError: the state directory cannot be used.
+        ConfigError: a key cannot be used.
+        DaemonError: another folder or the HTTP address cannot be used; the message names the setting.
     """
     notifier = Notifier()
     notifier.status("starting")
     registry = registry_with_keys(config)
     state = config.state.directory
-    lock = StateLock.take(state, config.state.member)
+    lock = StateLock.acquire(state, config.state.member)
     if lock.closed:
         observer.tell("state_closed", folder=str(state), remedy="to let others read events, name a folder of their own as events.folder")
-    store = CheckpointStore(state, config.state.member, config.buffer.rows_max, config.buffer.age_max_s, observer.tell)
+    store = CheckpointStore(state, config.state.member, config.buffer.rows_max, config.buffer.age_max_s, observer.tell, clock.monotonic_s)
     store.open()
-    process = store.restore_process()
+    process = store.restore_process() or {"regions": None, "training": {}}
     journal = Journal(journal_path(state, config.state.member))
-    journal.require(store.journal_taken)
+    journal.require(store.journal_applied)
     _prepare(registry)
-    models = Models(registry, journal, observer, config.models.follow_interval_s)
-    clock_watch = ClockWatch(clock, observer)
-    partitions = Partitions(
-        pipeline_settings(config), store, journal, models, observer,
-        idle_s=config.drift.idle_s, shed_above_lag=config.drift.shed_above_lag, listener=listener, clock_watch=clock_watch,
-    )  # fmt: skip
-    policy = quorum_policy(config)
-    regions = RegionDrift.restored(process["regions"], policy) if process is not None else RegionDrift(policy)
-    observer.alerts_budget.set(config.drift.false_alerts_per_week)
-    sinks = make_sinks(config, observer)
-    schedule = Schedule(config.training.schedule, config.training.interval_s)
-    trainer = _trainer(state / f"training-{config.state.member}", config.training.time_limit_s)
-    health = Health(notifier.watchdog_s or WATCHDOG_FALLBACK_S)
+    health = Health(notifier.watchdog_s or WATCHDOG_FALLBACK_S, clock.monotonic_s)
     observer.watch(health.not_live, health.not_ready)
-    loop: Loop
-    memory = Memory(**process["training"]) if process is not None else None
-    training = Training(
-        training_config(config),
-        trainer,
-        models,
-        schedule,
-        observer,
-        lambda version: loop.announce(version),
-        lambda *told: loop.answer(*told),
-        memory,
-    )
-    loop = Loop(
-        source, sinks, partitions, regions, Checkpointer(store, sinks.flush), models, training, observer, notifier, health, clock,
-        clock_watch,
-        LoopSettings(config.state.checkpoint_interval_s, config.buffer.open_rows_max, wait_for_training),
-        f"dwcp-learner/{config.kafka.group_id}",
+    observer.alerts_budget.set(config.drift.false_alerts_per_week)
+    schedule = Schedule(config.training.schedule, config.training.interval_s, clock)
+    readiness = Readiness(health, notifier, observer)
+    parts = _make_parts(config, source, clock, observer, listener, registry, store, journal, schedule, readiness, process)
+    loop = Loop(parts, wait_for_training=wait_for_training)
+    return Daemon(loop, parts, schedule, make_http(config, observer, health), lock, journal)
+
+
+def _make_parts(
+    config: Config, source: Source, clock: Clock, observer: Observer, listener: Listener | None, registry: Registry, store: CheckpointStore,
+    journal: Journal, schedule: Schedule, readiness: Readiness, process: dict[str, Any],
+) -> Parts:  # fmt: skip
+    """process: state of the region stage and of training, as the last checkpoint has it."""
+    models = Models(registry, journal, observer, config.models.follow_interval_s, clock.monotonic_s)
+    regions, policy = process["regions"], quorum_policy(config)
+    sinks = make_sinks(config, observer, clock)
+    trainer = _trainer(config.state.directory / f"training-{config.state.member}", config.training.time_limit_s, clock)
+    publisher = Publisher(registry, observer, clock.monotonic_s)
+    return Parts(
+        source=source,
+        group=Group(
+            source, pipeline_settings(config), store, journal, models, observer, clock,
+            idle_s=config.drift.idle_s, shed_above_lag=config.drift.shed_above_lag, listener=listener,
+        ),
+        incidents=Incidents(RegionDrift(policy) if regions is None else RegionDrift.restored(regions, policy), observer),
+        announcer=Announcer(
+            sinks, registry, observer, clock, f"dwcp-learner/{config.kafka.group_id}", _restored(Announced, process["training"])
+        ),
+        keeper=Keeper(store, sinks, observer, clock, config.state.checkpoint_interval_s),
+        training=Training(
+            training_config(config), trainer, publisher, models, schedule, observer, _restored(Memory, process["training"])
+        ),
+        models=models,
+        pressure=Pressure(source, observer, config.buffer.open_rows_max),
+        readiness=readiness,
+        observer=observer,
+        clock=clock,
     )  # fmt: skip
-    http = make_http(config, observer, health)
-    return Daemon(loop, schedule, http, lock, journal)
+
+
+def _restored(kind: type[T], document: dict[str, Any]) -> T:
+    """Return a dataclass with the fields of a document that it has: training and announcer share one in a checkpoint."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in document.items() if name in names})
 
 
 def pipeline_settings(config: Config) -> PipelineSettings:
@@ -180,15 +215,19 @@ def training_config(config: Config) -> TrainingConfig:
         threads=training.threads,
     )
     policy = TrainingPolicy(training.rows_min, training.new_rows_min, training.drift_rows_min, training.cooldown_s)
-    gate = GatePolicy(min_windows=training.gate_windows_min)
     return TrainingConfig(
-        policy, settings, gate, config.links.gap_multiple, training.drift_time_budget_s,
-        architecture=ARCHITECTURES[training.architecture], keep_versions=config.models.keep,
-    )  # fmt: skip
+        policy=policy,
+        settings=settings,
+        gate=GatePolicy(min_windows=training.gate_windows_min),
+        gap_multiple=config.links.gap_multiple,
+        drift_time_budget_s=training.drift_time_budget_s,
+        architecture=ARCHITECTURES[training.architecture],
+        keep_versions=config.models.keep,
+    )
 
 
-def make_sinks(config: Config, observer: Observer) -> Sinks:
-    """Kafka topics, NDJSON files, or both, for alerts, announcements and dead letters."""
+def make_sinks(config: Config, observer: Observer, clock: Clock) -> Sinks:
+    """Return the sinks of alerts, announcements and dead letters: Kafka topics, NDJSON files, or both."""
     events = config.events
     folder = events.folder or config.state.directory / "events"
 
@@ -205,11 +244,12 @@ def make_sinks(config: Config, observer: Observer) -> Sinks:
         models=sink(events.models_topic, "models.ndjson"),
         dead_letters=sink(events.dead_letter_topic, "dead_letters.ndjson"),
         topics=TopicWatch(config.kafka.client_options(), topics_of(config)[1:], observer.tell) if events.to != "file" else None,
+        clock=clock.monotonic_s,
     )
 
 
 def _prepare(registry: Registry) -> None:
-    """Makes the models folder. What a crash has left there is removed by and by (see Training.recover)."""
+    """Make the models folder. What a crash has left there is removed later (see Training.recover)."""
     try:
         registry.root.mkdir(parents=True, exist_ok=True)
         os.scandir(registry.root).close()
@@ -218,9 +258,9 @@ def _prepare(registry: Registry) -> None:
         raise DaemonError(f"{problem}; name another one, or mend its owner and permissions") from error
 
 
-def _trainer(work: Path, time_limit_s: float) -> Trainer:
+def _trainer(work: Path, time_limit_s: float, clock: Clock) -> Trainer:
     try:
-        return Trainer(work, time_limit_s)
+        return Trainer(work, time_limit_s, clock.monotonic_s)
     except OSError as error:
         raise StateError(f"{work}: cannot be made as a folder ({error.strerror}); remove it, or mend the state directory") from error
 

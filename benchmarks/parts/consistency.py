@@ -156,7 +156,7 @@ def replayed(topic: Topic, home: Path, into: Path, sections: Mapping[str, Mappin
     settings["training"] = {"schedule": "", "rows_min": 2**62, "drift_rows_min": 2**62}  # which versions went live is in the journal too
     settings["drift"] = settings.get("drift", {}) | {"idle_s": 2.0**40}  # what the clock decides is in the journal
     made = rig.daemon_over(source, rig.config(into, **settings))
-    made.loop.partitions._decide = lambda *_, **__: None  # nor is anything decided behind the journal's end
+    made.parts.group.decisions.before_record = lambda *_, **__: None  # nor is anything decided behind the journal's end
     made.loop.on_step = lambda polled: _stop_at_the_end(made.loop, source, polled)
     made.run()
     return remains.outcome(into)

@@ -38,8 +38,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _look(daemon: Daemon, records: int, found: dict[str, Any]) -> None:
     """Measure within the loop: the source is connected, and nothing has been torn down."""
-    partitions = daemon.loop.partitions
-    if partitions.rows < records or found:
+    group = daemon.parts.group
+    if group.rows < records or found:
         return
     peak_before = memory()["peak_bytes"]
     daemon.loop.checkpoint_now()  # seals the open rows
@@ -48,10 +48,10 @@ def _look(daemon: Daemon, records: int, found: dict[str, Any]) -> None:
     ctypes.CDLL(None).malloc_trim(0)
     found |= memory() | {
         "peak_before_checkpoint_bytes": peak_before,
-        "links": partitions.links,
-        "watched_links": partitions.watched_links,
-        "forecasts": int(daemon.loop.observer.registry.get_sample_value("dwcp_forecasts_total") or 0),
-        "open_rows": partitions.open_rows,
+        "links": group.links,
+        "watched_links": group.monitored_links,
+        "forecasts": int(daemon.parts.observer.registry.get_sample_value("dwcp_forecasts_total") or 0),
+        "open_rows": group.open_rows,
     }
     daemon.loop.stop("everything is measured")
 

@@ -85,13 +85,13 @@ def ingest(job: dict[str, Any]) -> dict[str, Any]:
         cpu_s, loop_s = time.process_time() - began_s, time.thread_time() - began_loop_s
         wall_s = time.monotonic() - began_wall_s
         counted = _counted(observer)
-        checkpointed = sum(_offset_on_disk(settings, pipeline.partition) for pipeline in daemon.loop.partitions)
+        checkpointed = sum(_offset_on_disk(settings, pipeline.partition) for pipeline in daemon.parts.group)
         if checkpointed != job["records"]:
             raise RuntimeError(f"the checkpoint holds {checkpointed} of {job['records']} records")
         return counted | {
-            "records": daemon.loop.partitions.rows,
-            "links": daemon.loop.partitions.links,
-            "watched_links": daemon.loop.partitions.watched_links,
+            "records": daemon.parts.group.rows,
+            "links": daemon.parts.group.links,
+            "watched_links": daemon.parts.group.monitored_links,
             "pauses": events.count("source_paused"),
             "cpu_s": cpu_s,
             "wall_s": wall_s,
@@ -107,7 +107,7 @@ def _offset_on_disk(settings: Config, partition: Partition) -> int:
 
 
 def _stop_at(daemon: Daemon, records: int, threads: _Threads) -> None:
-    if daemon.loop.partitions.rows >= records:
+    if daemon.parts.group.rows >= records:
         threads.look()
         daemon.loop.stop("everything is measured")
 

@@ -78,17 +78,17 @@ class Soak:
     _began_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        loop = self.daemon.loop
-        loop.training.schedule = self.schedule
+        parts = self.daemon.parts
+        parts.training.schedule = self.schedule
         self._small()
-        loop.on_step = lambda _polled: self.look()
+        self.daemon.loop.on_step = lambda _polled: self.look()
         first = self.plan.config(self.folder)
-        reload = reloader(self.daemon, first, lambda: self.plan.config(self.folder, self._next_h - 1), loop.observer)
+        reload = reloader(self.daemon, first, lambda: self.plan.config(self.folder, self._next_h - 1), parts.observer)
         self.reload = lambda: (reload(), self._small())[0]
 
     def _small(self) -> None:
         """Trainings of a small network, which the configuration cannot ask for."""
-        training = self.daemon.loop.training
+        training = self.daemon.parts.training
         training.config = replace(training.config, architecture=architecture_of(ARCHITECTURE))
 
     def look(self) -> None:
@@ -96,10 +96,10 @@ class Soak:
 
         The stream flows beside a training, and waits for its end before the next hour: every hour has its own, on any machine.
         """
-        loop = self.daemon.loop
-        hour = (loop.partitions.event_time_s - START_S) / 3600
-        loop.settings.wait_for_training = hour >= self._next_h
-        if hour < self._next_h or loop.training.busy or loop.checkpointer.busy:
+        loop, parts = self.daemon.loop, self.daemon.parts
+        hour = (parts.group.event_time_s - START_S) / 3600
+        loop.wait_for_training = hour >= self._next_h
+        if hour < self._next_h or parts.training.busy or parts.keeper.busy:
             return
         self.samples.append(self.sample(hour))
         passed = range(self._next_h, math.floor(hour) + 1)
@@ -114,17 +114,17 @@ class Soak:
 
     def sample(self, hour: float) -> dict[str, Any]:
         settle()
-        process, registry = psutil.Process(), self.daemon.loop.models.registry
+        process, registry = psutil.Process(), self.daemon.parts.models.registry
         state = self.folder / "state"
         with process.oneshot():
             children = process.children(recursive=True)
             found: dict[str, Any] = {"hour": hour, "wall_s": time.monotonic() - self._began_s, **memory()}
             found |= {"files": process.num_fds(), "threads": process.num_threads(), "children": len(children)}
-        journal = journal_path(state, self.daemon.loop.checkpointer.store.member)
+        journal = journal_path(state, self.daemon.parts.keeper.store.member)
         return found | {
             "python_threads": sorted(thread.name for thread in threading.enumerate()),
             "zombies": sum(child.status() == psutil.STATUS_ZOMBIE for child in children),
-            "links": self.daemon.loop.partitions.links,
+            "links": self.daemon.parts.group.links,
             "segments": len(list((state / "buffer").glob("*.parquet"))),
             "buffer_bytes": size(state / "buffer"),
             "buffer_rows": int(self.value("dwcp_buffer_rows")),
@@ -148,7 +148,7 @@ class Soak:
         say(f"hour {sample['hour']:5.1f} after {sample['wall_s']:5.0f} s: {sample['resident_bytes'] / 1e6:.0f} MB, {shown}")
 
     def value(self, name: str, **labels: str) -> float:
-        return self.daemon.loop.observer.registry.get_sample_value(name, labels) or 0.0
+        return self.daemon.parts.observer.registry.get_sample_value(name, labels) or 0.0
 
     def scrape(self) -> bytes:
         """Read the metrics as Prometheus does."""

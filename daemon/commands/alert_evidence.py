@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
-from daemon.state.checkpoint import MOST_MANIFEST_BYTES
+from daemon.state.manifests import MOST_MANIFEST_BYTES
 from daemon.state.snapshot import Manifest
 from features.telemetry import NUMERIC, Doubles, Floats, Longs
 from model.buffer.rows import read_segments

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from daemon.events.alerts import MODEL_TYPE, RETRAINING_TYPE, SEVERITIES, UNITS
-from daemon.training.cycle import Answer
+from daemon.training.outcomes import Answer
 from drift.messages import SIGNALS, Change, Group, Scope
 from model.registry.choice import Kind as ChoiceKind
 from streams.events import DRIFT_TOPIC

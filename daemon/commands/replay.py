@@ -116,10 +116,10 @@ def run_replay(source: FileSource, clock: StreamClock, config: Config, quiet: bo
     stop_on_signals(daemon.loop.stop)
     with bar:
         daemon.loop.on_step = lambda polled: _show(
-            bar, task, polled, daemon.loop.training.progress(), daemon.loop.training.decision.waiting_for if trains else ""
+            bar, task, polled, daemon.parts.training.progress(), daemon.parts.training.decision.waiting_for if trains else ""
         )
         daemon.run()
-    return make_report(observer, score, events, daemon.loop, trains=trains, merged=not config.links.key)
+    return make_report(observer, score, events, daemon, trains=trains, merged=not config.links.key)
 
 
 _SHOWN: Final = {

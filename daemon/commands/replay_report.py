@@ -12,9 +12,9 @@ from rich.table import Table
 
 from daemon.commands.score import ByPhase
 from daemon.commands.unjudged import Found, why_nothing
-from daemon.loop import Loop
 from daemon.operator.observer import Observer
 from daemon.plain_text import plain
+from daemon.wiring import Daemon
 from features.telemetry import TARGETS
 
 DEAD_LETTERS: Final = Path("state/events/dead_letters.ndjson")
@@ -22,7 +22,7 @@ DEAD_LETTERS: Final = Path("state/events/dead_letters.ndjson")
 
 
 def make_report(
-    observer: Observer, score: ByPhase, events: list[dict[str, Any]], loop: Loop, *, trains: bool, merged: bool
+    observer: Observer, score: ByPhase, events: list[dict[str, Any]], daemon: Daemon, *, trains: bool, merged: bool
 ) -> dict[str, Any]:  # fmt: skip
     """Return the document that --json prints. events: each with its name as "event". trains, merged: see unjudged.Found."""
 
@@ -31,14 +31,14 @@ def make_report(
 
     accepted = counted("dwcp_records_total", outcome="accepted")
     report: dict[str, Any] = {
-        "interrupted": loop.stop_reason if loop.stop_reason in ("SIGTERM", "SIGINT") else None,
-        "already_replayed": not counted("dwcp_records_total", outcome="consumed") and any(one.next_offset for one in loop.partitions),
+        "interrupted": daemon.loop.stop_reason if daemon.loop.stop_reason in ("SIGTERM", "SIGINT") else None,
+        "already_replayed": not counted("dwcp_records_total", outcome="consumed") and any(one.next_offset for one in daemon.parts.group),
         "records": {
             outcome: counted("dwcp_records_total", outcome=outcome) for outcome in ("consumed", "accepted", "rejected", "duplicate", "late")
         },
         "rejections": _rejections(events, lambda kind: counted("dwcp_records_rejected_total", kind=kind)),
-        "state_problem": loop.problems.get("checkpoint"),
-        "links": loop.partitions.links,
+        "state_problem": daemon.parts.keeper.problem,
+        "links": daemon.parts.group.links,
         "missing": {metric: counted("dwcp_metrics_missing_total", metric=metric) for metric in TARGETS},
         "measured": {metric: accepted - counted("dwcp_metrics_missing_total", metric=metric) for metric in TARGETS},
         "versions": [event["version"] for event in events if event["event"] == "model_published"],
@@ -48,25 +48,25 @@ def make_report(
         "errors": score.phases["all"].rows() if "all" in score.phases else [],
     }
     nothing = not any(row["forecasts"] for row in report["errors"]) and not report["already_replayed"]
-    return report | {"nothing_judged": why_nothing(_found(report, events, loop, trains, merged)) if nothing else []}
+    return report | {"nothing_judged": why_nothing(_found(report, events, daemon, trains, merged)) if nothing else []}
 
 
-def _found(report: dict[str, Any], events: list[dict[str, Any]], loop: Loop, trains: bool, merged: bool) -> Found:
-    live = loop.models.live
+def _found(report: dict[str, Any], events: list[dict[str, Any]], daemon: Daemon, trains: bool, merged: bool) -> Found:
+    live = daemon.parts.models.live
     return Found(
         consumed=report["records"]["consumed"],
         accepted=report["records"]["accepted"],
         links=report["links"],
-        longest_run=loop.partitions.longest_run,
+        longest_run=daemon.parts.group.longest_run,
         merged=merged,
         trains=trains,
-        rows=loop.training.memory.rows,
-        rows_min=loop.training.config.policy.rows_min,
+        rows=daemon.parts.training.memory.rows,
+        rows_min=daemon.parts.training.config.policy.rows_min,
         version=live.version if live is not None else None,
         published=tuple(report["versions"]),
         failed=tuple(report["failed"]),
         refused=tuple(reason for event in events if event["event"] == "model_refused" for reason in event["reasons"]),
-        unusable=loop.models.problem,
+        unusable=daemon.parts.models.problem,
     )
 
 

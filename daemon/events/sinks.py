@@ -33,6 +33,7 @@ class Sinks:
     dead_letters: Sink
     flush_s: float = FLUSH_S
     topics: TopicWatch | None = None
+    clock: Callable[[], float] = time.monotonic
 
     def flush(self) -> None:
         """Wait until all events are durable.
@@ -41,14 +42,14 @@ class Sinks:
             TimeoutError: after flush_s.
             OSError: the disk refuses.
         """
-        began_s = time.monotonic()
+        began_s = self.clock()
         for sink in (self.dead_letters, self.alerts, self.models):
             while True:
                 try:
                     sink.flush(_SLICE_S)
                     break
                 except TimeoutError:
-                    if time.monotonic() - began_s >= self.flush_s:
+                    if self.clock() - began_s >= self.flush_s:
                         raise
 
     def pending(self) -> int:

@@ -1,8 +1,10 @@
-"""The entries of the journal: one struct a decision, each with the offsets from which it holds."""
+"""The entries of the journal: one struct a decision, with the offsets from which it holds; and those that a partition has yet to apply."""
 
 from __future__ import annotations
 
+import bisect
 import math
+from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
@@ -91,3 +93,37 @@ class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
 
 
 Entry: TypeAlias = ModelLive | Forecasting | Clock | Idle | Resumed | Alerted | Adopted
+
+
+class Ahead:
+    """Entries that a partition has yet to apply, in the order of their offsets, each with its number in the journal."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[int, int, Entry]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def add(self, entries: list[tuple[int, int, Entry]]) -> None:
+        """Add (offset, number, entry) behind those that are here already."""
+        self._entries += entries
+
+    def due(self, offset: int) -> Iterator[tuple[int, Entry]]:
+        """Remove the entries up to this next offset, one after the other, and yield number and entry of each."""
+        while self._entries and self._entries[0][0] <= offset:
+            _, number, entry = self._entries.pop(0)
+            yield number, entry
+
+    def cut(self, offsets: Sequence[int], begin: int) -> int:
+        """Return the end of the records from index `begin` on that lie before the next entry."""
+        return bisect.bisect_left(offsets, self._entries[0][0], begin) if self._entries else len(offsets)
+
+    @property
+    def last_offset(self) -> int:
+        """Offset of the last entry; 0 without one."""
+        return self._entries[-1][0] if self._entries else 0
+
+    @property
+    def last_epoch(self) -> int | None:
+        """Epoch of the last model that goes live; None if none does."""
+        return next((entry.epoch for _, _, entry in reversed(self._entries) if isinstance(entry, ModelLive)), None)

@@ -1,61 +1,69 @@
-"""The partitions that this process owns: they come with their state, follow the live model, and go with their state."""
+"""The partitions that this process owns: they come with their state, ingest records, and leave with their state."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from daemon.clock import AGREES_S
+from daemon.clock import Clock
 from daemon.clock_watch import ClockWatch
-from daemon.ingest.entries import CLOCK_S, Alerted, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
+from daemon.ingest.decisions import Decisions
+from daemon.ingest.ingested import Ingested
 from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
 from daemon.ingest.monitored import Listener
-from daemon.ingest.partition import Holds, Pipeline, PipelineSettings, Taken, Undone, part_of
-from daemon.ingest.spread import LinkSpread
+from daemon.ingest.partition import Holds, Pipeline
+from daemon.ingest.pieces import part_of
+from daemon.ingest.settings import PipelineSettings
+from daemon.ingest.spread import LinkSpans, LinkSpread
 from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
-from daemon.state.snapshot import PartState
-from drift.region.stage import RegionDrift
+from daemon.state.snapshot import PartState, Written
 from features.telemetry import Partition
 from model.buffer.rows import BufferWriter
-from streams.source import ONLY_LOG, RawBatch, Source
+from streams.source import ONLY_LOG, Polled, RawBatch, Source
 
 
-class Partitions:
-    """Owned partitions by name, with what the clock decides for each of them: live model, shedding, idleness."""
+class Group:
+    """Owned partitions by name, between the source that they read and the store that keeps their state."""
 
     def __init__(
         self,
+        source: Source,
         settings: PipelineSettings,
         store: CheckpointStore,
         journal: Journal,
         models: Models,
         observer: Observer,
+        clock: Clock,
         *,
         idle_s: float,
         shed_above_lag: int,
         listener: Listener | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        clock_watch: ClockWatch | None = None,
     ) -> None:
-        """clock_watch: says which records wait for this machine's clock; None: none does."""
-        self._clock_watch = clock_watch
-        self._settings, self._store, self._journal, self._models, self._observer = settings, store, journal, models, observer
-        self._idle_s, self._shed_above_lag, self._listener, self._clock = idle_s, shed_above_lag, listener, clock
+        """Own no partition yet.
+
+        Args:
+            idle_s, shed_above_lag: see Decisions.
+            listener: receives every forecast that met its measurement.
+        """
+        self._source, self._settings, self._store, self._models, self._observer = source, settings, store, models, observer
+        self._clock, self._listener = clock, listener
         self._pipelines: dict[Partition, Pipeline] = {}
-        self._moved_s: dict[Partition, float] = {}
-        """When the event time of each partition last moved, by the clock."""
-        self._shedding = False
-        self.spread = LinkSpread(settings.link_key, observer.tell)
+        self.decisions = Decisions(
+            journal, models, observer, clock, idle_s=idle_s, shed_above_lag=shed_above_lag, pipelines=self._pipelines
+        )  # fmt: skip
+        self.clock_watch = ClockWatch(clock, observer)
+        """Which partitions wait for this machine's clock."""
+        self.spread = LinkSpread(settings.link_key, observer.tell, clock.monotonic_s)
         """Links that come in more than one partition."""
+        self.blocked = False
+        """The journal refused a decision, and no checkpoint was written since: records that were read were not ingested."""
         self._passed_over: set[Partition] = set()
-        """Partitions of which it was told that they do not begin at their first record."""
+        """Partitions that do not begin at their first record, as was reported."""
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(self._pipelines.values())
@@ -63,219 +71,193 @@ class Partitions:
     def __len__(self) -> int:
         return len(self._pipelines)
 
-    @property
-    def journal_problem(self) -> str | None:
-        """Why decisions of the clock cannot be written down; None while they can."""
-        return self._journal.problem
-
-    @property
-    def watermark_s(self) -> float:
-        """The least event time over the partitions, UTC seconds; -inf where there are none, or one has not begun."""
-        return min((pipeline.watermark_s for pipeline in self._pipelines.values()), default=-math.inf)
-
-    @property
-    def begun_through_s(self) -> float:
-        """The same of those partitions that have begun; inf where none has."""
-        begun = (pipeline.watermark_s for pipeline in self._pipelines.values() if pipeline.watermark_s > -math.inf)
-        return min(begun, default=math.inf)
-
-    @property
-    def event_time_s(self) -> float:
-        """The newest event time of any partition; -inf before the first record."""
-        return max((pipeline.event_time_s for pipeline in self._pipelines.values()), default=-math.inf)
-
-    @property
-    def end_s(self) -> float:
-        """The same if no record comes any more."""
-        return max((pipeline.end_s for pipeline in self._pipelines.values()), default=-math.inf)
-
-    @property
-    def limit_s(self) -> float:
-        """The latest time that any record may have; inf if that is not known. A partition that came from another member may not have heard
-        of the last reading of this one."""
-        latest_s = max((pipeline.limit_s for pipeline in self._pipelines.values()), default=math.inf)
-        return latest_s if self._journal.clock_s is None else max(latest_s, limit_of(self._journal.clock_s))
-
-    @property
-    def rows(self) -> int:
-        return sum(pipeline.rows for pipeline in self._pipelines.values())
-
-    @property
-    def open_rows(self) -> int:
-        return sum(pipeline.open_rows for pipeline in self._pipelines.values())
-
-    @property
-    def links(self) -> int:
-        return sum(pipeline.links for pipeline in self._pipelines.values())
-
-    @property
-    def longest_run(self) -> int:
-        """Most rows of any link since its last gap."""
-        return max((pipeline.longest_run for pipeline in self._pipelines.values()), default=0)
-
-    @property
-    def watched_links(self) -> int:
-        return sum(pipeline.watched_links for pipeline in self._pipelines.values())
-
-    def take_up(self, partitions: Iterable[Partition], source: Source) -> None:
-        """Restores the state of partitions that were assigned, and seeks to where it ends."""
-        for partition in sorted(partitions, key=str):
-            writer = BufferWriter(self._store.buffer, partition)
-            pipeline = Pipeline(partition, self._settings, writer, self._models.predictor, self._observer, self._listener)
-            if (restored := self._store.restore(partition)) is not None:
-                pipeline.restore(restored)
-                if restored.member != self._store.member:  # its numbers count in another journal
-                    pipeline.journal_taken = self._taken_up(partition, pipeline.next_offset or 0)
-            pipeline.expect(self._journal.ahead(partition, pipeline.journal_taken))
-            self._pipelines[partition] = pipeline
-            self._moved_s[partition] = self._clock()
-            self.spread.restored(pipeline, self)
-            source.seek(partition, pipeline.next_offset, pipeline.log)
-            self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
-
-    def pass_over(self, partition: Partition, offset: int) -> None:
-        """A partition goes on at a later offset than its state ends at: another member's state has the records between."""
-        if (pipeline := self._pipelines.get(partition)) is not None:
-            pipeline.pass_over(offset)
-
-    def give_up(self, partitions: Collection[Partition]) -> None:
-        """Drops the state of partitions that belong to another member."""
+    def drop(self, partitions: Collection[Partition]) -> None:
+        """Drop the state of partitions that belong to another member, who may read them already."""
         self.spread.gone(partitions)
         for partition in partitions:
             self._pipelines.pop(partition, None)
-            self._moved_s.pop(partition, None)
+            self.decisions.forget(partition)
             self._store.drop(partition)
+        self.clock_watch.drop(partitions)
 
-    def undone(self) -> list[Undone]:
-        """What was undone since the last call, because it had come further than time can be."""
-        found = [undone for pipeline in self for undone in pipeline.undone]
-        for pipeline in self:
-            pipeline.undone = []
-        return found
+    def release(self, partitions: Collection[Partition]) -> None:
+        """Give partitions whose state is written to the member that waits for them."""
+        self._source.release(frozenset(partitions))
+        self.drop(partitions)
 
-    def take(self, raw: RawBatch, now_s: float | None, regions: RegionDrift, *, confirmed: bool = False) -> Taken:
-        """Hands records to their partition, each after what the clock has decided for it. now_s: UTC seconds; None: timestamps are not
-        checked against the time. confirmed: whether a second reference agrees with now_s.
+    def adopt(self, partitions: Collection[Partition]) -> None:
+        """Restore the state of partitions that were assigned, and seek to where it ends."""
+        for partition in sorted(partitions, key=str):
+            writer, clock = BufferWriter(self._store.buffer, partition), self._clock.monotonic_s
+            pipeline = Pipeline(partition, self._settings, writer, self._models.predictor, self._observer, self._listener, clock)
+            if (restored := self._store.restore(partition)) is not None:
+                pipeline.restore(restored)
+            self.decisions.adopt(pipeline, foreign=restored is not None and restored.member != self._store.member)
+            self._pipelines[partition] = pipeline
+            self.spread.restored(pipeline.spans, self._spans())
+            self._source.seek(partition, pipeline.next_offset, pipeline.log)
+            self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
 
-        Where the journal cannot be written, the rest is not taken: Taken.refused says why, and the caller seeks back.
+    def pass_over(self, partition: Partition, offset: int) -> None:
+        """Go on at a later offset than a partition's state ends at: another member's state has the records between."""
+        if (pipeline := self._pipelines.get(partition)) is not None:
+            pipeline.pass_over(offset)
+
+    def ingest(self, polled: Polled, closed_through: int, *, reading: bool) -> Ingested:
+        """Ingest records, each in its partition, after what the clock has decided for it.
+
+        Records that wait for the clock, or for a journal that can be written, are sought back to.
+
+        Args:
+            closed_through: the last closed bucket of the region stage.
+            reading: whether records would have come, had there been any.
         """
+        ingested = Ingested()
+        sought_back: set[Partition] = set()
+        self.clock_watch.compare(polled, self._source.lag())
+        for raw in polled.batches:
+            if raw.partition in sought_back:
+                continue  # it comes again, after the records before it
+            batch = self._ingest_batch(raw, closed_through)
+            if batch.blocked is not None or batch.waits:
+                self._seek_back(raw)
+                sought_back.add(raw.partition)
+            if not batch.waits:
+                self.clock_watch.ingested(raw.partition)
+            ingested.add(batch)
+        self.blocked = self.blocked or ingested.blocked is not None
+        self._report_undone()
+        self.decisions.notice_idle(reading=reading and self._source.healthy())
+        self.decisions.load_shed(self._source.lag())
+        return ingested
+
+    def _ingest_batch(self, raw: RawBatch, closed_through: int) -> Ingested:
         pipeline = self._pipelines[raw.partition]
         if pipeline.next_offset is None and raw.offsets[0] > 0 and raw.partition not in self._passed_over:
             self._passed_over.add(raw.partition)
             self._observer.tell("records_passed_over", partition=str(raw.partition), before=int(raw.offsets[0]))
         before = (pipeline.event_time_s, pipeline.idle)
-        taken = Taken([], [], [])
+        ingested = Ingested()
         begin = 0
         while begin < len(raw):
-            pipeline.catch_up(raw.offsets[begin])
+            pipeline.apply_through(raw.offsets[begin])
             holds: Holds | None = None
-            if not pipeline.catching_up:
+            if not pipeline.ahead:  # otherwise the run before has decided for these records
                 try:
-                    self._decide(pipeline, now_s, regions, confirmed=confirmed)
+                    self.decisions.before_record(pipeline, closed_through)
                 except OSError as error:
-                    taken.refused = error
-                    return taken
-                if now_s is not None and self._clock_watch is not None:
-                    holds = partial(self._clock_watch.holds, raw.partition)
-            end = pipeline.undisturbed(raw.offsets, begin)
-            taken.add(pipeline.take(part_of(raw, begin, end), holds))
-            if taken.waits:
+                    ingested.blocked = error
+                    return ingested
+                if self._clock.latest_record_s() is not None:
+                    holds = partial(self.clock_watch.holds, raw.partition)
+            end = pipeline.ahead.cut(raw.offsets, begin)
+            ingested.add(pipeline.ingest(part_of(raw, begin, end), holds))
+            if ingested.waits:
                 break
-            pipeline.catch_up(pipeline.next_offset or 0)  # it may count as idle from here on, and no record may come for long
+            pipeline.apply_through(pipeline.next_offset or 0)  # it may count as idle from here on, and no record may come for long
             begin = end
-        self.spread.arrived(pipeline, self)
+        self.spread.arrived(pipeline.spans, self._spans())
         if (pipeline.event_time_s, pipeline.idle) != before:
-            self._moved_s[raw.partition] = self._clock()
-        return taken
+            self.decisions.moved(raw.partition)
+        return ingested
 
-    def look_at_spread(self) -> None:
-        """Reports links that come in several partitions, or have moved to another one: once a second is enough."""
-        self.spread.look(self._pipelines)
-
-    def seek_back(self, raw: RawBatch, source: Source) -> None:
-        """To the next record that was not taken: the first of the batch, if none of the partition ever was."""
+    def _seek_back(self, raw: RawBatch) -> None:
+        """Seek to the next record that was not ingested: the first of the batch, if none of the partition ever was."""
         pipeline = self._pipelines[raw.partition]
         if pipeline.next_offset is not None:
-            source.seek(raw.partition, pipeline.next_offset, pipeline.log)
+            self._source.seek(raw.partition, pipeline.next_offset, pipeline.log)
         else:
-            source.seek(raw.partition, raw.offsets[0], replace(raw.log, leader_epoch=ONLY_LOG.leader_epoch))
+            self._source.seek(raw.partition, raw.offsets[0], replace(raw.log, leader_epoch=ONLY_LOG.leader_epoch))
 
-    def told(self, closed_through: int) -> None:
-        """To be called before an alert is told (see journal.Told). Raises OSError."""
-        if closed_through > self._journal.alerted_through(self.limit_s):
-            self._enter(Alerted({str(pipeline.partition): pipeline.decided_through for pipeline in self}, closed_through))
+    def _report_undone(self) -> None:
+        """Report what was undone because it had come further than time can be."""
+        for pipeline in self:
+            for undone in pipeline.undone:
+                self._observer.time_undone.inc()
+                self._observer.tell(
+                    "event_time_undone", partition=str(undone.partition), from_s=undone.from_s, to_s=undone.to_s,
+                    links=len(undone.links), first_links=list(undone.links[:3]), remedy="see that the clocks of these links are right",
+                )  # fmt: skip
+            pipeline.undone = []
 
-    def shed(self, lag: int | None) -> None:
-        """Stops forecasts while the stream is far behind, and starts them again once it has caught up; features go on."""
-        if lag is None:
-            return
-        if not self._shedding and lag > self._shed_above_lag:
-            self._shedding = True
-            self._observer.tell("forecasts_shed", lag=lag, above=self._shed_above_lag)
-        elif self._shedding and lag < self._shed_above_lag // 10:
-            self._shedding = False
-            self._observer.tell("forecasts_resumed", lag=lag)
-
-    def notice_idle(self, reading: bool) -> None:
-        """Partitions whose event time stands still no longer hold up those that are ahead of them: nothing comes, or nothing but refused
-        records. The one that is furthest ahead holds up nobody, so when the whole stream falls silent, its end is still judged.
-
-        reading: whether records would have come, had there been any; while that is not so, silence tells nothing.
-        """
-        now_s = self._clock()
-        if not reading:
-            self._moved_s = dict.fromkeys(self._moved_s, now_s)
-            return
-        furthest = max(self._pipelines.values(), key=lambda pipeline: (pipeline.event_time_s, str(pipeline.partition)), default=None)
-        for partition, pipeline in self._pipelines.items():
-            waited_s = now_s - self._moved_s[partition]
-            if pipeline is not furthest and not pipeline.idle and not pipeline.catching_up and waited_s > self._idle_s:
-                with suppress(OSError):  # tried again with the next pass; a disk that is full is told by the checkpoint
-                    self._enter(Idle({str(partition): pipeline.decided_through}))
-
-    def drop_decisions(self, taken: Mapping[str, int]) -> None:
-        """After a checkpoint: lets go of journal entries that no state needs. taken: see Written.journal."""
-        self._journal.drop({str(pipeline.partition): 0 for pipeline in self} | dict(taken))
+    def report_spread(self) -> None:
+        """Report links that come in several partitions, or have moved to another one: once a second is enough."""
+        self.spread.look({pipeline.partition: pipeline.spans for pipeline in self})
 
     def snapshot(self) -> tuple[PartState, ...]:
-        """The state of all partitions as it is now; their open rows go with it."""
-        return tuple(pipeline.snapshot() for pipeline in self._pipelines.values())
+        """Return the state of all partitions as it is now; their open rows go with it."""
+        return tuple(pipeline.snapshot() for pipeline in self)
 
-    def _taken_up(self, partition: Partition, offset: int) -> int:
-        try:
-            return self._journal.adopted(partition, offset)
-        except OSError:  # a disk that is full is told by the checkpoint
-            return self._journal.last
+    def checkpointed(self, written: Written) -> None:
+        """Commit the offsets of a checkpoint that was written, and drop decisions that no state needs."""
+        self._source.commit(written.offsets)
+        self.decisions.drop(written.journal)
+        self.blocked = False
 
-    def _decide(self, pipeline: Pipeline, now_s: float | None, regions: RegionDrift, *, confirmed: bool) -> None:
-        """What the clock has to say before the next record of a partition. A model goes live in all partitions at once: one that had to
-        decide for itself after a kill would do so before records that the run before has judged with the old model."""
-        at = {str(pipeline.partition): pipeline.decided_through}
-        live = self._models.live
-        if now_s is not None and (pipeline.clock_s is None or _is_due(now_s - pipeline.clock_s, confirmed=confirmed)):
-            self._enter(Clock(now_s, {str(other.partition): other.decided_through for other in self}, confirmed))
-        if pipeline.idle:
-            self._enter(Resumed(at, max(regions.closed_through, self._journal.alerted_through(pipeline.limit_s))))
-        if live is not None and pipeline.epoch != live.epoch:
-            others = [other for other in self if other.decided_epoch != live.epoch]
-            self._enter(ModelLive(live.epoch, live.version, {str(other.partition): other.decided_through for other in others}))
-        if pipeline.forecasting == self._shedding:
-            self._enter(Forecasting(not self._shedding, at))
+    @property
+    def problems(self) -> list[str]:
+        """Why records are not ingested, and what to do; empty if they are."""
+        return [problem for problem in (self.decisions.journal.problem, self.clock_watch.problem) if problem is not None]
 
-    def _enter(self, entry: Entry) -> None:
-        """Makes an entry durable, then lets the partitions that it names take it at their offsets."""
-        number = self._journal.append(entry)
-        for pipeline in self:
-            if (offset := entry.offsets.get(str(pipeline.partition))) is not None:
-                pipeline.expect([(offset, number, entry)])
+    @property
+    def now_s(self) -> float:
+        """UTC seconds of now, for what follows the stream: for a recording its event time."""
+        return self._clock.now_s(self.event_time_s)
 
+    @property
+    def watermark_s(self) -> float:
+        """The least event time over the partitions, UTC seconds; -inf without partitions, or if one has not begun."""
+        return min((pipeline.watermark_s for pipeline in self), default=-math.inf)
 
-def _is_due(passed_s: float, *, confirmed: bool) -> bool:
-    """Whether the clock is to be read anew, so long after the last reading. If it stands before that one, either may be wrong: the new one
-    is believed if it is confirmed."""
-    return passed_s >= CLOCK_S or (confirmed and passed_s < -AGREES_S)
+    @property
+    def begun_through_s(self) -> float:
+        """The same of those partitions that have begun; inf if none has."""
+        return min((pipeline.watermark_s for pipeline in self if pipeline.watermark_s > -math.inf), default=math.inf)
+
+    @property
+    def event_time_s(self) -> float:
+        """The newest event time of any partition; -inf before the first record."""
+        return max((pipeline.event_time_s for pipeline in self), default=-math.inf)
+
+    @property
+    def end_s(self) -> float:
+        """The same if no further record comes."""
+        return max((pipeline.end_s for pipeline in self), default=-math.inf)
+
+    @property
+    def limit_s(self) -> float:
+        """The latest time that any record may have, UTC seconds; inf if that is not known."""
+        return self.decisions.limit_s
+
+    @property
+    def rows(self) -> int:
+        """Number of records that were accepted, over restarts."""
+        return sum(pipeline.rows for pipeline in self)
+
+    @property
+    def open_rows(self) -> int:
+        """Rows in memory that were not given to a checkpoint yet."""
+        return sum(pipeline.writer.open_rows for pipeline in self)
+
+    @property
+    def links(self) -> int:
+        """Number of links that are known."""
+        return sum(pipeline.links for pipeline in self)
+
+    @property
+    def longest_run(self) -> int:
+        """Most rows of any link since its last gap."""
+        return max((pipeline.longest_run for pipeline in self), default=0)
+
+    @property
+    def monitored_links(self) -> int:
+        """Number of links that are forecast and have detectors."""
+        return sum(len(pipeline.monitored) for pipeline in self)
+
+    def _spans(self) -> list[LinkSpans]:
+        return [pipeline.spans for pipeline in self]
 
 
 def journal_path(state: Path, member: str) -> Path:
-    """Where the journal of one member lies."""
+    """Return where the journal of one member lies."""
     return state / f"journal-{member}.ndjson"

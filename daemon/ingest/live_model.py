@@ -1,8 +1,9 @@
-"""The models as the daemon sees them: which version is live, and the predictors of the versions that partitions are on."""
+"""The live version, and the predictors of the versions that partitions forecast with."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -13,19 +14,17 @@ from daemon.ingest.loader import PASS_S, PATIENCE_S, Loader, StillReadingError
 from daemon.operator.observer import Observer
 from model.registry.choice import Choice, Order
 from model.registry.versions import Registry, RegistryError
-from model.version.documents import DocumentError
-from model.version.manifest import IMPORTED, read_manifest
 from model.version.predictor import Predictor, PredictorError
 
 RETRY_S: Final = 30.0
-"""Before a version that could not be used is tried again: a folder that is mounted late, or a disk that refused once, is back soon, and to
-read 20 MB so often costs little where nothing has changed."""
+"""Seconds until a version that could not be used is tried again: a folder that is mounted late, or a disk that refused once, is back soon,
+and to read 20 MB this often costs little."""
 ROLLBACK: Final = "dwcp-learner models rollback VERSION"
 
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The version that forecasts come from, and which one in a row it is (from 1)."""
+    """The version that forecasts come from. epoch counts the versions that went live, from 1."""
 
     version: str
     epoch: int
@@ -33,7 +32,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a version could not be used, and when that was found, monotonic seconds."""
+    """Why a version could not be used. time_s: when that was found, monotonic seconds."""
 
     problem: str
     time_s: float
@@ -41,25 +40,34 @@ class Failure:
 
 
 class Models:
-    """Follows CURRENT. Each partition moves to the live version at its next record, by a journal entry (see Partitions).
+    """Follows CURRENT. Each partition moves to the live version at its next record, by a journal entry (see Decisions).
 
     The journal remembers the newest version that was ever live here, so that an older one that is put back is refused after a restart too.
     """
 
-    def __init__(self, registry: Registry, journal: Journal, observer: Observer, follow_interval_s: float) -> None:
+    def __init__(
+        self, registry: Registry, journal: Journal, observer: Observer, follow_interval_s: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        """Start with the version that was live before.
+
+        Args:
+            follow_interval_s: seconds between two readings of CURRENT.
+            clock: monotonic seconds.
+        """
         self.registry = registry
         self.loader = Loader()
-        self._journal, self._observer = journal, observer
+        self._journal, self._observer, self._clock = journal, observer, clock
         self._follow_interval_s = follow_interval_s
-        self._looked_s = -1e9
+        self._followed_s = -1e9
         self._loaded: dict[str, Predictor] = {}
         self._trusted: set[str] = set()
         self._failures: dict[str | None, Failure] = {}
-        """By version; None: of CURRENT itself."""
+        """By version; under None that of CURRENT itself."""
         self._choice_problem: str | None = None
         self.live: Live | None = None
         self.known: str | None = None
-        """The version that `current` gave at last."""
+        """The version that `current` returned last."""
         self.choice: Choice | None = None
         """The person's choice that is in force."""
         self._remembered: Order = registry.seen.order
@@ -81,15 +89,19 @@ class Models:
         if self.live is None or self.live.version in self._loaded or (failure := self._failures.get(self.live.version)) is None:
             return None
         return (
-            f"there are no forecasts, for the live version {self.live.version} cannot be loaded: {failure.problem}; see that "
+            f"no forecasts: live version {self.live.version} cannot be loaded: {failure.problem}; see that "
             f"models.directory is there and can be read, or make another version live ({ROLLBACK}); it is tried again"
         )
 
     def follow(self, now: bool = False) -> Live | None:
-        """Looks at CURRENT if it is time to (or `now`, and then waits for it); gives the version that went live with this call."""
-        if not now and time.monotonic() - self._looked_s < self._follow_interval_s:
+        """Read CURRENT if it is time to, and return the version that went live with this call, if any.
+
+        Args:
+            now: read it at once, and wait until the version is loaded.
+        """
+        if not now and self._clock() - self._followed_s < self._follow_interval_s:
             return None
-        self._looked_s = time.monotonic()
+        self._followed_s = self._clock()
         wait_s = PATIENCE_S if now else PASS_S
         if self.problem is not None and self.live is not None:
             self.predictor(self.live.version, wait_s)  # a stream that is silent asks for none
@@ -102,8 +114,13 @@ class Models:
         return went_live
 
     def current(self, wait_s: float = PASS_S) -> str | None:
-        """The version that is live by CURRENT and CHOICE; where they name none that is there, or none that is trusted, the one that was
-        live before (and an event)."""
+        """Return the version that is live by CURRENT and CHOICE.
+
+        If they name none that is there, or none that is trusted, that is reported, and the version that was live before is returned.
+
+        Args:
+            wait_s: how long to wait for the version's signature to be checked, seconds.
+        """
         try:
             standing = self.registry.live.standing()
         except (RegistryError, OSError) as error:
@@ -114,11 +131,18 @@ class Models:
             self.known = None if standing is None else standing.version
             self.choice = None if standing is None else standing.choice
             self._observer.pin(self.pinned)
-        self._look_at_choice()
+        self._report_choice()
         return self.known
 
     def predictor(self, version: str, wait_s: float = PATIENCE_S) -> Predictor | None:
-        """Loads a version, or gives the loaded one; None (and an event) where it cannot be used, which is found out again after RETRY_S."""
+        """Return the predictor of a version, loaded if necessary.
+
+        Args:
+            wait_s: how long to wait for a disk, seconds.
+
+        Returns:
+            None if the version cannot be used, which is reported; it is tried again after RETRY_S.
+        """
         if version not in self._loaded and (self._may_try(version) or self.loader.is_running(version)):
             try:
                 self._loaded[version] = self.loader.result(version, lambda: self._load(version), wait_s)
@@ -139,36 +163,30 @@ class Models:
         failure = self._failures.get(version)
         return failure is not None and failure.other_features
 
-    def is_imported(self, version: str) -> bool:
-        """Whether a person has brought it in: then nobody has announced it yet."""
-        try:
-            return read_manifest(self.registry.folder(version)).reason == IMPORTED
-        except (DocumentError, RegistryError, OSError):
-            return False
-
     def close(self) -> None:
+        """Load nothing more."""
         self.loader.close()
 
     def _load(self, version: str) -> Predictor:
         return Predictor.load(self.registry.folder(version), digests=self.registry.trusted_digests(version))
 
     def _remember(self) -> None:
-        """Where a key says what is older: the newest that was live, in the journal. It takes effect at no offset."""
+        """Write the newest version that was live into the journal, if versions are signed: an older one is refused then."""
         order = self.registry.seen.order
         if self.registry.verify_key is None or self.live is None or order == self._remembered or order[1] != self.live.version:
             return
-        with suppress(OSError):  # the journal says so itself (Journal.problem); tried again at the next look
+        with suppress(OSError):  # see Journal.problem; tried again with the next call
             self._journal.append(ModelLive(self.live.epoch, self.live.version, {}, order[0]))
             self._remembered = order
 
-    def _look_at_choice(self) -> None:
-        """One that is damaged or not signed is passed over, and told once."""
+    def _report_choice(self) -> None:
+        """Report a choice that is damaged or not signed, once; it has no effect."""
         before, self._choice_problem = self._choice_problem, self.registry.live.choice_problem()
         if self._choice_problem is not None and self._choice_problem != before:
             self._observer.tell("choice_ignored", problem=self._choice_problem)
 
     def _trusts(self, version: str, wait_s: float) -> bool:
-        """Whether it is signed by the verify key, if there is one: found out once, for CURRENT is read again and again.
+        """Whether a version is signed by the verify key, if there is one: checked once, since CURRENT is read again and again.
 
         Neither forecasts nor the next training start from a version that is not: its successor would be signed.
         """
@@ -189,11 +207,11 @@ class Models:
 
     def _may_try(self, version: str) -> bool:
         failure = self._failures.get(version)
-        return failure is None or time.monotonic() - failure.time_s >= RETRY_S
+        return failure is None or self._clock() - failure.time_s >= RETRY_S
 
     def _fail(self, version: str | None, error: Exception) -> None:
-        """Told where it is another problem than the one before: what is tried again and again is told once."""
+        """Report a problem if it is another than the one before: what is tried again and again is reported once."""
         before = self._failures.get(version)
-        self._failures[version] = Failure(str(error), time.monotonic(), isinstance(error, PredictorError) and error.other_features)
+        self._failures[version] = Failure(str(error), self._clock(), isinstance(error, PredictorError) and error.other_features)
         if before is None or before.problem != str(error):
             self._observer.tell("model_unusable", version=version, problem=str(error), remedy=ROLLBACK)

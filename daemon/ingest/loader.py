@@ -1,4 +1,4 @@
-"""Reads versions on a thread of its own: a disk or a network that hangs holds up one version, and not the loop."""
+"""Reads versions on a thread of its own: a disk or a network that hangs delays one version, and not the loop."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Final
 
 PASS_S: Final = 0.25
-"""Wait in a pass of the loop. A version takes .1 s; one that takes longer goes live with a later pass."""
+"""Seconds to wait in a pass of the loop. A version takes .1 s; one that takes longer goes live with a later pass."""
 PATIENCE_S: Final = 20.0
-"""Wait where a version is needed to go on: at the start, and for a partition that comes with its state. A third of the watchdog's limit."""
+"""Seconds to wait if a version is needed to go on: at the start, and for a partition that comes with its state. A third of the watchdog's
+limit."""
 
 
 class StillReadingError(OSError):
-    """A version is still being read. What was asked for comes with a later call."""
+    """A version is still being read. A later call returns it."""
 
 
 class Loader:
-    """One piece of work at a time; each is asked for by a key until it is done."""
+    """Does one piece of work at a time; the caller asks for each by its key until it is done."""
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="loader")
         self._running: dict[Hashable, Future[Any]] = {}
         self._awaited: set[Hashable] = set()
-        """Keys of work that was waited for in vain: it is not waited for again."""
+        """Keys of work that took longer than PATIENCE_S: nobody waits for it again."""
 
     @property
     def busy(self) -> bool:
@@ -36,7 +37,14 @@ class Loader:
         return key in self._running
 
     def result(self, key: Hashable, work: Callable[[], Any], wait_s: float) -> Any:
-        """Begin the work, unless it has begun, and return its result. Raises what it raised, or StillReadingError after wait_s."""
+        """Begin the work, unless it has begun, and return its result.
+
+        Args:
+            wait_s: how long to wait for it, seconds.
+
+        Raises:
+            StillReadingError: it takes longer. Any error of the work itself is raised as well.
+        """
         future = self._running.get(key)
         if future is None:
             future = self._running[key] = self._thread.submit(work)
@@ -56,7 +64,7 @@ class Loader:
         return result
 
     def close(self) -> None:
-        """Begin nothing more; what runs is not waited for."""
+        """Begin nothing more, and do not wait for what runs."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, key: Hashable) -> None:

@@ -1,4 +1,4 @@
-"""The links of one partition that are forecast and judged: which they are, what is forecast for each one's next row, and its detectors."""
+"""The monitored links of one partition: which they are, the forecast for the next row of each, and their detectors."""
 
 from __future__ import annotations
 
@@ -24,26 +24,33 @@ _REGION, _LINK_TYPE = CATEGORIES.index("region"), CATEGORIES.index("link_type")
 
 
 class Listener(Protocol):
-    """Is told every forecast that met its measurement (replay and demo keep score)."""
+    """Receives every forecast that met its measurement (replay and demo keep score)."""
 
     def measured(
         self, partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
     ) -> None:
-        """time_s: float64 (W,). actual, forecast, persistence: float32 (W, 4), NaN where there is none."""
+        """Compare forecasts with measurements.
+
+        Args:
+            time_s: float64 (W,), UTC seconds.
+            actual, forecast, persistence: float32 (W, 4), NaN if there is none.
+        """
         ...
 
 
-class WatchedLinks:
+class MonitoredLinks:
     """W links by watch index, with the model whose residuals their detectors see."""
 
     def __init__(
         self, partition: Partition, policy: WatchPolicy, sensitivity: Sensitivity, observer: Observer, listener: Listener | None
     ) -> None:  # fmt: skip
         self.epoch = 0
+        """Which model is live, counted from 1; 0 before the first."""
         self.version: str | None = None
         self.model: Predictor | None = None
+        """Predictor of `version`; None if it cannot be loaded."""
         self.shedding = False
-        """No forecasts are made, since the stream is too far behind."""
+        """No forecasts are made, because the stream is too far behind."""
         self._partition, self._policy, self._observer, self._listener = partition, policy, observer, listener
         self._watch = WatchList(policy)
         self._sensitivity = sensitivity
@@ -56,16 +63,16 @@ class WatchedLinks:
 
     @property
     def mask(self) -> Flags:
-        """bool (L,): whether the link of each slot is watched."""
+        """bool (L,): whether the link of each slot is monitored."""
         return self._watch.mask
 
     @property
     def live(self) -> Predictor | None:
-        """What forecasts now; None without a model, or while shedding."""
+        """The model that forecasts now; None without one, or while shedding."""
         return None if self.shedding else self.model
 
     def go_live(self, version: str, model: Predictor | None, epoch: int) -> None:
-        """Forecasts come from another model; its residuals are others, so the detectors start anew.
+        """Forecast with another model. Its residuals are others, so the detectors start anew.
 
         A partition that comes with the state of another member may have this model already, under that member's epoch: it goes on.
         """
@@ -76,20 +83,29 @@ class WatchedLinks:
             self._forget_forecasts()
         self.model, self.version, self.epoch = model, version, epoch
 
-    def look_again(self, model_of: Callable[[str], Predictor | None]) -> None:
-        """To be called before the next records: a model that could not be loaded may be there by now. As long as it is not, rows pass that
-        nobody judges, and forecasts from before are not those of the rows after them."""
+    def retry_load(self, model_of: Callable[[str], Predictor | None]) -> None:
+        """Try again to load a model that could not be loaded. To be called before the next records.
+
+        As long as it cannot be loaded, rows pass that are not compared with a forecast, and earlier forecasts are not those of the rows
+        after them.
+        """
         if self.model is None and self.version is not None:
             self.model = model_of(self.version)
             if self.model is None:
                 self._forget_forecasts()
 
-    def shed(self, shedding: bool) -> None:
+    def load_shed(self, shedding: bool) -> None:
+        """Stop forecasting, or start again."""
         self.shedding = shedding
         self._forget_forecasts()
 
     def follow(self, links: Sequence[str], batch: TelemetryBatch, slots: Ints) -> None:
-        """Decides for links that are new in this batch whether they are watched. links: names of all slots. slots: int32 (N,)."""
+        """Decide for links that are new in this batch whether they are monitored.
+
+        Args:
+            links: names of all slots.
+            slots: int32 (N,), slot of each row of the batch.
+        """
         known = len(self._watch.index)
         if known == len(links):
             return
@@ -97,42 +113,39 @@ class WatchedLinks:
         _, first = np.unique(slots[new], return_index=True)
         regions = batch.categories[_REGION]
         self._watch.follow(links, [regions[row] for row in new[first]])
-        none_yet = np.full((len(self) - len(self._forecast), len(TARGETS)), np.nan, np.float32)
-        self._forecast, self._persistence = (np.concatenate([kept, none_yet]) for kept in (self._forecast, self._persistence))
+        self._extend(len(self) - len(self._forecast))
 
     def review(self, store: FeatureStore, event_s: float) -> int:
-        """Gives places of links that have been silent for long to links that are there. Returns how many have found one."""
-        watched, joined = self._watch.review(store.links, store.newest_s, event_s, store.region_of)
-        self._drift.keep(watched.tolist())
-        none_yet = np.full((joined, len(TARGETS)), np.nan, np.float32)
-        self._forecast, self._persistence = (np.concatenate([kept[watched], none_yet]) for kept in (self._forecast, self._persistence))
+        """Give the places of links that have been silent for long to links that send. Return how many links have joined."""
+        monitored, joined = self._watch.review(store.links, store.newest_s, event_s, store.region_of)
+        self._select(monitored)
+        self._extend(joined)
         return joined
 
-    def keep(self, slots: Ints) -> None:
-        """Only the links of these slots stay (ascending), and have the slots 0, 1, ... from now on."""
-        watched = self._watch.keep(slots)
-        self._drift.keep(watched.tolist())
-        self._forecast, self._persistence = self._forecast[watched], self._persistence[watched]
+    def select(self, slots: Ints) -> None:
+        """Keep only the links of these slots (ascending); they have the slots 0, 1, ... from now on."""
+        self._select(self._watch.keep(slots))
 
     def renew(self, slots: Ints) -> None:
-        """Links of these slots begin anew: what they have shown last was of no time that can be."""
+        """Start the links of these slots anew: what they have shown last was of a time that cannot be."""
         index = self._watch.index_of_slot[slots]
-        watched = index[index >= 0]
-        self._drift.renew(watched.tolist())
-        self._forecast[watched], self._persistence[watched] = np.nan, np.nan
+        monitored = index[index >= 0]
+        self._drift.renew(monitored.tolist())
+        self._forecast[monitored], self._persistence[monitored] = np.nan, np.nan
 
-    def judge(
-        self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str], complete_s: Doubles
-    ) -> tuple[list[LinkAlarm], list[LinkSeen]]:  # fmt: skip
-        """Compares each watched row with the forecast that was made for it, and makes the next. Only with a live model.
+    def forecast(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> Floats:
+        """Forecast the next row of each link, and compare each monitored row with the forecast that was made for it.
 
-        complete_s: float64 (A,), the partition's event time after each accepted row.
+        Only with a live model.
+
+        Returns:
+            float32 (W, 4): measurement less forecast of each monitored row, NaN if there is none of the two.
         """
         assert self.model is not None
         assert rows.windows is not None
-        at = rows.accepted[rows.watched]
+        row_of = rows.accepted[rows.watched]
         index = self._watch.index_of_slot[rows.slots[rows.watched]]
-        forecast = np.full((len(at), len(TARGETS)), np.nan, np.float32)
+        forecast = np.full((len(row_of), len(TARGETS)), np.nan, np.float32)
         if rows.ready.any():
             with self._observer.stage("forecast"):
                 forecast[rows.ready] = self.model.predict(rows.windows[rows.ready])
@@ -142,28 +155,45 @@ class WatchedLinks:
         known = np.where(follows >= 0, rows.last_known[rows.previous], self._persistence[index])
         before[rows.restarted[rows.watched]] = np.nan
         self._forecast[index], self._persistence[index] = forecast, rows.last_known  # of several rows of a link the last one stays
-        actual = batch.numeric[at][:, : len(TARGETS)]
-        names = [links[slot] for slot in rows.slots[rows.watched].tolist()]
-        self._score(batch.time_s[at], names, actual, before, known)
+        actual = batch.numeric[row_of][:, : len(TARGETS)]
+        self._count_errors(actual, before, known)
+        if self._listener is not None:
+            names = [links[slot] for slot in rows.slots[rows.watched].tolist()]
+            self._listener.measured(self._partition, batch.time_s[row_of], names, actual, before, known)
+        return actual - before
+
+    def detect(
+        self, batch: TelemetryBatch, rows: FeatureRows, residual: Floats, links: Sequence[str], complete_s: Doubles
+    ) -> tuple[list[LinkAlarm], list[LinkSeen]]:  # fmt: skip
+        """Give the monitored rows to their links' detectors, and return what these report.
+
+        Args:
+            residual: float32 (W, 4), see `forecast`.
+            links: names of all slots.
+            complete_s: float64 (A,), the partition's event time after each accepted row.
+        """
+        assert self.model is not None
+        assert rows.windows is not None
+        row_of, slots = rows.accepted[rows.watched], rows.slots[rows.watched]
         regions, types = batch.categories[_REGION], batch.categories[_LINK_TYPE]
 
         def describe(row: int) -> tuple[str, str, str]:
-            return regions[at[row]] or "", names[row], types[at[row]] or ""
+            return regions[row_of[row]] or "", links[slots[row]], types[row_of[row]] or ""
 
-        watched = WatchedRows(
-            watch=index,
-            numeric=batch.numeric[at],
-            residual=actual - before,
+        monitored = WatchedRows(
+            watch=self._watch.index_of_slot[slots],
+            numeric=batch.numeric[row_of],
+            residual=residual,
             codes=rows.windows[:, -1, _CODES],
-            time_s=batch.time_s[at],
-            lag_s=np.maximum(0.0, complete_s[rows.watched] - batch.time_s[at]),
-            offsets=batch.offsets[at],
+            time_s=batch.time_s[row_of],
+            lag_s=np.maximum(0.0, complete_s[rows.watched] - batch.time_s[row_of]),
+            offsets=batch.offsets[row_of],
             describe=describe,
         )
-        return self._drift.update(watched, SCALE_FLOOR * self.model.metadata.outputs.scale)
+        return self._drift.update(monitored, SCALE_FLOOR * self.model.metadata.outputs.scale)
 
     def state(self) -> dict[str, Any]:
-        """Everything but the arrays, as plain values."""
+        """Return everything but the arrays, as plain values."""
         return {
             "watch_index": list(self._watch.index),
             "watch_regions": list(self._watch.regions),
@@ -174,29 +204,41 @@ class WatchedLinks:
         }
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """forecast, persistence: float32 (W, 4); and those of LinkDrift."""
+        """Return forecast and persistence, float32 (W, 4), and the arrays of LinkDrift."""
         return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()} | self._drift.arrays()
 
     def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None, links: Sequence[str]) -> None:
-        """Becomes what `state` and `arrays` were taken from, and watches what is pinned since. model: the predictor of
-        state["model_version"]. links: the names of all slots."""
+        """Become what `state` and `arrays` were made from, and monitor the links that are pinned since.
+
+        Args:
+            model: predictor of state["model_version"].
+            links: names of all slots.
+        """
         self._watch = WatchList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"], arrays, self._sensitivity)
-        none_yet = np.full((self._watch.pin(links), len(TARGETS)), np.nan, np.float32)
-        self._forecast, self._persistence = (np.concatenate([arrays[name], none_yet]) for name in ("forecast", "persistence"))
+        self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
+        self._extend(self._watch.pin(links))
         self.epoch, self.version, self.model = state["epoch"], state["model_version"], model
         self.shedding = not state["forecasting"]
+
+    def _extend(self, count: int) -> None:
+        """Make room for more links at the end."""
+        none_yet = np.full((count, len(TARGETS)), np.nan, np.float32)
+        self._forecast, self._persistence = (np.concatenate([array, none_yet]) for array in (self._forecast, self._persistence))
+
+    def _select(self, index: Ints) -> None:
+        """Keep only the links of these watch indices."""
+        self._drift.keep(index.tolist())
+        self._forecast, self._persistence = self._forecast[index], self._persistence[index]
 
     def _forget_forecasts(self) -> None:
         self._forecast[:] = np.nan
         self._persistence[:] = np.nan
 
-    def _score(self, time_s: Doubles, links: Sequence[str], actual: Floats, before: Floats, known: Floats) -> None:
+    def _count_errors(self, actual: Floats, before: Floats, known: Floats) -> None:
         error, persistence_error = np.abs(actual - before).astype(np.float64), np.abs(actual - known).astype(np.float64)
         both = np.isfinite(error) & np.isfinite(persistence_error)
         for target in range(len(TARGETS)):
             if count := int(np.count_nonzero(both[:, target])):
                 chosen = both[:, target]
                 self._observer.measured(target, error[chosen, target].sum(), persistence_error[chosen, target].sum(), count)
-        if self._listener is not None:
-            self._listener.measured(self._partition, time_s, links, actual, before, known)

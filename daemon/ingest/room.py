@@ -1,4 +1,4 @@
-"""Room in a partition's tables for new links and names, and who it is that fills them."""
+"""Room in a partition's tables for new links and names, and the senders who fill them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from daemon.ingest.monitored import WatchedLinks
+from daemon.ingest.monitored import MonitoredLinks
 from daemon.ingest.spread import FirstTimes
 from daemon.operator.observer import Observer
 from features.event_time import EventTime
@@ -16,15 +16,15 @@ from features.telemetry import CATEGORIES, Partition, TelemetryBatch
 from model.buffer.rows import BufferWriter
 
 NAMED_MAX: Final = 3
-"""Senders that an event names: those who have brought most."""
+"""Senders that an event names: those with most new names."""
 COUNTED_MAX: Final = 10_000
 """Senders who are counted for each category: a flood of senders must not grow the count."""
 AGAIN_S: Final = 60.0
-"""Between two events of one kind, by the monotonic clock: a flood makes room many times a second."""
+"""Seconds between two events of one kind: a flood makes room many times a second."""
 
 
 class Room:
-    """Makes room in the tables of one partition when they are full. What goes follows from the stream alone."""
+    """Makes room in the tables of one partition when they are full. What is forgotten follows from the stream alone."""
 
     def __init__(
         self,
@@ -32,24 +32,25 @@ class Room:
         store: FeatureStore,
         event_time: EventTime,
         first: FirstTimes,
-        watched: WatchedLinks,
+        monitored: MonitoredLinks,
         writer: BufferWriter,
         observer: Observer,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._partition, self._store, self._event_time, self._first, self._watched = partition, store, event_time, first, watched
+        """Start with tables that have room. clock: monotonic seconds, for how often something is reported."""
+        self._partition, self._store, self._event_time, self._first, self._monitored = partition, store, event_time, first, monitored
         self._writer, self._observer, self._clock = writer, observer, clock
         self._brought: tuple[Counter[str], ...] = tuple(Counter() for _ in CATEGORIES)
         """For each category how many new names each node has brought, since names of it were last forgotten."""
-        self._told_s: dict[str, float] = {}
+        self._reported_s: dict[str, float] = {}
 
     @property
     def known_names(self) -> tuple[int, ...]:
-        """For each category how many names it has: to be asked before a batch, see `note`."""
+        """Number of names of each category: to be read before a batch, see `note`."""
         return tuple(len(values) for values in self._store.interner.values)
 
     def note(self, batch: TelemetryBatch, before: tuple[int, ...]) -> None:
-        """Counts who has brought names with this batch. before: `known_names` then."""
+        """Count the senders that have brought names with this batch. before: `known_names` before it."""
         for category, values in enumerate(self._store.interner.values):
             if len(values) == before[category]:
                 continue
@@ -65,7 +66,7 @@ class Room:
                 brought.update(most)
 
     def make(self, rest: TelemetryBatch) -> None:
-        """Makes room for the first record of `rest`."""
+        """Make room for the first record of `rest`."""
         self._writer.settle(self._store.links, self._store.interner.values)
         if (category := self._store.full_category(rest)) is not None:
             self._forget(category)
@@ -73,7 +74,7 @@ class Room:
             self._evict()
 
     def _forget(self, category: int) -> None:
-        """Forgets names of a category: those that came once, then those that were not seen for longest."""
+        """Forget names of a category: first those that came once, then those that were not seen for longest."""
         before, name = len(self._store.interner.values[category]), CATEGORIES[category]
         self._store.forget(category)
         gone = before - len(self._store.interner.values[category])
@@ -81,24 +82,24 @@ class Room:
         brought = dict(self._brought[category])
         self._brought[category].clear()
         remedy = f"find out why those senders bring ever new values of {name}; dwcp_names_forgotten_total goes on counting"
-        self._tell("names_forgotten", name, brought, {"category": name, "forgotten": gone, "known": before, "remedy": remedy})
+        self._report("names_forgotten", name, brought, {"category": name, "forgotten": gone, "known": before, "remedy": remedy})
 
     def _evict(self) -> None:
-        """Forgets the links that were not seen for longest, in everything that numbers links."""
+        """Forget the links that were not seen for longest, in everything that numbers links."""
         nodes, before = self._store.nodes(), len(self._store)
         kept = self._store.evict()
-        self._watched.keep(kept)
+        self._monitored.select(kept)
         self._event_time.keep(kept)
-        self._first.keep(kept)
+        self._first.select(kept)
         stays = set(kept.tolist())
         evicted = Counter(node for slot, node in enumerate(nodes) if slot not in stays)
         self._observer.evicted.inc(before - len(self._store))
         remedy = "raise links.max if there is memory for more, or find who sends ever new names; dwcp_links_evicted_total goes on counting"
-        self._tell("links_evicted", "", evicted, {"links_max": self._store.links_max, "evicted": before - len(kept), "remedy": remedy})
+        self._report("links_evicted", "", evicted, {"links_max": self._store.links_max, "evicted": before - len(kept), "remedy": remedy})
 
-    def _tell(self, event: str, subject: str, brought: Mapping[str, int], fields: Mapping[str, object]) -> None:
+    def _report(self, event: str, subject: str, brought: Mapping[str, int], fields: Mapping[str, object]) -> None:
         now_s = self._clock()
-        if now_s - self._told_s.get(event + subject, -AGAIN_S) >= AGAIN_S:
-            self._told_s[event + subject] = now_s
+        if now_s - self._reported_s.get(event + subject, -AGAIN_S) >= AGAIN_S:
+            self._reported_s[event + subject] = now_s
             most = dict(Counter(brought).most_common(NAMED_MAX))
             self._observer.tell(event, partition=str(self._partition), senders=len(brought), most_from=most, **fields)

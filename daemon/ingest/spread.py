@@ -1,11 +1,11 @@
-"""Links whose records come in more than one partition: of a topic that is not keyed by link, or to which partitions were added.
+"""Links whose records come in more than one partition: the topic is not keyed by link, or partitions were added to it.
 
-All that belongs to a link depends on its own order, which Kafka keeps within a partition only. Records without a key, or with another one
+All that belongs to a link depends on its own order, which Kafka keeps within a partition only. Records without a key, or with another key
 than the link, split each link into as many series as there are partitions: windows restart all the time, most forecasts are not made, and
-nothing fails. A link that has moved for good, because keys hash to other partitions since some were added, is no such fault: its windows
+nothing fails. A link that has moved for good, because keys hash to other partitions since some were added, is not such a fault: its windows
 begin anew once, and its old state is forgotten with the links that are not seen any more.
 
-Event time tells them apart: a link that has moved has all its rows in one partition before those in the other; one that is split has rows
+Event time distinguishes them: a link that has moved has all its rows in one partition before those in the other; one that is split has rows
 in both over the same time. Only links that are new in a partition are looked up in the others, and nothing is kept in a checkpoint.
 """
 
@@ -16,25 +16,27 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
+from features.event_time import EventTime
+from features.store import FeatureStore, link_name
 from features.telemetry import Doubles, Ints, Partition
 
 OVERLAP_S: Final = 300.0
-"""Event time over which a link has to come in two partitions to count as split. Producers hear of added partitions within 5 minutes
+"""Event time, in seconds, for which a link has to come in two partitions to count as split. Producers hear of added partitions within 300 s
 (metadata.max.age.ms), and two of them that send the same link need not hear at once."""
 OVER_S: Final = 3600.0
-"""Event time of the partition without another overlap after which a link does not count as split any more."""
+"""Event time, in seconds, without another overlap after which a link does not count as split any more."""
 LOOK_AT: Final = 200
-"""Links of one look: under a millisecond. All of them are looked at in turn."""
+"""Links that one call of `look` compares: under a millisecond. All links have their turn."""
 LINKS_MAX: Final = 20_000
-"""Links in several partitions that are followed, some 300 bytes each; of a split topic any part shows it."""
+"""Most links in several partitions that are followed, some 300 bytes each; any part of a split topic shows the fault."""
 KNOWN_MIN: Final = 100_000
-"""Links of which the partitions are kept before those are looked for that no partition knows any more."""
+"""Links whose partitions are remembered before those are removed that no partition knows any more."""
 MOVED_EVERY_S: Final = 60.0
-"""Links move one after the other, with their next row: they are reported together."""
+"""Seconds between two reports of moved links: they move one after the other, with their next row."""
 EXAMPLES: Final = 5
 MOVED_TODO: Final = (
     "nothing, if partitions were added to the topic or its producers choose them in another way now: windows and detectors of these links "
@@ -46,29 +48,6 @@ Emit: TypeAlias = Callable[..., None]
 """Takes the name and the fields of one operational event (Observer.tell)."""
 
 
-class Links(Protocol):
-    """What is asked of the pipeline of a partition."""
-
-    partition: Partition
-
-    @property
-    def event_time_s(self) -> float: ...
-
-    def span_of(self, key: Key) -> tuple[float, float] | None:
-        """First and last event time of a link's rows here, since this process has the partition; None: the link is not known."""
-        ...
-
-    def keys(self, begin: int) -> Sequence[Key]:
-        """The links from a slot on."""
-        ...
-
-    def name_of(self, key: Key) -> str: ...
-
-    def new_links(self) -> Sequence[Key]:
-        """Links that were first seen since the last call."""
-        ...
-
-
 class FirstTimes:
     """The event time of each link's first row, by slot, since this process has the partition."""
 
@@ -77,7 +56,13 @@ class FirstTimes:
         self._count = self._reported = 0
 
     def follow(self, count: int, time_s: Doubles, slots: Ints) -> None:
-        """Take note of links that are new in a batch. count: links there are now. time_s: float64 (N,). slots: int32 (N,)."""
+        """Take note of links that are new in a batch.
+
+        Args:
+            count: number of links now.
+            time_s: float64 (N,), event time of each row, UTC seconds.
+            slots: int32 (N,), slot of each row.
+        """
         if count == self._count:
             return
         if count > len(self._time_s):
@@ -87,28 +72,60 @@ class FirstTimes:
         self._time_s[found] = time_s[new[first]]
         self._count = count
 
-    def keep(self, slots: Ints) -> None:
-        """Only the links of these slots stay (ascending), and have the slots 0, 1, ... from now on."""
+    def select(self, slots: Ints) -> None:
+        """Keep only the links of these slots (ascending); they have the slots 0, 1, ... from now on."""
         self._reported = int(np.searchsorted(slots, self._reported))
         self._time_s, self._count = self._time_s[slots], len(slots)
 
     def restore(self, last_time_s: Doubles) -> None:
-        """Begin with links that came from a checkpoint: what is known of them begins after their last row there."""
+        """Begin with links of a checkpoint: their first times are those of their last rows there. last_time_s: float64 (L,)."""
         self._time_s, self._count, self._reported = last_time_s.copy(), len(last_time_s), len(last_time_s)
 
     def of(self, slot: int) -> float:
+        """Return the event time of a link's first row, UTC seconds."""
         return float(self._time_s[slot])
 
     def unreported(self) -> int:
-        """The first slot that was not asked for by this method before."""
+        """Return the first slot that this method has not returned or passed before."""
         begin, self._reported = self._reported, self._count
         return begin
 
 
+class LinkSpans:
+    """The links of one partition, and over which time each has come."""
+
+    def __init__(self, partition: Partition, store: FeatureStore, first: FirstTimes, event_time: EventTime) -> None:
+        self.partition = partition
+        self._store, self._first, self._event_time = store, first, event_time
+
+    @property
+    def event_time_s(self) -> float:
+        """Event time of the partition, UTC seconds."""
+        return self._event_time.value_s
+
+    def span_of(self, key: Key) -> tuple[float, float] | None:
+        """Return first and last event time of a link's rows here, since this process has the partition; None: the link is not known."""
+        slot = self._store.slot(key)
+        return (self._first.of(slot), self._store.last_time_s(slot)) if slot is not None else None
+
+    def links(self, begin: int = 0) -> Sequence[Key]:
+        """Return the links from a slot on."""
+        return self._store.link_keys(begin)
+
+    def new_links(self) -> Sequence[Key]:
+        """Return the links that were first seen since the last call."""
+        begin = self._first.unreported()
+        return self.links(begin) if begin < len(self._store) else ()
+
+
 @dataclass(slots=True)
 class _Pair:
-    """A link in two partitions, of all in which it was seen. from_s: event time from which rows in both count as another overlap. split_s:
-    event time of the last one."""
+    """A link in two of the partitions in which it was seen.
+
+    Args:
+        from_s: event time from which rows in both count as another overlap.
+        split_s: event time of the last overlap; None if there was none.
+    """
 
     name: str
     old: Partition
@@ -123,14 +140,20 @@ class LinkSpread:
     """Follows the links that are known in more than one partition of this process. All methods are called from the loop's thread."""
 
     def __init__(self, link_key: Sequence[str], emit: Emit, clock: Callable[[], float] = time.monotonic) -> None:
-        """link_key: see links.key. clock: seconds, for how often something is reported."""
+        """Follow no link yet.
+
+        Args:
+            link_key: see links.key.
+            emit: takes the name and the fields of one operational event.
+            clock: monotonic seconds, for how often something is reported.
+        """
         self._link_key, self._emit, self._clock = ", ".join(link_key) or "(none: one series)", emit, clock
         self._pairs: dict[Key, _Pair] = {}
         self._known: dict[Key, tuple[Partition, ...]] = {}
-        """The partitions in which each link was found, the last one last. Links that were forgotten go from here when they are many."""
+        """The partitions in which each link was found, oldest first. Forgotten links are removed from here when there are many."""
         self._tidy_at = KNOWN_MIN
         self._split: set[Key] = set()
-        self._settled: dict[Key, None] = {}
+        self._finished: dict[Key, None] = {}
         """Those that have moved and are not split, oldest first: they make room for others."""
         self._next = 0
         self._reported = 0
@@ -146,14 +169,14 @@ class LinkSpread:
         """Links whose records come in several partitions at once."""
         return len(self._split)
 
-    def arrived(self, here: Links, others: Iterable[Links]) -> None:
+    def arrived(self, here: LinkSpans, others: Iterable[LinkSpans]) -> None:
         """Look up links that are new in a partition in the others."""
         if new := here.new_links():
             self._look_up(new, here, others)
 
-    def restored(self, here: Links, others: Iterable[Links]) -> None:
+    def restored(self, here: LinkSpans, others: Iterable[LinkSpans]) -> None:
         """Compare the links of a partition that has come with its state with those of the others. What had moved by then was reported."""
-        self._look_up(here.keys(0), here, others, moved=True)
+        self._look_up(here.links(), here, others, moved=True)
 
     def gone(self, partitions: Iterable[Partition]) -> None:
         """Forget what was seen in partitions that belong to another member now."""
@@ -161,16 +184,16 @@ class LinkSpread:
         self._known = {key: left for key, known in self._known.items() if (left := tuple(one for one in known if one not in gone))}
         self._drop([key for key, pair in self._pairs.items() if pair.old in gone or pair.new in gone])
 
-    def look(self, links_of: Mapping[Partition, Links]) -> None:
-        """Judge the next of the links that were found, and report what is new."""
+    def look(self, links_of: Mapping[Partition, LinkSpans]) -> None:
+        """Compare the next of the links that were found, and report what is new. links_of: the owned partitions."""
         keys = list(islice(self._pairs, self._next, self._next + LOOK_AT))
         self._next = self._next + LOOK_AT if len(keys) == LOOK_AT else 0
         for key in keys:
-            self._judge(key, self._pairs[key], links_of)
+            self._update(key, self._pairs[key], links_of)
         self.trouble = self._trouble()
         self._report()
 
-    def _look_up(self, keys: Iterable[Key], here: Links, others: Iterable[Links], *, moved: bool = False) -> None:
+    def _look_up(self, keys: Iterable[Key], here: LinkSpans, others: Iterable[LinkSpans], *, moved: bool = False) -> None:
         """Compare links of a partition with the one of the others that they were found in last."""
         links_of = {other.partition: other for other in others}
         alone = (here.partition,)
@@ -188,21 +211,21 @@ class LinkSpread:
             self._known = {key: known for key, known in self._known.items() if any(_knows(links_of, one, key) for one in known)}
             self._tidy_at = max(KNOWN_MIN, 2 * len(self._known))
 
-    def _compare(self, key: Key, here: Links, other: Links, *, moved: bool) -> None:
+    def _compare(self, key: Key, here: LinkSpans, other: LinkSpans, *, moved: bool) -> None:
         if (there := other.span_of(key)) is None or (span := here.span_of(key)) is None:
             return
-        if key not in self._pairs and len(self._pairs) >= LINKS_MAX and self._settled:
-            self._drop([next(iter(self._settled))])
+        if key not in self._pairs and len(self._pairs) >= LINKS_MAX and self._finished:
+            self._drop([next(iter(self._finished))])
         before = self._pairs.get(key)
         seen = {other.partition, here.partition} | (before.seen if before is not None else set())
         if before is not None and before.split_s is not None:
             before.seen = seen
         elif before is not None or len(self._pairs) < LINKS_MAX:
             moved = moved and abs(there[1] - span[1]) > OVERLAP_S
-            self._pairs[key] = _Pair(here.name_of(key), other.partition, here.partition, seen, max(there[0], span[0]), moved=moved)
-            self._settle(key, moved)
+            self._pairs[key] = _Pair(link_name(key), other.partition, here.partition, seen, max(there[0], span[0]), moved=moved)
+            self._finish(key, moved)
 
-    def _judge(self, key: Key, pair: _Pair, links_of: Mapping[Partition, Links]) -> None:
+    def _update(self, key: Key, pair: _Pair, links_of: Mapping[Partition, LinkSpans]) -> None:
         old, new = links_of.get(pair.old), links_of.get(pair.new)
         old_span, new_span = old.span_of(key) if old is not None else None, new.span_of(key) if new is not None else None
         if old is None or new is None or old_span is None or new_span is None:  # gone, or forgotten there
@@ -212,14 +235,14 @@ class LinkSpread:
         if both_s - pair.from_s > OVERLAP_S:
             pair.split_s, pair.from_s = both_s, max(old_span[1], new_span[1])
             self._split.add(key)
-            self._settle(key, False)
+            self._finish(key, False)
         elif pair.split_s is not None and min(old.event_time_s, new.event_time_s) - pair.split_s > OVER_S:
             pair.split_s = None
             self._split.discard(key)
-            self._settle(key, pair.moved)
+            self._finish(key, pair.moved)
         elif pair.split_s is None and not pair.moved and min(new_span[1], old.event_time_s) - old_span[1] > OVERLAP_S:
             pair.moved = True
-            self._settle(key, True)
+            self._finish(key, True)
             self.moved += 1
             self._moved.append(pair)
 
@@ -253,19 +276,19 @@ class LinkSpread:
             f"records of a link (links.key: {self._link_key}), all with the same partitioner"
         )
 
-    def _settle(self, key: Key, moved: bool) -> None:
+    def _finish(self, key: Key, moved: bool) -> None:
         """Take note of whether a link has moved, and is not split: nothing more is expected of it."""
         if moved:
-            self._settled[key] = None
+            self._finished[key] = None
         else:
-            self._settled.pop(key, None)
+            self._finished.pop(key, None)
 
     def _drop(self, keys: Iterable[Key]) -> None:
         for key in keys:
             del self._pairs[key]
             self._split.discard(key)
-            self._settled.pop(key, None)
+            self._finished.pop(key, None)
 
 
-def _knows(links_of: Mapping[Partition, Links], partition: Partition, key: Key) -> bool:
+def _knows(links_of: Mapping[Partition, LinkSpans], partition: Partition, key: Key) -> bool:
     return partition in links_of and links_of[partition].span_of(key) is not None

@@ -1,7 +1,7 @@
-"""The name by which a Kafka group knows this daemon again after a restart (static membership, KIP-345).
+"""The name by which a Kafka group recognises this daemon after a restart (static membership, KIP-345).
 
 Without it a daemon that was killed and starts again is a stranger: its partitions stay with the dead member until the session time-out,
-45 s. The name belongs to a state directory and member, of which only one process runs at a time (daemon/state/lock.py).
+45 s. The name belongs to a state directory and member, and only one process of each runs at a time (daemon/state/lock.py).
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ from model.registry.durable import atomic_write, sync_folder
 from model.registry.plain_file import read_plain_bytes
 
 MOST_BYTES: Final = 4096
-"""A name has a hundred."""
+"""Limit of a file with a name, bytes: a name has a hundred."""
 _NAME: Final = re.compile(r"dwcp-[A-Za-z0-9_]{1,64}-[0-9a-f]{16}")
 _STATE: Final = re.compile(r"state-[0-9a-f]{16}")
 
 
 def instance_id(state: Path, member: str) -> str:
-    """The name in the state directory's file instance-MEMBER, which is made where it is not there or is damaged: a new name costs one
-    session time-out. Raises StateError where the directory cannot be written."""
+    """Return the name in the state directory's file instance-MEMBER.
+
+    The file is made if it is missing or damaged: a new name costs one session time-out.
+
+    Raises:
+        StateError: the directory cannot be written.
+    """
     path = state / f"instance-{member}"
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -40,8 +45,13 @@ def instance_id(state: Path, member: str) -> str:
 
 
 def state_id(state: Path) -> str:
-    """The name of the state directory, which all members that share it have in common: in its file `name`, made where it is not there or is
-    damaged. Raises StateError where the directory cannot be written."""
+    """Return the name of the state directory, which all members that share it have in common.
+
+    It is in the file `name`, which is made if it is missing or damaged.
+
+    Raises:
+        StateError: the directory cannot be written.
+    """
     path = state / "name"
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,59 +1,118 @@
-"""Checkpoints on a thread of their own, one at a time, so that sealing and fsync do not hold up the stream."""
+"""Checkpoints: due, begun, written, failed. Each is written on a thread of its own, so that fsync does not hold up the stream."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final
 
+from daemon.clock import Clock
+from daemon.errors import FencedError
+from daemon.events.sinks import Sinks
+from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
 from daemon.state.snapshot import Snapshot, Written
 
+RETRY_S: Final = 5.0
+"""Seconds after a checkpoint that failed until the next: no disk gets free space in less."""
 
-class Checkpointer:
-    """At most one checkpoint under way, begun by the loop and asked for by it."""
 
-    def __init__(self, store: CheckpointStore, flush_events: Callable[[], None]) -> None:
+class Keeper:
+    """At most one checkpoint at a time. All methods are called from the loop's thread."""
+
+    def __init__(self, store: CheckpointStore, sinks: Sinks, observer: Observer, clock: Clock, interval_s: float) -> None:
+        """Begin the first checkpoint after interval_s seconds."""
         self.store = store
-        self._flush_events = flush_events
+        self.interval_s = interval_s
+        self.problem: str | None = None
+        """Why the last checkpoint failed, and what to do; None once one was written."""
+        self.began_s = 0.0
+        """When the last checkpoint was begun, monotonic seconds."""
+        self.patience_s: float | None = None
+        """Seconds that `finish` waits for; None: for as long as it takes."""
+        self._sinks, self._observer, self._clock = sinks, observer, clock
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: tuple[Snapshot, Future[Written]] | None = None
-        self.began_s = 0.0
-        """When the last one was begun, monotonic."""
-        self.patience_s: float | None = None
-        """How long `finished` waits; None: for as long as it takes."""
+        self._due_s = clock.monotonic_s() + interval_s
 
     @property
     def busy(self) -> bool:
+        """Whether a checkpoint is being written."""
         return self._running is not None
 
     @property
     def open_rows(self) -> int:
-        """Rows that were taken for the checkpoint that is being written: they are in memory until it is true, and again if it fails."""
+        """Rows in memory that belong to the checkpoint that is being written: until it is, and again if it fails."""
         return sum(len(part.open_rows) for part in self._running[0].parts if part.open_rows is not None) if self._running else 0
 
-    @property
-    def under_way_s(self) -> float:
-        """For how long a checkpoint has been written; 0 where none is."""
-        return time.monotonic() - self.began_s if self.busy else 0.0
+    def step(self, snapshot: Callable[[], Snapshot | None], *, wanted: bool) -> Written | None:
+        """Return the checkpoint that was written since the last call, if any; otherwise begin one if it is due.
 
-    def begin(self, snapshot: Snapshot) -> None:
-        """Starts to write. Only when not busy."""
-        self.began_s = time.monotonic()
-        self._running = snapshot, self._executor.submit(self.store.write, snapshot, self._flush_events)
+        Args:
+            snapshot: returns what a checkpoint that begins now has to write; None if there is nothing.
+            wanted: something waits for the next checkpoint. It does not come earlier after one that failed.
+        """
+        if self.busy:
+            return self.finish()
+        if self._clock.monotonic_s() >= self._due_s or (wanted and self.problem is None):
+            with self._observer.stage("snapshot"):
+                self.begin(snapshot())
+        return None
 
-    def finished(self, wait: bool = False) -> Written | None:
-        """The checkpoint that has become true since the last call, if any.
+    def begin(self, snapshot: Snapshot | None) -> None:
+        """Begin to write, if there is anything. Only when not busy."""
+        if snapshot is None:
+            return
+        self.began_s = self._clock.monotonic_s()
+        self._due_s = self.began_s + self.interval_s
+        self._running = snapshot, self._executor.submit(self.store.write, snapshot, self._sinks.flush)
 
-        Raises what `CheckpointStore.write` raised; the rows that were taken for it are back with their writers then. OSError, and no
-        TimeoutError, which is the broker's, where it is still under way after patience_s.
+    def finish(self, *, wait: bool = False) -> Written | None:
+        """Return the checkpoint that was written since the last call, if any; report it if it has failed.
+
+        Args:
+            wait: wait for one that is being written.
         """
         if self._running is None or not (wait or self._running[1].done()):
             return None
+        try:
+            written = self._result()
+        except (OSError, FencedError) as error:
+            self.failed(error)
+            return None
+        self.problem = None
+        self._observer.buffer_rows.set(written.rows)
+        self._observer.checkpoint_s.observe(written.seconds)
+        self._observer.checkpoint_time.set_to_current_time()
+        return written
+
+    def failed(self, error: Exception) -> None:
+        """Report that the state cannot be written. It is tried again after RETRY_S."""
+        remedy = "free space on the disk of the state directory, or mend its permissions; it is tried again"
+        if isinstance(error, FencedError):
+            remedy = "none: this member was out of its group for a while, and gives up what others have taken as soon as it hears so"
+        if isinstance(error, TimeoutError):
+            remedy = self._sinks.remedy(error)
+        self.problem = f"the state cannot be written: {error}; {remedy}"
+        self._due_s = self._clock.monotonic_s() + RETRY_S
+        self._observer.tell("checkpoint_failed", problem=str(error), remedy=remedy)
+
+    def close(self) -> None:
+        """Wait for a checkpoint that is being written, unless `finish` has given it up."""
+        self._executor.shutdown(wait=not self.busy)
+
+    def _result(self) -> Written:
+        """Return the checkpoint once it is written.
+
+        If it failed, its rows are back with their writers. A checkpoint that is not written after patience_s is given up with an OSError,
+        which is not a TimeoutError: that one is the broker's.
+        """
+        assert self._running is not None
         snapshot, future = self._running
         if not futures.wait([future], self.patience_s).done:
-            raise OSError(f"a checkpoint has been written for {self.under_way_s:.0f} s: the disk does not answer")
+            seconds = self._clock.monotonic_s() - self.began_s
+            raise OSError(f"a checkpoint has been written for {seconds:.0f} s: the disk does not answer")
         self._running = None
         try:
             return future.result()
@@ -62,7 +121,3 @@ class Checkpointer:
                 if part.open_rows is not None:
                     part.writer.give_back(part.open_rows)
             raise
-
-    def close(self) -> None:
-        """Waits for a checkpoint that is under way, unless `finished` has given it up."""
-        self._executor.shutdown(wait=not self.busy)

@@ -14,18 +14,22 @@ from daemon.state.private_folder import make_private
 
 @dataclass
 class StateLock:
-    """Held until released, or until the process ends in whatever way. closed: the directory had been open to other users."""
+    """Held until released, or until the process ends in any way. closed: other users could read or change the directory before."""
 
     _file: TextIOWrapper
     closed: bool = False
 
     @classmethod
-    def take(cls, state: Path, member: str) -> StateLock:
-        """Raises StateError where another process holds it, or the directory cannot be made, or made private."""
+    def acquire(cls, state: Path, member: str) -> StateLock:
+        """Return the lock of a member.
+
+        Raises:
+            StateError: another process holds it, or the directory cannot be made, or made private.
+        """
         path = state / f"lock-{member}"
         try:
             closed = make_private(state)
-            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666), "w")  # a pipe would be waited for
+            file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666), "w")  # opening a pipe would wait
         except OSError as error:
             raise StateError.unwritable(state, error) from error
         try:
@@ -39,4 +43,5 @@ class StateLock:
         return cls(file, closed)
 
     def release(self) -> None:
+        """Let another process acquire the lock."""
         self._file.close()

@@ -1,4 +1,4 @@
-"""What checkpoints of older releases hold of a partition, brought up to date. tests/states has a state directory of each version."""
+"""Checkpoints of older releases, brought up to date. tests/states has a state directory of each version."""
 
 from __future__ import annotations
 
@@ -16,13 +16,17 @@ from streams.source import ONLY_LOG
 
 
 def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """document, arrays: of a partition, as a checkpoint of schema `version` has them. Gives them as this release writes them.
+    """Return the state of a partition as this release writes it.
 
-    1 to 2: links can be evicted. Nobody wrote down which were seen last, so those that came first count as the oldest; and the first
-    releases did not tell a topic from another one of its name. The clock is read anew before the next record.
-    2 to 3: other detectors. They know nothing of what the older ones have seen, so every watched link calibrates anew.
-    4 to 5: names can be forgotten, and event time follows the bulk of the links. Nobody wrote down which names were seen last, so those
-    that came first count as the oldest; no jump of event time is under way.
+    1 to 2: links can be evicted. It was not written down which were seen last, so those that came first count as the oldest. The first
+    releases did not distinguish a topic from a later one of the same name. The clock is read anew before the next record.
+    2 to 3: other detectors. They know nothing of what the older ones have seen, so every monitored link calibrates anew.
+    4 to 5: names can be forgotten, and event time follows the bulk of the links. It was not written down which names were seen last, so
+    those that came first count as the oldest; no jump of event time is under way.
+
+    Args:
+        version: schema version of the checkpoint.
+        document, arrays: as the checkpoint has them.
     """
     if version < 2:
         links = len(document["keys"])
@@ -40,15 +44,15 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
 
 
 def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
-    """The same for what is not of a partition.
+    """Return the state of the region stage and of training as this release writes it.
 
-    2 to 3: open incidents stay open; which links were affected is not known any more. 3 to 4: how far links have gone back was not written
-    down: open incidents wait for all of them, or settle.
+    2 to 3: open incidents stay open; which links were affected is not known any more.
+    3 to 4: it was not written down how far links have recovered: open incidents wait for all of them, or for their time to settle.
     """
     if not document.get("regions"):
         return document
     if version >= 3:
-        return document | {"regions": _without_ways_back(document["regions"])} if version < 4 else document
+        return document | {"regions": _without_recovery(document["regions"])} if version < 4 else document
     old, window_s = document["regions"], QuorumPolicy().window_s
     epoch = max((region["epoch"] for region in old["regions"].values()), default=0)
     regions = {
@@ -67,7 +71,7 @@ def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
     return document | {"regions": stages}
 
 
-def _without_ways_back(old: dict[str, Any]) -> dict[str, Any]:
+def _without_recovery(old: dict[str, Any]) -> dict[str, Any]:
     def incident(kept: dict[str, Any]) -> dict[str, Any]:
         return {name: value for name, value in kept.items() if name != "recovered"} | {"back": [], "told_of": []}
 

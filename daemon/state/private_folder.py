@@ -1,4 +1,4 @@
-"""Folders that no stranger looks into, and nobody but the daemon's own user changes."""
+"""Folders that other users cannot read, and that only the daemon's own user can change."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Final
 from daemon.errors import StateError
 
 _STRANGERS: Final = stat.S_IRWXO | stat.S_IWGRP
-"""What is taken away: all from other users, changes from the group. It may go on to look in: a backup's group is wanted there."""
+"""Permissions that are removed: all of other users, and changes by the group. The group may still read: backups need that."""
 
 
 def make_private(folder: Path) -> bool:
-    """Makes the folder, mode 0700, or closes one that was there before; whether it had to be closed.
+    """Make the folder, mode 0700, or close one that was there before.
 
-    Raises OSError where it cannot be made, StateError where it is another user's, who lets everybody write into it: what lies there
-    decides what the daemon does.
+    Returns:
+        True if the folder was there before and other users could read or change it.
+
+    Raises:
+        OSError: the folder cannot be made.
+        StateError: the folder belongs to another user, and everybody can write into it: its content decides what the daemon does.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = folder.stat()

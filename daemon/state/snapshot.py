@@ -1,11 +1,11 @@
-"""What goes into a checkpoint, what is read back out of it, and the manifest that makes it true."""
+"""What a checkpoint writes, what is read back out of it, and the manifest that makes it true."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from numpy.typing import NDArray
@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from features.telemetry import Partition
 from model.buffer.rows import BufferWriter, OpenSegment
 
+SCHEMA_VERSION: Final = 5
+"""Schema version of a checkpoint. daemon.state.migration brings older ones up to date."""
+
 
 class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One partition in a manifest."""
+    """One partition in a manifest. journal: number of the last entry of the member's journal that its state has applied."""
 
     topic: str
     number: int
@@ -24,11 +27,10 @@ class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str
     segments: tuple[str, ...]
     journal: int = 0
-    """The last entry of the member's journal that the state has taken."""
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What makes a checkpoint true. sha256: of all the rest of it; checkpoints of schema 1 have none."""
+    """What makes a checkpoint true. sha256: checksum of all other fields; checkpoints of schema 1 have none."""
 
     schema_version: int
     sequence: int
@@ -40,23 +42,29 @@ class Manifest(msgspec.Struct, frozen=True):
     sha256: str = ""
 
     def sealed(self) -> Manifest:
-        """The same with its own checksum: one digit of an offset that changes would skip records, and nothing else would notice."""
+        """Return the same with its own checksum: one changed digit of an offset would skip records, and nothing else would notice."""
         plain = msgspec.structs.replace(self, sha256="")
         return msgspec.structs.replace(self, sha256=hashlib.sha256(msgspec.json.encode(plain)).hexdigest())
 
     @property
     def sound(self) -> bool:
-        """Whether it is what was written."""
+        """Whether this is what was written."""
         return self == self.sealed() or (self.schema_version == 1 and not self.sha256)
 
     def part(self, partition: Partition) -> PartEntry | None:
+        """Return the entry of a partition, if there is one."""
         return next((part for part in self.parts if (part.topic, part.number) == (partition.topic, partition.number)), None)
 
 
 @dataclass(frozen=True)
 class PartState:
-    """One partition as the loop's thread took it. offset: of the next record, None before the first; document["log"]: what it counts in.
-    journal: the last entry of the journal that it has taken. open_rows: detached from `writer`, to be sealed."""
+    """One partition as the loop's thread has left it.
+
+    Args:
+        offset: offset of the next record, None before the first; document["log"] is the log that it counts in.
+        open_rows: rows that were detached from `writer`, to be sealed.
+        journal: number of the last journal entry that the state has applied.
+    """
 
     partition: Partition
     offset: int | None
@@ -69,7 +77,7 @@ class PartState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that one checkpoint writes. now_s: event time, for the retention by age."""
+    """Everything that one checkpoint writes. now_s: event time, UTC seconds, for the retention by age."""
 
     parts: tuple[PartState, ...]
     process: dict[str, Any]
@@ -80,7 +88,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Restored:
-    """One partition as a checkpoint of some member has it."""
+    """One partition as a checkpoint of any member has it."""
 
     member: str
     offset: int | None
@@ -90,8 +98,15 @@ class Restored:
 
 @dataclass(frozen=True)
 class Written:
-    """A checkpoint that has become true. offsets: to publish for lag monitors. journal: for each partition that one of this member's kept
-    checkpoints names the last journal entry that all of them have taken. seconds: what it took to write."""
+    """A checkpoint that was written.
+
+    Args:
+        offsets: next offset of each partition, to be committed for lag monitors.
+        segments: files of the training buffer that it names.
+        rows: number of rows in them.
+        journal: for each partition that a kept checkpoint of this member names, the last journal entry that all of these have applied.
+        seconds: how long it took to write.
+    """
 
     sequence: int
     offsets: dict[Partition, int]

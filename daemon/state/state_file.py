@@ -1,4 +1,4 @@
-"""One file of a checkpoint: arrays and one plain document in a NumPy archive. Data only: nothing in it is ever executed."""
+"""One file of a checkpoint: arrays and one plain document in a NumPy archive. It is data only: nothing in it is ever executed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from numpy.typing import NDArray
 from model.registry.plain_file import read_plain_bytes, sha256_of
 
 MOST_BYTES: Final = 1 << 36
-"""64 GiB: twenty times the state of a million links."""
+"""Limit of a file, 64 GiB: twenty times the state of a million links."""
 _DOCUMENT: Final = "document"
 
 
 def write_state(path: Path, document: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> str:
-    """Writes and fsyncs the file; gives its SHA-256. document: numbers, strings, bytes, lists and dicts of them."""
+    """Write and fsync the file.
+
+    Args:
+        document: numbers, strings, bytes, lists and dicts of them.
+
+    Returns:
+        SHA-256 of the file, hexadecimal.
+    """
     encoded = np.frombuffer(msgspec.msgpack.encode(document), np.uint8)
     with path.open("w+b") as file:
         np.savez(file, allow_pickle=False, **{_DOCUMENT: encoded}, **arrays)
@@ -31,13 +38,23 @@ def write_state(path: Path, document: dict[str, Any], arrays: dict[str, NDArray[
 
 
 def check_state(path: Path, sha256: str) -> None:
-    """Raises ValueError where the file is not the one whose hash was written down, OSError if unreadable."""
+    """Compare a file with the hash that was written down.
+
+    Raises:
+        ValueError: it is another file.
+        OSError: it cannot be read.
+    """
     if sha256_of(path, MOST_BYTES) != sha256:
         raise ValueError(f"{path.name} is not what was written (its checksum differs)")
 
 
 def read_state(path: Path, sha256: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """The document and the arrays. Raises ValueError where the file is not the one whose hash was written down, OSError if unreadable."""
+    """Return the document and the arrays.
+
+    Raises:
+        ValueError: the file is not the one whose hash was written down.
+        OSError: it cannot be read.
+    """
     content = read_plain_bytes(path, MOST_BYTES)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise ValueError(f"{path.name} is not what was written (its checksum differs)")
@@ -46,5 +63,5 @@ def read_state(path: Path, sha256: str) -> tuple[dict[str, Any], dict[str, NDArr
             arrays = {name: archive[name] for name in archive.files if name != _DOCUMENT}
             document = msgspec.msgpack.decode(archive[_DOCUMENT].tobytes(), type=dict[str, Any])
     except Exception as error:  # zipfile, zlib and NumPy's header parser have no common base
-        raise ValueError(f"{path.name} is no file of a checkpoint ({error})") from error
+        raise ValueError(f"{path.name} is not a file of a checkpoint ({error})") from error
     return document, arrays

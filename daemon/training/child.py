@@ -1,11 +1,11 @@
-"""The training child: started, watched, timed, cancelled. Its death costs one training and never the stream."""
+"""The training child: started, monitored, timed, cancelled. Its death costs one training and never the stream."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,24 +19,30 @@ from model.registry.removal import remove_if_possible
 from model.spec.job import RESULT_NAME, JobResult, JobSpec
 
 TERMINATION_S: Final = 3.0
-"""From SIGTERM to SIGKILL: the daemon itself has 10 s to leave."""
-BURIAL_S: Final = 1.0
-"""From SIGKILL to the end. A process that waits for a disk that hangs ends when the disk answers, and nobody waits for that."""
+"""Seconds from SIGTERM to SIGKILL: the daemon itself has 10 s to leave."""
+KILLED_S: Final = 1.0
+"""Seconds to wait after SIGKILL. A process blocked on a hung disk dies only when the disk answers; do not wait for it."""
 LOG_NAME: Final = "trainer.log"
 LOG_READ_BYTES: Final = 64 << 10
-"""Of the end of a child's log: its last words."""
+"""Bytes that are read of the end of a child's log."""
 LOG_MOST_BYTES: Final = 1 << 60
-"""A log may be as large as it likes: only its end is read."""
+"""Limit of a log, bytes: none, since only its end is read."""
 RESULT_MOST_BYTES: Final = 16 << 20
-"""A hundred times a result."""
+"""Limit of a result, bytes: a hundred times what one has."""
 FOLDERS_KEPT: Final = 5
-"""Job, result and log of the last trainings: enough to see why they failed, and a daemon that runs for a year fills no disk with them."""
+"""Number of trainings whose job, result and log stay: enough to see why they failed, and too few to fill a disk in a year."""
 _LAST_LINES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child ended. result: None where it left none (crash, time limit, cancelled); problem says why then."""
+    """How a child ended.
+
+    Args:
+        result: None if it left none (crash, time limit, cancelled).
+        problem: why it left no result, or why it failed; None if it did not.
+        seconds: how long it ran.
+    """
 
     spec: JobSpec
     result: JobResult | None
@@ -52,20 +58,28 @@ class _Child:
     began_s: float
     progress: ProgressReader
     terminated_s: float | None = None
-    """When its time was up and it was sent SIGTERM."""
+    """When its time was up and it was sent SIGTERM, seconds after its start; None before that."""
 
 
 class Trainer:
     """At most one training at a time, in a process of its own."""
 
-    def __init__(self, work: Path, time_limit_s: float) -> None:
-        """work: folder for job files, snapshots and logs. What a killed daemon left there is removed."""
+    def __init__(self, work: Path, time_limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Remove what a killed daemon left in the folder.
+
+        Args:
+            work: folder for job files, snapshots and logs.
+            clock: monotonic seconds.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
         self.time_limit_s = time_limit_s
-        self._work = work
+        self._work, self._clock = work, clock
         self._child: _Child | None = None
         self._ended: list[Path] = []
-        """Folders of trainings that have ended, the last one last."""
-        if is_folder(work):  # whatever else has this name is not of a daemon: making the folder is refused
+        """Folders of trainings that have ended, oldest first."""
+        if is_folder(work):  # anything else of this name is not a daemon's: making the folder fails
             remove_if_possible(work)
         work.mkdir(parents=True, mode=0o700)
 
@@ -74,11 +88,16 @@ class Trainer:
         return self._child is not None
 
     def folder(self, job_id: str) -> Path:
-        """Where a job's file, snapshot, result and log lie."""
+        """Return where a job's file, snapshot, result and log lie."""
         return self._work / job_id
 
     def start(self, spec: JobSpec, segments: Sequence[Path]) -> None:
-        """Starts the child on an immutable snapshot of the segments. Raises OSError where that cannot be made."""
+        """Start the child on an immutable snapshot of the segments.
+
+        Raises:
+            OSError: the snapshot or the process cannot be made.
+            SegmentError: a segment is damaged.
+        """
         if self._child is not None:
             raise RuntimeError("a training runs already")
         folder = self.folder(spec.job_id)
@@ -87,29 +106,29 @@ class Trainer:
         job = folder.absolute() / "job.json"
         job.write_bytes(_from_anywhere(spec).to_json())
         with (folder / LOG_NAME).open("wb") as log:
-            # It works in its own folder: what lies where the daemon was started, a matplotlibrc say, is not for it.
+            # It works in its own folder: a file where the daemon was started, such as a matplotlibrc, must not affect it.
             process = subprocess.Popen(
                 command("model.job", str(job), str(os.getpid())),
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=environment(), cwd=folder,
             )  # fmt: skip
         _offer_to_oom_killer(process.pid)  # it is the first to go when memory runs out
         assert process.stdout is not None
-        self._child = _Child(spec, folder, process, time.monotonic(), ProgressReader(process.stdout))
+        self._child = _Child(spec, folder, process, self._clock(), ProgressReader(process.stdout))
 
     def progress(self) -> Running | None:
-        """How far the child is; None where there is none."""
+        """Return how far the child is; None if there is none."""
         child = self._child
         if child is None:
             return None
-        seconds = time.monotonic() - child.began_s
+        seconds = self._clock() - child.began_s
         return Running(child.spec.version, seconds, max(0.0, self.time_limit_s - seconds), child.progress.last)
 
     def ended(self) -> Ended | None:
-        """The end of the child, once; None while it runs or where there is none. Ends it when its time is up, without waiting for that."""
+        """Return how the child ended, once; None while it runs, or if there is none. Begin to end it when its time is up."""
         child = self._child
         if child is None:
             return None
-        seconds = time.monotonic() - child.began_s
+        seconds = self._clock() - child.began_s
         if child.process.poll() is None:
             self._end_in_time(child, seconds)
             return None
@@ -128,10 +147,10 @@ class Trainer:
             child.terminated_s = seconds
             child.process.terminate()
         elif child.terminated_s is not None and seconds - child.terminated_s >= TERMINATION_S:
-            child.process.kill()  # one that is stopped, or deaf, hears this
+            child.process.kill()  # a stopped process, or one that ignores SIGTERM, ends by this
 
     def cancel(self) -> Ended | None:
-        """Ends the child now, within a few seconds."""
+        """End the child within a few seconds, and return how it ended; None if there is none."""
         if self._child is None:
             return None
         _kill(self._child.process)
@@ -142,10 +161,10 @@ class Trainer:
         child.progress.close()
         remove_if_possible(child.folder / "snapshot")
         self._keep_newest(child.folder)
-        return Ended(child.spec, result, problem, time.monotonic() - child.began_s)
+        return Ended(child.spec, result, problem, self._clock() - child.began_s)
 
     def _keep_newest(self, folder: Path) -> None:
-        """What cannot be removed now is tried again after the next training."""
+        """Remove older folders; what cannot be removed now is tried again after the next training."""
         self._ended = [*(other for other in self._ended if other != folder), folder]
         for old in self._ended[:-FOLDERS_KEPT]:
             remove_if_possible(old)
@@ -153,7 +172,7 @@ class Trainer:
 
 
 def _from_anywhere(spec: JobSpec) -> JobSpec:
-    """The same job with absolute paths: the child has another working directory."""
+    """Return the same job with absolute paths: the child has another working directory."""
     parent = None if spec.parent is None else str(Path(spec.parent).absolute())
     return replace(spec, snapshot=str(Path(spec.snapshot).absolute()), candidate=str(Path(spec.candidate).absolute()), parent=parent)
 
@@ -165,11 +184,11 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         with suppress(subprocess.TimeoutExpired):
-            process.wait(BURIAL_S)
+            process.wait(KILLED_S)
 
 
 def _offer_to_oom_killer(pid: int) -> None:
-    """Needs no privilege for one's own child. Where there is no such file the kernel chooses by size, which is the child too."""
+    """Make the child the first to be killed when memory runs out. It needs no privilege; without this file the kernel chooses by size."""
     try:
         Path(f"/proc/{pid}/oom_score_adj").write_text("1000")
     except OSError:

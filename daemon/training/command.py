@@ -1,4 +1,4 @@
-"""How a child that trains is started: with this interpreter, and with no module from where an operator happens to work."""
+"""The command and the environment of a child that trains: this interpreter, and no module of the working directory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 SYSTEMD: Final = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC")
-"""systemd listens to the daemon alone."""
+"""Variables for the daemon alone: systemd listens to no other process."""
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -18,7 +18,7 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def environment(own: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return a child's variables: this process's, without what is meant for it alone or leads to modules of the working directory."""
+    """Return a child's variables: those of this process, but not those for it alone or those that lead to the working directory."""
     kept = {name: value for name, value in own.items() if name not in SYSTEMD}
     folders = [folder for folder in kept.pop("PYTHONPATH", "").split(os.pathsep) if Path(folder).is_absolute()]
     return kept | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {})

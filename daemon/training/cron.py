@@ -1,7 +1,7 @@
 """Schedules in the five fields of cron, with cron's own weekdays: 0 and 7 are Sunday.
 
-APScheduler's `from_crontab` takes the same text and counts weekdays from Monday, so that `0 3 * * 0` would come on Mondays; and it wants
-day and weekday both to fit where cron takes either. So the weekdays are given to it by name.
+APScheduler's `from_crontab` reads the same text and counts weekdays from Monday, so that `0 3 * * 0` would mean Mondays. It also requires
+both day and weekday to match, while cron requires one of them. So it gets the weekdays by name, and one trigger for each of the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ _SOME_DAY: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def cron_trigger(text: str) -> BaseTrigger:
-    """The trigger of a cron schedule in UTC. Raises ValueError, with the field that is wrong."""
+    """Return the trigger of a cron schedule in UTC.
+
+    Raises:
+        ValueError: the text is not a schedule; the message names the field.
+    """
     fields = text.split()
     if len(fields) != len(FIELDS):
         raise ValueError(f'{text!r} has {len(fields)} fields, not the five of cron: {" ".join(FIELDS)}; for example "0 3 * * *"')
@@ -34,20 +38,20 @@ def cron_trigger(text: str) -> BaseTrigger:
         trigger = triggers[0] if len(triggers) == 1 else OrTrigger(triggers)
         never = trigger.get_next_fire_time(None, _SOME_DAY) is None
     except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"{text!r} is no cron schedule: {error}") from error
+        raise ValueError(f"{text!r} is not a cron schedule: {error}") from error
     if never:
         raise ValueError(f"{text!r} is a day that never comes")
     return trigger
 
 
 def _weekdays(field: str) -> str:
-    """The field with each day by its name, as APScheduler takes it; "*" for every day. Raises ValueError."""
+    """Return the field with each day by its name, as APScheduler reads it; "*" for every day. Raises ValueError."""
     days = sorted({day for part in field.split(",") for day in _days_of(part)})
     return "*" if len(days) == len(_DAYS) else ",".join(_DAYS[day] for day in days)
 
 
 def _days_of(part: str) -> set[int]:
-    """0 (Sunday) to 6 of one part: a day, a range, or one of these or "*" with a step."""
+    """Return the days of one part, 0 (Sunday) to 6: a day, a range, or "*", the last two with or without a step."""
     span, slash, step = part.partition("/")
     first, dash, last = span.partition("-")
     if slash and (not step.isdecimal() or int(step) == 0 or not (dash or span == "*")):
@@ -63,7 +67,7 @@ def _days_of(part: str) -> set[int]:
 
 
 def _day(text: str, part: str) -> int:
-    """0 to 7."""
+    """Return the number of a day, 0 to 7."""
     if text.lower() in _DAYS:
         return _DAYS.index(text.lower())
     if not text.isdecimal() or not text.isascii() or int(text) > 7:

@@ -1,4 +1,4 @@
-"""When to train: schedule, drift, cool-down and "enough that is new" meet in one pure function."""
+"""When to train: schedule, drift, cool-down and enough new rows meet in one pure function."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class TrainingPolicy:
-    """Rows are accepted records. See daemon.config.load.TrainingSection for the defaults and their reasons."""
+    """Rows are accepted records. See daemon.config.sections.TrainingSection for the defaults and their reasons."""
 
     rows_min: int
     new_rows_min: int
@@ -17,9 +17,16 @@ class TrainingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """What is known now. drift_rows: rows since the oldest drift that no training has answered began; None: no such drift.
+    """What is known now.
 
-    pinned: a person wants the live version to stay live.
+    Args:
+        running: a training is due or running, or its candidate is being published.
+        rows: accepted records.
+        new_rows: accepted records since the start of the last training.
+        drift_rows: rows since the oldest drift began that no training has answered; None: there is no such drift.
+        ended_s: when the last training ended, UTC seconds; None before the first.
+        failed: the last training failed.
+        pinned: a person wants the live version to stay live.
     """
 
     running: bool
@@ -35,7 +42,7 @@ class TrainingFacts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """start: train now. reason: "first", "drift", "schedule" or "". waiting_for: what is missing, for a person."""
+    """Whether to train now. reason: "first", "drift", "schedule" or "". waiting_for: what is missing, for a person."""
 
     start: bool
     reason: str = ""
@@ -43,7 +50,7 @@ class Decision:
 
 
 def decide_training(now_s: float, facts: TrainingFacts, policy: TrainingPolicy) -> Decision:
-    """Whether a training starts at now_s (UTC seconds). Drift comes before the schedule, and nothing before the cool-down."""
+    """Decide whether a training starts at now_s (UTC seconds). Drift comes before the schedule, and nothing before the cool-down."""
     if facts.running:
         return Decision(False, waiting_for="the training that runs")
     if facts.pinned:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from model.buffer.segments import sync_folder
 from model.registry.choice import CHOICE_NAME, CURRENT_NAME
+from model.registry.durable import sync_folder
 from model.registry.plain_file import is_folder
 from model.registry.removal import remove_whatever
 

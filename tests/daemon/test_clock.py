@@ -16,7 +16,9 @@ import pytest
 from daemon.clock import CONFIRMED_S, StreamClock, WallClock
 from daemon.clock_watch import NOT_READY_S, WAIT_S, ClockWatch, Evidence, evidence_of, worth_of
 from daemon.ingest.entries import Clock
-from daemon.ingest.partition import CHUNK_ROWS, Pipeline, PipelineSettings
+from daemon.ingest.partition import Pipeline
+from daemon.ingest.pieces import CHUNK_ROWS
+from daemon.ingest.settings import PipelineSettings
 from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
 from drift.link.monitored import WatchPolicy
@@ -101,11 +103,11 @@ def test_what_records_of_the_future_are_worth(
     assert worth_of(evidence, LIMIT_S, len(known)) == worth
 
 
-def test_a_recording_ends_before_its_file_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_recording_ends_before_its_file_was_written() -> None:
     """A replay on a machine that lives in the year 2000 takes all of a recording that was written later."""
-    monkeypatch.setattr("time.time", lambda: NOW_S - 26 * YEAR_S)
-    assert StreamClock().latest_record_s() == NOW_S - 26 * YEAR_S
-    assert StreamClock(NOW_S).latest_record_s() == NOW_S
+    wall_s = NOW_S - 26 * YEAR_S
+    assert StreamClock(wall=lambda: wall_s).latest_record_s() == wall_s
+    assert StreamClock(NOW_S, lambda: wall_s).latest_record_s() == NOW_S
 
 
 def test_refused_records_are_no_evidence() -> None:
@@ -127,7 +129,7 @@ class Watched:
     def __post_init__(self) -> None:
         self.clock = WallClock(lambda: self.wall_s, lambda: self.monotonic_s)
         self.observer = Observer(lambda event, _fields: self.told.append(event))
-        self.watch = ClockWatch(self.clock, self.observer, lambda: self.monotonic_s)
+        self.watch = ClockWatch(self.clock, self.observer)
 
     def passes(self, seconds: float) -> None:
         self.wall_s, self.monotonic_s = self.wall_s + seconds, self.monotonic_s + seconds
@@ -154,7 +156,7 @@ def test_records_wait_as_long_as_the_evidence_is_worth(worth: str, known: list[s
     if worth == "certain":
         assert one.holds(raw, known) == 0
         assert one.told == ["clock_behind"]
-        one.watch.took(PARTITION)  # the clock was set
+        one.watch.ingested(PARTITION)  # the clock was set
         assert one.told == ["clock_behind", "clock_right"]
     else:
         assert one.holds(raw, known) is None
@@ -168,8 +170,8 @@ def test_records_wait_as_long_as_the_evidence_is_worth(worth: str, known: list[s
 def test_a_clock_that_agreed_just_now_is_not_doubted() -> None:
     """While other records come whose times agree, those of one producer are refused at once; the broker's own times are believed still."""
     one = Watched()
-    one.watch.look(Polled(), lag=0)
-    one.watch.look(Polled([batch_of([("b", 0.0)] * 3, written_s=1.0)]), lag=0)
+    one.watch.compare(Polled(), lag=0)
+    one.watch.compare(Polled([batch_of([("b", 0.0)] * 3, written_s=1.0)]), lag=0)
     assert one.holds(batch_of([("a", 900.0)], written_s=900.0), ["a"]) is None
     assert one.holds(batch_of([("a", 900.0)], written_s=900.0, by_broker=True), ["a"]) == 0
     one.passes(CONFIRMED_S + 1.0)
@@ -179,7 +181,7 @@ def test_a_clock_that_agreed_just_now_is_not_doubted() -> None:
 def test_what_was_written_before_the_daemon_came_says_nothing_of_its_clock() -> None:
     """A quiet topic whose last records are hours old: they were not written just now, though nothing is left to read after them."""
     one = Watched()
-    one.watch.look(Polled([batch_of([("a", 0.0)], written_s=-9000.0)]), lag=0)
+    one.watch.compare(Polled([batch_of([("a", 0.0)], written_s=-9000.0)]), lag=0)
     assert one.told == []
     assert not one.clock.confirmed
 
@@ -197,7 +199,7 @@ def test_a_backlog_is_not_looked_at() -> None:
     raw = batch_of([("a", 0.0)] * 3, written_s=0.0)
     raw = replace(raw, written=Unread(raw.written or ()))
     for _ in range(3):
-        one.watch.look(Polled([raw]), lag=9000)
+        one.watch.compare(Polled([raw]), lag=9000)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_a_clock_that_is_ahead_is_told(lag: int | None, written_s: float, told: 
     nothing."""
     one = Watched()
     for _ in range(3):
-        one.watch.look(Polled([batch_of([("a", 0.0)], written_s=written_s)]), lag)
+        one.watch.compare(Polled([batch_of([("a", 0.0)], written_s=written_s)]), lag)
     assert one.told == told
     ahead_s = one.observer.registry.get_sample_value("dwcp_clock_ahead_seconds")
     assert ahead_s is not None
@@ -242,7 +244,7 @@ def test_a_producer_whose_clock_is_wrong_has_a_batch_looked_at_twice_at_most(tmp
     def holds(rest: RawBatch, *_: Any) -> None:
         looked.append(len(rest))
 
-    taken = pipeline.take(RawBatch(PARTITION, range(len(values)), values), holds)
+    taken = pipeline.ingest(RawBatch(PARTITION, range(len(values)), values), holds)
     assert len(taken.rejected) == pieces
     assert bool(looked) == asked
     assert sum(looked) <= 2 * len(values)
@@ -274,10 +276,7 @@ def run(
         source = scripted.ScriptedSource(
             **({"seed": 1, "batch_max": 100, "written": own_time} | script | ({"records": records} if records is not None else {}))
         )
-        made = rig.daemon_over(source, rig.config(home))
-        loop = made.loop
-        loop.clock = loop.clock_watch._clock = WallClock(lambda: wall_s(source), source.clock)
-        loop.clock_watch._monotonic = source.clock
+        made = rig.daemon_over(source, rig.config(home), WallClock(lambda: wall_s(source), source.clock))
         before = source.on_poll
 
         def on_poll(source: Any) -> None:
@@ -288,7 +287,7 @@ def run(
 
         source.on_poll = on_poll
         seen: list[str | None] = []
-        loop.on_step = lambda _polled: seen.append(loop.clock_watch.problem)
+        made.loop.on_step = lambda _polled: seen.append(made.parts.group.clock_watch.problem)
         made.run()
         print(json.dumps({"event": "problems", "count": sum(one is not None for one in seen)}))
 
@@ -438,23 +437,24 @@ def test_the_region_stage_goes_back_when_the_last_partition_knows_better(home: P
 
     def inside() -> None:
         source = scripted.ScriptedSource(seed=1, records={first: [record("a", NOW_S + 60.0 * at) for at in range(9)], second: []})
-        loop = rig.daemon_over(source, rig.config(home)).loop
+        made = rig.daemon_over(source, rig.config(home))
+        group, incidents, regions = made.parts.group, made.parts.incidents, made.parts.incidents.regions
         for _ in range(3):
-            loop.step()
-        of = {pipeline.partition: pipeline for pipeline in loop.partitions}
+            made.loop.step()
+        of = {pipeline.partition: pipeline for pipeline in group}
         assert (of[first].event_time_s >= NOW_S, of[second].event_time_s) == (True, -math.inf)
-        loop.regions.advance(NOW_S + YEAR_S)
-        ran_away = loop.regions.closed_through
+        regions.advance(NOW_S + YEAR_S)
+        ran_away = regions.closed_through
         for clock_s in (None, NOW_S + YEAR_S, NOW_S + 600.0):
             of[first].clock_s, of[second].clock_s = NOW_S + 600.0, clock_s
-            loop.undo_run_away()
-            assert (loop.regions.closed_through == ran_away) == (clock_s != NOW_S + 600.0)
-        assert loop.regions.closed_through * 60.0 <= of[first].watermark_s
+            incidents.undo(group)
+            assert (regions.closed_through == ran_away) == (clock_s != NOW_S + 600.0)
+        assert regions.closed_through * 60.0 <= of[first].watermark_s
         for pipeline in of.values():  # as of another member, whose last reading is old: what this one has closed was right
             pipeline.clock_s = NOW_S - YEAR_S
-        loop.partitions._journal.append(Clock(NOW_S + 600.0, {}, confirmed=True))
-        closed_through = loop.regions.closed_through
-        loop.undo_run_away()
-        assert loop.regions.closed_through == closed_through
+        group.decisions.journal.append(Clock(NOW_S + 600.0, {}, confirmed=True))
+        closed_through = regions.closed_through
+        incidents.undo(group)
+        assert regions.closed_through == closed_through
 
     assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()

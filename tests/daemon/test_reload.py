@@ -112,9 +112,9 @@ def test_what_is_told_is_what_happens(tmp_path: Path) -> None:
         state={"checkpoint_interval_s": 44.0}, buffer={"rows_max": 33},
     )  # fmt: skip
     reloader(daemon, config, lambda: changed, observer)()
-    training, store = daemon.loop.training, daemon.loop.checkpointer.store
+    training, store = daemon.parts.training, daemon.parts.keeper.store
     assert told == [{"needs_restart": ["links"]}]
     assert (training.config.keep_versions, training.trainer.time_limit_s, training.config.policy.rows_min) == (3, 77.0, 55)
-    assert (daemon.loop.settings.checkpoint_interval_s, store.rows_max) == (44.0, 33)
+    assert (daemon.parts.keeper.interval_s, store.rows_max) == (44.0, 33)
     assert training.config.gap_multiple == 5.0, "the pipelines keep it until the restart"
     daemon.run()

@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from daemon.clock import WallClock
 from daemon.config.load import Config
 from daemon.operator.observer import Observer
 from daemon.wiring import make_sinks
@@ -205,7 +206,7 @@ def test_the_daemon_tells_what_a_rotation_has_cost(tmp_path: Path) -> None:
     told: list[tuple[str, dict[str, Any]]] = []
     observer = Observer(lambda name, fields: told.append((name, fields)))
     config = Config.model_validate({"events": {"to": "file", "folder": tmp_path, "file_mb_max": 1}})
-    sinks = make_sinks(config, observer)
+    sinks = make_sinks(config, observer, WallClock())
     for number in range(3):
         sinks.alerts.send(event(number, size=1 << 20))
         sinks.flush()

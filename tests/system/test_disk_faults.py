@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-import daemon.loop
+import daemon.state.keeper
 from daemon.clock import WallClock
 from daemon.ingest.journal import Journal
 from daemon.state.checkpoint import CheckpointStore
@@ -35,7 +35,7 @@ def refusing(call: str, part: str, code: int, after: int, times: int) -> Callabl
         return str(Path(f"/proc/self/fd/{argument}").readlink() if isinstance(argument, int) else argument)
 
     def arm() -> None:
-        setattr(daemon.loop, "RETRY_S", 0.001)  # noqa: B010 - it is Final
+        setattr(daemon.state.keeper, "RETRY_S", 0.001)  # noqa: B010 - it is Final
         owner: Any = os if call in ("fsync", "write") else Path
         original, calls = getattr(owner, call), 0
 
@@ -195,15 +195,15 @@ def test_a_clock_that_is_set(home: Path, uninterrupted: Any) -> None:
     """The wall clock jumps back by days and forward by years while records flow: state, alerts and buffer are the same, bit by bit."""
 
     def inside() -> None:
-        made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(home))
-        made.loop.clock, real, before = WallClock(), time.time, made.loop.source.on_poll
+        made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(home), WallClock(lambda: time.time()))
+        real, before = time.time, made.parts.source.on_poll
 
         def set_clock(source: Any) -> None:
             jump_s = (0.0, -86_400.0 * 400, 86_400.0 * 3000, -7200.0)[source.polls // 10 % 4]
             setattr(time, "time", lambda: real() + jump_s)  # noqa: B010 - of another type
             before(source)
 
-        made.loop.source.on_poll = set_clock
+        made.parts.source.on_poll = set_clock
         made.run()
 
     assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()

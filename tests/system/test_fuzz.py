@@ -231,7 +231,7 @@ def test_a_batch_that_unpacks_to_more_than_memory_may_hold(codec: int, compress:
 
 def test_a_flood_of_large_refused_records_is_held_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Dead letters in memory are bounded by bytes: the source waits until they are durable, and none is lost."""
-    monkeypatch.setattr("daemon.loop.PENDING_BYTES_MAX", 4 * MAX_KEPT_BYTES)
+    monkeypatch.setattr("daemon.ingest.pressure.DEAD_LETTER_BYTES_MAX", 4 * MAX_KEPT_BYTES)
     path = tmp_path / "telemetry.ndjson"
     path.write_bytes(b"\n".join([json_seeds()[0], *[b'{"x": "' + b"x" * MAX_KEPT_BYTES + b'"']] * 20) + b"\n")
     told: list[str] = []

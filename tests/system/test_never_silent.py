@@ -93,7 +93,7 @@ FAULTY: Final = {
         "daemon.operator.health.STALLED_S": 1.0,
         "daemon.operator.health.HOPELESS": HOPELESS_HERE,
         "daemon.operator.health.CHECKPOINT_S": 1.0,
-        "daemon.loop.RETRY_S": 0.5,
+        "daemon.state.keeper.RETRY_S": 0.5,
         "streams.kafka.lag.ASK_AFTER_S": 0.5,
         "streams.kafka.lag.LOOKUP_EVERY_S": 0.5,
     },

@@ -211,7 +211,7 @@ def test_a_source_that_gives_no_more(home: Path, uninterrupted: Any) -> None:
                 print(json.dumps({"event": "failed", "taken": {str(key): offset for key, offset in source.positions.items()}}))
                 raise SourceError("the next records are gone")
 
-        made.loop.source.on_poll = fail
+        made.parts.source.on_poll = fail
         with pytest.raises(SourceError, match="are gone"):
             made.run()
 
@@ -270,14 +270,14 @@ def test_a_broker_that_is_gone_does_not_hold_up_the_end(home: Path, uninterrupte
         made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=100), rig.config(home, **kafka))
 
         def stop_with_an_alert(_polled: object) -> None:
-            if made.loop.sinks.pending() and not signal.alarm(300):  # who waits for the broker would be killed
+            if made.parts.announcer.sinks.pending() and not signal.alarm(300):  # who waits for the broker would be killed
                 made.loop.stop("SIGTERM")
 
-        made.loop.source.on_poll = lambda _source: None  # does not wait for the checkpoint, which waits for the broker
+        made.parts.source.on_poll = lambda _source: None  # does not wait for the checkpoint, which waits for the broker
         made.loop.on_step = stop_with_an_alert
         made.run()
-        assert made.loop.sinks.pending()
-        patience_s = made.loop.sinks.flush_s + 2 * made.loop.checkpointer.patience_s  # a checkpoint that runs, and the last one
+        assert made.parts.announcer.sinks.pending()
+        patience_s = made.parts.announcer.sinks.flush_s + 2 * made.parts.keeper.patience_s  # a checkpoint that runs, and the last one
         assert patience_s < 10.0
 
     assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()
@@ -308,13 +308,13 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_poll(tmp_path: Pa
     rows = [json.dumps({"timestamp": time_s, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}) + "\n" for time_s in times[::2]]
     (tmp_path / "files/a.ndjson").write_text("".join(rows))
     (tmp_path / "files/b.csv").write_text("timestamp,node_id,peer_id,rtt_ms\n" + "".join(f"{time_s},a,b,2\n" for time_s in times[1::2]))
-    monkeypatch.setattr("daemon.loop.RETRY_S", 0.01)
-    monkeypatch.setattr("daemon.ingest.group.CLOCK_S", 0.0)  # every batch of a poll asks the journal
+    monkeypatch.setattr("daemon.state.keeper.RETRY_S", 0.01)
+    monkeypatch.setattr("daemon.ingest.decisions.CLOCK_S", 0.0)  # every batch of a poll asks the journal
     left = refuse_an_entry(monkeypatch, refused, errno.ENOSPC)
     made = build(rig.config(tmp_path), FileSource(tmp_path / "files"), StreamClock(), Observer())
     made.run()
     assert left[0] <= 0, "nothing was refused"
-    found = made.loop.observer.registry.get_sample_value
+    found = made.parts.observer.registry.get_sample_value
     assert [found("dwcp_records_total", {"outcome": outcome}) for outcome in ("accepted", "late", "duplicate")] == [40, 0, 0]
 
 
@@ -326,7 +326,7 @@ def test_a_journal_that_cannot_be_written_costs_no_record_of_a_pipe(
     rows = [{"timestamp": DEFAULT_START_S + 60.0 * at, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0} for at in range(40)]
     os.write(writing, "".join(json.dumps(row) + "\n" for row in rows).encode())
     os.close(writing)
-    monkeypatch.setattr("daemon.loop.RETRY_S", 0.01)
+    monkeypatch.setattr("daemon.state.keeper.RETRY_S", 0.01)
     left = refuse_an_entry(monkeypatch, 1, errno.EIO)
     observer = Observer()
     build(rig.config(tmp_path), FileSource("-", standard_input=reading), StreamClock(), observer).run()

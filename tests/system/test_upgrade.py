@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.state.checkpoint import SCHEMA_VERSION
+from daemon.state.snapshot import SCHEMA_VERSION
 from testkit import remains, rig
 from testkit.paths import STATES
 

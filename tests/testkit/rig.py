@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.clock import StreamClock
+from daemon.clock import Clock, StreamClock
 from daemon.config.load import Config
 from daemon.errors import DaemonError
 from daemon.operator.observer import Observer
@@ -36,17 +36,17 @@ def config(folder: Path, **sections: dict[str, Any]) -> Config:
     return Config(**made)  # type: ignore[arg-type]
 
 
-def daemon_over(source: ScriptedSource, configuration: Config) -> Daemon:
-    """Build a daemon that reads the clock of its source.
+def daemon_over(source: ScriptedSource, configuration: Config, clock: Clock | None = None) -> Daemon:
+    """Build a daemon whose partitions become idle by the clock of its source.
 
     It starts a checkpoint in every pass, and the next batch waits until the one before is written.
     """
-    made = build(configuration, source, StreamClock(), Observer())
-    made.loop.partitions._clock = source.clock
+    made = build(configuration, source, clock or StreamClock(), Observer())
+    made.parts.group.decisions._monotonic_s = source.clock
     before = source.on_poll
 
     def on_poll(source: ScriptedSource) -> None:
-        running = made.loop.checkpointer._running
+        running = made.parts.keeper._running
         if running is not None:
             running[1].exception()
         before(source)

@@ -134,7 +134,7 @@ def _advance(story: Story, daemon: Daemon, fleet: LocalFleet | KafkaFleet, scree
     """Advance the story after each pass of the loop, and end the loop when the story is complete."""
     screen.records += sum(map(len, polled.batches))
     screen.tick()
-    live, now_s = daemon.loop.models.live, daemon.loop.partitions.event_time_s
+    live, now_s = daemon.parts.models.live, daemon.parts.group.event_time_s
     if live is not None and story.first_version is None:
         story.first_version = live.version
         fleet.go_live()
@@ -143,7 +143,7 @@ def _advance(story: Story, daemon: Daemon, fleet: LocalFleet | KafkaFleet, scree
         daemon.loop.stop("the demo is complete")
     elif story.problems or len(story.refused) >= 2:
         daemon.loop.stop("the demo cannot be completed")
-    elif story.without_broker(daemon.loop.source.healthy(), BROKER_LIMIT_S):
+    elif story.without_broker(daemon.parts.source.healthy(), BROKER_LIMIT_S):
         daemon.loop.stop("there is no broker")
 
 

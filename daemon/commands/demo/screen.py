@@ -60,19 +60,19 @@ class Screen:
         story, daemon = self.story, self.daemon
         lines = [f"{time.monotonic() - self._began_s:5.0f} s   {story.phase}"]
         if daemon is not None:
-            partitions, training = daemon.loop.partitions, daemon.loop.training
-            minutes = (partitions.event_time_s - story.drift_s) / 60 if partitions.rows else float("nan")
+            group, training = daemon.parts.group, daemon.parts.training
+            minutes = (group.event_time_s - story.drift_s) / 60 if group.rows else float("nan")
             lines.append(
-                f"stream     {self.records:,} records, {partitions.links} links, {partitions.watched_links} watched, "
+                f"stream     {self.records:,} records, {group.links} links, {group.monitored_links} monitored, "
                 f"simulated time {minutes:+.0f} min to the planted drift"
             )
-            lines.append(f"model      {daemon.loop.models.live.version if daemon.loop.models.live else 'none yet'}")
+            lines.append(f"model      {daemon.parts.models.live.version if daemon.parts.models.live else 'none yet'}")
             running = training.progress()
             if running is not None and running.progress is not None:
                 lines.append(f"training   {running.progress.words()}")
             else:
                 lines.append(f"training   {'starting' if training.busy else 'waits for ' + (training.decision.waiting_for or '...')}")
-            lines.append(f"incidents  {daemon.loop.regions.open_incidents} open")
+            lines.append(f"incidents  {daemon.parts.incidents.regions.open_incidents} open")
         return lines
 
 

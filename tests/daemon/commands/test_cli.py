@@ -16,7 +16,7 @@ from pathlib import Path
 import jsonschema  # type: ignore[import-untyped]
 import pytest
 
-from daemon.state.checkpoint import SCHEMA_VERSION
+from daemon.state.snapshot import SCHEMA_VERSION
 from features.telemetry import COLUMNS
 from model.version.metadata import core_name
 from testkit import remains

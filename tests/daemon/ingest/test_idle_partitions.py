@@ -49,7 +49,7 @@ def watermarks(home: Path) -> Callable[..., list[float]]:
         seen = []
         for _ in range(len(script) + 1):
             made.loop.step()
-            seen.append(made.loop.partitions.watermark_s)
+            seen.append(made.parts.group.watermark_s)
         made.loop.finish("done")
         made.journal.close()
         made.lock.release()

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon import wiring
-from daemon.ingest.partition import Pipeline, PipelineSettings
+from daemon.ingest.partition import Pipeline
+from daemon.ingest.settings import PipelineSettings
 from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
 from drift.link.monitored import WatchPolicy
@@ -126,7 +127,7 @@ def test_honest_names_that_come_after_a_flood_are_told_apart(tmp_path: Path) -> 
         for at, (node, region) in enumerate(records)
     ]
     for begin in range(0, len(lines), 5000):
-        pipeline.take(RawBatch(partition, range(begin, min(begin + 5000, len(lines))), lines[begin : begin + 5000]))
+        pipeline.ingest(RawBatch(partition, range(begin, min(begin + 5000, len(lines))), lines[begin : begin + 5000]))
     known = pipeline._store.interner.values[REGION]
     assert len(known) < MAX_VALUES
     assert {"north", *(f"region-{at}" for at in range(10))} <= set(known)
@@ -158,7 +159,7 @@ def test_who_brings_ever_new_links_is_reported_by_name(tmp_path: Path) -> None:
         b'{"timestamp": %d, "node_id": "%s", "peer_id": "%s", "rtt_ms": 1}' % (1_767_571_200 + at, node.encode(), peer.encode())
         for at, (node, peer) in enumerate([*links[:20], *links[:10], *links[20:]])
     ]
-    pipeline.take(RawBatch(partition, range(len(lines)), lines))
+    pipeline.ingest(RawBatch(partition, range(len(lines)), lines))
     assert [event for event, _ in told] == ["links_evicted"], "once a minute, however many go"
     assert told[0][1]["most_from"] == {"flooder": 5}
 

@@ -15,8 +15,9 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from daemon.ingest import spread as spread_module
-from daemon.ingest.partition import Pipeline, PipelineSettings
-from daemon.ingest.spread import FirstTimes, LinkSpread
+from daemon.ingest.partition import Pipeline
+from daemon.ingest.settings import PipelineSettings
+from daemon.ingest.spread import FirstTimes, LinkSpans, LinkSpread
 from daemon.operator.observer import Observer
 from daemon.state.snapshot import Restored
 from drift.link.monitored import WatchPolicy
@@ -43,6 +44,10 @@ class Topic:
             for partition in (Partition("t", number) for number in range(partitions))
         }
 
+    @property
+    def spans(self) -> dict[Partition, LinkSpans]:
+        return {partition: pipeline.spans for partition, pipeline in self.pipelines.items()}
+
     def take(self, number: int, rows: Rows) -> None:
         """Records of one partition come, and everything is looked at as it is once a second."""
         pipeline = self.pipelines[Partition("t", number)]
@@ -51,9 +56,9 @@ class Topic:
             for link, minute in rows
         ]
         begin = pipeline.next_offset or 0
-        pipeline.take(RawBatch(pipeline.partition, range(begin, begin + len(values)), values))
-        self.spread.arrived(pipeline, self.pipelines.values())
-        self.spread.look(self.pipelines)
+        pipeline.ingest(RawBatch(pipeline.partition, range(begin, begin + len(values)), values))
+        self.spread.arrived(pipeline.spans, self.spans.values())
+        self.spread.look(self.spans)
 
     def named(self, name: str) -> list[dict[str, Any]]:
         return [fields for found, fields in self.told if found == name]
@@ -81,7 +86,7 @@ def test_links_that_move_are_never_split(turns: list[tuple[int, int]], minute: i
     topic = Topic(3)
     read(topic, rows_of, turns)
     for _ in range(3):
-        topic.spread.look(topic.pipelines)
+        topic.spread.look(topic.spans)
     assert topic.spread.split == 0
     assert topic.spread.trouble is None
     assert not topic.named("links_split")
@@ -96,7 +101,7 @@ def test_links_without_a_key_are_always_split(turns: list[tuple[int, int]], orde
             rows_of[order[(now + link) % 3]].append((link, now))
     topic = Topic(3)
     read(topic, rows_of, turns)
-    topic.spread.look(topic.pipelines)
+    topic.spread.look(topic.spans)
     assert topic.spread.split == LINKS
     assert "key" in (topic.spread.trouble or "")
     told = topic.named("links_split")[0]
@@ -125,7 +130,7 @@ def test_links_that_are_mended_are_no_trouble_any_more() -> None:
     assert topic.spread.split == 1
     topic.take(0, [(1, minute) for minute in range(60, 130)])
     topic.take(1, [(0, minute) for minute in range(60, 130)])
-    topic.spread.look(topic.pipelines)
+    topic.spread.look(topic.spans)
     assert (topic.spread.split, topic.spread.trouble) == (0, None)
     read(topic, [[(0, minute) for minute in range(130, 160, 2)], [(0, minute) for minute in range(131, 160, 2)]], [])
     assert len(topic.named("links_split")) == 2
@@ -141,8 +146,8 @@ def test_partitions_that_come_with_their_state() -> None:
     for partition, old in before.pipelines.items():
         state, pipeline = old.snapshot(), after.pipelines[partition]
         pipeline.restore(Restored("main", state.offset, json.loads(json.dumps(state.document)), state.arrays))
-        after.spread.restored(pipeline, after.pipelines.values())
-    after.spread.look(after.pipelines)
+        after.spread.restored(pipeline.spans, after.spans.values())
+    after.spread.look(after.spans)
     assert not after.told
     after.take(0, [(1, minute) for minute in range(61, 80)])
     after.take(1, [(0, minute) for minute in range(61, 80)] + [(1, minute) for minute in range(61, 80)])
@@ -157,7 +162,7 @@ def test_a_partition_that_goes_takes_its_findings_along() -> None:
     read(topic, [[(0, minute) for minute in range(0, 60, 2)], [(0, minute) for minute in range(1, 60, 2)]], [])
     assert topic.spread.split == 1
     topic.spread.gone({Partition("t", 1)})
-    topic.spread.look(topic.pipelines)
+    topic.spread.look(topic.spans)
     assert (topic.spread.split, topic.spread.trouble) == (0, None)
 
 
@@ -167,7 +172,7 @@ def test_links_that_are_forgotten_keep_the_others_first_times() -> None:
     topic.take(0, [(link, link) for link in range(8)])
     topic.take(0, [(7, 20), (100, 21)])
     pipeline = topic.pipelines[Partition("t", 0)]
-    spans = {key[0]: pipeline.span_of(key) for key in pipeline.keys(0)}
+    spans = {key[0]: pipeline.spans.span_of(key) for key in pipeline.spans.links()}
     assert spans["n7"] == (START_S + 60 * 7, START_S + 60 * 20)
     assert spans["n100"] == (START_S + 60 * 21, START_S + 60 * 21)
     assert spans.get("n0") is None
@@ -181,7 +186,7 @@ def test_many_links_are_followed_in_turn(monkeypatch: pytest.MonkeyPatch) -> Non
     for number in (0, 1):
         topic.take(number, [(link, minute) for minute in range(number, 60, 2) for link in range(9)])
     for _ in range(4):
-        topic.spread.look(topic.pipelines)
+        topic.spread.look(topic.spans)
     assert topic.spread.split == 5
 
 
@@ -203,13 +208,13 @@ def test_a_link_is_looked_up_where_it_was_found(monkeypatch: pytest.MonkeyPatch)
     are not kept for ever; and what left and came back is compared with what stayed."""
     monkeypatch.setattr(spread_module, "KNOWN_MIN", 50)
     asked: list[Any] = []
-    original = Pipeline.span_of
-    monkeypatch.setattr(Pipeline, "span_of", lambda self, key: asked.append(key) or original(self, key))
+    original = LinkSpans.span_of
+    monkeypatch.setattr(LinkSpans, "span_of", lambda self, key: asked.append(key) or original(self, key))
     topic = Topic(4, links_max=10)
     for number in range(4):
         topic.take(number, [(10 * number + link, 0) for link in range(10)])
     for pipeline in topic.pipelines.values():
-        topic.spread.restored(pipeline, topic.pipelines.values())
+        topic.spread.restored(pipeline.spans, topic.spans.values())
     assert not asked
     for flood in range(100, 400):
         topic.take(3, [(flood, flood)])
@@ -217,7 +222,7 @@ def test_a_link_is_looked_up_where_it_was_found(monkeypatch: pytest.MonkeyPatch)
     before = topic.pipelines[Partition("t", 1)]
     topic.take(0, [(10, minute) for minute in range(0, 60, 2)])
     topic.spread.gone({before.partition})
-    topic.spread.restored(before, topic.pipelines.values())
+    topic.spread.restored(before.spans, topic.spans.values())
     topic.take(1, [(10, minute) for minute in range(1, 60, 2)])
     assert topic.spread.split == 1
 

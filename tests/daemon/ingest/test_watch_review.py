@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.ingest.partition import Pipeline, PipelineSettings
+from daemon.ingest.partition import Pipeline
+from daemon.ingest.settings import PipelineSettings
 from daemon.operator.observer import Observer
 from drift.link.monitored import PRESENT_S, SILENT_S, WatchList, WatchPolicy
 from drift.link.sensitivity import Sensitivity
@@ -102,7 +103,7 @@ def test_a_review_keeps_the_bounds_and_takes_no_place_from_one_that_is_there(
 def test_links_that_come_after_a_flood_are_watched_and_batches_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred names that came once have all places. A day later the links that are there have them, at the same record however the
     stream is cut."""
-    monkeypatch.setattr("daemon.ingest.partition.REVIEW_RECORDS", 64)
+    monkeypatch.setattr("daemon.ingest.pieces.REVIEW_RECORDS", 64)
     partition, settings = Partition("t", 0), PipelineSettings(("node_id",), 5.0, 1000, WatchPolicy(links_max=50), Sensitivity(), 60.0)
     records = [(f"flood-{at}", f"r{at}", at * 1.0) for at in range(100)]
     records += [(f"link-{at % 8}", "eu", 100.0 + 3600.0 * (at // 8)) for at in range(8 * 40)]
@@ -117,7 +118,7 @@ def test_links_that_come_after_a_flood_are_watched_and_batches_do_not_matter(tmp
             partition, settings, BufferWriter(tmp_path, partition), lambda _version: None, Observer(lambda event, _: told.append(event))
         )
         for begin, end in pairwise([0, *cuts, len(lines)]):
-            pipeline.take(RawBatch(partition, range(begin, end), lines[begin:end]))
+            pipeline.ingest(RawBatch(partition, range(begin, end), lines[begin:end]))
         taken = pipeline.snapshot()
         watched = [key[0] for key, index in zip(taken.document["keys"], taken.document["watch_index"], strict=True) if index >= 0]
         assert "watch_reviewed" in told

@@ -70,7 +70,7 @@ def test_a_daemon_says_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.Mon
     """Behind its source, then no longer; without a version, with how many of the rows are there; while a checkpoint is under way."""
     monkeypatch.setattr("daemon.operator.long_states.AFTER_S", dict.fromkeys(AFTER_S, 0.0))
     monkeypatch.setattr("daemon.operator.long_states.BEHIND_RECORDS", 1000)
-    monkeypatch.setattr("daemon.loop.GAUGES_S", 0.0)
+    monkeypatch.setattr("daemon.operator.readiness.GAUGES_S", 0.0)
     told: list[tuple[str, dict[str, Any]]] = []
     source = scripted.ScriptedSource(seed=1)
     total = sum(map(len, source.records.values()))

@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 import pytest
 
-import daemon.loop
+import daemon.state.keeper
 from daemon.errors import StateError
-from daemon.state.checkpoint import SCHEMA_VERSION, CheckpointStore
+from daemon.state.checkpoint import CheckpointStore
 from daemon.state.lock import StateLock
+from daemon.state.snapshot import SCHEMA_VERSION
 from features.telemetry import Partition
 from model.buffer.rows import read_segments
 from model.buffer.segments import SegmentName
@@ -206,7 +207,7 @@ class FullDisk:
 
 
 def retry_soon() -> None:
-    setattr(daemon.loop, "RETRY_S", 0.01)  # noqa: B010 - it is Final
+    setattr(daemon.state.keeper, "RETRY_S", 0.01)  # noqa: B010 - it is Final
 
 
 @pytest.mark.parametrize("from_poll", [2, 9], ids=["before the first record", "in the middle"])
@@ -243,8 +244,8 @@ def test_what_a_checkpoint_takes_is_in_the_metrics(home: Path) -> None:
     """Each one that has become true is counted with the seconds that it took."""
     made = rig.daemon_over(scripted.ScriptedSource(seed=1, batch_max=900), rig.config(home))
     made.run()
-    count, seconds = (made.loop.observer.registry.get_sample_value(f"dwcp_checkpoint_seconds_{name}") for name in ("count", "sum"))
-    assert count >= made.loop.checkpointer.store.sequence >= 2
+    count, seconds = (made.parts.observer.registry.get_sample_value(f"dwcp_checkpoint_seconds_{name}") for name in ("count", "sum"))
+    assert count >= made.parts.keeper.store.sequence >= 2
     assert seconds > 0
 
 
@@ -311,20 +312,20 @@ def test_another_link_key_is_refused(home: Path) -> None:
 def test_two_daemons_on_one_state_directory(home: Path) -> None:
     """The second is refused with what to do; under another member name it may run; the lock goes with its process."""
     (home / "state").mkdir()
-    first = StateLock.take(home / "state", "main")
+    first = StateLock.acquire(home / "state", "main")
     assert rig.run(home) == StateError.exit_code
     (ended,) = remains.told(home, "ended")
     assert "another dwcp-learner runs on this state directory as member 'main'" in ended["problem"]
-    StateLock.take(home / "state", "second").release()
+    StateLock.acquire(home / "state", "second").release()
     first.release()
-    StateLock.take(home / "state", "main").release()
+    StateLock.acquire(home / "state", "main").release()
 
 
 def test_a_state_directory_that_cannot_be_written(tmp_path: Path) -> None:
     """A file in its place is refused with what to check."""
     (tmp_path / "state").write_text("")
     with pytest.raises(StateError, match="the state directory cannot be written"):
-        StateLock.take(tmp_path / "state", "main")
+        StateLock.acquire(tmp_path / "state", "main")
 
 
 def test_a_member_that_lost_a_partition_cannot_overwrite_its_successor(home: Path) -> None:

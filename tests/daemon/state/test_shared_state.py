@@ -20,7 +20,7 @@ ROWS = 10
 
 
 def member(folder: Path, name: str) -> CheckpointStore:
-    store = CheckpointStore(folder, name, rows_max=10**9, age_max_s=1e12, tell=lambda event, **_: pytest.fail(event))
+    store = CheckpointStore(folder, name, rows_max=10**9, age_max_s=1e12, emit=lambda event, **_: pytest.fail(event))
     store.open()
     return store
 
@@ -42,12 +42,12 @@ def write(store: CheckpointStore, number: int) -> None:
     store.write(Snapshot((part,), {}, generation=1, created_at_s=1.0, now_s=0.0), lambda: None)
 
 
-def once(store: Any, name: str, meanwhile: Callable[[], None], *, after: bool) -> None:
+def once(owner: Any, name: str, meanwhile: Callable[[], None], *, after: bool) -> None:
     """Something happens before or after the next call of a method."""
-    original = getattr(store, name)
+    original = getattr(owner, name)
 
     def call(*arguments: Any) -> Any:
-        setattr(store, name, original)
+        setattr(owner, name, original)
         if not after:
             meanwhile()
         result = original(*arguments)
@@ -55,7 +55,7 @@ def once(store: Any, name: str, meanwhile: Callable[[], None], *, after: bool) -
             meanwhile()
         return result
 
-    setattr(store, name, call)
+    setattr(owner, name, call)
 
 
 def rows(folder: Path, name: str) -> int:
@@ -91,7 +91,8 @@ def test_a_segment_that_is_named_while_another_member_cleans_stays(tmp_path: Pat
     second = member(tmp_path, "second")
     writer, taken = open_rows(first, 1)
     writer.seal(taken)  # the second one sees it, and that nobody names it
-    once(second, "_named", lambda: once(second, "_named", lambda: write(first, 1), after=True), after=True)  # the first call is to reclaim
+    manifests, name = second._manifests, "named_segments"
+    once(manifests, name, lambda: once(manifests, name, lambda: write(first, 1), after=True), after=True)  # the first call is to reclaim
     second.restore(PARTITION)
     assert rows(tmp_path, "third") == 2 * ROWS
 

@@ -84,7 +84,7 @@ def test_any_weekdays(parts: list[tuple[str, set[int]]]) -> None:
         ("0 3 * * 3/2", "a step is a number from 1, after \\* or a range"),
         ("0 3 * * */0", "a step is a number from 1"),
         ("0 25 * * *", "25"),
-        ("*/0 * * * *", "is no cron schedule"),
+        ("*/0 * * * *", "is not a cron schedule"),
         ("0 3 30 2 *", "never comes"),
     ],
 )

@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon.clock import StreamClock
+from daemon.clock import StreamClock, WallClock
+from daemon.events.announcer import Announcer
+from daemon.events.sinks import Sinks
 from daemon.ingest.entries import ModelLive
 from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
@@ -20,6 +22,7 @@ from daemon.operator.observer import Observer
 from daemon.state.snapshot import Written
 from daemon.training.child import Trainer
 from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.publisher import Publisher
 from daemon.training.schedule import Schedule
 from daemon.training.triggers import TrainingPolicy
 from daemon.wiring import build
@@ -27,8 +30,9 @@ from features.telemetry import COLUMNS
 from model.judge.gate import GatePolicy, Verdict
 from model.registry.versions import Registry
 from model.spec.job import JobResult, TrainingSettings
-from model.version.manifest import write_manifest
+from model.version.manifest import read_manifest, write_manifest
 from model.version.metadata import core_name, metadata_name
+from streams.files.sink import NdjsonSink
 from streams.files.source import FileSource
 from testkit import rig, scripted
 from testkit.versions import make_version, publish
@@ -50,17 +54,20 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 class Rig:
     """A Training over real parts and a live version, with a child that gives a candidate that was prepared."""
 
-    def __init__(self, folder: Path, announce: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path, publish: Callable[..., None]) -> None:
         publish(folder, LIVE)
         self.folder, self.models = folder, folder / "models"
         self.told: list[tuple[str, dict[str, Any]]] = []
         observer = Observer(lambda event, fields: self.told.append((event, fields)))
         models = Models(Registry(self.models), Journal(folder / "journal"), observer, 0.0)
         models.follow(now=True)
-        config = TrainingConfig(TrainingPolicy(10, 10, 10, 0.0), TrainingSettings(), GatePolicy(), 5.0, keep_versions=1)
-        self.training = Training(
-            config, Trainer(folder / "work", 300.0), models, Schedule("", None), observer, announce, lambda *_told: None
+        config = TrainingConfig(
+            policy=TrainingPolicy(10, 10, 10, 0.0), settings=TrainingSettings(), gate=GatePolicy(), gap_multiple=5.0, keep_versions=1
         )
+        publisher = Publisher(models.registry, observer, time.monotonic)
+        self.training = Training(config, Trainer(folder / "work", 300.0), publisher, models, Schedule("", None), observer)
+        sinks = Sinks(*(NdjsonSink(folder / f"{name}.ndjson", 1 << 20, lambda *_: None) for name in ("alerts", "models", "dead_letters")))
+        self.announcer = Announcer(sinks, models.registry, observer, WallClock(), "test")
 
     def names(self) -> list[str]:
         return [name for name, _ in self.told if name not in ("model_live", "model_unusable")]
@@ -72,7 +79,7 @@ class Rig:
         self.training.start(Written(1, {}, (), 100, {}, 0.0), NEW_S)
         before_end()
         while self.training.busy:
-            self.training.follow(NEW_S)
+            self.announcer.trainings(self.training.follow(NEW_S), NEW_S)
             time.sleep(0.02)
 
 
@@ -81,7 +88,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """make(status="candidate") gives a Rig whose next training ends so."""
     rigs: list[Rig] = []
 
-    def build_rig(status: Any, announce: Callable[[str], None] = lambda _version: None, publish: Callable[..., None] = publish) -> Rig:
+    def build_rig(status: Any, publish: Callable[..., None] = publish) -> Rig:
         prepared = make_version(tmp_path / "prepared", NEW, seed=1, parent=LIVE)
         candidate = tmp_path / f"models/.candidate-{NEW}"
         result = JobResult(NEW, NEW, status, str(candidate), Verdict(status == "candidate", ("a reason",), 100))
@@ -90,7 +97,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         child.write_text(f'#!/bin/sh\ncp -r "{prepared}/." "{candidate}" && cp "{tmp_path}/result.json" "$(dirname "$5")"\n')
         child.chmod(0o755)
         monkeypatch.setattr("daemon.training.command.sys.executable", str(child))
-        rigs.append(Rig(tmp_path, announce))
+        rigs.append(Rig(tmp_path, publish))
         return rigs[-1]
 
     yield build_rig
@@ -107,13 +114,11 @@ def test_nothing_is_wrong(make: Any, status: str) -> None:
     assert rig.names() == ["training_due", "training_started", "training_finished", *verdict]
     assert Registry(rig.models).versions() == ([NEW] if status == "candidate" else [LIVE])
     assert Registry(rig.models).refused() == ([] if status == "candidate" else [NEW])
-    assert rig.training.memory.announced == (NEW if status == "candidate" else None)
+    assert rig.announcer.memory.announced == (NEW if status == "candidate" else None)
 
 
 @pytest.mark.parametrize("change", [{"feature_version": 2}, {"features": ["throughput_mbps"]}])
-def test_a_live_version_of_other_features_means_a_first_version(
-    make: Any, make_version: Callable[..., Path], change: dict[str, Any]
-) -> None:
+def test_a_live_version_of_other_features_means_a_first_version(make: Any, change: dict[str, Any]) -> None:
     """It forecasts nothing, its successor is trained without it, as soon as a first version would be, and the log says so."""
 
     def other(folder: Path, version: str, seed: int = 0) -> None:
@@ -126,7 +131,7 @@ def test_a_live_version_of_other_features_means_a_first_version(
         write_manifest(path.parent, version=version, parent=None, reason="test", created_at_s=1.0, verdict=None, libraries={})
 
     rig = make("candidate", publish=other)
-    models = rig.training.models
+    models = rig.training._models
     assert (models.known, models.live, models.predictor(LIVE)) == (LIVE, None, None)
     rig.training.memory.rows = 100  # no drift, no schedule: enough for a first version
     rig.training.decide(NEW_S)
@@ -206,19 +211,17 @@ def test_an_old_version_that_cannot_be_deleted(make: Any, monkeypatch: pytest.Mo
     monkeypatch.setattr("model.registry.versions.remove_version", lambda *_: (_ for _ in ()).throw(OSError(30, "Read-only file system")))
     rig.train()
     assert rig.names()[-2:] == ["model_published", "cleaning_failed"]
-    assert rig.training.memory.announced == NEW
+    assert rig.announcer.memory.announced == NEW
 
 
-def test_a_published_version_that_cannot_be_announced(make: Any, tmp_path: Path) -> None:
+def test_a_published_version_that_cannot_be_announced(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Is told, and is announced at the next start."""
 
-    def announce(version: str) -> None:
-        Registry(tmp_path / "models").folder(f"{version[:-1]}9")
-
-    rig = make("candidate", announce)
+    monkeypatch.setattr("daemon.events.announcer.read_manifest", lambda folder: read_manifest(folder.with_name(f"{folder.name[:-1]}9")))
+    rig = make("candidate")
     rig.train()
     assert rig.names()[-2:] == ["model_published", "publication_failed"]
-    assert rig.training.memory.announced is None
+    assert rig.announcer.memory.announced is None
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -283,7 +286,7 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, 
         assert models.follow(now=True) is None
         assert models.predictor(LIVE) is None
     assert models.problem is not None
-    assert f"the live version {LIVE} cannot be loaded: there is no version" in models.problem
+    assert f"live version {LIVE} cannot be loaded: there is no version" in models.problem
     assert "see that models.directory is there" in models.problem
     assert len(told.unusable()) == 1
     (tmp_path / "elsewhere").rename(tmp_path / "models")
@@ -329,10 +332,10 @@ def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(tmp_path
     seen: list[Any] = []
 
     def look(source: Any) -> None:
-        ready = made.loop.health.not_ready()
+        ready = made.parts.readiness.health.not_ready()
         if source.polls == 20:
-            seen.append((ready, made.loop.observer.registry.get_sample_value("dwcp_forecasts_total")))
-            seen.append([np.isnan(pipeline._watched._forecast).all() for pipeline in made.loop.partitions if pipeline.rows])
+            seen.append((ready, made.parts.observer.registry.get_sample_value("dwcp_forecasts_total")))
+            seen.append([np.isnan(pipeline.monitored._forecast).all() for pipeline in made.parts.group if pipeline.rows])
             (tmp_path / "elsewhere").rename(tmp_path / "models")
         if source.polls == 22:
             seen.append(ready)
@@ -340,7 +343,7 @@ def test_a_daemon_without_its_live_version_is_not_ready_until_it_has_it(tmp_path
     made = rig.daemon_over(scripted.ScriptedSource(seed=2, on_poll=look), rig.config(tmp_path))
     made.run()
     (without, forecasts), forgotten, back = seen
-    assert f"the live version {rig.FIRST} cannot be loaded" in " ".join(without)
+    assert f"live version {rig.FIRST} cannot be loaded" in " ".join(without)
     assert (forecasts, forgotten, back) == (0, [True] * len(first), [])
-    assert made.loop.observer.registry.get_sample_value("dwcp_forecasts_total") > 100
-    assert sum(pipeline.rows for pipeline in made.loop.partitions) > 3 * sum(map(len, first.values()))
+    assert made.parts.observer.registry.get_sample_value("dwcp_forecasts_total") > 100
+    assert sum(pipeline.rows for pipeline in made.parts.group) > 3 * sum(map(len, first.values()))

@@ -20,7 +20,9 @@ from daemon.state.snapshot import Written
 from daemon.training.child import Ended, Trainer
 from daemon.training.command import environment
 from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.outcomes import Outcome
 from daemon.training.progress import Progress
+from daemon.training.publisher import Publisher
 from daemon.training.schedule import Schedule
 from daemon.training.triggers import TrainingPolicy
 from drift.messages import IncidentChange
@@ -297,7 +299,6 @@ class Told:
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
-        self.answers: list[tuple[str, str, str]] = []
         self.observer = Observer(lambda event, fields: self.events.append((event, fields)))
 
     def names(self) -> list[str]:
@@ -311,9 +312,10 @@ def made(tmp_path: Path) -> Any:
     registry = Registry(tmp_path / "models")
     registry.recover()
     models = Models(registry, Journal(tmp_path / "journal"), told.observer, 0.0)
-    config = TrainingConfig(TrainingPolicy(10, 10, 10, 60.0), TrainingSettings(), GatePolicy(), 5.0)
+    config = TrainingConfig(policy=TrainingPolicy(10, 10, 10, 60.0), settings=TrainingSettings(), gate=GatePolicy(), gap_multiple=5.0)
     trainer, schedule = Trainer(tmp_path / "work", 300.0), Schedule("", None)
-    training = Training(config, trainer, models, schedule, told.observer, lambda _version: None, lambda *one: told.answers.append(one))
+    publisher = Publisher(registry, told.observer, time.monotonic)
+    training = Training(config, trainer, publisher, models, schedule, told.observer)
     yield training, told
     training.close()
 
@@ -325,7 +327,7 @@ def written(segments: list[Path]) -> Written:
 def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[Path]) -> None:
     """Due, checkpoint, start, end: too little data is no failure, and the cool-down begins."""
     training, told = made
-    training.took(40)
+    training.observe(40)
     training.decide(1000.0)
     assert training.wants_checkpoint
     training.start(written(segments), 1000.0)
@@ -343,7 +345,7 @@ def test_a_training_that_runs_is_told_of(made: Any, segments: list[Path], monkey
     """Now and then, for as long as the child lives, whether it says something or hangs: with its seconds, and those that it has left."""
     training, told = made
     monkeypatch.setattr("daemon.training.cycle.PROGRESS_EVERY_S", 0.05)
-    training.took(40)
+    training.observe(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
     child = pid_of(training.trainer)
@@ -370,7 +372,7 @@ def test_a_damaged_segment_ends_no_training(made: Any, segments: list[Path], dam
         content[100:400] = bytes(300)
     if damage != "is missing":
         damaged.write_bytes(content[: -100 if damage == "cut short" else None])
-    training.took(80)
+    training.observe(80)
     training.decide(now_s)
     training.start(written([sound, damaged]), now_s)
     while training.busy:
@@ -387,7 +389,7 @@ def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypat
     """Is a failed training and no end of the daemon: told, cooled down for twice as long, then tried again."""
     training, told = made
     monkeypatch.setattr("daemon.training.child.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    training.took(40)
+    training.observe(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
     assert told.names() == ["training_due", "training_failed"]
@@ -402,15 +404,15 @@ def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypat
 def test_a_child_that_failed_is_not_repeated_on_the_same_rows(made: Any, segments: list[Path]) -> None:
     """It would fail again, and without a cool-down for ever: a replay, whose stream stands still meanwhile, would never end."""
     training, told = made
-    (training.registry.root / VERSION).mkdir()  # a live version that no training can start from
-    (training.registry.root / "CURRENT").write_text(f"{VERSION}\n")
-    training.heard(opened())
-    training.took(40)
+    (training._models.registry.root / VERSION).mkdir()  # a live version that no training can start from
+    (training._models.registry.root / "CURRENT").write_text(f"{VERSION}\n")
+    training.observe(0, [opened()])
+    training.observe(40)
     end_of_a_training(training, segments)
     assert told.names()[-2:] == ["training_started", "training_failed"]
     training.decide(9000.0)
     assert training.decision.waiting_for == "rows since the drift, 0 of 10"
-    training.took(10)
+    training.observe(10)
     training.decide(9000.0)
     assert training.decision.reason == "drift"
 
@@ -418,7 +420,7 @@ def test_a_child_that_failed_is_not_repeated_on_the_same_rows(made: Any, segment
 def test_closing_cancels_a_training(made: Any, segments: list[Path], tmp_path: Path) -> None:
     """And leaves no half candidate."""
     training, told = made
-    training.took(40)
+    training.observe(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
     training.close()
@@ -434,10 +436,10 @@ def opened() -> IncidentChange:
 def test_an_incident_is_answered_by_a_training_that_has_seen_it(made: Any, segments: list[Path]) -> None:
     """Which takes note of it off; of two incidents before it, the first counts."""
     training, _ = made
-    training.took(40)
-    training.heard(opened())
-    training.took(10)
-    training.heard(opened())
+    training.observe(40)
+    training.observe(0, [opened()])
+    training.observe(10)
+    training.observe(0, [opened()])
     assert training.memory.drift_at_rows == 40
     end_of_a_training(training, segments)
     assert training.memory.drift_at_rows is None
@@ -447,32 +449,32 @@ def test_an_incident_is_answered_by_a_training_that_has_seen_it(made: Any, segme
 def test_one_bad_link_or_a_fault_of_the_data_asks_for_no_training(made: Any, change: dict[str, str]) -> None:
     """The model is not what is wrong."""
     training, _ = made
-    training.took(40)
-    training.heard(replace(opened(), **change))
+    training.observe(40)
+    training.observe(0, [replace(opened(), **change)])
     assert training.memory.drift_at_rows is None
     assert training.memory.asked == []
 
 
 def test_an_incident_hears_of_the_training_that_it_asked_for(made: Any, segments: list[Path]) -> None:
     """That it started, and how it ended; one that opens meanwhile hears of the next."""
-    training, told = made
-    (training.registry.root / VERSION).mkdir()  # a live version that no training can start from
-    (training.registry.root / "CURRENT").write_text(f"{VERSION}\n")
-    training.heard(opened())
-    training.took(40)
-    end_of_a_training(training, segments, meanwhile=lambda: training.heard(replace(opened(), id="later")))
-    version = told.answers[0][2]
-    assert told.answers == [("id", "started", version), ("id", "failed", version)]
+    training, _ = made
+    (training._models.registry.root / VERSION).mkdir()  # a live version that no training can start from
+    (training._models.registry.root / "CURRENT").write_text(f"{VERSION}\n")
+    training.observe(0, [opened()])
+    training.observe(40)
+    outcomes = end_of_a_training(training, segments, meanwhile=lambda: training.observe(0, [replace(opened(), id="later")]))
+    version = outcomes[0].version
+    assert outcomes == [Outcome("started", version, ("id",)), Outcome("failed", version, ("id",))]
     assert training.memory.asked == [["id", 0], ["later", 40]]
 
 
 def test_one_that_opens_during_the_training_of_another_asks_for_the_next(made: Any, segments: list[Path]) -> None:
     """The first is answered by the running one, the second is not."""
     training, _ = made
-    training.heard(opened())
-    training.took(40)
+    training.observe(0, [opened()])
+    training.observe(40)
     second = replace(opened(), id="second")
-    end_of_a_training(training, segments, meanwhile=lambda: (training.took(5), training.heard(second)))
+    end_of_a_training(training, segments, meanwhile=lambda: (training.observe(5), training.observe(0, [second])))
     assert training.memory.asked == [["second", 45]]
     assert training.memory.drift_at_rows == 45
 
@@ -480,15 +482,16 @@ def test_one_that_opens_during_the_training_of_another_asks_for_the_next(made: A
 def test_an_incident_that_opens_during_a_training_is_answered_by_the_next(made: Any, segments: list[Path]) -> None:
     """The running one has not seen its rows."""
     training, _ = made
-    training.took(40)
-    end_of_a_training(training, segments, meanwhile=lambda: (training.took(5), training.heard(opened())))
+    training.observe(40)
+    end_of_a_training(training, segments, meanwhile=lambda: (training.observe(5), training.observe(0, [opened()])))
     assert training.memory.drift_at_rows == 45
 
 
-def end_of_a_training(training: Training, segments: list[Path], meanwhile: Callable[[], object] = lambda: None) -> None:
+def end_of_a_training(training: Training, segments: list[Path], meanwhile: Callable[[], object] = lambda: None) -> list[Outcome]:
     training.decide(1000.0)
-    training.start(written(segments), 1000.0)
+    outcomes = training.start(written(segments), 1000.0)
     meanwhile()
     while training.busy:
-        training.follow(1500.0)
+        outcomes += training.follow(1500.0)
         time.sleep(0.02)
+    return outcomes

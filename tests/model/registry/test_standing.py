@@ -371,7 +371,7 @@ def test_what_a_person_does_is_announced(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [line["data"].get("pinned", line["data"].get("live")) for line in lines] == [True, True, False, True, True]
     assert len({line["id"] for line in lines}) == len(lines)
-    assert made.loop.models.live.version == rig.FIRST
+    assert made.parts.models.live.version == rig.FIRST
     again = rig.daemon_over(scripted.ScriptedSource(seed=1, records={}), rig.config(tmp_path))
     again.run()
     assert len((tmp_path / "state/events/models.ndjson").read_text().splitlines()) == len(lines), "a restart says none of it again"

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from model.version.manifest import verify, write_manifest
 from model.version.metadata import Metadata, metadata_name
 from model.version.predictor import Predictor, PredictorError, core_session, read_graph
 from model.version.raw_predictor import RawPredictor
+from testkit import go_client
 
 SMALL = Lstm(lstm_units=(6,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
 VERSION = "v20260101_000000"
@@ -120,7 +120,7 @@ def vars_of(graphs: Any) -> tuple[bytes, bytes]:
 
 
 @pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory, go_client: ModuleType) -> Registry:
+def published(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """A models folder with a version whose graphs have a second output and an optional input: trained, exported, proven and published."""
     folder = tmp_path_factory.mktemp("contract")
     convert = export.convert
@@ -130,7 +130,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, go_client: ModuleType) -
     return Registry(folder / "models")
 
 
-def test_python_reads_it(published: Registry, go_client: ModuleType) -> None:
+def test_python_reads_it(published: Registry) -> None:
     """Its metadata declare both; predictors forecast as ever; who knows the output asks for it, and the input changes it."""
     folder = published.folder(VERSION)
     assert verify(folder) == []
@@ -147,7 +147,7 @@ def test_python_reads_it(published: Registry, go_client: ModuleType) -> None:
     np.testing.assert_allclose(4 * quarter, whole, rtol=1e-6)
 
 
-def go(dwcp_predict: Path, go_client: ModuleType, models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def go(dwcp_predict: Path, models: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     records, _ = go_client.records_and_window()
     return subprocess.run(
         [dwcp_predict, "-models", models, *arguments], input="".join(json.dumps(record) + "\n" for record in records),
@@ -156,11 +156,11 @@ def go(dwcp_predict: Path, go_client: ModuleType, models: Path, *arguments: str)
 
 
 @pytest.mark.parametrize("graph", ["raw", "int8"])
-def test_go_reads_it(published: Registry, graph: str, dwcp_predict: Path, go_client: ModuleType) -> None:
+def test_go_reads_it(published: Registry, graph: str, dwcp_predict: Path) -> None:
     """The client verifies the version, and forecasts what Python does."""
     _, windows = go_client.records_and_window()
     wanted = RawPredictor.load(published.folder(VERSION), int8=graph == "int8").predict_windows(windows)[0]
-    done = go(dwcp_predict, go_client, published.root, "-graph", graph)
+    done = go(dwcp_predict, published.root, "-graph", graph)
     assert done.returncode == 0, done.stderr
     line = json.loads(done.stdout)
     np.testing.assert_allclose([line["throughput_mbps"], line["rtt_ms"]], wanted[:2], rtol=1e-4)
@@ -177,7 +177,7 @@ def test_go_reads_it(published: Registry, graph: str, dwcp_predict: Path, go_cli
     ],
 )
 def test_what_is_not_as_declared_is_refused_by_both(
-    published: Registry, tmp_path: Path, change: Callable[[Any], object], problem: str, dwcp_predict: Path, go_client: ModuleType
+    published: Registry, tmp_path: Path, change: Callable[[Any], object], problem: str, dwcp_predict: Path
 ) -> None:
     """Undeclared, declared and not there, or another file: Python's verification and the Go client name the same thing."""
     root = tmp_path / "models"
@@ -185,7 +185,7 @@ def test_what_is_not_as_declared_is_refused_by_both(
     rewrite(root / VERSION, change)
     found = verify(root / VERSION)
     assert any(problem in each for each in found), found
-    done = go(dwcp_predict, go_client, root, "-verify")
+    done = go(dwcp_predict, root, "-verify")
     assert done.returncode == 1
     assert problem in done.stderr
 

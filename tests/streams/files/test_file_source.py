@@ -428,7 +428,7 @@ def test_a_replay_that_is_kept_refuses_files_that_have_changed(tmp_path: Path) -
     def replay() -> float | None:
         made = build(rig.config(tmp_path), FileSource(path), StreamClock(), Observer())
         made.run()
-        return made.loop.observer.registry.get_sample_value("dwcp_records_total", {"outcome": "accepted"})
+        return made.parts.observer.registry.get_sample_value("dwcp_records_total", {"outcome": "accepted"})
 
     assert replay() == 10
     write(path, HEADER, *map(row, range(12)))

@@ -19,8 +19,8 @@ from daemon.config.load import ConfigError, load
 from daemon.errors import StateError
 from daemon.ingest.entries import Alerted, Forecasting, Idle, ModelLive, Resumed
 from daemon.ingest.journal import Journal
-from daemon.state.checkpoint import SCHEMA_VERSION, CheckpointStore
-from daemon.state.snapshot import Manifest, PartEntry
+from daemon.state.checkpoint import CheckpointStore
+from daemon.state.snapshot import SCHEMA_VERSION, Manifest, PartEntry
 from daemon.state.state_file import read_state, write_state
 from features.telemetry import COLUMNS, NUMERIC, Partition
 from model.buffer.segments import SCHEMA, SegmentError, SegmentName, write_segment

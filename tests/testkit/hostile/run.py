@@ -202,8 +202,8 @@ def links(job: dict[str, Any]) -> dict[str, Any]:
     sections = {"links": {"max": job["links_max"]}, "state": {"checkpoint_interval_s": 1.0}, "log": {"level": "error"}}
     made = rig.daemon_over(source, rig.config(Path(job["folder"]), **sections))
     run = Run()
-    run.take(lambda: Counter({"taken": made.run() or made.loop.training.memory.rows}), "links")
-    known, observer = made.loop.partitions.links, made.loop.observer
+    run.take(lambda: Counter({"taken": made.run() or made.parts.training.memory.rows}), "links")
+    known, observer = made.parts.group.links, made.parts.observer
     evicted = int(observer.registry.get_sample_value("dwcp_links_evicted_total") or 0)
     return run.answer(links=known, evicted=evicted) | {"rss_growth_mb": thirds[2] - thirds[1]}
 

@@ -1,0 +1,44 @@
+"""The region stage of the daemon: incidents that open, grow and close, and what operators hear of buckets and regions."""
+
+from __future__ import annotations
+
+from daemon.ingest.group import Group
+from daemon.ingest.ingested import Ingested
+from daemon.ingest.room import NAMED_MAX
+from daemon.operator.observer import Observer
+from drift.messages import IncidentChange
+from drift.region.buckets import BUCKET_S
+from drift.region.stage import RegionDrift
+
+
+class Incidents:
+    """Follows event time over all partitions of this process."""
+
+    def __init__(self, regions: RegionDrift, observer: Observer) -> None:
+        self.regions, self._observer = regions, observer
+
+    def advance(self, ingested: Ingested, group: Group) -> list[IncidentChange]:
+        """Close the one-minute buckets that every partition has passed, and return what has changed.
+
+        Time that ran away in a partition is undone here as well, with the last partition that knows better.
+        """
+        self.regions.observe(ingested.alarms, ingested.seen, ingested.late)
+        self.undo(group)
+        known = self.regions.forgotten
+        with self._observer.stage("regions"):
+            changes = self.regions.advance(group.watermark_s)
+        if forgotten := self.regions.forgotten - known:
+            self._observer.regions_forgotten.inc(forgotten)
+            links = self.regions.forgotten_links
+            most, remedy = dict(links.most_common(NAMED_MAX)), "find out why those links send ever new names of regions"
+            self._observer.tell("regions_forgotten", regions=forgotten, senders=len(links), most_from=most, remedy=remedy)
+        return changes
+
+    def undo(self, group: Group) -> None:
+        """Open buckets again that were closed for times in the future."""
+        if self.regions.go_back(group.begun_through_s, group.limit_s):
+            self._observer.tell("buckets_undone", closed_through_s=self.regions.closed_through * BUCKET_S)
+
+    def end(self, group: Group) -> list[IncidentChange]:
+        """Close all buckets of a finite source that has ended, and return what has changed."""
+        return self.regions.advance(group.end_s)

@@ -1,0 +1,89 @@
+"""What became of ingested records: plain values for the region stage, the dead letters and the loop; and their counts for the metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from daemon.operator.observer import Observer
+from drift.messages import LinkAlarm, LinkSeen
+from features.changes import FeatureRows
+from features.telemetry import TARGETS, Partition, TelemetryBatch
+from streams.records.decode import Rejected
+
+
+class RejectedRecord(NamedTuple):
+    """A refused record of a partition. shift: what is added to the log's own offsets (see streams.source.Log)."""
+
+    record: Rejected
+    partition: Partition
+    shift: int
+
+
+@dataclass(slots=True)
+class Ingested:
+    """What became of records.
+
+    Args:
+        records: number of records that were read.
+        rows: number of records that were accepted.
+        alarms, seen: messages of the link stage.
+        late: number of such messages that came too late for their bucket, and were left out.
+        rejected: refused records, for the dead letters.
+        waits: whether records at the end wait for this machine's clock, and were not ingested.
+        blocked: why records at the end were not ingested: the journal cannot be written; None if it can.
+    """
+
+    records: int = 0
+    rows: int = 0
+    alarms: list[LinkAlarm] = field(default_factory=list)
+    seen: list[LinkSeen] = field(default_factory=list)
+    late: int = 0
+    rejected: list[RejectedRecord] = field(default_factory=list)
+    waits: bool = False
+    blocked: OSError | None = None
+
+    def add(self, more: Ingested) -> None:
+        """Add what became of the records after these."""
+        self.records += more.records
+        self.rows += more.rows
+        self.alarms += more.alarms
+        self.seen += more.seen
+        self.late += more.late
+        self.rejected += more.rejected
+        self.waits |= more.waits
+        self.blocked = more.blocked or self.blocked
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A partition, or some of its links, had come further than time can be: from_s to to_s, UTC seconds, with the names of the links."""
+
+    partition: Partition
+    from_s: float
+    to_s: float
+    links: tuple[str, ...]
+
+
+def count_rows(observer: Observer, batch: TelemetryBatch, rows: FeatureRows, *, shedding: bool) -> None:
+    """Count the valid records of a batch, and the measurements that they miss. shedding: monitored rows got no forecast."""
+    observer.records.labels("accepted").inc(len(rows.accepted))
+    observer.records.labels("duplicate").inc(rows.duplicates)
+    observer.records.labels("late").inc(rows.late)
+    observer.window_restarts.inc(int(np.count_nonzero(rows.restarted)))
+    missing = np.count_nonzero(np.isnan(batch.numeric[rows.accepted, : len(TARGETS)]), axis=0)
+    for metric, count in zip(TARGETS, missing.tolist(), strict=True):
+        observer.missing.labels(metric).inc(count)
+    if shedding:
+        observer.shed.inc(len(rows.watched))
+
+
+def count_records(observer: Observer, ingested: Ingested) -> None:
+    """Count the records that were read, and the refused ones by kind."""
+    observer.records.labels("consumed").inc(ingested.records)
+    if ingested.rejected:
+        observer.records.labels("rejected").inc(len(ingested.rejected))
+    for rejected in ingested.rejected:
+        observer.rejected.labels(rejected.record.kind).inc()

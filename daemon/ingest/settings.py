@@ -1,0 +1,31 @@
+"""What the pipelines of all partitions share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drift.link.monitored import WatchPolicy
+from drift.link.sensitivity import Sensitivity
+from features.vocabulary import MAX_VALUES
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSettings:
+    """Settings of the stages of ingestion.
+
+    Args:
+        link_key: columns that tell links apart.
+        gap_multiple: a gap longer than this many usual intervals restarts a link's window.
+        links_max: most links of one partition.
+        watch: which links are monitored.
+        lateness_s: how far links may lag behind each other in event time, seconds.
+        names_max: values of one category that a partition tells apart at a time.
+    """
+
+    link_key: tuple[str, ...]
+    gap_multiple: float
+    links_max: int
+    watch: WatchPolicy
+    sensitivity: Sensitivity
+    lateness_s: float
+    names_max: int = MAX_VALUES

@@ -1,0 +1,66 @@
+"""What training remembers over a restart: rows, failures, and the incidents that ask for a training."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from drift.messages import IncidentChange
+
+ASKED_MAX: Final = 1000
+"""Most incidents that hear what becomes of the next training: the newest."""
+
+
+@dataclass
+class Memory:
+    """Part of each checkpoint.
+
+    Args:
+        rows: accepted records of this process's state.
+        rows_trained: rows at the start of the last training.
+        drift_at_rows: rows at which the oldest drift opened that no training has answered; None if there is none.
+        ended_s: when the last training ended, UTC seconds; None before the first.
+        failed: whether the last training failed.
+        asked: incidents that no training has answered, each with the rows at which it opened.
+    """
+
+    rows: int = 0
+    rows_trained: int = 0
+    drift_at_rows: int | None = None
+    ended_s: float | None = None
+    failed: bool = False
+    asked: list[list[Any]] = field(default_factory=list)
+
+    def observe(self, change: IncidentChange) -> None:
+        """Take note of an incident. One of a region or of the fleet that opens asks for a training on what comes after it.
+
+        One bad link says nothing of the model, and a fault of the data must not be learnt.
+        """
+        if change.kind == "opened" and change.scope != "link" and change.group == "network":
+            self.asked = [*self.asked, [change.id, self.rows]][-ASKED_MAX:]
+            if self.drift_at_rows is None:
+                self.drift_at_rows = self.rows
+
+    def trained(self, now_s: float, rows: int, answered: Collection[str]) -> None:
+        """Take note of a training that has ended with a result. Incidents that opened since it started still ask for one.
+
+        Args:
+            now_s: UTC seconds.
+            rows: rows at its start.
+            answered: the incidents that had asked for it.
+        """
+        self.ended_s, self.failed, self.rows_trained = now_s, False, rows
+        self.asked = [[incident, asked_at] for incident, asked_at in self.asked if incident not in answered]
+        if self.drift_at_rows is not None and self.drift_at_rows <= rows:
+            self.drift_at_rows = min((asked_at for _, asked_at in self.asked), default=None)
+
+    def wait_for_more_rows(self, rows: int) -> None:
+        """Train on no fewer rows next: the same would fail a child in the same way, again and again if there is no cool-down (replay)."""
+        self.rows_trained = rows
+        if self.drift_at_rows is not None:
+            self.drift_at_rows = max(self.drift_at_rows, rows)
+
+    def training_failed(self, now_s: float) -> None:
+        """Take note of a training without a result, or without a published version. now_s: UTC seconds."""
+        self.failed, self.ended_s = True, now_s
