@@ -185,6 +185,11 @@ class ClockWatch:
         if evidence is None or worth is None or (believed and worth != "certain"):
             return None
         offset = rest.offsets[evidence.first] - rest.log.shift
+        return evidence.first if self._waits(partition, offset, evidence, worth) else None
+
+    def _waits(self, partition: Partition, offset: int, evidence: Evidence, worth: Worth) -> bool:
+        """Take note of records that wait from an offset on, and report it. False once they have waited for long enough."""
+        now_s = self._clock.monotonic_s()
         waiting = self._waiting.get(partition)
         if waiting is None or waiting.offset != offset:
             waiting = self._waiting[partition] = _Waiting(now_s, offset)
@@ -193,7 +198,7 @@ class ClockWatch:
         waited_s = now_s - waiting.since_s
         if waited_s > WAIT_S[worth]:
             self._believe(partition, waiting)
-            return None
+            return False
         self._rests_until_s = now_s + REST_S
         self._observer.clock_waits.set(len(self._waiting))
         if not waiting.reported and waited_s >= NOT_READY_S:
@@ -202,7 +207,7 @@ class ClockWatch:
                 "clock_behind", partition=str(partition), offset=offset, behind_s=round(waiting.behind_s), worth=worth,
                 links=evidence.links, links_ahead=evidence.links_ahead, remedy="set this machine's clock (NTP); nothing is lost meanwhile",
             )  # fmt: skip
-        return evidence.first
+        return True
 
     def _believe(self, partition: Partition, waiting: _Waiting) -> None:
         """End a wait that was long enough: this machine's clock counts."""

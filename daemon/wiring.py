@@ -127,7 +127,7 @@ def build(
         ConfigError: a key cannot be used.
         DaemonError: another folder or the HTTP address cannot be used; the message names the setting.
     """
-    notifier = Notifier()
+    notifier = Notifier(clock=clock.monotonic_s)
     notifier.status("starting")
     registry = registry_with_keys(config)
     state = config.state.directory
@@ -146,8 +146,7 @@ def build(
     schedule = Schedule(config.training.schedule, config.training.interval_s, clock)
     readiness = Readiness(health, notifier, observer)
     parts = _make_parts(config, source, clock, observer, listener, registry, store, journal, schedule, readiness, process)
-    loop = Loop(parts, wait_for_training=wait_for_training)
-    return Daemon(loop, parts, schedule, make_http(config, observer, health), lock, journal)
+    return Daemon(Loop(parts, wait_for_training=wait_for_training), parts, schedule, make_http(config, observer, health), lock, journal)
 
 
 def _make_parts(

@@ -254,8 +254,8 @@ class Group:
         """Number of links that are forecast and have detectors."""
         return sum(len(pipeline.monitored) for pipeline in self)
 
-    def _spans(self) -> list[LinkSpans]:
-        return [pipeline.spans for pipeline in self]
+    def _spans(self) -> Iterator[LinkSpans]:
+        return (pipeline.spans for pipeline in self)
 
 
 def journal_path(state: Path, member: str) -> Path:

@@ -72,10 +72,8 @@ class Pipeline:
         """What was undone since the group last asked."""
         self.ahead = Ahead()
         """The journal entries that this partition has yet to apply."""
-        self._settings = settings
-        self._model_of = model_of
-        self._observer = observer
         self.writer = writer
+        self._settings, self._model_of, self._observer = settings, model_of, observer
         self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max, settings.names_max)
         self.monitored = MonitoredLinks(partition, settings.watch, settings.sensitivity, observer, listener)
         self._first = FirstTimes()
@@ -83,6 +81,7 @@ class Pipeline:
         self.spans = LinkSpans(partition, self._store, self._first, self._event_time)
         self._room = Room(partition, self._store, self._event_time, self._first, self.monitored, writer, observer, clock)
         self._ignore_through = -(2**62)
+        """Buckets up to this one were closed without this partition."""
 
     def ingest(self, raw: RawBatch, holds: Holds | None = None) -> Ingested:
         """Ingest undecoded records in stream order. This is the way of a record: decode, features, forecast, drift, buffer.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 _WATCHDOG_SHARE: Final = 3  # three heartbeats in the time that systemd allows for one
@@ -22,14 +22,19 @@ again."""
 class Notifier:
     """Notifies systemd of the daemon's state. Without systemd (no NOTIFY_SOCKET) every call does nothing."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """Read the socket and the watchdog's limit. environment: None: that of the process."""
+    def __init__(self, environment: Mapping[str, str] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the socket and the limit of the watchdog.
+
+        Args:
+            environment: None: that of the process.
+            clock: monotonic seconds.
+        """
         environment = os.environ if environment is None else environment
         address = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         mine = environment.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.watchdog_s = int(environment.get("WATCHDOG_USEC", "0")) / 1e6 if mine else 0.0
-        self._alive_s = -1e9
+        self._clock, self._alive_s = clock, -1e9
         self._ready = False
 
     def ready(self) -> None:
@@ -55,7 +60,7 @@ class Notifier:
         Before `ready` there is no watchdog yet. Then this asks for more time to start: an unreachable broker is waited for, and is not a
         reason for a restart.
         """
-        now_s = time.monotonic()
+        now_s = self._clock()
         every_s = self.watchdog_s / _WATCHDOG_SHARE if self._ready else _START_EVERY_S
         if (self.watchdog_s or not self._ready) and now_s - self._alive_s >= every_s:
             self._alive_s = now_s

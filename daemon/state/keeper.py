@@ -47,18 +47,18 @@ class Keeper:
         return sum(len(part.open_rows) for part in self._running[0].parts if part.open_rows is not None) if self._running else 0
 
     def step(self, snapshot: Callable[[], Snapshot | None], *, wanted: bool) -> Written | None:
-        """Return the checkpoint that was written since the last call, if any; otherwise begin one if it is due.
+        """Return the checkpoint that was written since the last call, if any, and begin the next if it is due.
 
         Args:
             snapshot: returns what a checkpoint that begins now has to write; None if there is nothing.
-            wanted: something waits for the next checkpoint. It does not come earlier after one that failed.
+            wanted: something waits for a checkpoint: the one that is returned, or else the next, unless the last one failed.
         """
-        if self.busy:
-            return self.finish()
-        if self._clock.monotonic_s() >= self._due_s or (wanted and self.problem is None):
+        written = self.finish()
+        wanted = wanted and written is None and self.problem is None
+        if not self.busy and (wanted or self._clock.monotonic_s() >= self._due_s):
             with self._observer.stage("snapshot"):
                 self.begin(snapshot())
-        return None
+        return written
 
     def begin(self, snapshot: Snapshot | None) -> None:
         """Begin to write, if there is anything. Only when not busy."""

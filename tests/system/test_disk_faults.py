@@ -41,7 +41,7 @@ def refusing(call: str, part: str, code: int, after: int, times: int) -> Callabl
 
         def disk(argument: Any, *more: Any, **options: Any) -> Any:
             nonlocal calls
-            reading = call == "open" and not {"w", "a", "+"} & set("".join(map(str, more)))
+            reading = call == "open" and not {"w", "a", "x", "+"} & set("".join(map(str, more)))
             if not reading and part in path_of(argument):
                 calls += 1
                 if after < calls <= after + times:
