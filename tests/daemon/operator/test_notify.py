@@ -46,12 +46,12 @@ def test_the_states_of_a_service(manager: tuple[socket.socket, str]) -> None:
     assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", reloading), "systemd needs the time to tell it from an older READY"
 
 
-def test_the_watchdog_is_fed_three_times_in_its_interval(manager: tuple[socket.socket, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_watchdog_is_fed_three_times_in_its_interval(manager: tuple[socket.socket, str]) -> None:
     """However often the loop goes round. Before READY there is no watchdog, but a time-out for the start, which is put off."""
     listening, name = manager
     now_s = 1000.0
-    monkeypatch.setattr("daemon.operator.notify.time.monotonic", lambda: now_s)
-    notifier = Notifier({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())})
+    environment = {"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}
+    notifier = Notifier(environment, lambda: now_s)
     assert notifier.watchdog_s == 30.0
     for _ in range(400):  # 40 s without a broker
         now_s += 0.1

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.clock import WallClock
 from daemon.training.schedule import Schedule
 from daemon.training.triggers import TrainingFacts, TrainingPolicy, decide_training
 
@@ -113,9 +114,8 @@ def test_the_schedule_marks_training_as_due_until_one_has_started() -> None:
 
 def test_a_schedule_outlives_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set back, it does not wait for the time that was next before; set forward, it does not sleep through a time that has come."""
-    ahead_s, real = 0.0, time.time
-    monkeypatch.setattr("daemon.training.schedule._wall_ahead_s", lambda: real() - time.monotonic() + ahead_s)
-    schedule = Schedule("0 3 * * *", None)
+    ahead_s = 0.0
+    schedule = Schedule("0 3 * * *", None, WallClock(lambda: time.time() + ahead_s))
     schedule.start()
     try:
         (job,) = schedule._scheduler.get_jobs()
