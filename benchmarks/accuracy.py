@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +21,9 @@ import numpy as np
 from features.telemetry import DEFAULT_LINK_KEY, TARGETS
 from harness import Bar, in_process, parser, report, say
 from model.judge.metrics import block_bootstrap_difference
-from model.spec.architecture import Architecture, Lstm, sizes
-from model.spec.job import TrainingSettings
+from model.spec.architecture import Architecture, Lstm
+from model.spec.job import plain
+from model.spec.settings import TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DATA: Final = ROOT.parent / "shared" / "data"
@@ -140,8 +141,8 @@ def measure(sets: dict[str, tuple[str, ...]], architecture: Architecture, settin
                 "path": str(DATA / f"{name}.csv"),
                 "key": key,
                 "cache": str(ROOT / "build" / "accuracy"),
-                "architecture": sizes(architecture),
-                "settings": asdict(settings) | {"seed": seed},
+                "architecture": plain(architecture),
+                "settings": plain(settings) | {"seed": seed},
             }
             with np.load(in_process("parts.accuracy_run", job)["path"]) as kept:
                 run = {part: kept[part] for part in kept.files}

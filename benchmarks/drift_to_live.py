@@ -35,8 +35,8 @@ DRIFT_AFTER_S: Final = 190 * 60.0
 """Event seconds before the drift: 84 minutes to 20,000 rows for the first version, an hour of calibration, and some quiet."""
 DURATION_S: Final = 12 * 3600.0
 """Event seconds of the stream, far more than the story needs."""
-FIRST_VERSION: Final = {"epochs": 4, "epoch_windows_max": 4096}
-QUICK: Final = {"epochs": 6, "epoch_windows_max": 2048, "recent_windows_max": 20_000, "replay_windows": 256}
+FIRST_VERSION: Final = {"epochs": 4, "expert": {"epoch_windows_max": 4096}}
+QUICK: Final = {"epochs": 6, "expert": {"epoch_windows_max": 2048, "recent_windows_max": 20_000, "replay_windows": 256}}
 MOMENTS: Final = ("drift_opened", "training_due", "training_started", "training_finished", "model_published", "model_live")
 
 
@@ -159,7 +159,8 @@ def parts(story: Story) -> dict[str, float]:
 
 def figures(story: Story, answer: dict[str, Any]) -> dict[str, Any]:
     """Return everything that could be measured."""
-    settings = TrainingSection().model_dump() | answer
+    training = TrainingSection(**answer).model_dump()
+    settings = training | training["expert"]
     used = (
         "drift_rows_min",
         "epochs",

@@ -43,10 +43,10 @@ from drift.link.monitored import WatchPolicy
 from drift.link.sensitivity import Sensitivity
 from drift.region.policy import QuorumPolicy
 from drift.region.stage import RegionDrift
-from model.judge.gate import GatePolicy
 from model.registry.versions import Registry
 from model.spec.architecture import ARCHITECTURES
-from model.spec.job import TrainingSettings
+from model.spec.settings import TrainingSettings
+from model.spec.verdict import GatePolicy
 from streams.fan_out import FanOutSink
 from streams.files.sink import NdjsonSink
 from streams.kafka.sink import KafkaSink
@@ -200,24 +200,13 @@ def quorum_policy(config: Config) -> QuorumPolicy:
 
 def training_config(config: Config) -> TrainingConfig:
     training = config.training
-    settings = TrainingSettings(
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        fine_tune_learning_rate=training.fine_tune_learning_rate,
-        epoch_windows_max=training.epoch_windows_max,
-        recent_windows_max=training.recent_windows_max,
-        replay_windows=training.replay_windows,
-        windows_min=training.windows_min,
-        patience=training.patience,
-        seed=training.seed,
-        threads=training.threads,
-    )
+    expert = training.expert.model_dump(exclude={"gate_windows_min"})
+    settings = TrainingSettings(epochs=training.epochs, threads=training.threads, **expert)
     policy = TrainingPolicy(training.rows_min, training.new_rows_min, training.drift_rows_min, training.cooldown_s)
     return TrainingConfig(
         policy=policy,
         settings=settings,
-        gate=GatePolicy(min_windows=training.gate_windows_min),
+        gate=GatePolicy(min_windows=training.expert.gate_windows_min),
         gap_multiple=config.links.gap_multiple,
         drift_time_budget_s=training.drift_time_budget_s,
         architecture=ARCHITECTURES[training.architecture],

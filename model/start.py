@@ -1,6 +1,6 @@
-"""A training child from its first import on: `python -m model.start model.job JOB.json [PID]`, or model.run.
+"""Start of a training child: `python -m model.start model.job JOB.json [PID]`, or model.run.
 
-What the module itself imports is read under guard, too: see `model.process.bytecode`.
+Its imports run under guard too: see `model.process.bytecode`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from model.process.bytecode import start_again_without_damaged
 
 
 def main(arguments: list[str]) -> int:
-    """Runs `main` of the module named by the first argument with the others, and gives its exit code."""
+    """Run `main` of the module named by the first argument with the other arguments, and return its exit code."""
     try:
         code: int = import_module(arguments[0]).main(arguments[1:])
     except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,12 +14,13 @@ import numpy as np
 
 from harness import answer, job_of, say
 from model.spec.architecture import architecture_of
-from model.spec.job import TrainingSettings
+from model.spec.settings import TrainingSettings
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DECIDING: Final = ("features/kernels.py", *(f"model/{name}.py" for name in (
-    "baselines", "bound_layers", "bounds", "dataset", "least_absolute", "linear_inputs", "linear_path", "network", "offline", "scaler",
-    "training",
+    "judge/baselines", "windows/bounds", "windows/scaler", "training/dataset", "training/fit/least_absolute", "training/fit/linear_path",
+    "training/fit/loop", "training/fit/start", "training/network/assembly", "training/network/bound_layers",
+    "training/network/linear_inputs",
 )))  # fmt: skip
 """Files that decide the figures. If one changes, kept results are not valid any more."""
 
@@ -46,25 +48,30 @@ def run(job: dict[str, Any]) -> Path:
 
 def _measured(job: dict[str, Any]) -> dict[str, Any]:
     from features.timeline import DEFAULT_GAP_MULTIPLE
-    from model.training.offline import run_offline
+    from model.training.dataset import LastOfEachLink, prepare
+    from model.training.fit.start import fit, prepare_tensorflow, start
+    from model.training.run import forecasts_of, metrics_of
     from streams.files.recording import read_recording
 
-    done = run_offline(
-        read_recording(Path(job["path"]), job["key"]).table,
-        msgspec.convert(job["settings"], TrainingSettings),
-        architecture_of(job["architecture"]),
-        gap_multiple=DEFAULT_GAP_MULTIPLE,
-        on_progress=lambda progress: say(f"{job['set']}: epoch {progress.epoch}, loss {progress.loss:.4f}"),
-    )
-    validation = {name: [target.mae for target in metrics.targets] for name, metrics in done.validation_metrics.items()}
+    settings, architecture = msgspec.convert(job["settings"], TrainingSettings), architecture_of(job["architecture"])
+    dataset = prepare(read_recording(Path(job["path"]), job["key"]).table, LastOfEachLink(), DEFAULT_GAP_MULTIPLE)
+    prepare_tensorflow(settings)
+    began = time.monotonic()
+    model, started_from = start(dataset, architecture)
+    done = fit(
+        model, started_from, dataset, settings, lambda progress: say(f"{job['set']}: epoch {progress.epoch}, loss {progress.loss:.4f}")
+    )  # fmt: skip
+    duration_s = time.monotonic() - began
+    validation = metrics_of(done, dataset, dataset.data.validation)
     told = {
-        "validation_mae": validation,
+        "validation_mae": {name: [target.mae for target in metrics.targets] for name, metrics in validation.items()},
         "best_epoch": done.history.best_epoch,
         "epochs": len(done.history.epochs),
-        "network_shares": done.network_shares.tolist(),
-        "duration_s": done.duration_s,
+        "network_shares": done.shares.tolist(),
+        "duration_s": duration_s,
     }
-    return {"actual": done.actual, **done.forecasts, "told": np.array(json.dumps(told))}
+    actual = dataset.targets[dataset.judged.target_row]
+    return {"actual": actual, **forecasts_of(done, dataset, dataset.judged), "told": np.array(json.dumps(told))}
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from features.telemetry import TARGETS, Partition
 from harness import answer, job_of, say
 from model.buffer.rows import BufferRows, BufferWriter
 from model.job import Job
-from model.judge.gate import GatePolicy
 from model.spec.architecture import Architecture, architecture_of
-from model.spec.job import JobSpec, TrainingSettings
+from model.spec.job import JobSpec
+from model.spec.settings import TrainingSettings
+from model.spec.verdict import GatePolicy
 from parts.stream import write_file
 from streams.files.recording import read_recording
 from streams.simulator.fleet import FleetSpec, Region
@@ -116,7 +117,7 @@ def undisturbed(root: Path, version: str, rows: int) -> dict[str, Any]:
         table = partial(table)
     features = compute(table, metadata.vocabulary)
     index = build_windows(features, table)
-    index = index.take(table.time_s[index.target_row] > (metadata.trained_until_s or 0.0))
+    index = index.select(table.time_s[index.target_row] > (metadata.trained_until_s or 0.0))
     free = renewed(bounded, architecture_of(metadata.extra["architecture"]))
     free.get_layer("input_bounds").set_weights([np.array([[-3e38], [3e38]], np.float32).repeat(44, axis=1)])
     windows = metadata.inputs.transform(gather(features.features, index.end))

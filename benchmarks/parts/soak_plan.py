@@ -90,8 +90,11 @@ class Plan:
             buffer={"rows_max": self.rows_max},
             training={
                 "schedule": "", "new_rows_min": 1, "drift_rows_min": self.rows_per_hour // 10,
-                "cooldown_s": 0.0, "epochs": 1, "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0,
-                "batch_size": 64, "gate_windows_min": gate_windows_min, "drift_time_budget_s": 1.0, "threads": 1,
+                "cooldown_s": 0.0, "epochs": 1, "drift_time_budget_s": 1.0, "threads": 1,
+                "expert": {
+                    "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0, "batch_size": 64,
+                    "gate_windows_min": gate_windows_min,
+                },
             },
             state={"directory": folder / "state", "checkpoint_interval_s": 1.0},
             models={"directory": folder / "models", "keep": self.keep, "follow_interval_s": 0.2},

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from harness import answer, job_of
 from model.spec.architecture import Architecture, architecture_of
-from model.spec.job import TrainingSettings
-from model.training.fit.loop import TrainingData, compile_model, shuffled_batches
+from model.spec.settings import TrainingSettings
+from model.training.dataset import TrainingData
+from model.training.fit.loop import compile_model, shuffled_batches
 from model.training.network.assembly import build
 from model.training.network.fused_lstm import fused_twin
 from model.windows.index import WindowIndex

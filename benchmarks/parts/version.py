@@ -15,7 +15,8 @@ from features.definition import FEATURES
 from features.vocabulary import Vocabulary
 from harness import answer, job_of
 from model.registry.versions import Registry
-from model.spec.architecture import Architecture, architecture_of, sizes
+from model.spec.architecture import Architecture, architecture_of
+from model.spec.job import plain
 from model.version.golden import write_golden
 from model.version.golden_raw import raw_samples
 from model.version.manifest import write_manifest
@@ -49,7 +50,7 @@ def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
     inputs = Scaler.fit(features_of(windows, Vocabulary.empty()).reshape(-1, len(FEATURES)))
     outputs = Scaler(np.array(_MEAN, np.float32), np.array(_SCALE, np.float32), np.ones(4, np.bool_))
     metadata = Metadata(
-        VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None, extra={"architecture": sizes(architecture)}
+        VERSION, inputs, outputs, Vocabulary.empty(), trained_until_s=None, extra={"architecture": plain(architecture)}
     )  # fmt: skip
     metadata.write(folder)
     exported = export_raw(model, folder, metadata, windows)

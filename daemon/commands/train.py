@@ -1,6 +1,6 @@
-"""dwcp-learner train: one honest training on a recording, and the files that it leaves.
+"""dwcp-learner train: one training on a recording, judged on its last rows, and the files that it leaves.
 
-The recording is read and examined here; a child process trains (`python -m model.run`), so that the daemon's packages stay free of
+The recording is read and examined here. A child process trains (`python -m model.run`), so that the daemon's packages stay free of
 TensorFlow. The files appear all at once, by one rename.
 """
 
@@ -45,15 +45,27 @@ from streams.source import SourceError
 
 EXIT_INTERRUPTED: Final = 130
 LONG_ENOUGH_RATIO: Final = 0.5
-"""Share of the rows that must lie in links long enough for a window; below it the file is no recording of links."""
+"""Share of the rows that must lie in links long enough for a window. Below it the file is read as one merged series."""
 TABLE_WIDTH: Final = 120
-"""Of the table of results where it goes into a file or a pipe."""
+"""Characters of a line of the table of results in a file or a pipe."""
 REPORT_NAME: Final = "TRAINING_REPORT.json"
 _LAST_LINES: Final = 8
+"""Lines of the child's log that are shown if it was killed."""
 
 
 def train_file(options: TrainOptions, as_json: bool) -> int:
-    """Trains, writes the output folder and prints what was reached; gives the exit code. Raises TrainError, SourceError."""
+    """Train, write the output folder and print what was reached.
+
+    Args:
+        as_json: Print the report as JSON instead of tables.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        TrainError: There must be no training on this data, it failed, or the folder cannot be written.
+        SourceError: The recording cannot be read.
+    """
     console = Console(stderr=True, quiet=as_json)
     _require_output(options.output_dir)
     recording, quality = examined(options)
@@ -74,7 +86,7 @@ def train_file(options: TrainOptions, as_json: bool) -> int:
 
 
 def examined(options: TrainOptions) -> tuple[Recording, DataQuality]:
-    """The recording, by links or merged, and what it is worth."""
+    """Return the recording, by links or merged into one series, and its quality. Raise SourceError if it cannot be read."""
     key = DEFAULT_LINK_KEY if options.link_key is None else options.link_key
     recording = read_recording(options.data_path, key)
     if not len(recording.table):
@@ -82,25 +94,26 @@ def examined(options: TrainOptions) -> tuple[Recording, DataQuality]:
         raise SourceError(
             f"{options.data_path}: none of its {recording.records:,} records is valid telemetry{': ' if refused else ''}{refused}"
         )
-    told: list[Finding] = []
-    reach = options.architecture.window_rows + options.horizon_rows
-    if options.link_key is None and _rows_in_long_links(recording.table, reach) < LONG_ENOUGH_RATIO:
+    found: list[Finding] = []
+    span = options.architecture.window_rows + options.horizon_rows
+    if options.link_key is None and _rows_in_long_links(recording.table, span) < LONG_ENOUGH_RATIO:
         links = len(recording.table.links)
         recording = read_recording(options.data_path, ())
-        told.append(
-            Finding("warning", f"most of the {links:,} links have less than the {reach} rows of a window", "taken as one merged series")
+        found.append(
+            Finding("warning", f"most of the {links:,} links have less than the {span} rows of a window", "read as one merged series")
         )
     features = compute(recording.table, Vocabulary.empty(), options.gap_multiple)
     window_rows = options.architecture.window_rows
     index = build_windows(features, recording.table, options.horizon_rows, window_rows)
     split = split_by_time(index, recording.table, options.shares, window_rows)
     windows = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
-    return recording, examine(recording.table, features, windows, (*told, *_of_the_file(recording)))
+    return recording, examine(recording.table, features, windows, (*found, *_of_the_file(recording)))
 
 
-def _rows_in_long_links(table: RawTable, reach: int) -> float:
+def _rows_in_long_links(table: RawTable, span: int) -> float:
+    """Share of the rows in links of at least `span` rows."""
     per_link = np.bincount(table.link)
-    return float(per_link[per_link >= reach].sum() / len(table))
+    return float(per_link[per_link >= span].sum() / len(table))
 
 
 def _of_the_file(recording: Recording) -> Iterator[Finding]:
@@ -110,13 +123,13 @@ def _of_the_file(recording: Recording) -> Iterator[Finding]:
         where = f"{first.line[0]}, line {first.line[1]}: " if first.line else ""
         yield Finding("warning", f"{sum(recording.rejected.values()):,} records are not valid ({kinds}; {where}{first.reason})", "left out")
     if recording.duplicates:
-        yield Finding("warning", f"{recording.duplicates:,} rows have a time that their link had before", "left out")
+        yield Finding("warning", f"{recording.duplicates:,} rows repeat a time of their link", "left out")
     if recording.backwards:
-        yield Finding("note", f"{recording.backwards:,} rows stand behind a later one of their link", "sorted by time")
+        yield Finding("note", f"{recording.backwards:,} rows come after a later one of their link", "sorted by time")
 
 
 def print_quality(quality: DataQuality, console: Console) -> None:
-    """The validation of the data, for a person."""
+    """Print what was found in the data."""
     least, median, most = quality.rows_per_link
     span = " to ".join(datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M") for at_s in (quality.from_s or 0, quality.until_s or 0))
     interval = "-" if quality.interval_s is None else f"{quality.interval_s:g} s"
@@ -133,7 +146,7 @@ def print_quality(quality: DataQuality, console: Console) -> None:
 
 
 def _require_output(folder: Path) -> None:
-    """Raises TrainError where the folder holds anything but an earlier run, or cannot be written."""
+    """Raise TrainError if the folder holds anything but an earlier run, or cannot be written."""
     if folder.exists() and not folder.is_dir():
         raise TrainError(f"{folder} is a file; give --output-dir a folder")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST_NAME).is_file():
@@ -148,7 +161,7 @@ def _require_output(folder: Path) -> None:
 
 @contextmanager
 def _work_folder(output: Path) -> Iterator[Path]:
-    """A folder beside the output, on its file system, that is gone afterwards."""
+    """A folder beside the output, on its file system, that is removed afterwards."""
     try:
         work = Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=output.parent.absolute()))
     except OSError as error:
@@ -160,15 +173,15 @@ def _work_folder(output: Path) -> Iterator[Path]:
 
 
 def _spec(options: TrainOptions, table: RawTable, quality: DataQuality, work: Path) -> RunSpec:
-    """The run's description, and its recording beside it as a sealed segment."""
+    """Write the run file, and the recording beside it as a sealed segment."""
     now = datetime.now(UTC)
     snapshot = work / "snapshot"
     snapshot.mkdir()
     writer = BufferWriter(snapshot, Partition("recording", 0))
     writer.append(BufferRows(np.arange(len(table), dtype=np.int64), table.time_s, table.numeric, table.codes, table.link))
-    taken = writer.take(table.links, table.values)
-    assert taken is not None  # an empty table has been refused
-    writer.seal(taken)
+    rows = writer.take(table.links, table.values)
+    assert rows is not None  # an empty table has been refused
+    writer.seal(rows)
     spec = RunSpec(
         version=now.strftime(VERSION_FORMAT),
         created_at_s=now.timestamp(),
@@ -187,7 +200,7 @@ def _spec(options: TrainOptions, table: RawTable, quality: DataQuality, work: Pa
 
 
 def _run(work: Path, console: Console) -> dict[str, Any]:
-    """Runs the child to its end and shows how far it is; gives its last message. Ctrl-C reaches the child, which ends its training."""
+    """Run the child to its end, show its progress, and return its last message. Ctrl-C reaches the child, which ends its training."""
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -218,17 +231,17 @@ def _run(work: Path, console: Console) -> dict[str, Any]:
         signal.signal(signal.SIGINT, before)
     if code != EXIT_DONE:
         words = log.read_text("utf-8", "replace").strip().splitlines()
-        words = words if wants_traceback() else words[-1:] if code == EXIT_FAILED else words[-_LAST_LINES:]  # it has said why in the last
+        words = words if wants_traceback() else words[-1:] if code == EXIT_FAILED else words[-_LAST_LINES:]  # its last line says why
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        raise TrainError("\n".join((f"the training {how}, and nothing was written; its last words:", *words)))
+        raise TrainError("\n".join((f"the training {how}, and nothing was written; the end of its log:", *words)))
     return last
 
 
 def _message(line: bytes) -> dict[str, Any] | None:
-    """Lines that are not JSON objects come from a library and tell nothing."""
+    """The message in a line; None for a line that is not a JSON object, which comes from a library."""
     try:
         document = msgspec.json.decode(line)
-    except (ValueError, RecursionError):  # of msgspec, or bytes that are no UTF-8
+    except (ValueError, RecursionError):  # from msgspec, or bytes that are not UTF-8
         return None
     return document if isinstance(document, dict) else None
 
@@ -245,7 +258,7 @@ def _show(bar: Progress, task: Any, message: dict[str, Any]) -> None:
 
 
 def _replace(output: Path, made: Path) -> None:
-    """The new files in place of an earlier run's: a reader finds the one or the other."""
+    """Put the new files in place of an earlier run's: a reader finds the one or the other."""
     doomed = made.with_name("replaced")
     if output.exists():
         output.rename(doomed)
@@ -253,7 +266,7 @@ def _replace(output: Path, made: Path) -> None:
 
 
 def print_report(report: dict[str, Any], output: Path) -> None:
-    """What was reached, beside what it has to be compared with."""
+    """Print what was reached, beside what it has to be compared with."""
     console = Console()
     console.width = max(console.width, TABLE_WIDTH) if not console.is_terminal else console.width
     performance = report["performance"]
@@ -277,7 +290,7 @@ def print_report(report: dict[str, Any], output: Path) -> None:
     console.print(table)
     for note in report["notes"]:
         console.print(plain(note, lines=True), highlight=False, soft_wrap=True)
-    console.print(f"Written to {output}; look at {output / 'report.html'}", highlight=False, soft_wrap=True)
+    console.print(f"Written to {output}; see {output / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def _number(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""What `dwcp-learner train` is asked for, checked before anything is read."""
+"""Options of `dwcp-learner train`, checked before anything is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from features.definition import WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import KEY_COLUMNS
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.spec.architecture import Architecture, Linear, Lstm, Mlp
-from model.spec.job import TrainingSettings
+from model.spec.settings import TrainingSettings
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
     "full": Lstm(),
@@ -25,18 +25,25 @@ ARCHITECTURES: Final[Mapping[str, Architecture]] = {
 
 
 class TrainError(DaemonError):
-    """A training makes no sense on this data, or cannot be written here. The message says what to do."""
+    """A training is not possible on this data, or cannot be written here. The message says what to do."""
 
 
 class OptionError(TrainError):
-    """A flag that cannot be: wrong usage. The message names it."""
+    """A flag has an impossible value: wrong usage. The message names it."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """link_key: None chooses: a link's own columns, or one merged series where links are too short for a window."""
+    """What to train on, how, and where to write it.
+
+    Args:
+        horizon_rows: How many rows ahead is forecast.
+        validation_split: Share of each link's rows for early stopping; test_split: share to judge on.
+        link_key: Columns that identify a link. None: the default ones, or one merged series if links are too short for a window.
+        gap_multiple: Pauses over this many median intervals of a link end its windows.
+    """
 
     data_path: Path
     output_dir: Path
@@ -50,6 +57,7 @@ class TrainOptions:
 
     @property
     def shares(self) -> tuple[float, float, float]:
+        """Shares of each link's rows in training, validation and test."""
         return (1.0 - self.validation_split - self.test_split, self.validation_split, self.test_split)
 
 
@@ -57,19 +65,19 @@ def options_of(
     data_path: Path, output_dir: Path, *, epochs: int, batch_size: int, learning_rate: float, window_size: int, validation_split: float,
     test_split: float, seed: int, horizon: int, link_key: str | None, architecture: str, patience: int, time_limit_s: float,
 ) -> TrainOptions:  # fmt: skip
-    """The options from the command line's values. Raises OptionError that names the flag."""
+    """Return the options from the command line's values. Raise OptionError, which names the flag, if one is impossible."""
     if architecture not in ARCHITECTURES:
-        raise OptionError(f"--architecture {architecture}: is none of {', '.join(ARCHITECTURES)}")
+        raise OptionError(f"--architecture {architecture}: unknown; use one of {', '.join(ARCHITECTURES)}")
     if not WINDOW_ROWS_LEAST <= window_size <= WINDOW_ROWS_MOST:
-        raise OptionError(f"--window-size {window_size}: from {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} rows are possible")
-    if not (validation_split > 0 and test_split > 0 and validation_split + test_split < 0.9):  # a NaN is none of it
+        raise OptionError(f"--window-size {window_size}: use {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} rows")
+    if not (validation_split > 0 and test_split > 0 and validation_split + test_split < 0.9):  # written so that a NaN fails too
         raise OptionError(
             f"--validation-split {validation_split} --test-split {test_split}: each must be over 0, and both together under 0.9, "
             "so that something is left to train on"
         )
     key = None if link_key is None else tuple(part.strip() for part in link_key.split(",") if part.strip())
     if unknown := sorted(set(key or ()) - set(KEY_COLUMNS)):
-        raise OptionError(f"--link-key {link_key}: {', '.join(unknown)} is none of {', '.join(KEY_COLUMNS)}")
+        raise OptionError(f"--link-key {link_key}: unknown column {', '.join(unknown)}; use some of {', '.join(KEY_COLUMNS)}")
     settings = TrainingSettings(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed, patience=patience, time_budget_s=time_limit_s, nice=0
     )

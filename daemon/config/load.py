@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from daemon.config.sections import (
@@ -161,15 +161,20 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
     """Raise ConfigError for a variable that sets nothing. pydantic-settings ignores it, so a misspelt one would keep the default."""
-    known = {
-        f"{ENV_PREFIX}{section}{ENV_DELIMITER}{key}".upper()
-        for section, field in Config.model_fields.items()
-        for key in getattr(field.annotation, "model_fields", {})
-    } | {f"{ENV_PREFIX}{section}".upper() for section in Config.model_fields}
+    known = {f"{ENV_PREFIX}{name}".upper() for name in _names(Config)}
     for name in sorted(environment):
         upper = name.upper()
         nested = upper.startswith((f"{ENV_PREFIX}KAFKA{ENV_DELIMITER}OPTIONS{ENV_DELIMITER}",))
         if upper.startswith(ENV_PREFIX) and upper not in known and not nested and upper != f"{ENV_PREFIX}CONFIG":
-            setting = upper.removeprefix(ENV_PREFIX).replace(ENV_DELIMITER, ".", 1).lower()
-            what = _unknown(setting).removeprefix(f"{setting}: ")
+            setting = upper.removeprefix(ENV_PREFIX).replace(ENV_DELIMITER, ".").lower()
+            moved = upper.replace(f"TRAINING{ENV_DELIMITER}", f"TRAINING{ENV_DELIMITER}EXPERT{ENV_DELIMITER}")
+            what = f"it is {moved} now" if moved in known else _unknown(setting).removeprefix(f"{setting}: ")
             raise ConfigError(f"{name}: {what} (a variable is {ENV_PREFIX}SECTION{ENV_DELIMITER}KEY, for example DWCP_KAFKA__TOPIC)")
+
+
+def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The variables of a section and of those in it, without the prefix of all."""
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _names(field.annotation, f"{prefix}{name}{ENV_DELIMITER}")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from daemon.training.cron import cron_trigger
 from features.store import DEFAULT_LINKS_MAX
@@ -128,40 +128,53 @@ class DriftSection(_Section):
 
 
 class BufferSection(_Section):
-    rows_max: int = Field(5_000_000, gt=0, description="about 60 bytes each on disk")
+    rows_max: int = Field(5_000_000, gt=0, description="most rows that are kept, about 60 bytes each on disk")
     age_max_s: float = Field(90 * 86_400.0, gt=0, description="a quarter: the weekly cycle some twelve times")
     open_rows_max: int = Field(1_000_000, gt=0, description="unsealed rows at which the source is paused, if the disk refuses them")
 
 
+class ExpertSection(_Section):
+    """How a network is trained: the table [training.expert]. The defaults were measured, and hardly anybody has to change them."""
+
+    batch_size: int = Field(128, gt=0, le=4096, description="windows of one step; at 4,096 a step takes some 2 GB")
+    patience: int = Field(5, gt=0, description="epochs without a better validation loss after which a training ends")
+    epoch_windows_max: int | None = Field(8192, gt=0, description="windows of one epoch: 64 steps, some 10-40 s on two cores")
+    recent_windows_max: int | None = Field(200_000, gt=0, description="newest windows that a training learns from")
+    replay_windows: int = Field(4096, ge=0, description="older windows mixed in, against forgetting")
+    windows_min: int = Field(256, gt=0, description="fewer new windows than this are too little data")
+    gate_windows_min: int = Field(200, gt=0, description="fewer windows than this prove nothing against the live version")
+    seed: int = Field(42, ge=0, lt=2**32, description="the same seed gives the same weights on the same machine")
+
+
 class TrainingSection(_Section):
-    schedule: str = Field(
-        "0 3 * * *", description="cron, UTC; empty: none. Training is due then, and starts if there is enough that is new"
-    )
-    interval_s: float | None = Field(None, gt=0, description="instead of a schedule, or beside it")
+    schedule: str = Field("0 3 * * *", description="cron, UTC; empty: none. A training is due then, and starts if there is enough new data")
+    interval_s: float | None = Field(None, gt=0, description="time between two trainings: instead of a schedule, or beside it")
     rows_min: int = Field(20_000, gt=0, description=f"rows before the first version; {NEVER}: nothing is trained")
     new_rows_min: int = Field(5_000, gt=0, description="rows since the last training before the next one")
     drift_rows_min: int = Field(5_000, gt=0, description="rows since the drift began before it is worth training on it")
     cooldown_s: float = Field(1800.0, ge=0, description="between the end of a training and the next; a failed one waits twice as long")
-    time_limit_s: float = Field(3600.0, gt=0)
+    time_limit_s: float = Field(3600.0, gt=0, description="a training that takes longer is ended; the live version stays")
     drift_time_budget_s: float = Field(
-        40.0, gt=0, description="for the epochs after a drift: its closed-form correction comes first, and soon beats perfect"
+        40.0, gt=0, description="for the epochs after a drift: the closed-form correction comes first, and soon beats perfect"
     )
     architecture: Literal["lstm", "linear", "mlp"] = Field(
         "lstm",
         description="network: lstm (published), mlp (small), or linear (the linear path alone); another one starts as a first version",
     )
-    epochs: int = Field(30, gt=0, le=10_000)
-    batch_size: int = Field(128, gt=0, le=4096, description="windows of one step; at 4,096 a step takes some 2 GB")
-    learning_rate: float = Field(1e-3, gt=0, le=1)
-    fine_tune_learning_rate: float = Field(3e-4, gt=0, le=1)
-    patience: int = Field(5, gt=0)
-    epoch_windows_max: int | None = Field(8192, gt=0, description="windows of one epoch: 64 steps, some 10-40 s on two cores")
-    recent_windows_max: int | None = Field(200_000, gt=0)
-    replay_windows: int = Field(4096, ge=0)
-    windows_min: int = Field(256, gt=0)
-    gate_windows_min: int = Field(200, gt=0, description="windows that a candidate is judged on, at least")
-    seed: int = Field(42, ge=0, lt=2**32)
+    epochs: int = Field(30, gt=0, le=10_000, description="most epochs of one training")
     threads: int = Field(0, ge=0, le=1024, description="0: as many as there are processors")
+    expert: ExpertSection = ExpertSection()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, section: Any) -> Any:
+        """Refuse settings of earlier releases with a message that names their place now."""
+        for key in section if isinstance(section, dict) else ():
+            if key in ExpertSection.model_fields:
+                raise ValueError(f"{key} is in the table [training.expert] now; move it there")
+            if key in ("learning_rate", "fine_tune_learning_rate"):
+                raise ValueError(f"{key} is not a setting any more; leave it out (`dwcp-learner train` has --learning-rate)")
+        return section
 
     @field_validator("schedule")
     @classmethod

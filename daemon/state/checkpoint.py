@@ -26,8 +26,8 @@ from daemon.state.private_folder import make_private
 from daemon.state.snapshot import SCHEMA_VERSION, Manifest, PartEntry, Restored, Snapshot, Written
 from daemon.state.state_file import read_state, write_state
 from features.telemetry import Partition
+from model.buffer.folder import drop_unnamed, reclaim
 from model.buffer.retention import compact, plan_compaction, plan_retention
-from model.buffer.rows import drop_unnamed, reclaim
 from model.buffer.segments import Segment, SegmentError, SegmentName, describe
 from model.registry.durable import atomic_write, sync_folder
 from model.registry.removal import remove_if_possible, remove_whatever

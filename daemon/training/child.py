@@ -7,13 +7,15 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from daemon.training.command import command, environment
 from daemon.training.progress import ProgressReader, Running
-from model.buffer.rows import snapshot
+from model.buffer.folder import snapshot
 from model.registry.plain_file import is_folder, open_plain, read_plain_bytes
 from model.registry.removal import remove_if_possible
 from model.spec.job import RESULT_NAME, JobResult, JobSpec
@@ -174,7 +176,8 @@ class Trainer:
 def _from_anywhere(spec: JobSpec) -> JobSpec:
     """Return the same job with absolute paths: the child has another working directory."""
     parent = None if spec.parent is None else str(Path(spec.parent).absolute())
-    return replace(spec, snapshot=str(Path(spec.snapshot).absolute()), candidate=str(Path(spec.candidate).absolute()), parent=parent)
+    snapshot, candidate = (str(Path(folder).absolute()) for folder in (spec.snapshot, spec.candidate))
+    return msgspec.structs.replace(spec, snapshot=snapshot, candidate=candidate, parent=parent)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from daemon.ingest.live_model import Models
 from daemon.operator.observer import Observer
@@ -19,10 +21,11 @@ from daemon.training.schedule import Schedule
 from daemon.training.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
 from drift.messages import IncidentChange
 from model.buffer.segments import SegmentError
-from model.judge.gate import GatePolicy
 from model.registry.candidates import Candidate
 from model.spec.architecture import Architecture, Lstm
-from model.spec.job import JobSpec, TrainingSettings
+from model.spec.job import JobSpec
+from model.spec.settings import TrainingSettings
+from model.spec.verdict import GatePolicy
 
 UNNAMED: Final = "none"
 LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder buffer from a copy to have them back"
@@ -190,6 +193,8 @@ class Training:
     def _spec(self, candidate: Candidate, parent: str | None, reason: str, now_s: float) -> JobSpec:
         """Raises RegistryError if the version that training would start from is gone."""
         settings = self.config.settings
+        if reason == "drift":
+            settings = msgspec.structs.replace(settings, time_budget_s=self.config.drift_time_budget_s)
         return JobSpec(
             job_id=candidate.version,
             version=candidate.version,
@@ -198,7 +203,7 @@ class Training:
             snapshot=str(self.trainer.folder(candidate.version) / "snapshot"),
             candidate=str(candidate.folder),
             parent=str(self._models.registry.folder(parent)) if parent is not None else None,
-            settings=replace(settings, time_budget_s=self.config.drift_time_budget_s) if reason == "drift" else settings,
+            settings=settings,
             gate=self.config.gate,
             architecture=self.config.architecture,
             gap_multiple=self.config.gap_multiple,

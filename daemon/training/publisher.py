@@ -14,10 +14,10 @@ from typing import Any, Final
 
 from daemon.operator.observer import Observer
 from daemon.training.child import Ended
-from model.judge.gate import Verdict
 from model.process.child import described
 from model.registry.candidates import Candidate, Recovered
 from model.registry.versions import Registry, RegistryError
+from model.spec.verdict import Verdict
 from model.version.documents import DocumentError
 
 PROBLEMS: Final = (RegistryError, DocumentError, OSError)

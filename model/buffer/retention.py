@@ -1,4 +1,4 @@
-"""How many files and rows a training buffer keeps: small neighbours are merged, the oldest are dropped. Plans are pure."""
+"""Retention of a training buffer: small neighbouring segments are merged, the oldest are dropped. The plans are pure."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ import pyarrow as pa
 from model.buffer.segments import Segment, SegmentName, by_partition, load, write_segment
 
 COMPACTED_ROWS: Final = 500_000
-"""Compaction stops here: 15 MB a file, and retention still drops in small steps of a buffer of millions of rows."""
+"""Rows at which compaction stops: 15 MB a file, and small steps when retention drops from a buffer of millions of rows."""
 MEASURED_SHARE: Final = 0.01
-"""Share of the rows that have to have come so far before others are dropped for their age."""
+"""Share of the rows that has to be this new before others are dropped for their age."""
 FAN_IN: Final = 8
-"""Adjacent segments of one size class that become one. A row is rewritten once per class, so about log8 of the rows, 4 times at most."""
+"""Adjacent segments of one size class that become one. A row is rewritten once per class, so 4 times at most."""
 
 
 def plan_retention(
     segments: Iterable[Segment], *, rows_max: int | None, age_max_s: float | None, now_s: float
 ) -> list[SegmentName]:  # fmt: skip
-    """Segments to drop, oldest first: those whose newest row is older than age_max_s, then as many as leave at most rows_max rows.
+    """Return the segments to drop, oldest first: those that are too old, then as many as leave at most rows_max rows.
 
-    The segment with the newest rows always stays. now_s: UTC seconds on the clock of the rows' own times. Age counts from at most half of
-    age_max_s after the time that MEASURED_SHARE of the rows have reached for certain: one row of the far future makes no other row old.
+    The segment with the newest rows always stays.
+
+    Args:
+        age_max_s: A segment is too old if its newest row is older than this; None: never.
+        now_s: UTC seconds on the clock of the rows' own times. Age counts from at most age_max_s / 2 after the time that MEASURED_SHARE of
+            the rows have certainly reached, so that one row of the far future does not make all others old.
     """
     oldest_first = sorted(segments, key=lambda segment: (segment.last_time_s, segment.name))
     rows = sum(segment.rows for segment in oldest_first)
@@ -41,7 +45,7 @@ def plan_retention(
 
 
 def _reached_s(segments: Sequence[Segment], rows: int) -> float:
-    """The time that MEASURED_SHARE of all rows have reached for certain: none of a segment is before its first one. UTC seconds."""
+    """The time that MEASURED_SHARE of all rows have certainly reached, UTC seconds: no row of a segment is before its first one."""
     counted = 0
     for segment in sorted(segments, key=lambda segment: segment.first_time_s, reverse=True):
         counted += segment.rows
@@ -51,7 +55,7 @@ def _reached_s(segments: Sequence[Segment], rows: int) -> float:
 
 
 def plan_compaction(segments: Iterable[Segment], rows_max: int = COMPACTED_ROWS) -> list[tuple[SegmentName, ...]]:
-    """Groups of at least FAN_IN adjacent segments of one partition, of the smallest size class that has such a group, to merge into one."""
+    """Return groups of FAN_IN adjacent segments of one partition to merge, of the smallest size class that has such a group."""
     rows_of = {segment.name: segment.rows for segment in segments}
     plan = []
     for names in by_partition(rows_of).values():
@@ -62,9 +66,12 @@ def plan_compaction(segments: Iterable[Segment], rows_max: int = COMPACTED_ROWS)
 
 
 def compact(folder: Path, names: Sequence[SegmentName]) -> Segment:
-    """Merges segments of one partition, given in offset order, into one; the parts stay until `drop_unnamed` or the caller deletes them.
+    """Merge segments of one partition, in offset order, into one. The parts stay until `drop_unnamed` or the caller deletes them.
 
-    Raises SegmentError where a part is damaged, ValueError where they are not of one partition or overlap, OSError where the disk refuses.
+    Raises:
+        SegmentError: A part is damaged.
+        ValueError: They are not of one partition, or overlap.
+        OSError: The disk refuses the file.
     """
     for before, after in pairwise(names):
         if (before.topic, before.number) != (after.topic, after.number) or before.last >= after.first:
@@ -73,7 +80,7 @@ def compact(folder: Path, names: Sequence[SegmentName]) -> Segment:
     table = pa.concat_tables([load(folder / str(name)) for name in names]).unify_dictionaries().combine_chunks()
     segment = write_segment(folder, merged, table)
     del table
-    pa.default_memory_pool().release_unused()  # or the daemon would keep some 90 MB of the largest merge for ever
+    pa.default_memory_pool().release_unused()  # otherwise the daemon keeps some 90 MB of the largest merge for ever
     return segment
 
 

@@ -1,15 +1,12 @@
-"""The training buffer: what the stream brought, row by row, in sealed Parquet segments that a training reads.
+"""Rows of the training buffer: written in sealed Parquet segments, one `BufferWriter` a partition, and read as one table.
 
-Per partition one `BufferWriter`. The loop's thread appends and takes; another thread seals what was taken. Which segments count is
-the checkpoint's business: whatever it does not name is deleted at the next start.
+The loop's thread appends rows and detaches them; another thread seals what was detached. The checkpoint names the segments that count;
+any other is deleted at the next start.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +21,6 @@ from features.vocabulary import MAX_VALUES, OVERFLOW
 from model.buffer.arrow_columns import arrow_column, numpy_column
 from model.buffer.segments import (
     SCHEMA,
-    TEMPORARY_PREFIX,
     Segment,
     SegmentError,
     SegmentName,
@@ -37,21 +33,21 @@ from model.buffer.segments import (
 )
 from model.windows.names import by_worth
 
-GONE_PREFIX: Final = ".gone-"
-"""Before the name of a segment that is about to be deleted."""
-
-
 UNDONE_S: Final = 60.0
-"""Seconds by which a row is at least ahead of the next one of its link if it was of a time that could not be (CLOCK_S of
-daemon.ingest.journal). A row that goes back by less is damage: no link is taken out of order."""
+"""A row that is further ahead of its link's next row than this, in seconds, was stamped by a wrong clock (CLOCK_S of
+daemon.ingest.journal). A smaller step back is damage: rows of a link are ingested in order."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferRows:
     """N accepted rows of one partition, in stream order.
 
-    offsets: int64 (N,), strictly ascending. time_s: float64 (N,), UTC seconds. numeric: float32 (N, 11), NaN where not measured.
-    codes: int16 or int32 (N, 6), the stream's own codes (Interner), -1 where missing. slots: int32 (N,), link slots.
+    Args:
+        offsets: int64 (N,), strictly ascending.
+        time_s: float64 (N,), UTC seconds.
+        numeric: float32 (N, 11), columns NUMERIC, NaN where not measured.
+        codes: int16 or int32 (N, 6), the stream's own codes of CATEGORIES (Interner), -1 where missing.
+        slots: int32 (N,), link slots.
     """
 
     offsets: Longs
@@ -63,7 +59,7 @@ class BufferRows:
 
 @dataclass(frozen=True, slots=True)
 class OpenSegment:
-    """Rows that were detached for sealing, with the dictionaries that their slots and codes point into."""
+    """Rows that were detached for sealing, with the names behind their slots and codes."""
 
     rows: tuple[BufferRows, ...]
     links: tuple[str, ...]
@@ -82,21 +78,24 @@ class BufferWriter:
     open_rows: int = field(default=0, init=False)
     _rows: list[BufferRows] = field(default_factory=list, init=False)
     _settled: list[BufferRows] = field(default_factory=list, init=False)
-    """Rows that came before those of _rows; their slots number `_names`, and their codes `_values`."""
+    """Rows before those of _rows, frozen: their slots number `_names`, and their codes `_values`."""
     _names: dict[str, int] = field(default_factory=dict, init=False)
     _values: tuple[dict[str, int], ...] = field(default_factory=lambda: tuple({} for _ in CATEGORIES), init=False)
 
     def append(self, rows: BufferRows) -> None:
-        """Keeps references to the arrays, which must not change afterwards. Costs no copy and no Parquet."""
+        """Add rows. The arrays are kept by reference and must not change afterwards."""
         if len(rows.offsets):
             self._rows.append(rows)
             self.open_rows += len(rows.offsets)
 
     def take(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> OpenSegment | None:
-        """Detaches the open rows; None where there are none.
+        """Detach the open rows. Return None if there are none.
 
-        links: name of each slot (FeatureStore.links). values: the values behind the codes of each category (Interner.values). Both may only
-        ever have grown since the rows were appended, or `settle` was called before they changed otherwise.
+        Both arguments may only have grown since the rows were appended; before any other change `settle` has to be called.
+
+        Args:
+            links: Name of each slot (FeatureStore.links).
+            values: The values behind the codes of each category (Interner.values).
         """
         if not self.open_rows:
             return None
@@ -110,10 +109,7 @@ class BufferWriter:
         return taken
 
     def settle(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> None:
-        """To be called before slots come to stand for other links, or codes for other values: the open rows keep those that they have.
-
-        links, values: as `take` has them.
-        """
+        """Freeze the names of the open rows, before slots stand for other links or codes for other values. Arguments as of `take`."""
         self._settled += [self._by_name(rows, links, values) for rows in self._rows]
         self._rows = []
 
@@ -124,14 +120,15 @@ class BufferWriter:
         return replace(rows, slots=_renumbered(rows.slots, links, self._names), codes=codes)
 
     def give_back(self, taken: OpenSegment) -> None:
-        """Puts rows that could not be sealed back before the open ones: the next `take` has them again."""
+        """Put rows that could not be sealed back before the open ones: the next `take` returns them again."""
         self._settled[:0] = [self._by_name(rows, taken.links, taken.values) for rows in taken.rows]
         self.open_rows += len(taken)
 
     def seal(self, taken: OpenSegment) -> Segment:
-        """Writes the rows as one segment, durably. Touches nothing that `append` and `take` use, so it may run on another thread.
+        """Write the rows as one durable segment. It touches nothing that `append` and `take` use, so it may run on another thread.
 
-        Raises OSError (disk full, ...) and leaves no trace then: call again, or give the rows back.
+        Raises:
+            OSError: The disk refuses the file. Nothing is left behind: call again, or give the rows back.
         """
         table = _table(taken)
         offsets = numpy_column(table["offset"])
@@ -140,97 +137,26 @@ class BufferWriter:
 
 
 def _renumbered(numbers: Ints | Codes, names: Sequence[str], shared: dict[str, int]) -> Ints:
-    """int32 (N,): the numbers that the names have in `shared`, which grows by new ones; -1 stays."""
+    """int32 (N,), the numbers of the names in `shared`, which grows by new ones; -1 stays."""
     used, position = np.unique(numbers, return_inverse=True)
     new = [shared.setdefault(names[number], len(shared)) if number >= 0 else -1 for number in used.tolist()]
     return np.array(new, np.int32)[position]
 
 
-def drop_unnamed(folder: Path, partitions: Collection[Partition], named: Callable[[], Collection[str]]) -> list[str]:
-    """Deletes segments of these partitions that nobody names, and what an interrupted sealing left. Gives the names of the files.
-
-    named: gives the file names that any checkpoint names. It is asked twice, since another member may seal a segment and name it in the
-    meantime: what goes is renamed first, and comes back if it is named by then (see `reclaim`, for a process that ends in between). So
-    whoever names a segment and then finds it in its place has it for good. Raises the first OSError, after it has done what it can.
-    """
-    names = ((path, _segment_of(path)) for path in sorted(folder.iterdir()))
-    found = [(path, name) for path, name in names if name and any(name.belongs_to(partition) for partition in partitions)]
-    problems: list[OSError] = []
-
-    def tried(call: Callable[[], object]) -> bool:
-        try:
-            call()
-        except FileNotFoundError:  # another member was faster
-            return False
-        except OSError as error:
-            problems.append(error)
-            return False
-        return True
-
-    known = named()
-    going = [(path, name) for path, name in found if path.name.startswith(GONE_PREFIX)]
-    dropped = [path.name for path, _ in going]
-    for path, name in found:
-        if path.name.startswith(TEMPORARY_PREFIX):
-            dropped += [path.name] if tried(path.unlink) else []
-        elif path.name == str(name) and path.name not in known:
-            gone = folder / f"{GONE_PREFIX}{name}"
-            if tried(lambda path=path, gone=gone: path.rename(gone)):  # type: ignore[misc]
-                going.append((gone, name))
-                dropped.append(path.name)
-    known = named() if going else known
-    for gone, name in going:
-        if str(name) in known and not (folder / str(name)).exists():
-            dropped.remove(str(name) if str(name) in dropped else gone.name)
-            tried(lambda gone=gone, name=name: gone.rename(folder / str(name)))  # type: ignore[misc]
-        else:
-            tried(gone.unlink)
-    if problems:
-        raise problems[0]
-    return dropped
-
-
-def reclaim(folder: Path, named: Collection[str]) -> None:
-    """Gives segments that are named their place back where a process has ended in the middle of `drop_unnamed`."""
-    for gone in folder.glob(f"{GONE_PREFIX}*"):
-        name = gone.name.removeprefix(GONE_PREFIX)
-        if name in named and not (folder / name).exists():
-            with suppress(FileNotFoundError):
-                gone.rename(folder / name)
-
-
-def _segment_of(path: Path) -> SegmentName | None:
-    try:
-        return SegmentName.parse(path.name.removeprefix(TEMPORARY_PREFIX).removeprefix(GONE_PREFIX))
-    except ValueError:
-        return None
-
-
-def snapshot(paths: Iterable[Path], into: Path) -> list[Path]:
-    """Hard links of the segments in the new folder `into` (copies where the file system refuses links): retention and compaction
-    no longer touch what a training reads. Raises SegmentError where a segment is missing, FileExistsError where `into` exists."""
-    into.mkdir(parents=True)
-    linked = []
-    for path in paths:
-        target = into / path.name
-        try:
-            os.link(path, target)
-        except FileNotFoundError as error:
-            raise SegmentError(path, "is missing", "restore it from a copy, or go on without its rows") from error
-        except OSError:
-            shutil.copyfile(path, target)
-        linked.append(target)
-    return linked
-
-
 def read_segments(paths: Sequence[Path], since_s: float | None = None, until_s: float | None = None) -> RawTable:
-    """All rows (at or after since_s, at or before until_s; UTC seconds), links sorted by name, the rows of a link by time, categories in
-    one dictionary each.
+    """Return all rows of the segments as one table: links sorted by name, the rows of a link by time.
 
-    A link that has moved to another partition (more partitions, a file replayed twice under two names) is one link here; of rows at
-    the same time the one of the first partition in name order stays. Of more values of a category than codes can tell apart those that
-    are worth most (model.windows.names) are told apart, and the others are OVERFLOW. Raises SegmentError where a file is damaged, overlaps
-    another one or repeats a row, ValueError where a file name is not a segment's.
+    A link that has moved to another partition (more partitions, a file replayed under two names) is one link here. Of rows at the same
+    time the one of the first partition in name order stays. If a category has more values than codes, the most valuable ones
+    (model.windows.names) have their own, and the others are OVERFLOW.
+
+    Args:
+        since_s: Oldest time of a row, UTC seconds; None: any.
+        until_s: Newest time of a row, UTC seconds; None: any.
+
+    Raises:
+        SegmentError: A file is damaged, overlaps another one or repeats a row.
+        ValueError: A file name is not a segment's.
     """
     path_of = {SegmentName.parse(path.name): path for path in paths}
     parts: list[_Part] = []
@@ -286,7 +212,7 @@ def _part(
 
 
 def _coded(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
-    """The column's codes in the shared dictionary, which grows by its new values; -1 where missing."""
+    """int32 (N,), the column's codes in the shared dictionary, which grows by its new values; -1 where missing."""
     if column.num_chunks == 0:
         return np.empty(0, np.int32)
     array = column.chunk(0)
@@ -296,7 +222,7 @@ def _coded(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
 
 
 def _limited(table: RawTable, most: int = MAX_VALUES - 1) -> RawTable:
-    """The same with at most so many values of each category, and OVERFLOW."""
+    """The table with at most `most` values of each category, and OVERFLOW for the others."""
     codes, values = table.codes, list(table.values)
     for category, names in enumerate(values):
         if len(names) <= most:
@@ -310,16 +236,16 @@ def _limited(table: RawTable, most: int = MAX_VALUES - 1) -> RawTable:
 
 
 def _without_undone(order: Longs, link: Ints, partition: Ints, time_s: Doubles) -> Longs:
-    """Leaves out rows that lie far after one of their link that came later: they were taken while a clock was wrong, and undone.
+    """The rows of `order` without those far ahead of a later one of their link: they were ingested while a clock was wrong.
 
     order: int64 (N,), the rows by link, those of a link by partition and in stream order.
     """
     group = np.flatnonzero((np.diff(link[order]) != 0) | (np.diff(partition[order]) != 0)) + 1
     back = np.flatnonzero((np.diff(time_s[order]) < -UNDONE_S) & (np.diff(link[order]) == 0) & (np.diff(partition[order]) == 0))
     stays = np.ones(len(order), np.bool_)
-    for begin in {int(group[at - 1]) if at else 0 for at in np.searchsorted(group, back, side="right").tolist()}:
-        at = int(np.searchsorted(group, begin, side="right"))
-        rows = slice(begin, int(group[at]) if at < len(group) else len(order))
+    edges = [0, *group.tolist(), len(order)]
+    for number in np.unique(np.searchsorted(group, back, side="right")).tolist():
+        rows = slice(edges[number], edges[number + 1])
         times = time_s[order[rows]]
         least_later = np.minimum.accumulate(times[::-1])[::-1][1:]
         stays[rows][:-1] = times[:-1] <= least_later + UNDONE_S

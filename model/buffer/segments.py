@@ -1,7 +1,7 @@
-"""A sealed piece of the training buffer: one Parquet file whose name says topic, partition, first and last offset.
+"""Sealed segment of the training buffer: one Parquet file, named after topic, partition, first and last offset.
 
-A segment is written once (temporary file, fsync, rename, fsync of the folder) and never changed. Every page carries a checksum,
-and the footer repeats what the name says, so that a torn or altered file is refused and not learnt from.
+A segment is written once (temporary file, fsync, rename, fsync of the folder) and never changed. Every page has a checksum, and the footer
+holds the times, so that a torn or altered file is refused and not learnt from.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SUFFIX: Final = ".parquet"
 TEMPORARY_PREFIX: Final = ".sealing-"
 _NAME = re.compile(r"(?P<topic>[^/]+)-(?P<number>\d+)-(?P<first>\d{20})-(?P<last>\d{20})\.parquet", re.ASCII)
 MOST_BYTES: Final = 1 << 40
-"""A segment is some megabytes, and Arrow reads no more of it than it needs."""
+"""Largest file that is opened. A segment is some megabytes, and Arrow reads only what it needs of it."""
 _LONGEST_TOPIC: Final = 150  # with number, offsets and the temporary prefix a name stays under the 255 bytes of a file system
 
 _STRINGS: Final = ("link", *CATEGORIES)
@@ -63,7 +63,13 @@ class SegmentError(Exception):
 
 @dataclass(frozen=True, slots=True, order=True)
 class SegmentName:
-    """topic: as in file names, see `safe_topic`. number: of the partition. first, last: offsets of the first and last row."""
+    """Name of a segment.
+
+    Args:
+        topic: As in file names, see `safe_topic`.
+        number: The partition's.
+        first: Offset of the first row; last: of the last one.
+    """
 
     topic: str
     number: int
@@ -76,7 +82,7 @@ class SegmentName:
 
     @classmethod
     def parse(cls, file_name: str) -> SegmentName:
-        """Raises ValueError where file_name is not the name of a segment."""
+        """Return the name in a file name. Raise ValueError if it is not a segment's."""
         match = _NAME.fullmatch(file_name)
         if match is None:
             raise ValueError(f"{file_name!r} is not a segment's name, topic-partition-first-last{SUFFIX} with offsets of 20 digits")
@@ -91,7 +97,7 @@ class SegmentName:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A sealed segment as retention and compaction see it. first_time_s, last_time_s: least and greatest event time, UTC seconds."""
+    """A sealed segment as retention and compaction see it. first_time_s, last_time_s: smallest and largest event time, UTC seconds."""
 
     name: SegmentName
     rows: int
@@ -101,9 +107,9 @@ class Segment:
 
 
 def safe_topic(topic: str) -> str:
-    """The topic as part of a file name: Kafka's names stay as they are, anything else is percent-encoded, a long one ends in a hash.
+    """Return the topic as part of a file name: Kafka's names stay as they are, others are percent-encoded, a long one ends in a hash.
 
-    Two topics never share a name, and no name leaves the folder or is hidden, whatever the topic holds.
+    Two topics never share a name, and no name leaves the folder or is hidden.
     """
     safe = quote(topic, safe="", errors="surrogatepass").replace("~", "%7E")
     if safe.startswith("."):
@@ -115,7 +121,7 @@ def safe_topic(topic: str) -> str:
 
 
 def write_segment(folder: Path, name: SegmentName, table: pa.Table) -> Segment:
-    """Writes a table of SCHEMA, in offset order, whole or not at all. Raises OSError (disk full, ...) with nothing left behind."""
+    """Write a table of SCHEMA, in offset order, whole or not at all. Raise OSError if the disk refuses it; nothing is left behind then."""
     times = numpy_column(table["time_s"])
     first_time_s, last_time_s = float(times.min()), float(times.max())
     footer = {"dwcp.version": SCHEMA_VERSION, "dwcp.first_time_s": repr(first_time_s), "dwcp.last_time_s": repr(last_time_s)}
@@ -127,13 +133,13 @@ def write_segment(folder: Path, name: SegmentName, table: pa.Table) -> Segment:
 
 
 def describe(path: Path) -> Segment:
-    """What the footer says, without reading a row. Raises SegmentError."""
+    """Return what the footer says, without reading a row. Raise SegmentError if the file is not as it was sealed."""
     with _reading(path) as file:
         return _segment(path, file)
 
 
 def load(path: Path) -> pa.Table:
-    """The rows of a segment, as a table of SCHEMA in offset order. Raises SegmentError where the file is not as it was sealed."""
+    """Return the rows, as a table of SCHEMA in offset order. Raise SegmentError if the file is not as it was sealed."""
     with _reading(path) as file:
         segment = _segment(path, file)
         try:
@@ -153,7 +159,7 @@ def load(path: Path) -> pa.Table:
 
 
 def dictionary_column(codes: np.ndarray[Any, Any], values: Sequence[str]) -> pa.DictionaryArray:
-    """Codes int (N,), -1 where missing, as an Arrow dictionary of only the values that occur."""
+    """Return codes int (N,), -1 where missing, as an Arrow dictionary of only the values that occur."""
     used = np.zeros(len(values) + 1, np.bool_)
     used[codes] = True  # -1 marks the last place, which stands for "missing"
     used[-1] = False
@@ -161,11 +167,11 @@ def dictionary_column(codes: np.ndarray[Any, Any], values: Sequence[str]) -> pa.
     position = np.full(len(values) + 1, -1, np.int32)
     position[present] = np.arange(len(present), dtype=np.int32)
     indices = position[codes]
-    return pa.DictionaryArray.from_arrays(arrow_column(indices, indices >= 0), arrow_strings([values[at] for at in present.tolist()]))
+    return pa.DictionaryArray.from_arrays(arrow_column(indices, indices >= 0), arrow_strings([values[code] for code in present.tolist()]))
 
 
 def by_partition(names: Iterable[SegmentName]) -> dict[tuple[str, int], list[SegmentName]]:
-    """Names of each partition in offset order."""
+    """Return the names of each partition in offset order."""
     groups: dict[tuple[str, int], list[SegmentName]] = {}
     for name in sorted(names):
         groups.setdefault((name.topic, name.number), []).append(name)
@@ -181,7 +187,7 @@ def _reading(path: Path) -> pq.ParquetFile:
     except OSError as error:
         raise SegmentError(path, said(error)) from error
     except (pa.ArrowException, ValueError) as error:
-        raise SegmentError(path, f"is no complete Parquet file ({error})") from error
+        raise SegmentError(path, f"is not a complete Parquet file ({error})") from error
 
 
 def _segment(path: Path, file: pq.ParquetFile) -> Segment:
@@ -200,7 +206,7 @@ def _segment(path: Path, file: pq.ParquetFile) -> Segment:
     except (KeyError, ValueError):
         times = (np.nan, np.nan)
     if version != str(SCHEMA_VERSION) or np.isnan(times).any() or not file.schema_arrow.equals(SCHEMA):
-        raise SegmentError(path, "is no segment of a training buffer (other columns, or no version)")
+        raise SegmentError(path, "is not a segment of a training buffer (other columns, or no version)")
     if file.metadata.num_rows < 1:
         raise SegmentError(path, "holds no rows")
     return Segment(name, file.metadata.num_rows, *times, path.stat().st_size)

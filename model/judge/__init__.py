@@ -1,1 +1,1 @@
-"""Evaluation of forecasts: metrics, baselines, and the gate of a candidate."""
+"""Evaluation of forecasts: metrics, baselines, and the gate that a candidate has to pass."""

@@ -1,4 +1,4 @@
-"""The forecasts that every model has to beat, made for the same windows: persistence, an exponentially weighted average, and Ridge."""
+"""Forecasts that every model has to beat, made for the same windows: persistence, an exponentially weighted average, and Ridge."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from model.windows.index import WindowIndex
 
 BASELINES: Final = ("persistence", "ewma", "ridge")
 ALPHA: Final = 1.0
-"""Ridge's penalty: against columns that are nearly copies of each other (a metric and its means), nothing against thousands of windows."""
+"""Ridge's penalty: enough for columns that are nearly copies of each other (a metric and its means), little beside thousands of windows."""
 
 
 def baseline_forecasts(
@@ -26,10 +26,12 @@ def baseline_forecasts(
     index: WindowIndex,
     window_rows: int = WINDOW_ROWS,
 ) -> dict[str, Floats]:
-    """float32 (M, 4) of each of BASELINES for the M windows of index, in the targets' units; NaN where it has no value.
+    """Return float32 (M, 4) for each of BASELINES, its forecasts for the M windows of index in the targets' units, NaN if it has none.
 
-    scaled: float32 (N, 44), features scaled, 0 where missing. targets: float32 (N, 4), in their units, NaN where not measured.
-    fitted_on: the windows that the model is trained on; the average's weights and Ridge are chosen on them alone.
+    Args:
+        scaled: float32 (N, 44), scaled features, 0 where missing.
+        targets: float32 (N, 4), in the targets' units, NaN where not measured.
+        fitted_on: Windows that the model is trained on. The average's weights and Ridge are chosen on them alone.
     """
     kernel, bias = ridge(scaled[fitted_on.end], targets[fitted_on.target_row])
     known = np.isfinite(targets[fitted_on.target_row]).any(axis=0)
@@ -41,7 +43,10 @@ def baseline_forecasts(
 
 
 def ridge(rows: Floats, wanted: Floats) -> tuple[Floats, Floats]:
-    """Kernel (F, 4) and bias (4,) of a linear map from rows (M, F) to wanted (M, 4), NaN where unknown; 0 for a target never known."""
+    """Return kernel (F, 4) and bias (4,) of a linear map from rows (M, F) to wanted (M, 4), NaN where unknown; 0 for a target never known.
+
+    Hoerl and Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems".
+    """
     kernel = np.zeros((rows.shape[1], wanted.shape[1]), np.float32)
     bias = np.zeros(wanted.shape[1], np.float32)
     for target, column in enumerate(wanted.T):

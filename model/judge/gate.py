@@ -1,109 +1,30 @@
-"""Whether a candidate replaces the live version: a pure decision over paired forecast errors on windows that neither was trained on."""
+"""Gate: a pure decision whether a candidate replaces the live version, over paired errors on windows that neither was trained on."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.telemetry import TARGETS, Doubles, Flags, Floats
-from model.judge.metrics import block_bootstrap_means
-from model.windows.index import WindowIndex, gather
+from features.telemetry import TARGETS, Doubles, Flags
+from model.judge.metrics import BLOCKS, RESAMPLES, SEED, block_bootstrap_means
+from model.spec.verdict import Change, GatePolicy, TargetVerdict, Verdict
 
 AnyFloats = NDArray[np.floating[Any]]
 
-_BLOCKS: Final = 32
-"""Blocks of the bootstrap: fewer make its interval too narrow, more cut apart what neighbouring windows share."""
-_RESAMPLES: Final = 2_000
 _CONFIDENCE_PERCENT: Final = 95.0
-_SEED: Final = 42
 _SCALE_FLOOR_RATIO: Final = 0.05
-"""A target's errors are never scaled by less than this share of its spread: a target that hardly varies must not decide."""
+"""A target's errors are scaled by at least this share of its spread: a target that hardly varies must not decide."""
 _CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
 
 
-@dataclass(frozen=True, slots=True)
-class GatePolicy:
-    """min_windows: fewer than this prove nothing against a live version. tolerance_ratio: growth of a target's mean absolute error
-    that is accepted. min_gain_ratio: fall of the mean scaled error that is enough without being beyond doubt."""
-
-    min_windows: int = 256
-    tolerance_ratio: float = 0.02
-    min_gain_ratio: float = 0.01
-
-    def __post_init__(self) -> None:
-        if self.min_windows < 1 or self.tolerance_ratio < 0 or self.min_gain_ratio < 0:
-            raise ValueError("min_windows must be at least 1, tolerance_ratio and min_gain_ratio at least 0")
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Mean change of the scaled absolute error from current to candidate (under 0: better), with its 95 % block-bootstrap interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
-class TargetVerdict:
-    """One target over the `windows` in which it was measured. Errors are mean absolute ones in the target's unit; None: not known.
-
-    skill: 1 - candidate / persistence, over the windows that have both. worse: beyond tolerance, and more than chance explains.
-    """
-
-    name: str
-    windows: int
-    candidate_mae: float | None
-    current_mae: float | None
-    persistence_mae: float | None
-    skill: float | None
-    change: Change | None = None
-    worse: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """accepted, and why or why not, in sentences. overall: the change of the mean scaled error over the measured targets."""
-
-    accepted: bool
-    reasons: tuple[str, ...]
-    windows: int
-    per_target: tuple[TargetVerdict, ...] = ()
-    overall: Change | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Only what JSON has: no NaN, no tuple."""
-        document = asdict(self)
-        return {**document, "reasons": list(self.reasons), "per_target": list(document["per_target"])}
-
-
-class Forecaster(Protocol):
-    """Anything that forecasts: a Predictor, a Keras model in its own units."""
-
-    def predict(self, windows: Floats) -> Floats:
-        """float32 (B, 4) for unscaled windows float32 (B, 30, 44), both in engineering units."""
-        ...
-
-
-def evaluate(forecaster: Forecaster, features: Floats, targets: Floats, index: WindowIndex) -> Doubles:
-    """float64 (M, 4): absolute errors on the windows of index; NaN where a target was not measured, inf where a forecast is not finite.
-
-    features: float32 (N, 44), unscaled, computed with the forecaster's own vocabulary. targets: float32 (N, 4).
-    """
-    errors = np.empty((len(index), len(TARGETS)))
-    for start in range(0, len(index), _CHUNK_WINDOWS):
-        part = slice(start, start + _CHUNK_WINDOWS)
-        errors[part] = absolute_errors(targets[index.target_row[part]], forecaster.predict(gather(features, index.end[part])))
-    return errors
-
-
 def absolute_errors(actual: AnyFloats, predicted: AnyFloats, forecast: Flags | None = None) -> Doubles:
-    """float64 (M, 4): |actual - predicted|; NaN where not measured, inf where measured and the forecast is not finite.
+    """Return float64 (M, 4), |actual - predicted|; NaN where not measured, inf where measured and the forecast is not finite.
 
-    forecast: bool (4,), the targets that are forecast at all; the others are NaN. None: all of them.
+    Args:
+        forecast: bool (4,), the targets that are forecast at all; the others are NaN. None: all of them.
     """
     errors: Doubles = np.abs(actual.astype(np.float64) - predicted)
     errors[np.isfinite(actual) & ~np.isfinite(predicted)] = np.inf
@@ -119,12 +40,18 @@ def decide(
     policy: GatePolicy,
     target_spread: AnyFloats | None = None,
 ) -> Verdict:
-    """Accepts a candidate that is better on the whole and worse nowhere. Pure: the same errors give the same verdict.
+    """Accept a candidate that is better on the whole and worse at no target. The same errors always lead to the same verdict.
 
-    All errors (M, 4), of the same windows in time order, in the targets' units: NaN where not measured, inf where a forecast was
-    not finite (see `evaluate`), all NaN for a target that a version does not forecast. Persistence may be NaN where it has no value.
-    current_abs_error None: a first version, which is accepted when all its forecasts are finite. target_spread (4,): the targets'
-    standard deviations, a floor for the scale of their errors. Raises ValueError where the errors are not of the same windows.
+    All errors are (M, 4), of the same windows in time order, in the targets' units, as `absolute_errors` returns them: NaN where not
+    measured, inf where a forecast was not finite, all NaN for a target that a version does not forecast.
+
+    Args:
+        current_abs_error: Of the live version. None: a first version, which is accepted if all its forecasts are finite.
+        persistence_abs_error: May be NaN where persistence has no value.
+        target_spread: (4,), the targets' standard deviations, a floor for the scale of their errors.
+
+    Raises:
+        ValueError: The errors are not of the same windows.
     """
     candidate, persistence = np.asarray(candidate_abs_error, np.float64), np.asarray(persistence_abs_error, np.float64)
     current = None if current_abs_error is None else np.asarray(current_abs_error, np.float64)
@@ -135,7 +62,7 @@ def decide(
         return Verdict(False, (f"its forecasts of {', '.join(broken)} are not all finite numbers",), windows)
     if windows == 0:
         return Verdict(False, ("there is no window to judge it on",), 0)
-    per_target = tuple(_target(name, at, candidate, current, persistence) for at, name in enumerate(TARGETS))
+    per_target = tuple(_target(name, column, candidate, current, persistence) for column, name in enumerate(TARGETS))
     if current is None:
         return Verdict(True, ("it is the first version, and all its forecasts are finite", *_skills(per_target)), windows, per_target)
     if np.isinf(current).any():
@@ -157,25 +84,25 @@ def _require_same_windows(candidate: Doubles, current: Doubles | None, persisten
         raise ValueError("candidate and current errors are known for different windows: both must be NaN exactly where a target is missing")
 
 
-def _target(name: str, at: int, candidate: Doubles, current: Doubles | None, persistence: Doubles) -> TargetVerdict:
-    measured = ~np.isnan(candidate[:, at])
-    both = measured & np.isfinite(persistence[:, at])
+def _target(name: str, column: int, candidate: Doubles, current: Doubles | None, persistence: Doubles) -> TargetVerdict:
+    measured = ~np.isnan(candidate[:, column])
+    both = measured & np.isfinite(persistence[:, column])
     if not measured.any():
         return TargetVerdict(name, 0, None, None, None, None)
-    naive = float(persistence[both, at].mean()) if both.any() else None
-    current_mae = None if current is None else float(current[measured, at].mean())
+    naive = float(persistence[both, column].mean()) if both.any() else None
+    current_mae = None if current is None else float(current[measured, column].mean())
     return TargetVerdict(
         name=name,
         windows=int(measured.sum()),
-        candidate_mae=float(candidate[measured, at].mean()),
+        candidate_mae=float(candidate[measured, column].mean()),
         current_mae=current_mae if current_mae is not None and np.isfinite(current_mae) else None,
         persistence_mae=naive,
-        skill=1.0 - float(candidate[both, at].mean()) / naive if naive else None,
+        skill=1.0 - float(candidate[both, column].mean()) / naive if naive else None,
     )
 
 
 def _skills(per_target: tuple[TargetVerdict, ...]) -> list[str]:
-    """How the mean absolute error compares with persistence, one sentence for each target that can be compared."""
+    """The mean absolute error beside persistence's, one sentence for each target that has both."""
     return [
         f"{target.name}: mean absolute error {abs(target.skill):.1%} {'under' if target.skill >= 0 else 'over'} persistence"
         for target in per_target
@@ -191,7 +118,7 @@ def _compared(
     policy: GatePolicy,
     target_spread: AnyFloats | None,
 ) -> Verdict:
-    """candidate, current: float64 (M, 4), absolute errors. A target that only the candidate forecasts is a gain of its own."""
+    """The verdict over absolute errors float64 (M, 4). A target that only the candidate forecasts is a gain of its own."""
     differences = candidate - current
     measured = np.flatnonzero(~np.isnan(differences).all(axis=0)).tolist()
     gained, lost = (
@@ -203,12 +130,12 @@ def _compared(
         return Verdict(False, (f"it does not forecast {', '.join(lost)}, which the live version does",), windows, per_target)
     if not measured:
         return Verdict(bool(gained), news or ("there is no target that both versions forecast",), windows, per_target)
-    scaled = differences[:, measured] / _scales([per_target[at] for at in measured], target_spread, measured)
-    means = block_bootstrap_means(scaled, -(-len(scaled) // _BLOCKS), _RESAMPLES, _SEED)
+    scaled = differences[:, measured] / _scales([per_target[index] for index in measured], target_spread, measured)
+    means = block_bootstrap_means(scaled, -(-len(scaled) // BLOCKS), RESAMPLES, SEED)
     judged = list(per_target)
-    for column, at in enumerate(measured):
+    for column, index in enumerate(measured):
         change = _change(float(np.nanmean(scaled[:, column])), means[:, column])
-        judged[at] = replace(judged[at], change=change, worse=change.mean > policy.tolerance_ratio and change.low > 0)
+        judged[index] = replace(judged[index], change=change, worse=change.mean > policy.tolerance_ratio and change.low > 0)
     overall = _change(float(np.nanmean(scaled, axis=0).mean()), np.nanmean(means, axis=1))
     against = [
         f"{target.name} is worse by {target.change.mean:.1%} (95 % interval {target.change.low:+.1%} to {target.change.high:+.1%})"
@@ -226,10 +153,10 @@ def _compared(
 
 
 def _scales(measured: list[TargetVerdict], target_spread: AnyFloats | None, columns: list[int]) -> Doubles:
-    """float64 (K,): what each measured target's errors are divided by.
+    """float64 (K,), the divisor of each measured target's errors.
 
-    MASE (Hyndman and Koehler 2006) divides by the naive error. The live version's, where larger, keeps a target that is constant for
-    long stretches, and so has hardly a naive error, from outweighing all others.
+    MASE (Hyndman and Koehler 2006, "Another look at measures of forecast accuracy") divides by the naive error. Here the live version's
+    error is used if it is larger: a target that is constant for long stretches has hardly a naive error, and must not outweigh the others.
     """
     largest = np.array([max(target.current_mae or 0.0, target.persistence_mae or 0.0) for target in measured])
     if target_spread is not None:

@@ -1,4 +1,4 @@
-"""Forecast error per target, the two naive forecasts to beat, and how sure a difference of two errors is."""
+"""Forecast errors per target, the two naive forecasts to beat, and confidence intervals of error differences."""
 
 from __future__ import annotations
 
@@ -18,17 +18,22 @@ from model.windows.index import WindowIndex
 AnyFloats = NDArray[np.floating[Any]]
 
 MAPE_FLOOR_RATIO: Final = 0.01
-"""MAPE leaves out rows whose actual value is under this share of the target's mean: one loss of 1e-6 would decide it alone."""
+"""MAPE leaves out rows whose actual value is under this share of the target's mean: a single loss of 1e-6 would decide it."""
 EWMA_ALPHAS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""1.0 is persistence over any distance, so the chosen average is never worse than it on the rows it was chosen on."""
+"""Weights of the newest value that are tried. 1.0 is persistence, so the chosen average is never worse on the rows it is chosen on."""
 
 
 @dataclass(frozen=True, slots=True)
 class TargetMetrics:
-    """Errors of one target over the `windows` in which it was measured; None where a figure is not defined.
+    """Errors of one target. A figure that is not defined is None.
 
-    mae, rmse: in the target's unit. mape_percent: over the mape_windows whose actual value is not tiny (MAPE_FLOOR_RATIO).
-    r2: 1 - residual / total sum of squares. correlation: Pearson's. accuracy_percent: 100 (1 - MAE / mean actual value).
+    Args:
+        windows: How many windows have the target measured.
+        mae: Mean absolute error, in the target's unit; rmse: root of the mean squared error.
+        mape_percent: Over the mape_windows whose actual value is not tiny (MAPE_FLOOR_RATIO).
+        r2: 1 - residual / total sum of squares.
+        correlation: Pearson's.
+        accuracy_percent: 100 (1 - MAE / mean actual value).
     """
 
     name: str
@@ -44,7 +49,7 @@ class TargetMetrics:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
-    """targets: one of each of TARGETS. unmeasured: those never measured, which no mean counts. Means are None where nothing is."""
+    """Metrics of every target, and their means over those that were measured (None if none was)."""
 
     targets: tuple[TargetMetrics, ...]
     unmeasured: tuple[str, ...]
@@ -54,8 +59,8 @@ class Metrics:
 
 
 def forecast_metrics(actual: AnyFloats, predicted: AnyFloats) -> Metrics:
-    """Metrics of predicted against actual, both (M, 4) in the targets' units; NaN where not measured (or without a forecast)."""
-    targets = tuple(_target(name, actual[:, at], predicted[:, at]) for at, name in enumerate(TARGETS))
+    """Return the metrics of predicted against actual, both (M, 4) in the targets' units, NaN where not measured or not forecast."""
+    targets = tuple(_target(name, actual[:, column], predicted[:, column]) for column, name in enumerate(TARGETS))
     return Metrics(
         targets=targets,
         unmeasured=tuple(target.name for target in targets if target.windows == 0),
@@ -106,13 +111,13 @@ def persistence(targets: Floats, index: WindowIndex, window_rows: int = WINDOW_R
 
 @dataclass(frozen=True, slots=True)
 class Ewma:
-    """Exponentially weighted average over a link's run, missing values skipped. alphas: one for each of TARGETS."""
+    """Exponentially weighted average over a link's run, missing values skipped. alphas: weight of the newest value, for each of TARGETS."""
 
     alphas: tuple[float, ...]
 
     @classmethod
     def chosen(cls, targets: Floats, features: OfflineFeatures, index: WindowIndex) -> Ewma:
-        """Per target the alpha of EWMA_ALPHAS with the least mean absolute error on the windows given: training or validation, not test."""
+        """Return the average with the alphas of least mean absolute error on these windows: training or validation, never test."""
         mean_errors = np.empty((len(EWMA_ALPHAS), targets.shape[1]))
         for row, alpha in enumerate(EWMA_ALPHAS):
             forecast = cls((alpha,) * targets.shape[1]).forecast(targets, features, index)
@@ -122,7 +127,7 @@ class Ewma:
         return cls(tuple(EWMA_ALPHAS[best] for best in np.argmin(mean_errors, axis=0)))
 
     def forecast(self, targets: Floats, features: OfflineFeatures, index: WindowIndex) -> Floats:
-        """float32 (M, 4): the average up to each window's last row, NaN where the run has shown no value yet. targets: (N, 4)."""
+        """Return float32 (M, 4), the average up to each window's last row, NaN if the run has shown no value yet. targets: (N, 4)."""
         averages: Floats = _ewma(targets, features.run, np.array(self.alphas))[index.end]
         return averages
 
@@ -143,11 +148,22 @@ def _ewma(targets: Floats, run: Longs, alphas: Doubles) -> Floats:
     return averages
 
 
+BLOCKS: Final = 32
+"""Blocks of a bootstrap over judged windows: fewer make its interval too narrow, more cut apart what neighbouring windows share."""
+RESAMPLES: Final = 2_000
+SEED: Final = 42
+
+
 def block_bootstrap_means(differences: AnyFloats, block: int, resamples: int, seed: int) -> Doubles:
-    """float64 (resamples, K): means over resampled rows of differences (M, K), in time order, NaN left out.
+    """Return float64 (resamples, K), means over resampled rows of differences (M, K), NaN left out.
 
     Rows are drawn in circular blocks of `block` neighbours (Politis and Romano 1992, "A circular block-resampling procedure for
     stationary data"), which keeps what neighbouring windows share: single rows would make every interval too narrow.
+
+    Args:
+        differences: In time order.
+        block: Rows of one block.
+        resamples: How many means are drawn.
     """
     count, columns = differences.shape
     known = np.isfinite(differences)
@@ -168,9 +184,12 @@ def block_bootstrap_means(differences: AnyFloats, block: int, resamples: int, se
 def block_bootstrap_difference(
     errors_a: AnyFloats, errors_b: AnyFloats, block: int, resamples: int, seed: int, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean of errors_a - errors_b (M,), paired and in time order, and the ends of its percentile interval. NaN pairs are left out.
+    """Return the mean of errors_a - errors_b (M,), paired and in time order, and the ends of its percentile interval.
 
-    Raises ValueError where no pair is known.
+    Pairs with a NaN are left out.
+
+    Raises:
+        ValueError: No pair is known.
     """
     differences = (np.asarray(errors_a, np.float64) - np.asarray(errors_b, np.float64))[:, None]
     if not np.isfinite(differences).any():

@@ -1,4 +1,4 @@
-"""How good forecasts are, told with what they have to beat: metrics per target, the baselines on the same rows, skill, and criteria."""
+"""Performance of forecasts beside what they have to beat: metrics per target, the baselines on the same rows, skill, and criteria."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ import numpy as np
 
 from features.definition import WINDOW_ROWS
 from features.telemetry import TARGETS, Doubles, Floats
-from model.judge.metrics import Metrics, block_bootstrap_means, forecast_metrics
+from model.judge.metrics import BLOCKS, RESAMPLES, SEED, Metrics, block_bootstrap_means, forecast_metrics
 
 NETWORK: Final = "network"
 CRITERIA: Final = {"correlation": (">=", 0.98), "accuracy_percent": (">=", 98.0), "mape_percent": ("<=", 5.0)}
-"""Of the averages over the measured targets. One of them is enough for success."""
-_BLOCKS: Final = 32
-"""Blocks of the bootstrap: fewer make its interval too narrow, more cut apart what neighbouring windows share."""
-_RESAMPLES: Final = 2_000
-_SEED: Final = 42
+"""Criteria for the averages over the measured targets. Meeting one of them is enough for success."""
 _TAIL_PERCENT: Final = 2.5
 
 
 def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles) -> dict[str, Any]:
-    """The report of one network's forecasts, as JSON has it.
+    """Return the figures of one network's forecasts, as JSON has them. All are measured on the rows on which each has a forecast.
 
-    actual: float32 (M, 4), in the targets' units, NaN where not measured. forecasts: (M, 4) each, the network's as NETWORK, the others
-    are baselines. time_s: float64 (M,), UTC seconds of the forecast rows: the bootstrap's blocks are neighbours in time.
-    All are judged on the same rows: those on which each of them has a forecast.
+    Args:
+        actual: float32 (M, 4), in the targets' units, NaN where not measured.
+        forecasts: (M, 4) each; the network's as NETWORK, the others are baselines.
+        time_s: float64 (M,), UTC seconds of the forecast rows: the bootstrap's blocks are neighbours in time.
     """
     in_time = np.argsort(time_s, kind="stable")
     actual = actual[in_time].copy()
@@ -44,7 +41,7 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
     return {
         **own,
         "windows": len(actual),
-        "intervals": {name: _mae_interval(actual[:, at], ordered[NETWORK][:, at]) for at, name in enumerate(TARGETS)},
+        "intervals": {name: _mae_interval(actual[:, column], ordered[NETWORK][:, column]) for column, name in enumerate(TARGETS)},
         "baselines": baselines,
         "skill": {name: _skills(actual, ordered[NETWORK], ordered[name]) for name in baselines},
         "criteria": criteria,
@@ -54,7 +51,7 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
 
 
 def best_baseline(report: Mapping[str, Any], target: str) -> tuple[str, float] | None:
-    """Name and mean absolute error of the baseline that is best at a target; None where none forecasts it."""
+    """Return name and mean absolute error of the baseline that is best at a target; None if none forecasts it."""
     errors = {name: entry["targets"][target]["mae"] for name, entry in report["baselines"].items()}
     known = {name: mae for name, mae in errors.items() if mae is not None}
     name = min(known, key=lambda each: known[each], default=None)
@@ -85,10 +82,10 @@ def _mae_interval(actual: Floats, forecast: Floats) -> dict[str, float] | None:
 
 
 def _skills(actual: Floats, forecast: Floats, baseline: Floats) -> dict[str, Any]:
-    """Per target 1 - MAE / MAE of the baseline, over 0: better, with its 95 % interval; None where it is not defined."""
+    """Per target 1 - MAE / MAE of the baseline (over 0: better) with its 95 % interval; None if it is not defined."""
     document: dict[str, Any] = {}
-    for at, name in enumerate(TARGETS):
-        errors = np.abs(actual[:, at, None].astype(np.float64) - np.stack([forecast[:, at], baseline[:, at]], axis=1))
+    for column, name in enumerate(TARGETS):
+        errors = np.abs(actual[:, column, None].astype(np.float64) - np.stack([forecast[:, column], baseline[:, column]], axis=1))
         errors[~np.isfinite(errors).all(axis=1)] = np.nan
         own, other = (float(mean) for mean in np.nanmean(errors, axis=0)) if np.isfinite(errors).any() else (np.nan, np.nan)
         if not other > 0:
@@ -101,8 +98,8 @@ def _skills(actual: Floats, forecast: Floats, baseline: Floats) -> dict[str, Any
 
 
 def _resampled(errors: Doubles) -> Doubles:
-    block = max(WINDOW_ROWS, -(-len(errors) // _BLOCKS))
-    return block_bootstrap_means(errors, block, _RESAMPLES, _SEED)
+    block = max(WINDOW_ROWS, -(-len(errors) // BLOCKS))
+    return block_bootstrap_means(errors, block, RESAMPLES, SEED)
 
 
 def _interval(resampled: Doubles) -> dict[str, float] | None:

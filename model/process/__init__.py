@@ -1,1 +1,1 @@
-"""What makes a process a training child."""
+"""Training children as processes: their arguments, surroundings, progress and end."""

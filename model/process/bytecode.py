@@ -1,7 +1,7 @@
-"""Python's own compiled files (.pyc), of which a full disk or a power cut may leave a part.
+"""Damaged compiled files of Python (.pyc), which a full disk or a power cut may leave.
 
-Python up to 3.12 renames a file into place whose end it could not write. Then each start would end with EOFError ("marshal data too
-short").
+Python up to 3.12 renames a file into place even if it could not write its end. Each start would then fail with EOFError ("marshal data
+too short").
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _undoing: list[Callable[[], object]] = []
 
 
 def before_starting_again(undo: Callable[[], object]) -> None:
-    """Have something undone, should this process be started anew, which the new one could not do a second time. It may raise OSError."""
+    """Register what to undo if this process is started again, because it cannot be done twice. `undo` may raise OSError."""
     _undoing.append(undo)
 
 
 def start_again_without_damaged(error: BaseException) -> None:
-    """If the error comes from a damaged .pyc, remove it and start this process anew; else, or if that cannot be done, return."""
+    """Remove the damaged .pyc that the error comes from and start this process again. Return if there is none, or if that fails."""
     path = damaged_file(error)
     if path is not None:
         with suppress(OSError):
@@ -32,7 +32,7 @@ def start_again_without_damaged(error: BaseException) -> None:
 
 
 def damaged_file(error: BaseException) -> str | None:
-    """The .pyc whose reading raised the error."""
+    """Return the .pyc whose reading raised the error; None if it was something else."""
     step = error.__traceback__
     while step is not None and step.tb_next is not None:
         step = step.tb_next

@@ -1,4 +1,4 @@
-"""A child that has no reason to live without the process that started it."""
+"""End of a child whose parent is gone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Final
 from model.spec.job import EXIT_FAILED
 
 PARENT_POLL_S: Final = 1.0
+"""Seconds between two looks at the parent."""
 PR_SET_PDEATHSIG: Final = 1
 
 
 def die_with(parent: int) -> None:
-    """Ends this process with the process `parent`. A training whose daemon is gone has nobody to publish it, and would be started again
-    beside itself.
+    """End this process when the process `parent` ends: without a daemon nobody publishes a training, and the next daemon starts it anew.
 
-    Linux kills it, even where it hangs or is stopped, as soon as the thread that started it is gone: the daemon's main one. The look at
-    the parent is for a daemon that died before this was asked for, and for other systems.
+    Linux kills this process, even if it hangs or is stopped, as soon as the thread that started it is gone: the daemon's main one. The
+    parent is polled as well, for one that died before this call and for other systems.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

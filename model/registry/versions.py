@@ -10,7 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from model.judge.gate import Verdict
 from model.registry.candidates import CANDIDATE_PREFIX, Candidate, Recovered, remove_leftovers, remove_version, reserve
 from model.registry.catalogue import REFUSAL_NAME, REFUSED_NAME, Catalogue
 from model.registry.choice import CURRENT_NAME, Kind
@@ -18,6 +17,7 @@ from model.registry.current import Current, RegistryError, Seen
 from model.registry.durable import sync_folder
 from model.registry.plain_file import is_folder
 from model.registry.removal import remove_if_possible
+from model.spec.verdict import Verdict
 from model.version.documents import DocumentError, write_document
 from model.version.manifest import check_files, complete_manifest, read_manifest, sign_manifest, signed_manifest, verify
 from model.version.metadata import VERSION_FORMAT, VERSION_PATTERN

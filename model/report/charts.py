@@ -1,4 +1,4 @@
-"""The charts of report.html, each as an SVG text: Matplotlib's figures, without its global state."""
+"""Charts of report.html, each as an SVG text: Matplotlib's figures, without its global state."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ UNITS: Final = {name: COLUMN[name].unit or "ratio" for name in TARGETS}
 _BLUE, _GREY, _RED, _GREEN = "#1f5fa8", "#8a8f98", "#c23b3b", "#2c7a4b"
 _COLOURS: Final = {"network": _BLUE, "persistence": _GREY, "ewma": "#c9a227", "ridge": _GREEN}
 _SHOWN_ROWS: Final = 400
-"""Rows of a time plot: more would be a band of colour."""
+"""Most rows of a time plot: more are a band of colour."""
 _SCATTER_MOST: Final = 4_000
+"""Most points of a scatter plot."""
 _SETTINGS: Final = {
     "svg.fonttype": "none",
     "svg.hashsalt": "report",
@@ -31,7 +32,7 @@ _SETTINGS: Final = {
 
 
 def svg(figure: Figure) -> str:
-    """The figure as an <svg> element that scales with the page, without a date: the same figure is the same text."""
+    """Return the figure as an <svg> element that scales with the page. It has no date: the same figure is the same text."""
     with io.StringIO() as text:
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
         content = text.getvalue()
@@ -54,7 +55,7 @@ def _axes(count: int, height: float = 2.4, columns: int = 2) -> tuple[Figure, li
 
 
 def learning_curves(history: Mapping[str, Any]) -> str:
-    """Loss and validation loss of each epoch, and the learning rate."""
+    """Draw loss and validation loss of each epoch, and the learning rate."""
     epochs = history["epochs"]
     number = np.arange(1, len(epochs) + 1)
     with rc_context(_SETTINGS):
@@ -74,15 +75,15 @@ def learning_curves(history: Mapping[str, Any]) -> str:
 
 
 def over_time(time_s: Doubles, actual: Floats, forecasts: Mapping[str, Floats], measured: Sequence[str]) -> str:
-    """Actual values of one link and the network's forecasts, the last rows. time_s: (M,), ascending. actual and forecasts: (M, 4)."""
+    """Draw the last rows of one link beside the network's forecasts. time_s: (M,), UTC seconds, ascending. actual, forecasts: (M, 4)."""
     with rc_context(_SETTINGS):
         figure, axes = _axes(len(measured))
         for target, axis in zip(measured, axes, strict=True):
-            at = TARGETS.index(target)
-            rows = np.flatnonzero(np.isfinite(actual[:, at]))[-_SHOWN_ROWS:]
+            column = TARGETS.index(target)
+            rows = np.flatnonzero(np.isfinite(actual[:, column]))[-_SHOWN_ROWS:]
             times = time_s[rows].astype("datetime64[s]")
-            axis.plot(times, actual[rows, at], color=_GREY, linewidth=0.9, label="actual")
-            axis.plot(times, forecasts["network"][rows, at], color=_BLUE, linewidth=0.9, label="forecast")
+            axis.plot(times, actual[rows, column], color=_GREY, linewidth=0.9, label="actual")
+            axis.plot(times, forecasts["network"][rows, column], color=_BLUE, linewidth=0.9, label="forecast")
             axis.set(title=target, ylabel=UNITS[target])
             axis.tick_params(axis="x", labelrotation=25)
         if axes:
@@ -91,30 +92,30 @@ def over_time(time_s: Doubles, actual: Floats, forecasts: Mapping[str, Floats], 
 
 
 def scatter(actual: Floats, forecast: Floats, measured: Sequence[str]) -> str:
-    """Forecast against actual value; the line is where both are equal."""
+    """Draw forecast against actual value, both (M, 4); on the line they are equal."""
     with rc_context(_SETTINGS):
         figure, axes = _axes(len(measured), height=3.0)
         for target, axis in zip(measured, axes, strict=True):
-            at = TARGETS.index(target)
-            rows = np.flatnonzero(np.isfinite(actual[:, at]) & np.isfinite(forecast[:, at]))
+            column = TARGETS.index(target)
+            rows = np.flatnonzero(np.isfinite(actual[:, column]) & np.isfinite(forecast[:, column]))
             rows = rows[:: max(1, -(-len(rows) // _SCATTER_MOST))]
-            axis.scatter(actual[rows, at], forecast[rows, at], s=4, alpha=0.25, color=_BLUE, linewidths=0, rasterized=True)
+            axis.scatter(actual[rows, column], forecast[rows, column], s=4, alpha=0.25, color=_BLUE, linewidths=0, rasterized=True)
             if len(rows):
-                ends = [float(actual[rows, at].min()), float(actual[rows, at].max())]
+                ends = [float(actual[rows, column].min()), float(actual[rows, column].max())]
                 axis.plot(ends, ends, color=_RED, linewidth=0.8)
             axis.set(title=target, xlabel=f"actual, {UNITS[target]}", ylabel="forecast")
         return svg(figure)
 
 
 def error_by(groups: Sequence[str], order: Sequence[str], actual: Floats, forecasts: Mapping[str, Floats], measured: Sequence[str]) -> str:
-    """Mean absolute error of the network and of persistence within groups of rows. groups: the group of each of M rows."""
+    """Draw the mean absolute error of the network and of persistence within groups of rows. groups: the group of each of M rows."""
     member = np.array(groups)
     with rc_context(_SETTINGS):
         figure, axes = _axes(len(measured))
         for target, axis in zip(measured, axes, strict=True):
-            at = TARGETS.index(target)
+            column = TARGETS.index(target)
             for name in ("persistence", "network"):
-                error = np.abs(actual[:, at].astype(np.float64) - forecasts[name][:, at])
+                error = np.abs(actual[:, column].astype(np.float64) - forecasts[name][:, column])
                 known = [error[(member == group) & np.isfinite(error)] for group in order]
                 heights = [float(part.mean()) if len(part) else 0.0 for part in known]
                 axis.bar(
@@ -128,7 +129,7 @@ def error_by(groups: Sequence[str], order: Sequence[str], actual: Floats, foreca
 
 
 def attention(weights: Floats) -> str:
-    """Mean attention weight of each step of the window. weights: (T,), adding up to 1; the last step is the newest row."""
+    """Draw the mean attention weight of each step of the window. weights: (T,), adding up to 1; the last step is the newest row."""
     steps = np.arange(1 - len(weights), 1)
     with rc_context(_SETTINGS):
         figure, (axis,) = _axes(1, columns=1)
@@ -140,7 +141,7 @@ def attention(weights: Floats) -> str:
 
 
 def comparison(performance: Mapping[str, Any], measured: Sequence[str]) -> str:
-    """Skill of the network against each baseline, 1 - MAE / MAE of the baseline, with its 95 % interval."""
+    """Draw the skill of the network against each baseline, 1 - MAE / MAE of the baseline, with its 95 % interval."""
     with rc_context(_SETTINGS):
         figure, axes = _axes(len(measured))
         for target, axis in zip(measured, axes, strict=True):
@@ -156,7 +157,7 @@ def comparison(performance: Mapping[str, Any], measured: Sequence[str]) -> str:
 
 
 def missing(missing_ratio: Mapping[str, float]) -> str:
-    """Share of the rows in which each column has no value."""
+    """Draw the share of the rows in which each column has no value."""
     with rc_context(_SETTINGS):
         figure, (axis,) = _axes(1, height=3.0, columns=1)
         axis.barh(list(missing_ratio), [100.0 * share for share in missing_ratio.values()], color=_GREY)

@@ -1,4 +1,4 @@
-"""report.html: a training run to look at, in one file that needs no network and runs no script."""
+"""report.html: one page about a training, in one file that needs no network and runs no script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.telemetry import TARGETS, Doubles, Floats, Ints
-from model.report import charts as charts
+from model.report import charts
 
 HOURS: Final = tuple(f"{hour:02d}" for hour in range(24))
 GROUPS_MOST: Final = 12
@@ -30,9 +30,13 @@ th, td { text-align: right; padding: 4px 10px; border-bottom: 1px solid #e8ebef;
 class Judged:
     """The M rows that a network was judged on, in order of time.
 
-    time_s: float64 (M,). link: int32 (M,), index into links. link_type: M names. actual: float32 (M, 4); forecasts: (M, 4) each, of
-    "network" and the baselines; in the targets' units, NaN where not measured or not forecast. attention: float32 (T,), mean weight of
-    each step; None where the network has no such layer.
+    Args:
+        time_s: float64 (M,), UTC seconds.
+        link: int32 (M,), index into links.
+        link_type: M names.
+        actual: float32 (M, 4), in the targets' units, NaN where not measured.
+        forecasts: float32 (M, 4) each, of "network" and the baselines, NaN where not forecast.
+        attention: float32 (T,), mean weight of each step; None if the network has no such layer.
     """
 
     time_s: Doubles
@@ -45,23 +49,30 @@ class Judged:
 
 
 def render(report: Mapping[str, Any], history: Mapping[str, Any], judged: Judged) -> str:
-    """The page. report: TRAINING_REPORT.json, history: training_history, as JSON has them. Every text of the data is escaped."""
+    """Return the page. Every text of the data is escaped.
+
+    Args:
+        report: TRAINING_REPORT.json.
+        history: training_history_<version>.json.
+    """
     measured = [name for name in TARGETS if name not in report["performance"]["unmeasured"]]
     busiest = int(np.bincount(judged.link).argmax())
     of_link: NDArray[np.bool_] = judged.link == busiest
     shown = {name: forecast[of_link] for name, forecast in judged.forecasts.items()}
     hours = [HOURS[int(at_s % 86_400 // 3_600)] for at_s in judged.time_s.tolist()]
-    types = sorted(set(judged.link_type), key=lambda name: -judged.link_type.count(name))[:GROUPS_MOST]
+    types = sorted(set(judged.link_type), key=lambda name: (-judged.link_type.count(name), name))[:GROUPS_MOST]
     parts = [
         _summary(report, measured),
         _section(
-            "Against the baselines", charts.comparison(report["performance"], measured), "1 - MAE / MAE of the baseline, 95 % interval."
+            "Against the baselines",
+            charts.comparison(report["performance"], measured),
+            "1 - MAE / MAE of the baseline, 95 % interval.",
         ),
         _section("Learning curves", charts.learning_curves(history)) if history["epochs"] else "",
         _section(
             "Forecast and actual value over time",
             charts.over_time(judged.time_s[of_link], judged.actual[of_link], shown, measured),
-            f"The link with the most windows, {escape(judged.links[busiest])}, its last rows.",
+            f"The last rows of {escape(judged.links[busiest])}, the link with the most windows.",
         ),
         _section("Forecast against actual value", charts.scatter(judged.actual, judged.forecasts["network"], measured)),
         _section("Error by hour of the day (UTC)", charts.error_by(hours, HOURS, judged.actual, judged.forecasts, measured)),

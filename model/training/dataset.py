@@ -1,40 +1,42 @@
-"""What one training learns from: rows, features, scalers and windows of a snapshot, as a first version or as a parent's successor."""
+"""Preparation of a training: features, windows, parts and scalers of a table of telemetry. No TensorFlow here.
+
+There is one preparation. What differs between a job of the daemon and an offline run is the policy that cuts the windows into parts.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 
 from features.calendar import SPREAD
-from features.definition import FEATURES
+from features.definition import FEATURES, WINDOW_ROWS
 from features.offline import OfflineFeatures, RawTable, compute
-from features.telemetry import Floats
+from features.telemetry import Flags, Floats
 from features.vocabulary import MAX_VALUES, OVERFLOW, Vocabulary
 from model.spec.job import JobSpec
+from model.spec.run import SHARES
 from model.version.metadata import Metadata
 from model.windows.absurd import held
-from model.windows.index import FineTuneSplit, build_windows, split_for_finetune, targets_of
+from model.windows.index import WindowIndex, build_windows, part_starts, split_by_time, split_for_finetune, targets_of
 from model.windows.names import by_worth
 from model.windows.scaler import Scaler
 
 CALENDAR: Final = {FEATURES.index(name): spread for name, spread in SPREAD.items()}
-"""The scales of a first version are its successors' too, and it may have seen less than an hour: over that hour's deviation, an evening is
-thirty deviations away, and forecasts and the parity of the exported graphs go wrong."""
+"""Means and scales of the calendar's features. The scales of a first version are its successors' too, and it may have seen less than an
+hour: by that hour's deviation an evening is thirty deviations away, and forecasts and the parity of the exported graphs go wrong."""
 VALIDATION_WINDOWS_MAX: Final = 2_048
 GATE_WINDOWS_MAX: Final = 4_096
-"""What is held out is the newest, and after a drift the newest is what is to be learnt: in a large buffer a share of it would hold out
-hours. Of 240 links with a row a minute these are 8 and 17 minutes; the error of a mean over 4,096 windows is 1.6 % of their spread."""
-
-
+"""Windows held out of a job's training. They are the newest, and after a drift the newest are to be learnt: a share of a large buffer would
+be hours. With 240 links and a row a minute these are 8 and 17 minutes; the error of a mean over 4,096 windows is 1.6 % of their spread."""
 NEW_VALUES_MAX: Final = 1_000
-"""Values of one category that get a code in one training: ten times the regions of a large operator. The others are OTHER, as before."""
+"""Values of one category that get a code in one training: ten times the regions of a large operator. The others stay OTHER."""
 
 
 class TooLittleDataError(Exception):
-    """The snapshot holds too few windows. The message says how many there are and how many are needed."""
+    """A part of the split holds too few windows. The message says how many there are and how many are needed."""
 
     def __init__(self, message: str, windows: dict[str, int]) -> None:
         super().__init__(message)
@@ -42,13 +44,39 @@ class TooLittleDataError(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingSet:
-    """N rows of a snapshot, made ready. features: unscaled, made with `vocabulary`. targets: float32 (N, 4), unscaled, NaN where missing.
+class TrainingData:
+    """Rows, and the windows over them as indices: 30 times smaller than the windows themselves.
 
-    table: without absurd numbers before the gate's rows, as features and targets are.
+    Args:
+        features: float32 (N, 44), scaled, 0 where unknown.
+        targets: float32 (N, 4), scaled, NaN where unknown.
+        train: Windows to train on.
+        validation: Windows for early stopping.
+        window_rows: T, rows of one window.
+    """
 
-    inputs, outputs, vocabulary: the candidate's own, which extend its parent's so that the parent's weights keep their meaning.
-    trained_until_s: UTC seconds of the newest row that the candidate is trained on.
+    features: Floats
+    targets: Floats
+    train: WindowIndex
+    validation: WindowIndex
+    window_rows: int = WINDOW_ROWS
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N rows made ready for one training.
+
+    Args:
+        table: The rows, with absurd numbers clipped before the judged part, as in features and targets.
+        features: Unscaled, with the codes of `vocabulary`.
+        targets: float32 (N, 4), in the targets' units, NaN where not measured.
+        vocabulary: The version's own. Like the scalers it extends its parent's, so that the parent's weights keep their meaning.
+        inputs: Scaler of the 44 features.
+        outputs: Scaler of the 4 targets.
+        data: The same rows scaled, with the windows to train and to validate on.
+        judged: Windows that compare the version with others; it is not trained on them.
+        windows: How many windows each part has.
+        trained_until_s: Time of the newest row trained on, UTC seconds.
     """
 
     table: RawTable
@@ -57,88 +85,160 @@ class TrainingSet:
     vocabulary: Vocabulary
     inputs: Scaler
     outputs: Scaler
-    split: FineTuneSplit
+    data: TrainingData
+    judged: WindowIndex
+    windows: dict[str, int]
     trained_until_s: float
 
-    @property
-    def windows(self) -> dict[str, int]:
-        return count_windows(self.split)
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Parts:
+    """The windows of each part, and the rows that each may look at.
 
-def prepare(spec: JobSpec, table: RawTable, parent: Metadata | None) -> TrainingSet:
-    """Computes features, splits the windows by time and fits the scalers on the rows that are trained on, not on later ones.
-
-    Raises TooLittleDataError where a part of the split holds fewer windows than the job's settings and gate ask for.
+    Args:
+        windows: How many windows each part has, by the policy's own names of them.
+        fitted: bool (N,), rows that the scalers are fitted on.
+        before_judged: bool (N,), rows before the judged part, whose absurd numbers are clipped.
     """
-    vocabulary = (Vocabulary.empty() if parent is None else parent.vocabulary).extended(most_frequent(table, parent))
-    features = compute(table, vocabulary, spec.gap_multiple)
-    index, since_s = build_windows(features, table), None if parent is None else parent.trained_until_s
-    if since_s is not None and spec.latest_row_s is not None and since_s > spec.latest_row_s:
-        since_s = None  # the parent has learnt from rows that cannot have been: after them nothing would ever be new
-    new = len(index) if since_s is None else int(np.count_nonzero(table.time_s[index.target_row] > since_s))
-    split = split_for_finetune(
-        index,
-        table,
-        trained_until_s=since_s,
-        replay_windows=spec.settings.replay_windows,
-        recent_windows_max=spec.settings.recent_windows_max,
-        seed=spec.settings.seed,
-        validation_share=min(spec.settings.validation_share, VALIDATION_WINDOWS_MAX / max(1, new)),
-        gate_share=min(spec.settings.gate_share, GATE_WINDOWS_MAX / max(1, new)),
-        # As when the model is live; after a drift no link may have 31 rows in the gate's part yet.
-        inputs_reach_back=True,
-    )
-    _require_enough(spec, split, parent)
-    usual = held(table, table.time_s < table.time_s[split.gate.target_row].min(initial=np.inf))
+
+    train: WindowIndex
+    validation: WindowIndex
+    judged: WindowIndex
+    windows: dict[str, int]
+    fitted: Flags
+    before_judged: Flags
+
+
+@dataclass(frozen=True)
+class NewestJudge:
+    """A job's policy: the newest windows judge, those before them validate, and older ones are mixed in against forgetting."""
+
+    spec: JobSpec
+    parent: Metadata | None
+    window_rows: int = WINDOW_ROWS
+    horizon_rows: int = 1
+    spreads: ClassVar[Mapping[int, tuple[float, float]]] = CALENDAR
+    """Mean and scale of features for which a few rows say little, by column."""
+
+    def named(self, table: RawTable) -> Flags:
+        """Return bool (N,), the rows whose categories get codes: all of them."""
+        return np.ones(len(table), np.bool_)
+
+    def parts(self, index: WindowIndex, table: RawTable) -> Parts:
+        """Cut the windows. Raise TooLittleDataError if a part holds too few."""
+        settings, since_s = self.spec.settings, None if self.parent is None else self.parent.trained_until_s
+        if since_s is not None and self.spec.latest_row_s is not None and since_s > self.spec.latest_row_s:
+            since_s = None  # the parent has learnt from impossible rows: after them nothing would ever be new
+        new = len(index) if since_s is None else int(np.count_nonzero(table.time_s[index.target_row] > since_s))
+        split = split_for_finetune(
+            index,
+            table,
+            trained_until_s=since_s,
+            replay_windows=settings.replay_windows,
+            recent_windows_max=settings.recent_windows_max,
+            seed=settings.seed,
+            validation_share=min(settings.validation_share, VALIDATION_WINDOWS_MAX / max(1, new)),
+            gate_share=min(settings.gate_share, GATE_WINDOWS_MAX / max(1, new)),
+        )
+        windows = {"recent": len(split.recent), "replay": len(split.replay), "validation": len(split.validation), "gate": len(split.gate)}
+        self._require_enough(windows)
+        time_s = table.time_s
+        fitted = time_s <= time_s[split.recent.target_row].max()
+        return Parts(split.train, split.validation, split.gate, windows, fitted, time_s < time_s[split.gate.target_row].min())
+
+    def _require_enough(self, windows: dict[str, int]) -> None:
+        needed = {
+            "recent": self.spec.settings.windows_min,
+            "validation": 1,
+            "gate": 1 if self.parent is None else self.spec.gate.min_windows,
+        }
+        short = [f"{windows[part]} {part} windows of at least {least}" for part, least in needed.items() if windows[part] < least]
+        if short:
+            since = "in all" if self.parent is None else f"after what {self.parent.version} was trained on"
+            raise TooLittleDataError(f"too few windows {since}: {', '.join(short)}; train again when more rows have come", windows)
+
+
+@dataclass(frozen=True)
+class LastOfEachLink:
+    """An offline run's policy: each link's first rows train, those after them validate, and its last rows judge.
+
+    Nothing is fitted on a row that validates or judges.
+    """
+
+    shares: tuple[float, float, float] = SHARES
+    window_rows: int = WINDOW_ROWS
+    horizon_rows: int = 1
+    spreads: ClassVar[Mapping[int, tuple[float, float]]] = {}
+
+    def named(self, table: RawTable) -> Flags:
+        """Return bool (N,), the rows whose categories get codes: those before each link's validation part."""
+        return np.arange(len(table)) < part_starts(table, self.shares)[0][table.link]
+
+    def parts(self, index: WindowIndex, table: RawTable) -> Parts:
+        """Cut the windows. Raise TooLittleDataError if a part holds none."""
+        split = split_by_time(index, table, self.shares, self.window_rows)
+        windows = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
+        if not all(windows.values()):
+            raise TooLittleDataError(
+                f"{len(split.train)} training windows, {len(split.validation)} validation windows, {len(split.test)} test windows: "
+                f"each part needs {self.window_rows + self.horizon_rows} rows of one link without a gap",
+                windows,
+            )
+        before_test = np.arange(len(table)) < part_starts(table, self.shares)[1][table.link]
+        return Parts(split.train, split.validation, split.test, windows, self.named(table), before_test)
+
+
+def prepare(table: RawTable, policy: NewestJudge | LastOfEachLink, gap_multiple: float, parent: Metadata | None = None) -> Dataset:
+    """Compute features, cut the windows into parts and fit the scalers, in which later rows have no part.
+
+    Args:
+        table: N rows.
+        policy: How the windows are cut.
+        gap_multiple: Pauses over this many median intervals of a link end its windows.
+        parent: Version whose vocabulary and scalers are extended; None: a first version.
+
+    Raises:
+        TooLittleDataError: A part holds fewer windows than the policy asks for.
+    """
+    known = Vocabulary.empty() if parent is None else parent.vocabulary
+    vocabulary = known.extended(new_values(table, policy.named(table), known))
+    features = compute(table, vocabulary, gap_multiple)
+    parts = policy.parts(build_windows(features, table, policy.horizon_rows, policy.window_rows), table)
+    usual = held(table, parts.before_judged)
     if usual is not table:
-        table, features = usual, compute(usual, vocabulary, spec.gap_multiple)
-    trained_until_s = float(table.time_s[split.recent.target_row].max())
+        table, features = usual, compute(usual, vocabulary, gap_multiple)
     targets = targets_of(table)
-    seen = table.time_s <= trained_until_s
-    return TrainingSet(
+    inputs, outputs = (
+        Scaler.fit(values[parts.fitted], spreads) if scaler is None else scaler.extended(values[parts.fitted], spreads)
+        for values, spreads, scaler in (
+            (features.features, policy.spreads, None if parent is None else parent.inputs),
+            (targets, {}, None if parent is None else parent.outputs),
+        )
+    )
+    return Dataset(
         table=table,
         features=features,
         targets=targets,
         vocabulary=vocabulary,
-        inputs=_scaler(None if parent is None else parent.inputs, features.features[seen], CALENDAR),
-        outputs=_scaler(None if parent is None else parent.outputs, targets[seen], {}),
-        split=split,
-        trained_until_s=trained_until_s,
+        inputs=inputs,
+        outputs=outputs,
+        data=TrainingData(
+            inputs.transform(features.features), outputs.standardise(targets), parts.train, parts.validation, policy.window_rows
+        ),
+        judged=parts.judged,
+        windows=parts.windows,
+        trained_until_s=float(table.time_s[parts.train.target_row].max()),
     )
 
 
-def most_frequent(table: RawTable, parent: Metadata | None) -> list[list[str]]:
-    """For each category the values that the parent has no code for and that get one: at most NEW_VALUES_MAX, those that are worth most."""
+def new_values(table: RawTable, rows: Flags, known: Vocabulary) -> list[list[str]]:
+    """Return for each category the values in bool (N,) rows that get a code: at most NEW_VALUES_MAX, those that are worth most."""
     chosen = []
-    known = ((),) * len(table.values) if parent is None else parent.vocabulary.values
-    for values, old, codes in zip(table.values, known, table.codes.T, strict=True):
+    for values, old, codes in zip(table.values, known.values, table.codes[rows].T, strict=True):
         most, has_code = min(NEW_VALUES_MAX, max(0, MAX_VALUES - 1 - len(old))), {*old, OVERFLOW}
-        new = [code for code, value in enumerate(values) if value not in has_code]
+        new = [code for code in np.unique(codes).tolist() if code >= 0 and values[code] not in has_code]
         if len(new) > most:
             are_new = set(new)
-            new = [code for code in by_worth(codes, table.link, len(values)).tolist() if code in are_new][:most]
+            new = [code for code in by_worth(codes, table.link[rows], len(values)).tolist() if code in are_new][:most]
         chosen.append([values[code] for code in new])
     return chosen
-
-
-def count_windows(split: FineTuneSplit) -> dict[str, int]:
-    return {"recent": len(split.recent), "replay": len(split.replay), "validation": len(split.validation), "gate": len(split.gate)}
-
-
-def scaled(training_set: TrainingSet) -> tuple[Floats, Floats]:
-    """float32 (N, 44), 0 where unknown, and float32 (N, 4), NaN where unknown: what the network reads and is asked for."""
-    return training_set.inputs.transform(training_set.features.features), training_set.outputs.standardise(training_set.targets)
-
-
-def _scaler(parent: Scaler | None, values: Floats, spreads: Mapping[int, tuple[float, float]]) -> Scaler:
-    return Scaler.fit(values, spreads) if parent is None else parent.extended(values, spreads)
-
-
-def _require_enough(spec: JobSpec, split: FineTuneSplit, parent: Metadata | None) -> None:
-    gate_min = 1 if parent is None else spec.gate.min_windows
-    needed = {"recent": spec.settings.windows_min, "validation": 1, "gate": gate_min}
-    windows = count_windows(split)
-    short = [f"{windows[part]} {part} windows of at least {least}" for part, least in needed.items() if windows[part] < least]
-    if short:
-        since = "in all" if parent is None else f"after what {parent.version} was trained on"
-        raise TooLittleDataError(f"too few windows {since}: {', '.join(short)}; train again when more rows have come", windows)

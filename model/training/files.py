@@ -1,11 +1,9 @@
-"""The files of a version: graphs, weights, golden samples, metadata, history and curves, for a job and an offline run alike."""
+"""Files of a version: graphs, weights, golden samples, metadata, history, curves and reports, the same for a job and an offline run."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -14,12 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from features.offline import OfflineFeatures, RawTable
-from features.telemetry import TARGETS, Floats, Longs
-from features.vocabulary import Vocabulary
-from model.spec.architecture import Architecture, sizes
-from model.spec.job import TrainingSettings
+from features.telemetry import TARGETS, Floats
+from model.spec.job import JobSpec, TrainingSpec, plain
+from model.spec.run import RunSpec
+from model.training.dataset import Dataset
 from model.training.fit.loop import History
+from model.training.fit.start import Fit
 from model.training.graph.core import OPSET, describe, export_core, save_weights
 from model.training.graph.prove import RawExport, export_raw, keras_forecasts
 from model.training.network.bound_layers import forecast_targets, read_bounds
@@ -31,12 +29,11 @@ from model.version.metadata import Metadata, history_name
 from model.version.raw_windows import cut
 from model.windows.bounds import MULTIPLE
 from model.windows.index import gather
-from model.windows.scaler import Scaler
 
 LIBRARIES: Final = frozenset({"tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy"})
 GOLDEN_SAMPLES: Final = 32
 GOLDEN_OUTPUT_MOST: Final = 8.0
-"""Scaled forecast up to which a window may be a golden sample: the samples' tolerance is absolute, and float32 is relative."""
+"""Largest scaled forecast of a golden sample: the tolerance of samples is absolute, float32 rounding is relative."""
 REAL_WINDOWS: Final = 256
 """Held-out windows on which the exported graphs are compared with Keras."""
 TRAINING_LOG: Final = "training_log.csv"
@@ -46,43 +43,18 @@ REPORT_NAME: Final = "TRAINING_REPORT.json"
 PAGE_NAME: Final = "report.html"
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A trained network. started_from: "linear", "random" or the version of its parent. duration_s: wall time of its training."""
+def write_model(folder: Path, spec: JobSpec | RunSpec, fitted: Fit, dataset: Dataset) -> Metadata:
+    """Export the network, and write everything that a forecast needs and how it was trained.
 
-    model: keras.Model
-    started_from: str
-    history: History
-    duration_s: float
-
-
-@dataclass(frozen=True, eq=False)
-class Learnt:
-    """What a network was trained with. scaled: float32 (N, 44), the features of the table's N rows, scaled, 0 where missing.
-
-    trained_until_s: UTC seconds of the newest row trained on. held_out: rows at which windows end that it was not trained on.
+    Raises:
+        ExportError: A graph does not forecast what the network does.
     """
-
-    table: RawTable
-    features: OfflineFeatures
-    scaled: Floats
-    inputs: Scaler
-    outputs: Scaler
-    vocabulary: Vocabulary
-    trained_until_s: float
-    held_out: Longs
-
-
-def write_model(folder: Path, version: str, fitted: Fit, learnt: Learnt, about: Mapping[str, Any]) -> Metadata:
-    """Exports the network and writes everything that a forecast needs, and how it was trained. about: more entries of the metadata.
-
-    Raises ExportError where a graph is not the network.
-    """
-    end = learnt.held_out[:REAL_WINDOWS]
-    window_rows = fitted.model.input_shape[1]
-    real, raw = gather(learnt.scaled, end, window_rows), cut(learnt.table, learnt.features.run, end, window_rows)
+    version, end = spec.version, dataset.judged.end[:REAL_WINDOWS]
+    window_rows = dataset.data.window_rows
+    real = gather(dataset.data.features, end, window_rows)
+    raw = cut(dataset.table, dataset.features.run, end, window_rows)
     metadata = Metadata(
-        version, learnt.inputs, learnt.outputs, learnt.vocabulary, learnt.trained_until_s,
+        version, dataset.inputs, dataset.outputs, dataset.vocabulary, dataset.trained_until_s,
         window_rows=window_rows, measured=forecast_targets(fitted.model),
     )  # fmt: skip
     parity = export_core(fitted.model, folder, version, real)
@@ -94,36 +66,35 @@ def write_model(folder: Path, version: str, fitted: Fit, learnt: Learnt, about: 
     write_golden(folder, *_golden_samples(fitted.model, real), samples)
     write_document(folder / history_name(version), history_document(fitted))
     write_tensorboard(folder / TENSORBOARD, fitted.history)
-    made = {**_training(fitted), **_bounds(fitted, learnt), **_graphs(folder, parity, exported)}
-    metadata = replace(metadata, encoder=encoder_name(fitted.model), graphs=exported.graphs, extra={**about, **made})
+    horizon = {"horizon_rows": spec.horizon_rows} if isinstance(spec, RunSpec) else {}
+    asked = {**settings_document(spec), "reason": spec.reason, **horizon}
+    made = {**_training(fitted), **_bounds(fitted, dataset), **_graphs(folder, parity, exported)}
+    metadata = replace(metadata, encoder=encoder_name(fitted.model), graphs=exported.graphs, extra={**asked, **made})
     metadata.write(folder)
     return metadata
 
 
-def settings_document(settings: TrainingSettings, architecture: Architecture, gap_multiple: float, created_at_s: float) -> dict[str, Any]:
-    """What the metadata say of how a training was asked for."""
+def settings_document(spec: TrainingSpec) -> dict[str, Any]:
+    """Return what metadata and report hold of how a training was asked for."""
     return {
-        "created_at": datetime.fromtimestamp(created_at_s, UTC).isoformat(),
-        "gap_multiple": gap_multiple,
-        "training_config": asdict(settings),
-        "architecture": sizes(architecture),
+        "created_at": datetime.fromtimestamp(spec.created_at_s, UTC).isoformat(),
+        "gap_multiple": spec.gap_multiple,
+        "training_config": plain(spec.settings),
+        "architecture": plain(spec.architecture),
     }
 
 
 def history_document(fitted: Fit) -> dict[str, Any]:
-    """training_history, as JSON has it."""
-    history = fitted.history
+    """Return training_history, as JSON has it: the course of the training."""
+    history = plain(fitted.history)
     return {
         "started_from": fitted.started_from,
-        "start_validation_loss": finite(history.start_validation_loss),
-        "best_epoch": history.best_epoch,
-        "stopped": history.stopped,
-        "epochs": [{name: finite(value) for name, value in asdict(epoch).items()} for epoch in history.epochs],
+        **{name: history[name] for name in ("start_validation_loss", "best_epoch", "stopped", "epochs")},
     }
 
 
 def write_tensorboard(folder: Path, history: History) -> None:
-    """Both losses and the learning rate of each epoch as TensorBoard's summaries; TensorBoard itself is only needed to look at them."""
+    """Write both losses and the learning rate of each epoch as TensorBoard's summaries. TensorBoard is only needed to view them."""
     kind = tf.compat.v1.SummaryMetadata()
     kind.plugin_data.plugin_name = "scalars"
     writer = tf.summary.create_file_writer(str(folder))
@@ -137,13 +108,8 @@ def write_tensorboard(folder: Path, history: History) -> None:
 
 
 def libraries() -> dict[str, str]:
-    """Name and version of what built a version, for its manifest."""
+    """Return name and version of each library that built a version, for its manifest."""
     return {item.name: item.version for item in importlib.metadata.distributions() if item.name in LIBRARIES}
-
-
-def finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None
 
 
 def _training(fitted: Fit) -> dict[str, Any]:
@@ -154,9 +120,9 @@ def _training(fitted: Fit) -> dict[str, Any]:
     }
 
 
-def _bounds(fitted: Fit, learnt: Learnt) -> dict[str, Any]:
-    """What its forecasts are held to, in the targets' units: see model/windows/bounds.py."""
-    bounds = read_bounds(fitted.model, learnt.outputs)
+def _bounds(fitted: Fit, dataset: Dataset) -> dict[str, Any]:
+    """Limits of its forecasts, in the targets' units: see model/windows/bounds.py."""
+    bounds = read_bounds(fitted.model, dataset.outputs)
     if bounds is None:
         return {}
     return {
@@ -169,7 +135,7 @@ def _bounds(fitted: Fit, learnt: Learnt) -> dict[str, Any]:
 
 
 def _graphs(folder: Path, parity: float, exported: RawExport) -> dict[str, Any]:
-    """Sizes of the three graphs, and how far each is from Keras: see the tolerances in graph/core.py and graph/prove.py."""
+    """Sizes of the three graphs, and how far each is from Keras. The tolerances are in model/training/graph."""
     size_mb = {kind: round((folder / graph.file).stat().st_size / 1e6, 3) for kind, graph in exported.graphs.items()}
     return {
         "opset": OPSET,
@@ -183,7 +149,7 @@ def _graphs(folder: Path, parity: float, exported: RawExport) -> dict[str, Any]:
 
 
 def _golden_samples(model: keras.Model, real: Floats) -> tuple[Floats, Floats]:
-    """Windows and the network's own forecasts of them: as many real as random ones, none with an extreme forecast if any is without."""
+    """Windows and the network's own forecasts of them: as many real as random ones, without extreme forecasts if that leaves any."""
     random = np.random.default_rng(1).normal(size=(GOLDEN_SAMPLES, *model.input_shape[1:])).astype(np.float32)
     windows = np.concatenate([real[:GOLDEN_SAMPLES], random])
     outputs = model.predict(windows, batch_size=len(windows), verbose=0)

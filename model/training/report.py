@@ -1,8 +1,9 @@
-"""TRAINING_REPORT.json and report.html: what was reached, said plainly, and beside what it has to be compared with."""
+"""TRAINING_REPORT.json and report.html: figures of a training beside those that it has to be compared with, and sentences about them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,9 @@ from features.offline import RawTable
 from features.telemetry import CATEGORIES, TARGETS, Floats, Longs
 from model.judge.performance import best_baseline
 from model.report.page import Judged, render
-from model.training.files import PAGE_NAME, REPORT_NAME, Fit, finite, history_document
+from model.spec.job import plain
+from model.training.files import PAGE_NAME, REPORT_NAME, history_document
+from model.training.fit.start import Fit
 from model.training.network.bound_layers import forecast_targets
 from model.version.documents import write_document
 from model.windows.index import WindowIndex, gather
@@ -23,18 +26,66 @@ ATTENTION_LAYER: Final = "attention_weight"
 _LINK_TYPE: Final = CATEGORIES.index("link_type")
 
 
-def report_document(
-    figures: Mapping[str, Any], fitted: Fit, about: Mapping[str, Any], data_quality: Mapping[str, Any], notes: Sequence[str] = ()
-) -> dict[str, Any]:
-    """The report, as JSON has it. figures: of model.judge.performance. about: what was trained, and how. notes: to be said first.
+@dataclass(frozen=True)
+class CandidateStory:
+    """What a report holds of a job beside its settings; the fields are its keys.
 
-    target_achieved is what the figures say, and nothing else.
+    Args:
+        metrics: Of candidate, parent and persistence on the gate's windows.
+        verdict: The gate's, as JSON has it.
+    """
+
+    version: str
+    status: str
+    source: str
+    reason: str
+    job_id: str
+    horizon_rows: int
+    trained_until_s: float
+    metrics: Mapping[str, Any]
+    verdict: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RecordingStory:
+    """What a report holds of an offline run beside its settings; the fields are its keys.
+
+    Args:
+        shares: Of each link's rows in training, validation and test.
+        validation: Metrics of the network and the baselines on the validation windows.
+    """
+
+    reason: str
+    horizon_rows: int
+    version: str
+    status: str
+    source: str
+    shares: tuple[float, float, float]
+    validation: Mapping[str, Any]
+
+
+def report_document(
+    figures: Mapping[str, Any],
+    fitted: Fit,
+    settings: Mapping[str, Any],
+    story: CandidateStory | RecordingStory,
+    data_quality: Mapping[str, Any],
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the report, as JSON has it. target_achieved is what the figures say, and nothing else.
+
+    Args:
+        figures: From model.judge.performance.
+        settings: From model.training.files.settings_document.
+        data_quality: Findings of model.windows.quality, as JSON has them.
+        notes: Sentences to put first.
     """
     best = {name: best_baseline(figures, name) for name in TARGETS}
     unforecast = [name for name, measured in zip(TARGETS, forecast_targets(fitted.model), strict=True) if not measured]
-    history = fitted.history
+    history = plain(fitted.history)
     return {
-        **about,
+        **settings,
+        **asdict(story),
         "target_achieved": figures["success"],
         "criteria_met": figures["criteria_met"],
         "notes": [*notes, *_notes(figures, best, unforecast)],
@@ -44,17 +95,15 @@ def report_document(
         "training_duration_seconds": round(fitted.duration_s, 3),
         "training": {
             "started_from": fitted.started_from,
-            "epochs": len(history.epochs),
-            "best_epoch": history.best_epoch,
-            "stopped": history.stopped,
-            "start_validation_loss": finite(history.start_validation_loss),
+            "epochs": len(history["epochs"]),
+            **{name: history[name] for name in ("best_epoch", "stopped", "start_validation_loss")},
         },
         "data_quality": data_quality,
     }
 
 
 def write_report(folder: Path, report: Mapping[str, Any], fitted: Fit, judged: Judged) -> None:
-    """Both forms of the report into a version's folder."""
+    """Write both forms of the report into a version's folder."""
     write_document(folder / REPORT_NAME, dict(report))
     (folder / PAGE_NAME).write_text(render(report, history_document(fitted), judged), encoding="utf-8")
 
@@ -62,7 +111,7 @@ def write_report(folder: Path, report: Mapping[str, Any], fitted: Fit, judged: J
 def judged_rows(
     table: RawTable, index: WindowIndex, actual: Floats, forecasts: Mapping[str, Floats], attention: Floats | None
 ) -> Judged:  # fmt: skip
-    """The judged windows in order of time, for the page. actual and forecasts: float32 (M, 4), of the M windows of index."""
+    """Return the judged windows in order of time, for the page. actual and forecasts: float32 (M, 4), of the M windows of index."""
     in_time = np.argsort(table.time_s[index.target_row], kind="stable")
     rows = index.target_row[in_time]
     names = (*table.values[_LINK_TYPE], "(missing)")  # code -1 is the last
@@ -78,9 +127,11 @@ def judged_rows(
 
 
 def attention_of(model: keras.Model, scaled: Floats, end: Longs) -> Floats | None:
-    """float32 (T,): the attention's mean weight of each step, over windows that end at rows `end` and channels; None without it.
+    """Return float32 (T,), the attention's mean weight of each step over windows and channels; None if the network has no attention.
 
-    scaled: float32 (N, 44).
+    Args:
+        scaled: float32 (N, 44), scaled features.
+        end: int64 (M,), rows at which the windows end; thinned to ATTENTION_WINDOWS.
     """
     if not any(layer.name == ATTENTION_LAYER for layer in model.layers):
         return None
@@ -91,14 +142,14 @@ def attention_of(model: keras.Model, scaled: Floats, end: Longs) -> Floats | Non
 
 
 def _notes(figures: Mapping[str, Any], best: Mapping[str, tuple[str, float] | None], unforecast: Sequence[str]) -> list[str]:
-    """What a reader has to know, in sentences. unforecast: the targets that were never measured in training."""
+    """Sentences for the reader. unforecast: targets that were never measured in training."""
     notes = []
     reached = [name for name, entry in figures["criteria"].items() if entry["met"]]
     if reached:
         notes.append(f"Criteria met: {', '.join(reached)}.")
     else:
-        told = ", ".join(f"{name} {_number(entry['reached'])} of {entry['wanted']:g}" for name, entry in figures["criteria"].items())
-        notes.append(f"No criterion is met ({told}); where the baselines are as far from them, the data does not allow more.")
+        missed = ", ".join(f"{name} {_number(entry['reached'])} of {entry['wanted']:g}" for name, entry in figures["criteria"].items())
+        notes.append(f"No criterion is met ({missed}). If the baselines miss them by as much, the data allows no more.")
     for name, baseline in best.items():
         mae = figures["targets"][name]["mae"]
         if baseline is None or mae is None:
@@ -106,17 +157,18 @@ def _notes(figures: Mapping[str, Any], best: Mapping[str, tuple[str, float] | No
         skill = figures["skill"][baseline[0]][name]
         if skill is None or skill["low"] is None:
             continue
+        best_one = f"the best baseline, {baseline[0]}"
         if skill["low"] > 0:
-            verdict = f"better than its best baseline, {baseline[0]}, by {skill['skill']:.1%}"
+            verdict = f"forecast better than by {best_one}: the error is {skill['skill']:.1%} smaller"
         elif skill["high"] < 0:
-            verdict = f"worse than its best baseline, {baseline[0]}, by {-skill['skill']:.1%}: use that one for {name}"
+            verdict = f"forecast worse than by {best_one}: the error is {-skill['skill']:.1%} larger; use {baseline[0]}"
         else:
-            verdict = f"as good as its best baseline, {baseline[0]}, within chance ({skill['skill']:+.1%})"
+            verdict = f"forecast as well as by {best_one}: the difference ({skill['skill']:+.1%}) may be chance"
         notes.append(f"{name} is {verdict}.")
     if unforecast:
-        notes.append(f"Never measured in training, and so missing in every forecast: {', '.join(unforecast)}.")
+        notes.append(f"Never measured in training, so missing in every forecast: {', '.join(unforecast)}.")
     if unmeasured := [name for name in figures["unmeasured"] if name not in unforecast]:
-        notes.append(f"Not measured in the test rows, and in no average: {', '.join(unmeasured)}.")
+        notes.append(f"Not measured in the test rows, so not in any average: {', '.join(unmeasured)}.")
     return notes
 
 

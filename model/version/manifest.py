@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from model.judge.gate import Verdict
 from model.registry.choice import is_number
 from model.registry.durable import atomic_write
 from model.registry.plain_file import said, sha256_of
+from model.spec.verdict import Verdict
 from model.version.contract import CONTRACTS, Contract, Declared, Graph, problems
 from model.version.documents import DocumentError, parse_document, read_plain, write_document
 from model.version.golden import GOLDEN_NAME, check_golden

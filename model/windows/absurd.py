@@ -1,4 +1,4 @@
-"""Numbers that are valid and yet no telemetry: one throughput of 3e38 among thousands of 400 makes every scale that is fitted useless."""
+"""Valid numbers that cannot be telemetry: one throughput of 3e38 among thousands of 400 makes every fitted scale useless."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from features.offline import RawTable
 from features.telemetry import Flags, Floats
 
 TAIL_SHARE: Final = 1e-3
-"""Of the values on either side, and at least one, those that do not count for the spread of a column."""
+"""Share of the values on either side (at least one) that does not count for the spread of a column."""
 REACH: Final = 50.0
-"""Spreads from the median at which a value is absurd. A lognormal column of sigma 2, a heavy tail, reaches a tenth of it."""
+"""Spreads from the median beyond which a value is absurd. A lognormal column of sigma 2, a heavy tail, reaches a tenth of it."""
 MOST_SPREAD: Final = 1e4
-"""Largest spread, in medians of what is not 0: more absurd rows than TAIL_SHARE, up to half of them, are no spread."""
+"""Largest spread, in medians of the values that are not 0, so that up to half of the rows may be absurd."""
 
 
 def held(table: RawTable, rows: Flags) -> RawTable:
-    """Return the table with every number in `rows`, bool (N,), held within reach of the others there; the same table if all are.
+    """Return the table with every number in some rows clipped to the span of the others there; the same table if none is outside.
 
-    Other rows stay as they are: what is judged on them is judged on what was measured.
+    Other rows stay as they are: what is compared on them is compared with what was measured.
+
+    Args:
+        rows: bool (N,).
     """
     chosen = table.numeric[rows]
     low, high = (np.array(edge, np.float32) for edge in zip(*(reach(column) for column in chosen.T), strict=True))
@@ -34,7 +37,7 @@ def held(table: RawTable, rows: Flags) -> RawTable:
 
 
 def reach(values: Floats) -> tuple[float, float]:
-    """Lowest and highest value that is not absurd among values (N,), NaN where missing; -inf and inf where there is none."""
+    """Return the lowest and highest value that is not absurd among values (N,), NaN where missing; -inf and inf if none is known."""
     known = values[np.isfinite(values)].astype(np.float64)
     if not len(known):
         return -np.inf, np.inf

@@ -1,7 +1,7 @@
-"""Bounds of what a network reads and of what it forecasts, learnt from the rows that it is trained on. The layers: bound_layers.py.
+"""Bounds of a network's inputs and forecasts, learnt from the rows that it is trained on. The layers are in bound_layers.py.
 
 A counter sent as a queue depth, or traffic over a link whose speed test says 0, lies thousands of standard deviations from everything
-that a network was trained on. What it then says is an extrapolation of weights that were never meant for it: a packet loss of 5.6e5.
+that a network was trained on. Its forecast is then a meaningless extrapolation: a packet loss of 5.6e5.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from model.windows.scaler import Scaler
 
 MULTIPLE: Final = 3.0
 """A forecast lies between the window's smallest measured value of its target, divided by this, and its largest, times this. In five
-recordings fewer than 5 of 1,000 rows lie outside of it, hardly any of which a network foresees: see docs/architecture.md."""
+recordings fewer than 5 of 1,000 rows lie outside, and a network foresees hardly any of those: see docs/architecture.md."""
 SLACK_SHARE: Final = 1e-2
-"""Of the training rows, those whose distance over MULTIPLE times their window does not count for the slack: one outlier is no level."""
+"""Share of the training windows whose excess over MULTIPLE does not count for the slack: one outlier is not a level."""
 EDGE_SHARE: Final = 5e-4
-"""Of the training rows on either side, those that do not count for the edge of a feature: one absurd value is no range."""
+"""Share of the training rows on either side that does not count for the edge of a feature: one absurd value is not a range."""
 MARGIN: Final = 1.0
 TARGET_MARGIN: Final = 4.0
-"""Widths of the training range (at least one standard deviation) by which the edges lie outside of it, for features that are not made of
-targets and for those that are. A link grows, or was never trained on: its own metrics are read far beyond. A load or a queue is not."""
+"""Widths of the training range (at least one standard deviation) by which the edges lie outside of it: MARGIN for most features,
+TARGET_MARGIN for those that are made of targets. Links grow, and new ones come: their own metrics may lie far beyond; a load or a queue
+may not."""
 UNBOUNDED: Final = 1e6
-"""Edge of what cannot be absurd, in standard deviations: hours, weekdays and codes are in their range by definition."""
+"""Edge of features that cannot be absurd, in standard deviations: hours, weekdays and codes are in their range by definition."""
 ROWS_MAX: Final = 200_000
-"""Rows that the edges are taken from, evenly thinned: 100 lie beyond EDGE_SHARE."""
+"""Most rows that the edges are computed from, evenly thinned: 100 lie beyond EDGE_SHARE."""
 WINDOWS_MAX: Final = 16_384
-"""Windows that the slack is taken from, evenly thinned: 16 lie beyond SLACK_SHARE."""
+"""Most windows that the slack is computed from, evenly thinned: 160 lie beyond SLACK_SHARE."""
 
 _BY_THEMSELVES: Final = (*CALENDAR, *CYCLES, *ENCODED)
 
@@ -49,10 +50,14 @@ _CHANGES: Final = _columns(tuple(name in CHANGES for name in FEATURES))
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Bounds:
-    """low, high: float32 (44,), the edges of each scaled feature; 0, which stands for a missing value, lies between them.
+    """Limits of one network's inputs and forecasts.
 
-    slack: float32 (4,), units of the targets: what may be forecast whatever the window has shown. unshown: float32 (4,), the largest
-    forecast of a target that the window has not shown at all. measured: bool (4,), targets that some training window has measured.
+    Args:
+        low: float32 (44,), lower edge of each scaled feature. 0, which stands for a missing value, is never below it.
+        high: float32 (44,), upper edge; 0 is never above it.
+        slack: float32 (4,), in the targets' units: forecasts up to this are allowed whatever the window has shown.
+        unshown: float32 (4,), in the targets' units: largest forecast of a target that is missing in the whole window.
+        measured: bool (4,), targets that some training window has measured.
     """
 
     low: Floats
@@ -62,7 +67,7 @@ class Bounds:
     measured: Flags
 
     def joined(self, parent: Bounds, same: Flags) -> Bounds:
-        """These bounds, and what the parent's allowed. same: bool (44,), features whose scale is the parent's."""
+        """Return bounds that allow what either allows. same: bool (44,), features whose scale is the parent's."""
         return Bounds(
             low=np.where(same, np.minimum(self.low, parent.low), self.low),
             high=np.where(same, np.maximum(self.high, parent.high), self.high),
@@ -73,9 +78,12 @@ class Bounds:
 
 
 def learnt(features: Floats, targets: Floats, train: WindowIndex, inputs: Scaler, window_rows: int) -> Bounds:
-    """The bounds of a network that is trained on the windows `train`.
+    """Return the bounds of a network that is trained on the windows `train`.
 
-    features: float32 (N, 44), scaled, 0 where missing. targets: float32 (N, 4), in their units, NaN where missing. inputs: the scaler.
+    Args:
+        features: float32 (N, 44), scaled, 0 where missing.
+        targets: float32 (N, 4), in the targets' units, NaN where missing.
+        inputs: Scaler of the features.
     """
     rows = _rows_of(train, window_rows, len(features))
     low, high = edges(features[rows], inputs)
@@ -85,7 +93,7 @@ def learnt(features: Floats, targets: Floats, train: WindowIndex, inputs: Scaler
 
 
 def edges(scaled: Floats, inputs: Scaler) -> tuple[Floats, Floats]:
-    """Lowest and highest value, float32 (44,) each, of features as training saw them, scaled (N, 44), 0 where missing."""
+    """Return low and high edge, float32 (44,) each, of scaled features (N, 44), 0 where missing."""
     low, high = np.zeros(scaled.shape[1]), np.zeros(scaled.shape[1])
     for column in np.flatnonzero(inputs.fitted):
         known = scaled[:, column]
@@ -100,11 +108,11 @@ def edges(scaled: Floats, inputs: Scaler) -> tuple[Floats, Floats]:
 
 
 def slack(targets: Floats, train: WindowIndex, window_rows: int) -> Floats:
-    """float32 (4,): how far the next value lay over MULTIPLE times the largest of its window, in all but SLACK_SHARE of the windows.
+    """Return float32 (4,), the largest next value that lay over MULTIPLE times the largest of its window, but for SLACK_SHARE of them.
 
-    A link without loss may so be forecast the small loss that such links have shown; where links never rise like this, it is 0.
+    It lets a link without loss have the small loss forecast that such links have shown. It is 0 if links never rise like this.
     """
-    index = train.take(np.arange(0, len(train), max(1, -(-len(train) // WINDOWS_MAX))))
+    index = train.select(np.arange(0, len(train), max(1, -(-len(train) // WINDOWS_MAX))))
     largest = np.full((len(index), targets.shape[1]), -np.inf, np.float32)
     for back in range(window_rows):
         largest = np.fmax(largest, targets[index.end - back])
@@ -115,12 +123,12 @@ def slack(targets: Floats, train: WindowIndex, window_rows: int) -> Floats:
 
 
 def lowest_scaled(outputs: Scaler) -> Floats:
-    """float32 (4,): the scaled forecasts that stand for 0, moved up by the last bits until scaled back they are not below it."""
+    """Return float32 (4,), the scaled forecasts that stand for 0, moved up by the last bits until they are not below 0 when scaled back."""
     return _inside(np.full(len(TARGETS), LOWEST, np.float32), outputs, up=True)
 
 
 def highest_scaled(outputs: Scaler) -> Floats:
-    """float32 (4,): the scaled forecasts that stand for the largest possible values, moved down likewise."""
+    """Return float32 (4,), the scaled forecasts that stand for the largest possible values, moved down likewise."""
     return _inside(highest(), outputs, up=False)
 
 

@@ -1,6 +1,6 @@
-"""Training windows as indices over offline features, split by time: a window is 30 rows of one run and the row it forecasts.
+"""Training windows as indices over offline features, split by time. A window is 30 rows of one run and the row that it forecasts.
 
-Windows are never stored: consecutive ones share 29 of their 30 rows. `gather` makes a batch of them when it is needed.
+Windows are never stored, because consecutive ones share 29 of their 30 rows. `gather` makes a batch when it is needed.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ import numpy as np
 
 from features.definition import WINDOW_ROWS
 from features.offline import OfflineFeatures, RawTable
-from features.telemetry import TARGETS, Doubles, Flags, Floats, Longs
+from features.telemetry import NUMERIC, TARGETS, Flags, Floats, Longs
 
 JUDGED_WINDOWS_MAX: Final = 20_000
-"""Windows of the validation and of the gate part, each drawn at random from more: 10-30 s of one core, and errors known to 1 %."""
+"""Most windows of the validation part and of the gate part, drawn at random from more: 10-30 s of one core, and errors known to 1 %."""
+_TARGET_COLUMNS: Final = [NUMERIC.index(name) for name in TARGETS]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class WindowIndex:
-    """M windows. end: int64 (M,), row of each window's last step. target_row: int64 (M,), row that it forecasts (end + horizon)."""
+    """M windows.
+
+    Args:
+        end: int64 (M,), row of each window's last step.
+        target_row: int64 (M,), row that it forecasts (end + horizon).
+    """
 
     end: Longs
     target_row: Longs
@@ -28,10 +34,12 @@ class WindowIndex:
     def __len__(self) -> int:
         return len(self.end)
 
-    def take(self, which: Longs | Flags) -> WindowIndex:
+    def select(self, which: Longs | Flags) -> WindowIndex:
+        """Return the windows at these positions, or those whose flag is set."""
         return WindowIndex(self.end[which], self.target_row[which])
 
     def joined(self, other: WindowIndex) -> WindowIndex:
+        """Return these windows and then the others."""
         return WindowIndex(np.concatenate([self.end, other.end]), np.concatenate([self.target_row, other.target_row]))
 
 
@@ -46,10 +54,13 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class FineTuneSplit:
-    """Windows for a fine-tuning, each part in order of event time (of links in link order within one instant).
+    """Windows for a fine-tuning, each part in order of event time (and of links within one instant).
 
-    recent: new rows to train on. replay: a sample of what the parent has already seen, against forgetting.
-    validation: for early stopping. gate: the newest; neither the parent nor the candidate has trained on their targets.
+    Args:
+        recent: New windows to train on.
+        replay: A sample of what the parent has already seen, against forgetting.
+        validation: For early stopping.
+        gate: The newest. Neither the parent nor the candidate is trained on their targets.
     """
 
     recent: WindowIndex
@@ -59,42 +70,44 @@ class FineTuneSplit:
 
     @property
     def train(self) -> WindowIndex:
-        """Replay, then recent windows."""
+        """The windows to train on: replay, then recent ones."""
         return self.replay.joined(self.recent)
 
 
 def build_windows(features: OfflineFeatures, table: RawTable, horizon_rows: int = 1, window_rows: int = WINDOW_ROWS) -> WindowIndex:
-    """Every window of window_rows rows whose target lies horizon_rows later in the same run and has at least one of TARGETS measured."""
-    reach = window_rows - 1 + horizon_rows
-    target = np.arange(reach, max(reach, len(table)), dtype=np.int64)
-    whole = features.run[target] == features.run[target - reach]
+    """Return every window whose target row lies horizon_rows later in the same run and has at least one of TARGETS measured."""
+    span = window_rows - 1 + horizon_rows
+    target = np.arange(span, max(span, len(table)), dtype=np.int64)
+    whole = features.run[target] == features.run[target - span]
     target = target[whole]
-    measured = np.isfinite(table.numeric[target, : len(TARGETS)]).any(axis=1)
+    measured = np.isfinite(table.numeric[np.ix_(target, _TARGET_COLUMNS)]).any(axis=1)
     target = target[measured]
     return WindowIndex(target - horizon_rows, target)
 
 
 def targets_of(table: RawTable) -> Floats:
-    """float32 (N, 4): TARGETS of every row in their own units, NaN where not measured."""
-    return np.ascontiguousarray(table.numeric[:, : len(TARGETS)])
+    """Return float32 (N, 4), TARGETS of every row in their own units, NaN where not measured."""
+    return np.ascontiguousarray(table.numeric[:, _TARGET_COLUMNS])
 
 
 def gather(features: Floats, end: Longs, window_rows: int = WINDOW_ROWS) -> Floats:
-    """The windows that end at rows `end` (B,) of features (N, F): float32 (B, window_rows, F), a copy.
+    """Return float32 (B, window_rows, F), a copy of the windows that end at rows `end` (B,) of features (N, F).
 
-    Raises IndexError where a window would begin before the first row or end after the last.
+    Raises:
+        IndexError: A window would begin before the first row or end after the last.
     """
     if len(end) and (end.min() < window_rows - 1 or end.max() >= len(features)):
         first, last = end.min() - window_rows + 1, end.max()
-        raise IndexError(f"the windows take rows {first} to {last}, and there are only rows 0 to {len(features) - 1}")
+        raise IndexError(f"the windows need rows {first} to {last}, and there are only rows 0 to {len(features) - 1}")
     rows = (end[:, None] + np.arange(1 - window_rows, 1)).ravel()
     return features.take(rows, axis=0).reshape(len(end), window_rows, features.shape[1])
 
 
 def part_starts(table: RawTable, shares: tuple[float, float, float]) -> tuple[Longs, Longs]:
-    """int64 (L,) each: the row at which every link's validation and test part begins.
+    """Return int64 (L,) each, the rows at which every link's validation and test part begin.
 
-    Raises ValueError where the shares are not three positive numbers that add up to 1.
+    Raises:
+        ValueError: The shares are not three positive numbers that add up to 1.
     """
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1.0) > 1e-9:
         raise ValueError(f"shares must be three numbers over 0 that add up to 1, not {shares}")
@@ -110,17 +123,18 @@ def part_starts(table: RawTable, shares: tuple[float, float, float]) -> tuple[Lo
 def split_by_time(
     index: WindowIndex, table: RawTable, shares: tuple[float, float, float] = (0.70, 0.15, 0.15), window_rows: int = WINDOW_ROWS
 ) -> Split:
-    """Per link, the first 70 % of its rows train, the next 15 % validate, the last 15 % test; windows that cross a cut are left out.
+    """Split by link: the first 70 % of its rows train, the next 15 % validate, the last 15 % test. Windows across a cut are left out.
 
-    Raises ValueError where the shares are not three positive numbers that add up to 1.
+    Raises:
+        ValueError: The shares are not three positive numbers that add up to 1.
     """
     validation_from, test_from = part_starts(table, shares)
     link = table.link[index.target_row]
     begin, target = index.end - (window_rows - 1), index.target_row
     return Split(
-        train=index.take(target < validation_from[link]),
-        validation=index.take((begin >= validation_from[link]) & (target < test_from[link])),
-        test=index.take(begin >= test_from[link]),
+        train=index.select(target < validation_from[link]),
+        validation=index.select((begin >= validation_from[link]) & (target < test_from[link])),
+        test=index.select(begin >= test_from[link]),
     )
 
 
@@ -134,45 +148,42 @@ def split_for_finetune(
     seed: int,
     validation_share: float = 0.10,
     gate_share: float = 0.15,
-    inputs_reach_back: bool = False,
 ) -> FineTuneSplit:
-    """Windows with a target after trained_until_s (all of them for a first version, None), cut by event time over all links.
+    """Split the windows after trained_until_s by event time over all links: a held-out target is newer than all that is trained on.
 
-    The newest gate_share of them form the gate part, those before it the validation part, the rest is recent (the newest
-    recent_windows_max of it); replay_windows are drawn from the windows up to trained_until_s. A held-out target is therefore newer
-    than everything that was trained on. By default the windows of validation and gate lie wholly inside their part; with
-    inputs_reach_back only their targets do, while their inputs may be older rows, as they are when the model is live: then a part
-    needs no 31 rows of a link to hold a window. Raises ValueError where the shares leave nothing to train on.
+    The newest gate_share form the gate part, those before it the validation part, and the rest is recent. Inputs of held-out windows may
+    be older rows, as when the model is live: after a drift no link may have 31 rows in the gate's part yet.
+
+    Args:
+        trained_until_s: Newest row that the parent is trained on, UTC seconds; None: a first version, for which all windows are new.
+        replay_windows: How many are drawn from the windows up to trained_until_s.
+        recent_windows_max: Only the newest of the recent windows; None: all.
+
+    Raises:
+        ValueError: The shares leave nothing to train on.
     """
     if min(validation_share, gate_share) <= 0 or validation_share + gate_share >= 1:
         raise ValueError(f"validation_share {validation_share} and gate_share {gate_share} must be over 0 and leave something to train on")
     rng = np.random.default_rng(seed)
     target_s = table.time_s[index.target_row]
     in_time = np.lexsort((index.target_row, target_s))
-    index, target_s = index.take(in_time), target_s[in_time]
+    index, target_s = index.select(in_time), target_s[in_time]
     new_from = 0 if trained_until_s is None else int(np.searchsorted(target_s, trained_until_s, side="right"))
-    old, new, new_s = index.take(np.arange(new_from)), index.take(np.arange(new_from, len(index))), target_s[new_from:]
+    old, new, new_s = index.select(np.arange(new_from)), index.select(np.arange(new_from, len(index))), target_s[new_from:]
+    replay = _drawn(old, replay_windows, rng)
     if not len(new):
-        return FineTuneSplit(new, old.take(_draw(rng, len(old), replay_windows)), new, new)
+        return FineTuneSplit(new, replay, new, new)
     validation_s = new_s[int(len(new) * (1.0 - gate_share - validation_share))]
     gate_s = new_s[int(len(new) * (1.0 - gate_share))]
-    begin_s = new_s if inputs_reach_back else table.time_s[new.end - (WINDOW_ROWS - 1)]
     recent = np.flatnonzero(new_s < validation_s)
     return FineTuneSplit(
-        recent=new.take(recent if recent_windows_max is None else recent[max(0, len(recent) - recent_windows_max) :]),
-        replay=old.take(_draw(rng, len(old), replay_windows)),
-        validation=_judged(new, begin_s, new_s, (validation_s, gate_s), rng),
-        gate=_judged(new, begin_s, new_s, (gate_s, np.inf), rng),
+        recent=new.select(recent if recent_windows_max is None else recent[max(0, len(recent) - recent_windows_max) :]),
+        replay=replay,
+        validation=_drawn(new.select((new_s >= validation_s) & (new_s < gate_s)), JUDGED_WINDOWS_MAX, rng),
+        gate=_drawn(new.select(new_s >= gate_s), JUDGED_WINDOWS_MAX, rng),
     )
 
 
-def _judged(index: WindowIndex, begin_s: Doubles, target_s: Doubles, span_s: tuple[float, float], rng: np.random.Generator) -> WindowIndex:
-    inside = index.take((begin_s >= span_s[0]) & (target_s < span_s[1]))
-    return inside.take(_draw(rng, len(inside), JUDGED_WINDOWS_MAX))
-
-
-def _draw(rng: np.random.Generator, count: int, most: int) -> Longs:
-    """At most `most` of `count` positions, without repetition, ascending."""
-    if count <= most:
-        return np.arange(count)
-    return np.sort(rng.choice(count, most, replace=False))
+def _drawn(index: WindowIndex, most: int, rng: np.random.Generator) -> WindowIndex:
+    """At most `most` of the windows, drawn without repetition, in their order."""
+    return index if len(index) <= most else index.select(np.sort(rng.choice(len(index), most, replace=False)))

@@ -1,4 +1,4 @@
-"""Which of too many names of a category are worth telling apart: those of most links, however many others one sender brings."""
+"""Order of a category's names by worth, for when there are more than codes: names of many links first, however many one sender brings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from features.telemetry import Ints, Longs
 
 
 def by_worth(codes: Ints, link: Ints, names: int) -> Longs:
-    """The codes of all names, those first that are worth most.
+    """Return the codes of all names, the most valuable first.
 
-    A name is worth what it is to one of its links: the most frequent name of any link comes before the second of any other. So a link of
-    ever new names gets no more than every other one. Of names that are worth as much those of more links come first, then of more rows.
+    A name ranks as it does for its best link: the most frequent name of any link comes before the second of any other, so that a link
+    of ever new names gets no more than every other link. Among equals the names of more links come first, then those of more rows.
 
     Args:
         codes: int32 (N,), the name of each row, -1 if missing.

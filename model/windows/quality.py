@@ -1,8 +1,8 @@
-"""What a table of telemetry is worth for a training: its holes, gaps, constants and windows, and what is done about each."""
+"""Quality of a table of telemetry for a training: its holes, gaps, constants and windows, and what is done about each."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -11,17 +11,18 @@ from features.offline import OfflineFeatures, RawTable
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 
 WINDOWS_MIN: Final = 64
-"""Training windows below which nothing can be learnt: one batch."""
+"""Fewest training windows: one batch."""
 FEW_WINDOWS: Final = 2_000
-"""Training windows below which a network of 0.9 M parameters has little to add to its linear path."""
+"""Fewer training windows than this are few: a network of 0.9 M parameters has little to add to its linear path."""
 MANY_MISSING_RATIO: Final = 0.5
+"""Share of missing values above which a column is reported."""
 
 Level = Literal["note", "warning", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """what was found, and what is done about it. level "error": a training makes no sense."""
+    """What was found, and what is done about it. Level "error": there must be no training."""
 
     level: Level
     what: str
@@ -30,10 +31,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class DataQuality:
-    """missing_ratio: share of the N rows without a value, per column. constant: columns with one value. unmeasured: targets without any.
+    """Figures and findings about a table of N rows.
 
-    interval_s: median time between two rows of a run; None where there is no such pair. gaps: pauses after which a window starts anew.
-    windows: per part of the split. findings: in order of weight, errors first.
+    Args:
+        interval_s: Median time between two rows of a run; None if there is no such pair.
+        gaps: How many pauses end a window.
+        rows_per_link: Smallest, median and largest number of rows.
+        missing_ratio: Share of the N rows without a value, per column.
+        constant: Columns with a single value.
+        unmeasured: Targets without any value.
+        windows: How many windows each part of the split has.
+        findings: Errors first, then warnings, then notes.
     """
 
     rows: int
@@ -54,8 +62,13 @@ class DataQuality:
         return [finding for finding in self.findings if finding.level == "error"]
 
 
-def examine(table: RawTable, features: OfflineFeatures, windows: dict[str, int], told: tuple[Finding, ...] = ()) -> DataQuality:
-    """Looks at N rows. windows: how many each part of the split has. told: findings of whoever read the file, which come first."""
+def examine(table: RawTable, features: OfflineFeatures, windows: dict[str, int], before: tuple[Finding, ...] = ()) -> DataQuality:
+    """Examine a table.
+
+    Args:
+        windows: How many windows each part of the split has.
+        before: Findings of the reader of the file, which come first.
+    """
     rows = len(table)
     per_link = np.bincount(table.link, minlength=len(table.links)) if rows else np.zeros(1, np.int64)
     same_run = np.diff(features.run) == 0
@@ -74,23 +87,23 @@ def examine(table: RawTable, features: OfflineFeatures, windows: dict[str, int],
         constant=constant,
         unmeasured=unmeasured,
         windows=dict(windows),
-        findings=told,
+        findings=before,
     )
     order: dict[Level, int] = {"error": 0, "warning": 1, "note": 2}
-    findings = sorted((*told, *_findings(quality)), key=lambda finding: order[finding.level])
-    return DataQuality(**{name: getattr(quality, name) for name in DataQuality.__slots__} | {"findings": tuple(findings)})
+    findings = sorted((*before, *_findings(quality)), key=lambda finding: order[finding.level])
+    return replace(quality, findings=tuple(findings))
 
 
 def _columns(table: RawTable) -> tuple[dict[str, float], tuple[str, ...]]:
     """Share of missing values of each column, and the columns that have a single value."""
     missing, constant = {}, []
-    for at, name in enumerate(NUMERIC):
-        known = table.numeric[:, at][np.isfinite(table.numeric[:, at])]
+    for column, name in enumerate(NUMERIC):
+        known = table.numeric[:, column][np.isfinite(table.numeric[:, column])]
         missing[name] = 1.0 - len(known) / max(1, len(table))
         if len(known) and known.min() == known.max():
             constant.append(name)
-    for at, name in enumerate(CATEGORIES):
-        codes = table.codes[:, at][table.codes[:, at] >= 0]
+    for column, name in enumerate(CATEGORIES):
+        codes = table.codes[:, column][table.codes[:, column] >= 0]
         missing[name] = 1.0 - len(codes) / max(1, len(table))
         if len(codes) and codes.min() == codes.max():
             constant.append(name)
@@ -114,7 +127,7 @@ def _findings(quality: DataQuality) -> list[Finding]:
             Finding("error", f"{', '.join(constant_targets)} never change", "there is nothing to forecast; give a longer recording")
         )
     elif constant_targets:
-        found.append(Finding("warning", f"{', '.join(constant_targets)} never change", "they count as a forecast of that value"))
+        found.append(Finding("warning", f"{', '.join(constant_targets)} never change", "their forecast is that value"))
     if quality.unmeasured and measured:
         found.append(Finding("note", f"{', '.join(quality.unmeasured)} are never measured", "left out of the loss and of all averages"))
     if holes := [f"{name} {share:.0%}" for name, share in quality.missing_ratio.items() if MANY_MISSING_RATIO < share < 1.0]:
@@ -122,7 +135,7 @@ def _findings(quality: DataQuality) -> list[Finding]:
             Finding("note", f"mostly missing: {', '.join(holes)}", "a missing input is 0 after scaling, a missing target has no loss")
         )
     if quality.gaps:
-        found.append(Finding("note", f"{quality.gaps:,} gaps", "no window reaches across one"))
+        found.append(Finding("note", f"{quality.gaps:,} gaps", "no window lies across one"))
     if others := [name for name in quality.constant if name not in TARGETS]:
-        found.append(Finding("note", f"{', '.join(others)} never change", "the network is made blind to them"))
+        found.append(Finding("note", f"{', '.join(others)} never change", "the network does not read them"))
     return found

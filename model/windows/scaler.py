@@ -1,4 +1,4 @@
-"""Standardising: mean and scale per column, fitted over what was measured, and kept by every model that is fine-tuned from another."""
+"""Standardisation: mean and scale per column, fitted over what was measured, and kept by every model that is fine-tuned from another."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ import numpy as np
 from features.telemetry import Flags, Floats
 
 _CONSTANT: Final = 1e-6
-"""A standard deviation under this share of the mean is float32 rounding (2**-24 = 6e-8 a step), no variation."""
+"""A standard deviation under this share of the mean is float32 rounding (2**-24 = 6e-8 a step) and not variation."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Scaler:
-    """mean, scale: float32 (F,). fitted: bool (F,), False for a column that was empty or constant: its scale is 1, its mean the
-    constant, or 0 where nothing was measured."""
+    """Mean and scale of F columns.
+
+    Args:
+        mean: float32 (F,); the constant of a constant column, 0 for an empty one.
+        scale: float32 (F,); 1 for a column that is not fitted.
+        fitted: bool (F,), False for a column that was empty or constant.
+    """
 
     mean: Floats
     scale: Floats
@@ -25,9 +30,10 @@ class Scaler:
 
     @classmethod
     def fit(cls, values: Floats, spreads: Mapping[int, tuple[float, float]] | None = None) -> Scaler:
-        """The scaler of values (N, F), NaN where missing; computed in float64, for bytes_total is about 1e10.
+        """Return the scaler of values (N, F), NaN where missing. It is computed in float64, because bytes_total is about 1e10.
 
-        spreads: mean and scale of columns for which a few values say little. They are fitted where the values are not all the same.
+        Args:
+            spreads: By column, mean and scale to use instead of those of the values, if these are not constant.
         """
         columns = values.shape[1]
         mean, scale, fitted = np.zeros(columns), np.ones(columns), np.zeros(columns, np.bool_)
@@ -43,26 +49,26 @@ class Scaler:
         return cls(mean.astype(np.float32), scale.astype(np.float32), fitted)
 
     def extended(self, values: Floats, spreads: Mapping[int, tuple[float, float]] | None = None) -> Scaler:
-        """This scaler with its unfitted columns fitted on values (N, F); all others stay, so that a network keeps its parent's units."""
+        """Return this scaler with its unfitted columns fitted on values (N, F). The others stay: a network keeps its parent's units."""
         newly = Scaler.fit(values, spreads)
-        take = ~self.fitted & newly.fitted
+        new = ~self.fitted & newly.fitted
         return Scaler(
-            np.where(take, newly.mean, self.mean), np.where(take, newly.scale, self.scale), self.fitted | take
+            np.where(new, newly.mean, self.mean), np.where(new, newly.scale, self.scale), self.fitted | new
         )  # fmt: skip
 
     def transform(self, values: Floats) -> Floats:
-        """Scaled values (..., F), 0 where a value is missing or not finite: what the network reads."""
+        """Return scaled values (..., F), 0 where a value is missing or not finite: what the network reads."""
         scaled = self.standardise(values)
         scaled[~np.isfinite(scaled)] = 0.0
         return scaled
 
     def standardise(self, values: Floats) -> Floats:
-        """Scaled values (..., F), NaN where missing: targets, whose gaps the loss masks."""
-        with np.errstate(over="ignore"):  # a spike of 1e38 over a small scale is infinite, which `transform` takes as missing
+        """Return scaled values (..., F), NaN where missing: for targets, whose gaps the loss masks."""
+        with np.errstate(over="ignore"):  # a spike of 1e38 over a small scale is infinite, which is missing for `transform`
             scaled: Floats = (values - self.mean) / self.scale
         return scaled
 
     def inverse(self, scaled: Floats) -> Floats:
-        """Values (..., F) in their own units."""
+        """Return values (..., F) in their own units."""
         values: Floats = scaled * self.scale + self.mean
         return values

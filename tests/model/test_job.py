@@ -10,25 +10,27 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace as resized
 
 from features.definition import FEATURES
-from features.offline import compute
+from features.offline import RawTable, compute
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, Partition
 from features.vocabulary import Interner, Vocabulary
 from model.buffer.rows import BufferRows, BufferWriter, read_segments
 from model.job import Job, main
-from model.judge.gate import GatePolicy
 from model.spec.architecture import Lstm
-from model.spec.job import JobResult, JobSpec, TrainingSettings
-from model.training import dataset as training_set
-from model.training.candidate import LINEAR
+from model.spec.job import JobResult, JobSpec
+from model.spec.settings import TrainingSettings
+from model.spec.verdict import GatePolicy
+from model.training import dataset
+from model.training.dataset import Dataset, NewestJudge, TooLittleDataError, prepare
+from model.training.fit.start import LINEAR
 from model.training.graph.core import load_weights
 from model.version.manifest import read_manifest, verify
 from model.version.metadata import Metadata, core_name
@@ -97,7 +99,7 @@ def job_in(folder: Path, snapshot: Path, version: str = FIRST, parent: Path | No
         snapshot=str(snapshot),
         candidate=str(folder / f".candidate-job-{version}"),
         parent=None if parent is None else str(parent),
-        settings=replace(SETTINGS, **settings),
+        settings=msgspec.structs.replace(SETTINGS, **settings),
         gate=GatePolicy(min_windows=20),
         architecture=SMALL,
     )
@@ -166,7 +168,7 @@ def test_three_graphs_of_a_trained_version_agree(first: tuple[Path, JobResult, l
     table = read_segments(sorted((folder.parent / "snapshot").iterdir()))
     predictor = Predictor.load(folder)
     features = compute(table, predictor.vocabulary)
-    index = build_windows(features, table).take(np.arange(300))
+    index = build_windows(features, table).select(np.arange(300))
     windows, actual = cut(table, features.run, index.end), table.numeric[index.target_row, :4]
     float_forecasts = predictor.predict(gather(features.features, index.end))
     scale = predictor.metadata.outputs.scale
@@ -224,20 +226,24 @@ def test_the_gate_and_validation_are_newer_than_what_was_trained_on(first: tuple
     assert Metadata.read(folder).outputs.mean[0] == pytest.approx(seen.mean(), rel=1e-5)
 
 
+def prepared_for(spec: JobSpec, table: RawTable, parent: Metadata | None = None) -> Dataset:
+    return prepare(table, NewestJudge(spec, parent), spec.gap_multiple, parent)
+
+
 def test_a_large_buffer_holds_out_its_newest_windows_and_not_hours(
     long_snapshot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The shares bound what is held out from a small buffer, a number of windows what is held out from a large one."""
-    monkeypatch.setattr(training_set, "VALIDATION_WINDOWS_MAX", 30)
-    monkeypatch.setattr(training_set, "GATE_WINDOWS_MAX", 60)
+    monkeypatch.setattr(dataset, "VALIDATION_WINDOWS_MAX", 30)
+    monkeypatch.setattr(dataset, "GATE_WINDOWS_MAX", 60)
     table = read_segments(sorted(long_snapshot.iterdir()))
-    prepared = training_set.prepare(job_in(tmp_path, long_snapshot), table, None)
-    split = prepared.split
+    prepared = prepared_for(job_in(tmp_path, long_snapshot), table)
+    gate, validation = prepared.judged, prepared.data.validation
     # 400 minutes of 3 links: the gate has the last 20 minutes, validation the 10 before, cut at a whole minute.
-    assert len(split.gate) == pytest.approx(60, abs=3)
-    assert len(split.validation) == pytest.approx(30, abs=3)
+    assert len(gate) == pytest.approx(60, abs=3)
+    assert len(validation) == pytest.approx(30, abs=3)
     assert (prepared.trained_until_s - 1_760_000_000.0) / 60.0 == pytest.approx(369, abs=2)
-    assert table.time_s[split.gate.target_row].min() > table.time_s[split.validation.target_row].max() > prepared.trained_until_s
+    assert table.time_s[gate.target_row].min() > table.time_s[validation.target_row].max() > prepared.trained_until_s
 
 
 @pytest.mark.parametrize(("ahead_s", "new"), [(0.0, False), (365 * 86_400.0, True)])
@@ -248,16 +254,16 @@ def test_a_version_that_has_learnt_from_the_future_stops_no_training(
     learnt all there is has nothing new to learn from."""
     table = read_segments(sorted(long_snapshot.iterdir()))
     newest_s = float(table.time_s.max())
-    spec = replace(job_in(tmp_path, long_snapshot), latest_row_s=newest_s + 360.0)
-    first = training_set.prepare(spec, table, None)
+    spec = msgspec.structs.replace(job_in(tmp_path, long_snapshot), latest_row_s=newest_s + 360.0)
+    first = prepared_for(spec, table)
     parent = Metadata(FIRST, first.inputs, first.outputs, first.vocabulary, newest_s + ahead_s)
     if not new:
-        with pytest.raises(training_set.TooLittleDataError):
-            training_set.prepare(spec, table, parent)
+        with pytest.raises(TooLittleDataError):
+            prepared_for(spec, table, parent)
         return
-    prepared = training_set.prepare(spec, table, parent)
+    prepared = prepared_for(spec, table, parent)
     assert prepared.trained_until_s < newest_s
-    assert len(prepared.split.gate) > 20
+    assert len(prepared.judged) > 20
 
 
 def test_columns_without_variation_do_not_break_a_version(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
@@ -286,7 +292,7 @@ def test_a_target_that_was_never_measured_is_missing_everywhere(first: tuple[Pat
     assert np.isnan(run_core(core, scaled)).tolist() == [[False, False, False, True]] * 5
     report = json.loads((folder / "TRAINING_REPORT.json").read_text())
     assert report["forecast_targets"] == list(metadata.forecast_targets)
-    assert "Never measured in training, and so missing in every forecast: jitter_ms." in report["notes"]
+    assert "Never measured in training, so missing in every forecast: jitter_ms." in report["notes"]
     assert report["performance"]["targets"]["jitter_ms"]["windows"] == 0
     assert result.metrics["candidate"]["targets"][3]["mae"] is None
 
@@ -362,7 +368,8 @@ def test_a_parent_of_another_architecture_is_judged_against_but_not_continued(
     first: tuple[Path, JobResult, list[dict[str, Any]]], long_snapshot: Path, tmp_path: Path
 ) -> None:
     """Its weights do not fit: the candidate starts at Ridge, and still has to beat it."""
-    spec = replace(job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1), architecture=resized(SMALL, lstm_units=(6,)))
+    spec = job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1)
+    spec = msgspec.structs.replace(spec, architecture=resized(SMALL, lstm_units=(6,)))
     result = run_here(spec)
     assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["training"]["started_from"] == LINEAR
     assert "parent" in result.metrics
@@ -439,15 +446,15 @@ Spoil = Callable[[dict[str, Any]], Any]
     ("spoil", "problem"),
     [
         (lambda _: "not json", "malformed"),
-        (lambda job: job | {"epochs": 3}, "unknown key `$.epochs`"),
-        (lambda job: job | {"settings": job["settings"] | {"epoch": 3}}, "unknown key `$.settings.epoch`"),
+        (lambda job: job | {"epochs": 3}, "unknown field `epochs`"),
+        (lambda job: job | {"settings": job["settings"] | {"epoch": 3}}, "unknown field `epoch` - at `$.settings`"),
         (lambda job: job | {"settings": job["settings"] | {"epochs": "3"}}, "$.settings.epochs"),
         (lambda job: job | {"settings": job["settings"] | {"epochs": 0}}, "epochs must be over 0"),
         (lambda job: job | {"settings": job["settings"] | {"gate_share": 0.95}}, "leave something to train on"),
         (lambda job: job | {"version": "v1"}, "vYYYYMMDD_HHMMSS"),
         (lambda job: {key: value for key, value in job.items() if key != "snapshot"}, "snapshot"),
-        (lambda job: job | {"snapshot": "/nowhere"}, "snapshot /nowhere is no folder"),
-        (lambda job: job | {"parent": "/nowhere"}, "parent /nowhere is no folder"),
+        (lambda job: job | {"snapshot": "/nowhere"}, "snapshot /nowhere is not a folder"),
+        (lambda job: job | {"parent": "/nowhere"}, "parent /nowhere is not a folder"),
         (lambda job: job | {"candidate": job["snapshot"]}, "already exists"),
     ],
 )  # fmt: skip
@@ -526,8 +533,8 @@ def test_a_compiled_file_that_is_found_damaged_when_files_are_written(long_snaps
     """The job begins anew in the same process and in its candidate, which it empties first; its reader notices only the stages."""
     for package in ("model", "features"):
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "model/training/candidate.py").open("a") as source:
-        source.write("\n_finish = finish\ndef finish(*made):\n    from model import late\n    _finish(*made)\n")
+    with (tmp_path / "model/training/run.py").open("a") as source:
+        source.write("\n_whole = _describe\ndef _describe(*made):\n    from model import late\n    _whole(*made)\n")
     (tmp_path / "model/late.py").touch()
     os.truncate(py_compile.compile(str(tmp_path / "model/late.py"), doraise=True), 20)
     spec = job_in(tmp_path, long_snapshot)

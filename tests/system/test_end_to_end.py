@@ -143,6 +143,7 @@ def test_from_telemetry_to_a_model_an_alert_and_dead_letters(kafka_broker: str, 
         rows_min = {FIRST - 500}
         drift_rows_min = 1000000
         epochs = 1
+        [training.expert]
         epoch_windows_max = 512
         batch_size = 64
         [state]

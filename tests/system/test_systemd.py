@@ -182,9 +182,10 @@ group_id = "{topic}"
 schedule = ""
 rows_min = 1000
 new_rows_min = 1000000
+epochs = 1
+[training.expert]
 windows_min = 64
 gate_windows_min = 32
-epochs = 1
 batch_size = 64
 epoch_windows_max = 256
 [state]

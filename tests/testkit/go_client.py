@@ -18,10 +18,11 @@ from features.telemetry import CATEGORIES, NUMERIC, Partition
 from features.vocabulary import Interner
 from model.buffer.rows import BufferRows, BufferWriter
 from model.job import Job
-from model.judge.gate import GatePolicy
 from model.registry.versions import Registry
 from model.spec.architecture import Architecture
-from model.spec.job import JobSpec, TrainingSettings
+from model.spec.job import JobSpec
+from model.spec.settings import TrainingSettings
+from model.spec.verdict import GatePolicy
 from model.version.raw_windows import RawWindows
 from testkit.paths import ROOT
 

@@ -1,4 +1,4 @@
-"""The linear path beside the network, solved in closed form: where a first version starts, and how a fine-tuning follows a drift."""
+"""Linear path beside the network, solved in closed form: the start of a first version, and how a fine-tuning follows a drift."""
 
 from __future__ import annotations
 
@@ -9,32 +9,38 @@ import numpy as np
 
 from features.definition import FEATURES
 from features.telemetry import TARGETS, Flags, Floats
+from model.training.dataset import TrainingData
 from model.training.fit.least_absolute import Line, blended, least_absolute
-from model.training.fit.loop import VALIDATION_WINDOWS_MAX, TrainingData, evenly
+from model.training.fit.loop import VALIDATION_WINDOWS_MAX, evenly
 from model.training.network.assembly import LINEAR_PATH, NONLINEAR_OUTPUT, initialise_linear_path
 from model.training.network.linear_inputs import RATES, set_calendar, unseen_calendar
 from model.windows.index import WindowIndex, gather
 from model.windows.scaler import Scaler
 
 PENALTIES: Final = (1e-4, 1e-3, 1e-2)
-"""Of the way from the best average, per unit of the columns' spread. From 1e-1 on the average itself is all that is left, and it is
-among the candidates anyway; under 1e-4 nothing changes."""
+"""Penalties of the distance from the best average, per unit of the columns' spread. From 1e-1 on only the average is left, which is a
+candidate anyway; under 1e-4 nothing changes."""
 SHRUNK: Final = 1e-1
-"""The penalty of the way from the constant forecast, for targets that hardly depend on anything."""
+"""Penalty of the distance from the constant forecast, for targets that hardly depend on anything."""
 SOLVED_WINDOWS_MAX: Final = 16_384
-"""140 for each of the 116 weights; solving them takes 1 to 2 s a target."""
+"""Windows that a line is fitted on: 140 for each of the 116 weights. Solving takes 1 to 2 s a target."""
 SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Shares of the network's addition to its linear path that are tried."""
 CORRECTION_WINDOWS_MAX: Final = 4_096
-"""Forecasting them takes about 3 s."""
+"""Windows that a correction is fitted on: forecasting them takes about 3 s."""
 _CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
 _BATCH: Final = 256
 
 
 def start_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, outputs: Scaler) -> None:
-    """Makes an untrained network the best linear forecast by mean absolute error. inputs, outputs: the scalers of data.
+    """Make an untrained network the best linear forecast by mean absolute error.
 
-    Per target: averages of what was measured, the constant, and lines fitted on the training windows from either, with and without
-    the daily profile; then the blend of these that is best on the validation windows.
+    The candidates of each target are the averages of its own values, the constant, and lines fitted on the training windows from either,
+    with and without the daily profile. The blend of these that is best on the validation windows is taken.
+
+    Args:
+        inputs: Scaler of the data's features.
+        outputs: Scaler of the data's targets.
     """
     set_calendar(model, inputs)
     train, validation = _thinned(data.train, SOLVED_WINDOWS_MAX), _thinned(data.validation, VALIDATION_WINDOWS_MAX)
@@ -42,17 +48,22 @@ def start_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, ou
     wanted, later = data.targets[train.target_row], data.targets[validation.target_row]
     seen = ~unseen_calendar(rows, inputs)
     lines = [
-        _line(rows, wanted[:, at], later_rows, later[:, at], average_lines(at, rows.shape[1], inputs, outputs), seen)
-        for at in range(wanted.shape[1])
+        _line(rows, wanted[:, target], later_rows, later[:, target], average_lines(name, rows.shape[1], inputs, outputs), seen)
+        for target, name in enumerate(TARGETS)
     ]
     kernel = np.stack([line.kernel for line in lines], axis=1).astype(np.float32)
     initialise_linear_path(model, kernel, np.array([line.bias for line in lines], np.float32))
 
 
-def average_lines(target: int, width: int, inputs: Scaler, outputs: Scaler) -> list[Line]:
-    """The averages of RATES as forecasts of their own target, in its scaled units; the first of them is persistence."""
-    scale = float(inputs.scale[target] / outputs.scale[target])
-    bias = float((inputs.mean[target] - outputs.mean[target]) / outputs.scale[target])
+def average_lines(name: str, width: int, inputs: Scaler, outputs: Scaler) -> list[Line]:
+    """Return the averages of RATES as forecasts of the target `name`, in its scaled units. The first is persistence.
+
+    Args:
+        width: K, columns that the linear path reads.
+    """
+    feature, target = FEATURES.index(name), TARGETS.index(name)
+    scale = float(inputs.scale[feature] / outputs.scale[target])
+    bias = float((inputs.mean[feature] - outputs.mean[target]) / outputs.scale[target])
     kernels = np.zeros((len(RATES), width))
     for rate, kernel in enumerate(kernels):
         kernel[len(FEATURES) + target * len(RATES) + rate] = scale
@@ -60,7 +71,7 @@ def average_lines(target: int, width: int, inputs: Scaler, outputs: Scaler) -> l
 
 
 def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, averages: list[Line], seen: Flags) -> Line:
-    """The line of one target; of one that is never measured the constant 0."""
+    """The line of one target; the constant 0 if it is never measured."""
     measured, judged = np.isfinite(wanted), np.isfinite(later)
     if not measured.any():
         return Line(np.zeros(rows.shape[1]), 0.0)
@@ -72,18 +83,24 @@ def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, avera
     for allowed in (timeless & seen, seen):
         lines += least_absolute(rows, wanted, best, PENALTIES, allowed)
         lines += least_absolute(rows, wanted, constant, (SHRUNK,), allowed)
-    if not judged.any():  # nothing later to choose on: what is best in training, which is no worse than the averages
+    if not judged.any():  # nothing later to choose on: the best in training is not worse than the averages
         later_rows, later, judged = rows, wanted, np.ones(len(wanted), np.bool_)
     return blended(lines, later_rows[judged], later[judged].astype(np.float64))
 
 
 def correct_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, outputs: Scaler, fresh: Flags) -> Flags:
-    """Adds to the linear path a line through what the network now gets wrong, for the targets on which that helps the validation windows.
+    """Add to the linear path a line through the network's errors, for each target whose validation windows it helps.
 
     A drift is mostly a new level or scale, and weights in closed form follow it from a thousand windows at once. Measured on a
     planted re-route, with Ridge: error of the region .419 before, .166 after this (8 s), .297 after six epochs without it (92 s).
-    inputs, outputs: the scalers of data. fresh: bool (4,), targets that the parent has never seen measured: they start as those of a
-    first version do. Gives bool (4,), the targets that were corrected, the fresh ones among them.
+
+    Args:
+        inputs: Scaler of the data's features.
+        outputs: Scaler of the data's targets.
+        fresh: bool (4,), targets that the parent has never seen measured. They start as those of a first version do.
+
+    Returns:
+        bool (4,), the targets that were corrected, the fresh ones included.
     """
     drawn, judged = _thinned(data.train, CORRECTION_WINDOWS_MAX), _thinned(data.validation, VALIDATION_WINDOWS_MAX)
     rows, later_rows = linear_rows(model, data, drawn, judged)
@@ -94,21 +111,22 @@ def correct_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, 
     layer = model.get_layer(LINEAR_PATH)
     kernel, bias = layer.get_weights()
     corrected = np.zeros(len(bias), np.bool_)
-    for at in range(len(bias)):
-        if fresh[at]:
-            line = _line(rows, wanted[:, at], later_rows, later[:, at], average_lines(at, rows.shape[1], inputs, outputs), seen)
-            kernel[:, at] = bias[at] = 0.0
+    for target, name in enumerate(TARGETS):
+        if fresh[target]:
+            averages = average_lines(name, rows.shape[1], inputs, outputs)
+            line = _line(rows, wanted[:, target], later_rows, later[:, target], averages, seen)
+            kernel[:, target] = bias[target] = 0.0
         else:
-            line = _correction(rows, wrong[:, at], later_rows, later_wrong[:, at], seen)
-        kernel[:, at] += line.kernel
-        bias[at] += line.bias
-        corrected[at] = line.bias != 0.0 or bool(line.kernel.any())
+            line = _correction(rows, wrong[:, target], later_rows, later_wrong[:, target], seen)
+        kernel[:, target] += line.kernel
+        bias[target] += line.bias
+        corrected[target] = line.bias != 0.0 or bool(line.kernel.any())
     layer.set_weights([kernel, bias])
     return corrected
 
 
 def _correction(rows: Floats, wrong: Floats, later_rows: Floats, later_wrong: Floats, seen: Flags) -> Line:
-    """The line of one target, as much of it as helps later; nothing for a target that is not measured in both."""
+    """The line of one target, weighted by how much it helps later; the constant 0 if the target is not measured in both."""
     nothing = Line(np.zeros(rows.shape[1]), 0.0)
     measured, judged = np.isfinite(wrong), np.isfinite(later_wrong)
     if not measured.any() or not judged.any():
@@ -118,10 +136,13 @@ def _correction(rows: Floats, wrong: Floats, later_rows: Floats, later_wrong: Fl
 
 
 def weigh_network(model: keras.Model, data: TrainingData) -> Floats:
-    """Keeps of what the network adds to the linear path the share that is best on the validation windows, target by target.
+    """Keep, target by target, the share of the network's addition to its linear path that is best on the validation windows.
 
-    Early stopping looks at all targets together; a target that the network has learnt by heart would be carried along by the others.
-    A target that the validation windows do not measure stays with the linear path. Gives float32 (4,), the shares, of SHARES.
+    Early stopping looks at all targets together, so a target that the network overfits would be kept for the sake of the others.
+    A target that the validation windows do not measure stays with the linear path.
+
+    Returns:
+        float32 (4,), the shares, of SHARES.
     """
     judged = _thinned(data.validation, VALIDATION_WINDOWS_MAX)
     layer = next((layer for layer in model.layers if layer.name == NONLINEAR_OUTPUT), None)
@@ -138,16 +159,16 @@ def weigh_network(model: keras.Model, data: TrainingData) -> Floats:
 
 
 def linear_rows(model: keras.Model, data: TrainingData, first: WindowIndex, second: WindowIndex) -> tuple[Floats, Floats]:
-    """float32 (M, K) each: what the linear path of this model reads of the windows of two indices."""
+    """Return float32 (M, K) for each of two indices: what the model's linear path reads of their windows."""
     rows = forecast(keras.Model(model.input, model.get_layer(LINEAR_PATH).input), data, first.joined(second))
     return rows[: len(first)], rows[len(first) :]
 
 
 def forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
-    """float32 (M, outputs), scaled: what the model says of the windows of index."""
+    """Return float32 (M, 4), scaled: the model's forecasts for the M windows of index."""
     parts = [index.end[start : start + _CHUNK_WINDOWS] for start in range(0, len(index), _CHUNK_WINDOWS)]
     return np.concatenate([model.predict(gather(data.features, part, data.window_rows), batch_size=_BATCH, verbose=0) for part in parts])
 
 
 def _thinned(index: WindowIndex, most: int) -> WindowIndex:
-    return index.take(evenly(len(index), most))
+    return index.select(evenly(len(index), most))

@@ -1,4 +1,4 @@
-"""One training: masked loss, AdamW on a cosine schedule, early stopping, and the same weights for the same seed."""
+"""The training loop: masked loss, AdamW on a cosine schedule, early stopping, and the same weights for the same seed."""
 
 from __future__ import annotations
 
@@ -12,47 +12,43 @@ from typing import Any
 import keras
 import numpy as np
 
-from features.definition import WINDOW_ROWS
 from features.telemetry import Floats, Longs
-from model.spec.job import TrainingSettings
+from model.spec.settings import TrainingSettings
+from model.training.dataset import TrainingData
 from model.training.network.encoders import training_twin
 from model.windows.index import WindowIndex, gather
 
 Batch = tuple[Floats, Floats]
 
 FIRST_PERIOD_STEPS = 1_000
-"""Steps of the first cosine period; a training that is planned shorter has one period of its own length, so that it ends at a low rate."""
+"""Steps of the first cosine period. A shorter training has one period of its own length, so that it ends at a low rate."""
 PERIOD_GROWTH = 2.0
 RESTART_SHARE = 0.9
 LEARNING_RATE_FLOOR = 1e-6
 CLIP_NORM = 1.0
-"""Largest norm of a whole step's gradient: a spike of 1e9 in the telemetry must not undo the training."""
+"""Largest norm of a step's whole gradient: a spike of 1e9 in the telemetry must not undo the training."""
 PROGRESS_EVERY_S = 2.0
+"""Seconds between two reports of progress."""
 GAIN_RATIO = 2e-4
-"""Fall of the validation loss that counts as a gain for patience: a hundredth of its standard error. A loss that creeps on by millionths
-would keep a training going for hours."""
+"""Smallest fall of the validation loss that counts as a gain for patience: a hundredth of its standard error. Without it a loss that
+falls by millionths would keep a training going for hours."""
 NOTHING_TO_TRAIN = "nothing_to_train"
 VALIDATION_WINDOWS_MAX = 4_096
-"""Enough for a standard error of about 2 % of the loss; a large buffer's validation would otherwise cost more than a short epoch."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """Rows, and the windows over them as indices: 30 times smaller than the windows themselves.
-
-    features: float32 (N, F), scaled, 0 where unknown. targets: float32 (N, 4), scaled, NaN where unknown.
-    """
-
-    features: Floats
-    targets: Floats
-    train: WindowIndex
-    validation: WindowIndex
-    window_rows: int = WINDOW_ROWS
+"""Windows that are validated on: enough for a standard error of about 2 % of the loss. All of a large buffer's would cost more than a
+short epoch."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training is. epoch counts from 1; step counts over the whole training; losses are masked MAE, NaN before the first."""
+    """How far a training is.
+
+    Args:
+        epoch: Counts from 1.
+        step: Counts over the whole training.
+        loss: Masked MAE of the epoch so far, in scaled units; NaN before the first step.
+        validation_loss: Masked MAE after the epoch; NaN before that.
+        left_s: Estimate of the time that is left, seconds.
+    """
 
     epoch: int
     epochs: int
@@ -65,7 +61,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Losses are masked MAE in scaled units without the L2 penalty; `loss` is with dropout and over the epoch's changing weights."""
+    """One epoch. Losses are masked MAE in scaled units, without the L2 penalty.
+
+    Args:
+        loss: With dropout, over the epoch's changing weights.
+        learning_rate: At the start of the epoch.
+    """
 
     loss: float
     validation_loss: float
@@ -75,9 +76,12 @@ class Epoch:
 
 @dataclass(frozen=True)
 class History:
-    """A whole training. best_epoch counts from 1 and is the one whose weights were kept; 0: the start was not bettered.
+    """A whole training.
 
-    stopped: "epochs" (all done), "no_better_epoch" (patience), "time_budget", "interrupted" or "nothing_to_train" (only a linear path).
+    Args:
+        start_validation_loss: Before the first epoch.
+        best_epoch: The epoch whose weights were kept, from 1; 0: no epoch was better than the start.
+        stopped: "epochs" (all done), "no_better_epoch" (patience), "time_budget", "interrupted" or "nothing_to_train" (only a linear path).
     """
 
     epochs: tuple[Epoch, ...]
@@ -87,9 +91,13 @@ class History:
 
 
 def masked_mae(y_true: Any, y_pred: Any) -> Any:
-    """Mean absolute error over the targets that are known. y_true: (B, 4), NaN where a target is missing; such a target has no gradient.
+    """Return the mean absolute error over the known targets.
 
     Absolute and not squared: throughput and delay have long tails, and a network that follows them is wrong on every ordinary row.
+
+    Args:
+        y_true: (B, 4), NaN where a target is missing. Such a target has no gradient.
+        y_pred: (B, 4).
     """
     missing = keras.ops.isnan(y_true)
     known = 1.0 - keras.ops.cast(missing, y_pred.dtype)
@@ -99,7 +107,11 @@ def masked_mae(y_true: Any, y_pred: Any) -> Any:
 
 
 def compile_model(model: keras.Model, settings: TrainingSettings, learning_rate: float, steps: int) -> None:
-    """Gives the model its loss, metric and optimiser for a training of `steps` steps."""
+    """Set the model's loss, metric and optimiser for a training of `steps` steps.
+
+    The learning rate follows cosine decay with warm restarts (Loshchilov and Hutter 2017, "SGDR"), the optimiser is AdamW (Loshchilov and
+    Hutter 2019, "Decoupled weight decay regularization").
+    """
     schedule = keras.optimizers.schedules.CosineDecayRestarts(
         learning_rate,
         first_decay_steps=min(FIRST_PERIOD_STEPS, steps),
@@ -125,18 +137,22 @@ def train(
     log_path: Path | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> History:
-    """Trains the model in place and leaves it with the weights that were best on the validation windows, the start included.
+    """Train the model in place, and leave it with the weights that were best on the validation windows.
 
-    What trains is its encoder's twin; the model itself gets the weights. A model without trainable weights is left as it is.
-    The first epoch's rivals are the weights it started from: a linear path or a parent that training cannot better is kept.
-    log_path: CSV with a line for each epoch. interrupted: asked after every step; once true, the training ends with this epoch.
-    ValueError: no windows to train or validate on.
+    What trains is the twin of its encoder; the model gets the weights. The weights at the start compete too: a linear path or a parent
+    that no epoch betters is kept. A model without trainable weights is left as it is.
+
+    Args:
+        learning_rate: At the peak of the first period.
+        log_path: CSV file to write, a line for each epoch.
+        interrupted: Asked after every step; once it returns True, the training ends with this epoch.
+
+    Raises:
+        ValueError: There are no windows to train or validate on.
     """
     if not len(data.train) or not len(data.validation):
         raise ValueError(f"nothing to train on: {len(data.train)} training and {len(data.validation)} validation windows")
-    batch_size = min(settings.batch_size, len(data.train))
-    epoch_windows = min(len(data.train), settings.epoch_windows_max or len(data.train))
-    epoch_steps = max(1, epoch_windows // batch_size)  # the rest is dropped: every batch is of one shape, and weighs the same
+    batch_size, epoch_steps = _batches_of_epoch(len(data.train), settings)
     steps = epoch_steps * settings.epochs
     twin = training_twin(model)
     compile_model(twin, settings, learning_rate, steps)
@@ -168,6 +184,12 @@ def train(
     return History(tuple(epochs), start, best_epoch, stopped)
 
 
+def _batches_of_epoch(windows: int, settings: TrainingSettings) -> tuple[int, int]:
+    """Windows of a batch, and batches of an epoch. The rest is dropped: every batch is of one shape and weighs the same."""
+    batch_size = min(settings.batch_size, windows)
+    return batch_size, max(1, min(windows, settings.epoch_windows_max or windows) // batch_size)
+
+
 def _one_epoch(
     model: keras.Model, data: TrainingData, batches: Iterator[Batch], steps: range, epoch: int, clock: _Clock, batch_size: int
 ) -> Epoch:
@@ -186,7 +208,7 @@ def _one_epoch(
 
 
 def shuffled_batches(data: TrainingData, batch_size: int, epoch_steps: int, seed: int) -> Iterator[Batch]:
-    """Endless batches of windows (B, T, F) and targets (B, 4); every epoch is a fresh draw without repeats of the training windows.
+    """Yield endless batches of windows float32 (B, T, F) and targets float32 (B, 4). Every epoch is a fresh draw without repeats.
 
     Shuffled, because consecutive windows are nearly equal: in stream order the same network reached a correlation of .465 instead of .766.
     """
@@ -194,7 +216,7 @@ def shuffled_batches(data: TrainingData, batch_size: int, epoch_steps: int, seed
     while True:
         drawn = random.permutation(len(data.train))
         for step in range(epoch_steps):
-            yield _batch(data, data.train.take(drawn[step * batch_size : (step + 1) * batch_size]))
+            yield _batch(data, data.train.select(drawn[step * batch_size : (step + 1) * batch_size]))
 
 
 def _batch(data: TrainingData, index: WindowIndex) -> Batch:
@@ -202,7 +224,7 @@ def _batch(data: TrainingData, index: WindowIndex) -> Batch:
 
 
 def evenly(count: int, most: int) -> Longs:
-    """At most `most` of `count` positions, evenly spaced."""
+    """Return int64, at most `most` of `count` positions, evenly spaced."""
     return np.arange(0, count, max(1, -(-count // most)))
 
 
@@ -212,14 +234,14 @@ def _validate(model: keras.Model, data: TrainingData, batch_size: int) -> float:
     loss = _Mean()
     for start in range(0, len(thinned), batch_size):
         part = thinned[start : start + batch_size]
-        windows, targets = _batch(data, data.validation.take(np.resize(part, batch_size)))
-        targets[len(part) :] = np.nan  # the last batch is filled up: another shape would be traced anew; NaN leaves the filling out
+        windows, targets = _batch(data, data.validation.select(np.resize(part, batch_size)))
+        targets[len(part) :] = np.nan  # pads the last batch, whose other shape would be traced anew; NaN is left out
         loss.add(model.test_on_batch(windows, targets, return_dict=True)["masked_mae"], targets)
     return loss.value
 
 
 class _Mean:
-    """The mean over the known targets of several batches, however they are spread."""
+    """Mean over the known targets of several batches, which may have different numbers of them."""
 
     def __init__(self) -> None:
         self._total, self._known = 0.0, 0
@@ -244,7 +266,7 @@ def _log_epoch(path: Path, number: int, epoch: Epoch) -> None:
 
 
 class _Clock:
-    """Says every two seconds how far the training is, and when its time budget is spent."""
+    """Reports every two seconds how far the training is, and knows when its time budget is spent."""
 
     def __init__(
         self, settings: TrainingSettings, steps: int, on_progress: Callable[[Progress], None], interrupted: Callable[[], bool]
@@ -256,7 +278,7 @@ class _Clock:
     def report(self, epoch: int, step: int, loss: float, validation_loss: float, *, at_once: bool = False) -> None:
         now = time.monotonic()
         if step == 1 and not at_once:
-            self._compiled = now  # the first step traces and compiles: it says nothing about the others
+            self._compiled = now  # the first step traces and compiles: its time does not count
         if at_once or now - self._reported >= PROGRESS_EVERY_S:
             self._reported = now
             left_s = (now - self._compiled) / (step - 1) * (self._steps - step) if step > 1 else np.nan

@@ -456,7 +456,7 @@ def test_a_signal_in_the_middle_of_a_stream(spawn: Spawn, recording: Path, tmp_p
 def test_sigterm_in_the_middle_of_a_training(spawn: Spawn, recording: Path, tmp_path: Path) -> None:
     """The child ends with the daemon. The streamed records are in the checkpoint."""
     config = tmp_path / "c.toml"
-    config.write_text("[training]\nwindows_min = 1\ngate_windows_min = 1\n")
+    config.write_text("[training.expert]\nwindows_min = 1\ngate_windows_min = 1\n")
     process = started(spawn, ["replay", recording, "--config", config, "--keep", tmp_path / "kept"], "(first)")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     process.send_signal(signal.SIGTERM)
@@ -487,7 +487,7 @@ def test_replay_on_a_disk_that_is_full(recording: Path, tmp_path: Path) -> None:
 def test_each_thing_is_told_once(cli: Cli, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A refusal is a line for a person, or an event of the log if no lines are shown. Without training nothing waits for rows."""
     config = tmp_path / "c.toml"
-    config.write_text("[training]\nwindows_min = 1_000_000\n[log]\nformat = 'json'\n")
+    config.write_text("[training.expert]\nwindows_min = 1_000_000\n[log]\nformat = 'json'\n")
     monkeypatch.setattr("daemon.commands.replay.POLLS_MIN", 1)  # one training is enough
     _, _, err = cli("replay", recording, "--config", config)
     assert err.count("refused v") >= 1

@@ -68,8 +68,8 @@ def test_random_links_are_one_series(tmp_path: Path) -> None:
     [
         pytest.param(series(20), "error", "too few windows", id="one link with 20 rows"),
         pytest.param(series(500, rtt=lambda _row: 5), "error", "never change", id="all-constant columns"),
-        pytest.param(series(400)[::-1], "note", "stand behind a later one", id="non-monotonic time"),
-        pytest.param(series(400) + series(10), "warning", "10 rows have a time that their link had before", id="duplicates"),
+        pytest.param(series(400)[::-1], "note", "come after a later one", id="non-monotonic time"),
+        pytest.param(series(400) + series(10), "warning", "10 rows repeat a time of their link", id="duplicates"),
         pytest.param(series(400, rtt=lambda row: "1e39" if row == 7 else row), "warning", "1 out_of_range", id="over float32"),
         pytest.param(series(400, rtt=lambda row: "1e30" if row == 7 else row), "note", "are never measured", id="1e30 is a number"),
         pytest.param(series(300) + [row.replace(str(START_S)[:4], "1800") for row in series(300)], "note", "1 gaps", id="a gap"),
@@ -92,7 +92,7 @@ def test_nothing_valid(tmp_path: Path) -> None:
     [
         ({"window_size": 1}, "--window-size 1"),
         ({"window_size": 241}, "--window-size 241"),
-        ({"link_key": "node_id,colour"}, "--link-key node_id,colour: colour is none of"),
+        ({"link_key": "node_id,colour"}, "--link-key node_id,colour: unknown column colour; use some of"),
         ({"architecture": "huge"}, "--architecture huge"),
         ({"validation_split": 0.6, "test_split": 0.5}, "--validation-split"),
         ({"test_split": 0.0}, "--test-split"),

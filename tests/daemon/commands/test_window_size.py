@@ -13,8 +13,9 @@ from features.offline import RawTable
 from features.telemetry import CATEGORIES, NUMERIC
 from model.run import run
 from model.spec.architecture import Lstm
-from model.spec.job import JobSpec, TrainingSettings
+from model.spec.job import JobSpec
 from model.spec.run import FINISHED, RunSpec
+from model.spec.settings import TrainingSettings
 from model.version.golden import read_golden
 from model.version.manifest import verify
 from model.version.predictor import Predictor, PredictorError
@@ -45,8 +46,8 @@ def test_every_file_is_of_that_length(tmp_path: Path, monkeypatch: pytest.Monkey
         "rows": ROWS, "links": 1, "from_s": 1.7e9, "until_s": 1.7e9, "gaps": 0, "missing_ratio": {}, "windows": {}, "findings": [],
     }  # fmt: skip
     spec = RunSpec(
-        VERSION, 1.7e9, "recording", str(tmp_path), str(tmp_path / "out"), quality,
-        TrainingSettings(epochs=1, batch_size=32, nice=0), resized(SMALL, window_rows=rows),
+        version=VERSION, created_at_s=1.7e9, source="recording", snapshot=str(tmp_path), folder=str(tmp_path / "out"), data_quality=quality,
+        settings=TrainingSettings(epochs=1, batch_size=32, nice=0), architecture=resized(SMALL, window_rows=rows),
     )  # fmt: skip
     assert run(spec, lambda _event: None, lambda: False) == FINISHED
     folder = tmp_path / "out"
@@ -65,4 +66,7 @@ def test_limits() -> None:
         with pytest.raises(ValueError, match="10 to 240 rows"):
             resized(SMALL, window_rows=rows)
     with pytest.raises(ValueError, match="windows of 30 rows, not 45"):
-        JobSpec("job", VERSION, 0.0, "test", "snapshot", "candidate", architecture=resized(SMALL, window_rows=45))
+        JobSpec(
+            job_id="job", version=VERSION, created_at_s=0.0, reason="test", snapshot="snapshot", candidate="candidate",
+            architecture=resized(SMALL, window_rows=45),
+        )  # fmt: skip

@@ -63,6 +63,16 @@ def test_what_an_operator_sets_of_drift_reaches_its_policies(tmp_path: Path) -> 
     assert quorum_policy(config) == QuorumPolicy(links_min=5, links_share=0.1)
 
 
+def test_settings_of_an_expert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have a table of their own, in the file and in variables. A variable of an earlier release is refused with its name now."""
+    monkeypatch.setenv("DWCP_TRAINING__EXPERT__SEED", "7")
+    expert = load(written(tmp_path, "[training.expert]\nbatch_size = 64\n")).training.expert
+    assert (expert.batch_size, expert.seed, expert.patience) == (64, 7, 5)
+    monkeypatch.setenv("DWCP_TRAINING__PATIENCE", "3")
+    with pytest.raises(ConfigError, match="DWCP_TRAINING__PATIENCE: it is DWCP_TRAINING__EXPERT__PATIENCE now"):
+        load(None)
+
+
 def test_kafka_options_in_variables_have_the_type_of_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable is a string: "false" must not count as true, and a password of digits stays a string."""
     options = {"SESSION_TIMEOUT_MS": "30000", "SSL_CHECK_HOSTNAME": "False", "SECURITY_PROTOCOL": "SASL_SSL", "SASL_MECHANISM": "PLAIN"}
@@ -105,8 +115,13 @@ REFUSED = {
     "an empty key file": ("[models]\nverify_key = ''\n", r"models.verify_key: .*is empty"),
     "an empty events folder": ("[events]\nfolder = ''\n", r"events.folder: .*is empty"),
     "an empty host, which would be all interfaces": ("[http]\nhost = ''\n", r"http.host: .*is empty"),
-    "an absurd batch": ("[training]\nbatch_size = 1_000_000_000\n", r"training.batch_size: Input should be less than or equal to 4096"),
-    "a negative seed": ("[training]\nseed = -1\n", r"training.seed: Input should be greater than or equal to 0"),
+    "an absurd batch": (
+        "[training.expert]\nbatch_size = 1_000_000_000\n",
+        r"training.expert.batch_size: Input should be less than or equal",
+    ),
+    "a negative seed": ("[training.expert]\nseed = -1\n", r"training.expert.seed: Input should be greater than or equal to 0"),
+    "a setting that has moved": ("[training]\npatience = 3\n", r"training: .*patience is in the table \[training.expert\] now"),
+    "a setting that is gone": ("[training]\nlearning_rate = 0.1\n", r"training: .*learning_rate is not a setting any more; leave it out"),
     "an address": ("[kafka]\nbootstrap_servers = 'http://x'\n", r"'http://x' is not host:port"),
     "an unknown Kafka option": (
         "[kafka.options]\nsesion_timeout_ms = 1\n",

@@ -13,7 +13,8 @@ from daemon.errors import FencedError
 from daemon.state.checkpoint import CheckpointStore
 from daemon.state.snapshot import PartState, Snapshot
 from features.telemetry import CATEGORIES, NUMERIC, Partition
-from model.buffer.rows import GONE_PREFIX, BufferRows, BufferWriter, OpenSegment, read_segments
+from model.buffer.folder import GONE_PREFIX
+from model.buffer.rows import BufferRows, BufferWriter, OpenSegment, read_segments
 
 PARTITION = Partition("dwcp.telemetry", 0)
 ROWS = 10

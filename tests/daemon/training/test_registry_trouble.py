@@ -27,9 +27,10 @@ from daemon.training.schedule import Schedule
 from daemon.training.triggers import TrainingPolicy
 from daemon.wiring import build
 from features.telemetry import COLUMNS
-from model.judge.gate import GatePolicy, Verdict
 from model.registry.versions import Registry
-from model.spec.job import JobResult, TrainingSettings
+from model.spec.job import JobResult
+from model.spec.settings import TrainingSettings
+from model.spec.verdict import GatePolicy, Verdict
 from model.version.manifest import read_manifest, write_manifest
 from model.version.metadata import core_name, metadata_name
 from streams.files.sink import NdjsonSink

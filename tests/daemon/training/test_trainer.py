@@ -28,9 +28,10 @@ from daemon.training.triggers import TrainingPolicy
 from drift.messages import IncidentChange
 from features.telemetry import Partition
 from model.buffer.rows import BufferRows, BufferWriter
-from model.judge.gate import GatePolicy
 from model.registry.versions import Registry
-from model.spec.job import JobSpec, TrainingSettings
+from model.spec.job import JobSpec
+from model.spec.settings import TrainingSettings
+from model.spec.verdict import GatePolicy
 
 VERSION = "v20260101_000000"
 

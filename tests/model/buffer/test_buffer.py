@@ -18,14 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.telemetry import CATEGORIES, NUMERIC, Partition
+from model.buffer.folder import drop_unnamed, snapshot
 from model.buffer.retention import compact
-from model.buffer.rows import (
-    BufferRows,
-    BufferWriter,
-    drop_unnamed,
-    read_segments,
-    snapshot,
-)
+from model.buffer.rows import BufferRows, BufferWriter, read_segments
 from model.buffer.segments import SegmentError, describe
 from testkit.paths import ROOT
 

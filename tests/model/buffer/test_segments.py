@@ -115,7 +115,7 @@ def test_a_torn_segment_is_refused(tmp_path: Path, keep: int) -> None:
     """A file cut short anywhere is refused with its name and what to do."""
     path = sealed(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(SegmentError, match=r"\.parquet: is no complete Parquet file .*; restore it from a copy"):
+    with pytest.raises(SegmentError, match=r"\.parquet: is not a complete Parquet file .*; restore it from a copy"):
         load(path)
 
 
@@ -127,7 +127,7 @@ def test_a_stranger_under_a_segments_name_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SegmentError, match="other offsets than its name says"):
         load(renamed)
     pq.write_table(pa.table({"a": [1]}), renamed)
-    with pytest.raises(SegmentError, match="no segment of a training buffer"):
+    with pytest.raises(SegmentError, match="is not a segment of a training buffer"):
         load(renamed)
     pq.write_table(pa.table({"a": [1]}).replace_schema_metadata({"dwcp.version": "2"}), renamed)
     with pytest.raises(SegmentError, match=r"newer release .* install"):

@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from features.telemetry import TARGETS, Doubles, Floats
-from model.judge.gate import GatePolicy, absolute_errors, decide, evaluate
-from model.windows.index import WindowIndex
+from features.telemetry import TARGETS, Doubles
+from model.judge.gate import absolute_errors, decide
+from model.spec.verdict import GatePolicy
 
 POLICY = GatePolicy()
 WINDOWS = 2_000
@@ -137,22 +137,3 @@ def test_a_verdict_is_repeatable_and_json() -> None:
     assert [target["name"] for target in document["per_target"]] == list(TARGETS)
     assert document["per_target"][2]["candidate_mae"] is None
     assert document["overall"]["high"] < 0
-
-
-class LastThroughput:
-    """Forecasts the last throughput of the window for every target."""
-
-    def predict(self, windows: Floats) -> Floats:
-        return np.repeat(windows[:, -1, :1], 4, axis=1)
-
-
-def test_evaluate_compares_with_the_target_row() -> None:
-    """The error of a window is that against its target row, NaN where that was not measured; chunks do not show."""
-    rows = 10_000
-    features = np.zeros((rows, 44), np.float32)
-    features[:, 0] = np.arange(rows)
-    targets = np.repeat(features[:, :1], 4, axis=1)
-    targets[:, 2] = np.nan
-    end = np.arange(29, rows - 1)
-    errors_at = evaluate(LastThroughput(), features, targets, WindowIndex(end, end + 1))
-    np.testing.assert_array_equal(errors_at, np.tile([1.0, 1.0, np.nan, 1.0], (len(end), 1)))

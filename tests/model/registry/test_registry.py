@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from model.judge.gate import Verdict
 from model.registry.versions import REFUSAL_NAME, REFUSED_KEPT, Registry, RegistryError
+from model.spec.verdict import Verdict
 from model.version.predictor import Predictor
 from testkit.paths import ROOT
 from testkit.versions import make_version

@@ -10,9 +10,12 @@ import pytest
 from features.offline import RawTable
 from features.telemetry import CATEGORIES, NUMERIC
 from model.judge.baselines import BASELINES
+from model.judge.performance import NETWORK
 from model.spec.architecture import Lstm
-from model.spec.job import TrainingSettings
-from model.training.offline import NETWORK, OfflineRun, TooFewWindowsError, prepare_offline, run_offline
+from model.spec.settings import TrainingSettings
+from model.training.dataset import Dataset, LastOfEachLink, TooLittleDataError, prepare
+from model.training.fit.start import Fit, fit, prepare_tensorflow, start
+from model.training.run import forecasts_of, metrics_of
 
 SMALL = Lstm(lstm_units=(4,), lstm_dropout=(0.0,), recurrent_dropout=0.0, dense_units=(4,), dense_dropout=(0.0,), head_units=4)
 SETTINGS = TrainingSettings(epochs=1, epoch_windows_max=128, seed=3)
@@ -34,49 +37,56 @@ def table() -> RawTable:
     return RawTable(("a|b|",), np.zeros(ROWS, np.int32), 60.0 * np.arange(ROWS), numeric, codes, values)
 
 
-def run(rows: RawTable) -> OfflineRun:
-    return run_offline(rows, SETTINGS, SMALL, gap_multiple=5.0, on_progress=lambda _progress: None)
+def run(rows: RawTable) -> tuple[Dataset, Fit]:
+    dataset = prepare(rows, LastOfEachLink(), 5.0)
+    prepare_tensorflow(SETTINGS)
+    return dataset, fit(*start(dataset, SMALL), dataset, SETTINGS, lambda _progress: None)
 
 
 @pytest.fixture(scope="module")
-def honest() -> OfflineRun:
+def honest() -> tuple[Dataset, Fit]:
     return run(table())
 
 
-def test_forecasts_are_of_the_same_windows(honest: OfflineRun) -> None:
+def test_forecasts_are_of_the_same_windows(honest: tuple[Dataset, Fit]) -> None:
     """Network and baselines forecast every window of the test part; a target that is never measured has no forecast and no metric."""
-    assert set(honest.forecasts) == {NETWORK, *BASELINES}
-    assert {forecast.shape for forecast in honest.forecasts.values()} == {honest.actual.shape} == {(len(honest.prepared.split.test), 4)}
-    assert np.isfinite(honest.forecasts[NETWORK][:, [0, 2]]).all()
-    assert np.isnan(honest.forecasts[NETWORK][:, [1, 3]]).all()
-    network, ridge = (honest.validation_metrics[name].targets[0].mae for name in (NETWORK, "ridge"))
+    dataset, trained = honest
+    forecasts = forecasts_of(trained, dataset, dataset.judged)
+    assert set(forecasts) == {NETWORK, *BASELINES}
+    assert {forecast.shape for forecast in forecasts.values()} == {(len(dataset.judged), 4)}
+    assert np.isfinite(forecasts[NETWORK][:, [0, 2]]).all()
+    assert np.isnan(forecasts[NETWORK][:, [1, 3]]).all()
+    validation = metrics_of(trained, dataset, dataset.data.validation)
+    network, ridge = (validation[name].targets[0].mae for name in (NETWORK, "ridge"))
     assert network is not None
     assert ridge is not None
     assert network <= ridge
 
 
-def test_only_training_rows_are_fitted_on(honest: OfflineRun) -> None:
+def test_only_training_rows_are_fitted_on(honest: tuple[Dataset, Fit]) -> None:
     """A value that first appears after the training part is unknown to the vocabulary, and scalers are those of the first 70 %."""
-    assert honest.prepared.vocabulary.values[0] == ("seen",)
-    assert honest.prepared.outputs.mean[0] == pytest.approx(np.nanmean(table().numeric[: int(0.7 * ROWS), 0]), rel=1e-5)
+    assert honest[0].vocabulary.values[0] == ("seen",)
+    assert honest[0].outputs.mean[0] == pytest.approx(np.nanmean(table().numeric[: int(0.7 * ROWS), 0]), rel=1e-5)
 
 
-def test_the_future_changes_no_forecast_before_it(honest: OfflineRun) -> None:
+def test_the_future_changes_no_forecast_before_it(honest: tuple[Dataset, Fit]) -> None:
     """With other measurements in the second half of the test part, every forecast of the first half is the same number."""
     changed = table()
     later = int(0.925 * ROWS)
     changed.numeric[later:, :4] = 5_000.0
-    again = run(changed)
-    before = honest.prepared.split.test.target_row < later
+    (dataset, trained), (other, retrained) = honest, run(changed)
+    judged = dataset.judged.target_row
+    before = judged < later
     assert before.any()
-    windows = np.isin(again.prepared.split.test.target_row, honest.prepared.split.test.target_row[before])
-    for name, forecast in honest.forecasts.items():
-        np.testing.assert_array_equal(again.forecasts[name][windows], forecast[before], err_msg=name)
+    windows = np.isin(other.judged.target_row, judged[before])
+    again = forecasts_of(retrained, other, other.judged)
+    for name, forecast in forecasts_of(trained, dataset, dataset.judged).items():
+        np.testing.assert_array_equal(again[name][windows], forecast[before], err_msg=name)
 
 
 def test_too_short_a_table_is_refused_with_its_counts() -> None:
     """A part without a window is named before anything is trained."""
     short = table()
     short = replace(short, link=short.link[:150], time_s=short.time_s[:150], numeric=short.numeric[:150], codes=short.codes[:150])
-    with pytest.raises(TooFewWindowsError, match=r"0 validation windows.*31 rows of one link"):
-        prepare_offline(short, gap_multiple=5.0)
+    with pytest.raises(TooLittleDataError, match=r"0 validation windows.*31 rows of one link"):
+        prepare(short, LastOfEachLink(), 5.0)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from model.judge.gate import Verdict
+from model.spec.verdict import Verdict
 from model.version.golden import check_golden, read_golden, write_golden
 from model.version.manifest import MANIFEST_NAME, read_manifest, verify, write_manifest
 from model.version.metadata import Metadata, core_name, int8_name, raw_name

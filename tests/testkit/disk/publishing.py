@@ -22,9 +22,9 @@ from typing import Any, Final
 
 import onnx
 
-from model.judge.gate import Verdict
 from model.registry.choice import CHOICE_NAME
 from model.registry.versions import CURRENT_NAME, REFUSAL_NAME, REFUSED_KEPT, REFUSED_NAME, Registry
+from model.spec.verdict import Verdict
 from model.version.manifest import MANIFEST_NAME, SIGNATURE_NAME, check_files, read_manifest, sign_manifest, verify, write_manifest
 from model.version.metadata import VERSION_FORMAT, VERSION_PATTERN
 from model.version.signing import SigningKey, generate

@@ -25,10 +25,10 @@ from daemon.state.state_file import read_state, write_state
 from features.telemetry import COLUMNS, NUMERIC, Partition
 from model.buffer.segments import SCHEMA, SegmentError, SegmentName, write_segment
 from model.buffer.segments import load as load_segment
-from model.judge.gate import Verdict
 from model.registry.choice import CHOICE_NAME, Choice, read_choice, write_choice
 from model.registry.versions import CURRENT_NAME, Registry, RegistryError
 from model.spec.job import JobResult, JobSpec
+from model.spec.verdict import Verdict
 from model.version.documents import DocumentError
 from model.version.golden import GOLDEN_NAME, read_golden
 from model.version.manifest import MANIFEST_NAME, check_files, read_manifest
@@ -186,7 +186,7 @@ def _of_segment(folder: Path) -> list[Target]:
 
 
 def _of_jobs(_folder: Path) -> list[Target]:
-    spec = JobSpec("j", "v20260101_000000", 1.5, "first", "/snapshot", "/candidate")
+    spec = JobSpec(job_id="j", version="v20260101_000000", created_at_s=1.5, reason="first", snapshot="/snapshot", candidate="/candidate")
     verdict = Verdict(False, ("worse",), 9)
     result = JobResult("j", "v20260101_000000", "refused", "/candidate", verdict, {"a": 1}, 5, {"b": 2}, {"c": 0.5}, 7.5)
     return [

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import keras
+import msgspec
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,9 +16,10 @@ from msgspec.structs import replace as resized
 from features.telemetry import Floats
 from model.judge.baselines import ridge
 from model.spec.architecture import Architecture, Lstm
-from model.spec.job import TrainingSettings
+from model.spec.settings import TrainingSettings
+from model.training.dataset import TrainingData
 from model.training.fit.linear_path import correct_linear_path, forecast, start_linear_path, weigh_network
-from model.training.fit.loop import Progress, TrainingData, masked_mae, shuffled_batches, train
+from model.training.fit.loop import Progress, masked_mae, shuffled_batches, train
 from model.training.network.assembly import build, inference_clone
 from model.windows.index import WindowIndex, gather
 from model.windows.scaler import Scaler
@@ -124,7 +126,7 @@ def test_training_improves_on_the_linear_path() -> None:
     data = toy()
     model = started(data)
     linear = validation_mae(model, data)
-    history = train(model, data, replace(QUICK, epochs=4), silent, learning_rate=0.01)
+    history = train(model, data, msgspec.structs.replace(QUICK, epochs=4), silent, learning_rate=0.01)
     assert history.start_validation_loss == pytest.approx(linear, rel=1e-3)
     assert history.epochs[history.best_epoch - 1].validation_loss < 0.7 * history.start_validation_loss
     clone = inference_clone(model)  # a trained network, with its loss and optimiser, can be cloned for the export
@@ -137,7 +139,7 @@ def test_the_linear_path_is_not_trained() -> None:
     data = toy(400)
     model = started(data)
     before = model.get_layer("linear_path").get_weights()
-    train(model, data, replace(QUICK, patience=1), silent, learning_rate=0.01)
+    train(model, data, msgspec.structs.replace(QUICK, patience=1), silent, learning_rate=0.01)
     for kept, now in zip(before, model.get_layer("linear_path").get_weights(), strict=True):
         np.testing.assert_array_equal(kept, now)
 
@@ -214,7 +216,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
     def weights(seed: int) -> Floats:
         model = started(data, dropping, seed)
-        train(model, data, replace(QUICK, seed=seed), silent, learning_rate=0.001)
+        train(model, data, msgspec.structs.replace(QUICK, seed=seed), silent, learning_rate=0.001)
         return np.concatenate([weight.ravel() for weight in model.get_weights()])
 
     first = weights(3)
@@ -237,9 +239,9 @@ def test_validation_is_the_masked_error_over_all_windows() -> None:
     """The last batch is filled up for the compiler; the filling must not count. 7 windows of a batch of 32, and 33 of it."""
     data = toy(400)
     for windows in (7, 33):
-        few = replace(data, validation=data.validation.take(np.arange(windows)))
+        few = replace(data, validation=data.validation.select(np.arange(windows)))
         model = started(few)
-        history = train(model, few, replace(QUICK, epochs=1), silent, learning_rate=1e-9)
+        history = train(model, few, msgspec.structs.replace(QUICK, epochs=1), silent, learning_rate=1e-9)
         assert history.start_validation_loss == pytest.approx(validation_mae(model, few), rel=1e-3)
 
 
@@ -271,19 +273,19 @@ def test_a_batch_holds_the_rows_before_its_targets() -> None:
 
 def test_early_stopping_after_patience() -> None:
     """Training ends once `patience` epochs in a row were no better."""
-    history = train(started(toy(400)), toy(400), replace(QUICK, epochs=50, patience=2), silent, learning_rate=10.0)
+    history = train(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, patience=2), silent, learning_rate=10.0)
     assert (history.stopped, len(history.epochs), history.best_epoch) == ("no_better_epoch", 2, 0)
 
 
 def test_a_loss_that_creeps_on_is_no_gain() -> None:
     """Improvements of millionths keep the better weights, and no training going."""
-    history = train(started(toy(400)), toy(400), replace(QUICK, epochs=50, patience=2), silent, learning_rate=1e-8)
+    history = train(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, patience=2), silent, learning_rate=1e-8)
     assert (history.stopped, len(history.epochs)) == ("no_better_epoch", 2)
 
 
 def test_a_spent_time_budget_ends_the_training() -> None:
     """With no time left the first step is the last one, and what was learnt is still validated and kept or dropped."""
-    history = train(started(toy(400)), toy(400), replace(QUICK, epochs=50, time_budget_s=1e-9), silent, learning_rate=0.001)
+    history = train(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, time_budget_s=1e-9), silent, learning_rate=0.001)
     assert (history.stopped, len(history.epochs)) == ("time_budget", 1)
     assert np.isfinite(history.epochs[0].validation_loss)
 
@@ -292,7 +294,9 @@ def test_progress_and_log_tell_every_epoch(tmp_path: Path) -> None:
     """Progress starts before the first step, reaches the last one, and the CSV has a line for each epoch."""
     seen: list[Progress] = []
     data = toy(400)
-    history = train(started(data), data, replace(QUICK, epochs=3), seen.append, learning_rate=0.001, log_path=tmp_path / "log.csv")
+    history = train(
+        started(data), data, msgspec.structs.replace(QUICK, epochs=3), seen.append, learning_rate=0.001, log_path=tmp_path / "log.csv"
+    )
     assert (seen[0].step, seen[-1].step, seen[-1].epoch, seen[-1].left_s) == (0, seen[-1].steps, 3, 0.0)
     assert seen[-1].validation_loss == history.epochs[-1].validation_loss
     with (tmp_path / "log.csv").open() as file:
@@ -304,6 +308,6 @@ def test_progress_and_log_tell_every_epoch(tmp_path: Path) -> None:
 def test_nothing_to_train_on_is_refused() -> None:
     """An empty part is named with its counts."""
     data = toy(400)
-    empty = data.validation.take(np.arange(0))
+    empty = data.validation.select(np.arange(0))
     with pytest.raises(ValueError, match=r"0 validation windows"):
         train(started(data), replace(data, validation=empty), QUICK, silent, learning_rate=0.001)

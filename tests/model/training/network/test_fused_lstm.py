@@ -12,8 +12,9 @@ from msgspec.structs import replace as resized
 
 from features.telemetry import Floats
 from model.spec.architecture import Lstm
-from model.spec.job import TrainingSettings
-from model.training.fit.loop import TrainingData, train
+from model.spec.settings import TrainingSettings
+from model.training.dataset import TrainingData
+from model.training.fit.loop import train
 from model.training.graph.core import export_core, load_weights, save_weights
 from model.training.network.assembly import build
 from model.training.network.fused_lstm import FusedLSTM, fits, fused_twin

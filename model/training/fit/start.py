@@ -1,0 +1,124 @@
+"""A network from its start to its best weights: at its linear path or its parent's weights, then trained, then weighed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from features.telemetry import TARGETS, Floats
+from model.spec.architecture import Architecture, architecture_of
+from model.spec.job import plain
+from model.spec.settings import TrainingSettings
+from model.training.dataset import Dataset
+from model.training.fit.linear_path import correct_linear_path, start_linear_path, weigh_network
+from model.training.fit.loop import History, Progress, train
+from model.training.graph.core import load_weights
+from model.training.network.assembly import NONLINEAR_OUTPUT, build, renewed, silence_features
+from model.training.network.bound_layers import read_bounds, set_bounds, unbounded
+from model.training.network.linear_inputs import set_calendar
+from model.version.metadata import Metadata
+from model.windows.bounds import learnt
+
+LINEAR: Final = "linear"
+RANDOM: Final = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A trained network.
+
+    Args:
+        started_from: LINEAR, RANDOM (without a linear path), or the parent's version.
+        shares: float32 (4,), how much of what the network adds to its linear path was kept; see `weigh_network`.
+        duration_s: Wall time of the training.
+    """
+
+    model: keras.Model
+    started_from: str
+    history: History
+    shares: Floats
+    duration_s: float
+
+
+def prepare_tensorflow(settings: TrainingSettings) -> None:
+    """Seed everything and bound the threads. Call it before the first operation, once a process."""
+    if settings.threads:
+        tf.config.threading.set_intra_op_parallelism_threads(settings.threads)
+    keras.utils.set_random_seed(settings.seed)
+
+
+def start(
+    dataset: Dataset, architecture: Architecture, parent: Metadata | None = None, folder: Path | None = None
+) -> tuple[keras.Model, str]:
+    """Return the network before its training, and what it starts from.
+
+    A parent of another architecture cannot lend its weights: the network then starts as a first version does, in its parent's units.
+
+    Args:
+        parent: The parent's metadata, None for a first version.
+        folder: The parent's, with its weights.
+
+    Returns:
+        The network; LINEAR, RANDOM (without a linear path) or the parent's version.
+    """
+    data, inputs, outputs = dataset.data, dataset.inputs, dataset.outputs
+    bounds = learnt(data.features, dataset.targets, data.train, inputs, data.window_rows)
+    if parent is None or folder is None or not _has_architecture(parent, architecture):
+        model = build(architecture)
+        silence_features(model, ~inputs.fitted)
+        set_bounds(model, bounds, inputs, outputs)
+        if architecture.linear_path:
+            start_linear_path(unbounded(model), data, inputs, outputs)
+        return model, LINEAR if architecture.linear_path else RANDOM
+    before = load_weights(folder)
+    model = renewed(before, architecture)
+    theirs = read_bounds(before, parent.outputs)
+    if theirs is not None:
+        bounds = bounds.joined(theirs, parent.inputs.fitted)
+    set_bounds(model, bounds, inputs, outputs)
+    if architecture.linear_path:
+        set_calendar(model, inputs)  # a column that the parent has never seen vary has a scale only now
+        correct_linear_path(unbounded(model), data, inputs, outputs, bounds.measured & ~parent.measured)
+    return model, parent.version
+
+
+def _has_architecture(parent: Metadata, architecture: Architecture) -> bool:
+    """Return whether a parent was built with this architecture. One of another release may have one that this release does not know."""
+    try:
+        return architecture_of(parent.extra.get("architecture", plain(architecture))) == architecture
+    except ValueError:
+        return False
+
+
+def fit(
+    model: keras.Model,
+    started_from: str,
+    dataset: Dataset,
+    settings: TrainingSettings,
+    on_progress: Callable[[Progress], None],
+    *,
+    log_path: Path | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Fit:
+    """Train the network in place, and keep of what it adds to its linear path what helps the validation windows.
+
+    Args:
+        log_path: CSV file to write, a line for each epoch.
+        interrupted: Asked after every step; once it returns True, the training ends with this epoch.
+    """
+    learning_rate = settings.learning_rate if started_from in (LINEAR, RANDOM) else settings.fine_tune_learning_rate
+    began = time.monotonic()
+    network = unbounded(model)
+    history = train(
+        network, dataset.data, settings, on_progress, learning_rate=learning_rate, log_path=log_path, interrupted=interrupted
+    )  # fmt: skip
+    beside = any(layer.name == NONLINEAR_OUTPUT for layer in network.layers)
+    shares = weigh_network(network, dataset.data) if beside else np.ones(len(TARGETS), np.float32)
+    return Fit(model, started_from, history, shares, time.monotonic() - began)

@@ -1,0 +1,174 @@
+"""One training from prepared rows to a whole version: start, fit, export, judge, describe.
+
+A candidate is judged by its exported graphs, as they forecast when live; a network of any window length and horizon by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from features.telemetry import Floats
+from model.judge.baselines import baseline_forecasts
+from model.judge.metrics import Metrics, forecast_metrics
+from model.judge.performance import NETWORK, performance
+from model.spec.job import JobSpec
+from model.spec.run import FINISHED, INTERRUPTED, RunSpec
+from model.spec.verdict import Verdict
+from model.training.dataset import Dataset
+from model.training.evaluation import Evaluation, judge
+from model.training.files import TRAINING_LOG, libraries, settings_document, write_model
+from model.training.fit.linear_path import forecast
+from model.training.fit.loop import Progress
+from model.training.fit.start import Fit, fit, prepare_tensorflow, start
+from model.training.report import CandidateStory, RecordingStory, attention_of, judged_rows, report_document, write_report
+from model.version.manifest import write_manifest
+from model.version.metadata import Metadata
+from model.version.possible import possible
+from model.version.predictor import Predictor
+from model.windows.index import WindowIndex
+from model.windows.quality import examine
+
+Stage = Callable[[str], AbstractContextManager[None]]
+"""Names the stage that the `with` block is: "build", "train", "export" or "gate"."""
+_INTERRUPTED: Final = "The training was interrupted: these are its best weights up to then."
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """A version's folder with everything but its reports and its manifest."""
+
+    folder: Path
+    dataset: Dataset
+    fitted: Fit
+    metadata: Metadata
+    parent: Metadata | None = None
+
+
+def train_candidate(
+    spec: JobSpec, dataset: Dataset, parent: Predictor | None, stage: Stage, on_progress: Callable[[Progress], None]
+) -> Evaluation:
+    """Make a candidate in the job's folder, and compare it with its parent through the exported graphs.
+
+    Raises:
+        ExportError: A graph does not forecast what the network does.
+    """
+    folder, before = Path(spec.candidate), None if parent is None else parent.metadata
+    fitted = _fitted(spec, folder, dataset, stage, on_progress, parent=before)
+    with stage("export"):
+        made = Made(folder, dataset, fitted, write_model(folder, spec, fitted, dataset), before)
+    with stage("gate"):
+        evaluation = judge(dataset, Predictor.load(folder), parent, spec.gate, spec.gap_multiple)
+        verdict, parts = evaluation.verdict, dataset.data
+        windows = {"train": len(parts.train), "validation": len(parts.validation), "gate": len(dataset.judged)}
+        story = CandidateStory(
+            version=spec.version,
+            status="accepted" if verdict.accepted else "refused",
+            source="training buffer",
+            reason=spec.reason,
+            job_id=spec.job_id,
+            horizon_rows=1,
+            trained_until_s=dataset.trained_until_s,
+            metrics=evaluation.metrics,
+            verdict=verdict.to_json(),
+        )
+        forecasts = {NETWORK: evaluation.forecasts["candidate"], **baselines(dataset, dataset.judged)}
+        quality = asdict(examine(dataset.table, dataset.features, windows))
+        _describe(made, spec, story, forecasts, quality, verdict.reasons, verdict)
+    return evaluation
+
+
+def train_recording(
+    spec: RunSpec, dataset: Dataset, stage: Stage, on_progress: Callable[[Progress], None], interrupted: Callable[[], bool]
+) -> str:
+    """Make a version of a whole recording in the run's folder, judged on rows that it has not seen.
+
+    Returns:
+        FINISHED or INTERRUPTED.
+
+    Raises:
+        ExportError: A graph does not forecast what the network does.
+    """
+    folder = Path(spec.folder)
+    fitted = _fitted(spec, folder, dataset, stage, on_progress, interrupted)
+    with stage("gate"):
+        validation = {name: asdict(metrics) for name, metrics in metrics_of(fitted, dataset, dataset.data.validation).items()}
+        forecasts = forecasts_of(fitted, dataset, dataset.judged)
+    status = INTERRUPTED if interrupted() else FINISHED
+    with stage("export"):
+        made = Made(folder, dataset, fitted, write_model(folder, spec, fitted, dataset))
+        story = RecordingStory(spec.reason, spec.horizon_rows, spec.version, status, spec.source, spec.shares, validation)
+        _describe(made, spec, story, forecasts, spec.data_quality, [_INTERRUPTED] if status == INTERRUPTED else [], None)
+    return status
+
+
+def _fitted(
+    spec: JobSpec | RunSpec,
+    folder: Path,
+    dataset: Dataset,
+    stage: Stage,
+    on_progress: Callable[[Progress], None],
+    interrupted: Callable[[], bool] = lambda: False,
+    parent: Metadata | None = None,
+) -> Fit:
+    with stage("build"):
+        prepare_tensorflow(spec.settings)
+        weights = Path(spec.parent) if isinstance(spec, JobSpec) and spec.parent is not None else None
+        model, started_from = start(dataset, spec.architecture, parent, weights)
+    with stage("train"):
+        log_path = folder / TRAINING_LOG
+        return fit(model, started_from, dataset, spec.settings, on_progress, log_path=log_path, interrupted=interrupted)
+
+
+def _describe(
+    made: Made,
+    spec: JobSpec | RunSpec,
+    story: CandidateStory | RecordingStory,
+    forecasts: dict[str, Floats],
+    quality: dict[str, Any],
+    notes: Sequence[str],
+    verdict: Verdict | None,
+) -> None:
+    """Add how the version did to its metadata and reports, then the manifest, which makes the folder a version."""
+    dataset, fitted = made.dataset, made.fitted
+    table, index = dataset.table, dataset.judged
+    actual = dataset.targets[index.target_row]
+    figures = performance(actual, forecasts, table.time_s[index.target_row])
+    report = report_document(figures, fitted, settings_document(spec), story, quality, notes)
+    attention = attention_of(fitted.model, dataset.data.features, index.end)
+    write_report(made.folder, report, fitted, judged_rows(table, index, actual, forecasts, attention))
+    judgement = {"target_achieved": figures["success"], "performance_metrics": figures}
+    replace(made.metadata, extra={**made.metadata.extra, **judgement}).write(made.folder)
+    write_manifest(
+        made.folder,
+        version=spec.version,
+        parent=None if made.parent is None else made.parent.version,
+        reason=spec.reason,
+        created_at_s=spec.created_at_s,
+        verdict=verdict,
+        libraries=libraries(),
+    )
+
+
+def forecasts_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> dict[str, Floats]:
+    """Return float32 (M, 4) of the network and of each baseline for M windows, in the targets' units.
+
+    A target that was never measured in training is NaN.
+    """
+    network = possible(dataset.outputs.inverse(forecast(fitted.model, dataset.data, index)))
+    return {NETWORK: network, **baselines(dataset, index)}
+
+
+def metrics_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> dict[str, Metrics]:
+    """Return the metrics of `forecasts_of` the same windows, by forecaster."""
+    actual = dataset.targets[index.target_row]
+    return {name: forecast_metrics(actual, forecast) for name, forecast in forecasts_of(fitted, dataset, index).items()}
+
+
+def baselines(dataset: Dataset, index: WindowIndex) -> dict[str, Floats]:
+    """Return float32 (M, 4) of each baseline for M windows, in the targets' units, fitted on the training windows."""
+    data = dataset.data
+    return baseline_forecasts(dataset.features, data.features, dataset.targets, data.train, index, data.window_rows)
