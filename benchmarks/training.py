@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from harness import FOLDER, Bar, arguments, environment, in_process, median_of_ratios, report, say
 from model.spec.architecture import Architecture, Lstm
-from model.spec.architecture import sizes as sizes_of
+from model.spec.job import plain
 
 ENVIRONMENT: Final = ".venv-torch"
 """Virtual environment with PyTorch, of its own because it brings three gigabytes of CUDA."""
@@ -94,7 +94,7 @@ def bars(told: dict[str, Any]) -> list[Bar]:
 def main() -> int:
     options = arguments(__doc__)
     architecture = Lstm(**QUICK_SIZES) if options.quick else Lstm()  # type: ignore[arg-type]
-    sizes, steps = sizes_of(architecture), 5 if options.quick else 20
+    sizes, steps = plain(architecture), 5 if options.quick else 20
     found = measure(sizes, steps, options.rounds, threads=0)
     alone = measure(sizes, steps, math.ceil(options.rounds / 2), threads=1)
     told = figures(found, architecture, "ms")

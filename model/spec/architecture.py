@@ -120,9 +120,3 @@ def architecture_of(document: Any) -> Architecture:
 def tagged(document: Any) -> Any:
     """Return the document of an architecture with the tag that earlier releases did not write."""
     return {TAG: "lstm", **document} if isinstance(document, dict) else document
-
-
-def sizes(architecture: Architecture) -> dict[str, Any]:
-    """Return the architecture as JSON has it, for the metadata of a version."""
-    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(architecture))
-    return document

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 import pytest
@@ -88,7 +88,7 @@ def publish(registry: Registry, snapshot: Path, version: str, architecture: Arch
     spec = JobSpec(
         job_id=version, version=version, created_at_s=START_S, reason="test", snapshot=str(snapshot),
         candidate=str(registry.candidate_folder(version)), parent=None if parent is None else str(registry.folder(parent)),
-        settings=replace(SETTINGS, seed=seed),
+        settings=msgspec.structs.replace(SETTINGS, seed=seed),
         gate=GatePolicy(min_windows=20), architecture=architecture,
     )  # fmt: skip
     registry.root.mkdir(parents=True, exist_ok=True)

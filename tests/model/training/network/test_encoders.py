@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from features.definition import FEATURES
 from model.registry.versions import Registry
-from model.spec.architecture import ARCHITECTURES, Architecture, Lstm, Mlp, architecture_of, sizes
-from model.spec.job import JobSpec
+from model.spec.architecture import ARCHITECTURES, Architecture, Lstm, Mlp, architecture_of
+from model.spec.job import JobSpec, plain
 from model.training.fit.loop import compile_model
 from model.training.graph.core import load_weights
 from model.training.network.assembly import build, renewed, silence_features
@@ -41,7 +41,7 @@ def test_each_encoder_has_its_architecture() -> None:
     assert ENCODERS.keys() == ARCHITECTURES.keys() == SMALL.keys()
     for name, architecture in ARCHITECTURES.items():
         assert architecture.encoder == name
-        assert architecture_of(sizes(architecture)) == architecture
+        assert architecture_of(plain(architecture)) == architecture
 
 
 @pytest.mark.parametrize("name", ENCODERS)
