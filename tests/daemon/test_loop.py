@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from daemon.clock import StreamClock
 from daemon.ingest.pressure import DEAD_LETTER_BYTES_MAX, PENDING_EVENTS_MAX, Load, Pressure
 from daemon.operator.observer import Observer
 from daemon.wiring import build
+from testkit import rig, scripted
 
 EMPTY = Load(open_rows=0, pending_events=0, dead_letter_bytes=0, blocked=False, clock_rests=False)
 
@@ -30,10 +30,10 @@ EMPTY = Load(open_rows=0, pending_events=0, dead_letter_bytes=0, blocked=False, 
         (replace(EMPTY, clock_rests=True), False, False),
     ],
 )
-def test_the_source_is_paused_by_what_fills_the_memory(rig: ModuleType, load: Load, full: bool, fills: bool) -> None:
+def test_the_source_is_paused_by_what_fills_the_memory(load: Load, full: bool, fills: bool) -> None:
     """Once, until it is relieved, and logged. A wait for the clock pauses it too, and is no pressure."""
     events: list[str] = []
-    source = rig.ScriptedSource(seed=1)
+    source = scripted.ScriptedSource(seed=1)
     pressure = Pressure(source, Observer(lambda event, _fields: events.append(event)), open_rows_max=100)
     for _ in range(2):
         pressure.apply(load)
@@ -44,11 +44,11 @@ def test_the_source_is_paused_by_what_fills_the_memory(rig: ModuleType, load: Lo
     assert events == (["source_paused", "source_resumed"] if full else [])
 
 
-def test_the_last_checkpoint_starts_no_training(rig: ModuleType, tmp_path: Path) -> None:
+def test_the_last_checkpoint_starts_no_training(tmp_path: Path) -> None:
     """A training that is due when the daemon is stopped waits for the next start: nobody would see its child end."""
     told: list[str] = []
     observer = Observer(lambda event, _fields: told.append(event))
-    made: Any = build(rig.config(tmp_path, training={"rows_min": 100}), rig.ScriptedSource(seed=1), StreamClock(), observer)
+    made: Any = build(rig.config(tmp_path, training={"rows_min": 100}), scripted.ScriptedSource(seed=1), StreamClock(), observer)
 
     def stop_when_due(_polled: object) -> None:
         if made.parts.training.wants_checkpoint:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from daemon.config.load import Config
 from features.definition import FEATURES
+from testkit.versions import publish
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PACKAGES: Final = ("daemon", "drift", "features", "model", "streams")
@@ -254,9 +255,7 @@ def test_the_picture_of_the_readme_is_small_and_readable_in_both_schemes() -> No
     assert "](docs/demo.svg)" in text_of("README.md")
 
 
-def test_the_picture_is_drawn_from_what_a_demo_has_left(
-    tmp_path: Path, publish: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_picture_is_drawn_from_what_a_demo_has_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small state directory in the daemon's own formats: rows of two links, an incident, two versions."""
     monkeypatch.syspath_prepend(str(ROOT / "docs"))
     picture = importlib.import_module("picture")

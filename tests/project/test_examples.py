@@ -23,6 +23,7 @@ from model.version.raw_predictor import RawPredictor
 from streams.events import Event
 from streams.records.decode import decode
 from streams.source import RawBatch
+from testkit.versions import publish
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FIRST, SECOND = "v20261123_101500", "v20261123_101600"
@@ -82,7 +83,7 @@ def test_the_subscriber_reads_each_alert_once(kafka_broker: str, kafka_topic: Ca
     assert found[0] == "2026-11-18T11:06:40Z opened   warning  eu-west-1: rtt +20 ms on 5 of 20 links"
 
 
-def test_forecasts_are_those_of_the_daemon_and_follow_the_live_version(tmp_path: Path, publish: Callable[..., None]) -> None:
+def test_forecasts_are_those_of_the_daemon_and_follow_the_live_version(tmp_path: Path) -> None:
     """By ONNX Runtime alone, with holes and with fewer rows than a whole history; a damaged version is refused and the loaded one stays."""
     forecast = example("forecast")
     assert (forecast.NUMERIC, forecast.CATEGORIES, forecast.TARGETS) == (NUMERIC, CATEGORIES, TARGETS)
@@ -123,7 +124,7 @@ def given_or(row: dict[str, Any], name: str, missing: Any) -> Any:
     return missing if value is None else value
 
 
-def test_the_forecast_runs_without_this_project(tmp_path: Path, publish: Callable[..., None]) -> None:
+def test_the_forecast_runs_without_this_project(tmp_path: Path) -> None:
     """As a script in another folder, where none of the packages can be imported."""
     publish(tmp_path, FIRST)
     (tmp_path / "telemetry.ndjson").write_text("\n".join(map(json.dumps, rows())))

@@ -26,6 +26,7 @@ from model.version.metadata import Metadata, metadata_name
 from model.version.predictor import Predictor, PredictorError, core_session, read_graph
 from model.version.raw_predictor import RawPredictor
 from testkit import go_client
+from testkit.versions import core_graph, make_version
 
 SMALL = Lstm(lstm_units=(6,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
 VERSION = "v20260101_000000"
@@ -60,7 +61,7 @@ def reshaped(model: Any) -> Any:
 
 
 @pytest.mark.parametrize("kind", CONTRACTS)
-def test_published_graphs_keep_their_contract(make_version: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+def test_published_graphs_keep_their_contract(tmp_path: Path, kind: str) -> None:
     """By what the file says and by what ONNX Runtime says of it."""
     metadata = Metadata.read(make_version(tmp_path / VERSION, VERSION))
     content = (tmp_path / VERSION / metadata.graph(kind).file).read_bytes()
@@ -88,25 +89,23 @@ def test_published_graphs_keep_their_contract(make_version: Callable[..., Path],
          ["has 1 LSTM operators instead of 3", "has 0 GRU operators instead of 1"]),
     ],
 )  # fmt: skip
-def test_ports_and_operators(
-    lstm_graph: Callable[..., bytes], change: Callable[[Any], Any], declared: Declared, expected: list[str]
-) -> None:
+def test_ports_and_operators(change: Callable[[Any], Any], declared: Declared, expected: list[str]) -> None:
     """Required ports are there as they are; further ones are declared as they are; an input that readers do not know has a default."""
-    model = change(onnx.load_from_string(lstm_graph(hidden=(6,))))
+    model = change(onnx.load_from_string(core_graph(hidden=(6,))))
     assert problems(Graph.of_model(model), CORE, declared) == expected
 
 
-def test_a_session_is_refused_by_the_same_contract(lstm_graph: Callable[..., bytes]) -> None:
+def test_a_session_is_refused_by_the_same_contract() -> None:
     """What ONNX Runtime loads is compared as well, and one that says another shape than it has is found by that."""
-    content = extended(onnx.load_from_string(lstm_graph(hidden=(6,)))).SerializeToString()
+    content = extended(onnx.load_from_string(core_graph(hidden=(6,)))).SerializeToString()
     assert core_session(content, declared=MORE).run(["spread"], {"input": np.ones((2, 30, 44), np.float32)})[0].shape == (2, 4)
     with pytest.raises(DocumentError, match=r"the core graph has the optional input 'share'.*; it has the output 'spread'"):
         core_session(content)
     with pytest.raises(DocumentError, match=r"float32 .batch, 4. instead of"):
-        core_session(reshaped(onnx.load_from_string(lstm_graph(hidden=(6,)))).SerializeToString(), declared=OTHER_SHAPE)
+        core_session(reshaped(onnx.load_from_string(core_graph(hidden=(6,)))).SerializeToString(), declared=OTHER_SHAPE)
 
 
-def test_a_raw_graph_keeps_what_the_core_has_beyond_its_contract(make_version: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_raw_graph_keeps_what_the_core_has_beyond_its_contract(tmp_path: Path) -> None:
     """The second output and the optional input of the core are those of the raw graph and of the quantised one."""
     folder = make_version(tmp_path / VERSION, VERSION)
     core = extended(onnx.load(folder / Metadata.read(folder).graph("core").file))
@@ -202,7 +201,7 @@ def rewrite(folder: Path, change: Callable[[Any], object]) -> None:
     "graphs",
     [[], {"core": {}}, {"core": 1, "raw": 1, "int8": 1}, {"core": {"file": 1}, "raw": {}, "int8": {}}, {"raw": {"file": "a.onnx"}}],
 )
-def test_a_declaration_that_is_none_is_refused(make_version: Callable[..., Path], tmp_path: Path, graphs: Any) -> None:
+def test_a_declaration_that_is_none_is_refused(tmp_path: Path, graphs: Any) -> None:
     """Anything else in its place is named, and nothing is loaded."""
     folder = make_version(tmp_path / VERSION, VERSION)
     path = folder / metadata_name(VERSION)
