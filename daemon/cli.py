@@ -77,7 +77,7 @@ def run(config: ConfigOption = None) -> None:
         try:
             reload_config()
         except ConfigError as error:
-            observer.tell("config_rejected", problem=str(error))
+            observer.emit("config_rejected", problem=str(error))
 
     stop_on_signals(daemon.loop.stop)
     reloads.go_to(lambda: daemon.loop.reload_with(reload_or_refuse))

@@ -157,7 +157,7 @@ class ClockWatch:
         self._observer.clock_ahead.set(ahead_s)
         if ahead_s > MAX_FUTURE_S and not self._ahead_reported:
             remedy = "compare the clocks of this machine, the brokers and the producers; until then, future timestamps are not refused"
-            self._observer.tell("clock_ahead", ahead_s=round(ahead_s), remedy=remedy)
+            self._observer.emit("clock_ahead", ahead_s=round(ahead_s), remedy=remedy)
         self._ahead_reported = ahead_s > MAX_FUTURE_S
 
     def holds(
@@ -203,7 +203,7 @@ class ClockWatch:
         self._observer.clock_waits.set(len(self._waiting))
         if not waiting.reported and waited_s >= NOT_READY_S:
             waiting.reported = True
-            self._observer.tell(
+            self._observer.emit(
                 "clock_behind", partition=str(partition), offset=offset, behind_s=round(waiting.behind_s), worth=worth,
                 links=evidence.links, links_ahead=evidence.links_ahead, remedy="set this machine's clock (NTP); nothing is lost meanwhile",
             )  # fmt: skip
@@ -215,7 +215,7 @@ class ClockWatch:
         del self._waiting[partition]
         self._observer.clock_waits.set(len(self._waiting))
         remedy = "find the producer whose clock is wrong, or set this machine's; the records are in the dead letters"
-        self._observer.tell(
+        self._observer.emit(
             "clock_believed", partition=str(partition), offset=waiting.offset, behind_s=round(waiting.behind_s), remedy=remedy
         )
 
@@ -224,7 +224,7 @@ class ClockWatch:
         if (waiting := self._waiting.pop(partition, None)) is not None:
             self._observer.clock_waits.set(len(self._waiting))
             if waiting.reported:
-                self._observer.tell("clock_right", partition=str(partition), waited_s=round(self._clock.monotonic_s() - waiting.since_s))
+                self._observer.emit("clock_right", partition=str(partition), waited_s=round(self._clock.monotonic_s() - waiting.since_s))
 
     def drop(self, partitions: Collection[Partition]) -> None:
         """Forget partitions that belong to another member: it has a clock of its own."""

@@ -51,9 +51,9 @@ class Loop:
             SourceError: the source cannot return more. All is left in the same order: what was ingested may not come again, and a group
                 that is not left keeps its partitions from the next start until the session time-out.
         """
-        self._observer.tell("daemon_started", source=type(self._source).__name__)
+        self._observer.emit("daemon_started", source=type(self._source).__name__)
         if self._models.follow(now=True) is None and self._models.live is None:
-            self._observer.tell("model_missing", needs_rows=self._training.config.policy.rows_min)
+            self._observer.emit("model_missing", needs_rows=self._training.config.policy.rows_min)
         self._training.recover()
         self._announcer.missed(self._models)
         while self.stop_reason is None:
@@ -127,7 +127,7 @@ class Loop:
         self._models.close()
         self._announcer.sinks.close_with(self._source.close)
         self._keeper.close()
-        self._observer.tell("daemon_stopped", rows=self._training.memory.rows)
+        self._observer.emit("daemon_stopped", rows=self._training.memory.rows)
 
     def _poll(self) -> Polled:
         with self._observer.stage("poll"):
@@ -150,12 +150,12 @@ class Loop:
     def _follow_assignment(self, polled: Polled) -> None:
         if polled.lost:
             self._group.drop(polled.lost)
-            self._observer.tell("partition_lost", partitions=sorted(map(str, polled.lost)))
+            self._observer.emit("partition_lost", partitions=sorted(map(str, polled.lost)))
         if polled.revoked:
             for written in self.checkpoint_now():  # if it fails, the next owner goes on from the last one that was written
                 self._announce(self._training.start(written, self._group.now_s))
             self._group.release(polled.revoked)
-            self._observer.tell("partition_released", partitions=sorted(map(str, polled.revoked)))
+            self._observer.emit("partition_released", partitions=sorted(map(str, polled.revoked)))
         if polled.assigned:
             self._group.adopt(polled.assigned)
         for partition, offset in polled.passed.items():

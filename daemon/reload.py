@@ -36,7 +36,7 @@ def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observe
         parts.keeper.interval_s = new.state.checkpoint_interval_s
         parts.pressure.open_rows_max = new.buffer.open_rows_max
         store.rows_max, store.age_max_s = new.buffer.rows_max, new.buffer.age_max_s
-        observer.tell("config_reloaded", needs_restart=needs_restart(config, new))
+        observer.emit("config_reloaded", needs_restart=needs_restart(config, new))
 
     return apply
 

@@ -39,7 +39,7 @@ from daemon.training.memory import Memory
 from daemon.training.publisher import Publisher
 from daemon.training.schedule import Schedule
 from daemon.training.triggers import TrainingPolicy
-from drift.link.monitored import WatchPolicy
+from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
 from drift.region.policy import QuorumPolicy
 from drift.region.stage import RegionDrift
@@ -102,7 +102,7 @@ def kafka_source(config: Config, observer: Observer) -> KafkaSource:
     """
     kafka, state = config.kafka, config.state
     return KafkaSource(
-        kafka.topic, kafka.group_id, kafka.client_options(), observer.tell_kafka, instance_id=instance_id(state.directory, state.member),
+        kafka.topic, kafka.group_id, kafka.client_options(), observer.emit_kafka, instance_id=instance_id(state.directory, state.member),
         max_records=kafka.max_records, accept_lost_records=kafka.accept_lost_records, state_id=state_id(state.directory),
     )  # fmt: skip
 
@@ -133,8 +133,8 @@ def build(
     state = config.state.directory
     lock = StateLock.acquire(state, config.state.member)
     if lock.closed:
-        observer.tell("state_closed", folder=str(state), remedy="to let others read events, name a folder of their own as events.folder")
-    store = CheckpointStore(state, config.state.member, config.buffer.rows_max, config.buffer.age_max_s, observer.tell, clock.monotonic_s)
+        observer.emit("state_closed", folder=str(state), remedy="to let others read events, name a folder of their own as events.folder")
+    store = CheckpointStore(state, config.state.member, config.buffer.rows_max, config.buffer.age_max_s, observer.emit, clock.monotonic_s)
     store.open()
     process = store.restore_process() or {"regions": None, "training": {}}
     journal = Journal(journal_path(state, config.state.member))
@@ -189,7 +189,7 @@ def _restored(kind: type[T], document: dict[str, Any]) -> T:
 
 def pipeline_settings(config: Config) -> PipelineSettings:
     drift = config.drift
-    watch = WatchPolicy(links_per_region=drift.watched_per_region, links_max=drift.watched_max, always=drift.watched_always)
+    watch = MonitoringPolicy(links_per_region=drift.watched_per_region, links_max=drift.watched_max, always=drift.watched_always)
     sensitivity = Sensitivity.for_budget(drift.false_alerts_per_week)
     return PipelineSettings(config.links.key, config.links.gap_multiple, config.links.max, watch, sensitivity, drift.lateness_s)
 
@@ -222,7 +222,7 @@ def make_sinks(config: Config, observer: Observer, clock: Clock) -> Sinks:
     def sink(topic: str, file: str) -> Sink:
         parts: list[Sink] = []
         if events.to in ("kafka", "both"):
-            parts.append(KafkaSink(topic, config.kafka.client_options(), observer.tell_kafka))
+            parts.append(KafkaSink(topic, config.kafka.client_options(), observer.emit_kafka))
         if events.to in ("file", "both"):
             parts.append(_file_sink(folder / file, events.file_mb_max << 20, observer))
         return parts[0] if len(parts) == 1 else FanOutSink(parts)
@@ -231,7 +231,7 @@ def make_sinks(config: Config, observer: Observer, clock: Clock) -> Sinks:
         alerts=sink(events.drift_topic, "drift.ndjson"),
         models=sink(events.models_topic, "models.ndjson"),
         dead_letters=sink(events.dead_letter_topic, "dead_letters.ndjson"),
-        topics=TopicWatch(config.kafka.client_options(), topics_of(config)[1:], observer.tell) if events.to != "file" else None,
+        topics=TopicWatch(config.kafka.client_options(), topics_of(config)[1:], observer.emit) if events.to != "file" else None,
         clock=clock.monotonic_s,
     )
 
@@ -254,12 +254,12 @@ def _trainer(work: Path, time_limit_s: float, clock: Clock) -> Trainer:
 
 
 def _file_sink(path: Path, bytes_max: int, observer: Observer) -> NdjsonSink:
-    def tell(file: Path, gone_bytes: int) -> None:
-        observer.tell("events_rotated", file=str(file), gone_bytes=gone_bytes)
+    def report(file: Path, gone_bytes: int) -> None:
+        observer.emit("events_rotated", file=str(file), gone_bytes=gone_bytes)
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return NdjsonSink(path, bytes_max, tell)
+        return NdjsonSink(path, bytes_max, report)
     except (OSError, ValueError) as error:
         problem = error.strerror if isinstance(error, OSError) else str(error)
         todo = "name another folder as events.folder (default: events/ in state.directory), or mend this one"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from drift.link.stage import LinkDrift, WatchedRows
+from drift.link.stage import LinkDrift, MonitoredRows
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 from harness import answer, job_of
 from parts.daemon_memory import memory
@@ -30,7 +30,7 @@ def _feed(drift: LinkDrift, links: int, rows: int) -> None:
     for row in range(rows):
         numeric = rng.normal(size=(links, len(NUMERIC))).astype(np.float32)
         at_s, offsets = np.full(links, 60.0 * row), np.full(links, row)
-        made = WatchedRows(watch, numeric, numeric[:, : len(TARGETS)], codes, at_s, zero, offsets, lambda _row: ("region", "", ""))
+        made = MonitoredRows(watch, numeric, numeric[:, : len(TARGETS)], codes, at_s, zero, offsets, lambda _row: ("region", "", ""))
         drift.update(made, least)
 
 

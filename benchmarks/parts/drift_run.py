@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from drift.link.sensitivity import Sensitivity
-from drift.link.stage import LinkDrift, WatchedRows
+from drift.link.stage import LinkDrift, MonitoredRows
 from drift.messages import Change, Group, IncidentChange, Scope, SignalChange
 from drift.region.incident import Incident
 from drift.region.policy import QuorumPolicy
@@ -148,7 +148,7 @@ class Stages:
             self.changes += self.regions.advance(float(samples.time_s[begin : begin + BATCH][-1]))
             self.cpu_s += time.thread_time() - began
 
-    def _rows(self, samples: Samples, part: slice) -> WatchedRows:
+    def _rows(self, samples: Samples, part: slice) -> MonitoredRows:
         links = self.region.links
         lag_s = samples.lag_s[part].reshape(-1)
         time_s = np.repeat(samples.time_s[part], links) - lag_s
@@ -157,7 +157,7 @@ class Stages:
         numeric[:, : len(TARGETS)] = samples.actual[part].reshape(rows, -1)
         codes = np.full((rows, len(CATEGORIES)), MODEL_CATEGORY, np.float32)
         codes[:, CATEGORIES.index("transport_type")] = samples.code[part].reshape(-1)
-        return WatchedRows(
+        return MonitoredRows(
             watch=np.resize(self._watch, rows),
             numeric=numeric,
             residual=samples.residual[part].reshape(rows, -1).astype(np.float32),

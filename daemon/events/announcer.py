@@ -52,7 +52,7 @@ class Announcer:
             if (partition, record.kind) not in logged:
                 logged.add((partition, record.kind))
                 where = {"partition": str(partition), "offset": record.offset - shift, "line": record.line}
-                self._observer.tell("record_rejected", kind=record.kind, reason=record.reason, **where)
+                self._observer.emit("record_rejected", kind=record.kind, reason=record.reason, **where)
 
     def dead_letter_bytes(self) -> int:
         """Return the bytes of refused records since no dead letter was pending."""
@@ -65,7 +65,7 @@ class Announcer:
         for change in changes:
             self.sinks.alerts.send(drift_event(change, self._source))
             self._observer.alerts.labels(change.kind, change.scope, change.group).inc()
-            self._observer.tell(
+            self._observer.emit(
                 f"drift_{change.kind}", scope=change.scope, group=change.group, region=change.region, incident=change.id,
                 summary=summary(change), event_time_s=change.time_s,
             )  # fmt: skip
@@ -88,7 +88,7 @@ class Announcer:
             live = self._registry.live.named() == version
             self.sinks.models.send(model_event(version, self._source, self._clock.wall_s(), manifest, live))
         except PROBLEMS as error:
-            self._observer.tell("publication_failed", version=version, problem=f"it is not announced: {error}")
+            self._observer.emit("publication_failed", version=version, problem=f"it is not announced: {error}")
         else:
             self.memory.announced = version
 
@@ -107,7 +107,7 @@ class Announcer:
         if choice is not None and choice.number > self.memory.choice:
             self.memory.choice = choice.number
             self.sinks.models.send(choice_event(choice, self._source))
-            self._observer.tell(f"model_{choice.kind}", version=choice.version, number=choice.number)
+            self._observer.emit(f"model_{choice.kind}", version=choice.version, number=choice.number)
 
     def _is_imported(self, version: str) -> bool:
         """Whether a person has brought the version in: then nobody has announced it yet."""

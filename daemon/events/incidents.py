@@ -31,13 +31,13 @@ class Incidents:
             self._observer.regions_forgotten.inc(forgotten)
             links = self.regions.forgotten_links
             most, remedy = dict(links.most_common(NAMED_MAX)), "find out why those links send ever new names of regions"
-            self._observer.tell("regions_forgotten", regions=forgotten, senders=len(links), most_from=most, remedy=remedy)
+            self._observer.emit("regions_forgotten", regions=forgotten, senders=len(links), most_from=most, remedy=remedy)
         return changes
 
     def undo(self, group: Group) -> None:
         """Open buckets again that were closed for times in the future."""
         if self.regions.go_back(group.begun_through_s, group.limit_s):
-            self._observer.tell("buckets_undone", closed_through_s=self.regions.closed_through * BUCKET_S)
+            self._observer.emit("buckets_undone", closed_through_s=self.regions.closed_through * BUCKET_S)
 
     def end(self, group: Group) -> list[IncidentChange]:
         """Close all buckets of a finite source that has ended, and return what has changed."""

@@ -11,7 +11,7 @@ from daemon.config.load import Config
 from streams.kafka.connection.advice import REFUSALS, Errand, Failure
 from streams.kafka.connection.client import NotConnectedError
 from streams.kafka.connection.options import KafkaOptions
-from streams.kafka.connection.topics import Topic, TopicProblem, acl_commands, look_at_topics, needed_topics, not_looked_at
+from streams.kafka.connection.topics import Topic, TopicProblem, acl_commands, inspect_topics, needed_topics, not_inspected
 
 LIMIT_S: Final = 15.0
 """Seconds for the whole check. Each step has a limit of its own, except the look-up of a name, which may take half a minute if no name
@@ -50,11 +50,11 @@ def _look(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem] 
 
     def look() -> None:
         try:
-            found.append(look_at_topics(options, topics))
+            found.append(inspect_topics(options, topics))
         except NotConnectedError as error:
             found.append(error.failure)
         except Exception as error:  # noqa: BLE001 - for example an answer that the client cannot read
-            found.append([not_looked_at(topic, error) for topic in topics])
+            found.append([not_inspected(topic, error) for topic in topics])
 
     thread = threading.Thread(target=look, name="topics", daemon=True)
     thread.start()

@@ -8,7 +8,7 @@ from typing import Final
 
 from streams.kafka.connection.client import NotConnectedError
 from streams.kafka.connection.options import KafkaOptions
-from streams.kafka.connection.topics import Topic, TopicProblem, look_at_topics, not_looked_at
+from streams.kafka.connection.topics import Topic, TopicProblem, inspect_topics, not_inspected
 
 LOOK_EVERY_S: Final = 60.0
 """Seconds between two looks."""
@@ -26,7 +26,7 @@ class TopicWatch:
         """Prepare the thread, which `report` starts.
 
         Args:
-            emit: logs one operational event, by name and fields (Observer.tell). Called within `report`.
+            emit: logs one operational event, by name and fields (Observer.emit). Called within `report`.
         """
         self._options, self._topics, self._emit = options, tuple(topics), emit
         self._found: list[TopicProblem] = []
@@ -64,10 +64,10 @@ class TopicWatch:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                self._found = look_at_topics(self._options, self._topics)
+                self._found = inspect_topics(self._options, self._topics)
             except NotConnectedError:  # the source reports that, and a sink that has something to send
                 pass
             except Exception as error:  # noqa: BLE001 - for example an answer that the client cannot read
-                self._found = [not_looked_at(topic, error) for topic in self._topics]
+                self._found = [not_inspected(topic, error) for topic in self._topics]
             self._wake.wait(AGAIN_S if self._found else LOOK_EVERY_S)
             self._wake.clear()

@@ -113,10 +113,10 @@ class Decisions:
             return
         if not self._shedding and lag > self._shed_above_lag:
             self._shedding = True
-            self._observer.tell("forecasts_shed", lag=lag, above=self._shed_above_lag)
+            self._observer.emit("forecasts_shed", lag=lag, above=self._shed_above_lag)
         elif self._shedding and lag < self._shed_above_lag // 10:
             self._shedding = False
-            self._observer.tell("forecasts_resumed", lag=lag)
+            self._observer.emit("forecasts_resumed", lag=lag)
 
     def notice_idle(self, *, reading: bool) -> None:
         """Let partitions whose event time stands still no longer hold up those that are ahead of them.

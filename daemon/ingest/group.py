@@ -58,7 +58,7 @@ class Group:
         )  # fmt: skip
         self.clock_watch = ClockWatch(clock, observer)
         """Which partitions wait for this machine's clock."""
-        self.spread = LinkSpread(settings.link_key, observer.tell, clock.monotonic_s)
+        self.spread = LinkSpread(settings.link_key, observer.emit, clock.monotonic_s)
         """Links that come in more than one partition."""
         self.blocked = False
         """The journal refused a decision, and no checkpoint was written since: records that were read were not ingested."""
@@ -96,7 +96,7 @@ class Group:
             self._pipelines[partition] = pipeline
             self.spread.restored(pipeline.spans, self._spans())
             self._source.seek(partition, pipeline.next_offset, pipeline.log)
-            self._observer.tell("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
+            self._observer.emit("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
 
     def pass_over(self, partition: Partition, offset: int) -> None:
         """Go on at a later offset than a partition's state ends at: another member's state has the records between."""
@@ -135,7 +135,7 @@ class Group:
         pipeline = self._pipelines[raw.partition]
         if pipeline.next_offset is None and raw.offsets[0] > 0 and raw.partition not in self._passed_over:
             self._passed_over.add(raw.partition)
-            self._observer.tell("records_passed_over", partition=str(raw.partition), before=int(raw.offsets[0]))
+            self._observer.emit("records_passed_over", partition=str(raw.partition), before=int(raw.offsets[0]))
         before = (pipeline.event_time_s, pipeline.idle)
         ingested = Ingested()
         begin = 0
@@ -174,7 +174,7 @@ class Group:
         for pipeline in self:
             for undone in pipeline.undone:
                 self._observer.time_undone.inc()
-                self._observer.tell(
+                self._observer.emit(
                     "event_time_undone", partition=str(undone.partition), from_s=undone.from_s, to_s=undone.to_s,
                     links=len(undone.links), first_links=list(undone.links[:3]), remedy="see that the clocks of these links are right",
                 )  # fmt: skip

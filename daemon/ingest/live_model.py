@@ -109,7 +109,7 @@ class Models:
         if version is not None and (self.live is None or version != self.live.version) and self.predictor(version, wait_s) is not None:
             went_live = self.live = Live(version, (self.live.epoch if self.live is not None else 0) + 1)
             self._observer.went_live(version)
-            self._observer.tell("model_live", version=version, epoch=self.live.epoch)
+            self._observer.emit("model_live", version=version, epoch=self.live.epoch)
         self._remember()
         return went_live
 
@@ -183,7 +183,7 @@ class Models:
         """Report a choice that is damaged or not signed, once; it has no effect."""
         before, self._choice_problem = self._choice_problem, self.registry.live.choice_problem()
         if self._choice_problem is not None and self._choice_problem != before:
-            self._observer.tell("choice_ignored", problem=self._choice_problem)
+            self._observer.emit("choice_ignored", problem=self._choice_problem)
 
     def _trusts(self, version: str, wait_s: float) -> bool:
         """Whether a version is signed by the verify key, if there is one: checked once, since CURRENT is read again and again.
@@ -214,4 +214,4 @@ class Models:
         before = self._failures.get(version)
         self._failures[version] = Failure(str(error), self._clock(), isinstance(error, PredictorError) and error.other_features)
         if before is None or before.problem != str(error):
-            self._observer.tell("model_unusable", version=version, problem=str(error), remedy=ROLLBACK)
+            self._observer.emit("model_unusable", version=version, problem=str(error), remedy=ROLLBACK)

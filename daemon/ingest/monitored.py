@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.operator.observer import Observer
-from drift.link.monitored import WatchList, WatchPolicy
+from drift.link.monitored import MonitoredList, MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
-from drift.link.stage import SCALE_FLOOR, LinkDrift, WatchedRows
+from drift.link.stage import SCALE_FLOOR, LinkDrift, MonitoredRows
 from drift.messages import LinkAlarm, LinkSeen
 from features.changes import FeatureRows
 from features.definition import FEATURES
@@ -42,7 +42,7 @@ class MonitoredLinks:
     """W links by watch index, with the model whose residuals their detectors see."""
 
     def __init__(
-        self, partition: Partition, policy: WatchPolicy, sensitivity: Sensitivity, observer: Observer, listener: Listener | None
+        self, partition: Partition, policy: MonitoringPolicy, sensitivity: Sensitivity, observer: Observer, listener: Listener | None
     ) -> None:  # fmt: skip
         self.epoch = 0
         """Which model is live, counted from 1; 0 before the first."""
@@ -52,7 +52,7 @@ class MonitoredLinks:
         self.shedding = False
         """No forecasts are made, because the stream is too far behind."""
         self._partition, self._policy, self._observer, self._listener = partition, policy, observer, listener
-        self._watch = WatchList(policy)
+        self._watch = MonitoredList(policy)
         self._sensitivity = sensitivity
         self._drift = LinkDrift(sensitivity=sensitivity)
         self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each link's next row
@@ -180,7 +180,7 @@ class MonitoredLinks:
         def describe(row: int) -> tuple[str, str, str]:
             return regions[row_of[row]] or "", links[slots[row]], types[row_of[row]] or ""
 
-        monitored = WatchedRows(
+        monitored = MonitoredRows(
             watch=self._watch.index_of_slot[slots],
             numeric=batch.numeric[row_of],
             residual=residual,
@@ -214,7 +214,7 @@ class MonitoredLinks:
             model: predictor of state["model_version"].
             links: names of all slots.
         """
-        self._watch = WatchList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
+        self._watch = MonitoredList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"], arrays, self._sensitivity)
         self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
         self._extend(self._watch.pin(links))

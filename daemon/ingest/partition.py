@@ -168,7 +168,7 @@ class Pipeline:
         if self.next_offset is None or not is_review_due(self.next_offset, offset):
             return
         if joined := self.monitored.review(self._store, self.event_time_s):
-            self._observer.tell("watch_reviewed", partition=str(self.partition), joined=joined, watched=len(self.monitored))
+            self._observer.emit("watch_reviewed", partition=str(self.partition), joined=joined, watched=len(self.monitored))
 
     def expect(self, ahead: list[tuple[int, int, Entry]]) -> None:
         """Add journal entries, which take effect when this partition reaches their offset."""

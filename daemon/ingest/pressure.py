@@ -57,9 +57,9 @@ class Pressure:
         full = load.open_rows >= self.open_rows_max or load.pending_events >= PENDING_EVENTS_MAX
         full = full or load.dead_letter_bytes >= DEAD_LETTER_BYTES_MAX or load.blocked
         if full and not self.full:
-            self._observer.tell("source_paused", open_rows=load.open_rows, pending_events=load.pending_events)
+            self._observer.emit("source_paused", open_rows=load.open_rows, pending_events=load.pending_events)
         elif self.full and not full:
-            self._observer.tell("source_resumed")
+            self._observer.emit("source_resumed")
         self.full, pauses = full, full or load.clock_rests
         if pauses and not self.paused:
             self._source.pause()

@@ -102,4 +102,4 @@ class Room:
         if now_s - self._reported_s.get(event + subject, -AGAIN_S) >= AGAIN_S:
             self._reported_s[event + subject] = now_s
             most = dict(Counter(brought).most_common(NAMED_MAX))
-            self._observer.tell(event, partition=str(self._partition), senders=len(brought), most_from=most, **fields)
+            self._observer.emit(event, partition=str(self._partition), senders=len(brought), most_from=most, **fields)

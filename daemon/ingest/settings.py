@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from drift.link.monitored import WatchPolicy
+from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
 from features.vocabulary import MAX_VALUES
 
@@ -25,7 +25,7 @@ class PipelineSettings:
     link_key: tuple[str, ...]
     gap_multiple: float
     links_max: int
-    watch: WatchPolicy
+    watch: MonitoringPolicy
     sensitivity: Sensitivity
     lateness_s: float
     names_max: int = MAX_VALUES

@@ -45,7 +45,7 @@ MOVED_TODO: Final = (
 
 Key: TypeAlias = tuple[str | None, ...]
 Emit: TypeAlias = Callable[..., None]
-"""Takes the name and the fields of one operational event (Observer.tell)."""
+"""Takes the name and the fields of one operational event (Observer.emit)."""
 
 
 class FirstTimes:

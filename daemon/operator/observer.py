@@ -181,7 +181,7 @@ class Observer:
         self.live.set_function(lambda: not not_live())
         self.ready.set_function(lambda: not not_ready())
 
-    def tell(self, event: str, **fields: Any) -> None:
+    def emit(self, event: str, **fields: Any) -> None:
         """Log and count one event.
 
         Raises:
@@ -196,12 +196,12 @@ class Observer:
         if self._listen is not None:
             self._listen(event, fields)
 
-    def tell_kafka(self, event: str, fields: dict[str, object]) -> None:
+    def emit_kafka(self, event: str, fields: dict[str, object]) -> None:
         """Log and count an event of the Kafka client, under its own name if EVENTS has it."""
         if event in EVENTS:
-            self.tell(event, **fields)
+            self.emit(event, **fields)
         else:
-            self.tell("kafka_event", condition=event, **fields)
+            self.emit("kafka_event", condition=event, **fields)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

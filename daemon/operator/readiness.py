@@ -47,7 +47,7 @@ class Readiness:
         if not self._ready and facts.connected:
             self._ready = True
             self._notifier.ready()
-            self._observer.tell("daemon_ready", partitions=partitions, records=records)
+            self._observer.emit("daemon_ready", partitions=partitions, records=records)
 
     def reloading(self) -> None:
         """Report that a reload begins. READY=1 ends it, and a start too: so nothing is sent before the daemon is ready."""
@@ -62,15 +62,15 @@ class Readiness:
     def stopping(self, reason: str) -> None:
         """Report that the daemon ends."""
         self._notifier.stopping()
-        self._observer.tell("daemon_stopping", reason=reason)
+        self._observer.emit("daemon_stopping", reason=reason)
 
     def _update(self, facts: Facts) -> None:
         show(facts, self._observer)
         not_ready = self.health.not_ready()
         self._notifier.status(status_line(facts, ready=not not_ready))
         for event, fields in long_states(facts, self._long_states):
-            self._observer.tell(event, **fields)
+            self._observer.emit(event, **fields)
         reasons = not_ready if self._ready else []  # before the first time there is nothing to lose
         if bool(reasons) != bool(self._reasons):
-            self._observer.tell("daemon_not_ready" if reasons else "daemon_ready_again", reasons=reasons)
+            self._observer.emit("daemon_not_ready" if reasons else "daemon_ready_again", reasons=reasons)
         self._reasons = reasons

@@ -51,7 +51,7 @@ class CheckpointStore:
         Args:
             folder: the state directory.
             rows_max, age_max_s: retention of the training buffer, over all partitions.
-            emit: takes the name and the fields of one operational event (Observer.tell).
+            emit: takes the name and the fields of one operational event (Observer.emit).
             clock: monotonic seconds.
         """
         self.folder, self.member, self.rows_max, self.age_max_s = folder, member, rows_max, age_max_s

@@ -96,7 +96,7 @@ class Keeper:
             remedy = self._sinks.remedy(error)
         self.problem = f"the state cannot be written: {error}; {remedy}"
         self._due_s = self._clock.monotonic_s() + RETRY_S
-        self._observer.tell("checkpoint_failed", problem=str(error), remedy=remedy)
+        self._observer.emit("checkpoint_failed", problem=str(error), remedy=remedy)
 
     def close(self) -> None:
         """Wait for a checkpoint that is being written, unless `finish` has given it up."""

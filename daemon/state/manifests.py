@@ -30,7 +30,7 @@ class Manifests:
         Args:
             folder: folder of checkpoints.
             member: the member that reads.
-            emit: takes the name and the fields of one operational event (Observer.tell).
+            emit: takes the name and the fields of one operational event (Observer.emit).
         """
         self._folder, self._member, self._emit = folder, member, emit
         self._reported: set[str] = set()

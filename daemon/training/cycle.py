@@ -132,7 +132,7 @@ class Training:
         self.decision = decide_training(now_s, facts, self.config.policy)
         if self.decision.start:
             self._due = self.decision.reason
-            self._observer.tell("training_due", reason=self._due, rows=facts.rows, new_rows=facts.new_rows)
+            self._observer.emit("training_due", reason=self._due, rows=facts.rows, new_rows=facts.new_rows)
 
     def start(self, written: Written, now_s: float) -> list[Outcome]:
         """Start the training that is due, if one is, on the segments that a checkpoint names. Return what has happened."""
@@ -152,7 +152,7 @@ class Training:
         self.schedule.answered()
         self._observer.training.set(1)
         self._reported_seconds = 0.0
-        self._observer.tell("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
+        self._observer.emit("training_started", version=version, reason=reason, parent=parent, rows=written.rows)
         return [self._outcome("started", version)]
 
     def follow(self, now_s: float) -> list[Outcome]:
@@ -163,7 +163,7 @@ class Training:
             outcomes += self._ended(ended, now_s)
         if (running := self.trainer.progress()) is not None and running.seconds - self._reported_seconds >= PROGRESS_EVERY_S:
             self._reported_seconds = running.seconds
-            self._observer.tell("training_progress", **running.fields())
+            self._observer.emit("training_progress", **running.fields())
         if (publication := self._publisher.follow()) is not None:
             outcomes.append(self._published(publication, now_s))
         return outcomes
@@ -185,7 +185,7 @@ class Training:
         """Cancel a running training, wait for a publication, and return what has happened."""
         if (ended := self.trainer.cancel()) is not None:
             self._publisher.discard()
-            self._observer.tell("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
+            self._observer.emit("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
         if (publication := self._publisher.close()) is None:
             return []
         return [self._published(publication, publication.ended.spec.created_at_s + publication.ended.seconds)]
@@ -215,7 +215,7 @@ class Training:
         live = self._models.current()
         if live is None or not self._models.has_other_features(live):
             return live
-        self._observer.tell("features_changed", version=live)
+        self._observer.emit("features_changed", version=live)
         return None
 
     def _present(self, segments: Iterable[Path]) -> list[Path]:
@@ -225,19 +225,19 @@ class Training:
             if path.exists():
                 present.append(path)
             else:
-                self._observer.tell("segment_unsound", segment=path.name, problem="is missing", remedy=LEFT_OUT)
+                self._observer.emit("segment_unsound", segment=path.name, problem="is missing", remedy=LEFT_OUT)
         return present
 
     def _ended(self, ended: Ended, now_s: float) -> list[Outcome]:
         """Publish the candidate of a training that has ended, or keep the reasons why not."""
         version, result = ended.spec.version, ended.result
         for segment, problem in (result.unsound if result is not None else {}).items():
-            self._observer.tell("segment_unsound", segment=segment, problem=problem, remedy=LEFT_OUT)
+            self._observer.emit("segment_unsound", segment=segment, problem=problem, remedy=LEFT_OUT)
         if result is None or result.status == "failed":
             self._publisher.discard()
             self.memory.wait_for_more_rows(self._rows_at_start)
             return [self._failed(now_s, version, ended.problem or "no reason given", ended.seconds)]
-        self._observer.tell(
+        self._observer.emit(
             "training_finished", version=version, status=result.status, seconds=round(ended.seconds, 1), rows=result.rows,
             windows=result.windows, stage_s=result.stage_s,
         )  # fmt: skip
@@ -247,7 +247,7 @@ class Training:
             return []
         verdict = result.verdict if result.status == "refused" else None
         reasons = list(verdict.reasons) if verdict is not None else [result.error or "too little data"]
-        self._observer.tell("model_refused", version=version, reasons=reasons)
+        self._observer.emit("model_refused", version=version, reasons=reasons)
         if verdict is not None:
             self._publisher.keep_refused(ended, verdict)
         else:
@@ -258,19 +258,19 @@ class Training:
         spec, result = publication.ended.spec, publication.ended.result
         if publication.problem is not None:
             self.memory.training_failed(now_s)
-            self._observer.tell("publication_failed", version=spec.version, problem=publication.problem)
+            self._observer.emit("publication_failed", version=spec.version, problem=publication.problem)
             return self._outcome("failed", spec.version)
         verdict = result.verdict.to_json() if result is not None and result.verdict is not None else None
-        self._observer.tell(
+        self._observer.emit(
             "model_published", version=spec.version, reason=spec.reason, parent=spec.parent, verdict=verdict, live=publication.live
         )
         if publication.cleaning_problem is not None:
-            self._observer.tell("cleaning_failed", problem=publication.cleaning_problem)
+            self._observer.emit("cleaning_failed", problem=publication.cleaning_problem)
         return self._outcome("published", spec.version)
 
     def _failed(self, now_s: float, version: str, problem: str, seconds: float) -> Outcome:
         self.memory.training_failed(now_s)
-        self._observer.tell("training_failed", version=version, problem=problem, seconds=round(seconds, 1))
+        self._observer.emit("training_failed", version=version, problem=problem, seconds=round(seconds, 1))
         return self._outcome("failed", version)
 
     def _outcome(self, answer: Answer, version: str) -> Outcome:

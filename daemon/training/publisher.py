@@ -102,7 +102,7 @@ class Publisher:
             self._release()
         except PROBLEMS as error:
             self.discard()
-            self._observer.tell("publication_failed", version=version, problem=f"the refused candidate is not kept: {error}")
+            self._observer.emit("publication_failed", version=version, problem=f"the refused candidate is not kept: {error}")
 
     def discard(self) -> None:
         """Delete the candidate, if there is one."""
@@ -138,7 +138,7 @@ class Publisher:
         except Exception as error:  # noqa: BLE001 - whatever lies in the folder, it must not end the loop
             problems = [f"{self._registry.root} cannot be cleaned ({described(error)})"]
         for problem in problems:
-            self._observer.tell("cleaning_failed", problem=problem)
+            self._observer.emit("cleaning_failed", problem=problem)
 
     def _release(self) -> None:
         if self._candidate is not None:

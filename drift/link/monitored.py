@@ -20,12 +20,12 @@ PRESENT_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchPolicy:
+class MonitoringPolicy:
     """How many links of one partition are monitored.
 
     A forecast costs about 0.4 ms of CPU on a fast core: 1,000 links at one row a minute are 0.7 % of it.
 
-    >>> WatchPolicy(always=("core-*",)).pinned("core-7|edge-1")
+    >>> MonitoringPolicy(always=("core-*",)).pinned("core-7|edge-1")
     True
 
     Args:
@@ -44,11 +44,11 @@ class WatchPolicy:
 
 
 @dataclass
-class WatchList:
+class MonitoredList:
     """The monitored links of one partition. A link is chosen, or not, at its first record. It stays so until it has been silent for long
     and another link needs its place (`review`).
 
-    >>> links = WatchList(WatchPolicy(links_per_region=1))
+    >>> links = MonitoredList(MonitoringPolicy(links_per_region=1))
     >>> links.follow(["a|b", "a|c", "d|e"], ["eu", "eu", "us"])
     >>> links.index
     [0, -1, 1]
@@ -58,7 +58,7 @@ class WatchList:
         regions: for each monitored link the region of its first record. The link counts towards that region for good.
     """
 
-    policy: WatchPolicy
+    policy: MonitoringPolicy
     index: list[int] = field(default_factory=list)
     regions: list[str] = field(default_factory=list)
 
@@ -166,7 +166,7 @@ class WatchList:
 class _Silent:
     """Monitored links that have been silent for long, those of the longest silence first."""
 
-    def __init__(self, watch: WatchList, links: Sequence[str], newest_s: Doubles, event_s: float) -> None:
+    def __init__(self, watch: MonitoredList, links: Sequence[str], newest_s: Doubles, event_s: float) -> None:
         silent = np.flatnonzero((newest_s < event_s - SILENT_S) & watch.mask)
         order = silent[np.argsort(newest_s[silent], kind="stable")]
         self._slots = deque(slot for slot in order.tolist() if not watch.policy.pinned(links[slot]))

@@ -50,10 +50,10 @@ Describe = Callable[[int], tuple[str, str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class WatchedRows:
+class MonitoredRows:
     """W rows of monitored links, in stream order.
 
-    >>> rows = WatchedRows(
+    >>> rows = MonitoredRows(
     ...     watch=np.zeros(1, np.int32), numeric=np.zeros((1, 11), np.float32), residual=np.zeros((1, 4), np.float32),
     ...     codes=np.ones((1, 6), np.float32), time_s=np.array([600.0]), lag_s=np.zeros(1), offsets=np.array([7]),
     ...     describe=lambda row: ("eu", "a|b", "metro"),
@@ -89,7 +89,7 @@ class LinkDrift:
     >>> residual[300:, 1] += 6.0  # RTT is 6 ms more than forecast from here on
     >>> numeric = np.full((400, len(NUMERIC)), np.nan, np.float32)
     >>> numeric[:, :4] = 50.0 + residual
-    >>> rows = WatchedRows(
+    >>> rows = MonitoredRows(
     ...     watch=np.zeros(400, np.int32), numeric=numeric, residual=residual, codes=np.ones((400, 6), np.float32),
     ...     time_s=60.0 * np.arange(400), lag_s=np.zeros(400), offsets=np.arange(400), describe=lambda row: ("eu", "a|b", "metro"),
     ... )
@@ -141,7 +141,7 @@ class LinkDrift:
                 self._arrays[name] = np.concatenate([self._arrays[name], np.full((more, *shape), value)])
             self._adwin += [_adwins() for _ in range(more)]
 
-    def update(self, rows: WatchedRows, least_scale: Floats) -> tuple[list[LinkAlarm], list[LinkSeen]]:
+    def update(self, rows: MonitoredRows, least_scale: Floats) -> tuple[list[LinkAlarm], list[LinkSeen]]:
         """Run all detectors over rows.
 
         A residual that is not finite never reaches a detector: one NaN would blind it for ever. Nor does one of a column with a fault.
@@ -233,7 +233,7 @@ class LinkDrift:
 class _Report:
     """Makes messages from what detectors find in some rows. off_s: float64 (W,), see `faults`."""
 
-    def __init__(self, rows: WatchedRows, off_s: Doubles, epoch: int) -> None:
+    def __init__(self, rows: MonitoredRows, off_s: Doubles, epoch: int) -> None:
         self.rows, self._off_s, self._epoch = rows, off_s, epoch
         self._time_s = rows.time_s + off_s  # a clock that is known to be behind would make every alarm too late to count
 

@@ -21,7 +21,7 @@ from daemon.ingest.pieces import CHUNK_ROWS
 from daemon.ingest.settings import PipelineSettings
 from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
-from drift.link.monitored import WatchPolicy
+from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
 from drift.region.stage import RegionDrift
 from features.telemetry import Flags, Partition, TelemetryBatch
@@ -233,7 +233,7 @@ def test_broker_times_that_are_right_settle_it_without_a_look_at_the_records() -
 )
 def test_a_producer_whose_clock_is_wrong_has_a_batch_looked_at_twice_at_most(tmp_path: Path, time_s: float, asked: bool) -> None:
     """A record in each piece of a batch is refused. What is left is looked at for those of the future alone, and not from each of them."""
-    settings = PipelineSettings(("node_id",), 5.0, 1000, WatchPolicy(), Sensitivity(), 60.0)
+    settings = PipelineSettings(("node_id",), 5.0, 1000, MonitoringPolicy(), Sensitivity(), 60.0)
     pipeline = Pipeline(PARTITION, settings, BufferWriter(tmp_path, PARTITION), lambda _version: None, Observer())
     pipeline.clock_s = NOW_S
     pieces = 12

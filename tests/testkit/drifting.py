@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from drift.link.stage import LinkDrift, WatchedRows
+from drift.link.stage import LinkDrift, MonitoredRows
 from drift.messages import LinkAlarm, LinkSeen
 from drift.region.stage import RegionDrift
 from features.telemetry import CATEGORIES, NUMERIC
@@ -13,14 +13,14 @@ LEAST = np.full(4, 0.01, np.float32)
 DAY = 1440
 
 
-def rows_of(watch, residual, time_s, numeric=None, codes=None, lag_s=None, offset: int = 0, links: int = 1) -> WatchedRows:
+def rows_of(watch, residual, time_s, numeric=None, codes=None, lag_s=None, offset: int = 0, links: int = 1) -> MonitoredRows:
     """Return rows of links that report nothing but the four metrics, unless numeric holds more."""
     count = len(watch)
     if numeric is None or numeric.shape[1] < len(NUMERIC):
         given = residual if numeric is None else numeric
         numeric = np.full((count, len(NUMERIC)), np.nan, np.float32)
         numeric[:, :4] = given
-    return WatchedRows(
+    return MonitoredRows(
         watch=np.asarray(watch, np.int32),
         numeric=numeric.astype(np.float32),
         residual=residual.astype(np.float32),

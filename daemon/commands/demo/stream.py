@@ -58,7 +58,7 @@ def await_broker(options: KafkaOptions, observer: Observer, limit_s: float) -> f
             raise SourceError(
                 f"{options.servers()}: no broker within {limit_s:.0f} s ({reason}); start one with make kafka, or correct --kafka"
             )
-        observer.tell("kafka_unreachable", servers=options.servers(), error=reason, retry_in_s=round(delay_s, 1))
+        observer.emit("kafka_unreachable", servers=options.servers(), error=reason, retry_in_s=round(delay_s, 1))
         time.sleep(delay_s)
     return max(1.0, until_s - time.monotonic())
 

@@ -109,7 +109,7 @@ def acl_commands(topics: Sequence[Topic], group: str, servers: str, user: str) -
     return ours
 
 
-def look_at_topics(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem]:
+def inspect_topics(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem]:
     """Ask a broker what is wrong with the topics. Takes seconds at most.
 
     Args:
@@ -129,8 +129,8 @@ def look_at_topics(options: KafkaOptions, topics: Sequence[Topic]) -> list[Topic
     return [problem for problem in problems if problem is not None]
 
 
-def not_looked_at(topic: Topic, error: Exception) -> TopicProblem:
-    """Return the problem of a topic for which `look_at_topics` raised an unexpected error."""
+def not_inspected(topic: Topic, error: Exception) -> TopicProblem:
+    """Return the problem of a topic for which `inspect_topics` raised an unexpected error."""
     what = f"topic {topic.name} could not be looked at ({type(error).__name__}: {' '.join(str(error).split()) or 'without a message'})"
     return TopicProblem(topic, False, what, "report this as a fault of dwcp-learner, with the version of the broker; check that it exists")
 

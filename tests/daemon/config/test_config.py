@@ -10,7 +10,7 @@ import pytest
 from daemon.commands.demo.command import demo_config
 from daemon.config.load import Config, ConfigError, load
 from daemon.wiring import pipeline_settings, quorum_policy
-from drift.link.monitored import WatchPolicy
+from drift.link.monitored import MonitoringPolicy
 from drift.region.policy import QuorumPolicy
 from testkit.paths import ROOT
 
@@ -58,7 +58,7 @@ def test_what_an_operator_sets_of_drift_reaches_its_policies(tmp_path: Path) -> 
     bounds = "watched_per_region = 7\nwatched_max = 70\nwatched_always = ['core-*']\nquorum_links = 5\nquorum_share = 0.1\n"
     config = load(written(tmp_path, f"[drift]\n{bounds}lateness_s = 9\n"))
     settings = pipeline_settings(config)
-    assert settings.watch == WatchPolicy(links_per_region=7, links_max=70, always=("core-*",))
+    assert settings.watch == MonitoringPolicy(links_per_region=7, links_max=70, always=("core-*",))
     assert settings.lateness_s == 9.0
     assert quorum_policy(config) == QuorumPolicy(links_min=5, links_share=0.1)
 

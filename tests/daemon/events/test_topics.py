@@ -145,7 +145,7 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
         return []
 
     for module in ("daemon.events.topic_watch", "daemon.events.topic_check"):
-        monkeypatch.setattr(f"{module}.look_at_topics", look)
+        monkeypatch.setattr(f"{module}.inspect_topics", look)
     return errors
 
 

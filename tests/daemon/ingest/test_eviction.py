@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.state.checkpoint import CheckpointStore
-from drift.link.monitored import WatchList, WatchPolicy
-from drift.link.stage import LinkDrift, WatchedRows
+from drift.link.monitored import MonitoredList, MonitoringPolicy
+from drift.link.stage import LinkDrift, MonitoredRows
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition, TelemetryBatch
 from model.buffer.rows import BufferRows, BufferWriter, read_segments
@@ -112,13 +112,13 @@ def test_a_limit_that_was_lowered_holds_from_the_next_new_link_on() -> None:
 
 def test_watched_links_keep_their_detectors() -> None:
     """Three of six links stay, two of which are not monitored: each keeps its index, region and detectors."""
-    watch = WatchList(WatchPolicy(links_per_region=2))
+    watch = MonitoredList(MonitoringPolicy(links_per_region=2))
     watch.follow([f"n{at}" for at in range(6)], ["a", "a", "a", "b", "c", "a"])
     drift = LinkDrift()
     for index in range(len(watch)):
         numeric = np.full((1, len(NUMERIC)), index + 1.0, np.float32)
         none, zero = np.ones((1, len(CATEGORIES)), np.float32), np.zeros(1)
-        rows = WatchedRows(
+        rows = MonitoredRows(
             np.full(1, index, np.int32), numeric, numeric[:, :4], none, zero, zero, np.ones(1, np.int64), lambda _row: ("", "", "")
         )  # fmt: skip
         drift.update(rows, np.ones(4, np.float32))

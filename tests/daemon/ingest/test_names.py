@@ -16,7 +16,7 @@ from daemon.ingest.partition import Pipeline
 from daemon.ingest.settings import PipelineSettings
 from daemon.operator.observer import Observer
 from daemon.state.checkpoint import CheckpointStore
-from drift.link.monitored import WatchPolicy
+from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
 from features.offline import RawTable
 from features.store import FeatureStore
@@ -114,7 +114,7 @@ def test_honest_names_that_come_after_a_flood_are_told_apart(tmp_path: Path) -> 
     """60,000 names of one sender, then the regions of others, through a pipeline into the buffer: they are there by name, the table
     stays bounded, and the sender is reported."""
     told: list[tuple[str, dict[str, Any]]] = []
-    settings = PipelineSettings(("node_id", "peer_id"), 5.0, 100_000, WatchPolicy(), Sensitivity(), 60.0)
+    settings = PipelineSettings(("node_id", "peer_id"), 5.0, 100_000, MonitoringPolicy(), Sensitivity(), 60.0)
     partition = Partition("t", 0)
     observer = Observer(lambda event, fields: told.append((event, fields)))
     writer = BufferWriter(tmp_path, partition)
@@ -151,7 +151,7 @@ def test_who_brings_ever_new_links_is_reported_by_name(tmp_path: Path) -> None:
     """One node with a hundred peers in a table of forty links, beside ten nodes of one link each."""
     told: list[tuple[str, dict[str, Any]]] = []
     partition = Partition("t", 0)
-    settings = PipelineSettings(("node_id", "peer_id"), 5.0, 40, WatchPolicy(), Sensitivity(), 60.0)
+    settings = PipelineSettings(("node_id", "peer_id"), 5.0, 40, MonitoringPolicy(), Sensitivity(), 60.0)
     observer = Observer(lambda event, fields: told.append((event, fields)))
     pipeline = Pipeline(partition, settings, BufferWriter(tmp_path, partition), lambda _version: None, observer)
     links = [(f"n{at}", "p") for at in range(10)] + [("flooder", f"p{at}") for at in range(100)]

@@ -20,7 +20,7 @@ from daemon.ingest.settings import PipelineSettings
 from daemon.ingest.spread import FirstTimes, LinkSpans, LinkSpread
 from daemon.operator.observer import Observer
 from daemon.state.snapshot import Restored
-from drift.link.monitored import WatchPolicy
+from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
 from features.telemetry import DEFAULT_LINK_KEY, Partition
 from model.buffer.rows import BufferWriter
@@ -38,7 +38,7 @@ class Topic:
     def __init__(self, partitions: int, links_max: int = 100) -> None:
         self.told: list[tuple[str, dict[str, Any]]] = []
         self.spread = LinkSpread(DEFAULT_LINK_KEY, lambda name, **fields: self.told.append((name, fields)), clock=lambda: 0.0)
-        settings = PipelineSettings(DEFAULT_LINK_KEY, 5.0, links_max, WatchPolicy(), Sensitivity.for_budget(1.0), 60.0)
+        settings = PipelineSettings(DEFAULT_LINK_KEY, 5.0, links_max, MonitoringPolicy(), Sensitivity.for_budget(1.0), 60.0)
         self.pipelines = {
             partition: Pipeline(partition, settings, BufferWriter(Path("unused"), partition), lambda _: None, Observer())
             for partition in (Partition("t", number) for number in range(partitions))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from daemon.ingest.partition import Pipeline
 from daemon.ingest.settings import PipelineSettings
 from daemon.operator.observer import Observer
-from drift.link.monitored import PRESENT_S, SILENT_S, WatchList, WatchPolicy
+from drift.link.monitored import PRESENT_S, SILENT_S, MonitoredList, MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
 from features.telemetry import Partition
 from model.buffer.rows import BufferWriter
@@ -39,7 +39,7 @@ def test_a_silent_link_gives_its_place_to_one_that_is_there(
     """Of region a two links are watched, of which one has been silent for a day; two more are there, and one of region c came back."""
     links = ["a0", "a1", "b0", "a2", "a3", "c0"]
     silent_s = [SILENT_S + 60.0, 0.0, 0.0, 0.0, 0.0, 0.0]
-    watch = WatchList(WatchPolicy(links_per_region=per_region, links_max=links_max, always=always))
+    watch = MonitoredList(MonitoringPolicy(links_per_region=per_region, links_max=links_max, always=always))
     watch.index, watch.regions = [0, 1, 2, -1, -1, -1], ["a", "a", "b"]
     watch.__post_init__()
     stay, joined = watch.review(links, NOW_S - np.array(silent_s), NOW_S, lambda slot: links[slot][0])
@@ -54,7 +54,7 @@ def test_a_silent_link_gives_its_place_to_one_that_is_there(
 def test_a_review_ends_when_no_place_is_left(silent: int) -> None:
     """A thousand links are there and find none: they are not looked at one by one."""
     links = [f"n{at}" for at in range(1000)]
-    watch = WatchList(WatchPolicy(links_max=9))
+    watch = MonitoredList(MonitoringPolicy(links_max=9))
     watch.follow(links, ["a"] * len(links))
     newest_s = np.full(len(links), NOW_S)
     newest_s[:silent] -= SILENT_S + 60.0
@@ -83,7 +83,7 @@ def test_a_review_keeps_the_bounds_and_takes_no_place_from_one_that_is_there(
 ) -> None:
     """Whatever is watched: no bound is passed that held before, only silent links leave, and only such that are there join."""
     names = [f"{region}{at}" for at, (region, _, _) in enumerate(links)]
-    watch = WatchList(WatchPolicy(links_per_region=per_region, links_max=links_max))
+    watch = MonitoredList(MonitoringPolicy(links_per_region=per_region, links_max=links_max))
     for region, _, wants in links:
         fits = wants and len(watch) < links_max and watch.regions.count(region) < per_region
         watch.index.append(len(watch.regions) if fits else -1)
@@ -104,7 +104,7 @@ def test_links_that_come_after_a_flood_are_watched_and_batches_do_not_matter(tmp
     """A hundred names that came once have all places. A day later the links that are there have them, at the same record however the
     stream is cut."""
     monkeypatch.setattr("daemon.ingest.pieces.REVIEW_RECORDS", 64)
-    partition, settings = Partition("t", 0), PipelineSettings(("node_id",), 5.0, 1000, WatchPolicy(links_max=50), Sensitivity(), 60.0)
+    partition, settings = Partition("t", 0), PipelineSettings(("node_id",), 5.0, 1000, MonitoringPolicy(links_max=50), Sensitivity(), 60.0)
     records = [(f"flood-{at}", f"r{at}", at * 1.0) for at in range(100)]
     records += [(f"link-{at % 8}", "eu", 100.0 + 3600.0 * (at // 8)) for at in range(8 * 40)]
     lines = [

@@ -130,7 +130,7 @@ def test_the_page_shows_facts_and_alerts() -> None:
     assert page.count("<td>not known</td>") == 2
     observer.alerts_budget.set(0.5)
     for number in range(60):
-        observer.tell(
+        observer.emit(
             "drift_opened", summary=f"<script>alert({number})</script>", incident="abcdef0123456789", event_time_s=1_767_571_200.0
         )
     page = render(observer, WELL, [], ["the disk is full: free <some>"])

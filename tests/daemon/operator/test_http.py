@@ -60,7 +60,7 @@ def test_live_and_ready_are_two_questions(served: tuple[HttpServer, Health, Obse
 def test_metrics_are_what_prometheus_reads(served: tuple[HttpServer, Health, Observer]) -> None:
     """Events are counted by name, with the type of each metric."""
     server, _, observer = served
-    observer.tell("source_resumed")
+    observer.emit("source_resumed")
     observer.went_live("v20260101_000000")
     status, content_type, body = get(server, "/metrics")
     assert (status, content_type.split(";")[0]) == (200, "text/plain")

@@ -49,7 +49,7 @@ def test_our_events_are_never_held_back() -> None:
     configure_logging("info", "json", out)
     observer = Observer()
     for _ in range(3):
-        observer.tell("topic_missing", topic="x")
+        observer.emit("topic_missing", topic="x")
         logging.getLogger("kafka.cluster").error("Topic %s not found in cluster metadata", "x")
         logging.getLogger("kafkaesque").error("not a library")
     told = [json.loads(line)["event"] for line in out.getvalue().splitlines()]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from drift.link.cusum import CALIBRATION_ROWS
-from drift.link.monitored import WatchList, WatchPolicy
+from drift.link.monitored import MonitoredList, MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
 from drift.link.stage import LinkDrift
 from drift.messages import SIGNALS, LinkAlarm
@@ -420,8 +420,8 @@ def test_watch_list_is_stable_bounded_and_fair_to_new_regions():
     """Each region has its share; a link never changes its state; the same links are chosen whatever the batches."""
     links = [f"link-{i}" for i in range(300)]
     regions = ["a"] * 200 + ["b"] * 100
-    policy = WatchPolicy(links_per_region=40, links_max=60)
-    whole, pieces = WatchList(policy), WatchList(policy)
+    policy = MonitoringPolicy(links_per_region=40, links_max=60)
+    whole, pieces = MonitoredList(policy), MonitoredList(policy)
     whole.follow(links, regions)
     for end in range(7, 301, 7):
         pieces.follow(links[:end], regions[len(pieces.index) : end])
@@ -429,17 +429,17 @@ def test_watch_list_is_stable_bounded_and_fair_to_new_regions():
     assert whole.index == pieces.index
     assert whole.regions.count("a") == 40
     assert whole.regions.count("b") == 20
-    restored = WatchList(whole.policy, whole.index, whole.regions)
+    restored = MonitoredList(whole.policy, whole.index, whole.regions)
     assert (restored.mask == whole.mask).all()
 
 
 def test_pinned_links_are_watched_whatever_the_bounds():
     """From their first record, or, where they are pinned later, from the next start; the others stay as they were."""
     links = [f"node-{i}|core" for i in range(6)]
-    watch = WatchList(WatchPolicy(links_per_region=2, always=("node-5|*",)))
+    watch = MonitoredList(MonitoringPolicy(links_per_region=2, always=("node-5|*",)))
     watch.follow(links, ["a"] * 6)
     assert watch.index == [0, 1, -1, -1, -1, 2]
-    later = WatchList(WatchPolicy(links_per_region=2, always=("node-5|*", "*-3|core")), watch.index, watch.regions)
+    later = MonitoredList(MonitoringPolicy(links_per_region=2, always=("node-5|*", "*-3|core")), watch.index, watch.regions)
     assert later.pin(links) == 1
     assert later.index == [0, 1, -1, 3, -1, 2]
     kept = later.keep(np.array([1, 3, 5], np.int32))

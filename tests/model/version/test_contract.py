@@ -26,6 +26,7 @@ from model.version.metadata import Metadata, metadata_name
 from model.version.predictor import Predictor, PredictorError, core_session, read_graph
 from model.version.raw_predictor import RawPredictor
 from testkit import go_client
+from testkit.paths import STATES
 from testkit.versions import core_graph, make_version
 
 SMALL = Lstm(lstm_units=(6,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
@@ -214,7 +215,7 @@ def test_a_declaration_that_is_none_is_refused(tmp_path: Path, graphs: Any) -> N
 
 def test_versions_that_declare_nothing_are_read_as_ever(tmp_path: Path) -> None:
     """One of an earlier release: LSTM layers, the three file names, features of version 1; its weights load."""
-    shutil.unpack_archive(Path(__file__).parent / "states" / "unbounded-model.tar.xz", tmp_path)
+    shutil.unpack_archive(STATES / "unbounded-model.tar.xz", tmp_path)
     folder = tmp_path / VERSION
     assert verify(folder) == []
     metadata = Metadata.read(folder)
