@@ -1,7 +1,6 @@
 """One partition's way through the daemon: decode, features, forecast, drift, buffer, and the state of all of them.
 
-What belongs to a link depends only on that link's own order. So a partition needs nothing of the others, and its state can move with it to
-another member of the group.
+What belongs to a link depends only on that link's order. So the state of a partition can move with it to another member of the group.
 """
 
 from __future__ import annotations

@@ -5,20 +5,18 @@ from __future__ import annotations
 import hashlib
 import mmap
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import nan
 from pathlib import Path
 from typing import Final, Literal
 
-import msgspec
 import numpy as np
 
-from features.columns import EARLIEST_S, LATEST_S
+from features.columns import EARLIEST_S
 from features.telemetry import Doubles, Ints, Longs, Partition
 from streams.files.mapped_file import BLOCK_BYTES, map_file
-from streams.records.csv_form import AwareTime, MalformedError, parse_time, read_header, split_line
+from streams.files.times import read_times
+from streams.records.csv_form import read_header
 from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 
 Form = Literal["json", "csv"]
@@ -29,15 +27,6 @@ LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts: a longer o
 POLL_BYTES: Final = 32 << 20
 """Largest size of the records of one poll, unless the first alone is larger. 5,000 usual records are 2 MB, 5,000 of the longest 320 GB."""
 _BOM: Final = b"\xef\xbb\xbf"
-
-
-class _Stamp(msgspec.Struct, gc=False):
-    """The timestamp of a JSON record."""
-
-    timestamp: float | AwareTime | None = None
-
-
-_decode_stamp = msgspec.json.Decoder(_Stamp).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,38 +260,6 @@ def _index_block(block: bytes, position: int, first_line: int, columns: tuple[st
         start, size, number = start[filled], size[filled], number[filled]
     times = read_times(lines, columns)
     return (start + position, size.astype(np.int32), number.astype(np.int32), times), len(filled)
-
-
-def read_times(lines: Sequence[bytes], columns: tuple[str, ...]) -> Doubles:
-    """Return the times of N records, float64 (N,), UTC seconds, NaN if not readable.
-
-    Args:
-        lines: N records.
-        columns: The CSV header, empty for JSON.
-    """
-    try:
-        if columns:
-            index = columns.index("timestamp")
-            if any(b'"' in line for line in lines):
-                raise ValueError("a comma within quotes does not end a cell")
-            times = [float(line.split(b",", index + 1)[index]) for line in lines]
-        else:
-            times = [stamp.timestamp for stamp in map(_decode_stamp, lines)]  # type: ignore[misc]
-        found = np.array(times, dtype=np.float64)
-    except (ValueError, TypeError, IndexError, RecursionError):
-        found = np.array([_one_time(line, columns) for line in lines])
-    found[~((found >= EARLIEST_S) & (found <= LATEST_S))] = nan
-    return found
-
-
-def _one_time(line: bytes, columns: tuple[str, ...]) -> float:
-    try:
-        if columns:
-            return parse_time(split_line(line, len(columns))[columns.index("timestamp")])
-        stamp = _decode_stamp(line).timestamp
-        return nan if stamp is None else stamp if isinstance(stamp, float) else stamp.timestamp()
-    except (ValueError, RecursionError, MalformedError):
-        return nan
 
 
 def _in_place(time_s: Doubles) -> Doubles:

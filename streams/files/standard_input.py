@@ -10,7 +10,8 @@ from typing import Final, Literal
 import numpy as np
 
 from features.telemetry import Doubles, Partition
-from streams.files.index import LONGEST_LINE_BYTES, POLL_BYTES, read_times, within_poll
+from streams.files.index import LONGEST_LINE_BYTES, POLL_BYTES, within_poll
+from streams.files.times import read_times
 from streams.records.csv_form import read_header
 from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 
