@@ -80,7 +80,7 @@ def goes_on(cluster: Cluster, folder: Path, length: Length) -> list[Outcome]:
             counted = scene.counted()
             twice = max(0, counted["consumed"] - len(writer.sent))
             unready = "" if scene.ready() else ", and is not ready"
-            found.append(_told(Outcome(name, f"goes on{unready}", len(writer.sent), missing, extra + twice, time.monotonic() - began_s)))
+            found.append(_logged(Outcome(name, f"goes on{unready}", len(writer.sent), missing, extra + twice, time.monotonic() - began_s)))
         scene.stop()
     return found
 
@@ -158,10 +158,12 @@ def stops(cluster: Cluster, folder: Path, fault: str, break_it: Callable[[Scene,
         stopped = code == 5 and "accept_lost_records = true" in words
         daemon = scene.start(accept_lost_records=True)
         missing, extra = scene.settled(rows)
-        told = bool(daemon.told("records_lost"))
+        reported = bool(daemon.reported("records_lost"))
         scene.stop()
-    outcome = "stops and says why, goes on when accepted" if stopped and told else f"exit code {code}: {words}"
-    return _told(Outcome(f"{fault}, {'running' if running else 'stopped'}", outcome, len(rows), missing, extra, time.monotonic() - began_s))
+    outcome = "stops and says why, goes on when accepted" if stopped and reported else f"exit code {code}: {words}"
+    return _logged(
+        Outcome(f"{fault}, {'running' if running else 'stopped'}", outcome, len(rows), missing, extra, time.monotonic() - began_s)
+    )
 
 
 def _retention(cluster: Cluster, scene: Scene, writer: Writer) -> list[Any]:
@@ -199,7 +201,7 @@ def _cut_back(cluster: Cluster, scene: Scene, writer: Writer) -> list[Any]:
     return rows
 
 
-def _told(outcome: Outcome) -> Outcome:
+def _logged(outcome: Outcome) -> Outcome:
     what = f"{outcome.rows} rows, {outcome.lost} lost, {outcome.duplicated} duplicated"
     say(f"{outcome.fault}: {outcome.outcome} ({what}, {outcome.seconds:.0f} s)")
     return outcome

@@ -192,12 +192,12 @@ def main() -> int:
             done.append(pair)
             if count % 20 == 0:
                 say(f"{count} of {len(wanted)} parts")
-    figures, bars = told(plan, done)
+    figures, bars = reported(plan, done)
     figures["bytes_per_watched_link"] = in_process("parts.detector_memory", DETECTORS)["bytes_per_watched_link"]
     return report("drift_alerts", figures, bars)
 
 
-def told(plan: Plan, done: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[dict[str, Any], list[Bar]]:
+def reported(plan: Plan, done: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[dict[str, Any], list[Bar]]:
     """Return the figures and bars of all parts."""
 
     def of(purpose: str, regime: str | None = None) -> list[dict[str, Any]]:
@@ -238,10 +238,10 @@ def told(plan: Plan, done: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple
 
 def _alert(alert: dict[str, Any]) -> dict[str, Any]:
     since = datetime.fromtimestamp(alert["since_s"], UTC).strftime("%Y-%m-%d %H:%M")
-    told = alert["told"][:16].replace("T", " ")
+    reported = alert["told"][:16].replace("T", " ")
     return {name: alert[name] for name in ("recording", "alert")} | {
         "since": since,
-        "told": told,
+        "told": reported,
         "what": alert["what"],
         "then": alert["then"],
     }

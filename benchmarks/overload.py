@@ -70,7 +70,7 @@ def measure(bootstrap: str, plan: Plan, folder: Path) -> dict[str, Any]:
         run = Overload(plan, bootstrap, process, Watcher(process.pid, port), switch)
         figures = phases(run, manager)
         figures["exit_code"] = process.stop("SIGTERM")
-        figures |= {name: len(process.all_told(name)) for name in TOLD}
+        figures |= {name: len(process.all_reported(name)) for name in TOLD}
     return figures | checked(bootstrap, plan, home, figures)
 
 
@@ -96,7 +96,7 @@ def phases(run: Overload, manager: ServiceManager) -> dict[str, Any]:
         **health_of(watcher.samples, course, manager, plan),
         "forecasts": int(metrics["dwcp_forecasts_total"]),
         "forecasts_shed_rows": int(metrics["dwcp_forecasts_shed_total"]),
-        "lag_when_shed": process.all_told("forecasts_shed")[-1]["lag"],
+        "lag_when_shed": process.all_reported("forecasts_shed")[-1]["lag"],
         "records": run.sent,
         **{name: int(metrics.get(f'dwcp_records_total{{outcome="{name}"}}', 0)) for name in OUTCOMES},
     }

@@ -83,7 +83,7 @@ class Group:
 
     def stop(self, name: str) -> None:
         process = self.alive.pop(name)
-        begun = process.told("daemon_started") is not None  # before that, Python itself obeys the signal
+        begun = process.reported("daemon_started") is not None  # before that, Python itself obeys the signal
         if (code := process.stop("SIGTERM")) != 0 and begun:
             self.failures.append(f"exit code {code} after SIGTERM")
         self.moves["stopped"] += 1
@@ -186,7 +186,7 @@ def measure(bootstrap: str, moves: Callable[[Group], None], seed: int, folder: P
     different = differing_features(raw, folder)
     for line in [*difference.examples, *different, *group.failures]:
         say(line)
-    names = [event for home in homes.values() for event in home.all_told()]
+    names = [event for home in homes.values() for event in home.all_reported()]
     return {
         "moves": group.moves.total(),
         "moves_in_training": group.moves_in_training,

@@ -48,7 +48,7 @@ def ready(process: DaemonProcess) -> None:
     """Wait until a daemon is ready and has every partition."""
     process.wait_for("daemon_ready", LIMIT_S)
     until_s = time.monotonic() + LIMIT_S
-    while len(process.all_told("partition_assigned")) < PARTITIONS:
+    while len(process.all_reported("partition_assigned")) < PARTITIONS:
         if time.monotonic() > until_s:
             raise RuntimeError("no partitions")
         time.sleep(0.01)

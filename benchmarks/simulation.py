@@ -43,7 +43,7 @@ def survive(home: Path, seed: int) -> tuple[list[int], str]:
         struck = storm.Storm(home / "state", seed * LIVES_MAX + life)
         script = {"seed": chosen.randrange(2**31), "batch_max": chosen.choice((40, 150, 600))}
         codes.append(rig.run(home, prepare=struck.arm, sections=sections, **script))
-        if codes[-1] not in (0, storm.KILLED) and not remains.told(home, "ended"):
+        if codes[-1] not in (0, storm.KILLED) and not remains.reported(home, "ended"):
             return codes, f"exit code {codes[-1]}: {(home / 'log').read_text()[-2000:]}"
     if rig.run(home, sections=sections, seed=seed, batch_max=300) != 0:
         return codes, f"no way out: {(home / 'log').read_text()[-2000:]}"

@@ -53,8 +53,8 @@ def measure(sizes: dict[str, Any], steps: int, rounds: int, threads: int) -> Fou
             else:
                 ran = in_process("parts.training_step", job | {"contender": name})
             found.setdefault(name, []).append(ran)
-            told = ", ".join(f"{ran[str(batch)]['ms']:.0f} ms ({ran[str(batch)]['cpu_ms']:.0f} CPU) at {batch}" for batch in BATCHES)
-            say(f"round {number + 1}, {threads or 'all'} threads: {name:<8}{told}")
+            reported = ", ".join(f"{ran[str(batch)]['ms']:.0f} ms ({ran[str(batch)]['cpu_ms']:.0f} CPU) at {batch}" for batch in BATCHES)
+            say(f"round {number + 1}, {threads or 'all'} threads: {name:<8}{reported}")
     return found
 
 
@@ -65,11 +65,11 @@ def values(found: Found, name: str, batch: int, field: str) -> list[float]:
 def figures(found: Found, architecture: Architecture, field: str) -> dict[str, Any]:
     """Return the medians over the rounds. field: "ms" or "cpu_ms", what is compared."""
     rates = {name: statistics.median(ran[name] for ran in found["rate"]) for name in found["rate"][0]}
-    told: dict[str, Any] = {"matrix_gflop_per_s": rates, "rounds": len(found["rate"])}
+    reported: dict[str, Any] = {"matrix_gflop_per_s": rates, "rounds": len(found["rate"])}
     for batch in BATCHES:
         gflop = step_gflop(architecture, batch)
         ms = {name: statistics.median(values(found, name, batch, field)) for name in CONTENDERS}
-        told[f"batch_{batch}"] = {
+        reported[f"batch_{batch}"] = {
             f"step_{field}": ms,
             "share_of_matrix_rate": {name: gflop / (ms[name] / 1e3) / rates["square"] for name in CONTENDERS},
             "first_step_s": {name: statistics.median(values(found, name, batch, "first_s")) for name in CONTENDERS},
@@ -77,15 +77,15 @@ def figures(found: Found, architecture: Architecture, field: str) -> dict[str, A
             "speedup": median_of_ratios(values(found, "plain", batch, field), values(found, "ours", batch, field)),
             "vs_pytorch": median_of_ratios(values(found, "ours", batch, field), values(found, "pytorch", batch, field)),
         }
-    return told
+    return reported
 
 
-def bars(told: dict[str, Any]) -> list[Bar]:
+def bars(reported: dict[str, Any]) -> list[Bar]:
     """Return the bars, by wall time with the default number of threads."""
     return [
-        *(Bar(f"speedup_{batch}", told[f"batch_{batch}"]["speedup"], ">=", 1.15) for batch in BATCHES),
+        *(Bar(f"speedup_{batch}", reported[f"batch_{batch}"]["speedup"], ">=", 1.15) for batch in BATCHES),
         *(
-            Bar(f"vs_pytorch_{batch}", told[f"batch_{batch}"]["vs_pytorch"], "<=", most)
+            Bar(f"vs_pytorch_{batch}", reported[f"batch_{batch}"]["vs_pytorch"], "<=", most)
             for batch, most in zip(BATCHES, (2.0, 1.4), strict=True)
         ),
     ]
@@ -97,9 +97,9 @@ def main() -> int:
     sizes, steps = plain(architecture), 5 if options.quick else 20
     found = measure(sizes, steps, options.rounds, threads=0)
     alone = measure(sizes, steps, math.ceil(options.rounds / 2), threads=1)
-    told = figures(found, architecture, "ms")
-    told["one_thread"] = figures(alone, architecture, "cpu_ms")
-    return report("training", told, bars(told), {"torch": found["pytorch"][0]["torch"]})
+    reported = figures(found, architecture, "ms")
+    reported["one_thread"] = figures(alone, architecture, "cpu_ms")
+    return report("training", reported, bars(reported), {"torch": found["pytorch"][0]["torch"]})
 
 
 if __name__ == "__main__":

@@ -55,11 +55,11 @@ def read_run(folder: Path) -> Run:
     published = [event for event in events if event["type"] == "dwcp.drift.retraining"]
     if opened is None or len(published) < 2:
         raise ValueError(f"{folder}: has no incident of a region that ended in a new version; run make demo again")
-    told = [event["data"] for event in events if event["data"]["incident"] == opened["data"]["incident"] and event["data"].get("links")]
-    since_s, live_s = told[-1]["since_s"], seconds(published[-1]["time"])
+    reported = [event["data"] for event in events if event["data"]["incident"] == opened["data"]["incident"] and event["data"].get("links")]
+    since_s, live_s = reported[-1]["since_s"], seconds(published[-1]["time"])
     new = published[-1]["data"]["version"]
     old = json.loads((folder / "models" / new / "MANIFEST.json").read_text())["parent"]
-    table = rows_of(folder, told[-1]["links"][:LINKS_MAX], since_s - 2 * BEFORE_S, live_s + AFTER_S)
+    table = rows_of(folder, reported[-1]["links"][:LINKS_MAX], since_s - 2 * BEFORE_S, live_s + AFTER_S)
     spec = importlib.util.spec_from_file_location("forecast", ROOT / "examples" / "forecast.py")
     assert spec is not None
     assert spec.loader is not None

@@ -63,7 +63,7 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     duration_s = time.monotonic() - began
     validation = metrics_of(done, dataset, dataset.data.validation)
-    told = {
+    reported = {
         "validation_mae": {name: [target.mae for target in metrics.targets] for name, metrics in validation.items()},
         "best_epoch": done.history.best_epoch,
         "epochs": len(done.history.epochs),
@@ -71,7 +71,7 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
         "duration_s": duration_s,
     }
     actual = dataset.targets[dataset.judged.target_row]
-    return {"actual": actual, **forecasts_of(done, dataset, dataset.judged), "told": np.array(json.dumps(told))}
+    return {"actual": actual, **forecasts_of(done, dataset, dataset.judged), "told": np.array(json.dumps(reported))}
 
 
 if __name__ == "__main__":

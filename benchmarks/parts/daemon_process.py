@@ -49,11 +49,11 @@ class DaemonProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    def told(self, event: str) -> dict[str, Any] | None:
+    def reported(self, event: str) -> dict[str, Any] | None:
         """Return the first event of this name in this life."""
-        return next(iter(self.all_told(event)), None)
+        return next(iter(self.all_reported(event)), None)
 
-    def all_told(self, event: str) -> list[dict[str, Any]]:
+    def all_reported(self, event: str) -> list[dict[str, Any]]:
         """Return all events of this name in this life."""
         lines = (line for line in self._lines() if f'"{event}"'.encode() in line)
         entries = (json.loads(line) for line in lines)
@@ -85,7 +85,7 @@ class DaemonProcess:
         until_s = time.monotonic() + limit_s
         while time.monotonic() < until_s and self._process.poll() is None:
             for name in filter(None, (event, or_else)):
-                if self.told(name) is not None:
+                if self.reported(name) is not None:
                     return name
             time.sleep(POLL_S)
         raise RuntimeError(f"no {event} within {limit_s:.0f} s, exit code {self._process.poll()}:\n{last_words(self._log)}")
@@ -182,7 +182,7 @@ class Home:
         path = self.state / "events" / f"{name}.ndjson"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def all_told(self) -> list[str]:
+    def all_reported(self) -> list[str]:
         """Return the names of all events of all lives."""
         lines = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
         return [str(json.loads(line)["event"]) for line in lines if line.startswith("{") and line.endswith("}")]
@@ -216,8 +216,8 @@ class Producer:
         """End the producer in order and return its last line."""
         self._process.terminate()
         out, _ = self._process.communicate(timeout=STOP_LIMIT_S)
-        told: dict[str, Any] = json.loads(out.splitlines()[-1])
-        return told
+        reported: dict[str, Any] = json.loads(out.splitlines()[-1])
+        return reported
 
     def __exit__(self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None) -> None:
         self._process.kill()

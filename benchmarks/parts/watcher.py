@@ -62,8 +62,8 @@ class Watcher:
             at_s=time.monotonic(),
             consumed=int(metrics.get('dwcp_records_total{outcome="consumed"}', 0)),
             lag=None if math.isnan(lag) else int(lag),
-            shedding=_told(metrics, "forecasts_shed") > _told(metrics, "forecasts_resumed"),
-            paused=_told(metrics, "source_paused") > _told(metrics, "source_resumed"),
+            shedding=_count(metrics, "forecasts_shed") > _count(metrics, "forecasts_resumed"),
+            paused=_count(metrics, "source_paused") > _count(metrics, "source_resumed"),
             resident_bytes=memory(self._pid)["VmRSS"],
             live=live == 200,
             not_ready="" if ready == 200 else why.strip(),
@@ -88,7 +88,7 @@ class Watcher:
             return error.code, error.read().decode()
 
 
-def _told(metrics: Mapping[str, float], event: str) -> float:
+def _count(metrics: Mapping[str, float], event: str) -> float:
     return metrics.get(f'dwcp_events_total{{event="{event}"}}', 0)
 
 

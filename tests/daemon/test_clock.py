@@ -124,11 +124,11 @@ class Watched:
 
     wall_s: float = NOW_S
     monotonic_s: float = 100.0
-    told: list[str] = field(default_factory=list)
+    reported: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.clock = WallClock(lambda: self.wall_s, lambda: self.monotonic_s)
-        self.observer = Observer(lambda event, _fields: self.told.append(event))
+        self.observer = Observer(lambda event, _fields: self.reported.append(event))
         self.watch = ClockWatch(self.clock, self.observer)
 
     def passes(self, seconds: float) -> None:
@@ -144,23 +144,23 @@ def test_records_wait_as_long_as_the_evidence_is_worth(worth: str, known: list[s
     one = Watched()
     raw = batch_of([("a", YEAR_S)] * 9, written_s=YEAR_S, by_broker=by_broker)
     assert one.holds(raw, known) == 0
-    assert (one.watch.rests, one.watch.problem, one.told) == (True, None, [])
+    assert (one.watch.rests, one.watch.problem, one.reported) == (True, None, [])
     one.passes(NOT_READY_S)
     assert not one.watch.rests, "it looks again every second"
     assert one.holds(raw, known) == 0
     assert one.watch.problem is not None
     assert f"{YEAR_S:.0f} s behind" in one.watch.problem
     assert "t-0 from offset 0" in one.watch.problem
-    assert one.told == ["clock_behind"]
+    assert one.reported == ["clock_behind"]
     one.passes(min(WAIT_S[worth], 1e6))
     if worth == "certain":
         assert one.holds(raw, known) == 0
-        assert one.told == ["clock_behind"]
+        assert one.reported == ["clock_behind"]
         one.watch.ingested(PARTITION)  # the clock was set
-        assert one.told == ["clock_behind", "clock_right"]
+        assert one.reported == ["clock_behind", "clock_right"]
     else:
         assert one.holds(raw, known) is None
-        assert one.told == ["clock_behind", "clock_believed"]
+        assert one.reported == ["clock_behind", "clock_believed"]
         later = batch_of([(f"n{at}", 2 * YEAR_S) for at in range(9)], written_s=2 * YEAR_S)
         assert one.holds(later, known) is None, "the next flood does not stop it again"
     assert one.watch.problem is None
@@ -182,7 +182,7 @@ def test_what_was_written_before_the_daemon_came_says_nothing_of_its_clock() -> 
     """A quiet topic whose last records are hours old: they were not written just now, though nothing is left to read after them."""
     one = Watched()
     one.watch.compare(Polled([batch_of([("a", 0.0)], written_s=-9000.0)]), lag=0)
-    assert one.told == []
+    assert one.reported == []
     assert not one.clock.confirmed
 
 
@@ -203,15 +203,15 @@ def test_a_backlog_is_not_looked_at() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lag", "written_s", "told"), [(0, -900.0, ["clock_ahead"]), (9000, -900.0, []), (None, -900.0, []), (0, -30.0, [])]
+    ("lag", "written_s", "reported"), [(0, -900.0, ["clock_ahead"]), (9000, -900.0, []), (None, -900.0, []), (0, -30.0, [])]
 )
-def test_a_clock_that_is_ahead_is_told(lag: int | None, written_s: float, told: list[str]) -> None:
+def test_a_clock_that_is_ahead_is_told(lag: int | None, written_s: float, reported: list[str]) -> None:
     """Records that have come just now, at the end of their partition, were written long ago by this machine's clock; a backlog says
     nothing."""
     one = Watched()
     for _ in range(3):
         one.watch.compare(Polled([batch_of([("a", 0.0)], written_s=written_s)]), lag)
-    assert one.told == told
+    assert one.reported == reported
     ahead_s = one.observer.registry.get_sample_value("dwcp_clock_ahead_seconds")
     assert ahead_s is not None
     assert ahead_s == -written_s or lag != 0
@@ -305,10 +305,10 @@ def test_no_record_is_lost_to_a_clock_that_is_behind(home: Path, uninterrupted: 
     if die_at is not None:
         assert run(home, wall_s, die_at=die_at) == killing.KILLED
     assert run(home, wall_s) == 0, (home / "log").read_text()
-    assert not remains.told(home, "record_rejected")
-    assert remains.told(home, "clock_behind")
-    assert remains.told(home, "clock_right")
-    (problems,) = remains.told(home, "problems")
+    assert not remains.reported(home, "record_rejected")
+    assert remains.reported(home, "clock_behind")
+    assert remains.reported(home, "clock_right")
+    (problems,) = remains.reported(home, "problems")
     assert problems["count"] > 20, "it was ready all the time"
     remains.same(remains.outcome(home), uninterrupted)
 
@@ -377,13 +377,13 @@ def test_one_record_from_far_ahead_is_undone_when_the_clock_is_right(
         prepare = killing.kill_around(CheckpointStore, "write", 25, after=True)
         assert run(home, wall_s, prepare=prepare, **script) == killing.KILLED
     assert run(home, wall_s, **script) == 0, (home / "log").read_text()
-    undone = remains.told(home, "event_time_undone")
+    undone = remains.reported(home, "event_time_undone")
     assert {one["partition"] for one in undone} == {str(partition) for partition in records}
-    assert not remains.told(home, "buckets_undone"), "event time never followed"
+    assert not remains.reported(home, "buckets_undone"), "event time never followed"
     assert any(entry.confirmed for entry in remains.journal(home) if isinstance(entry, Clock))
     left = remains.outcome(home)
-    told, expected = ({json.loads(line)["data"]["region"] for line in one.alerts.values()} for one in (left, uninterrupted))
-    assert {"eu"} <= told <= expected
+    reported, expected = ({json.loads(line)["data"]["region"] for line in one.alerts.values()} for one in (left, uninterrupted))
+    assert {"eu"} <= reported <= expected
     late = len(uninterrupted.buffer[0]) - len(left.buffer[0])
     assert 0 <= late < len(records) * (300 - AHEAD_AT) / 3, "only what that link sent until the clock was right, of three in a partition"
     into = tmp_path_factory.mktemp("replayed")
@@ -410,8 +410,8 @@ def test_a_watermark_that_ran_away_is_undone(home: Path, stop: bool) -> None:
         half = {partition: records[partition][:80]}
         assert run(home, lambda source: newest_s(source) + YEAR_S, records=half, **script) == 0
     assert run(home, wall_s if not stop else newest_s, records=records, **script) == 0, (home / "log").read_text()
-    assert remains.told(home, "event_time_undone")
-    (undone,) = remains.told(home, "buckets_undone")
+    assert remains.reported(home, "event_time_undone")
+    (undone,) = remains.reported(home, "buckets_undone")
     assert undone["closed_through_s"] <= DEFAULT_START_S + 60.0 * 210
     left = remains.outcome(home)
     assert 51 + 80 <= left.rows <= 201

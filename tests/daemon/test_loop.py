@@ -46,8 +46,8 @@ def test_the_source_is_paused_by_what_fills_the_memory(load: Load, full: bool, f
 
 def test_the_last_checkpoint_starts_no_training(tmp_path: Path) -> None:
     """A training that is due when the daemon is stopped waits for the next start: nobody would see its child end."""
-    told: list[str] = []
-    observer = Observer(lambda event, _fields: told.append(event))
+    reported: list[str] = []
+    observer = Observer(lambda event, _fields: reported.append(event))
     made: Any = build(rig.config(tmp_path, training={"rows_min": 100}), scripted.ScriptedSource(seed=1), StreamClock(), observer)
 
     def stop_when_due(_polled: object) -> None:
@@ -56,7 +56,7 @@ def test_the_last_checkpoint_starts_no_training(tmp_path: Path) -> None:
 
     made.loop.on_step = stop_when_due
     made.run()
-    assert "training_due" in told
-    assert "training_started" not in told
+    assert "training_due" in reported
+    assert "training_started" not in reported
     assert not made.parts.training.trainer.running
     assert made.parts.keeper.store.sequence >= 1

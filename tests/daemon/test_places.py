@@ -46,9 +46,9 @@ def taken() -> Iterator[int]:
 
 def test_the_http_port_is_in_use(make: Callable[..., Any], taken: int) -> None:
     """Says which, and the settings that help."""
-    told = message(make, DaemonError, http={"enabled": True, "port": taken})
-    assert f"http.port {taken}: the daemon cannot listen there (Address already in use)" in told
-    assert "use a free http.port, 0 for any, or switch it off with http.enabled = false" in told
+    reported = message(make, DaemonError, http={"enabled": True, "port": taken})
+    assert f"http.port {taken}: the daemon cannot listen there (Address already in use)" in reported
+    assert "use a free http.port, 0 for any, or switch it off with http.enabled = false" in reported
 
 
 @pytest.mark.parametrize(
@@ -84,26 +84,26 @@ def test_hosts_that_work(host: str) -> None:
 def test_the_models_directory_is_a_file(make: Callable[..., Any], tmp_path: Path, below: str) -> None:
     """It, or the folder in which it should be made."""
     (tmp_path / "file").write_text("x")
-    told = message(make, DaemonError, models={"directory": tmp_path / "file" / below})
-    assert f"models.directory {tmp_path / 'file' / below}: cannot be used as a folder" in told
-    assert "name another one" in told
+    reported = message(make, DaemonError, models={"directory": tmp_path / "file" / below})
+    assert f"models.directory {tmp_path / 'file' / below}: cannot be used as a folder" in reported
+    assert "name another one" in reported
 
 
 def test_the_events_folder_is_a_file(make: Callable[..., Any], tmp_path: Path) -> None:
     """The setting is named."""
     (tmp_path / "file").write_text("x")
-    told = message(make, EventsError, events={"folder": tmp_path / "file"})
-    assert "events cannot be written there (File exists); name another folder as events.folder" in told
+    reported = message(make, EventsError, events={"folder": tmp_path / "file"})
+    assert "events cannot be written there (File exists); name another folder as events.folder" in reported
 
 
 def test_the_events_folder_holds_something_else(make: Callable[..., Any], tmp_path: Path) -> None:
     """Nothing of it is overwritten."""
     (tmp_path / "events").mkdir()
     (tmp_path / "events/drift.ndjson").write_text("not an event")
-    told = message(make, EventsError, events={"folder": tmp_path / "events"})
+    reported = message(make, EventsError, events={"folder": tmp_path / "events"})
     assert EventsError.exit_code == 5
-    assert "does not hold events" in told
-    assert "events.folder" in told
+    assert "does not hold events" in reported
+    assert "events.folder" in reported
     assert (tmp_path / "events/drift.ndjson").read_text() == "not an event"
 
 
@@ -116,7 +116,7 @@ def test_a_part_of_the_state_is_of_the_wrong_kind(make: Callable[..., Any], tmp_
     else:
         path.parent.mkdir()
         path.write_text("x")
-    told = message(make, StateError)
+    reported = message(make, StateError)
     assert StateError.exit_code == 4
-    assert str(tmp_path / "state") in told
-    assert ";" in told, "and what to do"
+    assert str(tmp_path / "state") in reported
+    assert ";" in reported, "and what to do"

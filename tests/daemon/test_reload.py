@@ -44,23 +44,23 @@ def test_sighup_while_the_daemon_starts(run: Callable[..., Any], no_broker: str)
     daemon = run(no_broker)
     maps = Path(f"/proc/{daemon.process.pid}/maps")
     daemon.until(lambda: "pydantic_core" in maps.read_text())  # imports go on for a second from here
-    while not daemon.told("daemon_started"):
+    while not daemon.reported("daemon_started"):
         assert daemon.process.poll() is None, "SIGHUP has ended it"
         daemon.process.send_signal(signal.SIGHUP)
         time.sleep(0.01)
     daemon.process.send_signal(signal.SIGHUP)  # a fast start may have been over before the first: those before its handler are ignored
-    daemon.until(lambda: daemon.told("config_reloaded"))
+    daemon.until(lambda: daemon.reported("config_reloaded"))
     assert daemon.stop() == 0
 
 
 def test_a_reload_is_no_readiness(run: Callable[..., Any], no_broker: str, manager: Callable[[], list[str]]) -> None:
     """While no broker can be reached, systemd is told what is waited for, and neither READY=1 nor RELOADING=1."""
     daemon = run(no_broker)
-    daemon.until(lambda: daemon.told("kafka_unreachable"))
+    daemon.until(lambda: daemon.reported("kafka_unreachable"))
     daemon.until(lambda: any("STATUS=not connected to the source" in one for one in manager()))
     assert manager()[0] == "STATUS=starting"
     daemon.process.send_signal(signal.SIGHUP)
-    daemon.until(lambda: daemon.told("config_reloaded"))
+    daemon.until(lambda: daemon.reported("config_reloaded"))
     assert daemon.stop() == 0
     assert not [one for one in manager() if one.startswith(("READY", "RELOADING"))]
 
@@ -70,12 +70,12 @@ def test_a_reload_of_a_ready_daemon(
 ) -> None:
     """systemd hears that it begins and that it is done."""
     daemon = run(kafka_broker, topic=kafka_topic())
-    daemon.until(lambda: daemon.told("daemon_ready"))
+    daemon.until(lambda: daemon.reported("daemon_ready"))
     daemon.until(lambda: manager().count("READY=1") == 1)  # which comes after the line in the log
     daemon.process.send_signal(signal.SIGHUP)
     daemon.until(lambda: manager().count("READY=1") == 2)
     assert [one.partition("\n")[0] for one in manager() if one.startswith(("READY", "RELOADING"))] == ["READY=1", "RELOADING=1", "READY=1"]
-    daemon.until(lambda: daemon.told("config_reloaded", needs_restart=[]))
+    daemon.until(lambda: daemon.reported("config_reloaded", needs_restart=[]))
     assert daemon.stop() == 0
 
 
@@ -103,8 +103,8 @@ def test_what_needs_a_restart(case: str) -> None:
 def test_what_is_told_is_what_happens(tmp_path: Path) -> None:
     """Training takes the changed limits over, and keeps the gap with which the stream's windows are made."""
     (tmp_path / "telemetry.ndjson").write_text('{"timestamp": 1767571200, "node_id": "a", "peer_id": "b", "rtt_ms": 1}\n')
-    told: list[dict[str, Any]] = []
-    observer = Observer(lambda event, fields: told.append(fields) if event == "config_reloaded" else None)
+    reported: list[dict[str, Any]] = []
+    observer = Observer(lambda event, fields: reported.append(fields) if event == "config_reloaded" else None)
     config = rig.config(tmp_path)
     daemon = build(config, FileSource(tmp_path / "telemetry.ndjson"), StreamClock(), observer)
     changed = rig.config(
@@ -113,7 +113,7 @@ def test_what_is_told_is_what_happens(tmp_path: Path) -> None:
     )  # fmt: skip
     reloader(daemon, config, lambda: changed, observer)()
     training, store = daemon.parts.training, daemon.parts.keeper.store
-    assert told == [{"needs_restart": ["links"]}]
+    assert reported == [{"needs_restart": ["links"]}]
     assert (training.config.keep_versions, training.trainer.time_limit_s, training.config.policy.rows_min) == (3, 77.0, 55)
     assert (daemon.parts.keeper.interval_s, store.rows_max) == (44.0, 33)
     assert training.config.gap_multiple == 5.0, "the pipelines keep it until the restart"

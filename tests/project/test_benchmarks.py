@@ -350,14 +350,14 @@ def test_training_bars_are_ratios_within_a_round() -> None:
         return [{str(batch): {"ms": ms * slow, "cpu_ms": ms, "first_s": 5.0} for batch in (64, 256)} for slow in (1.0, 2.0)]
 
     found = {"rate": [{"square": 188.0}] * 2, "plain": runs(100.0), "ours": runs(50.0), "pytorch": runs(40.0)}
-    told = training.figures(found, Lstm(), "ms")
-    assert {bar.name: (bar.value, bar.holds) for bar in training.bars(told)} == {
+    reported = training.figures(found, Lstm(), "ms")
+    assert {bar.name: (bar.value, bar.holds) for bar in training.bars(reported)} == {
         "speedup_64": (2.0, True),
         "speedup_256": (2.0, True),
         "vs_pytorch_64": (1.25, True),
         "vs_pytorch_256": (1.25, True),
     }
-    assert told["batch_64"]["share_of_matrix_rate"]["plain"] == pytest.approx(9.4 / 0.15 / 188, rel=0.01)
+    assert reported["batch_64"]["share_of_matrix_rate"]["plain"] == pytest.approx(9.4 / 0.15 / 188, rel=0.01)
 
 
 def test_drift_is_told_from_noise_in_little() -> None:

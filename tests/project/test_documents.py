@@ -266,9 +266,9 @@ def test_the_picture_is_drawn_from_what_a_demo_has_left(tmp_path: Path, monkeypa
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"parent": old}))
     since_s, live_s = 1_795_000_000.0, 1_795_003_600.0
     (tmp_path / "state" / "events").mkdir(parents=True)
-    told = {"incident": "i", "scope": "region", "links": ["a", "b"], "since_s": since_s, "opened_s": since_s + 540}
+    reported = {"incident": "i", "scope": "region", "links": ["a", "b"], "since_s": since_s, "opened_s": since_s + 540}
     events = [
-        {"type": "dwcp.drift.opened", "time": "2026-11-18T10:15:40Z", "subject": "eu-west-1", "data": told},
+        {"type": "dwcp.drift.opened", "time": "2026-11-18T10:15:40Z", "subject": "eu-west-1", "data": reported},
         *(
             {"type": "dwcp.drift.retraining", "time": time, "data": {"incident": "i", "version": new}}
             for time in (utc(since_s), utc(live_s))

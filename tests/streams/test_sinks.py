@@ -181,8 +181,8 @@ STEPS = ("streams.files.sink._sync_folder", "streams.files.sink.fcntl.flock", "s
 @pytest.mark.parametrize("step", STEPS)
 def test_a_step_after_the_rename_that_fails_costs_no_event(tmp_path: Path, step: str) -> None:
     """The full file keeps its other name over many tries, no descriptor is left open, and the rotation is reported once."""
-    path, told = tmp_path / "events.ndjson", []
-    sink = NdjsonSink(path, 100, lambda *rotation: told.append(rotation))
+    path, reported = tmp_path / "events.ndjson", []
+    sink = NdjsonSink(path, 100, lambda *rotation: reported.append(rotation))
     for number in range(1, 4):
         sink.send(event(number, size=600))
         sink.flush(1)
@@ -198,13 +198,13 @@ def test_a_step_after_the_rename_that_fails_costs_no_event(tmp_path: Path, step:
     sink.flush(1)
     sink.close()
     assert (written(rotated(path)), written(path)) == ([3], [4])
-    assert told == [(path, 0), (path, size), (path, size)]
+    assert reported == [(path, 0), (path, size), (path, size)]
 
 
 def test_the_daemon_tells_what_a_rotation_has_cost(tmp_path: Path) -> None:
     """An operator learns that the oldest events are gone: logged, and counted in dwcp_events_total."""
-    told: list[tuple[str, dict[str, Any]]] = []
-    observer = Observer(lambda name, fields: told.append((name, fields)))
+    reported: list[tuple[str, dict[str, Any]]] = []
+    observer = Observer(lambda name, fields: reported.append((name, fields)))
     config = Config.model_validate({"events": {"to": "file", "folder": tmp_path, "file_mb_max": 1}})
     sinks = make_sinks(config, observer, WallClock())
     for number in range(3):
@@ -212,7 +212,7 @@ def test_the_daemon_tells_what_a_rotation_has_cost(tmp_path: Path) -> None:
         sinks.flush()
     sinks.close_with(lambda: None)
     path = tmp_path / "drift.ndjson"
-    assert told == [("events_rotated", {"file": str(path), "gone_bytes": gone}) for gone in (0, rotated(path).stat().st_size)]
+    assert reported == [("events_rotated", {"file": str(path), "gone_bytes": gone}) for gone in (0, rotated(path).stat().st_size)]
     assert observer.registry.get_sample_value("dwcp_events_total", {"event": "events_rotated"}) == 2
 
 

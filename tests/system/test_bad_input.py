@@ -156,10 +156,10 @@ def test_refused_records_by_reason(cli: Cli, tmp_path: Path) -> None:
 def test_an_unreachable_broker(run: Callable[..., Any], no_broker: str) -> None:
     """Its address and the next attempt are logged. The daemon is alive but not ready, reloads its configuration, and stops at once."""
     daemon = run(no_broker)
-    told = daemon.until(lambda: daemon.told("kafka_unreachable"))[0]
-    assert told["servers"] == no_broker
-    assert "refused" in told["error"].lower()
-    assert told["retry_in_s"] > 0
+    reported = daemon.until(lambda: daemon.reported("kafka_unreachable"))[0]
+    assert reported["servers"] == no_broker
+    assert "refused" in reported["error"].lower()
+    assert reported["retry_in_s"] > 0
     assert daemon.get("/livez") == (200, "ok\n")
     status, why = daemon.get("/readyz")
     assert (status, why.startswith("the source is not connected: "), no_broker in why) == (503, True, True)
@@ -167,18 +167,18 @@ def test_an_unreachable_broker(run: Callable[..., Any], no_broker: str) -> None:
 
     daemon.configure(topic="another", more="[training]\nrows_min = 77\nschedule = '0 4 * * *'\n")
     daemon.process.send_signal(signal.SIGHUP)
-    reloaded = daemon.until(lambda: daemon.told("config_reloaded"))[0]
+    reloaded = daemon.until(lambda: daemon.reported("config_reloaded"))[0]
     assert reloaded["needs_restart"] == ["kafka"], "what cannot change while running is named"
 
     daemon.configure(more="[training]\nrows_min = 'many'\n")
     daemon.process.send_signal(signal.SIGHUP)
-    rejected = daemon.until(lambda: daemon.told("config_rejected"))[0]
+    rejected = daemon.until(lambda: daemon.reported("config_rejected"))[0]
     assert "training.rows_min: Input should be a valid integer" in rejected["problem"]
     assert daemon.get("/livez")[0] == 200, "the old configuration stays"
 
-    assert not daemon.told("daemon_ready")
+    assert not daemon.reported("daemon_ready")
     assert daemon.stop() == 0
-    assert daemon.told("daemon_stopped")
+    assert daemon.reported("daemon_stopped")
     assert "Traceback" not in daemon.log.read_text()
 
 
@@ -186,21 +186,21 @@ def test_a_missing_topic(run: Callable[..., Any], kafka_broker: str, kafka_admin
     """It is logged with what to do, and not created. When it exists, the daemon becomes ready without a restart."""
     topic = f"missing.{os.getpid()}.{time.monotonic_ns()}"
     daemon = run(kafka_broker, topic=topic)
-    told = daemon.until(lambda: daemon.told("topic_missing") or daemon.told("kafka_event", condition="topic_missing"))[0]
-    assert f"create topic {topic}, or correct its name" in told["todo"]
+    reported = daemon.until(lambda: daemon.reported("topic_missing") or daemon.reported("kafka_event", condition="topic_missing"))[0]
+    assert f"create topic {topic}, or correct its name" in reported["todo"]
     assert daemon.get("/livez")[0] == 200
     assert daemon.get("/readyz")[0] == 503
     assert daemon.log.read_text().count("not found in cluster metadata") <= 1, "the client's own words bury the event"
     assert topic not in kafka_admin.list_topics()
     kafka_admin.create_topics({topic: {"num_partitions": 2}}, wait_for_metadata=True)
-    daemon.until(lambda: daemon.told("daemon_ready"))
+    daemon.until(lambda: daemon.reported("daemon_ready"))
     daemon.until(lambda: daemon.get("/readyz") == (200, "ok\n"))
     producer = KafkaProducer(bootstrap_servers=kafka_broker)
     for second in range(10):
         producer.send(topic, json.dumps({"timestamp": START_S + second, "node_id": "a", "peer_id": "b", "rtt_ms": 1.0}).encode())
     producer.send(topic, b"\xff\x00 no JSON at all")
     producer.close()
-    daemon.until(lambda: daemon.told("record_rejected"))
+    daemon.until(lambda: daemon.reported("record_rejected"))
     daemon.until(lambda: 'dwcp_records_total{outcome="consumed"} 11.0' in daemon.get("/metrics")[1])
     assert daemon.stop() == 0
     assert 'outcome="accepted"' not in daemon.log.read_text()

@@ -67,7 +67,7 @@ def settled(scene: Any, writer: Any) -> None:
     scene.daemon.until(scene.ready)
     counted = scene.counted()
     assert (counted["accepted"], counted["duplicate"], counted["late"]) == (len(writer.sent), 0, 0)
-    assert not scene.daemon.told("records_lost")
+    assert not scene.daemon.reported("records_lost")
 
 
 def test_an_aborted_transaction(flowing: Any) -> None:
@@ -120,7 +120,7 @@ def test_all_brokers_that_are_down(kafka_cluster: Any, flowing: Any) -> None:
         writer.flow(100)
         kafka_cluster.kill()
         scene.daemon.until(lambda: not scene.ready())
-        scene.daemon.until(lambda: scene.daemon.told("kafka_unreachable"))
+        scene.daemon.until(lambda: scene.daemon.reported("kafka_unreachable"))
         assert scene.daemon.get("/livez")[0] == 200
         kafka_cluster.start()
     writer.write(200)
@@ -146,10 +146,10 @@ def go_on(scenes: list[Any], rows: list[Any]) -> Iterator[list[tuple[Any, ...]]]
         scene.start(accept_lost_records=True)
     for scene in scenes:
         scene.until_it_holds(rows)
-        told = scene.daemon.told("records_lost")
-        assert f'dwcp_events_total{{event="records_lost"}} {len(told)}.0\n' in scene.daemon.get("/metrics")[1]
+        reported = scene.daemon.reported("records_lost")
+        assert f'dwcp_events_total{{event="records_lost"}} {len(reported)}.0\n' in scene.daemon.get("/metrics")[1]
         scene.stop()
-        yield sorted((gap["partition"][-2:], gap["wanted_offset"], gap["next_offset"], gap["cause"]) for gap in told)
+        yield sorted((gap["partition"][-2:], gap["wanted_offset"], gap["next_offset"], gap["cause"]) for gap in reported)
 
 
 def test_records_that_retention_has_deleted(kafka_cluster: Any, twins: Any) -> None:
@@ -193,8 +193,8 @@ def test_a_topic_that_was_created_anew(kafka_cluster: Any, twins: Any) -> None:
     away.start()
     for scene in scenes:
         assert f"topic {scene.topic} was created anew" in stopped(kafka_cluster, scene)
-    for told in go_on(scenes, rows):
-        assert told == [(f"-{partition}", 120, 0, "the topic was created anew") for partition in (0, 1)]
+    for reported in go_on(scenes, rows):
+        assert reported == [(f"-{partition}", 120, 0, "the topic was created anew") for partition in (0, 1)]
 
 
 def test_a_log_that_was_cut_back(kafka_cluster: Any, twins: Any) -> None:
@@ -224,5 +224,5 @@ def test_a_log_that_was_cut_back(kafka_cluster: Any, twins: Any) -> None:
     away.start()
     for scene in scenes:
         assert "was cut back to offset 60: it was read to 120" in stopped(kafka_cluster, scene)
-    for told in go_on(scenes, rows):
-        assert told == [(f"-{partition}", 120, 60, "the log was cut back") for partition in (0, 1)]
+    for reported in go_on(scenes, rows):
+        assert reported == [(f"-{partition}", 120, 60, "the log was cut back") for partition in (0, 1)]

@@ -74,10 +74,10 @@ def test_a_disk_that_refuses_for_a_while(home: Path, uninterrupted: Any, call: s
     after, times = {"journal-": (0, 4), "drift.ndjson": (0, 2)}.get(part, (9, 4))  # of the latter two there are few, and some come late
     refused = refusing(call, part, code, after, times)
     remains.same(rig.outcome_after(home, prepare=refused), uninterrupted)
-    failed = remains.told(home, "checkpoint_failed")
+    failed = remains.reported(home, "checkpoint_failed")
     assert os.strerror(code) in failed[0]["problem"], failed
     assert "it is tried again" in failed[0]["remedy"]
-    assert remains.told(home, "daemon_stopped")
+    assert remains.reported(home, "daemon_stopped")
 
 
 @pytest.mark.parametrize("checkpoints", [True, False], ids=["with checkpoints", "without any"])
@@ -91,7 +91,7 @@ def test_a_disk_that_refuses_to_delete_at_the_start(home: Path, uninterrupted: A
         shutil.rmtree(home / "state" / "checkpoints")
     refused = refusing("unlink", ".parquet", errno.EIO, 0, 3)
     remains.same(rig.outcome_after(home, prepare=refused, seed=5, batch_max=150), uninterrupted)
-    assert remains.told(home, "cleaning_failed")
+    assert remains.reported(home, "cleaning_failed")
 
 
 def torn(content: bytes) -> dict[str, bytes]:
@@ -102,8 +102,8 @@ def torn(content: bytes) -> dict[str, bytes]:
     return {name: left for name, left in (cuts | zeros).items() if left != content}
 
 
-def store_of(state: Path, told: list[tuple[str, dict[str, Any]]]) -> CheckpointStore:
-    return CheckpointStore(state, "main", 2**62, 2**62, lambda event, **fields: told.append((event, fields)))
+def store_of(state: Path, reported: list[tuple[str, dict[str, Any]]]) -> CheckpointStore:
+    return CheckpointStore(state, "main", 2**62, 2**62, lambda event, **fields: reported.append((event, fields)))
 
 
 def test_a_torn_file_of_a_checkpoint(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -128,12 +128,12 @@ def test_a_torn_file_of_a_checkpoint(home: Path, tmp_path_factory: pytest.TempPa
             shutil.rmtree(scratch)
             shutil.copytree(home / "state", scratch)
             (scratch / file).write_bytes(left)
-            told: list[tuple[str, dict[str, Any]]] = []
-            store = store_of(scratch, told)
+            reported: list[tuple[str, dict[str, Any]]] = []
+            store = store_of(scratch, reported)
             store.open()
             found = {number: store.restore(Partition(scripted.TOPIC, number)) for number in older}
             assert {number: part.offset if part else None for number, part in found.items()} == older, (file, what)
-            assert [(event, fields["checkpoint"]) for event, fields in told] == [("checkpoint_unsound", newest.name)], (file, what)
+            assert [(event, fields["checkpoint"]) for event, fields in reported] == [("checkpoint_unsound", newest.name)], (file, what)
             assert remains.newest(scratch)[0].name == before.name
             assert sorted(name for segments in store.segments.values() for name in segments) == sorted(named_before)
 

@@ -77,12 +77,12 @@ def daemon(
             preexec_fn=die_with_parent,
         )
 
-    def told(event: str) -> dict[str, Any] | None:
+    def reported(event: str) -> dict[str, Any] | None:
         lines = (json.loads(line) for line in log.read_text().splitlines() if f'"{event}"' in line and line.endswith("}"))
         return next((line for line in lines if line["event"] == event), None)
 
     def wait_for(event: str) -> dict[str, Any]:
-        return dict(wait(lambda: told(event), lambda: f"{event}\n{log.read_text()[-3000:]}", alive=lambda: process.poll() is None))
+        return dict(wait(lambda: reported(event), lambda: f"{event}\n{log.read_text()[-3000:]}", alive=lambda: process.poll() is None))
 
     try:
         yield wait_for

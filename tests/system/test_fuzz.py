@@ -234,10 +234,10 @@ def test_a_flood_of_large_refused_records_is_held_back(tmp_path: Path, monkeypat
     monkeypatch.setattr("daemon.ingest.pressure.DEAD_LETTER_BYTES_MAX", 4 * MAX_KEPT_BYTES)
     path = tmp_path / "telemetry.ndjson"
     path.write_bytes(b"\n".join([json_seeds()[0], *[b'{"x": "' + b"x" * MAX_KEPT_BYTES + b'"']] * 20) + b"\n")
-    told: list[str] = []
+    reported: list[str] = []
     source = FileSource(path, max_records=2)
-    build(rig.config(tmp_path), source, StreamClock(), Observer(lambda event, _fields: told.append(event))).run()
-    assert told.count("source_paused") == told.count("source_resumed") >= 2
+    build(rig.config(tmp_path), source, StreamClock(), Observer(lambda event, _fields: reported.append(event))).run()
+    assert reported.count("source_paused") == reported.count("source_resumed") >= 2
     letters = (tmp_path / "state/events/dead_letters.ndjson").read_bytes().splitlines()
     assert len(letters) == 20
     assert all(json.loads(letter)["data"]["truncated"] for letter in letters)

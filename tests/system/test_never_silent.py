@@ -30,7 +30,7 @@ HOPELESS_HERE: Final = 2
 START_S: Final = 1_767_571_200
 
 
-class Told:
+class Trial:
     """A running daemon, the service manager's end of its socket, and a producer to its topic."""
 
     def __init__(self, daemon: Any, listening: socket.socket, producer: KafkaProducer, topic: str, folder: Path) -> None:
@@ -108,7 +108,7 @@ FAULTY: Final = {
 
 
 @contextmanager
-def faulty_daemon(kafka: str, topic: str, folder: Path) -> Iterator[Told]:
+def faulty_daemon(kafka: str, topic: str, folder: Path) -> Iterator[Trial]:
     """A daemon that is ready and has begun to read records."""
     faults = FAULTY | {"faults": {name: fault | {"while": str(folder / fault["while"])} for name, fault in FAULTY["faults"].items()}}
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening, pytest.MonkeyPatch.context() as environment:
@@ -120,8 +120,8 @@ def faulty_daemon(kafka: str, topic: str, folder: Path) -> Iterator[Told]:
         daemon = Running(folder, kafka, faults=faults, topic=topic, more=more, kafka_more=f"group_id = '{topic}'")
         producer = KafkaProducer(bootstrap_servers=kafka)
         try:
-            daemon.until(lambda: daemon.told("daemon_ready"))
-            made = Told(daemon, listening, producer, topic, folder)
+            daemon.until(lambda: daemon.reported("daemon_ready"))
+            made = Trial(daemon, listening, producer, topic, folder)
             made.send(5)
             yield made
         finally:
@@ -143,10 +143,10 @@ def faulty_daemons(
 
 
 @pytest.fixture
-def told(faulty_daemons: Any, request: pytest.FixtureRequest) -> Iterator[Told]:
+def trial(faulty_daemons: Any, request: pytest.FixtureRequest) -> Iterator[Trial]:
     """One daemon for all faults, which a test switches on and off. A new one after a test that failed or has ended it."""
-    with faulty_daemons.of(request.node, lambda told: told.daemon.process.poll() is None) as told:
-        yield told
+    with faulty_daemons.of(request.node, lambda trial: trial.daemon.process.poll() is None) as trial:
+        yield trial
 
 
 FAULTS: Final = {
@@ -165,71 +165,71 @@ def lasts_hopelessly_long(why: str) -> bool:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_shows_and_its_end_too(told: Told, fault: str) -> None:
+def test_a_fault_shows_and_its_end_too(trial: Trial, fault: str) -> None:
     """Records come, and a fault keeps the daemon from its work: answer, gauge and event name it, and what to do.
 
     After its end all is well again without a restart, and no record is missing.
     """
     path, what, remedy = FAULTS[fault]
-    told.well()
-    before = len(told.daemon.told("daemon_not_ready"))
-    with told.fault(fault):
-        why = told.says(path, what)
+    trial.well()
+    before = len(trial.daemon.reported("daemon_not_ready"))
+    with trial.fault(fault):
+        why = trial.says(path, what)
         assert remedy in why
-        assert told.daemon.get("/readyz")[0] == 503, "what does not live is not ready either"
-        assert "dwcp_ready 0.0" in told.daemon.get("/metrics")[1]
+        assert trial.daemon.get("/readyz")[0] == 503, "what does not live is not ready either"
+        assert "dwcp_ready 0.0" in trial.daemon.get("/metrics")[1]
         if path == "/livez":
-            assert "dwcp_live 0.0" in told.daemon.get("/metrics")[1]
+            assert "dwcp_live 0.0" in trial.daemon.get("/metrics")[1]
         else:
             assert "restart the daemon" not in why or lasts_hopelessly_long(why)
         if what != "the loop hangs":  # which tells nothing any more: for that there are probe, gauge and watchdog
-            told.daemon.until(lambda: told.daemon.told("daemon_not_ready")[before:])
-            told.daemon.until(lambda: what in str(told.daemon.told("daemon_not_ready")[before:]))
-    told.well()
-    told.daemon.until(lambda: len(told.daemon.told("daemon_ready_again")) == len(told.daemon.told("daemon_not_ready")))
+            trial.daemon.until(lambda: trial.daemon.reported("daemon_not_ready")[before:])
+            trial.daemon.until(lambda: what in str(trial.daemon.reported("daemon_not_ready")[before:]))
+    trial.well()
+    trial.daemon.until(lambda: len(trial.daemon.reported("daemon_ready_again")) == len(trial.daemon.reported("daemon_not_ready")))
 
 
-def test_a_disk_that_hangs_until_the_memory_is_full(told: Told) -> None:
+def test_a_disk_that_hangs_until_the_memory_is_full(trial: Trial) -> None:
     """The source is paused then, and empty polls are no progress while records wait.
 
     At last a restart is asked for, and the watchdog is not fed any more. After the hang everything is read, once.
     """
-    told.well()
-    with told.fault("hanging disk"):
-        told.send(200)
-        told.says("/readyz", "the source is paused until open rows and events are written")
-        assert "no record was read for" in told.daemon.get("/readyz")[1]
-        assert told.daemon.told("source_paused")
-        told.says("/livez", "nothing becomes durable")
-        told.fed()
+    trial.well()
+    with trial.fault("hanging disk"):
+        trial.send(200)
+        trial.says("/readyz", "the source is paused until open rows and events are written")
+        assert "no record was read for" in trial.daemon.get("/readyz")[1]
+        assert trial.daemon.reported("source_paused")
+        trial.says("/livez", "nothing becomes durable")
+        trial.fed()
         threading.Event().wait(WATCHDOG_S)  # three feeds, if there are any
-        assert told.fed() == 0
-    told.well()
+        assert trial.fed() == 0
+    trial.well()
 
 
-def test_what_cannot_be_mended_by_a_restart_does_not_ask_for_one(told: Told) -> None:
+def test_what_cannot_be_mended_by_a_restart_does_not_ask_for_one(trial: Trial) -> None:
     """A full disk is reported while it lasts, and the watchdog is fed: the daemon goes on by itself when there is space."""
-    told.well()
-    with told.fault("full disk"):
-        told.send(200)
-        told.says("/readyz", "the source is paused")
-        told.daemon.until(lambda: told.daemon.told("checkpoint_failed")[5:])
-        assert "the source is paused" in told.daemon.get("/readyz")[1], "an attempt makes no room: memory would grow with each"
+    trial.well()
+    with trial.fault("full disk"):
+        trial.send(200)
+        trial.says("/readyz", "the source is paused")
+        trial.daemon.until(lambda: trial.daemon.reported("checkpoint_failed")[5:])
+        assert "the source is paused" in trial.daemon.get("/readyz")[1], "an attempt makes no room: memory would grow with each"
         threading.Event().wait(HOPELESS_HERE * WATCHDOG_S)
-        told.daemon.until(lambda: told.daemon.get("/livez")[0] == 200)  # a busy machine may stop the loop for so long, a full disk never
-    told.well()
+        trial.daemon.until(lambda: trial.daemon.get("/livez")[0] == 200)  # a busy machine may stop the loop for so long, a full disk never
+    trial.well()
 
 
-def test_a_disk_that_hangs_does_not_hold_up_the_end(told: Told) -> None:
+def test_a_disk_that_hangs_does_not_hold_up_the_end(trial: Trial) -> None:
     """SIGTERM while a checkpoint hangs: the process ends, and reports by message and exit code that the state was not written."""
-    told.well()
-    with told.fault("hanging disk"):
-        told.says("/readyz", "nothing becomes durable")
-        assert told.daemon.stop() == 4
-    failed = told.daemon.told("checkpoint_failed")[-1]
+    trial.well()
+    with trial.fault("hanging disk"):
+        trial.says("/readyz", "nothing becomes durable")
+        assert trial.daemon.stop() == 4
+    failed = trial.daemon.reported("checkpoint_failed")[-1]
     assert "the disk does not answer" in failed["problem"]
     assert "disk of the state directory" in failed["remedy"]
-    assert told.daemon.told("daemon_stopped")
+    assert trial.daemon.reported("daemon_stopped")
 
 
 def test_a_server_that_takes_connections_and_never_answers(run: Callable[..., Any]) -> None:
@@ -237,11 +237,11 @@ def test_a_server_that_takes_connections_and_never_answers(run: Callable[..., An
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         address = f"127.0.0.1:{deaf.getsockname()[1]}"
         daemon = run(address)
-        daemon.until(lambda: daemon.told("kafka_unreachable"))
+        daemon.until(lambda: daemon.reported("kafka_unreachable"))
         said = f"{address} accepts connections and does not answer"
         why = daemon.until(lambda: (answer := daemon.get("/readyz"))[0] == 503 and said in answer[1] and answer[1])
         assert why.startswith("the source is not connected: ")
-        assert daemon.told("kafka_unreachable")[0]["servers"] == address
+        assert daemon.reported("kafka_unreachable")[0]["servers"] == address
         assert daemon.get("/livez") == (200, "ok\n"), "no restart mends it"
         assert "dwcp_lag_records NaN" in daemon.get("/metrics")[1], "unknown, and not 0"
         assert daemon.stop() == 0
@@ -259,19 +259,19 @@ def test_a_broker_that_stops_answering(kafka_module: ModuleType, run: Callable[.
         options = "[kafka.options]\nrequest_timeout_ms = 4000\nsession_timeout_ms = 6000\nheartbeat_interval_ms = 500\n"
         options += "[state]\ncheckpoint_interval_s = 0.2\n"
         daemon = run(broker.bootstrap, more=options)
-        daemon.until(lambda: daemon.told("daemon_ready"))
+        daemon.until(lambda: daemon.reported("daemon_ready"))
         daemon.until(lambda: "dwcp_buffer_rows 1.0" in daemon.get("/metrics")[1])
         daemon.until(lambda: daemon.get("/readyz") == (200, "ok\n"))
         os.kill(broker._process.pid, signal.SIGSTOP)
         daemon.until(lambda: daemon.get("/readyz")[0] == 503)
         assert daemon.get("/livez")[0] == 200
-        daemon.until(lambda: daemon.told("kafka_unreachable"))
+        daemon.until(lambda: daemon.reported("kafka_unreachable"))
         os.kill(broker._process.pid, signal.SIGCONT)
         producer.send("dwcp.telemetry", record(1)).get(60)
         daemon.until(lambda: "dwcp_buffer_rows 2.0" in daemon.get("/metrics")[1])
         daemon.until(lambda: daemon.get("/readyz") == (200, "ok\n"))
         assert daemon.stop() == 0
-        assert daemon.told("daemon_stopped")[0]["rows"] == 2
+        assert daemon.reported("daemon_stopped")[0]["rows"] == 2
         producer.close()
 
 
@@ -307,17 +307,17 @@ def test_a_training_that_hangs(run: Callable[..., Any], kafka_broker: str, kafka
     child = child_of(daemon)
     os.kill(child, signal.SIGSTOP)
     daemon.reload(daemon.config.read_text().replace("time_limit_s = 3600", "time_limit_s = 0.1"))
-    assert "took longer than the limit" in daemon.until(lambda: daemon.told("training_failed"))[0]["problem"]
+    assert "took longer than the limit" in daemon.until(lambda: daemon.reported("training_failed"))[0]["problem"]
     assert gone(child)
     producer.send(topic, record(100)).get(60)
     daemon.until(lambda: 'dwcp_records_total{outcome="consumed"} 101.0' in daemon.get("/metrics")[1])
     daemon.until(lambda: daemon.get("/readyz") == (200, "ok\n"))
     daemon.reload(daemon.config.read_text().replace("time_limit_s = 0.1", "time_limit_s = 3600"))
-    daemon.until(lambda: len(daemon.told("config_reloaded")) == 2)
-    trainings = len(daemon.told("training_started"))
+    daemon.until(lambda: len(daemon.reported("config_reloaded")) == 2)
+    trainings = len(daemon.reported("training_started"))
     for second in range(101, 200):  # on what the first has failed on, none is tried again
         producer.send(topic, record(second))
-    daemon.until(lambda: len(daemon.told("training_started")) > trainings)
+    daemon.until(lambda: len(daemon.reported("training_started")) > trainings)
     child = child_of(daemon)
     os.kill(child, signal.SIGSTOP)
     daemon.process.kill()

@@ -137,15 +137,15 @@ def test_a_model_that_is_published_while_the_daemon_is_dead_takes_no_alert_back(
 
     That model sees only what comes after the alert, so that the alert still holds for subscribers.
     """
-    told = killing.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Alerted) for entry in remains.journal(home)))
-    assert rig.run(home, prepare=told) == killing.KILLED
+    reported = killing.kill_when(CheckpointStore, "_publish", lambda *_: any(isinstance(entry, Alerted) for entry in remains.journal(home)))
+    assert rig.run(home, prepare=reported) == killing.KILLED
     before = (home / "state/events/drift.ndjson").read_text().splitlines()
     assert before, "the alert was to be out before the checkpoint"
     publish(home, SECOND, seed=1)
     left = rig.outcome_after(home, seed=7)
-    told_at = next(entry for entry in remains.journal(home) if isinstance(entry, Alerted)).offsets
+    reported_at = next(entry for entry in remains.journal(home) if isinstance(entry, Alerted)).offsets
     live_at = next(entry for entry in remains.journal(home) if isinstance(entry, ModelLive) and entry.version == SECOND).offsets
-    assert all(live_at[partition] >= offset for partition, offset in told_at.items())
+    assert all(live_at[partition] >= offset for partition, offset in reported_at.items())
     assert {json.loads(line)["id"] for line in before} <= left.alerts.keys()
     remains.same(by_the_journal(home, tmp_path_factory.mktemp("replayed")), left)
 
@@ -164,7 +164,7 @@ def test_which_timestamps_lie_in_the_future_is_in_the_journal(home: Path, tmp_pa
         assert rig.run(home, prepare=life(minutes, checkpoints)) == killing.KILLED
     last = life(150, 10**6)
     left = rig.outcome_after(home, prepare=last, seed=7)
-    assert remains.told(home, "record_rejected")
+    assert remains.reported(home, "record_rejected")
     readings = [entry.now_s for entry in remains.journal(home) if isinstance(entry, Clock)]
     assert readings == [DEFAULT_START_S + 60.0 * minutes for minutes in (40, 60, 100, 150)]
     assert left.rows < sum(map(len, scripted.stream().values())) - 100, "nothing was refused"
@@ -216,7 +216,7 @@ def test_a_source_that_gives_no_more(home: Path, uninterrupted: Any) -> None:
             made.run()
 
     assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()
-    assert remains.outcome(home).offsets == remains.told(home, "failed")[0]["taken"]
+    assert remains.outcome(home).offsets == remains.reported(home, "failed")[0]["taken"]
     remains.same(rig.outcome_after(home), uninterrupted)
 
 
@@ -281,8 +281,8 @@ def test_a_broker_that_is_gone_does_not_hold_up_the_end(home: Path, uninterrupte
         assert patience_s < 10.0
 
     assert killing.in_child(inside, home / "log") == 0, (home / "log").read_text()
-    assert "not acknowledged" in remains.told(home, "checkpoint_failed")[-1]["problem"]
-    assert remains.told(home, "daemon_stopped")
+    assert "not acknowledged" in remains.reported(home, "checkpoint_failed")[-1]["problem"]
+    assert remains.reported(home, "daemon_stopped")
     remains.same(rig.outcome_after(home), uninterrupted)
 
 

@@ -34,8 +34,8 @@ def test_an_older_state_is_taken_up(home: Path, uninterrupted: Any, version: int
     for name in ("offsets", "rows", "buffer"):
         assert getattr(left, name) == getattr(uninterrupted, name), name
     # The forecasts of those releases were not bounded, and detectors had learnt from them: only what was planted is the same.
-    told = [json.loads(line)["data"] for line in left.alerts.values()]
-    incidents = {alert["incident"] for alert in told if alert.get("scope", "region") == "region" and alert["region"] == "eu"}
+    reported = [json.loads(line)["data"] for line in left.alerts.values()]
+    incidents = {alert["incident"] for alert in reported if alert.get("scope", "region") == "region" and alert["region"] == "eu"}
     assert len(incidents) == 1, "the incident goes on under the id that it was opened with"
     for partition, state in left.parts.items():
         wanted = uninterrupted.parts[partition]
@@ -48,4 +48,4 @@ def test_an_older_state_is_taken_up(home: Path, uninterrupted: Any, version: int
         assert all(one in (-1, offset) for one, offset in zip(last.tolist(), wanted_last.tolist(), strict=True))
     _, after = remains.newest(home / "state")
     assert after.schema_version == SCHEMA_VERSION
-    assert not remains.told(home, "checkpoint_unsound")
+    assert not remains.reported(home, "checkpoint_unsound")

@@ -114,7 +114,7 @@ def same(left: Outcome, right: Outcome) -> None:
         assert not differing, f"{partition}: {differing}"
 
 
-def told(home: Path, name: str) -> list[dict[str, Any]]:
+def reported(home: Path, name: str) -> list[dict[str, Any]]:
     """Return the operational events of a name from the logs of all runs."""
     lines = [line for line in (home / "log").read_text().splitlines() if line.startswith("{")]
     return [event for line in lines if (event := json.loads(line)).get("event") == name]

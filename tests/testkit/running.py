@@ -62,7 +62,7 @@ class Running:
             f"[events]\n{events if '=' in events else f'to = {events!r}'}\n[log]\nformat = 'json'\n{more}"
         )
 
-    def told(self, name: str, **fields: object) -> list[dict[str, Any]]:
+    def reported(self, name: str, **fields: object) -> list[dict[str, Any]]:
         """Return the logged events of a name with these fields."""
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == name and fields.items() <= line.items()]

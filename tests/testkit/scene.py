@@ -159,7 +159,7 @@ class Scene:
     def ready(self) -> bool:
         """Return whether the daemon is ready."""
         assert self.daemon is not None
-        return bool(self.daemon.told("daemon_ready")) and self.daemon.get("/readyz")[0] == 200
+        return bool(self.daemon.reported("daemon_ready")) and self.daemon.get("/readyz")[0] == 200
 
     def stop(self) -> None:
         """Stop the daemon. Raises AssertionError if it does not end with exit code 0."""

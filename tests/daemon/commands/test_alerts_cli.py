@@ -48,10 +48,10 @@ def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[...
     assert "rtt_ms" in out
     assert "median and quartiles of" in out
     code, out, _ = cli("alerts", "explain", incident, "--json", "--file", state.parent / "state/events/drift.ndjson")
-    told = json.loads(out)
-    assert {one["data"]["incident"] for one in told["events"]} == {incident}
-    evidence = {one["signal"]: one for one in told["evidence"]}
-    links = told["events"][-1]["data"]["links"]
+    reported = json.loads(out)
+    assert {one["data"]["incident"] for one in reported["events"]} == {incident}
+    evidence = {one["signal"]: one for one in reported["evidence"]}
+    links = reported["events"][-1]["data"]["links"]
     assert evidence["rtt_ms"]["links"] == len(links)
     curve = [value for value in evidence["rtt_ms"]["middle"] if value is not None]
     assert len(curve) > 20

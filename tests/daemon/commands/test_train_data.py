@@ -64,7 +64,7 @@ def test_random_links_are_one_series(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "level", "told"),
+    ("rows", "level", "reported"),
     [
         pytest.param(series(20), "error", "too few windows", id="one link with 20 rows"),
         pytest.param(series(500, rtt=lambda _row: 5), "error", "never change", id="all-constant columns"),
@@ -75,9 +75,9 @@ def test_random_links_are_one_series(tmp_path: Path) -> None:
         pytest.param(series(300) + [row.replace(str(START_S)[:4], "1800") for row in series(300)], "note", "1 gaps", id="a gap"),
     ],
 )
-def test_findings(tmp_path: Path, rows: list[str], level: str, told: str) -> None:
+def test_findings(tmp_path: Path, rows: list[str], level: str, reported: str) -> None:
     """Each kind of defect is told, with the weight that it has."""
-    assert any(told in what and each == level for what, each in found(csv(tmp_path, rows), tmp_path).items())
+    assert any(reported in what and each == level for what, each in found(csv(tmp_path, rows), tmp_path).items())
 
 
 def test_nothing_valid(tmp_path: Path) -> None:

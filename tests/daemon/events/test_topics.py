@@ -83,8 +83,8 @@ def test_a_daemon_looks_after_the_topics_of_its_events(
     """Missing ones are reported at the start, before there is any event, with the commands; /readyz has them until they are there, and
     again when one disappears."""
     daemon = run(kafka_broker, topic=names["telemetry"], kafka_more=f"group_id = '{names['telemetry']}'", events=section(names))
-    daemon.until(lambda: len(daemon.told("topic_missing")) == 3)
-    found = {told["topic"]: told["todo"] for told in daemon.told("topic_missing")}
+    daemon.until(lambda: len(daemon.reported("topic_missing")) == 3)
+    found = {line["topic"]: line["todo"] for line in daemon.reported("topic_missing")}
     assert set(found) == {names[name] for name in ("drift", "models", "dead_letter")}
     daemon.until(lambda: names["drift"] in daemon.get("/readyz")[1])
     for todo in found.values():
@@ -104,15 +104,15 @@ def test_a_topic_that_disappears_while_a_daemon_runs(
     daemon = run(kafka_broker, topic=names["telemetry"], kafka_more=f"group_id = '{names['telemetry']}'", events=section(names), more=more)
     producer = KafkaProducer(bootstrap_servers=kafka_broker)
     producer.send(names["telemetry"], b"{", key=b"a").get(30)
-    daemon.until(lambda: daemon.told("record_rejected"))
+    daemon.until(lambda: daemon.reported("record_rejected"))
     daemon.until(lambda: "dwcp_checkpoint_seconds_count 0.0" not in daemon.get("/metrics")[1])
     kafka_admin.delete_topics([names["dead_letter"]])
     producer.send(names["telemetry"], b"{", key=b"a").get(30)
     producer.close()
-    failed = daemon.until(lambda: [told for told in daemon.told("checkpoint_failed") if names["dead_letter"] in told["remedy"]])[0]
+    failed = daemon.until(lambda: [line for line in daemon.reported("checkpoint_failed") if names["dead_letter"] in line["remedy"]])[0]
     assert "create" in failed["remedy"]
     daemon.until(lambda: f"topic {names['dead_letter']} does not exist" in daemon.get("/readyz")[1])
-    missing = daemon.until(lambda: daemon.told("topic_missing", topic=names["dead_letter"]))[-1]
+    missing = daemon.until(lambda: daemon.reported("topic_missing", topic=names["dead_letter"]))[-1]
     kafka_admin.create_topics({names["dead_letter"]: {"num_partitions": 1}}, wait_for_metadata=True)
     assert "create" in missing["todo"]
     daemon.until(lambda: daemon.get("/readyz")[0] == 200)
@@ -120,11 +120,11 @@ def test_a_topic_that_disappears_while_a_daemon_runs(
 
 def test_an_event_that_waits_for_its_topic_says_so(kafka_broker: str, names: dict[str, str]) -> None:
     """A checkpoint waits for its events. The report says that the topic is missing, not that a broker is."""
-    told: list[str] = []
-    sink = KafkaSink(names["drift"], KafkaOptions((kafka_broker,)), lambda name, _: told.append(name))
+    reported: list[str] = []
+    sink = KafkaSink(names["drift"], KafkaOptions((kafka_broker,)), lambda name, _: reported.append(name))
     sink.send(Event("id", "dwcp.test", "/test", "s", 0.0, {}))
     try:
-        while "topic_missing" not in told:
+        while "topic_missing" not in reported:
             with pytest.raises(TimeoutError) as failed:
                 sink.flush(0.2)
         assert isinstance(failed.value, NotSentError)
@@ -152,8 +152,8 @@ def unreadable(monkeypatch: pytest.MonkeyPatch) -> list[Exception]:
 def test_an_answer_that_nobody_has_thought_of_does_not_end_the_watch(unreadable: list[Exception]) -> None:
     """It is reported for what it is, once, and the next look counts again."""
     unreadable += [KeyError("name"), KeyError("name")]
-    told: list[tuple[str, str]] = []
-    watch = TopicWatch(KafkaOptions(("k:9092",)), [Topic("t", "READ")], lambda name, **fields: told.append((name, fields["error"])))
+    reported: list[tuple[str, str]] = []
+    watch = TopicWatch(KafkaOptions(("k:9092",)), [Topic("t", "READ")], lambda name, **fields: reported.append((name, fields["error"])))
     try:
         watch.report()
         assert "KeyError: 'name'" in wait_for(lambda: watch.troubles, "what is wrong")[0]
@@ -161,7 +161,7 @@ def test_an_answer_that_nobody_has_thought_of_does_not_end_the_watch(unreadable:
         while watch.troubles:
             watch.look_soon()
             watch.report()
-        assert told == [("kafka_refused", "topic t could not be looked at (KeyError: 'name')")]
+        assert reported == [("kafka_refused", "topic t could not be looked at (KeyError: 'name')")]
     finally:
         watch.close()
 

@@ -171,7 +171,7 @@ def few_links(uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> A
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)
     left = rig.outcome_after(home, sections=FEW)
-    assert remains.told(home, "links_evicted")
+    assert remains.reported(home, "links_evicted")
     return left
 
 

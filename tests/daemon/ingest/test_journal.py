@@ -236,7 +236,7 @@ def test_a_journal_that_ends_before_its_checkpoint(home: Path) -> None:
     for cut in (len(content) - 5, 0):
         path.write_bytes(content[:cut])
         assert rig.run(home) == StateError.exit_code
-        assert "restore the file from a copy" in remains.told(home, "ended")[-1]["problem"]
+        assert "restore the file from a copy" in remains.reported(home, "ended")[-1]["problem"]
     path.write_bytes(content)
     assert rig.run(home) == 0
 

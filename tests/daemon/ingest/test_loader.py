@@ -66,16 +66,16 @@ def test_a_disk_that_hangs_holds_up_a_version_and_not_the_loop(
 ) -> None:
     """A pass goes on without it; it goes live with the pass after it is read, which no call has waited for."""
     publish(tmp_path, VERSION)
-    told: list[str] = []
-    models = Models(Registry(tmp_path / "models"), Journal(tmp_path / "journal"), Observer(lambda event, _: told.append(event)), 0.0)
+    reported: list[str] = []
+    models = Models(Registry(tmp_path / "models"), Journal(tmp_path / "journal"), Observer(lambda event, _: reported.append(event)), 0.0)
     real = models._load
     monkeypatch.setattr(models, "_load", lambda version: gate.wait() and real(version))
     monkeypatch.setattr("daemon.ingest.live_model.PASS_S", 0.0)
     for _ in range(3):
         assert models.follow() is None
-    assert (models.loader.busy, told, models.current()) == (True, [], VERSION)
+    assert (models.loader.busy, reported, models.current()) == (True, [], VERSION)
     gate.set()
     live = models.follow(now=True)
     assert live is not None
-    assert (live.version, told) == (VERSION, ["model_live"])
+    assert (live.version, reported) == (VERSION, ["model_live"])
     models.close()

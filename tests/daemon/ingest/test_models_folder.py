@@ -142,15 +142,15 @@ def test_what_lies_where_a_file_belongs_is_refused(registry: Registry, tmp_path:
     """The thing and what to do are named, nothing is waited for, and the daemon goes on without a model."""
     (registry.root / name).unlink()
     MAKERS[kind](registry.root / name)
-    told: list[tuple[str, dict[str, Any]]] = []
-    models = Models(registry, Journal(tmp_path / "journal"), Observer(lambda event, fields: told.append((event, fields))), 0.0)
+    reported: list[tuple[str, dict[str, Any]]] = []
+    models = Models(registry, Journal(tmp_path / "journal"), Observer(lambda event, fields: reported.append((event, fields))), 0.0)
     assert models.follow(now=True) is None
-    problems = [fields["problem"] for event, fields in told if event == "model_unusable"]
+    problems = [fields["problem"] for event, fields in reported if event == "model_unusable"]
     assert len(problems) == 1
     assert name.rpartition("/")[2] in problems[0]
     if kind not in ("a file", "a huge file"):
         assert "is not a regular file" in problems[0]
-    assert "dwcp-learner models rollback" in problems[0] + told[0][1]["remedy"]
+    assert "dwcp-learner models rollback" in problems[0] + reported[0][1]["remedy"]
 
 
 def test_two_members_never_share_a_name(registry: Registry) -> None:
@@ -225,8 +225,8 @@ def test_a_daemon_starts_over_all_of_it(tmp_path: Path, registry: Registry, kind
     os.mkfifo(registry.root / "CURRENT")
     telemetry = tmp_path / "telemetry.csv"
     telemetry.write_text("timestamp,node_id,peer_id,rtt_ms\n1767571200,a,b,20.0\n")
-    told: list[str] = []
-    build(rig.config(tmp_path), FileSource(telemetry), StreamClock(), Observer(lambda event, _fields: told.append(event))).run()
-    assert told[-1] == "daemon_stopped"
-    assert "model_unusable" in told
+    reported: list[str] = []
+    build(rig.config(tmp_path), FileSource(telemetry), StreamClock(), Observer(lambda event, _fields: reported.append(event))).run()
+    assert reported[-1] == "daemon_stopped"
+    assert "model_unusable" in reported
     assert not any(os.path.lexists(registry.root / name) for name in TEMPORARY)

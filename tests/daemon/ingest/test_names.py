@@ -113,10 +113,10 @@ def test_rows_that_are_held_keep_their_names() -> None:
 def test_honest_names_that_come_after_a_flood_are_told_apart(tmp_path: Path) -> None:
     """60,000 names of one sender, then the regions of others, through a pipeline into the buffer: they are there by name, the table
     stays bounded, and the sender is reported."""
-    told: list[tuple[str, dict[str, Any]]] = []
+    reported: list[tuple[str, dict[str, Any]]] = []
     settings = PipelineSettings(("node_id", "peer_id"), 5.0, 100_000, MonitoringPolicy(), Sensitivity(), 60.0)
     partition = Partition("t", 0)
-    observer = Observer(lambda event, fields: told.append((event, fields)))
+    observer = Observer(lambda event, fields: reported.append((event, fields)))
     writer = BufferWriter(tmp_path, partition)
     pipeline = Pipeline(partition, settings, writer, lambda _version: None, observer)
     flood = [("flooder", f"name-{at}") for at in range(60_000)]
@@ -137,7 +137,7 @@ def test_honest_names_that_come_after_a_flood_are_told_apart(tmp_path: Path) -> 
     codes, values = table.codes[:, REGION].tolist(), table.values[REGION]
     named = {table.links[link]: values[code] for link, code in zip(table.link.tolist(), codes, strict=True)}
     assert {named[f"late-{at}|p"] for at in range(10)} == {f"region-{at}" for at in range(10)}
-    (event, fields), *_ = told
+    (event, fields), *_ = reported
     assert event == "names_forgotten"
     assert (fields["category"], fields["partition"]) == ("region", "t-0")
     assert next(iter(fields["most_from"])) == "flooder"
@@ -149,10 +149,10 @@ def test_honest_names_that_come_after_a_flood_are_told_apart(tmp_path: Path) -> 
 
 def test_who_brings_ever_new_links_is_reported_by_name(tmp_path: Path) -> None:
     """One node with a hundred peers in a table of forty links, beside ten nodes of one link each."""
-    told: list[tuple[str, dict[str, Any]]] = []
+    reported: list[tuple[str, dict[str, Any]]] = []
     partition = Partition("t", 0)
     settings = PipelineSettings(("node_id", "peer_id"), 5.0, 40, MonitoringPolicy(), Sensitivity(), 60.0)
-    observer = Observer(lambda event, fields: told.append((event, fields)))
+    observer = Observer(lambda event, fields: reported.append((event, fields)))
     pipeline = Pipeline(partition, settings, BufferWriter(tmp_path, partition), lambda _version: None, observer)
     links = [(f"n{at}", "p") for at in range(10)] + [("flooder", f"p{at}") for at in range(100)]
     lines = [
@@ -160,8 +160,8 @@ def test_who_brings_ever_new_links_is_reported_by_name(tmp_path: Path) -> None:
         for at, (node, peer) in enumerate([*links[:20], *links[:10], *links[20:]])
     ]
     pipeline.ingest(RawBatch(partition, range(len(lines)), lines))
-    assert [event for event, _ in told] == ["links_evicted"], "once a minute, however many go"
-    assert told[0][1]["most_from"] == {"flooder": 5}
+    assert [event for event, _ in reported] == ["links_evicted"], "once a minute, however many go"
+    assert reported[0][1]["most_from"] == {"flooder": 5}
 
 
 def test_open_rows_keep_their_names(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def few_names(uninterrupted: Any, tmp_path_factory: pytest.TempPathFactory) -> A
     home = tmp_path_factory.mktemp("few")
     publish(home, rig.FIRST)
     left = rig.outcome_after(home, prepare=told_apart)
-    assert remains.told(home, "names_forgotten")
+    assert remains.reported(home, "names_forgotten")
     return left
 
 

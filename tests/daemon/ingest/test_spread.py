@@ -36,8 +36,8 @@ class Topic:
     """The pipelines of a topic's partitions, and what is reported of the links in them."""
 
     def __init__(self, partitions: int, links_max: int = 100) -> None:
-        self.told: list[tuple[str, dict[str, Any]]] = []
-        self.spread = LinkSpread(DEFAULT_LINK_KEY, lambda name, **fields: self.told.append((name, fields)), clock=lambda: 0.0)
+        self.reported: list[tuple[str, dict[str, Any]]] = []
+        self.spread = LinkSpread(DEFAULT_LINK_KEY, lambda name, **fields: self.reported.append((name, fields)), clock=lambda: 0.0)
         settings = PipelineSettings(DEFAULT_LINK_KEY, 5.0, links_max, MonitoringPolicy(), Sensitivity.for_budget(1.0), 60.0)
         self.pipelines = {
             partition: Pipeline(partition, settings, BufferWriter(Path("unused"), partition), lambda _: None, Observer())
@@ -61,7 +61,7 @@ class Topic:
         self.spread.look(self.spans)
 
     def named(self, name: str) -> list[dict[str, Any]]:
-        return [fields for found, fields in self.told if found == name]
+        return [fields for found, fields in self.reported if found == name]
 
 
 def read(topic: Topic, rows_of: list[Rows], turns: list[tuple[int, int]]) -> None:
@@ -104,9 +104,9 @@ def test_links_without_a_key_are_always_split(turns: list[tuple[int, int]], orde
     topic.spread.look(topic.spans)
     assert topic.spread.split == LINKS
     assert "key" in (topic.spread.trouble or "")
-    told = topic.named("links_split")[0]
-    assert told["examples"][0].startswith("n")
-    assert "node_id, peer_id" in told["todo"]
+    reported = topic.named("links_split")[0]
+    assert reported["examples"][0].startswith("n")
+    assert "node_id, peer_id" in reported["todo"]
 
 
 def test_a_link_that_has_moved_is_reported_once() -> None:
@@ -115,8 +115,8 @@ def test_a_link_that_has_moved_is_reported_once() -> None:
     topic.take(0, [(0, minute) for minute in range(30)] + [(1, minute) for minute in range(30)])
     topic.take(1, [(0, minute) for minute in range(30, 60)])
     topic.take(0, [(1, minute) for minute in range(30, 60)])
-    told = topic.named("links_moved")
-    assert [(fields["links"], fields["examples"]) for fields in told] == [(1, ["n0|p| from t-0 to t-1"])]
+    reported = topic.named("links_moved")
+    assert [(fields["links"], fields["examples"]) for fields in reported] == [(1, ["n0|p| from t-0 to t-1"])]
     assert topic.spread.moved == 1
     assert topic.spread.split == 0
 
@@ -148,7 +148,7 @@ def test_partitions_that_come_with_their_state() -> None:
         pipeline.restore(Restored("main", state.offset, json.loads(json.dumps(state.document)), state.arrays))
         after.spread.restored(pipeline.spans, after.spans.values())
     after.spread.look(after.spans)
-    assert not after.told
+    assert not after.reported
     after.take(0, [(1, minute) for minute in range(61, 80)])
     after.take(1, [(0, minute) for minute in range(61, 80)] + [(1, minute) for minute in range(61, 80)])
     ((example,),) = [fields["examples"] for fields in after.named("links_split")]
@@ -249,9 +249,9 @@ def test_a_topic_without_keys(
     producer.flush()
     producer.close()
     daemon = run(kafka_broker, topic=topic, more="[kafka.options]\nmetadata_max_age_ms = 500")
-    keyless = daemon.until(lambda: daemon.told("records_without_key"))[0]
+    keyless = daemon.until(lambda: daemon.reported("records_without_key"))[0]
     assert (keyless["topic"], keyless["partitions"]) == (topic, 2)
-    split = daemon.until(lambda: daemon.told("links_split"))[0]
+    split = daemon.until(lambda: daemon.reported("links_split"))[0]
     assert (split["links"], split["partitions"]) == (1, [f"{topic}-0", f"{topic}-1"])
     daemon.until(lambda: "x|b|" in daemon.get("/readyz")[1])
     assert daemon.get("/readyz")[0] == 503
@@ -263,5 +263,5 @@ def test_a_topic_without_keys(
     producer.close()
     daemon.until(lambda: "\ndwcp_records_without_key_total 61.0\n" in daemon.get("/metrics")[1])
     kafka_admin.create_partitions({topic: 3})
-    added = daemon.until(lambda: daemon.told("partitions_added"))[0]
+    added = daemon.until(lambda: daemon.reported("partitions_added"))[0]
     assert (added["before"], added["now"]) == (2, 3)

@@ -113,15 +113,15 @@ def test_links_that_come_after_a_flood_are_watched_and_batches_do_not_matter(tmp
     ]
 
     def state_after(cuts: list[int]) -> tuple[bytes, list[str]]:
-        told: list[str] = []
+        reported: list[str] = []
         pipeline = Pipeline(
-            partition, settings, BufferWriter(tmp_path, partition), lambda _version: None, Observer(lambda event, _: told.append(event))
+            partition, settings, BufferWriter(tmp_path, partition), lambda _version: None, Observer(lambda event, _: reported.append(event))
         )
         for begin, end in pairwise([0, *cuts, len(lines)]):
             pipeline.ingest(RawBatch(partition, range(begin, end), lines[begin:end]))
         taken = pipeline.snapshot()
         watched = [key[0] for key, index in zip(taken.document["keys"], taken.document["watch_index"], strict=True) if index >= 0]
-        assert "watch_reviewed" in told
+        assert "watch_reviewed" in reported
         arrays = {name: array.tolist() for name, array in taken.arrays.items() if name.startswith("drift")}
         return msgspec.json.encode([taken.document["watch_index"], taken.document["watch_regions"], str(arrays)]), watched
 

@@ -52,6 +52,6 @@ def test_our_events_are_never_held_back() -> None:
         observer.emit("topic_missing", topic="x")
         logging.getLogger("kafka.cluster").error("Topic %s not found in cluster metadata", "x")
         logging.getLogger("kafkaesque").error("not a library")
-    told = [json.loads(line)["event"] for line in out.getvalue().splitlines()]
-    assert told.count("topic_missing") == told.count("not a library") == 3
-    assert told.count("Topic x not found in cluster metadata") == 1
+    reported = [json.loads(line)["event"] for line in out.getvalue().splitlines()]
+    assert reported.count("topic_missing") == reported.count("not a library") == 3
+    assert reported.count("Topic x not found in cluster metadata") == 1

@@ -15,25 +15,25 @@ from daemon.wiring import build
 from testkit import rig, scripted
 
 
-def told_over(seconds: int, lasts: bool = True, event: str = "catching_up") -> tuple[LongStates, list[float]]:
+def reported_over(seconds: int, lasts: bool = True, event: str = "catching_up") -> tuple[LongStates, list[float]]:
     """A look a second, and the seconds at which the state was told."""
-    states, told = LongStates(), []
+    states, reported = LongStates(), []
     for now_s in range(seconds):
-        told += [
+        reported += [
             fields["seconds"] for name, fields in states.note(float(now_s), {event: Lasting({"lag": 7})} if lasts else {}) if name == event
         ]
-    return states, told
+    return states, reported
 
 
 @pytest.mark.parametrize("event", AFTER_S)
 def test_a_state_is_told_once_it_has_lasted_and_then_ever_more_rarely(event: str) -> None:
     """First after its time, then after twice as long, and never more rarely than every hour."""
     after_s = AFTER_S[event]
-    assert told_over(int(after_s), event=event)[1] == []
-    _, told = told_over(4 * 3600, event=event)
-    assert told[:4] == [after_s, 2 * after_s, 4 * after_s, 8 * after_s]
-    assert max(later - one for one, later in pairwise(told)) <= REPEAT_S
-    assert len(told) < 15
+    assert reported_over(int(after_s), event=event)[1] == []
+    _, reported = reported_over(4 * 3600, event=event)
+    assert reported[:4] == [after_s, 2 * after_s, 4 * after_s, 8 * after_s]
+    assert max(later - one for one, later in pairwise(reported)) <= REPEAT_S
+    assert len(reported) < 15
 
 
 def test_a_state_that_is_short_is_never_told_nor_is_its_end() -> None:
@@ -49,14 +49,14 @@ def test_many_short_ones_in_a_row_are_not_a_long_one() -> None:
     states = LongStates()
     for now_s in range(1000):
         assert states.note(float(now_s), {"checkpoint_slow": Lasting({}, now_s - 0.5)}) == []
-    told = [states.note(999.0 + late_s, {"checkpoint_slow": Lasting({}, 998.5)}) for late_s in range(20)]
-    assert [event for events in told for event in events] == [("checkpoint_slow", {"seconds": 15.5})]
+    reported = [states.note(999.0 + late_s, {"checkpoint_slow": Lasting({}, 998.5)}) for late_s in range(20)]
+    assert [event for events in reported for event in events] == [("checkpoint_slow", {"seconds": 15.5})]
 
 
 def test_the_end_of_what_was_told_is_told() -> None:
     """With how long it has lasted; the next time begins anew."""
-    states, told = told_over(60)
-    assert told == [10.0, 20.0, 40.0]
+    states, reported = reported_over(60)
+    assert reported == [10.0, 20.0, 40.0]
     assert states.note(61.0, {}) == [("caught_up", {"seconds": 61.0})]
     assert states.note(62.0, {"catching_up": Lasting({})}) == []
 
@@ -71,18 +71,18 @@ def test_a_daemon_says_what_it_waits_for(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr("daemon.operator.long_states.AFTER_S", dict.fromkeys(AFTER_S, 0.0))
     monkeypatch.setattr("daemon.operator.long_states.BEHIND_RECORDS", 1000)
     monkeypatch.setattr("daemon.operator.readiness.GAUGES_S", 0.0)
-    told: list[tuple[str, dict[str, Any]]] = []
+    reported: list[tuple[str, dict[str, Any]]] = []
     source = scripted.ScriptedSource(seed=1)
     total = sum(map(len, source.records.values()))
     monkeypatch.setattr(source, "lag", lambda: total - sum(source.positions.values()))
     config = rig.config(tmp_path, training={"rows_min": 10 * total})
-    build(config, source, StreamClock(), Observer(lambda event, fields: told.append((event, fields)))).run()
-    behind = [fields["lag"] for event, fields in told if event == "catching_up"]
+    build(config, source, StreamClock(), Observer(lambda event, fields: reported.append((event, fields)))).run()
+    behind = [fields["lag"] for event, fields in reported if event == "catching_up"]
     assert total > 2000
     assert behind == sorted(behind, reverse=True)
     assert behind[0] >= 1000
-    assert [event for event, _ in told if event in ("catching_up", "caught_up")][-1] == "caught_up"
-    waits = [fields["waits_for"] for event, fields in told if event == "training_waits"]
+    assert [event for event, _ in reported if event in ("catching_up", "caught_up")][-1] == "caught_up"
+    waits = [fields["waits_for"] for event, fields in reported if event == "training_waits"]
     assert waits[-1].startswith("rows for the first version, ")
     assert waits[-1].endswith(f" of {10 * total:,}")
-    assert any(event == "checkpoint_slow" for event, _ in told)
+    assert any(event == "checkpoint_slow" for event, _ in reported)

@@ -85,7 +85,7 @@ def test_a_damaged_newest_checkpoint(home: Path, uninterrupted: Any, damage: str
     newest, _ = remains.newest(state)
     DAMAGE[damage](rig, newest, state)
     remains.same(rig.outcome_after(home, batch_max=400), uninterrupted)
-    (event,) = remains.told(home, "checkpoint_unsound")
+    (event,) = remains.reported(home, "checkpoint_unsound")
     assert event["checkpoint"] == newest.name
     assert event["problem"]
     assert "older" in event["remedy"]
@@ -102,7 +102,7 @@ def test_an_older_checkpoint_stays_whole_over_a_restart(home: Path, uninterrupte
     assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "restore", 4, after=True)) == killing.KILLED
     flip(remains.newest(home / "state")[0] / "process.npz")
     remains.same(rig.outcome_after(home, batch_max=400), uninterrupted)
-    assert not remains.told(home, "segment_unsound")
+    assert not remains.reported(home, "segment_unsound")
 
 
 def test_a_segment_that_every_checkpoint_misses(home: Path, uninterrupted: Any) -> None:
@@ -114,10 +114,10 @@ def test_a_segment_that_every_checkpoint_misses(home: Path, uninterrupted: Any) 
     left = rig.outcome_after(home, batch_max=400)
     assert (left.parts, left.regions, left.alerts) == (uninterrupted.parts, uninterrupted.regions, uninterrupted.alerts)
     assert len(left.buffer[0]) == len(uninterrupted.buffer[0]) - rows
-    (event,) = remains.told(home, "segment_unsound")
+    (event,) = remains.reported(home, "segment_unsound")
     assert event["segment"] == lost.name
     rig.outcome_after(home)
-    assert len(remains.told(home, "segment_unsound")) == 1
+    assert len(remains.reported(home, "segment_unsound")) == 1
 
 
 @pytest.mark.parametrize("file", ["process.npz", "part-0.npz", "MANIFEST.json"])
@@ -128,7 +128,7 @@ def test_no_sound_checkpoint_is_left(home: Path, file: str) -> None:
         (checkpoint / file).write_bytes(b"\0" * 100)
     segments = sorted((state / "buffer").iterdir())
     assert rig.run(home) == StateError.exit_code
-    (ended,) = remains.told(home, "ended")
+    (ended,) = remains.reported(home, "ended")
     assert "every checkpoint is damaged" in ended["problem"]
     assert "restore the state directory from a copy" in ended["problem"]
     assert sorted((state / "buffer").iterdir()) == segments
@@ -219,12 +219,12 @@ def test_a_full_disk(home: Path, small_disk: Path, uninterrupted: Any, from_poll
     full = FullDisk(small_disk, from_poll)
     left = rig.outcome_after(home, prepare=retry_soon, on_poll=full, sections={"buffer": {"open_rows_max": 300}})
     remains.same(left, uninterrupted)
-    failed = remains.told(home, "checkpoint_failed")
+    failed = remains.reported(home, "checkpoint_failed")
     assert failed, "the disk was never full"
     assert "No space left" in failed[0]["problem"]
     assert "free space" in failed[0]["remedy"]
-    assert len(remains.told(home, "source_paused")) == len(remains.told(home, "source_resumed")) >= 1
-    assert remains.told(home, "daemon_stopped")
+    assert len(remains.reported(home, "source_paused")) == len(remains.reported(home, "source_resumed")) >= 1
+    assert remains.reported(home, "daemon_stopped")
 
 
 def test_a_stream_that_catches_up_does_not_wait_for_the_interval(home: Path, uninterrupted: Any) -> None:
@@ -267,7 +267,7 @@ def test_an_fsync_that_fails(home: Path, uninterrupted: Any, nth: int) -> None:
         setattr(os, "fsync", fsync)  # noqa: B010 - of another type
 
     remains.same(rig.outcome_after(home, prepare=prepare), uninterrupted)
-    assert remains.told(home, "checkpoint_failed")
+    assert remains.reported(home, "checkpoint_failed")
 
 
 def test_cleaning_that_fails_is_no_failed_checkpoint(home: Path, uninterrupted: Any) -> None:
@@ -281,8 +281,8 @@ def test_cleaning_that_fails_is_no_failed_checkpoint(home: Path, uninterrupted: 
 
     left = rig.outcome_after(home, on_poll=lambda source: prepare() if source.polls == 5 else None)
     remains.same(left, uninterrupted)
-    assert remains.told(home, "cleaning_failed")
-    assert not remains.told(home, "checkpoint_failed")
+    assert remains.reported(home, "cleaning_failed")
+    assert not remains.reported(home, "checkpoint_failed")
 
 
 def test_state_of_a_newer_release_is_refused(home: Path) -> None:
@@ -293,7 +293,7 @@ def test_state_of_a_newer_release_is_refused(home: Path) -> None:
     (newest / "MANIFEST.json").write_text(json.dumps(manifest | {"schema_version": SCHEMA_VERSION + 1, "something_new": True}))
     before = sorted(state.rglob("*"))
     assert rig.run(home) == StateError.exit_code
-    (ended,) = remains.told(home, "ended")
+    (ended,) = remains.reported(home, "ended")
     assert newest.name in ended["problem"]
     versions = f"(state version {SCHEMA_VERSION + 1}, this one reads {SCHEMA_VERSION})"
     assert f"newer release {versions}; install that release, or start with another" in ended["problem"]
@@ -304,7 +304,7 @@ def test_another_link_key_is_refused(home: Path) -> None:
     """State that tells links apart in another way would be misread: the message says how to go on."""
     interrupted(home)
     assert rig.run(home, sections={"links": {"key": ("node_id",)}}) == StateError.exit_code
-    (ended,) = remains.told(home, "ended")
+    (ended,) = remains.reported(home, "ended")
     assert "links.key" in ended["problem"]
     assert "set it back, or start with another state directory" in ended["problem"]
 
@@ -314,7 +314,7 @@ def test_two_daemons_on_one_state_directory(home: Path) -> None:
     (home / "state").mkdir()
     first = StateLock.acquire(home / "state", "main")
     assert rig.run(home) == StateError.exit_code
-    (ended,) = remains.told(home, "ended")
+    (ended,) = remains.reported(home, "ended")
     assert "another dwcp-learner runs on this state directory as member 'main'" in ended["problem"]
     StateLock.acquire(home / "state", "second").release()
     first.release()

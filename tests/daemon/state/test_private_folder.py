@@ -78,13 +78,13 @@ def test_a_folder_of_another_user(tmp_path: Path, before: int, refused: bool) ->
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there before"])
 def test_a_daemon_leaves_nothing_that_strangers_can_read(tmp_path: Path, there: bool) -> None:
     """Each file of the state lies behind a folder that they cannot enter; a directory that had been open is told."""
-    state, told = tmp_path / "state", []
+    state, reported = tmp_path / "state", []
     if there:
         state.mkdir(mode=0o777)
     (tmp_path / "telemetry.ndjson").write_text('{"timestamp": 1762232095, "node_id": "a", "peer_id": "b", "rtt_ms": 1}\n{}\n')
     source = FileSource(tmp_path / "telemetry.ndjson")
-    build(rig.config(tmp_path), source, StreamClock(), Observer(lambda event, _fields: told.append(event))).run()
+    build(rig.config(tmp_path), source, StreamClock(), Observer(lambda event, _fields: reported.append(event))).run()
     assert list(state.rglob("*.parquet"))
     assert mode(state) & 0o027 == 0
     assert {path.name: mode(path) & 0o077 for path in state.iterdir() if path.is_dir() and path.name != "events"}.keys() >= {"buffer"}
-    assert told.count("state_closed") == there
+    assert reported.count("state_closed") == there

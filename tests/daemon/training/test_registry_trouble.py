@@ -58,8 +58,8 @@ class Rig:
     def __init__(self, folder: Path, publish: Callable[..., None]) -> None:
         publish(folder, LIVE)
         self.folder, self.models = folder, folder / "models"
-        self.told: list[tuple[str, dict[str, Any]]] = []
-        observer = Observer(lambda event, fields: self.told.append((event, fields)))
+        self.reported: list[tuple[str, dict[str, Any]]] = []
+        observer = Observer(lambda event, fields: self.reported.append((event, fields)))
         models = Models(Registry(self.models), Journal(folder / "journal"), observer, 0.0)
         models.follow(now=True)
         config = TrainingConfig(
@@ -71,7 +71,7 @@ class Rig:
         self.announcer = Announcer(sinks, models.registry, observer, WallClock(), "test")
 
     def names(self) -> list[str]:
-        return [name for name, _ in self.told if name not in ("model_live", "model_unusable")]
+        return [name for name, _ in self.reported if name not in ("model_live", "model_unusable")]
 
     def train(self, before_end: Callable[[], object] = lambda: None) -> None:
         """One training on a drift, from due to published or refused."""
@@ -141,7 +141,7 @@ def test_a_live_version_of_other_features_means_a_first_version(make: Any, chang
         rig.training.follow(NEW_S)
         time.sleep(0.02)
     assert rig.names() == ["training_due", "features_changed", "training_started", "training_finished", "model_published"]
-    started = next(fields for name, fields in rig.told if name == "training_started")
+    started = next(fields for name, fields in rig.reported if name == "training_started")
     assert (started["reason"], started["parent"]) == ("first", None)
     models.follow(now=True)
     assert models.live is not None
@@ -154,7 +154,7 @@ def test_the_version_to_train_from_is_gone(make: Any) -> None:
     shutil.rmtree(rig.models / LIVE)
     rig.train()
     assert rig.names() == ["training_due", "training_failed"]
-    assert f"there is no version '{LIVE}'" in rig.told[-1][1]["problem"]
+    assert f"there is no version '{LIVE}'" in rig.reported[-1][1]["problem"]
     rig.training.decide(NEW_S)
     assert rig.training.decision.start
 
@@ -187,7 +187,7 @@ def test_a_disk_that_is_full_when_a_candidate_is_refused(make: Any, monkeypatch:
     monkeypatch.setattr("model.registry.versions.write_document", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     rig.train()
     assert rig.names()[-2:] == ["model_refused", "publication_failed"]
-    assert "No space left" in rig.told[-1][1]["problem"]
+    assert "No space left" in rig.reported[-1][1]["problem"]
     assert not list(rig.models.glob(".candidate-*"))
 
 
@@ -200,7 +200,9 @@ def test_an_error_of_the_models_folder_that_nobody_has_thought_of(make: Any, mon
     rig.train()
     wait_for(lambda: not rig.training.hangs, "the end of the cleaning")
     rig.training.follow(NEW_S)
-    failed = [fields["problem"] for name, fields in rig.told if name == ("publication_failed" if step == "publish" else "cleaning_failed")]
+    failed = [
+        fields["problem"] for name, fields in rig.reported if name == ("publication_failed" if step == "publish" else "cleaning_failed")
+    ]
     assert len(failed) == 1
     assert "RecursionError: too deep" in failed[0]
     assert not list(rig.models.glob(".candidate-*"))
@@ -233,11 +235,11 @@ def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, damage: str
     telemetry = tmp_path / "telemetry.csv"
     row = {"timestamp": 1_767_571_200, "node_id": "a", "peer_id": "b", "rtt_ms": 20.0}
     telemetry.write_text(",".join(COLUMNS) + "\n" + ",".join(str(row.get(column, "")) for column in COLUMNS) + "\n")
-    told: list[str] = []
-    daemon = build(rig.config(tmp_path), FileSource(telemetry), StreamClock(), Observer(lambda event, _fields: told.append(event)))
+    reported: list[str] = []
+    daemon = build(rig.config(tmp_path), FileSource(telemetry), StreamClock(), Observer(lambda event, _fields: reported.append(event)))
     daemon.run()
-    assert told[-1] == "daemon_stopped"
-    assert {"model_unusable", "publication_failed"} & set(told)
+    assert reported[-1] == "daemon_stopped"
+    assert {"model_unusable", "publication_failed"} & set(reported)
     announced = [json.loads(line) for line in (tmp_path / "state/events/models.ndjson").read_text().splitlines()]
     assert announced == []
 
@@ -247,8 +249,8 @@ def test_an_altered_version_is_never_forecast_from(tmp_path: Path, file: str) ->
     """Without a verify key too: what is loaded is what the manifest names, and a manifest that cannot be read proves nothing."""
     version = "v20260101_000000"
     publish(tmp_path, version)
-    told: list[tuple[str, dict[str, Any]]] = []
-    observer = Observer(lambda event, fields: told.append((event, fields)))
+    reported: list[tuple[str, dict[str, Any]]] = []
+    observer = Observer(lambda event, fields: reported.append((event, fields)))
     models = Models(Registry(tmp_path / "models"), Journal(tmp_path / "journal"), observer, 0.0)
     assert models.predictor(version) is not None
     path = tmp_path / "models" / version / file.format(version)
@@ -257,10 +259,10 @@ def test_an_altered_version_is_never_forecast_from(tmp_path: Path, file: str) ->
     path.write_bytes(content)
     again = Models(Registry(tmp_path / "models"), Journal(tmp_path / "other"), Observer(observer._listen), 0.0)
     assert again.predictor(version) is None
-    assert [event for event, _ in told] == ["model_unusable"]
+    assert [event for event, _ in reported] == ["model_unusable"]
 
 
-class Told(list[tuple[str, dict[str, Any]]]):
+class Reported(list[tuple[str, dict[str, Any]]]):
     """Events, and an Observer that they come from."""
 
     def __init__(self) -> None:
@@ -271,8 +273,8 @@ class Told(list[tuple[str, dict[str, Any]]]):
         return [fields["problem"] for event, fields in self if event == "model_unusable"]
 
 
-def models_over(folder: Path, told: Told) -> Models:
-    return Models(Registry(folder / "models"), Journal(folder / "journal"), told.observer, 0.0)
+def models_over(folder: Path, reported: Reported) -> Models:
+    return Models(Registry(folder / "models"), Journal(folder / "journal"), reported.observer, 0.0)
 
 
 def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,8 +282,8 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, 
     publish(tmp_path, LIVE)
     Journal(tmp_path / "journal").append(ModelLive(1, LIVE, {}))
     (tmp_path / "models").rename(tmp_path / "elsewhere")
-    told = Told()
-    models = models_over(tmp_path, told)
+    reported = Reported()
+    models = models_over(tmp_path, reported)
     monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
     for _ in range(3):
         assert models.follow(now=True) is None
@@ -289,7 +291,7 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, 
     assert models.problem is not None
     assert f"live version {LIVE} cannot be loaded: there is no version" in models.problem
     assert "see that models.directory is there" in models.problem
-    assert len(told.unusable()) == 1
+    assert len(reported.unusable()) == 1
     (tmp_path / "elsewhere").rename(tmp_path / "models")
     monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 1e9)
     models.follow(now=True)
@@ -298,14 +300,14 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, 
     models.follow(now=True)
     assert models.problem is None
     assert models.predictor(LIVE) is not None
-    assert len(told.unusable()) == 1
+    assert len(reported.unusable()) == 1
 
 
 def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A read that failed once is no verdict on the version, and the one before stays meanwhile. Another problem is told anew."""
     publish(tmp_path, LIVE)
-    told = Told()
-    models = models_over(tmp_path, told)
+    reported = Reported()
+    models = models_over(tmp_path, reported)
     assert models.follow(now=True) is not None
     publish(tmp_path, NEW, seed=1)
     monkeypatch.setattr("daemon.ingest.live_model.RETRY_S", 0.0)
@@ -315,7 +317,7 @@ def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(tmp_path: 
                 "daemon.ingest.live_model.Predictor.load", lambda *_, problem=problem, **__: (_ for _ in ()).throw(OSError(5, problem))
             )
             assert models.follow(now=True) is None
-    assert told.unusable() == ["[Errno 5] Input/output error", "[Errno 5] Permission denied"]
+    assert reported.unusable() == ["[Errno 5] Input/output error", "[Errno 5] Permission denied"]
     assert models.live is not None
     assert (models.live.version, models.problem) == (LIVE, None)
     live = models.follow(now=True)

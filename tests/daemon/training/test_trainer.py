@@ -295,7 +295,7 @@ def test_what_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
     assert list((tmp_path / "work").iterdir()) == []
 
 
-class Told:
+class Reported:
     """The events that were told."""
 
     def __init__(self) -> None:
@@ -309,15 +309,15 @@ class Told:
 @pytest.fixture
 def made(tmp_path: Path) -> Any:
     """A Training over a registry without a version, and what it tells."""
-    told = Told()
+    reported = Reported()
     registry = Registry(tmp_path / "models")
     registry.recover()
-    models = Models(registry, Journal(tmp_path / "journal"), told.observer, 0.0)
+    models = Models(registry, Journal(tmp_path / "journal"), reported.observer, 0.0)
     config = TrainingConfig(policy=TrainingPolicy(10, 10, 10, 60.0), settings=TrainingSettings(), gate=GatePolicy(), gap_multiple=5.0)
     trainer, schedule = Trainer(tmp_path / "work", 300.0), Schedule("", None)
-    publisher = Publisher(registry, told.observer, time.monotonic)
-    training = Training(config, trainer, publisher, models, schedule, told.observer)
-    yield training, told
+    publisher = Publisher(registry, reported.observer, time.monotonic)
+    training = Training(config, trainer, publisher, models, schedule, reported.observer)
+    yield training, reported
     training.close()
 
 
@@ -327,7 +327,7 @@ def written(segments: list[Path]) -> Written:
 
 def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[Path]) -> None:
     """Due, checkpoint, start, end: too little data is no failure, and the cool-down begins."""
-    training, told = made
+    training, reported = made
     training.observe(40)
     training.decide(1000.0)
     assert training.wants_checkpoint
@@ -335,8 +335,8 @@ def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[P
     while training.busy:
         training.follow(1500.0)
         time.sleep(0.02)
-    assert told.names() == ["training_due", "training_started", "training_finished", "model_refused"]
-    assert "rows" in told.events[-1][1]["reasons"][0] or "windows" in told.events[-1][1]["reasons"][0]
+    assert reported.names() == ["training_due", "training_started", "training_finished", "model_refused"]
+    assert "rows" in reported.events[-1][1]["reasons"][0] or "windows" in reported.events[-1][1]["reasons"][0]
     assert (training.memory.ended_s, training.memory.failed, training.memory.rows_trained) == (1500.0, False, 40)
     training.decide(1501.0)
     assert "cool-down" in training.decision.waiting_for
@@ -344,18 +344,18 @@ def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[P
 
 def test_a_training_that_runs_is_told_of(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Now and then, for as long as the child lives, whether it says something or hangs: with its seconds, and those that it has left."""
-    training, told = made
+    training, reported = made
     monkeypatch.setattr("daemon.training.cycle.PROGRESS_EVERY_S", 0.05)
     training.observe(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
     child = pid_of(training.trainer)
     os.kill(child, signal.SIGSTOP)
-    while told.names().count("training_progress") < 4:
+    while reported.names().count("training_progress") < 4:
         training.follow(1500.0)
         time.sleep(0.01)
     os.kill(child, signal.SIGCONT)
-    progress = [fields for name, fields in told.events if name == "training_progress"]
+    progress = [fields for name, fields in reported.events if name == "training_progress"]
     seconds = [fields["seconds"] for fields in progress]
     assert seconds == sorted(seconds)
     assert all(fields["version"] == progress[0]["version"] and fields["limit_left_s"] <= 300.0 for fields in progress)
@@ -364,7 +364,7 @@ def test_a_training_that_runs_is_told_of(made: Any, segments: list[Path], monkey
 @pytest.mark.parametrize("damage", ["is missing", "cut short", "zeros in the middle"])
 def test_a_damaged_segment_ends_no_training(made: Any, segments: list[Path], damage: str) -> None:
     """Its rows are left out, it is told by its name in the buffer with what to do, and the training has the rows of all others."""
-    training, told = made
+    training, reported = made
     now_s = 2e9  # after the rows: those of the future are left out
     sound = segments[0]
     damaged = sound.with_name(sound.name.replace("t-0-", "t-1-"))
@@ -379,22 +379,22 @@ def test_a_damaged_segment_ends_no_training(made: Any, segments: list[Path], dam
     while training.busy:
         training.follow(now_s)
         time.sleep(0.02)
-    (unsound,) = [fields for name, fields in told.events if name == "segment_unsound"]
+    (unsound,) = [fields for name, fields in reported.events if name == "segment_unsound"]
     assert unsound["segment"] == damaged.name
     assert "restore it" in unsound["remedy"]
-    (finished,) = [fields for name, fields in told.events if name == "training_finished"]
+    (finished,) = [fields for name, fields in reported.events if name == "training_finished"]
     assert finished["rows"] == 40
 
 
 def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Is a failed training and no end of the daemon: told, cooled down for twice as long, then tried again."""
-    training, told = made
+    training, reported = made
     monkeypatch.setattr("daemon.training.child.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     training.observe(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
-    assert told.names() == ["training_due", "training_failed"]
-    assert "No space left" in told.events[-1][1]["problem"]
+    assert reported.names() == ["training_due", "training_failed"]
+    assert "No space left" in reported.events[-1][1]["problem"]
     assert not training.busy
     training.decide(1060.0)
     assert "cool-down" in training.decision.waiting_for
@@ -404,13 +404,13 @@ def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypat
 
 def test_a_child_that_failed_is_not_repeated_on_the_same_rows(made: Any, segments: list[Path]) -> None:
     """It would fail again, and without a cool-down for ever: a replay, whose stream stands still meanwhile, would never end."""
-    training, told = made
+    training, reported = made
     (training._models.registry.root / VERSION).mkdir()  # a live version that no training can start from
     (training._models.registry.root / "CURRENT").write_text(f"{VERSION}\n")
     training.observe(0, [opened()])
     training.observe(40)
     end_of_a_training(training, segments)
-    assert told.names()[-2:] == ["training_started", "training_failed"]
+    assert reported.names()[-2:] == ["training_started", "training_failed"]
     training.decide(9000.0)
     assert training.decision.waiting_for == "rows since the drift, 0 of 10"
     training.observe(10)
@@ -420,12 +420,12 @@ def test_a_child_that_failed_is_not_repeated_on_the_same_rows(made: Any, segment
 
 def test_closing_cancels_a_training(made: Any, segments: list[Path], tmp_path: Path) -> None:
     """And leaves no half candidate."""
-    training, told = made
+    training, reported = made
     training.observe(40)
     training.decide(1000.0)
     training.start(written(segments), 1000.0)
     training.close()
-    assert told.names()[-1] == "training_cancelled"
+    assert reported.names()[-1] == "training_cancelled"
     assert not training.trainer.running
     assert [path.name for path in (tmp_path / "models").iterdir()] == []
 

@@ -22,8 +22,8 @@ def found(column: str, values: np.ndarray, interval_s: float) -> tuple[list[Faul
     numeric[:, NUMERIC.index(column)] = values
     state = np.zeros((1, len(SIGNALS), FIELDS))
     no_codes = np.full((rows, len(CATEGORIES)), np.nan, np.float32)
-    told, held, _ = faults(state, np.zeros(rows, np.int32), numeric, no_codes, np.arange(rows) * interval_s, np.zeros(rows))
-    return [one for one in told if one.aspect == "unit"], int(held[:, NUMERIC.index(column)].sum())
+    reported, held, _ = faults(state, np.zeros(rows, np.int32), numeric, no_codes, np.arange(rows) * interval_s, np.zeros(rows))
+    return [one for one in reported if one.aspect == "unit"], int(held[:, NUMERIC.index(column)].sum())
 
 
 def times(interval_s: float, days: float = 2.5) -> np.ndarray:
@@ -46,8 +46,10 @@ def test_a_fault_of_the_hours_unit_in_older_state_ends() -> None:
     signal = NUMERIC.index("time_of_day")
     numeric[0, signal] = 0.5
     state[0, signal, FAULT] = UNIT
-    told, _, _ = faults(state, np.zeros(1, np.int32), numeric, np.full((1, len(CATEGORIES)), np.nan, np.float32), np.zeros(1), np.zeros(1))
-    assert [(one.signal, one.aspect, one.begins) for one in told] == [(signal, "unit", False)]
+    reported, _, _ = faults(
+        state, np.zeros(1, np.int32), numeric, np.full((1, len(CATEGORIES)), np.nan, np.float32), np.zeros(1), np.zeros(1)
+    )
+    assert [(one.signal, one.aspect, one.begins) for one in reported] == [(signal, "unit", False)]
 
 
 @pytest.mark.parametrize("interval_s", INTERVALS_S)
@@ -76,6 +78,6 @@ def test_another_unit_is_still_told(factor: float, mixed: bool) -> None:
     values[300:400] *= factor
     if mixed:
         values[300] = 0.01 * (1.0 + factor)
-    told, _ = found("jitter_ms", values, 60.0)
-    assert [(one.row, one.begins) for one in told] == [(304 + mixed, True), (400, False)]
-    assert told[0].size == pytest.approx(factor, rel=0.1)
+    reported, _ = found("jitter_ms", values, 60.0)
+    assert [(one.row, one.begins) for one in reported] == [(304 + mixed, True), (400, False)]
+    assert reported[0].size == pytest.approx(factor, rel=0.1)

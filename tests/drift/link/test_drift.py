@@ -357,10 +357,10 @@ def test_a_new_level_is_accepted_once_it_is_told():
     residuals[1000:2000] += 3.0
     alarms, _ = feed(LinkDrift(1), residuals)
     for metric in range(4):
-        told = [alarm for alarm in alarms if alarm.detector == "cusum" and alarm.signal == metric]
-        assert [(alarm.direction, alarm.confirmed) for alarm in told[:4]] == [(1, False), (1, True), (-1, False), (-1, True)]
-        assert [alarm.time_s // 60_000 for alarm in told] == [1, 1] + [2] * (len(told) - 2)
-        assert len(told) <= 5
+        reported = [alarm for alarm in alarms if alarm.detector == "cusum" and alarm.signal == metric]
+        assert [(alarm.direction, alarm.confirmed) for alarm in reported[:4]] == [(1, False), (1, True), (-1, False), (-1, True)]
+        assert [alarm.time_s // 60_000 for alarm in reported] == [1, 1] + [2] * (len(reported) - 2)
+        assert len(reported) <= 5
 
 
 def test_link_state_goes_through_msgpack_and_back():

@@ -520,9 +520,9 @@ def test_a_fleet_takes_over_what_single_links_have_told():
     messages = [seen(minute, f"{r}-{at}", r) for minute in (0, 15) for r in "abcdef" for at in range(5)]
     messages += [alarm(1, "f-0", "f", certain=True), *(alarm(3, f"{r}-{at}", r) for r in "abcd" for at in range(3))]
     drift.observe([one for one in messages if isinstance(one, LinkAlarm)], [one for one in messages if isinstance(one, LinkSeen)])
-    told = [(change.kind, change.scope, change.outcome) for change in drift.advance(600.0)]
-    assert told[0] == ("opened", "link", "")
-    assert told[-2:] == [("closed", "link", "fleet"), ("opened", "fleet", "")]
+    reported = [(change.kind, change.scope, change.outcome) for change in drift.advance(600.0)]
+    assert reported[0] == ("opened", "link", "")
+    assert reported[-2:] == [("closed", "link", "fleet"), ("opened", "fleet", "")]
     assert (drift.open_incidents, drift.opened_in_a_week) == (1, 1)
 
 

@@ -300,19 +300,19 @@ def test_what_was_put_back_is_not_pinned_by_default(registry: Registry) -> None:
     assert (owner.pin_version(FIRST), owner.pin_version(), owner.current()) == (FIRST, FIRST, FIRST)
 
 
-def models_of(registry: Registry, folder: Path, told: list[tuple[str, dict[str, Any]]]) -> Models:
-    return Models(registry, Journal(folder / "journal"), Observer(lambda event, fields: told.append((event, fields))), 0.0)
+def models_of(registry: Registry, folder: Path, reported: list[tuple[str, dict[str, Any]]]) -> Models:
+    return Models(registry, Journal(folder / "journal"), Observer(lambda event, fields: reported.append((event, fields))), 0.0)
 
 
 def test_a_daemon_remembers_over_a_restart(registry: Registry, tmp_path: Path) -> None:
     """What was live once stands in its journal; an older one that is put back while it is stopped is refused, and the one before stays."""
-    told: list[tuple[str, dict[str, Any]]] = []
-    assert models_of(registry, tmp_path, told).follow(now=True) is not None
+    reported: list[tuple[str, dict[str, Any]]] = []
+    assert models_of(registry, tmp_path, reported).follow(now=True) is not None
     set_current(registry, FIRST)
-    models = models_of(reader(registry), tmp_path, told)
+    models = models_of(reader(registry), tmp_path, reported)
     assert models.follow(now=True) is None
     assert (models.current(), models.live and models.live.version) == (SECOND, SECOND)
-    assert [fields["problem"].count("is older than") for event, fields in told if event == "model_unusable"] == [1]
+    assert [fields["problem"].count("is older than") for event, fields in reported if event == "model_unusable"] == [1]
     registry.rollback(FIRST)
     live = models.follow(now=True)
     assert live is not None
@@ -321,21 +321,23 @@ def test_a_daemon_remembers_over_a_restart(registry: Registry, tmp_path: Path) -
     models.follow(now=True)
     assert models.pinned is None
     (registry.root / CHOICE_NAME).unlink()
-    again = models_of(reader(registry), tmp_path, told)
+    again = models_of(reader(registry), tmp_path, reported)
     assert again.follow(now=True) is None
-    assert f"the choice that made {FIRST} live" in told[-1][1]["problem"], "the choice is gone, and with it what allowed the older version"
+    assert f"the choice that made {FIRST} live" in reported[-1][1]["problem"], (
+        "the choice is gone, and with it what allowed the older version"
+    )
     assert again.current() == FIRST
 
 
 def test_a_choice_that_has_no_effect_is_told_once(registry: Registry, tmp_path: Path) -> None:
     """Damaged, or a pipe: the live version stays."""
     (registry.root / CHOICE_NAME).write_bytes(b"garbage\n")
-    told: list[tuple[str, dict[str, Any]]] = []
-    models = models_of(registry, tmp_path, told)
+    reported: list[tuple[str, dict[str, Any]]] = []
+    models = models_of(registry, tmp_path, reported)
     for _ in range(3):
         models.follow(now=True)
-    assert [event for event, _ in told] == ["choice_ignored", "model_live"]
-    assert str(registry.root / CHOICE_NAME) in told[0][1]["problem"]
+    assert [event for event, _ in reported] == ["choice_ignored", "model_live"]
+    assert str(registry.root / CHOICE_NAME) in reported[0][1]["problem"]
 
 
 def test_no_training_starts_under_a_pin() -> None:

@@ -265,9 +265,9 @@ def test_raw_samples_that_prove_nothing_are_refused(folder: Path, change: Callab
     document = json.loads((folder / "golden.json").read_text())
     change(document["raw"])
     (folder / "golden.json").write_text(json.dumps(document))
-    (told,) = check_golden(folder, Metadata.read(folder))
-    assert told.startswith("golden.json")
-    assert problem in told
+    (reported,) = check_golden(folder, Metadata.read(folder))
+    assert reported.startswith("golden.json")
+    assert problem in reported
 
 
 @pytest.mark.parametrize("name_of", [raw_name, int8_name])

@@ -261,7 +261,7 @@ def test_roll_back_only_to_a_signed_version(registry: Registry) -> None:
     assert Registry(registry.root).rollback() == FIRST
 
 
-class Told:
+class Reported:
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.observer = Observer(lambda event, fields: self.events.append((event, fields)))
@@ -270,8 +270,8 @@ class Told:
         return [fields["problem"] for event, fields in self.events if event == "model_unusable"]
 
 
-def models_of(registry: Registry, told: Told, tmp_path: Path) -> Models:
-    return Models(registry, Journal(tmp_path / "journal"), told.observer, 0.0)
+def models_of(registry: Registry, reported: Reported, tmp_path: Path) -> Models:
+    return Models(registry, Journal(tmp_path / "journal"), reported.observer, 0.0)
 
 
 def set_current(registry: Registry, version: str) -> None:
@@ -280,8 +280,8 @@ def set_current(registry: Registry, version: str) -> None:
 
 def test_an_untrusted_version_is_neither_followed_nor_trained_from(registry: Registry, tmp_path: Path) -> None:
     """Whoever can write to the folder but has no key cannot put a model in: the daemon stays with the one before, and says why, once."""
-    told = Told()
-    models = models_of(registry, told, tmp_path)
+    reported = Reported()
+    models = models_of(registry, reported, tmp_path)
     live = models.follow(now=True)
     assert live is not None
     assert (live.version, models.current()) == (SECOND, SECOND)
@@ -290,7 +290,7 @@ def test_an_untrusted_version_is_neither_followed_nor_trained_from(registry: Reg
         assert models.follow(now=True) is None
         assert models.current() == SECOND, "the next training would start from an unsigned version, and its result be signed"
     assert models.live == live
-    (problem,) = told.problems()
+    (problem,) = reported.problems()
     assert FIRST in problem
     assert "it is not signed" in problem
     assert models.predictor(FIRST) is None
@@ -298,8 +298,8 @@ def test_an_untrusted_version_is_neither_followed_nor_trained_from(registry: Reg
 
 def test_a_version_that_could_not_be_checked_is_checked_again(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that refuses once does not make a signed version untrusted for good; one that is not signed stays so however often."""
-    told = Told()
-    models = models_of(registry, told, tmp_path)
+    reported = Reported()
+    models = models_of(registry, reported, tmp_path)
     with monkeypatch.context() as patched:
         patched.setattr(Registry, "trusted_digests", lambda *_: (_ for _ in ()).throw(RegistryError("Input/output error")))
         assert (models.follow(now=True), models.current()) == (None, None)
@@ -311,16 +311,16 @@ def test_a_version_that_could_not_be_checked_is_checked_again(registry: Registry
     set_current(registry, FIRST)
     for _ in range(3):
         assert (models.follow(now=True), models.current()) == (None, SECOND)
-    assert len(told.problems()) == 2
+    assert len(reported.problems()) == 2
 
 
 def test_without_a_trusted_version_there_is_none(registry: Registry, tmp_path: Path) -> None:
     """A daemon that starts on an unsigned version has no model, as before its first one: it trains a new one without a parent."""
     set_current(registry, FIRST)
-    told = Told()
-    models = models_of(registry, told, tmp_path)
+    reported = Reported()
+    models = models_of(registry, reported, tmp_path)
     assert (models.follow(now=True), models.current(), models.live) == (None, None, None)
-    assert len(told.problems()) == 1
+    assert len(reported.problems()) == 1
 
 
 def test_what_was_changed_after_the_check_is_not_loaded(registry: Registry) -> None:

@@ -402,9 +402,9 @@ def test_a_join_that_takes_long_is_told(kafka_topic: Topics, open_reader: Callab
     first, second = (open_reader(topic, group) for _ in range(2))
     first.until(lambda: len(first.owned) == 2)
     second.until(lambda: "kafka_joining" in second.names())  # the first does not poll, as one that has died
-    told = dict(second.events)["kafka_joining"]
-    assert (told["topic"], told["group"], told["state"]) == (topic, group, "rebalancing")
-    assert "session time-out" in str(told["todo"])
+    reported = dict(second.events)["kafka_joining"]
+    assert (reported["topic"], reported["group"], reported["state"]) == (topic, group, "rebalancing")
+    assert "session time-out" in str(reported["todo"])
     assert not second.source.healthy()
     second.until(lambda: second.owned and first.owned and second.source.healthy(), first)
 

@@ -99,11 +99,11 @@ def test_a_broker_that_advertises_what_cannot_be_reached(kafka_module: ModuleTyp
     node.start()
     try:
         daemon = run(f"127.0.0.1:{port}")
-        found = daemon.until(lambda: [told for told in daemon.told("kafka_unreachable") if no_broker in told["error"]])[0]
+        found = daemon.until(lambda: [line for line in daemon.reported("kafka_unreachable") if no_broker in line["error"]])[0]
         assert f"nobody listens at {no_broker}" in found["todo"]
         assert "advertised.listeners" in found["todo"]
         _, words = daemon.until(lambda: [answer for answer in [daemon.get("/readyz")] if no_broker in answer[1]])[0]
         assert "advertised.listeners" in words
-        assert not daemon.told("kafka_connected")
+        assert not daemon.reported("kafka_connected")
     finally:
         node.remove()

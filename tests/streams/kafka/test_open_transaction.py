@@ -17,7 +17,7 @@ from streams.kafka.connection.options import KafkaOptions
 from streams.kafka.lag import _Place
 from streams.kafka.source import KafkaSource
 
-Told = list[tuple[str, dict[str, object]]]
+Reported = list[tuple[str, dict[str, object]]]
 
 
 @pytest.fixture
@@ -29,12 +29,12 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def source(kafka_broker: str, kafka_topic: Callable[..., str]) -> Iterator[tuple[KafkaSource, Partition, Told]]:
+def source(kafka_broker: str, kafka_topic: Callable[..., str]) -> Iterator[tuple[KafkaSource, Partition, Reported]]:
     """A source of a topic of its own with one partition, and what it reports."""
-    topic, told = kafka_topic(), []  # type: str, Told
-    made = KafkaSource(topic, f"group.{topic}", KafkaOptions((kafka_broker,)), lambda name, fields: told.append((name, fields)))
+    topic, reported = kafka_topic(), []  # type: str, Told
+    made = KafkaSource(topic, f"group.{topic}", KafkaOptions((kafka_broker,)), lambda name, fields: reported.append((name, fields)))
     with closing(made):
-        yield made, Partition(topic, 0), told
+        yield made, Partition(topic, 0), reported
 
 
 def until(source: KafkaSource, condition: Callable[[], Any]) -> list[bytes | None]:
@@ -49,10 +49,10 @@ def until(source: KafkaSource, condition: Callable[[], Any]) -> list[bytes | Non
 
 
 @pytest.mark.usefixtures("impatient")
-def test_an_open_transaction_is_reported_until_it_ends(kafka_broker: str, source: tuple[KafkaSource, Partition, Told]) -> None:
+def test_an_open_transaction_is_reported_until_it_ends(kafka_broker: str, source: tuple[KafkaSource, Partition, Reported]) -> None:
     """Event and troubles name partition, offset, how many records wait and what to do; the readable lag is 0. When the transaction ends,
     all of it comes, and there is no trouble any more. Another transaction is reported again."""
-    reader, partition, told = source
+    reader, partition, reported = source
     plain = KafkaProducer(bootstrap_servers=kafka_broker)
     hanging = KafkaProducer(bootstrap_servers=kafka_broker, transactional_id=uuid.uuid4().hex, transaction_timeout_ms=600_000)
     with closing(plain), closing(hanging):
@@ -66,7 +66,7 @@ def test_an_open_transaction_is_reported_until_it_ends(kafka_broker: str, source
                 plain.send(partition.topic, b"%d" % number)
             plain.flush()
             until(reader, lambda: reader.troubles() and reader.held() == 51)
-            found = [fields for name, fields in told if name == "records_held"]
+            found = [fields for name, fields in reported if name == "records_held"]
             assert len(found) == round_ + 1
             assert (found[-1]["partition"], found[-1]["offset"]) == (str(partition), first)
             assert f"abort --topic {partition.topic} --partition 0 --start-offset {first}" in str(found[-1]["todo"])

@@ -59,7 +59,7 @@ def member(run: Callable[..., Any], kafka_broker: str, topic: str, tmp_path: Pat
 def takes(daemon: Any, rows: int) -> None:
     """Wait until it has read exactly this many records, and stop it in order."""
     wanted = f'dwcp_records_total{{outcome="accepted"}} {rows}.0'
-    daemon.until(lambda: daemon.told("daemon_ready"))
+    daemon.until(lambda: daemon.reported("daemon_ready"))
     daemon.until(lambda: wanted in daemon.get("/metrics")[1] and "\ndwcp_lag_records 0.0\n" in daemon.get("/metrics")[1])
     assert daemon.stop() == 0
 
@@ -81,15 +81,15 @@ def test_records_of_another_state_directory_are_not_read_twice(
     write()
     back = member("one")
     takes(back, 100)
-    (told,) = back.told("group_ahead")
-    assert (told["checkpoint_offset"], told["committed_offset"], told["next_offset"]) == (100, 200, 200)
-    assert told["committed_by"] == f"state directory {state_id(tmp_path / 'other')}"
-    assert "share one state directory" in told["todo"]
+    (reported,) = back.reported("group_ahead")
+    assert (reported["checkpoint_offset"], reported["committed_offset"], reported["next_offset"]) == (100, 200, 200)
+    assert reported["committed_by"] == f"state directory {state_id(tmp_path / 'other')}"
+    assert "share one state directory" in reported["todo"]
     assert committed(kafka_admin, topic) == 300
     write()
     again = member("one")
     takes(again, 100)
-    assert not again.told("group_ahead")
+    assert not again.reported("group_ahead")
 
 
 def test_a_state_that_comes_from_a_copy_is_read_again(
@@ -105,8 +105,8 @@ def test_a_state_that_comes_from_a_copy_is_read_again(
     (tmp_path / "copy").rename(tmp_path / "one")
     back = member("one")
     takes(back, 100)
-    (told,) = back.told("group_ahead")
-    assert (told["committed_by"], told["next_offset"]) == ("this state directory", 100)
+    (reported,) = back.reported("group_ahead")
+    assert (reported["committed_by"], reported["next_offset"]) == ("this state directory", 100)
     assert committed(kafka_admin, topic) == 200
 
 
@@ -120,9 +120,9 @@ def test_offsets_that_somebody_has_set_forward(
     kafka_admin.alter_group_offsets(topic, {TopicPartition(topic, 0): OffsetAndMetadata(150, "", -1)})
     back = member("one")
     takes(back, 100)
-    (told,) = back.told("group_ahead")
-    assert (told["committed_by"], told["next_offset"]) == ("an unknown member", 100)
-    assert "empty state directory" in told["todo"]
+    (reported,) = back.reported("group_ahead")
+    assert (reported["committed_by"], reported["next_offset"]) == ("an unknown member", 100)
+    assert "empty state directory" in reported["todo"]
 
 
 def test_the_name_of_a_state_directory(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ def test_a_killed_daemon_has_its_partitions_again_at_once(
     topic = kafka_topic(partitions=2)
     for _ in range(2):
         daemon = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
-        daemon.until(lambda daemon=daemon: daemon.told("daemon_ready"))
-        assert len(daemon.told("partition_assigned")) == 2
+        daemon.until(lambda daemon=daemon: daemon.reported("daemon_ready"))
+        assert len(daemon.reported("partition_assigned")) == 2
         daemon.process.kill()
         daemon.process.wait()
 
@@ -41,11 +41,11 @@ def test_a_daemon_that_stops_leaves_its_group(
     """After SIGTERM another daemon, with a state directory of its own, has the partitions at once."""
     topic = kafka_topic(partitions=2)
     daemon = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
-    daemon.until(lambda: len(daemon.told("partition_assigned")) == 2)
+    daemon.until(lambda: len(daemon.reported("partition_assigned")) == 2)
     assert daemon.stop() == 0
     shutil.rmtree(tmp_path / "state")
     other = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=FIFTEEN_MINUTES)
-    other.until(lambda: len(other.told("partition_assigned")) == 2)
+    other.until(lambda: len(other.reported("partition_assigned")) == 2)
 
 
 def test_a_daemon_whose_state_is_gone_says_where_it_goes_on(
@@ -58,17 +58,17 @@ def test_a_daemon_whose_state_is_gone_says_where_it_goes_on(
         producer.send(topic, record(minute))
     producer.flush()
     first = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'")
-    first.until(lambda: first.told("daemon_ready"))
+    first.until(lambda: first.reported("daemon_ready"))
     first.until(lambda: 'dwcp_records_total{outcome="consumed"} 20.0' in first.get("/metrics")[1])
     assert first.stop() == 0
-    assert not first.told("records_passed_over")
+    assert not first.reported("records_passed_over")
     shutil.rmtree(tmp_path / "state")
     producer.send(topic, record(20))
     producer.close()
     second = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'")
-    second.until(lambda: second.told("daemon_ready"))
+    second.until(lambda: second.reported("daemon_ready"))
     second.until(lambda: 'dwcp_records_total{outcome="consumed"} 1.0' in second.get("/metrics")[1])
-    (passed,) = second.told("records_passed_over")
+    (passed,) = second.reported("records_passed_over")
     assert passed["before"] == 20
 
 
@@ -78,7 +78,7 @@ def test_a_copy_of_the_state_directory_is_noticed(
     """Two daemons under one name: the group keeps one of them, and the other one reports whose name it has and what to do."""
     topic = kafka_topic(partitions=1)
     first = run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'")
-    first.until(lambda: first.told("partition_assigned"))
+    first.until(lambda: first.reported("partition_assigned"))
     (tmp_path / "copy").mkdir()
     (tmp_path / "copy" / "instance-main").write_text((tmp_path / "state" / "instance-main").read_text())
     run(kafka_broker, topic=topic, kafka_more=f"group_id = '{topic}'", more=f"[state]\ndirectory = '{tmp_path / 'copy'}'\n", log="second")

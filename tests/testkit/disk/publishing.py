@@ -35,7 +35,7 @@ KEPT: Final = 12
 """Versions that are kept: the reader has seconds for a version that is not live any more."""
 GOLDEN_EVERY: Final = 25
 """One of this many reads runs the golden samples. The others are quick, so that reads come at every moment of a publication."""
-TOLD_MAX: Final = 20
+REPORTED_MAX: Final = 20
 _CONTEXT: Final = multiprocessing.get_context("fork")
 
 
@@ -79,7 +79,7 @@ def follow(registry: Registry, stop: Any, answers: Any) -> None:
             partial += [f"{version}: {problem}" for problem in problems]
         except OSError as error:
             partial.append(str(error))
-    answers.put({**found, "versions": len(known), "partial": len(partial), "told": partial[:TOLD_MAX]})
+    answers.put({**found, "versions": len(known), "partial": len(partial), "told": partial[:REPORTED_MAX]})
 
 
 @dataclass
@@ -254,8 +254,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     reader.join()
     wrong = story.wrong + story.power_cut
     return {
-        "kills": dict(story.kills), "at_once": at_once, "reader": seen, "wrong": wrong[:TOLD_MAX], "partial": seen["partial"] + len(wrong),
-        "power_cut": len(story.power_cut),
+        "kills": dict(story.kills), "at_once": at_once, "reader": seen, "wrong": wrong[:REPORTED_MAX],
+        "partial": seen["partial"] + len(wrong), "power_cut": len(story.power_cut),
     }  # fmt: skip
 
 

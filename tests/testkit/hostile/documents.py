@@ -213,14 +213,14 @@ def _of_version(folder: Path, version: Path) -> list[Target]:
     (folder / CURRENT_NAME).write_text(f"{name}\n")
     write_choice(folder, Choice("pinned", name, 1_795_000_000, 1_795_000_000.5), None)
 
-    def told() -> None:
+    def reported() -> None:
         """Check that an accepted manifest can be announced."""
         manifest, problems = check_files(copy)
         assert manifest is not None or problems
         msgspec.json.encode(asdict(read_manifest(copy)))
 
     parts: tuple[tuple[str, str, Callable[[], object], type[Exception]], ...] = (
-        ("model manifest", f"{name}/{MANIFEST_NAME}", told, DocumentError),
+        ("model manifest", f"{name}/{MANIFEST_NAME}", reported, DocumentError),
         ("metadata", f"{name}/{metadata_name(name)}", lambda: Metadata.read(copy), DocumentError),
         ("golden samples", f"{name}/{GOLDEN_NAME}", lambda: read_golden(copy), DocumentError),
         ("CURRENT", CURRENT_NAME, registry.current, RegistryError),

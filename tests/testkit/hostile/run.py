@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, overload
 
-TOLD_MAX: Final = 10
+REPORTED_MAX: Final = 10
 INSTRUMENTED: Final = (
     "streams.records.decode", "streams.records.csv_form", "streams.records.validate", "streams.records.dead_letters",
     "model.version.documents", "model.version.manifest", "model.version.metadata", "model.spec.job", "daemon.ingest.journal", "msgspec",
@@ -38,7 +38,7 @@ class Run:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.crashes = 0
-        self.told: list[str] = []
+        self.reported: list[str] = []
         self._warm_mb = 0.0
 
     def take(self, check: Callable[[], Counter[str]], where: str) -> None:
@@ -48,8 +48,8 @@ class Run:
         except Exception:  # noqa: BLE001 - whatever it is, it is what is looked for
             self.crashes += 1
             self.counts["crashed"] += 1
-            if len(self.told) < TOLD_MAX:
-                self.told.append(f"{where}: {traceback.format_exc()[-1500:]}")
+            if len(self.reported) < REPORTED_MAX:
+                self.reported.append(f"{where}: {traceback.format_exc()[-1500:]}")
 
     @property
     def messages(self) -> int:
@@ -63,7 +63,7 @@ class Run:
     def answer(self, **more: Any) -> dict[str, Any]:
         """Return the result of the run, with further fields."""
         growth = {"rss_mb": rss_mb(), "rss_growth_mb": rss_mb() - self._warm_mb}
-        return {"messages": self.messages, **self.counts, "crashes": self.crashes, "told": self.told, **growth, **more}
+        return {"messages": self.messages, **self.counts, "crashes": self.crashes, "told": self.reported, **growth, **more}
 
 
 def rss_mb() -> float:
