@@ -149,7 +149,7 @@ def headlines(found: Mapping[str, dict[str, Any]], where: str) -> str:
 
 
 def _named(result: Mapping[str, Any] | None, name: str) -> str | None:
-    """The bar or figure of this name, as it is shown; None if there is none. NAME/percent shows a share in percent."""
+    """Return the bar or figure of this name, as it is shown; None if there is none. NAME/percent shows a share in percent."""
     if result is None:
         return None
     first, *rest = name.split("/")
@@ -205,7 +205,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _rows(rows: list[Mapping[str, Any]]) -> str:
-    """A table with a column for each key of the first row; columns of numbers stand to the right."""
+    """Return a table with a column for each key of the first row; columns of numbers stand to the right."""
     columns = list(rows[0])
     marks = ["---" if isinstance(rows[0][column], str) else "---:" for column in columns]
     lines = [

@@ -1,4 +1,4 @@
-"""What "now" means: the wall clock for a live stream, the stream's own time for a replay, in which a month passes in a minute.
+"""The time "now": the wall clock for a live stream, the stream's own time for a replay, in which a month passes in a minute.
 
 A machine's clock may be wrong: before NTP has set it, after a virtual machine was paused. So it is compared with a second reference, the
 times at which Kafka's records are written (see daemon.clock_watch).
@@ -19,7 +19,7 @@ CONFIRMED_S: Final = 60.0
 
 
 class Clock(Protocol):
-    """All that the daemon knows of time. It is passed in everywhere, so that a test can simulate it."""
+    """The daemon's only source of time. It is passed in everywhere, so that a test can simulate it."""
 
     def now_s(self, event_time_s: float) -> float:
         """Return UTC seconds of now.
@@ -30,12 +30,12 @@ class Clock(Protocol):
         ...
 
     def latest_record_s(self) -> float | None:
-        """Return up to when a record's timestamp is believed, UTC seconds; None: timestamps are not checked."""
+        """Return the latest timestamp that a record may have, UTC seconds; None: timestamps are not checked."""
         ...
 
     @property
     def confirmed(self) -> bool:
-        """Whether the second reference has agreed with this clock just now."""
+        """True if the second reference has agreed with this clock just now."""
         ...
 
     def compare(self, written_s: float) -> float:
@@ -47,11 +47,11 @@ class Clock(Protocol):
         ...
 
     def wall_s(self) -> float:
-        """Return UTC seconds as the system has them, for what is only written down."""
+        """Return the system's UTC seconds, for times that are only displayed or stored."""
         ...
 
     def monotonic_s(self) -> float:
-        """Return seconds that only pass, for intervals and time limits."""
+        """Return monotonic seconds, for intervals and time limits."""
         ...
 
 

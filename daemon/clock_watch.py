@@ -1,4 +1,4 @@
-"""Whether records lie in the future because their producer's clock is wrong, or because this machine's is.
+"""The distinction between records of the future whose producer's clock is wrong, and those that show that this machine's clock is.
 
 A record of the future is refused, and goes to the dead letters. But if nearly all links of a partition are in the future, and their records
 were written then by Kafka's times too, this machine's clock is behind: the records wait where they are until it is set. The broker's own
@@ -41,14 +41,14 @@ producers that nobody knows."""
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What the records show, from the first one of the future on.
+    """Facts about the records of a batch, from the first record of the future on.
 
     Args:
         first: index of the first record of the future in the batch.
         links: number of their links.
         links_ahead: number of links whose last record is after the limit.
         known_ahead: number of these that were known before.
-        written_s: when the records of the future were written (the median), UTC seconds; NaN if Kafka does not say.
+        written_s: when the records of the future were written (the median), UTC seconds; NaN if Kafka does not report it.
         by_broker: whether all of these times are the broker's own.
     """
 
@@ -61,7 +61,7 @@ class Evidence:
 
 
 def evidence_of(rest: RawBatch, limit_s: float, knows: Callable[[TelemetryBatch], Flags]) -> Evidence | None:
-    """Return what the records of the future show; None if no record is valid and of the future.
+    """Return the evidence of the records of the future; None if no valid record is of the future.
 
     Args:
         rest: undecoded records.
@@ -109,7 +109,7 @@ class _Waiting:
 
 
 class ClockWatch:
-    """Which partitions wait for this machine's clock. All methods are called from the loop's thread."""
+    """The partitions that wait for this machine's clock. All methods are called from the loop's thread."""
 
     def __init__(self, clock: Clock, observer: Observer) -> None:
         self._clock, self._observer = clock, observer
@@ -119,12 +119,12 @@ class ClockWatch:
 
     @property
     def rests(self) -> bool:
-        """Whether no record should be read for the moment."""
+        """True if no record should be read for the moment."""
         return self._clock.monotonic_s() < self._rests_until_s
 
     @property
     def problem(self) -> str | None:
-        """Why the stream waits, and what to do; None while it does not."""
+        """Reason why the stream waits, and what to do; None while it does not wait."""
         now_s = self._clock.monotonic_s()
         waiting = {partition: wait for partition, wait in self._waiting.items() if now_s - wait.since_s >= NOT_READY_S}
         if not waiting:
@@ -188,7 +188,7 @@ class ClockWatch:
         return evidence.first if self._waits(partition, offset, evidence, worth) else None
 
     def _waits(self, partition: Partition, offset: int, evidence: Evidence, worth: Worth) -> bool:
-        """Take note of records that wait from an offset on, and report it. False once they have waited for long enough."""
+        """Note and report that records wait from an offset on. Return False once they have waited for the longest time allowed."""
         now_s = self._clock.monotonic_s()
         waiting = self._waiting.get(partition)
         if waiting is None or waiting.offset != offset:
@@ -220,7 +220,7 @@ class ClockWatch:
         )
 
     def ingested(self, partition: Partition) -> None:
-        """Take note that records of a partition were ingested, and that none of them waits any more."""
+        """Note that records of a partition were ingested, and that none of them waits any more."""
         if (waiting := self._waiting.pop(partition, None)) is not None:
             self._observer.clock_waits.set(len(self._waiting))
             if waiting.reported:

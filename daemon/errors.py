@@ -16,11 +16,11 @@ EXIT_CODES: Final = (
 EXIT_CONFIG: Final = 3
 EXIT_SOURCE: Final = 5
 EXIT_NOTHING: Final = 6
-"""Exit code of a replay that came to its end without a forecast that met its measurement."""
+"""Exit code of a replay that has ended without comparing any forecast with a measurement."""
 
 
 class DaemonError(Exception):
-    """Says what happened, where, and what to do. exit_code: exit code of the process that ends with it."""
+    """An error whose message states what happened, where, and what to do. exit_code: exit code of the process that ends with it."""
 
     exit_code: ClassVar[int] = 1
 
@@ -43,4 +43,4 @@ class StateError(DaemonError):
 
 
 class FencedError(StateError):
-    """Another member has taken over partitions that this one still holds: what it would write is out of date."""
+    """Another member owns partitions that this one still holds: what it would write is out of date."""

@@ -65,7 +65,7 @@ def _one_line(text: str) -> str:
 
 
 def _place(error: BaseException) -> tuple[str, bool]:
-    """The last line of our packages in the traceback, and whether the error was raised there."""
+    """Return the last line of our packages in the traceback, and whether the error was raised there."""
     frames = traceback.extract_tb(error.__traceback__)
     for index in range(len(frames) - 1, -1, -1):
         path = Path(frames[index].filename)

@@ -140,7 +140,7 @@ class Loop:
 
     @property
     def _standing(self) -> bool:
-        """Whether nothing is read: a finite source has ended, or the stream waits for a training."""
+        """True if nothing is read: a finite source has ended, or the stream waits for a training."""
         return self._ended or (self.wait_for_training and self._training.busy)
 
     @property

@@ -86,7 +86,7 @@ def _correct_size() -> None:
 
 
 def _wrapped(raw: io.FileIO, before: Any) -> TextIO:
-    """A text stream like the one before, which is None if its descriptor was closed."""
+    """Return a text stream like the one before, which is None if its descriptor was closed."""
     form = {} if before is None else {"line_buffering": before.line_buffering or raw.isatty(), "write_through": before.write_through}
     return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8" if before is None else before.encoding, REPLACE, **form)
 

@@ -8,17 +8,17 @@ from typing import Any, Final, Literal
 from features.telemetry import CATEGORIES, NUMERIC
 
 SIGNALS: Final = (*NUMERIC, *CATEGORIES, "timestamp")
-"""What can change: the monitored columns of a record. The first of them are TARGETS, which have residuals."""
+"""Signals that can change: the monitored columns of a record. The first of them are TARGETS, which have residuals."""
 
 Scope = Literal["link", "region", "fleet"]
 Group = Literal["network", "data"]
-"""Whether the network has changed, or what its producers report about it."""
+"""network: the network itself has changed. data: only what its producers report about it."""
 Aspect = Literal["level", "spread", "missing", "constant", "unit", "category", "clock"]
-"""What an alarm is about. A residual: its mean, or its size. A column: it is missing; it has only one value; it is off by some power of
-ten; it has a value that the model does not know; the producer's clock is off."""
+"""Subject of an alarm. level, spread: mean and size of a residual. missing: the column has no values. constant: it has only one value.
+unit: it is off by some power of ten. category: its value is not known to the model. clock: the producer's clock is off."""
 Change = Literal["shift", "ramp", "spread", "model_error", "missing", "constant", "unit", "category", "clock"]
-"""What has changed: a metric's level, at once or slowly; its spread; only how well the model forecasts it, while the metric is as before;
-or one of the faults of the data."""
+"""Kind of a change. shift, ramp: the metric's level, at once or slowly. spread: its spread. model_error: the metric is as before, but the
+model forecasts it worse. The others are faults of the data."""
 _STORED: Final = {"confirmed": "certain", "withdrawn": "over"}
 """Names of fields in checkpoints, if they are others."""
 _FIELD: Final = {stored: field for field, stored in _STORED.items()}
@@ -77,12 +77,12 @@ class LinkAlarm:
 
     @property
     def adopted(self) -> bool:
-        """Whether the detector has adopted the change as the new level. Only then a recovery is a change of its own, with alarms."""
+        """True if the detector has adopted the change as the new level. Only then a recovery is a change of its own, with alarms."""
         return self.confirmed or self.detector == "adwin"
 
     @property
     def group(self) -> Group:
-        """Whether the network has changed, or the data about it."""
+        """True if the network has changed, or the data about it."""
         return "network" if self.aspect in ("level", "spread") else "data"
 
     def state(self) -> dict[str, Any]:

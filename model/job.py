@@ -132,7 +132,7 @@ class Job:
         return self._result("failed", error=f"{self.stage}: {described(error)}")
 
     def _read(self) -> RawTable:
-        """The rows of every sound segment. One that is damaged is left out and reported: it must not end all trainings."""
+        """Return the rows of every sound segment. One that is damaged is left out and reported: it must not end all trainings."""
         paths = sorted(Path(self.spec.snapshot).glob(f"*{SUFFIX}"))
         while True:
             try:

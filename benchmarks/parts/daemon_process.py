@@ -75,7 +75,7 @@ class DaemonProcess:
         return f"/{library}/" in Path(f"/proc/{self._process.pid}/maps").read_text()
 
     def _lines(self) -> list[bytes]:
-        """The whole lines of this life's log that are events."""
+        """Return the whole lines of this life's log that are events."""
         with self._log.open("rb") as log:
             log.seek(self._read)
             return [line for line in log if line.startswith(b"{") and line.endswith(b"\n")]
@@ -193,7 +193,7 @@ class Home:
 
 
 def last_words(log: Path) -> str:
-    """The end of a log."""
+    """Return the end of a log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-8:]) if log.exists() else "(no log)"
 
 

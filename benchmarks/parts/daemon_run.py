@@ -100,7 +100,7 @@ def ingest(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _offset_on_disk(settings: Config, partition: Partition) -> int:
-    """The offset from which a daemon that starts now would go on."""
+    """Return the offset from which a daemon that starts now would go on."""
     store = CheckpointStore(settings.state.directory, settings.state.member, NEVER_ROWS, math.inf, lambda *_event, **_fields: None)
     restored = store.restore(partition)
     return (restored.offset or 0) if restored is not None else 0

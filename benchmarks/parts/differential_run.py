@@ -131,7 +131,7 @@ class Differential:
         return placed
 
     def _example(self, value: bytes, header: tuple[str, ...]) -> str:
-        """The smallest input that is still read in two ways, with all readings."""
+        """Return the smallest input that is still read in two ways, with all readings."""
 
         def readings(one: bytes) -> dict[str, list[Any]]:
             return self.csv([one], header) if header else self.json([one])
@@ -146,7 +146,7 @@ _NOT_READ: Final = object()
 
 
 def _of_good(values: Sequence[bytes], reference: Sequence[Reading], read: Callable[[Sequence[bytes]], list[Reading]]) -> list[Any]:
-    """The readings of accepted values, all in one batch."""
+    """Return the readings of accepted values, all in one batch."""
     good = [index for index, reading in enumerate(reference) if reading is not None]
     readings: list[Any] = [_NOT_READ] * len(values)
     for index, reading in zip(good, read([values[index] for index in good]), strict=True):

@@ -24,7 +24,7 @@ DETECTORS: Final[dict[str, Callable[[], Any]]] = {
 
 
 def fired(detector: Any, values: Any) -> list[int]:
-    """The samples at which a detector fires."""
+    """Return the samples at which a detector fires."""
     found = []
     for at, value in enumerate(values.tolist()):
         detector.update(value)

@@ -234,7 +234,7 @@ def _called(change: IncidentChange) -> str:
 
 
 def _largest(change: IncidentChange) -> SignalChange:
-    """The changed metric if it is reported, else the signal of most links."""
+    """Return the changed metric if it is reported, else the signal of most links."""
     return max(change.signals, key=lambda signal: (signal.signal == TARGETS[METRIC], signal.links))
 
 

@@ -84,7 +84,7 @@ def _raw_runner(session: Any) -> Callable[[RawWindows], Any]:
 
 
 def _untrained(architecture: Architecture) -> Any:
-    """A network without a zero weight: the linear path begins with zeros, and a forecast of zeros agrees with anything."""
+    """Return a network without a zero weight: the linear path begins with zeros, and a forecast of zeros agrees with anything."""
     import keras
 
     from model.training.network.assembly import build
@@ -97,7 +97,7 @@ def _untrained(architecture: Architecture) -> Any:
 
 
 def _direct_export(model: Any) -> Any:
-    """A session of the training network's own graph, with recurrent dropout."""
+    """Return a session of the training network's own graph, with recurrent dropout."""
     import onnxruntime
     import tensorflow as tf
     import tf2onnx

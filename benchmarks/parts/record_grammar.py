@@ -181,7 +181,7 @@ class Grammar:
         return self._random.choice(TEXTS) if self._random.random() < 2 * odd else self._random.choice(TEXTS[:6])
 
     def _further(self, odd: float) -> bytes:
-        """A field that is none of ours."""
+        """Return a field that is none of ours."""
         rng, way = self._random, self._random.random()
         key = json.dumps(rng.choice(("x", "RTT_MS", "Timestamp", "node_id ", "", "tags", "k" * 3000, "ä"))).encode()
         if way < 0.4:

@@ -108,7 +108,7 @@ def seconds_of(time: float | str) -> float:
 
 
 def _numeric(document: dict[str, Any], time_s: float) -> bytes:
-    """The columns NUMERIC as float32."""
+    """Return the columns NUMERIC as float32."""
     values = []
     for name in NUMERIC:
         value = document.get(name)

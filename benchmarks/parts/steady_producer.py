@@ -83,7 +83,7 @@ def produce(job: dict[str, Any], ended: threading.Event) -> int:
 
 
 def _quiet_partition(since_s: float, partitions: int) -> int | None:
-    """The partition that brings nothing now."""
+    """Return the partition that brings nothing now."""
     turn, within_s = divmod(since_s, QUIET_EVERY_S)
     return int(turn) % partitions if within_s < QUIET_S else None
 

@@ -132,7 +132,7 @@ _SHOWN: Final = {
 
 
 def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool) -> Config:
-    """The configuration for a recording of `rows` rows (0: unknown): events to files, nothing that waits for the wall clock."""
+    """Return the configuration for a recording of `rows` rows (0: unknown): events to files, nothing that waits for the wall clock."""
     expert = config.training.expert.model_copy(update={"epoch_windows_max": 4096})
     training: dict[str, Any] = {"schedule": "", "interval_s": None, "cooldown_s": 0.0, "epochs": REPLAY_EPOCHS, "expert": expert}
     if rows:

@@ -238,7 +238,7 @@ def _run(work: Path, console: Console) -> dict[str, Any]:
 
 
 def _message(line: bytes) -> dict[str, Any] | None:
-    """The message in a line; None for a line that is not a JSON object, which comes from a library."""
+    """Return the message in a line; None for a line that is not a JSON object, which comes from a library."""
     try:
         document = msgspec.json.decode(line)
     except (ValueError, RecursionError):  # from msgspec, or bytes that are not UTF-8

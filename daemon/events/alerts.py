@@ -1,4 +1,4 @@
-"""What subscribers receive: drift alerts and model announcements as CloudEvents. A replay sends the same ids."""
+"""Events for subscribers: drift alerts and model announcements as CloudEvents. A replay sends the same ids."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def drift_event(change: IncidentChange, source: str) -> Event:
 
 
 def _event(kind: str, source: str, subject: str, time_s: float, data: dict[str, Any], *cause: object) -> Event:
-    """cause: what the id follows from."""
+    """Return an event. cause: the values that its id is derived from."""
     return Event(id=event_id(*cause), type=kind, source=source, subject=subject, time_s=time_s, data=data)
 
 

@@ -1,4 +1,4 @@
-"""What subscribers hear: dead letters, incidents, trainings, versions and choices; each is logged and counted as well."""
+"""Sends subscribers dead letters, incidents, trainings, versions and choices. Each is logged and counted as well."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streams.records.dead_letters import MAX_KEPT_BYTES, dead_letter
 
 @dataclass
 class Announced:
-    """What was announced, over restarts.
+    """Record of the announcements, kept over restarts.
 
     Args:
         announced: the last version.
@@ -71,7 +71,7 @@ class Announcer:
             )  # fmt: skip
 
     def trainings(self, outcomes: Iterable[Outcome], now_s: float) -> None:
-        """Send what became of trainings that incidents have asked for, and announce published versions. now_s: UTC seconds."""
+        """Send the outcomes of trainings that incidents have asked for, and announce published versions. now_s: UTC seconds."""
         for outcome in outcomes:
             for incident in outcome.incidents:
                 self.sinks.alerts.send(retraining_event(incident, outcome.answer, outcome.version, self._source, now_s))
@@ -99,7 +99,7 @@ class Announcer:
             self.version(version)
 
     def follow(self, models: Models) -> None:
-        """Go over to the version that publications, other members and persons have made live, and announce what a person has done."""
+        """Switch to the version that a publication, another member or a person has made live, and announce a person's choice."""
         live = models.follow()
         if live is not None and live.version != self.memory.announced and self._is_imported(live.version):
             self.version(live.version)
@@ -110,7 +110,7 @@ class Announcer:
             self._observer.emit(f"model_{choice.kind}", version=choice.version, number=choice.number)
 
     def _is_imported(self, version: str) -> bool:
-        """Whether a person has brought the version in: then nobody has announced it yet."""
+        """Return whether a person has brought the version in: then nobody has announced it yet."""
         try:
             return read_manifest(self._registry.folder(version)).reason == IMPORTED
         except PROBLEMS:

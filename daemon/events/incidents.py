@@ -1,4 +1,4 @@
-"""The region stage of the daemon: incidents that open, grow and close, and what operators hear of buckets and regions."""
+"""The region stage of the daemon: incidents that open, grow and close, and the events about buckets and regions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Incidents:
         self.regions, self._observer = regions, observer
 
     def advance(self, ingested: Ingested, group: Group) -> list[IncidentChange]:
-        """Close the one-minute buckets that every partition has passed, and return what has changed.
+        """Close the one-minute buckets that every partition has passed, and return the changes of incidents.
 
-        Time that ran away in a partition is undone here as well, with the last partition that knows better.
+        If a partition's event time was in the future, its buckets are opened again here, once every partition has been corrected.
         """
         self.regions.observe(ingested.alarms, ingested.seen, ingested.late)
         self.undo(group)
@@ -40,5 +40,5 @@ class Incidents:
             self._observer.emit("buckets_undone", closed_through_s=self.regions.closed_through * BUCKET_S)
 
     def end(self, group: Group) -> list[IncidentChange]:
-        """Close all buckets of a finite source that has ended, and return what has changed."""
+        """Close all buckets of a finite source that has ended, and return the changes of incidents."""
         return self.regions.advance(group.end_s)

@@ -1,4 +1,4 @@
-"""The Kafka topics of a configuration, and what `check-config` reports about them."""
+"""The check of a configuration's Kafka topics, for `check-config`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def check_topics(config: Config) -> bool:
 
 
 def _look(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem] | Failure:
-    """Return what is wrong with the topics, or why there is no answer within LIMIT_S."""
+    """Return the problems of the topics, or the reason why there is no answer within LIMIT_S."""
     found: list[list[TopicProblem] | Failure] = []
 
     def look() -> None:

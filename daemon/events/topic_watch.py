@@ -37,11 +37,11 @@ class TopicWatch:
 
     @property
     def troubles(self) -> list[str]:
-        """What is wrong with the topics, and what to do."""
+        """Problems of the topics, each with what to do."""
         return [str(problem) for problem in self._found]
 
     def report(self) -> None:
-        """Report what is new since the last call. The first call starts the thread."""
+        """Report the problems that are new since the last call. The first call starts the thread."""
         if not self._started:
             self._started = True
             self._thread.start()

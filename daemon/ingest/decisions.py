@@ -1,4 +1,4 @@
-"""What the clock decides for partitions: live model, load-shedding, idleness, time of day. Each decision is in the journal first."""
+"""Decisions that depend on the clock: live model, load-shedding, idle partitions, time of day. Each is in the journal before it is applied."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Decisions:
         self.moved(pipeline.partition)
 
     def moved(self, partition: Partition) -> None:
-        """Take note that the event time of a partition has moved."""
+        """Note that the event time of a partition has advanced."""
         self._moved_s[partition] = self._monotonic_s()
 
     def forget(self, partition: Partition) -> None:
@@ -75,7 +75,7 @@ class Decisions:
         self._moved_s.pop(partition, None)
 
     def before_record(self, pipeline: Pipeline, closed_through: int) -> None:
-        """Decide what the clock has to say before the next record of a partition.
+        """Make the decisions that are due before the next record of a partition.
 
         A model goes live in all partitions at once: one that had to decide for itself after a kill would do so before records that the
         run before has compared with the old model.
@@ -99,7 +99,7 @@ class Decisions:
             self._enter(entries.Forecasting(not self._shedding, here))
 
     def before_alerts(self, closed_through: int) -> None:
-        """Write down that alerts are sent which rest on buckets up to `closed_through`. To be called before they are (see Alerted).
+        """Write to the journal that alerts from buckets up to `closed_through` are about to be sent. Call it before they are (see Alerted).
 
         Raises:
             OSError: the journal cannot be written.
@@ -154,6 +154,6 @@ def _offsets(pipelines: Iterable[Pipeline]) -> dict[str, int]:
 
 
 def _is_due(passed_s: float, *, confirmed: bool) -> bool:
-    """Whether the clock is to be read anew, passed_s after the last reading. If it stands before that one, either may be wrong: the new one
-    counts if it is confirmed."""
+    """Return whether the clock must be read again, passed_s seconds after the last reading. If the clock is now before that reading, one of
+    the two is wrong: the new one counts if it is confirmed."""
     return passed_s >= CLOCK_S or (confirmed and passed_s < -AGREES_S)

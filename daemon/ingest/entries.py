@@ -1,4 +1,4 @@
-"""The entries of the journal: one struct a decision, with the offsets from which it holds; and those that a partition has yet to apply."""
+"""The entries of the journal: one struct a decision, with the offsets from which it holds. `Ahead`: those a partition has yet to apply."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelLive(msgspec.Struct, frozen=True, tag="model_live"):
 
 
 class Forecasting(msgspec.Struct, frozen=True, tag="forecasting"):
-    """Forecasts are made (on) from these next offsets on, or load-shed because the stream is too far behind."""
+    """From these next offsets on, forecasts are made (on), or are load-shed because the stream is too far behind."""
 
     on: bool
     offsets: dict[str, int]
@@ -52,13 +52,13 @@ class Clock(msgspec.Struct, frozen=True, tag="clock"):
 
 
 class Idle(msgspec.Struct, frozen=True, tag="idle"):
-    """The partition brought nothing for so long that it no longer holds up the others; its next record resumes it."""
+    """The partition was silent for drift.idle_s and no longer holds up the others; its next record resumes it."""
 
     offsets: dict[str, int]
 
 
 class Resumed(msgspec.Struct, frozen=True, tag="resumed"):
-    """An idle partition goes on. What it has for buckets up to closed_through comes too late for the region stage."""
+    """An idle partition goes on. Its messages for buckets up to closed_through come too late for the region stage."""
 
     offsets: dict[str, int]
     closed_through: int
@@ -82,7 +82,7 @@ class Adopted(msgspec.Struct, frozen=True, tag="taken_up"):
 
 
 class Dropped(msgspec.Struct, frozen=True, tag="dropped"):
-    """The first line of a journal whose oldest entries were dropped, with what has to be known of them.
+    """The first line of a journal whose oldest entries were dropped, with the facts about them that are still needed.
 
     entries: how many were dropped. closed_through: of the last Alerted among them. live: the last model that went live among them.
     """

@@ -57,13 +57,13 @@ class Group:
             journal, models, observer, clock, idle_s=idle_s, shed_above_lag=shed_above_lag, pipelines=self._pipelines
         )  # fmt: skip
         self.clock_watch = ClockWatch(clock, observer)
-        """Which partitions wait for this machine's clock."""
+        """The partitions that wait for this machine's clock."""
         self.spread = LinkSpread(settings.link_key, observer.emit, clock.monotonic_s)
         """Links that come in more than one partition."""
         self.blocked = False
-        """The journal refused a decision, and no checkpoint was written since: records that were read were not ingested."""
+        """True if the journal could not be written and no checkpoint was written since: records that were read were not ingested."""
         self._passed_over: set[Partition] = set()
-        """Partitions that do not begin at their first record, as was reported."""
+        """Partitions that do not begin at their first record. That was reported once."""
 
     def __iter__(self) -> Iterator[Pipeline]:
         return iter(self._pipelines.values())
@@ -81,7 +81,7 @@ class Group:
         self.clock_watch.drop(partitions)
 
     def release(self, partitions: Collection[Partition]) -> None:
-        """Give partitions whose state is written to the member that waits for them."""
+        """Release partitions whose state is written, so that the member that waits for them can read them."""
         self._source.release(frozenset(partitions))
         self.drop(partitions)
 
@@ -99,7 +99,7 @@ class Group:
             self._observer.emit("partition_assigned", partition=str(partition), offset=pipeline.next_offset, links=pipeline.links)
 
     def pass_over(self, partition: Partition, offset: int) -> None:
-        """Go on at a later offset than a partition's state ends at: another member's state has the records between."""
+        """Continue at an offset after the end of a partition's state: another member's state has the records between."""
         if (pipeline := self._pipelines.get(partition)) is not None:
             pipeline.pass_over(offset)
 
@@ -170,7 +170,7 @@ class Group:
             self._source.seek(raw.partition, raw.offsets[0], replace(raw.log, leader_epoch=ONLY_LOG.leader_epoch))
 
     def _report_undone(self) -> None:
-        """Report what was undone because it had come further than time can be."""
+        """Report partitions and links whose event time was in the future and was reset."""
         for pipeline in self:
             for undone in pipeline.undone:
                 self._observer.time_undone.inc()
@@ -196,12 +196,12 @@ class Group:
 
     @property
     def problems(self) -> list[str]:
-        """Why records are not ingested, and what to do; empty if they are."""
+        """Reasons why records are not ingested, each with what to do; empty if they are."""
         return [problem for problem in (self.decisions.journal.problem, self.clock_watch.problem) if problem is not None]
 
     @property
     def now_s(self) -> float:
-        """UTC seconds of now, for what follows the stream: for a recording its event time."""
+        """Current time of the stream, UTC seconds: for a recording its event time."""
         return self._clock.now_s(self.event_time_s)
 
     @property
@@ -211,7 +211,7 @@ class Group:
 
     @property
     def begun_through_s(self) -> float:
-        """The same of those partitions that have begun; inf if none has."""
+        """The least event time over the partitions that have begun, UTC seconds; inf if none has."""
         return min((pipeline.watermark_s for pipeline in self if pipeline.watermark_s > -math.inf), default=math.inf)
 
     @property
@@ -221,7 +221,7 @@ class Group:
 
     @property
     def end_s(self) -> float:
-        """The same if no further record comes."""
+        """The newest event time of any partition if no further record comes, UTC seconds."""
         return max((pipeline.end_s for pipeline in self), default=-math.inf)
 
     @property
@@ -236,7 +236,7 @@ class Group:
 
     @property
     def open_rows(self) -> int:
-        """Rows in memory that were not given to a checkpoint yet."""
+        """Rows in memory that no checkpoint was begun with yet."""
         return sum(pipeline.writer.open_rows for pipeline in self)
 
     @property

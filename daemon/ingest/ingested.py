@@ -1,4 +1,4 @@
-"""What became of ingested records: plain values for the region stage, the dead letters and the loop; and their counts for the metrics."""
+"""Results of ingestion: plain values for the region stage, the dead letters and the loop, and their counts for the metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class RejectedRecord(NamedTuple):
 
 @dataclass(slots=True)
 class Ingested:
-    """What became of records.
+    """Results of ingesting some records.
 
     Args:
         records: number of records that were read.
@@ -33,7 +33,7 @@ class Ingested:
         late: number of such messages that came too late for their bucket, and were left out.
         rejected: refused records, for the dead letters.
         waits: whether records at the end wait for this machine's clock, and were not ingested.
-        blocked: why records at the end were not ingested: the journal cannot be written; None if it can.
+        blocked: why the journal cannot be written, so that records at the end were not ingested; None if it can.
     """
 
     records: int = 0
@@ -46,7 +46,7 @@ class Ingested:
     blocked: OSError | None = None
 
     def add(self, more: Ingested) -> None:
-        """Add what became of the records after these."""
+        """Add the results of the records after these."""
         self.records += more.records
         self.rows += more.rows
         self.alarms += more.alarms
@@ -59,7 +59,7 @@ class Ingested:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """A partition, or some of its links, had come further than time can be: from_s to to_s, UTC seconds, with the names of the links."""
+    """Event time in the future that was reset, of a partition or of some of its links: from_s to to_s, UTC seconds, and the links' names."""
 
     partition: Partition
     from_s: float

@@ -57,7 +57,7 @@ class Journal:
         self._sum: int | None = None
         """Checksum of the last line; None if no line has one yet. After the first line that has one, each must."""
         self._renamed = False
-        """Whether the file has a name that a power cut could take back."""
+        """True if the file has a name that a power cut could take back."""
         self._file: io.FileIO | None = None
         """Open for appending; None after a rewrite, until the next append."""
         durable = self._read()

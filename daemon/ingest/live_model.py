@@ -186,7 +186,7 @@ class Models:
             self._observer.emit("choice_ignored", problem=self._choice_problem)
 
     def _trusts(self, version: str, wait_s: float) -> bool:
-        """Whether a version is signed by the verify key, if there is one: checked once, since CURRENT is read again and again.
+        """Return whether a version is signed by the verify key, if there is one: checked once, since CURRENT is read again and again.
 
         Neither forecasts nor the next training start from a version that is not: its successor would be signed.
         """

@@ -29,11 +29,11 @@ class Loader:
 
     @property
     def busy(self) -> bool:
-        """Whether a thread is left that would keep the process from its end."""
+        """True if a thread is left that would keep the process from its end."""
         return any(not future.done() for future in self._running.values())
 
     def is_running(self, key: Hashable) -> bool:
-        """Whether the work of a key has begun, and its outcome was not asked for since it ended."""
+        """Return whether the work of a key has begun, and its outcome was not asked for since it ended."""
         return key in self._running
 
     def result(self, key: Hashable, work: Callable[[], Any], wait_s: float) -> Any:

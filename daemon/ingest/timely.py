@@ -1,4 +1,4 @@
-"""Which messages of the link stage come in time for their bucket: a rule that no other partition enters into."""
+"""Selection of the link stage's messages that come in time for their bucket. The rule uses only the message's own partition."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _timely_seen(
     watermark_s: Doubles,
     is_timely: Callable[[float, float], bool],
 ) -> list[LinkSeen]:
-    """A message carries the time of its own row, or, of a link whose clock is behind, the partition's."""
+    """Return the messages in time for their bucket. Each has the time of its row or, if the link's clock is behind, the partition's time."""
     mark_of = {
         (float(batch.time_s[row]), links[slot]): mark_s
         for row, slot, mark_s in zip(rows.accepted.tolist(), rows.slots.tolist(), watermark_s.tolist(), strict=True)

@@ -38,7 +38,7 @@ class Keeper:
 
     @property
     def busy(self) -> bool:
-        """Whether a checkpoint is being written."""
+        """True if a checkpoint is being written."""
         return self._running is not None
 
     @property

@@ -48,7 +48,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def sound(self) -> bool:
-        """Whether this is what was written."""
+        """True if this is what was written."""
         return self == self.sealed() or (self.schema_version == 1 and not self.sha256)
 
     def part(self, partition: Partition) -> PartEntry | None:

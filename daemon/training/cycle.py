@@ -74,12 +74,12 @@ class Training:
 
     @property
     def busy(self) -> bool:
-        """Whether a training is due or running, or its candidate is being published."""
+        """True if a training is due or running, or its candidate is being published."""
         return self._due is not None or self.trainer.running or self._publisher.since_s is not None
 
     @property
     def hangs(self) -> bool:
-        """Whether a thread is at work in the models folder."""
+        """True if a thread is at work in the models folder."""
         return self._publisher.hangs
 
     @property
@@ -89,7 +89,7 @@ class Training:
 
     @property
     def wants_checkpoint(self) -> bool:
-        """Whether a training is due: it starts on the segments of the next checkpoint."""
+        """True if a training is due: it starts on the segments of the next checkpoint."""
         return self._due is not None
 
     def observe(self, rows: int, changes: Sequence[IncidentChange] = ()) -> None:

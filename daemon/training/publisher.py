@@ -59,7 +59,7 @@ class Publisher:
 
     @property
     def hangs(self) -> bool:
-        """Whether a thread is at work in the models folder."""
+        """True if a thread is at work in the models folder."""
         return self._publishing is not None or (self._cleaning is not None and not self._cleaning.done())
 
     def clean(self) -> None:

@@ -42,7 +42,7 @@ class Schedule:
 
     @property
     def due(self) -> bool:
-        """Whether a training is due."""
+        """True if a training is due."""
         ahead_s = self._wall_ahead_s()
         if abs(ahead_s - self._ahead_s) > CLOCK_STEP_S:
             self._clock_was_set(back=ahead_s < self._ahead_s)

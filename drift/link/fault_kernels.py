@@ -162,7 +162,7 @@ def _spoils(columns: Any) -> int:
 
 @compiled
 def _repeats(column: Any) -> bool:
-    """Whether a column that used to change has the same value too often for chance."""
+    """Return whether a column that used to change has the same value too often for chance."""
     if column.same == 0.0 or column.rows < KNOWN_ROWS or column.moving < MOVING_MIN:
         return False
     return bool((1.0 - min(column.moving, MOVING_MAX)) ** column.same < CHANCE_OF_REPEATS)
@@ -243,7 +243,7 @@ def _inspect_unit(column: Any, value: float, time_s: float, fault: int) -> tuple
 
 @compiled
 def _is_unit(shift: float, scatter: float) -> bool:
-    """Whether a factor, by its logarithm, is one between units in use, as far as the scatter of its rows shows."""
+    """Return whether a factor, by its logarithm, is one between units in use, as far as the scatter of its rows shows."""
     for unit in UNITS:  # noqa: SIM110 - Numba compiles no generator
         if abs(abs(shift) - unit) <= UNIT_TOLERANCE + scatter:
             return True
@@ -252,7 +252,7 @@ def _is_unit(shift: float, scatter: float) -> bool:
 
 @compiled
 def _inspect_category(column: Any, code: float, time_s: float) -> tuple[int, float]:
-    """A link that had values that the model knows has others now."""
+    """Detect a link whose values were known to the model and no longer are. Return the fault and a size of 0."""
     if math.isnan(code):
         return int(column.fault), 0.0
     if code != OTHER:
@@ -268,9 +268,9 @@ def _inspect_category(column: Any, code: float, time_s: float) -> tuple[int, flo
 
 @compiled
 def _inspect_clock(clock: Any, lag_s: float, time_s: float) -> tuple[int, float]:
-    """The link's rows lag behind its partition by much more, or less, than they did, and all by as much.
+    """Detect a clock that was set: the lag of the link's rows behind its partition has changed by much, and all rows by as much.
 
-    A backlog that is caught up with, or uploads every hour, are not a clock: their lags differ from row to row.
+    A backlog, or an upload every hour, is not a fault of the clock: the lags of its rows differ. Return the fault and its size, seconds.
     """
     if clock.last_s > 0.0:
         passed_s = time_s - clock.last_s

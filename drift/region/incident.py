@@ -188,12 +188,12 @@ class Incident:
 
     @property
     def has_recovered(self) -> bool:
-        """Whether most links of each change have recovered, and that is confirmed: a dip does not count."""
+        """True if most links of each change have recovered, and that is confirmed: a dip does not count."""
         return self._most_recovered(lambda recovery: recovery.confirmed or recovery.slow)
 
     @property
     def may_have_recovered(self) -> bool:
-        """Whether they have, if what is not confirmed yet will be."""
+        """True if they have, if what is not confirmed yet will be."""
         return self._most_recovered(lambda _: True)
 
     def _most_recovered(self, counts: Callable[[Recovery], bool]) -> bool:
@@ -202,8 +202,8 @@ class Incident:
         return bool(major) and all(2 * recovered[key] > len(alarms) for key, alarms in major.items())
 
     def _is_minor(self, key: ChangeKey) -> bool:
-        """Whether most links of a change also have another change of the same signal, with more links and not much smaller. They stopped
-        half way back, or their spread comes from the level, or their level from the spread. Each fault of the data counts."""
+        """Return whether most links of a change also have a larger change: the same signal, more links, not much smaller. Such links have
+        stopped half way to their old level, or one of their level and spread follows from the other. A fault of the data is never minor."""
         if self.group == "data":
             return False
 

@@ -45,7 +45,7 @@ def plan_retention(
 
 
 def _reached_s(segments: Sequence[Segment], rows: int) -> float:
-    """The time that MEASURED_SHARE of all rows have certainly reached, UTC seconds: no row of a segment is before its first one."""
+    """Return the time that MEASURED_SHARE of all rows have certainly reached, UTC seconds: no row of a segment is before its first one."""
     counted = 0
     for segment in sorted(segments, key=lambda segment: segment.first_time_s, reverse=True):
         counted += segment.rows

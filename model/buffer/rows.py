@@ -222,7 +222,7 @@ def _coded(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
 
 
 def _limited(table: RawTable, most: int = MAX_VALUES - 1) -> RawTable:
-    """The table with at most `most` values of each category, and OVERFLOW for the others."""
+    """Return the table with at most `most` values of each category, and OVERFLOW for the others."""
     codes, values = table.codes, list(table.values)
     for category, names in enumerate(values):
         if len(names) <= most:
@@ -236,7 +236,7 @@ def _limited(table: RawTable, most: int = MAX_VALUES - 1) -> RawTable:
 
 
 def _without_undone(order: Longs, link: Ints, partition: Ints, time_s: Doubles) -> Longs:
-    """The rows of `order` without those far ahead of a later one of their link: they were ingested while a clock was wrong.
+    """Return the rows of `order` without those far ahead of a later one of their link: they were ingested while a clock was wrong.
 
     order: int64 (N,), the rows by link, those of a link by partition and in stream order.
     """

@@ -77,7 +77,7 @@ class SegmentName:
     last: int
 
     def __str__(self) -> str:
-        """The file name."""
+        """Return the file name."""
         return f"{self.topic}-{self.number}-{self.first:020d}-{self.last:020d}{SUFFIX}"
 
     @classmethod

@@ -102,7 +102,7 @@ def _target(name: str, column: int, candidate: Doubles, current: Doubles | None,
 
 
 def _skills(per_target: tuple[TargetVerdict, ...]) -> list[str]:
-    """The mean absolute error beside persistence's, one sentence for each target that has both."""
+    """Return the mean absolute error beside persistence's, one sentence for each target that has both."""
     return [
         f"{target.name}: mean absolute error {abs(target.skill):.1%} {'under' if target.skill >= 0 else 'over'} persistence"
         for target in per_target
@@ -118,7 +118,7 @@ def _compared(
     policy: GatePolicy,
     target_spread: AnyFloats | None,
 ) -> Verdict:
-    """The verdict over absolute errors float64 (M, 4). A target that only the candidate forecasts is a gain of its own."""
+    """Return the verdict over absolute errors float64 (M, 4). A target that only the candidate forecasts is a gain of its own."""
     differences = candidate - current
     measured = np.flatnonzero(~np.isnan(differences).all(axis=0)).tolist()
     gained, lost = (

@@ -64,7 +64,7 @@ def reserve(folder: Path, version: str) -> Candidate | None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether a new folder is ours now: not if somebody else is looking whether it is abandoned, and will find so."""
+    """Return whether a new folder is ours now: not if somebody else is looking whether it is abandoned, and will find so."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

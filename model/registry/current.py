@@ -127,7 +127,7 @@ class Current:
         return None
 
     def pin(self) -> Choice | None:
-        """The choice that keeps a version live whatever is trained; None if there is none. It counts also if CURRENT cannot be read."""
+        """Return the choice that keeps a version live whatever is trained, if there is one. It counts even if CURRENT cannot be read."""
         choice = self.choice()
         if choice is None or not choice.pins:
             return None
@@ -150,7 +150,7 @@ class Current:
         return None
 
     def _saw_a_choice(self) -> bool:
-        """Whether the newest that was live here was so by a person's choice, or can no longer be told from one."""
+        """Return whether the newest that was live here was so by a person's choice, or can no longer be told from one."""
         number, version = self.seen.order
         try:
             return number > 0 and signed_manifest(self.root / version, self.verify_key).number < number

@@ -187,6 +187,6 @@ def _port_problems(what: str, needed: Iterable[Port], present: Iterable[Port]) -
 
 
 def _port(name: str, dtype: str, shape: Iterable[Any]) -> Port:
-    """A first size that is not fixed is the batch, however the graph calls it."""
+    """Return a port. A first size that is not fixed is the batch, whatever its name in the graph."""
     sizes = tuple(size if isinstance(size, int) and size > 0 else BATCH if axis == 0 else "?" for axis, size in enumerate(shape))
     return Port(name, _DTYPES.get(dtype, dtype), sizes)

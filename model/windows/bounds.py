@@ -147,7 +147,7 @@ def _inside(limit: Floats, outputs: Scaler, *, up: bool) -> Floats:
 
 
 def _rows_of(train: WindowIndex, window_rows: int, count: int) -> Longs:
-    """The rows that some training window reads, evenly thinned."""
+    """Return the rows that some training window reads, evenly thinned."""
     read = np.zeros(count + 1, np.int32)
     np.add.at(read, train.end - (window_rows - 1), 1)
     np.add.at(read, train.end + 1, -1)

@@ -97,7 +97,7 @@ class NdjsonSink(Sink):
 
     @property
     def _has_place(self) -> bool:
-        """Whether the path still names the open file."""
+        """True if the path still names the open file."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._descriptor))
         except FileNotFoundError:

@@ -40,7 +40,7 @@ class KafkaWatch:
 
     def __init__(self, errand: Errand, emit: EventHandler) -> None:
         self.healthy = False
-        """Whether records could come at the last look."""
+        """True if records could come at the last look."""
         self.keys = Keys()
         self._lag = KafkaLag()
         self._why = "no broker has answered yet"

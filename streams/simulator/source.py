@@ -216,7 +216,7 @@ class _PartitionedStream:
 
     @property
     def at_end(self) -> bool:
-        """Whether the block in memory is the last one."""
+        """True if the block in memory is the last one."""
         return self._simulation.next_tick >= self._ticks
 
     @property

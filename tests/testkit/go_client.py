@@ -41,7 +41,7 @@ TEXTS: dict[str, list[Any]] = {
 
 
 def go_command() -> list[str]:
-    """The go tool. Skips where it or the C compiler that ONNX Runtime's wrapper needs is missing; in CI that is a failure."""
+    """Return the go tool. Skips where it or the C compiler that ONNX Runtime's wrapper needs is missing; in CI that is a failure."""
     go = shutil.which("go") or shutil.which("/usr/local/go/bin/go")
     missing = "Go (https://go.dev/dl)" if go is None else None if shutil.which(os.environ.get("CC", "gcc")) else "a C compiler (gcc)"
     if missing is None:
@@ -61,7 +61,7 @@ def go_environment(**variables: str | Path) -> dict[str, str]:
 
 
 def snapshot_of(folder: Path, unmeasured: str | None = None, rows: int = ROWS) -> Path:
-    """A sealed segment of `rows` rows of each of LINKS links, one a minute: noisy waves with holes, and a column that is not measured."""
+    """Return a sealed segment with `rows` rows of each of LINKS links, one a minute: noisy waves with holes, and one column without values."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(8)
     step = np.repeat(np.arange(rows), LINKS)
@@ -107,7 +107,7 @@ def build(folder: Path) -> Path:
 
 
 def records_and_window(rows: int = 45) -> tuple[list[dict[str, Any]], RawWindows]:
-    """The records of one link, one a minute, and the window that the last forecast is made from."""
+    """Return the records of one link, one a minute, and the window that the last forecast is made from."""
     windows = windows_like_the_snapshot(1, rows)
     records = []
     random = np.random.default_rng(3)

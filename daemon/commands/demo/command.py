@@ -121,7 +121,7 @@ def run_demo(folder: Path, *, seed: int, kafka: str | None, as_json: bool) -> in
 
 
 def _fleet(spec: FleetSpec, config: Config | None, observer: Observer) -> LocalFleet | KafkaFleet:
-    """The fleet in memory, or with a config through Kafka."""
+    """Return the fleet in memory, or with a config through Kafka."""
     if config is None:
         return LocalFleet(spec, DURATION_S, HISTORY_S, SPEED)
     return KafkaFleet(spec, DURATION_S, HISTORY_S, SPEED, config, observer, BROKER_LIMIT_S)

@@ -88,7 +88,7 @@ def make_report(
     hit = spec.events[0].affected_metrics
 
     def mean_error(phase: str) -> float | None:
-        """Mean absolute error over the metrics that the drift has changed, each in units of its error before the drift."""
+        """Return the mean absolute error over the metrics that the drift has changed, each in units of its error before the drift."""
         before, now = phases.get("before the drift"), phases.get(phase)
         if before is None or now is None or any(now[metric]["mae"] is None or not before[metric]["mae"] for metric in hit):
             return None

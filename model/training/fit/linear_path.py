@@ -71,7 +71,7 @@ def average_lines(name: str, width: int, inputs: Scaler, outputs: Scaler) -> lis
 
 
 def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, averages: list[Line], seen: Flags) -> Line:
-    """The line of one target; the constant 0 if it is never measured."""
+    """Return the line of one target; the constant 0 if it is never measured."""
     measured, judged = np.isfinite(wanted), np.isfinite(later)
     if not measured.any():
         return Line(np.zeros(rows.shape[1]), 0.0)
@@ -126,7 +126,7 @@ def correct_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, 
 
 
 def _correction(rows: Floats, wrong: Floats, later_rows: Floats, later_wrong: Floats, seen: Flags) -> Line:
-    """The line of one target, weighted by how much it helps later; the constant 0 if the target is not measured in both."""
+    """Return the line of one target, weighted by how much it helps later; the constant 0 if the target is not measured in both."""
     nothing = Line(np.zeros(rows.shape[1]), 0.0)
     measured, judged = np.isfinite(wrong), np.isfinite(later_wrong)
     if not measured.any() or not judged.any():

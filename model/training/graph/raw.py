@@ -135,7 +135,7 @@ class _Nodes:
         return self.constant(np.array(values, np.int64))
 
     def rows(self, table: str, first: int, after: int, axis: int, name: str) -> str:
-        """A part of a tensor along one axis."""
+        """Return a part of a tensor along one axis."""
         return self.put("Slice", [table, self.longs(first), self.longs(after), self.longs(axis)], name)
 
     def split(self, table: str, sizes: Sequence[int], axis: int, name: str) -> list[str]:
@@ -144,7 +144,7 @@ class _Nodes:
         return outputs
 
     def filled(self, values: str, instead: str, name: str) -> str:
-        """The values, with `instead` where they are NaN."""
+        """Return the values, with `instead` where they are NaN."""
         return self.put("Where", [self.put("IsNaN", [values], f"{name}_missing"), instead, values], name)
 
 

@@ -139,7 +139,7 @@ def set_bounds(model: keras.Model, bounds: Bounds, inputs: Scaler, outputs: Scal
 
 
 def read_bounds(model: keras.Model, outputs: Scaler) -> Bounds | None:
-    """The bounds in the layers of a network; None where it was made by a release that had none."""
+    """Return the bounds in the layers of a network; None where it was made by a release that had none."""
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, InputBounds | OutputBounds)}
     if set(layers) != {INPUT_BOUNDS, OUTPUT_BOUNDS}:
         return None

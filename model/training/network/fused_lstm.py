@@ -70,7 +70,7 @@ def fused_twin(model: keras.Model) -> keras.Model:
 
 
 def _unrolled(state_mask: Any) -> Callable[..., Any]:
-    """The layer as a function of (x, kernel, recurrent_kernel, bias) that brings its gradient along. state_mask: (B, U) or None."""
+    """Return the layer as a function of (x, kernel, recurrent_kernel, bias) that brings its gradient along. state_mask: (B, U) or None."""
 
     def masked(state: Any) -> Any:
         return state if state_mask is None else state * state_mask

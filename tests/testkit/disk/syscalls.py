@@ -67,7 +67,7 @@ class Stop:
 
     @property
     def changes(self) -> bool:
-        """Whether the call can change the content of the disk, or how durable it is."""
+        """True if the call can change the content of the disk, or how durable it is."""
         return bool(self.name) and (self.writes if self.name in _OPENS else True)
 
 

@@ -158,7 +158,7 @@ class Machine:
         self.run(f"mkdir -p {shlex.quote(str(Path(path).parent))} && cat > {shlex.quote(path)}", stdin=content)
 
     def read_file(self, path: str) -> str:
-        """The content of a file inside. Raises MachineError if there is none."""
+        """Return the content of a file inside. Raises MachineError if there is none."""
         return self.run(["cat", path]).stdout
 
     def _boot(self) -> None:

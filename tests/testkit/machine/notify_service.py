@@ -48,7 +48,7 @@ def attempt(action: str, path: str) -> str:
 
 
 def look_around() -> dict[str, object]:
-    """The sandbox as the service meets it."""
+    """Return the sandbox as the service meets it."""
     state, config = os.environ["STATE_DIRECTORY"], os.environ["CONFIGURATION_DIRECTORY"]
     writes = [state, os.environ["CACHE_DIRECTORY"], "/tmp", config, "/etc", "/usr", "/opt/dwcp-learner/src"]
     probes = [*(("write", folder) for folder in writes), ("list", "/home"), ("read", f"{config}/dwcp-learner.toml")]
