@@ -1,4 +1,4 @@
-"""The main loop. `step` is the whole story: records become rows, rows become incidents, and checkpoints, trainings and versions follow."""
+"""The main loop. `step` is one pass: records become rows, rows become incidents, and checkpoints, trainings and versions follow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ POLL_S: Final = 0.25
 STANDING_S: Final = 0.02
 """Seconds between two passes while nothing is to be read."""
 LAST_CHECKPOINT_S: Final = 3.0
-"""Seconds that a hanging disk may take when the daemon stops, twice: for a checkpoint that is being written, and for the last one."""
+"""Longest wait for a hanging disk when the daemon stops, seconds. It applies twice: to a running checkpoint, and to the last one."""
 
 
 class Loop:
@@ -39,17 +39,17 @@ class Loop:
         self.on_step: Callable[[Polled], None] | None = None
         """Called after every pass: the screens of replay and demo."""
         self.stop_reason: str | None = None
-        """Why the loop ends, or has ended."""
+        """Reason why the loop ends, or has ended."""
         self._reload: Callable[[], None] | None = None
         self._ended = False
-        """A finite source has ended."""
+        """True once a finite source has ended."""
 
     def run(self) -> None:
-        """Run until `stop`, or until a finite source has ended and its last training with it. Leave a checkpoint of all that was ingested.
+        """Run until `stop`, or until a finite source and its last training have ended. Then write a checkpoint of all ingested records.
 
         Raises:
-            SourceError: the source cannot return more. All is left in the same order: what was ingested may not come again, and a group
-                that is not left keeps its partitions from the next start until the session time-out.
+            SourceError: the source cannot return more. Even then the last checkpoint is written and the group is left: ingested records may
+                not come again, and a group that is not left holds its partitions until the session time-out.
         """
         self._observer.emit("daemon_started", source=type(self._source).__name__)
         if self._models.follow(now=True) is None and self._models.live is None:
@@ -65,7 +65,7 @@ class Loop:
         self.finish(self.stop_reason)
 
     def step(self) -> None:
-        """Make one pass. The journal knows of alerts before they are sent; events are durable before the checkpoint of their records."""
+        """Make one pass. Alerts are in the journal before they are sent. Events are durable before the checkpoint of their records."""
         polled = self._poll()
         self._follow_assignment(polled)  # partitions come with their state and leave with it
         ingested = self._group.ingest(polled, self._incidents.regions.closed_through, reading=self._reading)
@@ -96,12 +96,12 @@ class Loop:
         self._reload = apply
 
     def checkpoint_now(self) -> list[Written]:
-        """Write a checkpoint of everything ingested so far before this returns; what fails is reported.
+        """Write a checkpoint of everything ingested so far, and wait for it. A failure is reported.
 
         Returns:
             The one that was being written, and the new one; a training may start on either.
         """
-        found = [self._keeper.finish(wait=True)]  # of one that has failed the rows are back with their writers, and go into the next
+        found = [self._keeper.finish(wait=True)]  # if it has failed, its rows go into the next
         if not self._keeper.busy:
             self._keeper.begin(self._snapshot())
             found.append(self._keeper.finish(wait=True))
@@ -111,7 +111,7 @@ class Loop:
         return written
 
     def finish(self, reason: str) -> None:
-        """Leave everything so that it can be resumed: no training, a checkpoint, closed connections."""
+        """Stop so that a next start can resume: end the training, write a checkpoint, close the connections."""
         self._readiness.stopping(reason)
         self._announcer.sinks.flush_s = LAST_FLUSH_S
         self._keeper.patience_s = LAST_CHECKPOINT_S
@@ -175,7 +175,7 @@ class Loop:
             self._models.follow(now=True)
 
     def _snapshot(self) -> Snapshot | None:
-        """Return what a checkpoint has to write; None if no partition is owned."""
+        """Return the state that a checkpoint writes; None if no partition is owned."""
         if not len(self._group):
             return None
         memory = asdict(self._training.memory) | asdict(self._announcer.memory)

@@ -22,7 +22,7 @@ class OutputError(Exception):
     """Standard output cannot be written. Not an OSError: that would be reported as the fault of a file."""
 
     def __init__(self, error: OSError) -> None:
-        super().__init__(f"standard output cannot be written ({error.strerror or error}); give it another place")
+        super().__init__(f"standard output cannot be written ({error.strerror or error}); send it somewhere else")
         self.reader_is_gone = isinstance(error, BrokenPipeError)
 
 
@@ -44,7 +44,7 @@ class _LossyOutput(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Make the process's standard streams accept any text. Streams that were replaced, by a test say, stay as they are.
+    """Make the process's standard streams accept any text. Streams that were replaced, for example by a test, stay as they are.
 
     Call it before anything is opened: a file that gets the number of a closed stream would receive what libraries print.
     """

@@ -1,4 +1,4 @@
-"""The parts of one daemon, as daemon.wiring makes them, and what is known of them at one moment."""
+"""The parts of one daemon, as daemon.wiring makes them, and their state at one moment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streams.source import Polled, Source
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """The loop calls them in turn. None of them knows the loop."""
+    """Parts that the loop calls in turn. None of them knows the loop."""
 
     source: Source
     group: Group
@@ -40,7 +40,7 @@ class Parts:
         return self.group.open_rows + self.keeper.open_rows
 
     def load(self) -> Load:
-        """Return what fills the memory now."""
+        """Return the amounts of rows and events in memory now."""
         return Load(
             open_rows=self.open_rows,
             pending_events=self.announcer.sinks.pending(),
@@ -50,7 +50,7 @@ class Parts:
         )
 
     def facts(self, polled: Polled, *, waits: bool) -> Facts:
-        """Return what is known at the end of a pass. waits: nothing is to be read."""
+        """Return the facts at the end of a pass. waits: nothing is to be read."""
         source, group, keeper, training, models = self.source, self.group, self.keeper, self.training, self.models
         regions, live = self.incidents.regions, models.live
         problems = (keeper.problem, *group.problems)

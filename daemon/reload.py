@@ -1,4 +1,4 @@
-"""SIGHUP: which changes of the configuration apply while the daemon runs, and which need a restart."""
+"""Reload of the configuration (SIGHUP): the changes that apply while the daemon runs, and those that need a restart."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CHANGEABLE: Final[dict[str, frozenset[str] | None]] = {
 
 
 def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observer: Observer) -> Callable[[], None]:
-    """Return what SIGHUP does. It raises ConfigError if the new configuration is not valid, and has changed nothing then.
+    """Return the function that SIGHUP calls. It raises ConfigError, and changes nothing, if the new configuration is not valid.
 
     Args:
         config: configuration that the daemon was started with.
@@ -31,7 +31,7 @@ def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observe
         new = load()
         parts, store = daemon.parts, daemon.parts.keeper.store
         daemon.schedule.change(new.training.schedule, new.training.interval_s)
-        # The windows that are forecast follow links.gap_multiple of the start; those that are trained on must, too.
+        # Forecasts use links.gap_multiple of the start; trainings must use the same.
         parts.training.reload(replace(training_config(new), gap_multiple=config.links.gap_multiple), new.training.time_limit_s)
         parts.keeper.interval_s = new.state.checkpoint_interval_s
         parts.pressure.open_rows_max = new.buffer.open_rows_max
@@ -42,7 +42,7 @@ def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observe
 
 
 def needs_restart(running: Config, new: Config) -> list[str]:
-    """Return the sections in which a key differs that cannot change while the daemon runs."""
+    """Return the sections with a changed key that cannot change while the daemon runs."""
     return [section for section in Config.model_fields if _fixed(running, section) != _fixed(new, section)]
 
 

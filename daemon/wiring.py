@@ -1,4 +1,4 @@
-"""Builds the parts of a daemon and puts them together; nobody else builds one."""
+"""Builds the parts of a daemon and puts them together. No other module does."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ WATCHDOG_FALLBACK_S = 60.0
 
 @dataclass
 class Daemon:
-    """A loop, its parts, and what lives beside it."""
+    """A loop, its parts, and the objects that run beside it."""
 
     loop: Loop
     parts: Parts
@@ -72,7 +72,7 @@ class Daemon:
 
     @property
     def hangs(self) -> bool:
-        """After `run`: a thread is left that waits for a disk, and would keep the process from its end."""
+        """True if, after `run`, a thread still waits for a disk and would keep the process from ending."""
         return self.parts.keeper.busy or self.parts.training.hangs or self.parts.models.loader.busy
 
     def run(self) -> None:
@@ -153,7 +153,7 @@ def _make_parts(
     config: Config, source: Source, clock: Clock, observer: Observer, listener: Listener | None, registry: Registry, store: CheckpointStore,
     journal: Journal, schedule: Schedule, readiness: Readiness, process: dict[str, Any],
 ) -> Parts:  # fmt: skip
-    """process: state of the region stage and of training, as the last checkpoint has it."""
+    """Return the parts. process: state of the region stage and of training, as the last checkpoint has it."""
     models = Models(registry, journal, observer, config.models.follow_interval_s, clock.monotonic_s)
     regions, policy = process["regions"], quorum_policy(config)
     sinks = make_sinks(config, observer, clock)
@@ -182,7 +182,7 @@ def _make_parts(
 
 
 def _restored(kind: type[T], document: dict[str, Any]) -> T:
-    """Return a dataclass with the fields of a document that it has: training and announcer share one in a checkpoint."""
+    """Return a dataclass made from those fields of a document that it has: in a checkpoint, training and announcer share one document."""
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in document.items() if name in names})
 
@@ -237,7 +237,7 @@ def make_sinks(config: Config, observer: Observer, clock: Clock) -> Sinks:
 
 
 def _prepare(registry: Registry) -> None:
-    """Make the models folder. What a crash has left there is removed later (see Training.recover)."""
+    """Make the models folder. Files that a crash has left there are removed later (see Training.recover)."""
     try:
         registry.root.mkdir(parents=True, exist_ok=True)
         os.scandir(registry.root).close()

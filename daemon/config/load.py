@@ -35,11 +35,11 @@ REMOVED: Final = frozenset({"drift.watched_share", "drift.quorum_window_s", "dri
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. The message names the file and the key, and says what is wrong and what to do."""
+    """The configuration cannot be used. The message names the file, the key, what is wrong and what to do."""
 
 
 class Config(BaseSettings):
-    """All sections. The variable DWCP_KAFKA__TOPIC sets kafka.topic."""
+    """The whole configuration. The variable DWCP_KAFKA__TOPIC sets kafka.topic."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, extra="forbid", frozen=True, nested_model_default_partial_update=True
@@ -127,7 +127,7 @@ def _problem(setting: str, found: Mapping[str, Any]) -> str:
 
 
 def _unknown(setting: str) -> str:
-    """What to do about a setting that does not exist: the closest names that do are of its section, or are sections."""
+    """Return the message about a setting that does not exist, with the closest name of its section, or of a section."""
     if setting in REMOVED:
         return f"{setting}: is not a setting any more, it has a fixed value now; delete it"
     section, _, key = setting.rpartition(".")
@@ -173,7 +173,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
 
 
 def _names(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """The variables of a section and of those in it, without the prefix of all."""
+    """Yield the variables of a section and of the sections in it, without the common prefix."""
     for name, field in section.model_fields.items():
         yield prefix + name
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):

@@ -83,7 +83,7 @@ class KafkaSection(_Section):
 
 
 class EventsSection(_Section):
-    """Where drift alerts, model announcements and dead letters go."""
+    """Destination of drift alerts, model announcements and dead letters."""
 
     to: Literal["kafka", "file", "both"] = "kafka"
     drift_topic: Topic = DRIFT_TOPIC
@@ -134,7 +134,7 @@ class BufferSection(_Section):
 
 
 class ExpertSection(_Section):
-    """How a network is trained: the table [training.expert]. The defaults were measured, and hardly anybody has to change them."""
+    """Settings of the training of a network: the table [training.expert]. The defaults were measured; few users need to change them."""
 
     batch_size: int = Field(128, gt=0, le=4096, description="windows of one step; at 4,096 a step takes some 2 GB")
     patience: int = Field(5, gt=0, description="epochs without a better validation loss after which a training ends")

@@ -1,4 +1,4 @@
-"""Decisions that depend on the clock: live model, load-shedding, idle partitions, time of day. Each is in the journal before it is applied."""
+"""Decisions that depend on the clock: live model, load-shedding, idle partitions, time of day. Each is journalled before it applies."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Ingested:
 
 @dataclass(frozen=True, slots=True)
 class Undone:
-    """Event time in the future that was reset, of a partition or of some of its links: from_s to to_s, UTC seconds, and the links' names."""
+    """A reset of event time that was in the future, of a partition or of some of its links: from_s to to_s, UTC seconds, and the links."""
 
     partition: Partition
     from_s: float

@@ -1,4 +1,4 @@
-"""The journal: what the clock decided, with the offsets from which each decision holds. A run is its topic and its journal.
+"""The journal: the decisions that depend on the clock, with the offsets from which each holds. A run is its topic and its journal.
 
 An entry is durable before it takes effect. After a kill the stream is read again from the checkpoint, and the entries behind the checkpoint
 take effect at the same offsets again, so that features, alerts and buffer come out the same.
@@ -33,7 +33,7 @@ _SUMMED: Final = re.compile(rb"\} [0-9a-f]{8}\Z")
 _SUM_BYTES: Final = 9
 """A space and eight digits: the CRC-32 of the entry, continued from that of the line before."""
 MOST_BYTES: Final = 1 << 30
-"""A thousand times the size that it grows to."""
+"""Limit of the file, bytes: a thousand times the size that it grows to."""
 DROPPED_AT_ONCE: Final = 10_000
 """Entries that are dropped together, about a megabyte: the file is rewritten this rarely."""
 
@@ -57,7 +57,7 @@ class Journal:
         self._sum: int | None = None
         """Checksum of the last line; None if no line has one yet. After the first line that has one, each must."""
         self._renamed = False
-        """True if the file has a name that a power cut could take back."""
+        """True if the file's new name is not durable yet: a power cut could undo the rename."""
         self._file: io.FileIO | None = None
         """Open for appending; None after a rewrite, until the next append."""
         durable = self._read()
@@ -76,7 +76,7 @@ class Journal:
 
     @property
     def live(self) -> ModelLive | None:
-        """How the newest model went live; None before the first."""
+        """The entry by which the newest model went live; None before the first."""
         return self._summary(self.last).live
 
     def require(self, number: int) -> None:
@@ -88,8 +88,8 @@ class Journal:
         """
         if self.last < number:
             raise StateError(
-                f"{self._path}: ends with entry {self.last}, a checkpoint has taken entry {number}; restore the file from a copy, or start "
-                "with another state directory"
+                f"{self._path}: ends with entry {self.last}, a checkpoint has applied entry {number}; restore the file from a copy, or "
+                "start with another state directory"
             )
 
     def append(self, entry: Entry) -> int:
@@ -120,7 +120,7 @@ class Journal:
         return self.last
 
     def alerted_through(self, limit_s: float = math.inf) -> int:
-        """Return the last bucket that any alert which was sent rests on.
+        """Return the last bucket that any alert that was sent is derived from.
 
         Args:
             limit_s: buckets after this time (UTC seconds) do not count: alerts about them were sent while the clock was wrong.
@@ -140,7 +140,7 @@ class Journal:
         return max((number for number, other in self._numbered() if other == entry), default=0) or self.append(entry)
 
     def ahead(self, partition: Partition, applied: int) -> list[tuple[int, int, Entry]]:
-        """Return (offset, number, entry) of what the partition applies when it reaches that offset, in order.
+        """Return the entries that the partition has yet to apply, as (offset, number, entry), in the order of their offsets.
 
         Args:
             applied: number of the last entry that the partition's state has applied.
@@ -230,7 +230,7 @@ class Journal:
             self._renamed = False
 
     def _summary(self, through: int) -> Dropped:
-        """Return what has to be known of the entries up to a number, were they dropped."""
+        """Return the facts that are still needed if the entries up to a number are dropped."""
         entries = self.entries[: through - self._dropped.entries]
         before = self._dropped
         buckets = [before.closed_through]

@@ -24,7 +24,7 @@ ROLLBACK: Final = "dwcp-learner models rollback VERSION"
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """The version that forecasts come from. epoch counts the versions that went live, from 1."""
+    """The version that makes the forecasts. epoch counts the versions that went live, from 1."""
 
     version: str
     epoch: int
@@ -32,7 +32,7 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a version could not be used. time_s: when that was found, monotonic seconds."""
+    """Reason why a version could not be used. time_s: when that was found, monotonic seconds."""
 
     problem: str
     time_s: float
@@ -63,7 +63,7 @@ class Models:
         self._loaded: dict[str, Predictor] = {}
         self._trusted: set[str] = set()
         self._failures: dict[str | None, Failure] = {}
-        """By version; under None that of CURRENT itself."""
+        """The last failure of each version. Key None: the last failure to read CURRENT itself."""
         self._choice_problem: str | None = None
         self.live: Live | None = None
         self.known: str | None = None
@@ -85,7 +85,7 @@ class Models:
 
     @property
     def problem(self) -> str | None:
-        """Why there are no forecasts of the live version, and what to do; None while all is well."""
+        """Reason why the live version makes no forecasts, and what to do; None while it makes them."""
         if self.live is None or self.live.version in self._loaded or (failure := self._failures.get(self.live.version)) is None:
             return None
         return (
@@ -104,7 +104,7 @@ class Models:
         self._followed_s = self._clock()
         wait_s = PATIENCE_S if now else PASS_S
         if self.problem is not None and self.live is not None:
-            self.predictor(self.live.version, wait_s)  # a stream that is silent asks for none
+            self.predictor(self.live.version, wait_s)  # load it even if the stream is silent
         version, went_live = self.current(wait_s), None
         if version is not None and (self.live is None or version != self.live.version) and self.predictor(version, wait_s) is not None:
             went_live = self.live = Live(version, (self.live.epoch if self.live is not None else 0) + 1)
@@ -114,9 +114,9 @@ class Models:
         return went_live
 
     def current(self, wait_s: float = PASS_S) -> str | None:
-        """Return the version that is live by CURRENT and CHOICE.
+        """Return the version that CURRENT and CHOICE make live.
 
-        If they name none that is there, or none that is trusted, that is reported, and the version that was live before is returned.
+        If they name a version that is missing or not trusted, that is reported, and the version that was live before is returned.
 
         Args:
             wait_s: how long to wait for the version's signature to be checked, seconds.
@@ -154,17 +154,17 @@ class Models:
                 self._fail(version, error)
                 return None
             self._failures.pop(version, None)
-            for old in [known for known in self._loaded if known != version][:-1]:  # the one before is needed until partitions moved on
+            for old in [known for known in self._loaded if known != version][:-1]:  # partitions that have not moved on use the one before
                 del self._loaded[old]
         return self._loaded.get(version)
 
     def has_other_features(self, version: str | None) -> bool:
-        """Return whether a version was found to read features that this release does not compute: a training cannot continue it."""
+        """Return whether a version reads features that this release does not compute: a training cannot continue from it."""
         failure = self._failures.get(version)
         return failure is not None and failure.other_features
 
     def close(self) -> None:
-        """Load nothing more."""
+        """Stop loading versions."""
         self.loader.close()
 
     def _load(self, version: str) -> Predictor:
@@ -210,7 +210,7 @@ class Models:
         return failure is None or self._clock() - failure.time_s >= RETRY_S
 
     def _fail(self, version: str | None, error: Exception) -> None:
-        """Report a problem if it is another than the one before: what is tried again and again is reported once."""
+        """Report a problem unless it was the last one reported: a version is tried again and again, and its problem is reported once."""
         before = self._failures.get(version)
         self._failures[version] = Failure(str(error), self._clock(), isinstance(error, PredictorError) and error.other_features)
         if before is None or before.problem != str(error):

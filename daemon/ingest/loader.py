@@ -1,4 +1,4 @@
-"""Reads versions on a thread of its own: a disk or a network that hangs delays one version, and not the loop."""
+"""A reader of versions on a separate thread: a disk or a network that hangs delays one version, and not the loop."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Loader:
         return any(not future.done() for future in self._running.values())
 
     def is_running(self, key: Hashable) -> bool:
-        """Return whether the work of a key has begun, and its outcome was not asked for since it ended."""
+        """Return whether the work of a key has begun and `result` has not returned its outcome yet."""
         return key in self._running
 
     def result(self, key: Hashable, work: Callable[[], Any], wait_s: float) -> Any:
@@ -64,7 +64,7 @@ class Loader:
         return result
 
     def close(self) -> None:
-        """Begin nothing more, and do not wait for what runs."""
+        """Begin no more work, and do not wait for the work that runs."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _forget(self, key: Hashable) -> None:

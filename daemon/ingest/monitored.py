@@ -39,18 +39,18 @@ class Listener(Protocol):
 
 
 class MonitoredLinks:
-    """W links by watch index, with the model whose residuals their detectors see."""
+    """W links by watch index, with the model whose residuals their detectors inspect."""
 
     def __init__(
         self, partition: Partition, policy: MonitoringPolicy, sensitivity: Sensitivity, observer: Observer, listener: Listener | None
     ) -> None:  # fmt: skip
         self.epoch = 0
-        """Which model is live, counted from 1; 0 before the first."""
+        """Number of the live model, counted from 1; 0 before the first."""
         self.version: str | None = None
         self.model: Predictor | None = None
         """Predictor of `version`; None if it cannot be loaded."""
         self.shedding = False
-        """No forecasts are made, because the stream is too far behind."""
+        """True while no forecasts are made, because the stream is too far behind."""
         self._partition, self._policy, self._observer, self._listener = partition, policy, observer, listener
         self._watch = MonitoredList(policy)
         self._sensitivity = sensitivity
@@ -72,9 +72,9 @@ class MonitoredLinks:
         return None if self.shedding else self.model
 
     def go_live(self, version: str, model: Predictor | None, epoch: int) -> None:
-        """Forecast with another model. Its residuals are others, so the detectors start anew.
+        """Forecast with another model. Its residuals differ, so the detectors start anew.
 
-        A partition that comes with the state of another member may have this model already, under that member's epoch: it goes on.
+        A partition that comes with the state of another member may have this model already, under that member's epoch: its detectors go on.
         """
         if version == self.version:
             self._drift.epoch = epoch
@@ -84,10 +84,10 @@ class MonitoredLinks:
         self.model, self.version, self.epoch = model, version, epoch
 
     def retry_load(self, model_of: Callable[[str], Predictor | None]) -> None:
-        """Try again to load a model that could not be loaded. To be called before the next records.
+        """Try again to load a model that could not be loaded. Call it before the next records.
 
-        As long as it cannot be loaded, rows pass that are not compared with a forecast, and earlier forecasts are not those of the rows
-        after them.
+        While it cannot be loaded, rows are not compared with a forecast. Earlier forecasts are dropped: they are not of the rows that come
+        after the pause.
         """
         if self.model is None and self.version is not None:
             self.model = model_of(self.version)
@@ -116,7 +116,7 @@ class MonitoredLinks:
         self._extend(len(self) - len(self._forecast))
 
     def review(self, store: FeatureStore, event_s: float) -> int:
-        """Give the places of links that have been silent for long to links that send. Return how many links have joined."""
+        """Replace monitored links that have been silent for long by links that send. Return how many links were added."""
         monitored, joined = self._watch.review(store.links, store.newest_s, event_s, store.region_of)
         self._select(monitored)
         self._extend(joined)
@@ -127,7 +127,7 @@ class MonitoredLinks:
         self._select(self._watch.keep(slots))
 
     def renew(self, slots: Ints) -> None:
-        """Start the links of these slots anew: what they have shown last was of a time that cannot be."""
+        """Start the links of these slots anew: their last rows had times in the future."""
         index = self._watch.index_of_slot[slots]
         monitored = index[index >= 0]
         self._drift.renew(monitored.tolist())
@@ -139,7 +139,7 @@ class MonitoredLinks:
         Only with a live model.
 
         Returns:
-            float32 (W, 4): measurement less forecast of each monitored row, NaN if there is none of the two.
+            float32 (W, 4): measurement less forecast of each monitored row, NaN if one of the two is missing.
         """
         assert self.model is not None
         assert rows.windows is not None
@@ -165,7 +165,7 @@ class MonitoredLinks:
     def detect(
         self, batch: TelemetryBatch, rows: FeatureRows, residual: Floats, links: Sequence[str], complete_s: Doubles
     ) -> tuple[list[LinkAlarm], list[LinkSeen]]:  # fmt: skip
-        """Give the monitored rows to their links' detectors, and return what these report.
+        """Pass the monitored rows to their links' detectors, and return the alarms and the rows seen.
 
         Args:
             residual: float32 (W, 4), see `forecast`.
@@ -208,7 +208,7 @@ class MonitoredLinks:
         return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()} | self._drift.arrays()
 
     def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None, links: Sequence[str]) -> None:
-        """Become what `state` and `arrays` were made from, and monitor the links that are pinned since.
+        """Restore the object that `state` and `arrays` were made from, and monitor the links that were pinned since.
 
         Args:
             model: predictor of state["model_version"].

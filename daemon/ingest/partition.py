@@ -1,4 +1,4 @@
-"""One partition's way through the daemon: decode, features, forecast, drift, buffer, and the state of all of them.
+"""The pipeline of one partition: decode, features, forecast, drift, buffer, and the state of all of them.
 
 What belongs to a link depends only on that link's order. So the state of a partition can move with it to another member of the group.
 """
@@ -68,7 +68,7 @@ class Pipeline:
         """Number of the last journal entry that took effect here."""
         self.rows = 0
         self.undone: list[Undone] = []
-        """What was undone since the group last asked."""
+        """Resets of event time since the group last asked."""
         self.ahead = Ahead()
         """The journal entries that this partition has yet to apply."""
         self.writer = writer
@@ -83,9 +83,9 @@ class Pipeline:
         """Buckets up to this one were closed without this partition."""
 
     def ingest(self, raw: RawBatch, holds: Holds | None = None) -> Ingested:
-        """Ingest undecoded records in stream order. This is the way of a record: decode, features, forecast, drift, buffer.
+        """Ingest undecoded records in stream order: decode, features, forecast, drift, buffer.
 
-        A batch is cut in five places. What comes after a cut is computed with what was decided at it:
+        A batch is cut in five places. The records after a cut are computed with the decision made at the cut:
 
         1. before the offset of the next journal entry: by the caller, `Group.ingest`;
         2. after CHUNK_ROWS records, which bounds the windows in memory: `pieces`;
@@ -110,17 +110,18 @@ class Pipeline:
                         alarms, seen = self.monitored.detect(batch, rows, residual, links, complete_s)
                         ingested.add(timely(alarms, seen, batch, rows, links, watermark_s, self._ignore_through))
                 with stage("buffer"):
-                    kept = rows.accepted
-                    self.writer.append(BufferRows(batch.offsets[kept], batch.time_s[kept], batch.numeric[kept], rows.codes, rows.slots))
-                ingested.rows += len(kept)
-                self.rows += len(kept)
+                    row_of = rows.accepted
+                    columns = batch.offsets[row_of], batch.time_s[row_of], batch.numeric[row_of]
+                    self.writer.append(BufferRows(*columns, rows.codes, rows.slots))
+                ingested.rows += len(row_of)
+                self.rows += len(row_of)
                 count_rows(self._observer, batch, rows, shedding=self.monitored.shedding)
             self.next_offset, self.log = piece.offsets[-1] + 1, piece.log_at_end
         count_records(self._observer, ingested)
         return ingested
 
     def _decoded(self, raw: RawBatch, holds: Holds | None, ingested: Ingested) -> Iterator[tuple[RawBatch, Decoded]]:
-        """Decode piece after piece, up to the first record that waits; what is read and refused is noted in `ingested`."""
+        """Decode piece after piece, up to the first record that waits. Add the records that were read and refused to `ingested`."""
         begin = asks_from = 0
         limit_s = None if self.clock_s is None else self.clock_s + CLOCK_S
         for piece in pieces(raw):
@@ -144,7 +145,7 @@ class Pipeline:
                 return
 
     def _resolved(self, batch: TelemetryBatch) -> Iterator[tuple[TelemetryBatch, Ints]]:
-        """Number the links of a batch, and cut it wherever room has to be made in the tables first."""
+        """Assign slots to the links of a batch, and cut the batch before each record for which the tables need room first."""
         while len(batch):
             with self._observer.stage("features"):
                 slots = self._store.resolve(batch)
@@ -180,7 +181,7 @@ class Pipeline:
             self._apply(number, entry)
 
     def pass_over(self, offset: int) -> None:
-        """Go on at this offset: the records before it are in another member's state. Windows of their links have a gap."""
+        """Continue at this offset: the records before it are in another member's state. The windows of their links have a gap."""
         self.next_offset = max(offset, self.next_offset or 0)
         self.apply_through(self.next_offset)
 
@@ -201,7 +202,7 @@ class Pipeline:
             self.idle, self._ignore_through = False, entry.closed_through
 
     def _undo(self, now_s: float) -> None:
-        """Undo what has come after the time that can be, by a confirmed reading of the clock (UTC seconds)."""
+        """Reset event times that are in the future by a confirmed reading of the clock (UTC seconds)."""
         limit_s = self.limit_s
         self._ignore_through = min(self._ignore_through, math.floor(limit_s / BUCKET_S))
         self._store.evicted_through_s = min(self._store.evicted_through_s, now_s)
@@ -238,7 +239,7 @@ class Pipeline:
         return PartState(self.partition, self.next_offset, document, arrays, self.writer, open_rows, self.journal_applied)
 
     def restore(self, restored: Restored) -> None:
-        """Become what a checkpoint holds.
+        """Restore the state that a checkpoint holds.
 
         Raises:
             StateError: the checkpoint was made with another links.key.
@@ -246,7 +247,7 @@ class Pipeline:
         state, arrays = restored.document, restored.arrays
         if tuple(state["link_key"]) != self._settings.link_key:
             raise StateError(
-                f"{self.partition}: the state tells links apart by {state['link_key']}, the configuration (links.key) by "
+                f"{self.partition}: the state identifies links by {state['link_key']}, the configuration (links.key) by "
                 f"{list(self._settings.link_key)}; set it back, or start with another state directory"
             )
         rings = {name.removeprefix("store_"): ring for name, ring in arrays.items() if name.startswith("store_")}
@@ -271,12 +272,12 @@ class Pipeline:
 
     @property
     def event_time_s(self) -> float:
-        """Up to when the bulk of the links has come, UTC seconds; -inf before the first record."""
+        """Time that the bulk of the links has reached, UTC seconds; -inf before the first record."""
         return self._event_time.value_s
 
     @property
     def end_s(self) -> float:
-        """The same if no further record comes."""
+        """Event time if no further record comes, UTC seconds."""
         return self._event_time.end_s
 
     @property
@@ -286,12 +287,12 @@ class Pipeline:
 
     @property
     def watermark_s(self) -> float:
-        """Event time up to which this partition is complete, as far as the region stage cares."""
+        """Event time up to which this partition is complete for the region stage, UTC seconds."""
         return math.inf if self.idle else self.event_time_s - self._settings.lateness_s
 
     @property
     def decided_through(self) -> int:
-        """Offset from which on the clock may decide anew: what lies before it is decided, or was ingested already."""
+        """Offset from which on new decisions may be made: records before it are decided, or were ingested already."""
         return max(self.next_offset or 0, self.ahead.last_offset)
 
     @property

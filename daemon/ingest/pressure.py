@@ -1,4 +1,4 @@
-"""When the source is paused and resumed: what cannot be sealed or sent must not fill the memory."""
+"""Pauses and resumes the source: rows that cannot be sealed and events that cannot be sent must not fill the memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DEAD_LETTER_BYTES_MAX: Final = 256 << 20
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What fills the memory, or keeps records from being read.
+    """Facts that decide whether the source is paused.
 
     Args:
         open_rows: rows that no segment holds yet.
@@ -46,9 +46,9 @@ class Pressure:
         self._source, self._observer = source, observer
 
     def fills(self, load: Load) -> bool:
-        """Return whether the memory fills up with what a checkpoint writes: dead letters, or half of the open rows that there may be.
+        """Return whether a checkpoint is needed to free memory: dead letters are at their limit, or open rows at half of theirs.
 
-        The other half comes while the checkpoint is written, so that a stream that catches up does not stand still until the next is due.
+        The other half is for rows that come while the checkpoint is written: a stream that catches up need not wait for the next.
         """
         return load.dead_letter_bytes >= DEAD_LETTER_BYTES_MAX or 2 * load.open_rows >= self.open_rows_max
 

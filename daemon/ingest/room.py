@@ -1,4 +1,4 @@
-"""Room in a partition's tables for new links and names, and the senders who fill them."""
+"""Room in a partition's tables for new links and names, and counts of the senders that fill them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AGAIN_S: Final = 60.0
 
 
 class Room:
-    """Makes room in the tables of one partition when they are full. What is forgotten follows from the stream alone."""
+    """Makes room in the tables of one partition when they are full. Which entries are forgotten depends on the stream alone."""
 
     def __init__(
         self,
@@ -87,15 +87,15 @@ class Room:
     def _evict(self) -> None:
         """Forget the links that were not seen for longest, in everything that numbers links."""
         nodes, before = self._store.nodes(), len(self._store)
-        kept = self._store.evict()
-        self._monitored.select(kept)
-        self._event_time.keep(kept)
-        self._first.select(kept)
-        stays = set(kept.tolist())
+        slots = self._store.evict()
+        self._monitored.select(slots)
+        self._event_time.keep(slots)
+        self._first.select(slots)
+        stays = set(slots.tolist())
         evicted = Counter(node for slot, node in enumerate(nodes) if slot not in stays)
         self._observer.evicted.inc(before - len(self._store))
         remedy = "raise links.max if there is memory for more, or find who sends ever new names; dwcp_links_evicted_total goes on counting"
-        self._report("links_evicted", "", evicted, {"links_max": self._store.links_max, "evicted": before - len(kept), "remedy": remedy})
+        self._report("links_evicted", "", evicted, {"links_max": self._store.links_max, "evicted": before - len(slots), "remedy": remedy})
 
     def _report(self, event: str, subject: str, brought: Mapping[str, int], fields: Mapping[str, object]) -> None:
         now_s = self._clock()

@@ -1,4 +1,4 @@
-"""What the pipelines of all partitions share."""
+"""Settings that the pipelines of all partitions share."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class PipelineSettings:
     """Settings of the stages of ingestion.
 
     Args:
-        link_key: columns that tell links apart.
+        link_key: columns that identify a link.
         gap_multiple: a gap longer than this many usual intervals restarts a link's window.
         links_max: most links of one partition.
         watch: which links are monitored.
         lateness_s: how far links may lag behind each other in event time, seconds.
-        names_max: values of one category that a partition tells apart at a time.
+        names_max: most values of one category that a partition distinguishes at a time.
     """
 
     link_key: tuple[str, ...]

@@ -45,7 +45,7 @@ MOVED_TODO: Final = (
 
 Key: TypeAlias = tuple[str | None, ...]
 Emit: TypeAlias = Callable[..., None]
-"""Takes the name and the fields of one operational event (Observer.emit)."""
+"""Logs one operational event, by name and fields (Observer.emit)."""
 
 
 class FirstTimes:
@@ -56,7 +56,7 @@ class FirstTimes:
         self._count = self._reported = 0
 
     def follow(self, count: int, time_s: Doubles, slots: Ints) -> None:
-        """Take note of links that are new in a batch.
+        """Note the links that are new in a batch.
 
         Args:
             count: number of links now.
@@ -78,7 +78,7 @@ class FirstTimes:
         self._time_s, self._count = self._time_s[slots], len(slots)
 
     def restore(self, last_time_s: Doubles) -> None:
-        """Begin with links of a checkpoint: their first times are those of their last rows there. last_time_s: float64 (L,)."""
+        """Start with the links of a checkpoint. Their first times are those of their last rows there. last_time_s: float64 (L,)."""
         self._time_s, self._count, self._reported = last_time_s.copy(), len(last_time_s), len(last_time_s)
 
     def of(self, slot: int) -> float:
@@ -144,7 +144,7 @@ class LinkSpread:
 
         Args:
             link_key: see links.key.
-            emit: takes the name and the fields of one operational event.
+            emit: logs one operational event, by name and fields.
             clock: monotonic seconds, for how often something is reported.
         """
         self._link_key, self._emit, self._clock = ", ".join(link_key) or "(none: one series)", emit, clock
@@ -162,7 +162,7 @@ class LinkSpread:
         self.moved = 0
         """Links that have moved to another partition, since the process began."""
         self.trouble: str | None = None
-        """Why most forecasts of some links are not made, and what to do; None: each link comes in one partition."""
+        """Reason why most forecasts of some links are not made, and what to do; None: each link comes in one partition."""
 
     @property
     def split(self) -> int:
@@ -175,7 +175,7 @@ class LinkSpread:
             self._look_up(new, here, others)
 
     def restored(self, here: LinkSpans, others: Iterable[LinkSpans]) -> None:
-        """Compare the links of a partition that has come with its state with those of the others. What had moved by then was reported."""
+        """Compare the links of a partition that has come with its state with those of the others. Earlier moves were reported."""
         self._look_up(here.links(), here, others, moved=True)
 
     def gone(self, partitions: Iterable[Partition]) -> None:
@@ -185,7 +185,7 @@ class LinkSpread:
         self._drop([key for key, pair in self._pairs.items() if pair.old in gone or pair.new in gone])
 
     def look(self, links_of: Mapping[Partition, LinkSpans]) -> None:
-        """Compare the next of the links that were found, and report what is new. links_of: the owned partitions."""
+        """Compare the next of the links that were found, and report new splits and moves. links_of: the owned partitions."""
         keys = list(islice(self._pairs, self._next, self._next + LOOK_AT))
         self._next = self._next + LOOK_AT if len(keys) == LOOK_AT else 0
         for key in keys:
@@ -277,7 +277,7 @@ class LinkSpread:
         )
 
     def _finish(self, key: Key, moved: bool) -> None:
-        """Take note of whether a link has moved, and is not split: nothing more is expected of it."""
+        """Mark a link that has moved and is not split as finished; it needs no further comparison. moved: False removes the mark."""
         if moved:
             self._finished[key] = None
         else:

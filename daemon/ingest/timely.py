@@ -51,7 +51,7 @@ def _timely_seen(
     watermark_s: Doubles,
     is_timely: Callable[[float, float], bool],
 ) -> list[LinkSeen]:
-    """Return the messages in time for their bucket. Each has the time of its row or, if the link's clock is behind, the partition's time."""
+    """Return the messages in time for their bucket. Each has its row's time or, if the link's clock is behind, the partition's."""
     mark_of = {
         (float(batch.time_s[row]), links[slot]): mark_s
         for row, slot, mark_s in zip(rows.accepted.tolist(), rows.slots.tolist(), watermark_s.tolist(), strict=True)

@@ -1,1 +1,1 @@
-"""What operators see: events in the log, metrics, health, the status page."""
+"""Interfaces for operators: events in the log, metrics, health, the status page."""

@@ -1,4 +1,4 @@
-"""What the loop knows at the end of a pass, as plain values: all that health, gauges, page and log of long states are made from."""
+"""The state of the loop at the end of a pass, as plain values: the only input of health, gauges, page and log of long states."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Facts:
         lag: records behind the end of the assigned partitions; None if unknown.
         held: records behind an open transaction.
         keyless: records without a key since the start, of a topic with several partitions.
-        problems: why no record is ingested, and what to do, in words. A restart would not help.
+        problems: reasons why no record is ingested, each with what to do. A restart would not help.
         troubles: other reasons why the daemon is not ready, which do not explain a standstill.
         checkpoint_since_s: when the running checkpoint began, monotonic seconds; None if none is running.
         publication_since_s: the same of a publication.
@@ -35,7 +35,7 @@ class Facts:
         pinned_version: version that a person has pinned; None if a training may publish.
         running: the running training; None if none is running.
         training_busy: a training is due or running, or its candidate is being published.
-        training_waits_for: what the next training waits for; "" if it is not known yet.
+        training_waits_for: the condition that the next training waits for; "" if it is not known yet.
     """
 
     now_s: float
@@ -83,7 +83,7 @@ class Facts:
 
     @property
     def training(self) -> str:
-        """How far a training is, or what the next one waits for, in words."""
+        """Progress of the running training, or the condition that the next one waits for, in words."""
         if self.running is not None:
             return self.running.words()
         if self.publication_since_s is not None:

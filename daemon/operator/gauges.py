@@ -1,4 +1,4 @@
-"""What /metrics and `systemctl status` show of the daemon."""
+"""The gauges of /metrics and the line of `systemctl status`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def show(facts: Facts, observer: Observer) -> None:
 
 
 def status_line(facts: Facts, *, ready: bool) -> str:
-    """Return one line for the service manager: what is wrong, what is there, and how far behind the daemon is."""
+    """Return one line for the service manager: problems, version and links, and how far behind the daemon is."""
     trouble = "" if ready else "not ready, see /readyz and the log: "
     return (
         (trouble if facts.connected else "not connected to the source, see the log: ")

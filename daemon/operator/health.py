@@ -1,4 +1,4 @@
-"""Whether the daemon does its work: the answers of /livez and /readyz, of dwcp_ready, and what feeds the watchdog.
+"""The health of the daemon: the answers of /livez and /readyz, the gauge dwcp_ready, and the progress that feeds the watchdog.
 
 Not live: a thread hangs, and a restart mends it. Not ready: an operator has to mend something, a broker or a disk. Progress is a record
 that was ingested, or a poll that returned and found nothing to read. A loop that only goes round makes no progress.
@@ -16,8 +16,8 @@ STALLED_S: Final = 60.0
 """Seconds without an ingested record, although records wait, until the daemon is not ready. A poll takes .25 s, a fetch from a busy broker
 some seconds."""
 CHECKPOINT_S: Final = 60.0
-"""Seconds of one checkpoint until the daemon is not ready. With 100,000 links it takes 10 s on a slow disk, and up to 10 s more until the
-broker has acknowledged the events: a factor of 3."""
+"""Seconds of one checkpoint until the daemon is not ready: three times what 100,000 links need, 10 s on a slow disk and up to 10 s until
+the broker has acknowledged the events."""
 PUBLICATION_S: Final = 300.0
 """Seconds of one publication until the daemon is not ready. It verifies three graphs on their samples and writes 20 MB: a second on a local
 disk, a minute on a share of another continent."""
@@ -43,7 +43,7 @@ class Health:
         """Facts of the last pass; None before the end of the first."""
 
     def note(self, facts: Facts) -> bool:
-        """Take note of one pass.
+        """Record one pass.
 
         Returns:
             True if there was progress. Then, and only then, the watchdog is fed.
@@ -52,7 +52,7 @@ class Health:
         before_s = self._progressed_s
         self._progressed_s = max(before_s, now_s - facts.silent_s)
         if facts.ingested or facts.waits or facts.lag in (0, None) or not facts.connected:
-            self._served_s = now_s  # there was nothing to read, or the source reports itself why
+            self._served_s = now_s  # there was nothing to read, or the source reports the reason itself
         self._passed_s, self.facts = now_s, facts
         return self._progressed_s > before_s and not self.not_live()
 

@@ -121,7 +121,7 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def answers(self, request: socket.socket) -> None:
-        """Note that a connection has sent a request."""
+        """Record that a connection has sent a request."""
         with self._lock:
             if request in self._silent:
                 del self._silent[request]

@@ -1,4 +1,4 @@
-"""States that are in order and may last: when, and how often, each is logged, so that no log is silent for an hour."""
+"""Times at which lasting states are logged. Such a state is not a fault, but the log must not be silent for an hour."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Lasting:
 
 
 class LongStates:
-    """Remembers since when each state has lasted, and when it is logged next."""
+    """Start of each lasting state, and the time at which it is logged next."""
 
     def __init__(self) -> None:
         self._since_s: dict[str, float] = {}
@@ -67,7 +67,7 @@ class LongStates:
 
 
 def long_states(facts: Facts, states: LongStates) -> list[tuple[str, dict[str, Any]]]:
-    """Return the events to log now, each with its fields. To be called whenever the gauges are set."""
+    """Return the events to log now, each with its fields. Call it whenever the gauges are set."""
     return states.note(facts.now_s, _lasting(facts, catching_up=states.lasts("catching_up")))
 
 

@@ -55,10 +55,9 @@ class Notifier:
         self._send("STOPPING=1", _PATIENCE_S)
 
     def alive(self) -> None:
-        """Feed the watchdog. To be called when the loop makes progress, and only then.
+        """Feed the watchdog. Call it only when the loop makes progress.
 
-        Before `ready` there is no watchdog yet. Then this asks for more time to start: an unreachable broker is waited for, and is not a
-        reason for a restart.
+        Before `ready` no watchdog runs yet. Then this asks for more time to start: an unreachable broker is not a reason for a restart.
         """
         now_s = self._clock()
         every_s = self.watchdog_s / _WATCHDOG_SHARE if self._ready else _START_EVERY_S
@@ -74,5 +73,5 @@ class Notifier:
             try:
                 connection.sendto(message.encode(), self._address)
             except OSError:
-                # systemd restarts a daemon that sends nothing any more; nobody else could be notified.
+                # systemd restarts a daemon that sends nothing any more. Nothing else can be done here.
                 return

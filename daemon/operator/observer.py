@@ -1,4 +1,4 @@
-"""What operators see: operational events, each defined once in this file, logged and counted together; and the metrics."""
+"""Operational events and metrics. Each event is defined once, in this file, and is logged and counted together."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "partitions_added": ("warning", "the topic has more partitions than before: keys are assigned to others, and links move"),
     "kafka_event": ("warning", "any other condition that the Kafka client reports"),
 }
-"""Each operational event: its log level, and what has happened."""
+"""Each operational event: its log level and its meaning."""
 
 RECENT_ALERTS: Final = 50
 """Alerts that the page shows."""
@@ -177,7 +177,7 @@ class Observer:
         self.error_count = self._counter("dwcp_forecast_error_count", "Forecasts that were compared with their measurement", ["target"])
 
     def watch(self, not_live: Callable[[], list[str]], not_ready: Callable[[], list[str]]) -> None:
-        """Set dwcp_live and dwcp_ready by these at every scrape: a loop that hangs could not set its gauges any more."""
+        """Compute dwcp_live and dwcp_ready by these functions at every scrape: a loop that hangs cannot set its gauges."""
         self.live.set_function(lambda: not not_live())
         self.ready.set_function(lambda: not not_ready())
 

@@ -1,4 +1,4 @@
-"""The page at /: what the daemon is doing, for a person. It has no script, loads nothing from elsewhere, and reloads itself."""
+"""The page at / for a person: state, figures and alerts. It has no script, loads nothing from elsewhere, and reloads itself."""
 
 from __future__ import annotations
 

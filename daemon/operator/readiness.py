@@ -1,4 +1,4 @@
-"""What operators see of the daemon, pass by pass: service manager, metrics, log of long states, and when it is ready."""
+"""The daemon's report of each pass to the service manager, the metrics and the log of long states; and when it is ready."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Readiness:
         self.health = health
         self._notifier, self._observer = notifier, observer
         self._ready = False
-        """The daemon was ready once."""
+        """True once the daemon was ready."""
         self._reasons: list[str] = []
-        """Why it was not ready at the last update; empty if it was, or has never been."""
+        """Reasons why it was not ready at the last update; empty if it was ready, or has never been."""
         self._shown_s = -1e9
         self._long_states = LongStates()
 
@@ -50,7 +50,7 @@ class Readiness:
             self._observer.emit("daemon_ready", partitions=partitions, records=records)
 
     def reloading(self) -> None:
-        """Report that a reload begins. READY=1 ends it, and a start too: so nothing is sent before the daemon is ready."""
+        """Report that a reload begins. READY=1 ends a reload, and also a start: so nothing is sent before the daemon is ready."""
         if self._ready:
             self._notifier.reloading()
 
@@ -70,7 +70,7 @@ class Readiness:
         self._notifier.status(status_line(facts, ready=not not_ready))
         for event, fields in long_states(facts, self._long_states):
             self._observer.emit(event, **fields)
-        reasons = not_ready if self._ready else []  # before the first time there is nothing to lose
+        reasons = not_ready if self._ready else []  # before it was ready once, it cannot become not ready
         if bool(reasons) != bool(self._reasons):
             self._observer.emit("daemon_not_ready" if reasons else "daemon_ready_again", reasons=reasons)
         self._reasons = reasons

@@ -1,12 +1,12 @@
-"""The checkpoint: offsets, link tables, rings, detectors, pending forecasts and the names of the sealed segments, true by one rename.
+"""The checkpoint: offsets, link tables, rings, detectors, pending forecasts and names of the sealed segments, made valid by one rename.
 
     checkpoints/000000000042-main/      number, and the member of the group that wrote it
         part-dwcp.telemetry-0.npz       one partition: it can move to another member
-        process.npz                     the region stage, and what training waits for
+        process.npz                     the state of the region stage and of training
         MANIFEST.json                   names and hashes of the files, offsets and segments
 
-A record changes the state and the buffer exactly once, whatever dies when: the next start reads the newest sound checkpoint, deletes the
-segments that it does not name, and reads the stream again from its offsets.
+A record changes the state and the buffer exactly once, at whatever moment a process dies: the next start reads the newest sound checkpoint,
+deletes the segments that it does not name, and reads the stream again from its offsets.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ KEPT: Final = 3
 """Number of checkpoints of one member that stay: the newest, and two to go back to if it is damaged."""
 _PARTIAL: Final = ".writing-"
 _UNSOUND: Final = ".unsound-"
-"""Prefix of the name of what is damaged: it is out of the way, and a person can still look at it."""
+"""Prefix of the name of a damaged file or folder: it is not used any more, and a person can still inspect it."""
 
 
 class CheckpointStore:
@@ -46,12 +46,12 @@ class CheckpointStore:
         self, folder: Path, member: str, rows_max: int, age_max_s: float, emit: Callable[..., None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
-        """Touch nothing yet.
+        """Prepare the store; no file is touched yet.
 
         Args:
             folder: the state directory.
             rows_max, age_max_s: retention of the training buffer, over all partitions.
-            emit: takes the name and the fields of one operational event (Observer.emit).
+            emit: logs one operational event, by name and fields (Observer.emit).
             clock: monotonic seconds.
         """
         self.folder, self.member, self.rows_max, self.age_max_s = folder, member, rows_max, age_max_s
@@ -66,7 +66,7 @@ class CheckpointStore:
         self._not_merged: set[tuple[SegmentName, ...]] = set()
 
     def open(self) -> None:
-        """Make the folders, remove what an interrupted write left, and go back to this member's newest sound checkpoint.
+        """Make the folders, remove the remains of an interrupted write, and go back to this member's newest sound checkpoint.
 
         Raises:
             StateError: the directory cannot be written, or no checkpoint in it is sound.
@@ -82,17 +82,17 @@ class CheckpointStore:
         self.sequence = self._manifests.last_sequence()
 
     def _go_back_to_sound(self) -> None:
-        """Set this member's checkpoints aside that are newer than its newest sound one: partitions and regions go back together.
+        """Set aside this member's checkpoints that are newer than its newest sound one: partitions and regions go back together.
 
-        If each of them misses rows of the buffer, the newest with whole state files is sound enough, and goes on without those rows.
+        If segments are missing in each of them, the newest one with whole state files is used, without the rows of those segments.
         """
         reclaim(self.buffer, self._manifests.named_segments())
-        own = self._manifests.own()
-        unreadable = [path for path in self.checkpoints.glob(f"*-{self.member}") if path.name[0] != "." and path not in dict(own)]
-        checked = [(path, *flaws(path, manifest, self.buffer)) for path, manifest in own]
-        sound = next((at for at, (_, damaged, missing) in enumerate(checked) if not damaged and not missing), None)
+        readable = self._manifests.own()
+        unreadable = [path for path in self.checkpoints.glob(f"*-{self.member}") if path.name[0] != "." and path not in dict(readable)]
+        checked = [(path, *flaws(path, manifest, self.buffer)) for path, manifest in readable]
+        sound = next((index for index, (_, damaged, missing) in enumerate(checked) if not damaged and not missing), None)
         if sound is None:
-            sound = next((at for at, (_, damaged, _) in enumerate(checked) if not damaged), None)
+            sound = next((index for index, (_, damaged, _) in enumerate(checked) if not damaged), None)
             if sound is None and (checked or unreadable):
                 problem = checked[0][1] if checked else f"{unreadable[0].name} has no readable manifest"
                 raise StateError(
@@ -155,11 +155,11 @@ class CheckpointStore:
         return None
 
     def drop(self, partition: Partition) -> None:
-        """Forget a partition that another member owns: its segments are no longer this one's to name."""
+        """Forget a partition that another member owns: this member must not name its segments any more."""
         self.segments.pop(partition, None)
 
     def write(self, snapshot: Snapshot, flush_events: Callable[[], None]) -> Written:
-        """Write a checkpoint. If it fails, nothing has changed but files that nobody names.
+        """Write a checkpoint. If it fails, it leaves only files that no manifest names.
 
         Args:
             flush_events: returns once all events are durable.
@@ -187,12 +187,12 @@ class CheckpointStore:
             self._clean()  # 4. What no kept checkpoint names.
         except OSError as error:  # the checkpoint is true all the same
             self._emit("cleaning_failed", problem=str(error))
-        kept = [segment for part in self.segments.values() for segment in part.values()]
+        named = [segment for part in self.segments.values() for segment in part.values()]
         return Written(
             sequence,
             {part.partition: part.offset for part in snapshot.parts if part.offset is not None},
-            tuple(self.buffer / str(segment.name) for segment in kept),
-            sum(segment.rows for segment in kept),
+            tuple(self.buffer / str(segment.name) for segment in named),
+            sum(segment.rows for segment in named),
             {name: min(numbers) for name, numbers in self._manifests.applied().items()},
             self._clock() - began_s,
         )
@@ -226,21 +226,21 @@ class CheckpointStore:
                 named.pop(str(name), None)
 
     def _refuse_if_fenced(self, snapshot: Snapshot) -> None:
-        """A member that has lost a partition must not overwrite its successor's state. Raises FencedError."""
+        """Raise FencedError if this member has lost a partition: it must not overwrite its successor's state."""
         ours = {(part.partition.topic, part.partition.number) for part in snapshot.parts}
         for path, manifest in self._manifests.all():
             if manifest.member == self.member or manifest.generation <= snapshot.generation:
                 continue
-            if taken := sorted(f"{part.topic}-{part.number}" for part in manifest.parts if (part.topic, part.number) in ours):
+            if lost := sorted(f"{part.topic}-{part.number}" for part in manifest.parts if (part.topic, part.number) in ours):
                 raise FencedError(
-                    f"{path.name} of generation {manifest.generation} already owns {', '.join(taken)}: this member has lost it"
+                    f"{path.name} of generation {manifest.generation} already owns {', '.join(lost)}: this member has lost it"
                 )
 
     def _retract_if_overtaken(self, sequence: int, segments: dict[Partition, dict[str, Segment]]) -> None:
-        """Undo a checkpoint whose new segments are gone. Raises FencedError, and the checkpoint does not count.
+        """Undo a checkpoint whose new segments are gone, and raise FencedError.
 
-        A member that adopts a partition deletes segments that no checkpoint names, also those that this one, which does not know yet, has
-        just sealed. They would be missing from this checkpoint and all that follow.
+        A member that adopts a partition deletes segments that no checkpoint names. This member may not know yet that it has lost the
+        partition, and may just have sealed such a segment. It would be missing from this checkpoint and all later ones.
         """
         fresh = {name for partition, named in segments.items() for name in named.keys() - self.segments[partition].keys()}
         reclaim(self.buffer, fresh)
@@ -283,7 +283,7 @@ class CheckpointStore:
             mine += manifest.member == self.member
             if manifest.member == self.member and mine > KEPT and names <= newest:
                 gone = path.with_name(f"{_PARTIAL}{path.name}")
-                path.rename(gone)  # at once, for other members: one that has lost its manifest alone would count as damaged
+                path.rename(gone)  # at once: to other members a checkpoint without its manifest would be a damaged one
                 remove_whatever(gone)
             newest |= names
         self._drop_unnamed(self.segments)

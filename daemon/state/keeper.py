@@ -1,4 +1,4 @@
-"""Checkpoints: due, begun, written, failed. Each is written on a thread of its own, so that fsync does not hold up the stream."""
+"""The schedule of checkpoints. Each is written on a separate thread, so that fsync does not hold up the stream."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from daemon.state.checkpoint import CheckpointStore
 from daemon.state.snapshot import Snapshot, Written
 
 RETRY_S: Final = 5.0
-"""Seconds after a checkpoint that failed until the next: no disk gets free space in less."""
+"""Seconds from a failed checkpoint to the next attempt: a full disk does not get free space sooner."""
 
 
 class Keeper:
@@ -26,11 +26,11 @@ class Keeper:
         self.store = store
         self.interval_s = interval_s
         self.problem: str | None = None
-        """Why the last checkpoint failed, and what to do; None once one was written."""
+        """Reason why the last checkpoint failed, and what to do; None once one was written."""
         self.began_s = 0.0
         """When the last checkpoint was begun, monotonic seconds."""
         self.patience_s: float | None = None
-        """Seconds that `finish` waits for; None: for as long as it takes."""
+        """Longest wait of `finish`, seconds; None: no limit."""
         self._sinks, self._observer, self._clock = sinks, observer, clock
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._running: tuple[Snapshot, Future[Written]] | None = None
@@ -50,8 +50,8 @@ class Keeper:
         """Return the checkpoint that was written since the last call, if any, and begin the next if it is due.
 
         Args:
-            snapshot: returns what a checkpoint that begins now has to write; None if there is nothing.
-            wanted: something waits for a checkpoint: the one that is returned, or else the next, unless the last one failed.
+            snapshot: returns the state that a checkpoint that begins now writes; None if there is nothing.
+            wanted: something waits for a checkpoint. If none is returned, the next begins at once, unless the last one failed.
         """
         written = self.finish()
         wanted = wanted and written is None and self.problem is None
@@ -91,7 +91,7 @@ class Keeper:
         """Report that the state cannot be written. It is tried again after RETRY_S."""
         remedy = "free space on the disk of the state directory, or mend its permissions; it is tried again"
         if isinstance(error, FencedError):
-            remedy = "none: this member was out of its group for a while, and gives up what others have taken as soon as it hears so"
+            remedy = "none: this member was out of its group for a while; it gives up its lost partitions once the group reports them"
         if isinstance(error, TimeoutError):
             remedy = self._sinks.remedy(error)
         self.problem = f"the state cannot be written: {error}; {remedy}"

@@ -1,4 +1,4 @@
-"""The manifests in the folder of checkpoints: which checkpoints there are, whose they are, and which of them are sound."""
+"""The manifests in the folder of checkpoints. They show which checkpoints exist, which member wrote each, and which are sound."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Manifests:
         Args:
             folder: folder of checkpoints.
             member: the member that reads.
-            emit: takes the name and the fields of one operational event (Observer.emit).
+            emit: logs one operational event, by name and fields (Observer.emit).
         """
         self._folder, self._member, self._emit = folder, member, emit
         self._reported: set[str] = set()
@@ -83,7 +83,7 @@ def flaws(path: Path, manifest: Manifest, buffer: Path) -> tuple[str, dict[str, 
         buffer: folder of the segments.
 
     Returns:
-        What is wrong with its state files, and the problem of each segment that is missing or damaged; both empty if it is sound.
+        The problem of its state files, and the problem of each segment that is missing or damaged; both empty if it is sound.
     """
     missing: dict[str, str] = {}
     try:

@@ -72,8 +72,8 @@ def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_recovery(old: dict[str, Any]) -> dict[str, Any]:
-    def incident(kept: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in kept.items() if name != "recovered"} | {"back": [], "told_of": []}
+    def incident(stored: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in stored.items() if name != "recovered"} | {"back": [], "told_of": []}
 
     regions = {
         name: {field: value for field, value in region.items() if field != "expected"}
@@ -89,7 +89,7 @@ def _without_recovery(old: dict[str, Any]) -> dict[str, Any]:
 
 
 def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: old[name] for name in ("id", "region", "opened_s", "evidence_s", "sequence", "watched")}
+    same = {name: old[name] for name in ("id", "region", "opened_s", "evidence_s", "sequence", "watched")}
     new = {
         "scope": "region",
         "group": "network",
@@ -99,4 +99,4 @@ def _migrated_incident(old: dict[str, Any]) -> dict[str, Any]:
         "back": [],
         "told_of": [],
     }
-    return kept | new
+    return same | new

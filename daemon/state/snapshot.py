@@ -1,4 +1,4 @@
-"""What a checkpoint writes, what is read back out of it, and the manifest that makes it true."""
+"""The content of a checkpoint, as it is written and as it is read again, and the manifest that makes it valid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class PartEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What makes a checkpoint true. sha256: checksum of all other fields; checkpoints of schema 1 have none."""
+    """The file that makes a checkpoint valid. sha256: checksum of all other fields; checkpoints of schema 1 have none."""
 
     schema_version: int
     sequence: int
@@ -42,13 +42,13 @@ class Manifest(msgspec.Struct, frozen=True):
     sha256: str = ""
 
     def sealed(self) -> Manifest:
-        """Return the same with its own checksum: one changed digit of an offset would skip records, and nothing else would notice."""
+        """Return the manifest with its checksum: one changed digit of an offset would skip records, and nothing else would notice."""
         plain = msgspec.structs.replace(self, sha256="")
         return msgspec.structs.replace(self, sha256=hashlib.sha256(msgspec.json.encode(plain)).hexdigest())
 
     @property
     def sound(self) -> bool:
-        """True if this is what was written."""
+        """True if the checksum fits: the manifest is as it was written."""
         return self == self.sealed() or (self.schema_version == 1 and not self.sha256)
 
     def part(self, partition: Partition) -> PartEntry | None:

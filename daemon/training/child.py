@@ -38,7 +38,7 @@ _LAST_LINES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a child ended.
+    """The end of a child.
 
     Args:
         result: None if it left none (crash, time limit, cancelled).

@@ -17,8 +17,8 @@ def command(module: str, *arguments: str) -> list[str]:
     return [str(Path(sys.executable).absolute()), "-P", "-m", "model.start", module, *arguments]
 
 
-def environment(own: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return a child's variables: those of this process, but not those for it alone or those that lead to the working directory."""
-    kept = {name: value for name, value in own.items() if name not in SYSTEMD}
-    folders = [folder for folder in kept.pop("PYTHONPATH", "").split(os.pathsep) if Path(folder).is_absolute()]
-    return kept | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {})
+def environment(variables: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return a child's variables: those of this process, without SYSTEMD and without relative folders of PYTHONPATH."""
+    passed = {name: value for name, value in variables.items() if name not in SYSTEMD}
+    folders = [folder for folder in passed.pop("PYTHONPATH", "").split(os.pathsep) if Path(folder).is_absolute()]
+    return passed | ({"PYTHONPATH": os.pathsep.join(folders)} if folders else {})

@@ -1,4 +1,4 @@
-"""From "training is due" to "the candidate is published or refused": the steps of one training, pass by pass of the loop."""
+"""The steps of one training, pass by pass of the loop: from "training is due" to "the candidate is published or refused"."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PROGRESS_EVERY_S: Final = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """What a job needs to know.
+    """Settings of a training job.
 
     Args:
         gap_multiple: as the features have it.
@@ -70,7 +70,7 @@ class Training:
         self._due: str | None = None
         self._rows_at_start = 0
         self._reported_seconds = 0.0
-        """Of the running training, when its progress was last logged."""
+        """Age of the running training when its progress was last logged, seconds."""
 
     @property
     def busy(self) -> bool:
@@ -93,7 +93,7 @@ class Training:
         return self._due is not None
 
     def observe(self, rows: int, changes: Sequence[IncidentChange] = ()) -> None:
-        """Take note of accepted records, and of incidents that may ask for a training, before a checkpoint remembers them."""
+        """Count accepted records, and note incidents that may ask for a training. Call it before the checkpoint that includes them."""
         self.memory.rows += rows
         for change in changes:
             self.memory.observe(change)
@@ -107,7 +107,7 @@ class Training:
             decides: whether another training may become due.
 
         Returns:
-            What has happened, in order.
+            The outcomes of this pass, in order.
         """
         outcomes = self.start(written, now_s) if written is not None else []
         outcomes += self.follow(now_s)
@@ -135,7 +135,7 @@ class Training:
             self._observer.emit("training_due", reason=self._due, rows=facts.rows, new_rows=facts.new_rows)
 
     def start(self, written: Written, now_s: float) -> list[Outcome]:
-        """Start the training that is due, if one is, on the segments that a checkpoint names. Return what has happened."""
+        """Start the training that is due, if one is, on the segments that a checkpoint names. Return the outcomes."""
         if self._due is None:
             return []
         reason, self._due = self._due, None
@@ -156,7 +156,7 @@ class Training:
         return [self._outcome("started", version)]
 
     def follow(self, now_s: float) -> list[Outcome]:
-        """Return what has happened to the training that runs; log its progress now and then, however much or little the child reports."""
+        """Return the outcomes of the running training. Its progress is logged at a fixed interval, however often the child reports."""
         outcomes: list[Outcome] = []
         if (ended := self.trainer.ended()) is not None:
             self._observer.training.set(0)
@@ -173,7 +173,7 @@ class Training:
         return self.trainer.progress()
 
     def recover(self) -> None:
-        """Begin to delete what crashes have left in the models folder."""
+        """Begin to delete the remains of crashes in the models folder."""
         self._publisher.clean()
 
     def reload(self, config: TrainingConfig, time_limit_s: float) -> None:
@@ -182,7 +182,7 @@ class Training:
         self.trainer.time_limit_s = time_limit_s
 
     def close(self) -> list[Outcome]:
-        """Cancel a running training, wait for a publication, and return what has happened."""
+        """Cancel a running training, wait for a publication, and return the outcomes."""
         if (ended := self.trainer.cancel()) is not None:
             self._publisher.discard()
             self._observer.emit("training_cancelled", version=ended.spec.version, seconds=round(ended.seconds, 1))
@@ -191,7 +191,7 @@ class Training:
         return [self._published(publication, publication.ended.spec.created_at_s + publication.ended.seconds)]
 
     def _spec(self, candidate: Candidate, parent: str | None, reason: str, now_s: float) -> JobSpec:
-        """Raises RegistryError if the version that training would start from is gone."""
+        """Return the job of a training. Raise RegistryError if the version that it starts from is gone."""
         settings = self.config.settings
         if reason == "drift":
             settings = msgspec.structs.replace(settings, time_budget_s=self.config.drift_time_budget_s)
@@ -219,7 +219,7 @@ class Training:
         return None
 
     def _present(self, segments: Iterable[Path]) -> list[Path]:
-        """Return the segments that nobody has deleted: they are worth a training."""
+        """Return the segments that still exist, and report the others: a training on the rest is better than none."""
         present = []
         for path in segments:
             if path.exists():
@@ -229,7 +229,7 @@ class Training:
         return present
 
     def _ended(self, ended: Ended, now_s: float) -> list[Outcome]:
-        """Publish the candidate of a training that has ended, or keep the reasons why not."""
+        """Publish the candidate of a training that has ended, or record why it is not published."""
         version, result = ended.spec.version, ended.result
         for segment, problem in (result.unsound if result is not None else {}).items():
             self._observer.emit("segment_unsound", segment=segment, problem=problem, remedy=LEFT_OUT)

@@ -1,4 +1,4 @@
-"""What training remembers over a restart: rows, failures, and the incidents that ask for a training."""
+"""The state of training that survives a restart: rows, failures, and the incidents that ask for a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from drift.messages import IncidentChange
 
 ASKED_MAX: Final = 1000
-"""Most incidents that hear what becomes of the next training: the newest."""
+"""Most incidents to which the outcome of the next training is reported: the newest."""
 
 
 @dataclass
@@ -33,9 +33,9 @@ class Memory:
     asked: list[list[Any]] = field(default_factory=list)
 
     def observe(self, change: IncidentChange) -> None:
-        """Take note of an incident. One of a region or of the fleet that opens asks for a training on what comes after it.
+        """Record an incident. One of a region or of the fleet that opens asks for a training on the rows after it.
 
-        One bad link says nothing of the model, and a fault of the data must not be learnt.
+        One bad link is no evidence about the model, and a fault of the data must not be learnt.
         """
         if change.kind == "opened" and change.scope != "link" and change.group == "network":
             self.asked = [*self.asked, [change.id, self.rows]][-ASKED_MAX:]
@@ -43,7 +43,7 @@ class Memory:
                 self.drift_at_rows = self.rows
 
     def trained(self, now_s: float, rows: int, answered: Collection[str]) -> None:
-        """Take note of a training that has ended with a result. Incidents that opened since it started still ask for one.
+        """Record a training that has ended with a result. Incidents that opened since it started still ask for one.
 
         Args:
             now_s: UTC seconds.
@@ -56,11 +56,11 @@ class Memory:
             self.drift_at_rows = min((asked_at for _, asked_at in self.asked), default=None)
 
     def wait_for_more_rows(self, rows: int) -> None:
-        """Train on no fewer rows next: the same would fail a child in the same way, again and again if there is no cool-down (replay)."""
+        """Require more rows for the next training: the same rows would fail again, and without a cool-down (replay) again and again."""
         self.rows_trained = rows
         if self.drift_at_rows is not None:
             self.drift_at_rows = max(self.drift_at_rows, rows)
 
     def training_failed(self, now_s: float) -> None:
-        """Take note of a training without a result, or without a published version. now_s: UTC seconds."""
+        """Record a training without a result, or without a published version. now_s: UTC seconds."""
         self.failed, self.ended_s = True, now_s

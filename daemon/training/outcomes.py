@@ -1,4 +1,4 @@
-"""What happened to trainings in one pass of the loop: plain values for whoever announces them."""
+"""Outcomes of trainings in one pass of the loop, as plain values to be announced."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far a training is. None: not known (yet).
+    """The progress of a training. None: not known (yet).
 
     Args:
         stage: stage of model.job.

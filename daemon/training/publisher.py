@@ -1,6 +1,6 @@
-"""The models folder during a training: the folder of the candidate, its publication, and the removal of what crashes have left.
+"""The models folder during a training: the folder of the candidate, its publication, and the removal of the remains of crashes.
 
-Publication and removal run on a thread of their own: 20 MB are read and written, and whatever may lie in the folder.
+Publication and removal run on a separate thread: 20 MB are read and written, and the folder may hold files of any size.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LAST_PUBLICATION_S: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """How a publication ended.
+    """The end of a publication.
 
     Args:
         ended: the training that made the candidate.
@@ -63,7 +63,7 @@ class Publisher:
         return self._publishing is not None or (self._cleaning is not None and not self._cleaning.done())
 
     def clean(self) -> None:
-        """Begin to delete what crashes have left in the models folder, beside the loop: it may be much."""
+        """Begin to delete the remains of crashes in the models folder, on another thread: it may be much."""
         self._cleaning = self._thread.submit(self._registry.recover)
 
     def reserve(self, now_s: float) -> Candidate:

@@ -64,7 +64,7 @@ class Schedule:
         self._scheduler.start()
 
     def answered(self) -> None:
-        """Take note that a training has started: none is due any longer."""
+        """Note that a training has started: none is due any longer."""
         self._due.clear()
 
     def _clock_was_set(self, back: bool) -> None:

@@ -17,13 +17,13 @@ class TrainingPolicy:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """What is known now.
+    """Facts by which a training is decided.
 
     Args:
         running: a training is due or running, or its candidate is being published.
         rows: accepted records.
         new_rows: accepted records since the start of the last training.
-        drift_rows: rows since the oldest drift began that no training has answered; None: there is no such drift.
+        drift_rows: rows since the beginning of the oldest drift that no training has answered; None: there is no such drift.
         ended_s: when the last training ended, UTC seconds; None before the first.
         failed: the last training failed.
         pinned: a person wants the live version to stay live.
@@ -42,7 +42,7 @@ class TrainingFacts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether to train now. reason: "first", "drift", "schedule" or "". waiting_for: what is missing, for a person."""
+    """The decision whether to train now. reason: "first", "drift", "schedule" or "". waiting_for: the missing condition, for a person."""
 
     start: bool
     reason: str = ""

@@ -81,7 +81,7 @@ class RawPredictor:
         return self.predict(windows.time_s, windows.telemetry, windows.categories)
 
     def _run(self, windows: RawWindows) -> Floats:
-        """Run the graph. The float graph gets a single window twice: a batch of one uses another code path, which differs in the last bit."""
+        """Run the graph. The float graph gets a single window twice: a batch of one uses other code, which differs in the last bit."""
         count = len(windows)
         feed = windows.feed() if self.int8 or count > 1 else windows.joined(windows).feed()
         forecasts: Floats = self._session.run([FORECAST], feed)[0]

@@ -61,7 +61,7 @@ def go_environment(**variables: str | Path) -> dict[str, str]:
 
 
 def snapshot_of(folder: Path, unmeasured: str | None = None, rows: int = ROWS) -> Path:
-    """Return a sealed segment with `rows` rows of each of LINKS links, one a minute: noisy waves with holes, and one column without values."""
+    """Return a sealed segment: `rows` rows of each of LINKS links, one a minute; noisy waves with holes, and one column without values."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(8)
     step = np.repeat(np.arange(rows), LINKS)
