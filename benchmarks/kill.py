@@ -98,9 +98,9 @@ class Plan:
                 "schedule": "", "rows_min": 4000 if self.trainings else never, "new_rows_min": 500 if self.trainings else never,
                 "drift_rows_min": 500 if self.trainings else never, "cooldown_s": 0.0, "epochs": 1,
                 "drift_time_budget_s": 1.0,
-            },
-            "training.expert": {
-                "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0, "batch_size": 64, "gate_windows_min": 50,
+                "expert": {
+                    "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0, "batch_size": 64, "gate_windows_min": 50,
+                },
             },
         }  # fmt: skip
 

@@ -149,9 +149,9 @@ def sections(bootstrap: str, topic: str) -> dict[str, dict[str, Any]]:
         "state": {"checkpoint_interval_s": 1.0},
         "training": {
             "schedule": "", "rows_min": 1500, "new_rows_min": 500, "drift_rows_min": NEVER, "cooldown_s": 0.0, "epochs": 1,
-        },
-        "training.expert": {
-            "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0, "batch_size": 64, "gate_windows_min": 50,
+            "expert": {
+                "epoch_windows_max": 256, "recent_windows_max": 2000, "replay_windows": 0, "batch_size": 64, "gate_windows_min": 50,
+            },
         },
     }  # fmt: skip
 

@@ -149,9 +149,7 @@ class Home:
         places = {"state": {"directory": str(self.state), "member": member}, "models": {"directory": str(self.folder / "models")}}
         fixed = places | {"http": {"enabled": False}, "log": {"format": "json"}}
         merged = {name: fixed.get(name, {}) | dict(sections.get(name, {})) for name in sections.keys() | fixed.keys()}
-        self.config.write_text(
-            "".join(f"[{name}]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in keys.items()) for name, keys in merged.items())
-        )
+        self.config.write_text("".join(toml(name, section) for name, section in merged.items()))
 
     def start(self, faults: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> DaemonProcess:
         """Start a daemon. faults: see testkit.faulty. environment: in addition to this process's own."""
@@ -222,3 +220,10 @@ class Producer:
     def __exit__(self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None) -> None:
         self._process.kill()
         self._process.wait()
+
+
+def toml(name: str, section: Mapping[str, Any]) -> str:
+    """Return a section as a TOML table, with a table for each mapping in it."""
+    inner = {f"{name}.{key}": value for key, value in section.items() if isinstance(value, Mapping)}
+    keys = "".join(f"{key} = {json.dumps(value)}\n" for key, value in section.items() if not isinstance(value, Mapping))
+    return f"[{name}]\n{keys}" + "".join(toml(table, value) for table, value in inner.items())

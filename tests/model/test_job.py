@@ -494,7 +494,7 @@ def test_a_torn_segment_is_left_out_by_name(tmp_path: Path) -> None:
     assert (code, result.status) == (0, "too_little_data")
     assert result.rows == len(read_segments(others)) > 0
     assert list(result.unsound) == [torn.name]
-    assert "no complete Parquet file" in result.unsound[torn.name]
+    assert "is not a complete Parquet file" in result.unsound[torn.name]
 
 
 @pytest.mark.parametrize(("rows", "problem"), [(0, "0 recent windows"), (20, "0 recent windows"), (50, "of at least 64")])

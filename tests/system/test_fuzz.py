@@ -299,7 +299,7 @@ def test_a_pickle_in_a_state_file_is_not_run(tmp_path: Path) -> None:
     np.savez(path, document=array, rows=array)
     for content in (path.read_bytes(), pickle.dumps(Malicious(canary))):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is no file of a checkpoint"):
+        with pytest.raises(ValueError, match="is not a file of a checkpoint"):
             read_state(path, hashlib.sha256(content).hexdigest())
         assert not canary.exists()
     pickle.loads(content)

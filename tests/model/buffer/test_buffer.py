@@ -144,7 +144,7 @@ def test_a_kill_while_sealing_leaves_no_segment(tmp_path: Path) -> None:
         import os, pathlib, sys
         sys.path.insert(0, {str(ROOT)!r})
         import pyarrow as pa
-        from model import segments
+        from model.buffer import segments
         os.fsync = lambda descriptor: os._exit(9)
         name = segments.SegmentName("dwcp.telemetry", 3, 0, 0)
         columns = {{field.name: pa.array([None], field.type) for field in segments.SCHEMA}} | {{"time_s": pa.array([1.0])}}

@@ -127,6 +127,6 @@ def test_a_configuration_may_come_through_a_pipe_once(tmp_path: Path) -> None:
         if len(content) < MOST_BYTES:
             assert load(tmp_path / "pipe", {}).kafka.topic == "x"
         else:
-            with pytest.raises(ConfigError, match="not a configuration file"):
+            with pytest.raises(ConfigError, match="is not a configuration"):
                 load(tmp_path / "pipe", {})
         writer.join()
