@@ -30,7 +30,9 @@ MOST_BYTES: Final = 1 << 20
 """Largest file that is read as a configuration: a hundred times one with every setting."""
 ENV_PREFIX: Final = "DWCP_"
 ENV_DELIMITER: Final = "__"
-REMOVED: Final = frozenset({"drift.watched_share", "drift.quorum_window_s", "drift.quiet_s"})
+REMOVED: Final = frozenset({
+    "drift.watched_share", "drift.quorum_window_s", "drift.quiet_s", "training.learning_rate", "training.fine_tune_learning_rate",
+})  # fmt: skip
 """Settings of older releases that are constants now."""
 
 
@@ -130,9 +132,14 @@ def _unknown(setting: str) -> str:
     """Return the message about a setting that does not exist, with the closest name of its section, or of a section."""
     if setting in REMOVED:
         return f"{setting}: is not a setting any more, it has a fixed value now; delete it"
-    section, _, key = setting.rpartition(".")
-    fields = Config.model_fields[section].annotation if section in Config.model_fields else Config
-    close = get_close_matches(key, getattr(fields, "model_fields", {}), 1)
+    place, _, key = setting.rpartition(".")
+    fields: dict[str, Any] = Config.model_fields
+    for section in filter(None, place.split(".")):
+        fields = getattr(getattr(fields.get(section), "annotation", None), "model_fields", {})
+    moved = [name for name, field in fields.items() if place and key in getattr(field.annotation, "model_fields", {})]
+    if moved:
+        return f"{setting}: is in the table [{place}.{moved[0]}] now; move it there"
+    close = get_close_matches(key, fields, 1)
     return f"{setting}: there is no such setting; " + (f"did you mean {close[0]}?" if close else "delete it, or correct its name")
 
 
@@ -167,8 +174,7 @@ def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
         nested = upper.startswith((f"{ENV_PREFIX}KAFKA{ENV_DELIMITER}OPTIONS{ENV_DELIMITER}",))
         if upper.startswith(ENV_PREFIX) and upper not in known and not nested and upper != f"{ENV_PREFIX}CONFIG":
             setting = upper.removeprefix(ENV_PREFIX).replace(ENV_DELIMITER, ".").lower()
-            moved = upper.replace(f"TRAINING{ENV_DELIMITER}", f"TRAINING{ENV_DELIMITER}EXPERT{ENV_DELIMITER}")
-            what = f"it is {moved} now" if moved in known else _unknown(setting).removeprefix(f"{setting}: ")
+            what = _unknown(setting).removeprefix(f"{setting}: ")
             raise ConfigError(f"{name}: {what} (a variable is {ENV_PREFIX}SECTION{ENV_DELIMITER}KEY, for example DWCP_KAFKA__TOPIC)")
 
 

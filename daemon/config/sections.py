@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from daemon.training.cron import cron_trigger
 from features.store import DEFAULT_LINKS_MAX
@@ -164,17 +164,6 @@ class TrainingSection(_Section):
     epochs: int = Field(30, gt=0, le=10_000, description="most epochs of one training")
     threads: int = Field(0, ge=0, le=1024, description="0: as many as there are processors")
     expert: ExpertSection = ExpertSection()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _moved(cls, section: Any) -> Any:
-        """Refuse settings of earlier releases with a message that names their place now."""
-        for key in section if isinstance(section, dict) else ():
-            if key in ExpertSection.model_fields:
-                raise ValueError(f"{key} is in the table [training.expert] now; move it there")
-            if key in ("learning_rate", "fine_tune_learning_rate"):
-                raise ValueError(f"{key} is not a setting any more; leave it out (`dwcp-learner train` has --learning-rate)")
-        return section
 
     @field_validator("schedule")
     @classmethod

@@ -69,7 +69,7 @@ def test_settings_of_an_expert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     expert = load(written(tmp_path, "[training.expert]\nbatch_size = 64\n")).training.expert
     assert (expert.batch_size, expert.seed, expert.patience) == (64, 7, 5)
     monkeypatch.setenv("DWCP_TRAINING__PATIENCE", "3")
-    with pytest.raises(ConfigError, match="DWCP_TRAINING__PATIENCE: it is DWCP_TRAINING__EXPERT__PATIENCE now"):
+    with pytest.raises(ConfigError, match=r"DWCP_TRAINING__PATIENCE: is in the table \[training.expert\] now"):
         load(None)
 
 
@@ -120,8 +120,8 @@ REFUSED = {
         r"training.expert.batch_size: Input should be less than or equal",
     ),
     "a negative seed": ("[training.expert]\nseed = -1\n", r"training.expert.seed: Input should be greater than or equal to 0"),
-    "a setting that has moved": ("[training]\npatience = 3\n", r"training: .*patience is in the table \[training.expert\] now"),
-    "a setting that is gone": ("[training]\nlearning_rate = 0.1\n", r"training: .*learning_rate is not a setting any more; leave it out"),
+    "a setting that has moved": ("[training]\npatience = 3\n", r"training.patience: is in the table \[training.expert\] now"),
+    "a setting that is gone": ("[training]\nlearning_rate = 0.1\n", r"training.learning_rate: is not a setting any more"),
     "an address": ("[kafka]\nbootstrap_servers = 'http://x'\n", r"'http://x' is not host:port"),
     "an unknown Kafka option": (
         "[kafka.options]\nsesion_timeout_ms = 1\n",
