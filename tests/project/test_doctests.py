@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 PACKAGES = ("features", "drift")
-EACH_CLASS = ("features",)
+EACH_CLASS = ("features", "drift")
 """Packages of which each public class has an example."""
 
 
