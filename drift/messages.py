@@ -1,4 +1,4 @@
-"""What the link stage sends to the region stage, and what the region stage returns. All are small and plain: data, not code."""
+"""Messages from the link stage to the region stage, and the changes that the region stage returns. All are small and plain data."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Change = Literal["shift", "ramp", "spread", "model_error", "missing", "constant"
 """Kind of a change. shift, ramp: the metric's level, at once or slowly. spread: its spread. model_error: the metric is as before, but the
 model forecasts it worse. The others are faults of the data."""
 _STORED: Final = {"confirmed": "certain", "withdrawn": "over"}
-"""Names of fields in checkpoints, if they are others."""
+"""Names in checkpoints of the fields whose name there differs."""
 _FIELD: Final = {stored: field for field, stored in _STORED.items()}
 
 
@@ -52,8 +52,8 @@ class LinkAlarm:
         interval_s: between the link's rows, seconds.
         offset: offset of the row in its partition.
         epoch: which model is live, counted from 1.
-        withdrawn: cancels an earlier, unconfirmed alarm of the opposite direction, because its sum fell back to zero. Its size is how far
-            the metric has gone nevertheless, because the model has followed it.
+        withdrawn: cancels an earlier, unconfirmed alarm of the opposite direction, because its sum fell back to zero. Its size is the part
+            of the change that the metric has kept, because the model has followed it.
     """
 
     time_s: float
@@ -82,7 +82,7 @@ class LinkAlarm:
 
     @property
     def group(self) -> Group:
-        """True if the network has changed, or the data about it."""
+        """Group of the change: the network itself, or only the data about it."""
         return "network" if self.aspect in ("level", "spread") else "data"
 
     def state(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class LinkSeen:
 
 @dataclass(frozen=True, slots=True)
 class SignalChange:
-    """How one signal changed in one direction: medians over the LinkAlarms of its links.
+    """The change of one signal in one direction: medians over the LinkAlarms of its links.
 
     >>> SignalChange("rtt_ms", "shift", direction=1, links=37, size_sigma=4.0, size=18.0, detectors=("cusum",)).size
     18.0
@@ -159,7 +159,7 @@ class IncidentChange:
         regions, links: those that alarmed, the first NAMED by name.
         affected_regions, affected_links: how many have alarmed.
         watched_links: how many links are monitored.
-        outcome: how a closed incident ended: "settled" (it is the new level: no new evidence, or the model follows), "recovered" (back at
+        outcome: the end of a closed incident: "settled" (it is the new level: no new evidence, or the model follows), "recovered" (back at
             the old level), "model_replaced", or "region" or "fleet" (it became part of one of those). "" while it is open.
     """
 

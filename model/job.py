@@ -4,7 +4,8 @@ It ends with the process PID (default: its parent).
 
 In: a job file (JobSpec) that names an immutable snapshot. Out: a candidate folder, whole once its MANIFEST.json is there; result.json
 (JobResult) beside the job file; and one JSON line per step of progress on standard output.
-Exit code 0: result.json says how it ended. 1: it failed; result.json and standard error say why. 2: the job file cannot be used.
+Exit code 0: result.json has the outcome. 1: the training failed; result.json and standard error have the reason. 2: the job file cannot be
+used.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def main(arguments: list[str]) -> int:
     job = Job(spec, _prepare_process(spec, os.getppid() if parent is None else parent))
     try:
         result = job.run()
-    except Exception as error:  # noqa: BLE001 - whatever it was, the daemon gets a result that says so
+    except Exception as error:  # noqa: BLE001 - the daemon gets a result for every error
         start_again_without_damaged(error)
         traceback.print_exc()
         result = job.failed(error)
@@ -70,15 +71,15 @@ def _job(document: bytes) -> JobSpec:
 
 
 def _empty(candidate: Path) -> None:
-    """The folder itself stays: it is reserved, and its lock is the daemon's."""
+    """Empty the candidate's folder. The folder itself stays: it is reserved, and the daemon holds its lock."""
     for path in candidate.iterdir() if candidate.is_dir() else ():
         remove_whatever(path)
 
 
 def _prepare_process(spec: JobSpec, parent: int) -> Emit:
-    """Make this process a polite child of the process `parent`, and return the function that writes a line of progress."""
+    """Make this process a low-priority child of the process `parent`, and return the function that writes a line of progress."""
     for stop in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(stop, signal.SIG_DFL)  # dies at once: nothing here is worth waiting for, an ignored signal would be inherited
+        signal.signal(stop, signal.SIG_DFL)  # die at once: an ignored signal would be inherited, and nothing here needs an orderly end
     die_with(parent)
     be_nicer_than(parent, spec.settings.nice)
     prepare_libraries()
@@ -87,7 +88,7 @@ def _prepare_process(spec: JobSpec, parent: int) -> Emit:
 
 @dataclass
 class Job:
-    """One job and how far it is.
+    """One job and its progress.
 
     Args:
         stage: The one that runs, or the last.

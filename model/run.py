@@ -1,8 +1,8 @@
 """One offline training as a process of its own: `python -m model.run RUN.json [PID]`. It ends with the process PID, if one is given.
 
 In: a run file (RunSpec) that names a recording's segments. Out: the folder of the run with all its files, and one JSON line per step of
-progress on standard output, the last of which says how it ended. SIGINT ends the training and keeps its best weights; a second one ends
-the process. Exit code 0: the folder is whole. 1: it failed; standard error says why. 2: the run file cannot be used.
+progress on standard output, the last of which has the outcome. SIGINT ends the training and keeps its best weights; a second one ends
+the process. Exit code 0: the folder is whole. 1: it failed; standard error has the reason. 2: the run file cannot be used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STAGES: Final = {
     "build": "building the network",
     "export": "exporting and writing the reports",
 }
-"""What is shown of a stage; the others are short, or have progress of their own."""
+"""The text shown during a stage. The other stages are short, or report their own progress."""
 
 
 class Interruption:

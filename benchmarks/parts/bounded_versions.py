@@ -67,7 +67,7 @@ def snapshot(table: RawTable, folder: Path) -> Path:
     folder.mkdir(parents=True)
     writer, offsets = BufferWriter(folder, Partition("telemetry", 0)), np.arange(len(table))
     writer.append(BufferRows(offsets, table.time_s, table.numeric, table.codes.astype(np.int16), table.link))
-    taken = writer.take(list(table.links), [list(values) for values in table.values])
+    taken = writer.detach(list(table.links), [list(values) for values in table.values])
     assert taken is not None
     writer.seal(taken)
     return folder

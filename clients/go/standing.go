@@ -75,7 +75,7 @@ func stand(name string, number int64, c *choice, seen order) (order, error) {
 		live = order{c.Number, c.Version}
 	}
 	if live.Version == "" {
-		return live, fmt.Errorf("%s names no version that can be used", currentName)
+		return live, fmt.Errorf("%s does not name a version that can be used", currentName)
 	}
 	if live.Version == seen.Version && live.Number < seen.Number {
 		return live, fmt.Errorf("the choice that made %s live (number %d) is gone or older", live.Version, seen.Number)

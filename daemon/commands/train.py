@@ -179,7 +179,7 @@ def _spec(options: TrainOptions, table: RawTable, quality: DataQuality, work: Pa
     snapshot.mkdir()
     writer = BufferWriter(snapshot, Partition("recording", 0))
     writer.append(BufferRows(np.arange(len(table), dtype=np.int64), table.time_s, table.numeric, table.codes, table.link))
-    rows = writer.take(table.links, table.values)
+    rows = writer.detach(table.links, table.values)
     assert rows is not None  # an empty table has been refused
     writer.seal(rows)
     spec = RunSpec(

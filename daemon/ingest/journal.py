@@ -25,7 +25,7 @@ from daemon.ingest.entries import Adopted, Alerted, Clock, Dropped, Entry, Model
 from drift.region.buckets import BUCKET_S
 from features.telemetry import Partition
 from model.registry.durable import atomic_write, sync_folder
-from model.registry.plain_file import read_plain_bytes, said
+from model.registry.plain_file import read_plain_bytes, reason_of
 
 _DECODER: Final = msgspec.json.Decoder(Entry)
 _FIRST_LINE: Final = msgspec.json.Decoder(Entry | Dropped)
@@ -188,7 +188,7 @@ class Journal:
         try:
             content = read_plain_bytes(path, MOST_BYTES, follow_link=True) if path.exists() else b""
         except OSError as error:
-            raise StateError(f"{path}: the journal {said(error)}; restore the file from a copy") from error
+            raise StateError(f"{path}: the journal {reason_of(error)}; restore the file from a copy") from error
         for number, line in enumerate(content.split(b"\n")[:-1], start=1):  # not splitlines: a damaged byte may be a \r
             try:
                 read = (_FIRST_LINE if number == 1 else _DECODER).decode(self._checked(line))

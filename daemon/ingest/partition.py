@@ -235,7 +235,7 @@ class Pipeline:
         )
         arrays = {f"store_{name}": ring for name, ring in store.state().items()} | self.monitored.arrays()
         arrays |= self._event_time.arrays(len(store))
-        open_rows = self.writer.take(store.links, store.interner.values)
+        open_rows = self.writer.detach(store.links, store.interner.values)
         return PartState(self.partition, self.next_offset, document, arrays, self.writer, open_rows, self.journal_applied)
 
     def restore(self, restored: Restored) -> None:

@@ -67,7 +67,7 @@ class Room:
 
     def make(self, rest: TelemetryBatch) -> None:
         """Make room for the first record of `rest`."""
-        self._writer.settle(self._store.links, self._store.interner.values)
+        self._writer.freeze(self._store.links, self._store.interner.values)
         if (category := self._store.full_category(rest)) is not None:
             self._forget(category)
         else:

@@ -119,5 +119,5 @@ class Keeper:
         except Exception:
             for part in snapshot.parts:
                 if part.open_rows is not None:
-                    part.writer.give_back(part.open_rows)
+                    part.writer.put_back(part.open_rows)
             raise

@@ -3,12 +3,12 @@
 This file is long because all kernels must stay in it: Numba's cache notices a change of the file that holds a kernel, but not of a file
 that it calls into.
 
-A residual is standardised by what the link's own residuals under the live model were so far: a level that forgets within BASELINE_ROWS, a
-daily cycle of level and spread that the model has left over (harmonics, kept only if they stand out of their own noise), and a scale. Three
+A residual is standardised by the link's earlier residuals under the live model: a level that forgets within BASELINE_ROWS, the daily cycle
+of level and spread that the model leaves over (harmonics, used only if they stand out of their own noise), and a scale. Three
 CUSUMs (Page 1954, "Continuous inspection schemes", Biometrika 41) sum what exceeds a slack: up, down, and of their absolute size. They
 alarm above a threshold in units of the *long-run* variance of the residuals, which is estimated beside them from the means of BLOCK_ROWS
-rows (batch means, Law and Carson 1979): neighbours that resemble each other would soon reach any fixed threshold. While a sum is high,
-nothing is learnt from what may be the change itself.
+rows (batch means, Law and Carson 1979): correlated neighbours would soon reach any fixed threshold. While a sum is high, nothing is learnt:
+the rows may be the change itself.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CLIP_SIGMA: Final = 4.0
 SLACK: Final = 0.5
 """Slack of the sums up and down, standard deviations: shifts of twice as much are found soonest (Moustakides 1986)."""
 SLACK_SPREAD: Final = 0.35
-"""Slack of the sum of absolute residuals, in their own standard deviations: a little more than half of what a doubled variance moves them
-by."""
+"""Slack of the sum of absolute residuals, in their own standard deviations: a little more than half of the shift that a doubled variance
+causes."""
 SLACK_FIRST_DAY: Final = 0.25
 SLACK_SPREAD_FIRST_DAY: Final = 0.7
 """Additional slack in a link's first day, which fades over its second: until then a daily cycle cannot be distinguished from a change."""
@@ -45,8 +45,8 @@ BLOCK_ROWS: Final = 16
 """Rows of one block."""
 LEAST_SIZE: Final = 0.2
 LEAST_SIZE_VARIANCE: Final = 0.05
-"""Lower bounds of mean and variance of the absolute standardised residual: after a long constant one, anything would be a thousandfold
-spread."""
+"""Lower bounds of mean and variance of the absolute standardised residual: after a long constant residual, any other value would be a
+thousandfold spread."""
 MASS_SIGMA: Final = 8.0
 """Standard deviations at which an outlier within a change is clipped for the size of the change."""
 WIDER_MAX: Final = 4.0
@@ -56,14 +56,14 @@ FIRST_ROWS: Final = 20
 FIRST_SIGMA: Final = 5.0
 """Standard deviations from that median at which the calibration clips."""
 _GAP_INTERVALS: Final = 4.0
-"""Intervals that an outage counts as in the mean interval. Otherwise the interval would be that of the outage for hours."""
+"""Largest weight of an outage in the mean interval, in intervals. Without it the mean would be that of the outage for hours."""
 BLOCKS: Final = 90.0
 """Blocks over which the long-run variance is averaged."""
 FAR_SIGMA: Final = 4.0
 FAR_FIRST: Final = 0.75
 FAR_RATIO: Final = 3.0
 """A change begins with two residuals beyond FAR_SIGMA (the first beyond FAR_FIRST of it) that are FAR_RATIO times as far out as the sum's
-mean so far. What the sum had before them was chance: neither its time nor its size belongs to the change."""
+mean so far. The sum before them was chance: neither its time nor its size belongs to the change."""
 INPUT_STEPS: Final = 8.0
 """Times its mean step (or the residual's scale) by which one value can move the metric's own level: an outlier is not a trend."""
 SUSPICIOUS: Final = 0.5
@@ -76,7 +76,7 @@ DAY_S: Final = 86_400.0
 _NORMAL: Final = math.sqrt(math.pi / 2)
 """Standard deviation over mean absolute deviation of a normal distribution."""
 _GAP_MAX_S: Final = 3_600.0
-"""Seconds of a pause that count as seen; the rest has taught nothing about the day."""
+"""Seconds of a pause that count as seen; the rest gives no evidence about the daily cycle."""
 SEEN_EVERY_S: Final = 900.0
 """Seconds between two reports that a link is there."""
 
@@ -209,7 +209,7 @@ def _detect(
 
 @compiled
 def _calibrate(first: Any, stats: Any, value: float, time_s: float, least_scale: float) -> None:
-    """Level and scale of the first residuals: all of them are clipped around the median of the first FIRST_ROWS (Welford 1962)."""
+    """Compute level and scale of the first residuals, all clipped around the median of the first FIRST_ROWS (Welford 1962)."""
     if first.count == 0:
         first.first_s = time_s
     first.count += 1
@@ -243,7 +243,7 @@ def _include(first: Any, value: float, count: float) -> None:
 
 @compiled
 def _follow_metric(stats: Any, given: float, time_s: float) -> None:
-    """Level, trend and mean step of the metric itself, whatever was forecast."""
+    """Update level, trend and mean step of the metric itself, independent of the forecast."""
     if stats.count == 1.0:
         stats.metric_level = given
     else:
@@ -251,7 +251,7 @@ def _follow_metric(stats: Any, given: float, time_s: float) -> None:
         most = INPUT_STEPS * max(stats.metric_step, stats.scale) if stats.count >= CALIBRATION_ROWS else math.inf
         stats.metric_step += weight * (min(most, abs(given - stats.metric)) - stats.metric_step)
         passed_s = max(0.0, time_s - stats.last_s)
-        stats.first_s += max(0.0, passed_s - _GAP_MAX_S)  # what was not seen has taught nothing about the day
+        stats.first_s += max(0.0, passed_s - _GAP_MAX_S)  # unseen time is no evidence about the day
         passed_s = min(passed_s, _GAP_INTERVALS * stats.interval_s) if stats.interval_s > 0.0 else passed_s
         stats.interval_s += weight * (passed_s - stats.interval_s)
         ahead, last = given - stats.metric_level - stats.metric_trend, stats.metric - stats.metric_level
@@ -309,13 +309,13 @@ def _sum_up(
 
 @compiled
 def _shrunk(cos: float, sin: float, noise: float) -> float:
-    """How much of a harmonic stands out of its noise, 0 to 1 (James and Stein 1961)."""
+    """Return the share of a harmonic that stands out of its noise, 0 to 1 (James and Stein 1961)."""
     return max(0.0, 1.0 - noise / max(cos * cos + sin * sin, 1e-12))
 
 
 @compiled
 def _begin_anew(stats: Any, cusum: Any, mass: float, before: float, time_s: float) -> None:
-    """Let the change begin with the last residual (before), if it and this one (mass) are out of all proportion to what the sum has had."""
+    """Let the change begin with the last residual (before), if it and this one (mass) are far larger than those in the sum so far."""
     rows, chance = cusum.rows - 1.0, cusum.mass - before
     if abs(mass) * rows <= FAR_RATIO * abs(chance):
         return
@@ -390,8 +390,8 @@ def _describe(stats: Any, i: int, thresholds: Doubles, alarm: Any) -> None:
 
 @compiled
 def _size(stats: Any, mean: float) -> float:
-    """Size of a change with this clipped mean: the mean, or the median of the last three residuals (which no outlier moves) if most is
-    clipped."""
+    """Return the size of a change with this clipped mean: the mean or, if most is clipped, the median of the last three residuals, which a
+    single outlier does not move."""
     if abs(mean) < 0.75 * MASS_SIGMA * stats.scale:
         return mean
     first, second, third = stats.excess_first, stats.excess_before, stats.excess
@@ -401,7 +401,7 @@ def _size(stats: Any, mean: float) -> float:
 
 @compiled
 def _adopt(stats: Any, i: int) -> None:
-    """The change of sum i is confirmed: what the residuals were since its beginning is the level, or the scale, from now on."""
+    """Adopt the confirmed change of sum i: the residuals since its beginning set the level, or the scale, from now on."""
     cusum = stats.sums[i]
     mean = cusum.mass / cusum.rows
     if i == WIDE:
@@ -417,7 +417,7 @@ def _adopt(stats: Any, i: int) -> None:
 
 @compiled
 def _add_to_block(stats: Any, z: float, size: float, time_s: float, thresholds: Doubles, block: Any) -> None:
-    """Add to the block of residuals. When it is full, fill in what it was, and let the long-run variances follow.
+    """Add to the block of residuals. When it is full, fill in `block` and update the long-run variances.
 
     A block of a link's first day is not reported: a daily cycle would be in its mean.
     """
@@ -456,7 +456,7 @@ def _learn(
         return
     stats.count += 1
     weight = 1.0 / min(stats.count, BASELINE_ROWS)
-    # A new level is learnt from its own rows; scale and cycle from all that there were, or an hour's outage would undo them.
+    # A new level is learnt from its own rows; scale and cycle from all rows so far, or an hour's outage would undo them.
     rows = max(stats.count, (time_s - stats.first_s) / max(stats.interval_s, 1e-3))
     slow = 2.0 * max(1.0 / rows, min(time_s - stats.last_s, _GAP_MAX_S) / CYCLE_S)
     cos2, sin2 = cos * cos - sin * sin, 2.0 * cos * sin

@@ -1,4 +1,4 @@
-"""The compiled half of the detector of data faults: what each column, category and clock of a link is like, and since when it is otherwise.
+"""Compiled half of the detector of data faults: the usual values of each column, category and clock of a link, and since when they differ.
 
 This file is long because all kernels must stay in it: Numba's cache does not notice a change of a file that a kernel calls into.
 """
@@ -20,9 +20,9 @@ from features.telemetry import CATEGORIES, NUMERIC, Doubles, Flags, Floats, Ints
 from features.vocabulary import OTHER
 
 KNOWN_ROWS: Final = 60.0
-"""Rows after which it is known what a column is like."""
+"""Rows after which the usual values of a column are known."""
 MEMORY_ROWS: Final = 240.0
-"""Rows within which that is forgotten."""
+"""Rows within which the usual values are forgotten."""
 PRESENT_MIN: Final = 0.9
 """Share of rows in which a column must have been measured for its absence to be a fault."""
 MISSING_ROWS: Final = 10.0
@@ -32,8 +32,8 @@ MOVING_MIN: Final = 0.5
 CONSTANT_ROWS: Final = 30.0
 """Rows with the same value after which a column is constant."""
 CHANCE_OF_REPEATS: Final = 1e-3
-"""Repeats of a value that are less likely than this, in a column that moves as it did, are held back until it is known what they are. In a
-column that always moves these are all from the second one on, and two residuals are not an alarm."""
+"""Repeats of a value that are less likely than this, in a column that moves as it did, are held back until it is known whether they are
+a fault. In a column that always moves these are all from the second one on, and two residuals are not an alarm."""
 MOVING_MAX: Final = 0.99
 """Largest share of rows in which a column is assumed to change: nobody has seen more than MEMORY_ROWS."""
 UNIT_FACTOR: Final = 50.0
@@ -41,7 +41,7 @@ UNIT_FACTOR: Final = 50.0
 UNITS: Final = tuple(math.log10(factor) for factor in (60.0, 1000.0, 1024.0, 3600.0, 8000.0, 8192.0, 1e6, 1024.0**2, 1e9))
 """Factors between units in use, as decimal logarithms."""
 UNIT_TOLERANCE: Final = 0.04
-"""Decades around those: a tenth."""
+"""Tolerance around UNITS, in decades: a tenth."""
 UNIT_ROWS: Final = 5.0
 """Rows in another unit after which that is a fault. An outage of some rows is not; until it is known, its rows after the first are held
 back."""
@@ -72,17 +72,18 @@ value, and rows since the last one; last value, share of rows in which it change
 distance from it; rows that are off (with an unknown value), and by how many decades; number of the fault, and time of its first row; time
 of the first row that is off, gone or the same; rows that `log` is a mean of."""
 CLOCK_STATE: Final = record("rows _present spoilt_rows last_s lag_scatter_s _same lag_s interval_s off shift_s fault since_s run_s _logs")
-"""The same memory for the clock of a link. spoilt_rows: for how many rows yet wrong values are among those that forecasts are made from."""
+"""The same memory for the clock of a link. spoilt_rows: number of coming rows whose forecasts are still made from wrong values."""
 FIELDS: Final = COLUMN.itemsize // 8
 """Columns of the state as float64."""
 FOUND: Final = record("since_s amount interval_s")
-"""What is reported about a fault: since_s, size and interval_s of `Fault`."""
+"""Reported values of a fault: since_s, size and interval_s of `Fault`."""
 _CHANGES: Final = -1.0
 """`off` of a counter that began anew, or of a link that wakes up. It goes on down from here until the column is learnt anew."""
 _CATEGORIES_BEGIN: Final = len(NUMERIC)
 _CLOCK_SIGNAL: Final = len(SIGNALS) - 1
 _NO_UNIT: Final = tuple(index for index, name in enumerate(NUMERIC) if RANGES[name][1] < LARGEST)
-"""A ratio has bursts of any factor, and in percent it is refused. What goes round falls from its most to 0, which is any factor too."""
+"""Columns without a unit. A ratio has bursts of any factor, and in percent it is refused. A cyclic value falls from its largest to
+0, which is any factor too."""
 _LOSS: Final = NUMERIC.index("packet_loss")
 
 assert SIGNALS[:_CATEGORIES_BEGIN] == NUMERIC

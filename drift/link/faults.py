@@ -1,7 +1,7 @@
-"""Find faults of the data: what a producer does to a column, recognised before a residual is inspected.
+"""Find faults of the data: changes of a column by its producer, recognised before a residual is inspected.
 
 While a column has a fault, its residuals reach no detector. While its unit or a category is wrong, none of the link's residuals do: every
-forecast is made from them. A fault that lasts a day is how the data are from then on.
+forecast is made from them. A fault that lasts a day is adopted as the new state of the data.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Which links are monitored, that is forecast and inspected at every row: all of them in a small fleet, some of each region in a large
-one."""
+"""The choice of monitored links, which are forecast and inspected at every row: all links of a small fleet, a part of a large one."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ PRESENT_S: Final = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MonitoringPolicy:
-    """How many links of one partition are monitored.
+    """Bounds of the number of monitored links of one partition.
 
     A forecast costs about 0.4 ms of CPU on a fast core: 1,000 links at one row a minute are 0.7 % of it.
 
@@ -104,8 +103,8 @@ class MonitoredList:
         return len(self) - known
 
     def review(self, links: Sequence[str], newest_s: Doubles, event_s: float, region_of: Callable[[int], str]) -> tuple[Ints, int]:
-        """Give the places of monitored links that have been silent for SILENT_S to links that send records and found no place. So the
-        places are filled neither by links of long ago nor by a flood of names that came once.
+        """Replace monitored links that have been silent for SILENT_S by links that send records and found no place. So neither links of
+        long ago nor a flood of names that came once can fill the places.
 
         Args:
             links: names of all slots.
@@ -130,7 +129,7 @@ class MonitoredList:
                 leaves = silent.first(region if full else None)
                 if leaves is None:
                     continue
-                silent.give(leaves)
+                silent.remove(leaves)
                 gone.add(leaves)
                 places[self.regions[self.index[leaves]]] -= 1
             places[region] += 1
@@ -182,6 +181,6 @@ class _Silent:
             slots.popleft()
         return slots[0] if slots else None
 
-    def give(self, slot: int) -> None:
+    def remove(self, slot: int) -> None:
         """Remove a slot from the list."""
         self._given.add(slot)

@@ -1,4 +1,4 @@
-"""How sensitive the detectors are: one number, the budget of false alerts."""
+"""Sensitivity of the detectors, set by one number: the budget of false alerts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The link stage: what the residuals of each monitored link show. Sparse: an alarm when one of its detectors fires.
+"""The link stage: detectors over the residuals of each monitored link. Its output is sparse: an alarm when a detector fires.
 
 Detectors never see raw metrics, whose daily cycle would set them off, but the one-step residual of the live model, standardised by the
 link's own residuals. Sums that alarm within tens of rows are in cusum.py. River's ADWIN sees the means of blocks of rows beside them, for
@@ -23,12 +23,12 @@ from drift.messages import SIGNALS, Aspect, LinkAlarm, LinkSeen
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Floats, Ints, Longs
 
 SCALE_FLOOR: Final = 0.02
-"""Least scale of a residual, in the model's standard deviations of the target. Changes of less are of no interest to anybody."""
+"""Least scale of a residual, in the model's standard deviations of the target. Smaller changes are of no interest."""
 SLOW_MIN_SIGMA: Final = 0.25
 """Least slow change that is reported, in standard deviations. If nothing else moves, ADWIN finds any step."""
 RESTING_BLOCKS: Final = 180
-"""Blocks for which ADWIN rests after it has fired: two days of minutes, in which the link's level follows the change. It would see the way
-there as another change."""
+"""Blocks for which ADWIN rests after it has fired: two days of minutes, in which the link's level follows the change. It would report
+that movement as another change."""
 RAMP: Final = 2.0
 """Growth that a slow change is reported with."""
 _SLACK: Final = 0.5
@@ -190,7 +190,7 @@ class LinkDrift:
     def _add_block(self, link: int, metric: int, mean: float, began_s: float) -> tuple[float, float] | None:
         """Add a block's mean. If ADWIN sees a change, return since when (UTC seconds), and by how much the mean moved.
 
-        ADWIN drops the oldest of its window until the rest agrees with itself, which shows neither. Two sums with a small slack do.
+        ADWIN itself reports neither: it only drops old values until the rest of its window is homogeneous. Two sums with a small slack do.
         """
         slow = self._arrays["slow"][link, metric]
         resting, up, up_blocks, up_since_s, down, down_blocks, down_since_s = slow.tolist()
@@ -235,13 +235,13 @@ class _Report:
 
     def __init__(self, rows: MonitoredRows, off_s: Doubles, epoch: int) -> None:
         self.rows, self._off_s, self._epoch = rows, off_s, epoch
-        self._time_s = rows.time_s + off_s  # a clock that is known to be behind would make every alarm too late to count
+        self._time_s = rows.time_s + off_s  # corrected: by a clock that is behind, every alarm would be too late to count
 
     def alarm(
         self, row: int, signal: int, aspect: Aspect, detector: str, direction: int, confirmed: bool, change: Sequence[float],
         withdrawn: bool = False,
     ) -> LinkAlarm:  # fmt: skip
-        """change: since_s (by the link's clock), size_sigma, size, shown, growth, interval_s."""
+        """Return an alarm. change: since_s (by the link's clock), size_sigma, size, shown, growth, interval_s."""
         since_s, size_sigma, size, shown, growth, interval_s = change
         return LinkAlarm(
             float(self._time_s[row]), *self.rows.describe(row), signal, aspect, detector, direction, confirmed,
@@ -254,13 +254,13 @@ class _Report:
         return self.alarm(fault.row, fault.signal, fault.aspect, "data", 1 if fault.begins else -1, True, change)
 
     def seen(self, interval_s: Doubles) -> list[LinkSeen]:
-        """interval_s: float64 (W,), NaN for rows that report nothing."""
+        """Return the reports that links are there. interval_s: float64 (W,), NaN for rows without a report."""
         found = np.flatnonzero(np.isfinite(interval_s)).tolist()
         return [LinkSeen(float(self._time_s[row]), *self.rows.describe(row)[:2], float(interval_s[row]), self._epoch) for row in found]
 
 
 def _summed(total: float, count: float, since_s: float, mean: float, began_s: float) -> tuple[float, float, float]:
-    """Return a sum of block means above their slack, the number of them, and since when it grows (Page 1954)."""
+    """Return a sum of block means above their slack, the number of blocks in it, and the time since which it grows (Page 1954)."""
     grown = total + (mean - _SLACK)
     if grown <= 0.0:
         return 0.0, 0.0, 0.0

@@ -1,8 +1,8 @@
 """Messages of the link stage by the minute of event time, until every partition has passed it.
 
 A bucket closes when the watermark, the least event time over the partitions, has passed it. Its messages are then returned in the order of
-their links. So what follows from them depends on neither the batches nor the interleaving of partitions (watermarks as in Akidau et al.
-2015, "The Dataflow model").
+their links. So the result depends on neither the batches nor the interleaving of partitions (watermarks as in Akidau et al. 2015,
+"The Dataflow model").
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Buckets:
             yield (through + 1) * BUCKET_S, ([], [])
 
     def go_back(self, watermark_s: float, limit_s: float) -> None:
-        """Undo that buckets were closed for times that cannot be.
+        """Open buckets again that were closed for times in the future.
 
         Args:
-            watermark_s: up to where they can really have been closed, UTC seconds; inf if nobody knows.
+            watermark_s: time up to which buckets may stay closed, UTC seconds; inf if it is not known.
             limit_s: last time that a message can have, UTC seconds. Messages of later buckets are dropped.
         """
         self.closed_through = min(self.closed_through, _bucket(min(watermark_s, limit_s)) - 1)

@@ -1,4 +1,4 @@
-"""What alarms must have in common to be one change, and what they show about it together."""
+"""The key that alarms of one change have in common, and the evidence that they are together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_MIN: Final = 0.5
 RAMP_GROWTH: Final = 0.25
 RAMP_ROWS: Final = 45.0
 """Growth and rows from which a change is a ramp. A step does not grow while the sums find it, and one of a standard deviation is found in
-some 30 rows. A ramp is found later, and what the sums see of it, the part above their slack, has grown by half by then."""
+some 30 rows. A ramp is found later. By then its part above the slack, which is all that the sums contain, has grown by half."""
 
 ChangeKey: TypeAlias = tuple[int, int, Aspect]
 """Signal, direction, aspect."""
@@ -36,7 +36,7 @@ def size_sigma(alarms: Iterable[LinkAlarm]) -> float:
 
 
 def signal_change(key: ChangeKey, alarms: Sequence[LinkAlarm]) -> SignalChange:
-    """Return what the alarms of one key, one of each link, have in common."""
+    """Return the change that the alarms of one key, one of each link, describe together."""
     signal, direction, aspect = key
     sigma, size = median(alarm.size_sigma for alarm in alarms), median(alarm.size for alarm in alarms)
     detectors = tuple(sorted({alarm.detector for alarm in alarms}))

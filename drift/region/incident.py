@@ -1,4 +1,4 @@
-"""One incident: what an operator is alerted to, once, however many links alarm."""
+"""One incident: a change that an operator is alerted to once, however many links alarm."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ GROWTH: Final = 1.5
 GROWTH_LINKS: Final = 3
 """Least number of links by which those of one signal must have grown."""
 LARGER: Final = 2.0
-"""An update is also sent when a signal's size is this many times what was sent about it."""
+"""An update is also sent when a signal's size is this many times the size that was sent last."""
 NAMED: Final = 100
 """Most regions, and most links, that a change names."""
 _STORED: Final = {"reported": "told", "monitored": "watched", "recoveries": "back", "reported_of": "told_of"}
-"""Names of fields in checkpoints, if they are others."""
+"""Names in checkpoints of the fields whose name there differs."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,7 @@ class Incident:
         quiet_s: seconds after that, when the incident closes.
         reported: affected links at the last change that was sent.
         evidence: for each change the last alarm of each link.
-        recoveries: for each change how far each link's residual has gone back since.
+        recoveries: for each change the recovery of each link's residual since then.
         reported_of: for each change its links and its size (standard deviations) when it was sent last.
     """
 
@@ -104,9 +104,9 @@ class Incident:
         self.add(alarms)
 
     def add(self, alarms: Sequence[LinkAlarm]) -> None:
-        """Keep the last alarm of each link, which has seen most, with the first one's time of the change.
+        """Keep the last alarm of each link, which rests on most rows, with the first alarm's time of the change.
 
-        What comes after a confirmed one, whose change the detector has adopted as the new level, is added to it once it is confirmed too.
+        After a confirmed alarm the detector has adopted the change as the new level. A later change is added once it is confirmed too.
         """
         self._since_s = None
         for alarm in alarms:
@@ -123,7 +123,7 @@ class Incident:
                 of_key[alarm.link] = replace(alarm, since_s=known.since_s)
 
     def absorb(self, other: Incident) -> None:
-        """Add the evidence of a smaller incident, and how far its links have recovered, before this one is sent."""
+        """Add the evidence of a smaller incident, and the recoveries of its links, before this one is sent."""
         self.add(other.alarms)
         self.keep_recoveries(other)
 
@@ -135,10 +135,10 @@ class Incident:
                     self.recoveries.setdefault(key, {}).setdefault(link, recovery)
 
     def note_recovery(self, alarm: LinkAlarm) -> bool:
-        """Note an alarm that is an affected link's recovery, and return whether it is. Then it is evidence of nothing else.
+        """Return whether an alarm is an affected link's recovery, and note it if so. Then it is not evidence of anything else.
 
-        A link cannot recover from a level that the detector has not adopted: the sum falls, which `withdrawn` reports, and what exceeds the
-        old level in the other direction is a change of its own.
+        A link cannot recover from a level that the detector has not adopted. In that case the sum falls, which `withdrawn` reports, and an
+        excess over the old level in the other direction is a separate change.
         """
         key, from_key = change_key(alarm), opposite(change_key(alarm))
         if alarm.withdrawn and self._withdraw(key, alarm.link):
@@ -161,13 +161,13 @@ class Incident:
         return True
 
     def note_withdrawn(self, alarms: Sequence[LinkAlarm]) -> None:
-        """Note which of its evidence is withdrawn already by these alarms."""
+        """Mark the evidence that these alarms have withdrawn already."""
         for alarm in alarms:
             if alarm.withdrawn:
                 self.note_recovery(alarm)
 
     def _drop(self, key: ChangeKey, link: str) -> None:
-        """Drop what was assumed to be a change of a link, and is its recovery."""
+        """Drop an alarm that was assumed to be a change of a link, and is its recovery."""
         del self.evidence[key][link]
         self.recoveries.get(key, {}).pop(link, None)
         if not self.evidence[key]:
@@ -193,7 +193,7 @@ class Incident:
 
     @property
     def may_have_recovered(self) -> bool:
-        """True if they have, if what is not confirmed yet will be."""
+        """True if most links of each change have recovered, counting recoveries that are not confirmed yet."""
         return self._most_recovered(lambda _: True)
 
     def _most_recovered(self, counts: Callable[[Recovery], bool]) -> bool:
@@ -217,7 +217,7 @@ class Incident:
 
     @property
     def recovery_outcome(self) -> Literal["recovered", "settled"]:
-        """How it ends once it has recovered: the network is as it was, or the model has followed it to where it is now."""
+        """Outcome once it has recovered. "recovered": the network is as it was; "settled": the model has followed it to the new level."""
         as_before = [self._is_as_before(key, link, back) for key, of_key in self.recoveries.items() for link, back in of_key.items()]
         return "recovered" if 2 * sum(as_before) >= len(as_before) else "settled"
 

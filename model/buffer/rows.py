@@ -77,7 +77,7 @@ class BufferWriter:
     partition: Partition
     open_rows: int = field(default=0, init=False)
     _rows: list[BufferRows] = field(default_factory=list, init=False)
-    _settled: list[BufferRows] = field(default_factory=list, init=False)
+    _frozen: list[BufferRows] = field(default_factory=list, init=False)
     """Rows before those of _rows, frozen: their slots number `_names`, and their codes `_values`."""
     _names: dict[str, int] = field(default_factory=dict, init=False)
     _values: tuple[dict[str, int], ...] = field(default_factory=lambda: tuple({} for _ in CATEGORIES), init=False)
@@ -88,10 +88,10 @@ class BufferWriter:
             self._rows.append(rows)
             self.open_rows += len(rows.offsets)
 
-    def take(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> OpenSegment | None:
+    def detach(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> OpenSegment | None:
         """Detach the open rows. Return None if there are none.
 
-        Both arguments may only have grown since the rows were appended; before any other change `settle` has to be called.
+        Both arguments may only have grown since the rows were appended. Call `freeze` before any other change of them.
 
         Args:
             links: Name of each slot (FeatureStore.links).
@@ -99,18 +99,18 @@ class BufferWriter:
         """
         if not self.open_rows:
             return None
-        if self._settled:
-            self.settle(links, values)
-            taken = OpenSegment(tuple(self._settled), tuple(self._names), tuple(tuple(known) for known in self._values))
+        if self._frozen:
+            self.freeze(links, values)
+            detached = OpenSegment(tuple(self._frozen), tuple(self._names), tuple(tuple(known) for known in self._values))
         else:
-            taken = OpenSegment(tuple(self._rows), tuple(links), tuple(tuple(known) for known in values))
-        self._rows, self._settled, self._names, self.open_rows = [], [], {}, 0
+            detached = OpenSegment(tuple(self._rows), tuple(links), tuple(tuple(known) for known in values))
+        self._rows, self._frozen, self._names, self.open_rows = [], [], {}, 0
         self._values = tuple({} for _ in CATEGORIES)
-        return taken
+        return detached
 
-    def settle(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> None:
-        """Freeze the names of the open rows, before slots stand for other links or codes for other values. Arguments as of `take`."""
-        self._settled += [self._by_name(rows, links, values) for rows in self._rows]
+    def freeze(self, links: Sequence[str], values: Sequence[Sequence[str]]) -> None:
+        """Freeze the names of the open rows. Call it before slots or codes get another meaning. Arguments as of `detach`."""
+        self._frozen += [self._by_name(rows, links, values) for rows in self._rows]
         self._rows = []
 
     def _by_name(self, rows: BufferRows, links: Sequence[str], values: Sequence[Sequence[str]]) -> BufferRows:
@@ -119,25 +119,25 @@ class BufferWriter:
             codes[:, category] = _renumbered(rows.codes[:, category], known, shared)
         return replace(rows, slots=_renumbered(rows.slots, links, self._names), codes=codes)
 
-    def give_back(self, taken: OpenSegment) -> None:
-        """Put rows that could not be sealed back before the open ones: the next `take` returns them again."""
-        self._settled[:0] = [self._by_name(rows, taken.links, taken.values) for rows in taken.rows]
-        self.open_rows += len(taken)
+    def put_back(self, detached: OpenSegment) -> None:
+        """Put rows that could not be sealed back before the open ones: the next `detach` returns them again."""
+        self._frozen[:0] = [self._by_name(rows, detached.links, detached.values) for rows in detached.rows]
+        self.open_rows += len(detached)
 
-    def seal(self, taken: OpenSegment) -> Segment:
-        """Write the rows as one durable segment. It touches nothing that `append` and `take` use, so it may run on another thread.
+    def seal(self, detached: OpenSegment) -> Segment:
+        """Write the rows as one durable segment. It may run on another thread: it shares no data with `append` and `detach`.
 
         Raises:
-            OSError: The disk refuses the file. Nothing is left behind: call again, or give the rows back.
+            OSError: The disk refuses the file. Nothing is left behind: call again, or put the rows back.
         """
-        table = _table(taken)
+        table = _table(detached)
         offsets = numpy_column(table["offset"])
         name = SegmentName(safe_topic(self.partition.topic), self.partition.number, int(offsets[0]), int(offsets[-1]))
         return write_segment(self.folder, name, table)
 
 
 def _renumbered(numbers: Ints | Codes, names: Sequence[str], shared: dict[str, int]) -> Ints:
-    """int32 (N,), the numbers of the names in `shared`, which grows by new ones; -1 stays."""
+    """Return int32 (N,), the numbers of the names in `shared`, to which new names are added; -1 stays."""
     used, position = np.unique(numbers, return_inverse=True)
     new = [shared.setdefault(names[number], len(shared)) if number >= 0 else -1 for number in used.tolist()]
     return np.array(new, np.int32)[position]
@@ -183,14 +183,17 @@ class _Part:
     link: Ints
 
 
-def _table(taken: OpenSegment) -> pa.Table:
-    slots = np.concatenate([part.slots for part in taken.rows])
-    numeric = np.concatenate([part.numeric for part in taken.rows])
-    codes = np.concatenate([part.codes for part in taken.rows])
-    columns: list[object] = [np.concatenate([part.offsets for part in taken.rows]), np.concatenate([part.time_s for part in taken.rows])]
+def _table(segment: OpenSegment) -> pa.Table:
+    slots = np.concatenate([part.slots for part in segment.rows])
+    numeric = np.concatenate([part.numeric for part in segment.rows])
+    codes = np.concatenate([part.codes for part in segment.rows])
+    columns: list[object] = [
+        np.concatenate([part.offsets for part in segment.rows]),
+        np.concatenate([part.time_s for part in segment.rows]),
+    ]
     columns.extend(np.ascontiguousarray(numeric[:, column]) for column in range(len(NUMERIC)))
-    columns.append(dictionary_column(slots, taken.links))
-    columns.extend(dictionary_column(codes[:, category], known) for category, known in enumerate(taken.values))
+    columns.append(dictionary_column(slots, segment.links))
+    columns.extend(dictionary_column(codes[:, category], known) for category, known in enumerate(segment.values))
     return pa.Table.from_arrays([arrow_column(column) if isinstance(column, np.ndarray) else column for column in columns], schema=SCHEMA)
 
 
@@ -199,9 +202,9 @@ def _part(
 ) -> _Part:  # fmt: skip
     table = load(path)
     time_s = table["time_s"].to_numpy()
-    kept = (time_s >= (-np.inf if since_s is None else since_s)) & (time_s <= (np.inf if until_s is None else until_s))
-    if not kept.all():
-        table = table.filter(pa.array(kept)).combine_chunks()
+    in_time = (time_s >= (-np.inf if since_s is None else since_s)) & (time_s <= (np.inf if until_s is None else until_s))
+    if not in_time.all():
+        table = table.filter(pa.array(in_time)).combine_chunks()
     numeric = np.empty((len(table), len(NUMERIC)), np.float32)
     for column, name in enumerate(NUMERIC):
         numeric[:, column] = table[name].to_numpy()
@@ -212,7 +215,7 @@ def _part(
 
 
 def _coded(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
-    """int32 (N,), the column's codes in the shared dictionary, which grows by its new values; -1 where missing."""
+    """Return int32 (N,), the column's codes in the shared dictionary, to which new values are added; -1 where missing."""
     if column.num_chunks == 0:
         return np.empty(0, np.int32)
     array = column.chunk(0)
@@ -268,9 +271,9 @@ def _sorted_table(parts: list[_Part], links: dict[str, int], values: tuple[dict[
         raise SegmentError(path, f"has a row of link {names[link[row]]!r} that is not after the one before it")
     if np.any(same):
         order = np.lexsort((partition, time_s, link))
-        kept = np.ones(len(order), np.bool_)
-        kept[1:] = (np.diff(link[order]) != 0) | (np.diff(time_s[order]) > 0)
-        order = order[kept]
+        keep = np.ones(len(order), np.bool_)
+        keep[1:] = (np.diff(link[order]) != 0) | (np.diff(time_s[order]) > 0)
+        order = order[keep]
     numeric = np.concatenate([part.numeric for part in parts] or [np.empty((0, len(NUMERIC)), np.float32)])
     codes = np.concatenate([part.codes for part in parts] or [np.empty((0, len(CATEGORIES)), np.int32)])
     return RawTable(

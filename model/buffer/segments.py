@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from features.telemetry import CATEGORIES, NUMERIC, Partition
 from model.buffer.arrow_columns import arrow_column, arrow_strings, numpy_column
 from model.registry.durable import atomic_file, sync_folder
-from model.registry.plain_file import open_plain, said
+from model.registry.plain_file import open_plain, reason_of
 
 SCHEMA_VERSION: Final = 1
 SUFFIX: Final = ".parquet"
@@ -133,7 +133,7 @@ def write_segment(folder: Path, name: SegmentName, table: pa.Table) -> Segment:
 
 
 def describe(path: Path) -> Segment:
-    """Return what the footer says, without reading a row. Raise SegmentError if the file is not as it was sealed."""
+    """Return the segment that the footer describes, without reading a row. Raise SegmentError if the file is not as it was sealed."""
     with _reading(path) as file:
         return _segment(path, file)
 
@@ -152,9 +152,9 @@ def load(path: Path) -> pa.Table:
         raise SegmentError(path, "is damaged (rows are missing)")
     offsets, times = numpy_column(table["offset"]), numpy_column(table["time_s"])
     if (offsets[0], offsets[-1]) != (segment.name.first, segment.name.last) or np.any(np.diff(offsets) <= 0):
-        raise SegmentError(path, "holds other offsets than its name says")
+        raise SegmentError(path, "holds other offsets than its name")
     if (times.min(), times.max()) != (segment.first_time_s, segment.last_time_s):
-        raise SegmentError(path, "holds other times than its footer says")
+        raise SegmentError(path, "holds other times than its footer")
     return table
 
 
@@ -185,7 +185,7 @@ def _reading(path: Path) -> pq.ParquetFile:
     except FileNotFoundError as error:
         raise SegmentError(path, "is missing", "restore it from a copy, or go on without its rows") from error
     except OSError as error:
-        raise SegmentError(path, said(error)) from error
+        raise SegmentError(path, reason_of(error)) from error
     except (pa.ArrowException, ValueError) as error:
         raise SegmentError(path, f"is not a complete Parquet file ({error})") from error
 

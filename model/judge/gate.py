@@ -61,7 +61,7 @@ def decide(
     if broken:
         return Verdict(False, (f"its forecasts of {', '.join(broken)} are not all finite numbers",), windows)
     if windows == 0:
-        return Verdict(False, ("there is no window to judge it on",), 0)
+        return Verdict(False, ("there are no windows to judge it on",), 0)
     per_target = tuple(_target(name, column, candidate, current, persistence) for column, name in enumerate(TARGETS))
     if current is None:
         return Verdict(True, ("it is the first version, and all its forecasts are finite", *_skills(per_target)), windows, per_target)
@@ -153,7 +153,7 @@ def _compared(
 
 
 def _scales(measured: list[TargetVerdict], target_spread: AnyFloats | None, columns: list[int]) -> Doubles:
-    """float64 (K,), the divisor of each measured target's errors.
+    """Return float64 (K,), the divisor of each measured target's errors.
 
     MASE (Hyndman and Koehler 2006, "Another look at measures of forecast accuracy") divides by the naive error. Here the live version's
     error is used if it is larger: a target that is constant for long stretches has hardly a naive error, and must not outweigh the others.

@@ -99,7 +99,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def persistence(targets: Floats, index: WindowIndex, window_rows: int = WINDOW_ROWS) -> Floats:
-    """float32 (M, 4): the last value of each target measured in the window, NaN where there is none. targets: (N, 4), rows as in index."""
+    """Return float32 (M, 4): the last value of each target in the window, NaN where there is none. targets: (N, 4), rows as in index."""
     rows = np.arange(len(targets), dtype=np.int64)
     forecast = np.full((len(index), targets.shape[1]), np.nan, np.float32)
     for target in range(targets.shape[1]):
@@ -127,7 +127,7 @@ class Ewma:
         return cls(tuple(EWMA_ALPHAS[best] for best in np.argmin(mean_errors, axis=0)))
 
     def forecast(self, targets: Floats, features: OfflineFeatures, index: WindowIndex) -> Floats:
-        """Return float32 (M, 4), the average up to each window's last row, NaN if the run has shown no value yet. targets: (N, 4)."""
+        """Return float32 (M, 4), the average up to each window's last row, NaN if the run has no value yet. targets: (N, 4)."""
         averages: Floats = _ewma(targets, features.run, np.array(self.alphas))[index.end]
         return averages
 

@@ -30,16 +30,16 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
     actual = actual[in_time].copy()
     ordered = {name: forecast[in_time] for name, forecast in forecasts.items()}
     for target in range(len(TARGETS)):
-        # A baseline that forecasts a target nowhere (it was never measured in training) does not take the others' rows away.
+        # A baseline without any forecast of a target (never measured in training) must not remove the rows of the others.
         able = [forecast[:, target] for forecast in ordered.values() if np.isfinite(forecast[:, target]).any()]
         if able:
             actual[~np.isfinite(able).all(axis=0), target] = np.nan
     measured = {name: forecast_metrics(actual, forecast) for name, forecast in ordered.items()}
-    own = _document(measured[NETWORK])
-    criteria = _criteria(own["averages"])
+    network = _document(measured[NETWORK])
+    criteria = _criteria(network["averages"])
     baselines = {name: _document(metrics) for name, metrics in measured.items() if name != NETWORK}
     return {
-        **own,
+        **network,
         "windows": len(actual),
         "intervals": {name: _mae_interval(actual[:, column], ordered[NETWORK][:, column]) for column, name in enumerate(TARGETS)},
         "baselines": baselines,
@@ -77,12 +77,12 @@ def _criteria(averages: Mapping[str, float | None]) -> dict[str, Any]:
 
 
 def _mae_interval(actual: Floats, forecast: Floats) -> dict[str, float] | None:
-    """95 % interval of the mean absolute error."""
+    """Return the 95 % interval of the mean absolute error."""
     return _interval(_resampled(np.abs(actual.astype(np.float64) - forecast)[:, None])[:, 0])
 
 
 def _skills(actual: Floats, forecast: Floats, baseline: Floats) -> dict[str, Any]:
-    """Per target 1 - MAE / MAE of the baseline (over 0: better) with its 95 % interval; None if it is not defined."""
+    """Return for each target 1 - MAE / MAE of the baseline (over 0: better) with its 95 % interval; None if it is not defined."""
     document: dict[str, Any] = {}
     for column, name in enumerate(TARGETS):
         errors = np.abs(actual[:, column, None].astype(np.float64) - np.stack([forecast[:, column], baseline[:, column]], axis=1))

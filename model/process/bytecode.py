@@ -15,7 +15,7 @@ _undoing: list[Callable[[], object]] = []
 
 
 def before_starting_again(undo: Callable[[], object]) -> None:
-    """Register what to undo if this process is started again, because it cannot be done twice. `undo` may raise OSError."""
+    """Register a function to call before this process starts again. It undoes an action that cannot be repeated, and may raise OSError."""
     _undoing.append(undo)
 
 

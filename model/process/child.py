@@ -1,4 +1,4 @@
-"""Surroundings of a training child: what it is asked for, its progress, and libraries that read no files of the user."""
+"""Environment of a training child: its job, its progress, and libraries that read no files of the user."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOWHERE: Final = os.path.join(os.devnull, "keras")  # noqa: PTH118 - a text for
 
 
 def read_spec(module: str, arguments: list[str], decode: Callable[[bytes], Spec]) -> tuple[Path, Spec, int | None] | None:
-    """Read what a child is asked for: `python -m MODULE FILE.json [PID]`.
+    """Read the arguments and the job of a child: `python -m MODULE FILE.json [PID]`.
 
     Args:
         module: "model.job" or "model.run".
@@ -61,10 +61,10 @@ def be_nicer_than(parent: int, nice: int) -> None:
 
 
 def progress_output() -> Emit:
-    """Return the function that writes a line of progress. Standard output is its own: what libraries print goes to standard error."""
+    """Return the function that writes a line of progress to standard output. Everything else that is printed goes to standard error."""
     try:
         descriptor = os.dup(1)
-    except OSError:  # closed: nobody wants to know
+    except OSError:  # closed: nobody reads the progress
         descriptor = os.open(os.devnull, os.O_WRONLY)
     progress = os.fdopen(descriptor, "w", encoding="utf-8")
     with suppress(OSError):

@@ -1,4 +1,4 @@
-"""End of a child whose parent is gone."""
+"""Ends a child whose parent is gone."""
 
 from __future__ import annotations
 

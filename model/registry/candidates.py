@@ -1,4 +1,4 @@
-"""Candidates: folders in which versions are built, with a name that nobody else gives, and a lock that lives as long as their builder."""
+"""Candidates: folders in which versions are built. Each has a unique name, and a lock that is held as long as its builder lives."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CANDIDATE_PREFIX: Final = ".candidate-"
 REMOVING_PREFIX: Final = ".removing-"
 _PARTIALS: Final = (f".{CURRENT_NAME}.", f".{CHOICE_NAME}.")
 ABANDONED_S: Final = 86_400.0
-"""Where the file system does not know locks, a candidate counts as abandoned after so long without a change: no training takes a day."""
+"""Seconds without a change after which a candidate counts as abandoned on a file system without locks: no training takes a day."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """Names of what was removed, and what could not be, with what to do."""
+    """Names of the removed files and folders, and the problem of each that could not be removed, with what to do."""
 
     removed: list[str]
     problems: list[str]
@@ -55,7 +55,7 @@ def reserve(folder: Path, version: str) -> Candidate | None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         is_ours = _lock(descriptor) and os.path.samestat(os.fstat(descriptor), folder.lstat())
-    except FileNotFoundError:  # somebody else took it for abandoned, and has removed it
+    except FileNotFoundError:  # another process has removed it as abandoned
         is_ours = False
     if not is_ours:
         os.close(descriptor)
@@ -64,7 +64,7 @@ def reserve(folder: Path, version: str) -> Candidate | None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Return whether a new folder is ours now: not if somebody else is looking whether it is abandoned, and will find so."""
+    """Lock a new folder and return whether that succeeded. It fails if another process just tests whether the folder is abandoned."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -91,9 +91,9 @@ def is_abandoned(folder: Path) -> bool:
 
 
 def remove_leftovers(root: Path) -> Recovered:
-    """Delete what a crash left in a models folder: candidates that nobody builds any more, half-deleted versions, a half-written CURRENT.
+    """Delete the remains of a crash in a models folder: abandoned candidates, half-deleted versions, a half-written CURRENT.
 
-    Whatever else has such a name is deleted as well. Raises OSError if the folder cannot be read.
+    Anything else with such a name is deleted as well. Raises OSError if the folder cannot be read.
     """
     found = Recovered([], [])
     with os.scandir(root) as entries:
@@ -114,7 +114,7 @@ def remove_leftovers(root: Path) -> Recovered:
 
 
 def remove_version(folder: Path, root: Path) -> None:
-    """Remove a version or candidate. It is renamed first, and for good: no reader ever finds half of it, nor does one after a power cut."""
+    """Remove a version or candidate. It is renamed first, durably: no reader ever finds half of it, not even after a power cut."""
     doomed = root / f"{REMOVING_PREFIX}{folder.name}"
     with suppress(FileNotFoundError):
         remove_whatever(doomed)

@@ -1,4 +1,4 @@
-"""What lies in a models folder: published versions and refused candidates, by their names and by the order of their publication."""
+"""The content of a models folder: published versions and refused candidates, by name and in the order of their publication."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REFUSAL_NAME: Final = "REFUSED.json"
 EXAMINED_MAX: Final = 1000
 """Folders with the name of a version that are looked into, the newest names first: a hundred times what is kept."""
 AHEAD_S: Final = 86_400.0
-"""A refused candidate whose name is further ahead of the machine's clock is ignored: no clock that is set gave that name."""
+"""Seconds. A refused candidate whose name is further ahead of the machine's clock is ignored: the clock was wrong when it was named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Catalogue:
         return _versions_in(self.root)
 
     def numbers(self) -> dict[str, int]:
-        """Return the number of each published version, by name: of those that are what they are called, and signed if there is a key."""
+        """Return the number of each published version, by name. Its manifest must have that name, and be signed if there is a key."""
         found = {}
         for version in self.versions()[-EXAMINED_MAX:]:
             with suppress(DocumentError):
@@ -57,7 +57,7 @@ class Catalogue:
         return [version for _, version in sorted(known)]
 
     def before(self, current: str) -> str | None:
-        """Return the version that was published before the current one; if there is none, what only looks like one; None without either."""
+        """Return the version that was published before the current one. Without one: a folder with an older version's name, or None."""
         known = self.in_order()
         earlier = known[: known.index(current)] if current in known else [version for version in known if version < current]
         return next(iter((earlier or [version for version in self.versions() if version < current])[-1:]), None)

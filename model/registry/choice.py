@@ -26,17 +26,17 @@ CHOICE_NAME: Final = "CHOICE"
 MOST_CHOICE_BYTES: Final = 4096
 SCHEMA_VERSION: Final = 1
 MOST_TIME_S: Final = 2**53
-"""Every reader of JSON has integers up to here."""
+"""Largest time, UTC seconds: every reader of JSON has exact integers up to here."""
 MOST_AHEAD: Final = 100 * 366 * 86_400
-"""A number is about the seconds of the clock at which it was given. One that is a century ahead of the reader's clock, which may stand at
-1970, was given by nobody; and with a limit that rises with the clock there is always a higher number than one that can be read."""
+"""Largest lead of a number over the reader's clock, seconds: a century, since that clock may stand at 1970. A number is about the seconds
+of the clock at which it was assigned. The limit rises with the clock, so that there is always a higher number than any accepted one."""
 Kind = Literal["rolled_back", "pinned", "unpinned"]
 Order = tuple[int, str]
 """Number and name of a version that is or was live. Versions of older releases have the number 0, and their names in order."""
 
 
 class StandingError(ValueError):
-    """What CURRENT names must not be live. The message says why."""
+    """The version that CURRENT names must not be live. The message has the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What is live. number: the higher one of its manifest's and its choice's. choice: the one that is in force, if there is one."""
+    """The live version. number: the higher one of its manifest's and its choice's. choice: the one that is in force, if there is one."""
 
     version: str
     number: int = 0
@@ -67,7 +67,7 @@ class Standing:
 
 
 def stand(version: str | None, number: int, choice: Choice | None, seen: Order) -> Standing:
-    """Return what is live for a reader who has the public key.
+    """Return the live version for a reader who has the public key.
 
     A person's pin counts, whatever CURRENT names: that can be written without the key.
 
@@ -85,7 +85,7 @@ def stand(version: str | None, number: int, choice: Choice | None, seen: Order) 
     elif version is not None:
         standing = Standing(version, number)
     else:
-        raise StandingError(f"{CURRENT_NAME} names no version that can be used")
+        raise StandingError(f"{CURRENT_NAME} does not name a version that can be used")
     if standing.version == seen[1] and standing.number < seen[0]:
         raise StandingError(f"the choice that made {standing.version} live (number {seen[0]}) is gone or older")
     if standing.order < seen:
@@ -102,9 +102,9 @@ def write_choice(folder: Path, choice: Choice, key: SigningKey | None) -> None:
 
 
 def read_choice(folder: Path, key: VerifyKey | None) -> Choice | None:
-    """CHOICE of a models folder; None if there is none. Raises DocumentError if it is damaged or not signed by the key.
+    """Return CHOICE of a models folder; None if there is none. Raises DocumentError if it is damaged or not signed by the key.
 
-    key: None: a signature is not looked at.
+    key: None: the signature is not checked.
     """
     path = folder / CHOICE_NAME
     if not path.is_symlink() and not path.exists():

@@ -1,4 +1,4 @@
-"""CURRENT, the text file that names the live version, and CHOICE beside it: which version is live, and who may change that."""
+"""CURRENT, the text file that names the live version, and CHOICE beside it: the rules of which version is live and who may change it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from model.registry.choice import (
     write_choice,
 )
 from model.registry.durable import atomic_write, sync_folder
-from model.registry.plain_file import folders_in, is_folder, read_plain_bytes, said
+from model.registry.plain_file import folders_in, is_folder, read_plain_bytes, reason_of
 from model.version.documents import DocumentError
 from model.version.manifest import read_manifest, signed_manifest
 from model.version.metadata import VERSION_PATTERN
@@ -33,17 +33,17 @@ if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
     from model.version.signing import SigningKey, VerifyKey
 
 MOST_CURRENT_BYTES: Final = 64
-"""Four times a version's name."""
+"""Limit of CURRENT, bytes: four times a version's name."""
 _ROLLBACK: Final = "choose one with `dwcp-learner models rollback VERSION`"
 
 
 class RegistryError(Exception):
-    """A version cannot be published, found or made live. The message says which, where, and what to do."""
+    """A version cannot be published, found or made live. The message names the version, the folder and what to do."""
 
 
 @dataclass
 class Seen:
-    """The newest version that was ever accepted as live: nothing older is, unless a person chose it."""
+    """The newest version that was ever accepted as live. An older one is accepted only if a person chose it."""
 
     order: Order = (0, "")
 
@@ -53,7 +53,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """What is live in a models folder. The fields are the registry's."""
+    """The live version of a models folder. The fields are the registry's."""
 
     root: Path
     signing_key: SigningKey | None = None
@@ -87,12 +87,12 @@ class Current:
         return standing
 
     def _unsigned_standing(self) -> Standing | None:
-        """Without a key CURRENT is believed, and a choice counts as long as CURRENT names its version and its publication is older."""
+        """Return the live version without a key: CURRENT is trusted. A choice counts if CURRENT names its version and it is newer."""
         if (named := self.named()) is None:
             return None
         choice = self.choice()
         if choice is not None and choice.version == named:
-            number = 0  # a manifest that is damaged ends no pin
+            number = 0  # a damaged manifest does not end a pin
             with suppress(DocumentError):
                 number = read_manifest(self.root / named).number
             if number < choice.number:
@@ -107,13 +107,13 @@ class Current:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise RegistryError(f"{path} {said(error)}; mend or remove it, then {_ROLLBACK}") from error
+            raise RegistryError(f"{path} {reason_of(error)}; mend or remove it, then {_ROLLBACK}") from error
         if VERSION_PATTERN.fullmatch(version) is None or not is_folder(self.root / version):
             raise RegistryError(f"{path} names {version!r}, which is not here; {_ROLLBACK}")
         return version
 
     def choice(self) -> Choice | None:
-        """Return the person's last choice; None if there is none, or none that can be believed: see `choice_problem`."""
+        """Return the person's last choice; None if there is none, or none that can be trusted: see `choice_problem`."""
         with suppress(DocumentError):
             return read_choice(self.root, self.verify_key)
         return None
@@ -150,7 +150,7 @@ class Current:
         return None
 
     def _saw_a_choice(self) -> bool:
-        """Return whether the newest that was live here was so by a person's choice, or can no longer be told from one."""
+        """Return whether the newest version that was live here was, or may have been, live by a person's choice."""
         number, version = self.seen.order
         try:
             return number > 0 and signed_manifest(self.root / version, self.verify_key).number < number
@@ -161,7 +161,7 @@ class Current:
         """Return the live version. numbers: of the published ones, by name.
 
         Raises:
-            RegistryError: if nothing is live, or one was published after it and nobody who has the key says that it is older on purpose.
+            RegistryError: if nothing is live, or if a version was published after the live one and no signed choice confirms the older one.
         """
         if (standing := self.standing()) is None:
             raise RegistryError(f"nothing is live in {self.root}, so there is nothing to pin; name a version")
@@ -187,7 +187,7 @@ class Current:
     def next_number(self) -> int:
         """Return the number of the next version or choice, higher than all that a reader may have seen.
 
-        It is the clock's seconds, or one more than the highest number that is here. Every version counts, not only the one that CURRENT
+        It is the clock's seconds, or one more than the highest number in the folder. Every version counts, not only the one that CURRENT
         names: that may be an older one, put back within the second in which the newest was published.
 
         Raises:
@@ -232,7 +232,7 @@ class Current:
         self.set(version)
 
     def set(self, version: str) -> None:
-        """Replace CURRENT, through a file of its own: `dwcp-learner models rollback` may do the same at the same moment."""
+        """Replace CURRENT through a unique temporary file: `dwcp-learner models rollback` may do the same at the same moment."""
         try:
             atomic_write(self.root / CURRENT_NAME, f"{version}\n".encode(), shared=True)
         except IsADirectoryError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 SHARED_TRIES: Final = 3
-"""Attempts at a file that several processes write: each member that starts may remove a temporary file as one that a crash has left."""
+"""Attempts to write a file that several processes write: a member that starts may remove the temporary file as the remains of a crash."""
 
 
 def atomic_write(path: Path, content: bytes, *, shared: bool = False) -> None:
@@ -37,10 +37,10 @@ def atomic_file(path: Path, temporary: Path | None = None) -> Iterator[IO[bytes]
     """Open the file that replaces `path` once the block has ended without an error.
 
     Args:
-        temporary: what it is called until then; None: ".NAME.partial".
+        temporary: its path until then; None: ".NAME.partial".
     """
     temporary = temporary or path.with_name(f".{path.name}.partial")
-    temporary.unlink(missing_ok=True)  # whatever it is: what is opened is a file of our own, not a pipe or a link of somebody else
+    temporary.unlink(missing_ok=True)  # it may be a pipe or a link: open a new file of our own
     try:
         with temporary.open("xb") as file:
             yield file

@@ -30,7 +30,7 @@ def import_folder(registry: Registry, folder: Path) -> str:
         raise RegistryError(obstacle)
     candidate = reserve(registry.candidate_folder(version), version)
     if candidate is None:
-        raise RegistryError(f"{registry.root}: {version} is just being built or brought in; try again in a minute")
+        raise RegistryError(f"{registry.root}: {version} is being built or imported now; try again in a minute")
     try:
         shutil.copytree(folder, candidate.folder, symlinks=True, dirs_exist_ok=True)
         complete_manifest(candidate.folder, reason=IMPORTED)

@@ -1,4 +1,4 @@
-"""Reading what somebody else may have put there: regular files of bounded size only, and never with a wait for another process."""
+"""Reads files of unknown origin: regular files of bounded size only, and never with a wait for another process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 
 NOT_REGULAR: Final = "is not a regular file"
 OF_PLAIN_FILE: Final = frozenset({errno.EINVAL, errno.ELOOP, errno.ENXIO, errno.EFBIG})
-"""The errno of what is refused here; its strerror is a predicate ("is not a regular file"), where others are nouns."""
+"""The errno of each refusal of this module. Its strerror is a predicate ("is not a regular file"); that of other errors is a noun."""
 _CHUNK_BYTES: Final = 1 << 20
 
 
@@ -25,7 +25,7 @@ def open_plain(path: Path, most_bytes: int, follow_link: bool = False) -> Binary
         follow_link: open what a symbolic link names; otherwise a link is refused like everything else that is not a regular file.
 
     Raises:
-        OSError: with a strerror that completes "FILE ...", if it is no such file or cannot be opened.
+        OSError: if it is not such a file, with a strerror that completes "FILE ..."; or if it cannot be opened.
     """
     _require_regular(path, path.stat() if follow_link else path.lstat(), most_bytes)  # before the open: a device may act on that
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | (0 if follow_link else os.O_NOFOLLOW)
@@ -89,8 +89,8 @@ def is_folder(path: Path) -> bool:
         return False
 
 
-def said(error: OSError) -> str:
-    """Return what an error of this module, or of any other call, says about a file, to be put after its name."""
+def reason_of(error: OSError) -> str:
+    """Return the reason of an error as a predicate, to be put after the name of the file. The error may come from any call."""
     return error.strerror if error.errno in OF_PLAIN_FILE and error.strerror else f"cannot be read ({error.strerror})"
 
 

@@ -1,4 +1,4 @@
-"""Removal of files and folders that somebody else may have put there, however deep the folders lie in each other."""
+"""Removal of files and folders of unknown origin, however deeply the folders are nested."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from model.registry.plain_file import is_folder
 def remove_whatever(path: Path) -> None:
     """Remove a folder with all that is in it; of anything else only the name: a link is never followed. Raises OSError.
 
-    Folders are not walked down, for that ends at the depth of Python's stack, of a path or of open files: what lies in a folder is moved up
-    until nothing is left.
+    There is no recursion, which would be limited by Python's stack, the length of a path or the number of open files: the content of each
+    folder is moved up until nothing is left.
     """
     if not is_folder(path):
         path.unlink()
@@ -31,13 +31,13 @@ def remove_whatever(path: Path) -> None:
 
 
 def remove_if_possible(path: Path) -> None:
-    """Remove what `remove_whatever` would; what cannot be removed now stays."""
+    """Remove a path like `remove_whatever`, as far as that is possible now; raise nothing."""
     with suppress(OSError):
         remove_whatever(path)
 
 
 def _remove_files(folder: int) -> list[str]:
-    """Remove all but the folders in a folder, and give their names."""
+    """Remove everything in a folder but its folders, and return their names."""
     with os.scandir(folder) as entries:
         folders = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
     for name in folders:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
     from model.version.signing import SigningKey, VerifyKey
 
 REFUSED_KEPT: Final = 5
-"""Enough to see why the last candidates failed; each is about 20 MB."""
+"""Refused candidates that stay: enough to see why the last ones failed; each is about 20 MB."""
 NAMES_TRIED: Final = 10_000
-"""Names that are tried, a second apart from each other."""
+"""Names that are tried for a new version, each a second after the one before."""
 
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 
@@ -39,10 +39,10 @@ _JOB_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 class Registry:
     """Folder of all versions. Any number of processes publish and read: a reader reads CURRENT, then opens the folder that it names.
 
-    Whatever lies in the folder, only regular files of bounded size are read, and what is not a version is left alone.
+    Only regular files of bounded size are read, and anything in the folder that is not a version is left alone.
 
-    signing_key: signs what is published; None: it stays unsigned. verify_key: must have signed what is made live; None: nothing is checked.
-    seen: with a verify key, nothing that is older than this becomes live; whoever makes the registry may remember it over a restart.
+    signing_key: signs published versions; None: they stay unsigned. verify_key: must have signed the live version; None: no check.
+    seen: with a verify key, no version older than this becomes live; the caller may store it over a restart.
     """
 
     root: Path
@@ -51,9 +51,7 @@ class Registry:
     seen: Seen = field(default_factory=Seen, compare=False)
 
     def current(self) -> str | None:
-        """Return the live version; None before the first. Raises RegistryError if CURRENT cannot be read or names nothing that may be
-        live.
-        """
+        """Return the live version; None before the first. Raises RegistryError if CURRENT cannot be read or must not be followed."""
         standing = self.live.standing()
         return None if standing is None else standing.version
 
@@ -64,7 +62,7 @@ class Registry:
 
     @property
     def catalogue(self) -> Catalogue:
-        """The versions that lie in the folder, live or not."""
+        """The versions in the folder, live or not."""
         return Catalogue(self.root, self.verify_key)
 
     def versions(self) -> list[str]:
@@ -72,7 +70,7 @@ class Registry:
         return self.catalogue.versions()
 
     def published(self) -> list[str]:
-        """Return those of them that are what they are called (and signed, if there is a verify key), by name."""
+        """Return those of them whose manifest has the same name (and is signed, if there is a verify key), sorted by name."""
         return list(self.catalogue.numbers())
 
     def in_order(self) -> list[str]:
@@ -92,11 +90,11 @@ class Registry:
     def trusted_digests(self, version: str) -> dict[str, str]:
         """Return the SHA-256 of each file of a version, as it was published.
 
-        With a verify key all of its files must be those that were signed. Without one its manifest is believed, and whoever loads a file
-        compares the digest.
+        With a verify key, all of its files must be those that were signed. Without one its manifest is trusted, and the code that loads a
+        file compares the digest.
 
         Raises:
-            RegistryError: if it is not signed so, or its manifest cannot be read.
+            RegistryError: if a file or the signature does not fit, or its manifest cannot be read.
         """
         if self.verify_key is None:
             try:
@@ -205,9 +203,9 @@ class Registry:
         candidate.rename(refused / version)
         sync_folder(refused)
         sync_folder(self.root)
-        kept = {version, *self.refused()[-REFUSED_KEPT:]}
+        newest = {version, *self.refused()[-REFUSED_KEPT:]}
         for old in self.catalogue.ever_refused():
-            if old not in kept:
+            if old not in newest:
                 remove_version(refused / old, self.root)
         return refused / version
 
@@ -222,8 +220,8 @@ class Registry:
     def pin_version(self, version: str | None = None) -> str:
         """Pin a version, by default the live one, and return its name: it is live whatever is trained, until `unpin`.
 
-        With a verify key the live one must be named if a version that was made live after it is here and no person went back: somebody
-        without the key may have put it back, or a publication has just begun or was cut off.
+        With a verify key, the live one must be named explicitly if a later version exists that was made live and no person went back:
+        somebody without the key may have put the older one back, or a publication has just begun or was cut off.
 
         Raises:
             RegistryError: if there is no such version, it cannot be used, or it has to be named.
@@ -264,7 +262,7 @@ class Registry:
         return old
 
     def recover(self) -> Recovered:
-        """Delete what a crash left: see `remove_leftovers`. Raises OSError if the folder cannot be made or read."""
+        """Delete the remains of a crash: see `remove_leftovers`. Raises OSError if the folder cannot be made or read."""
         self.root.mkdir(parents=True, exist_ok=True)
         return remove_leftovers(self.root)
 

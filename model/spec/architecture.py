@@ -24,7 +24,7 @@ def _require_layers(kind: str, units: tuple[int, ...], dropout: tuple[float, ...
 
 
 class _Sized(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field=TAG):
-    """What every network has: windows of `window_rows` rows, and a linear path beside what the encoder makes of them."""
+    """Sizes that every network has: windows of `window_rows` rows, read by an encoder and by a linear path beside it."""
 
     window_rows: int = WINDOW_ROWS
 
@@ -75,7 +75,7 @@ class Lstm(_Headed, frozen=True, tag="lstm"):
 
 
 class Linear(_Sized, frozen=True, tag="linear"):
-    """No network: the linear path alone, solved in closed form. It trains in seconds and is hard to beat on steady links."""
+    """The linear path alone, without a network, solved in closed form. It trains in seconds and is hard to beat on steady links."""
 
     @property
     def linear_path(self) -> bool:
@@ -99,7 +99,7 @@ class Mlp(_Headed, frozen=True, tag="mlp"):
 Architecture: TypeAlias = Lstm | Linear | Mlp
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {"lstm": Lstm(), "linear": Linear(), "mlp": Mlp()}
-"""By the name in `training.architecture`, which is its tag; the first is the default."""
+"""Architectures by their tag, the name in `training.architecture`. The first is the default."""
 
 
 def architecture_of(document: Any) -> Architecture:

@@ -26,11 +26,11 @@ Status = Literal["candidate", "refused", "too_little_data", "failed"]
 
 
 class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What any training is asked for.
+    """The request for a training, of the daemon or offline.
 
     Args:
         version: Name of the version to make, vYYYYMMDD_HHMMSS.
-        created_at_s: When it was asked for, UTC seconds.
+        created_at_s: Time of the request, UTC seconds.
         snapshot: Folder of immutable Parquet segments to learn from.
         gap_multiple: Pauses over this many median intervals of a link end its windows.
     """
@@ -84,13 +84,13 @@ class JobSpec(TrainingSpec, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class JobResult(msgspec.Struct, frozen=True):
-    """How a training ended.
+    """The outcome of a training.
 
     Args:
-        status: "candidate" or "refused": the gate has decided, and there is a verdict. "too_little_data": `error` says what is missing.
-            "failed": `error` says why.
+        status: "candidate" or "refused": the gate has decided, and there is a verdict. "too_little_data": `error` has what is
+            missing. "failed": `error` has the reason.
         metrics: Of the candidate, the parent and persistence on the gate's windows, per target.
-        windows: How many were trained on, validated on and compared on.
+        windows: Number of windows that were trained on, validated on and compared on.
         stage_s: Wall seconds of each stage.
         trained_until_s: Time of the newest row that the candidate was trained on, UTC seconds.
         unsound: File names of segments that were left out, and why.

@@ -8,7 +8,7 @@ from model.spec.job import TrainingSpec
 
 FINISHED: Final = "finished"
 INTERRUPTED: Final = "interrupted"
-"""Status of a training that was stopped with Ctrl-C: its best weights so far are kept, and the report says so."""
+"""Status of a training that was stopped with Ctrl-C: its best weights so far are kept, and the report has a note about it."""
 SHARES: Final = (0.70, 0.15, 0.15)
 
 

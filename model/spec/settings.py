@@ -6,7 +6,7 @@ import msgspec
 
 
 class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a network is trained. A setting that ends in `_max` bounds what a large buffer may cost; None: no bound."""
+    """Settings of the training of a network. A setting that ends in `_max` bounds the cost of a large buffer; None: no bound."""
 
     epochs: int = 200
     batch_size: int = 64
@@ -24,7 +24,7 @@ class TrainingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     gate_share: float = 0.15
     """Share of the new windows that compare candidate and parent: the newest. Neither is trained on them."""
     windows_min: int = 256
-    """Fewer training windows than this are too little data: four steps an epoch teach nothing that the linear path does not know."""
+    """Fewer training windows than this are too little data: four steps an epoch add nothing to the linear path."""
     patience: int = 20
     """Epochs without a better validation loss after which the training ends."""
     seed: int = 42

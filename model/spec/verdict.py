@@ -9,7 +9,7 @@ import msgspec
 
 
 class GatePolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a candidate has to show.
+    """Conditions that a candidate has to meet.
 
     Args:
         min_windows: Fewer windows than this prove nothing against a live version.

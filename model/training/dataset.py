@@ -1,6 +1,6 @@
 """Preparation of a training: features, windows, parts and scalers of a table of telemetry. No TensorFlow here.
 
-There is one preparation. What differs between a job of the daemon and an offline run is the policy that cuts the windows into parts.
+A job of the daemon and an offline run share this preparation. They differ only in the policy that cuts the windows into parts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from model.windows.names import by_worth
 from model.windows.scaler import Scaler
 
 CALENDAR: Final = {FEATURES.index(name): spread for name, spread in SPREAD.items()}
-"""Means and scales of the calendar's features. The scales of a first version are its successors' too, and it may have seen less than an
-hour: by that hour's deviation an evening is thirty deviations away, and forecasts and the parity of the exported graphs go wrong."""
+"""Means and scales of the calendar's features, fixed here. A first version passes its scales on to its successors, and it may have seen
+less than an hour: in deviations of that hour an evening is thirty away, which spoils forecasts and the parity of the exported graphs."""
 VALIDATION_WINDOWS_MAX: Final = 2_048
 GATE_WINDOWS_MAX: Final = 4_096
 """Windows held out of a job's training. They are the newest, and after a drift the newest are to be learnt: a share of a large buffer would
@@ -36,7 +36,7 @@ NEW_VALUES_MAX: Final = 1_000
 
 
 class TooLittleDataError(Exception):
-    """A part of the split holds too few windows. The message says how many there are and how many are needed."""
+    """A part of the split holds too few windows. The message has their number and the number needed."""
 
     def __init__(self, message: str, windows: dict[str, int]) -> None:
         super().__init__(message)
@@ -118,7 +118,7 @@ class NewestJudge:
     window_rows: int = WINDOW_ROWS
     horizon_rows: int = 1
     spreads: ClassVar[Mapping[int, tuple[float, float]]] = CALENDAR
-    """Mean and scale of features for which a few rows say little, by column."""
+    """Mean and scale, by column, of features that cannot be fitted on a few rows."""
 
     def named(self, table: RawTable) -> Flags:
         """Return bool (N,), the rows whose categories get codes: all of them."""
@@ -128,7 +128,7 @@ class NewestJudge:
         """Cut the windows. Raise TooLittleDataError if a part holds too few."""
         settings, since_s = self.spec.settings, None if self.parent is None else self.parent.trained_until_s
         if since_s is not None and self.spec.latest_row_s is not None and since_s > self.spec.latest_row_s:
-            since_s = None  # the parent has learnt from impossible rows: after them nothing would ever be new
+            since_s = None  # the parent has learnt from rows of the future: no later row would count as new
         new = len(index) if since_s is None else int(np.count_nonzero(table.time_s[index.target_row] > since_s))
         split = split_for_finetune(
             index,

@@ -24,7 +24,7 @@ class Evaluation:
     """Outcome of the gate.
 
     Args:
-        metrics: By forecaster ("candidate", "parent", "persistence") what forecast_metrics returns, as JSON has it.
+        metrics: Result of forecast_metrics for each forecaster ("candidate", "parent", "persistence"), as JSON has it.
         forecasts: By forecaster float32 (M, 4) in the targets' units, for the M judged windows.
     """
 
@@ -51,7 +51,7 @@ def judge(dataset: Dataset, candidate: Predictor, parent: Predictor | None, poli
 
 
 def _forecasts(predictor: Predictor, dataset: Dataset, features: Floats) -> Floats:
-    """float32 (M, 4) for the judged windows, in the targets' units."""
+    """Return float32 (M, 4) for the judged windows, in the targets' units."""
     end = dataset.judged.end
     forecasts = np.empty((len(end), len(TARGETS)), np.float32)
     for start in range(0, len(end), _CHUNK_WINDOWS):

@@ -75,7 +75,7 @@ def write_model(folder: Path, spec: JobSpec | RunSpec, fitted: Fit, dataset: Dat
 
 
 def settings_document(spec: TrainingSpec) -> dict[str, Any]:
-    """Return what metadata and report hold of how a training was asked for."""
+    """Return the settings of a training for metadata and report."""
     return {
         "created_at": datetime.fromtimestamp(spec.created_at_s, UTC).isoformat(),
         "gap_multiple": spec.gap_multiple,
@@ -121,7 +121,7 @@ def _training(fitted: Fit) -> dict[str, Any]:
 
 
 def _bounds(fitted: Fit, dataset: Dataset) -> dict[str, Any]:
-    """Limits of its forecasts, in the targets' units: see model/windows/bounds.py."""
+    """Return the limits of its forecasts, in the targets' units: see model/windows/bounds.py."""
     bounds = read_bounds(fitted.model, dataset.outputs)
     if bounds is None:
         return {}
@@ -135,7 +135,7 @@ def _bounds(fitted: Fit, dataset: Dataset) -> dict[str, Any]:
 
 
 def _graphs(folder: Path, parity: float, exported: RawExport) -> dict[str, Any]:
-    """Sizes of the three graphs, and how far each is from Keras. The tolerances are in model/training/graph."""
+    """Return the sizes of the three graphs and their differences to Keras. The tolerances are in model/training/graph."""
     size_mb = {kind: round((folder / graph.file).stat().st_size / 1e6, 3) for kind, graph in exported.graphs.items()}
     return {
         "opset": OPSET,
@@ -149,7 +149,7 @@ def _graphs(folder: Path, parity: float, exported: RawExport) -> dict[str, Any]:
 
 
 def _golden_samples(model: keras.Model, real: Floats) -> tuple[Floats, Floats]:
-    """Windows and the network's own forecasts of them: as many real as random ones, without extreme forecasts if that leaves any."""
+    """Return windows and the network's forecasts of them: as many real as random ones, without extreme forecasts if that leaves any."""
     random = np.random.default_rng(1).normal(size=(GOLDEN_SAMPLES, *model.input_shape[1:])).astype(np.float32)
     windows = np.concatenate([real[:GOLDEN_SAMPLES], random])
     outputs = model.predict(windows, batch_size=len(windows), verbose=0)

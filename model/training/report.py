@@ -28,7 +28,7 @@ _LINK_TYPE: Final = CATEGORIES.index("link_type")
 
 @dataclass(frozen=True)
 class CandidateStory:
-    """What a report holds of a job beside its settings; the fields are its keys.
+    """Content of a report about a job, beside its settings; the fields are its keys.
 
     Args:
         metrics: Of candidate, parent and persistence on the gate's windows.
@@ -48,7 +48,7 @@ class CandidateStory:
 
 @dataclass(frozen=True)
 class RecordingStory:
-    """What a report holds of an offline run beside its settings; the fields are its keys.
+    """Content of a report about an offline run, beside its settings; the fields are its keys.
 
     Args:
         shares: Of each link's rows in training, validation and test.
@@ -72,7 +72,7 @@ def report_document(
     data_quality: Mapping[str, Any],
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the report, as JSON has it. target_achieved is what the figures say, and nothing else.
+    """Return the report, as JSON has it. target_achieved follows from the figures alone.
 
     Args:
         figures: From model.judge.performance.
@@ -142,7 +142,7 @@ def attention_of(model: keras.Model, scaled: Floats, end: Longs) -> Floats | Non
 
 
 def _notes(figures: Mapping[str, Any], best: Mapping[str, tuple[str, float] | None], unforecast: Sequence[str]) -> list[str]:
-    """Sentences for the reader. unforecast: targets that were never measured in training."""
+    """Return sentences for the reader. unforecast: targets that were never measured in training."""
     notes = []
     reached = [name for name, entry in figures["criteria"].items() if entry["met"]]
     if reached:

@@ -33,7 +33,7 @@ from model.windows.index import WindowIndex
 from model.windows.quality import examine
 
 Stage = Callable[[str], AbstractContextManager[None]]
-"""Names the stage that the `with` block is: "build", "train", "export" or "gate"."""
+"""Returns a context manager for one stage: "build", "train", "export" or "gate"."""
 _INTERRUPTED: Final = "The training was interrupted: these are its best weights up to then."
 
 
@@ -132,7 +132,7 @@ def _describe(
     notes: Sequence[str],
     verdict: Verdict | None,
 ) -> None:
-    """Add how the version did to its metadata and reports, then the manifest, which makes the folder a version."""
+    """Add the version's performance to its metadata and reports, then the manifest, which makes the folder a version."""
     dataset, fitted = made.dataset, made.fitted
     table, index = dataset.table, dataset.judged
     actual = dataset.targets[index.target_row]

@@ -1,4 +1,4 @@
-"""Contract of a published graph: what every reader of a version relies on, and what a version declares of its graphs beyond that.
+"""Contract of a published graph: the ports that every reader of a version relies on, and a version's declaration of further ones.
 
 Required inputs and outputs are the same for all versions. Further outputs, and inputs with a default value, are accepted if the version's
 metadata declare them, so that a reader that does not know them runs the graph as before. Shapes begin with the batch.
@@ -20,7 +20,7 @@ from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 BATCH: Final = "batch"
 FORECAST: Final = "forecast"
 FORBIDDEN: Final = frozenset({"Loop", "Scan", "If"})
-"""What layers become when the export does not recognise them: 6.6 times slower, and not quantisable."""
+"""Operators to which the export converts layers that it does not recognise: 6.6 times slower, and not quantisable."""
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operator sets of every ONNX Runtime: ONNX itself, its text look-ups, and the runtime's quantised operators."""
 FILE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.onnx", re.ASCII)
@@ -30,7 +30,7 @@ _DTYPES: Final = {"float": "float32", "double": "float64"}
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """An input or output of a graph. dtype: "float32", "float64", "int64" or "string". shape: BATCH first; "?" where it is not fixed."""
+    """An input or output of a graph. dtype: "float32", "float64", "int64" or "string". shape: BATCH first; "?" for a variable size."""
 
     name: str
     dtype: str
@@ -67,14 +67,14 @@ def raw(window_rows: int = WINDOW_ROWS) -> Contract:
 CORE: Final = core()
 RAW: Final = raw()
 CONTRACTS: Final = {"core": core, "raw": raw, "int8": raw}
-"""By the kind of a graph, as metadata name it."""
+"""Contracts by the kind of a graph, as metadata name it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a version declares of one of its graphs.
+    """A version's declaration of one of its graphs.
 
-    file: its name in the version's folder. operators: how many of which type it holds at least.
+    file: its name in the version's folder. operators: least number of operators of each type.
     inputs: those beyond the contract's, each with a default value in the graph. outputs: those beyond the contract's.
     """
 
@@ -89,7 +89,7 @@ class Declared:
 
     @classmethod
     def from_json(cls, document: Any) -> Declared:
-        """Raises ValueError if the document is not such an entry, or its file is not one in the version's own folder."""
+        """Decode an entry of the metadata. Raise ValueError if it is not valid, or its file is not in the version's folder."""
         declared: Declared = msgspec.convert(document, cls)
         if not FILE_PATTERN.fullmatch(declared.file):
             raise ValueError(f"{declared.file!r} is not a file name of a graph")
@@ -143,7 +143,7 @@ class Graph:
         )
 
     def declared(self, contract: Contract, file: str, operators: Mapping[str, int]) -> Declared:
-        """Return what a version has to declare of this graph: the ports that it has beyond the contract's."""
+        """Return the declaration of this graph: its ports beyond the contract's."""
         known = {port.name for port in (*contract.inputs, *contract.outputs)}
         inputs, outputs = (tuple(port for port in ports if port.name not in known) for ports in (self.optional, self.outputs))
         return Declared(file, operators, inputs, outputs)
@@ -153,9 +153,9 @@ def problems(graph: Graph, contract: Contract | None, declared: Declared) -> lis
     """Return why a graph does not keep its contract, each as the rest of a sentence that begins with the graph's name; empty if it does.
 
     Args:
-        graph: what was found.
-        contract: the ports that it must have; None: of a kind that this release does not know, so that ports are not looked at.
-        declared: what the version declares of it.
+        graph: the graph in the file.
+        contract: the ports that it must have; None: a kind that this release does not know, whose ports are not checked.
+        declared: the version's declaration of it.
     """
     found = []
     if contract is not None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from model.registry.durable import atomic_write
-from model.registry.plain_file import read_plain_bytes, said
+from model.registry.plain_file import read_plain_bytes, reason_of
 
 MOST_BYTES: Final = 64 * 2**20
 """A hundred times the largest document of a version (its golden samples)."""
@@ -33,7 +33,7 @@ def read_document(path: Path, sha256: str | None = None) -> dict[str, Any]:
         sha256: hexadecimal, that the content must have; None: any.
 
     Raises:
-        DocumentError: for everything else, a link or a pipe too.
+        DocumentError: for everything else, also a link or a pipe.
     """
     content = read_plain(path)
     if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
@@ -48,7 +48,7 @@ def read_plain(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     except FileNotFoundError as error:
         raise DocumentError(f"{path.name} is missing") from error
     except OSError as error:
-        raise DocumentError(f"{path.name} {said(error)}") from error
+        raise DocumentError(f"{path.name} {reason_of(error)}") from error
 
 
 def parse_document(name: str, content: bytes) -> dict[str, Any]:

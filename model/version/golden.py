@@ -5,10 +5,10 @@
              "samples": [{"name": text, "time_s": [30], "telemetry": [39 rows of 11], "categories": [30 rows of 6],
                           "forecast": [4 numbers or null], "int8": true}, ...]}}
 
-The first inputs and outputs are scaled, as the core graph takes and gives them. The raw ones are telemetry, null where missing, and
-forecasts in the units of the targets: one agrees with the expected where the difference is at most absolute + relative * |expected|.
-The quantised graph is run window by window, on those with "int8" only. An output that is null is of a target that was never measured in
-training: there the graph's is NaN.
+The first inputs and outputs are scaled, as the core graph reads and returns them. The raw ones are telemetry, null if missing, and
+forecasts in the units of the targets. A forecast agrees if its difference is at most absolute + relative * |expected|.
+The quantised graph is run window by window, on those with "int8" only. A null output belongs to a target that was never measured in
+training: the graph returns NaN for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from model.version.raw_predictor import RawPredictor
 
 GOLDEN_NAME: Final = "golden.json"
 TOLERANCE: Final = 1e-4
-"""Of a scaled output: 400 times what tf2onnx's graph differs from Keras (2.4e-7), a 10,000th of a target's spread."""
+"""Tolerance of a scaled output: 400 times the difference of tf2onnx's graph to Keras (2.4e-7), a 10,000th of a target's spread."""
 
 
 def write_golden(folder: Path, inputs: Floats, outputs: Floats, raw: RawSamples) -> Path:

@@ -1,4 +1,4 @@
-"""Raw samples of golden.json: telemetry windows of every kind that a stream brings, and what each graph has to forecast from them."""
+"""Raw samples of golden.json: telemetry windows of every kind that a stream has, and the forecasts that each graph must return for them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from model.windows.scaler import Scaler
 SAMPLES_MIN: Final = 32
 SAMPLES_MAX: Final = 256
 TEXT_CHARS_MAX: Final = 256
-"""As long as a category of a record may be."""
+"""Longest name of a sample and longest category, in characters: the limit of a record's category."""
 TOLERANCE: Final = 1e-4
 RELATIVE: Final = 1e-5
-"""Of a target's standard deviation, and of the forecast itself: an extreme window has a forecast far outside the usual range."""
+"""Tolerance as a share of a target's standard deviation, and of the forecast: that of an extreme window is far outside the usual range."""
 INT8_TOLERANCE: Final = 0.2
 INT8_RELATIVE: Final = 0.01
-"""Ten times what the quantised graph may differ on average: a single window may be further off than the mean."""
+"""Tolerance of the quantised graph: ten times its accepted mean difference, since a single window may be further off than the mean."""
 _EXTREMES: Final = (1e6, 1e9, 1e12, 1e20, 1e30)
 _ROUNDING: Final = 1.0 + 1e-6
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RawSamples:
-    """S windows with a name each, and what is expected.
+    """S windows with a name each, and the expected forecasts.
 
     forecasts: float32 (S, 4), units of the targets, NaN for a target that is not forecast.
     int8: bool (S,), which of them the quantised graph has to forecast too.
@@ -71,7 +71,7 @@ class RawSamples:
 
     @classmethod
     def from_json(cls, document: Any, window_rows: int = WINDOW_ROWS) -> RawSamples:
-        """Raises ValueError, KeyError, TypeError or OverflowError if the document is not what `to_json` returns, or holds too much."""
+        """Decode samples. Raise ValueError, KeyError, TypeError or OverflowError if they are not as `to_json` returns them, or too many."""
         samples = document["samples"]
         if not isinstance(samples, list) or not SAMPLES_MIN <= len(samples) <= SAMPLES_MAX:
             raise ValueError(f"raw samples are a list of {SAMPLES_MIN} to {SAMPLES_MAX}")
@@ -121,7 +121,7 @@ def raw_samples(
 
     Args:
         base: real windows, at least one.
-        forecast: returns what has to come out, float32 (B, 4).
+        forecast: returns the expected forecasts, float32 (B, 4).
         raw: the float graph.
         int8: the quantised graph.
         outputs: scaler of the targets.
@@ -143,20 +143,20 @@ def raw_samples(
         settled &= ~np.isinf(expected).any(axis=1)
         near: Flags = np.all(_apart(quantised, expected) <= found.int8_tolerance / 2, axis=1)
     if not settled[~extreme].all():
-        at = int(np.flatnonzero(~settled & ~extreme)[0])
-        raise ValueError(f"the raw graph forecasts {names[at]!r} {apart[at].max():.3g} away from what it should")
+        worst = int(np.flatnonzero(~settled & ~extreme)[0])
+        raise ValueError(f"the raw graph's forecast of {names[worst]!r} is {apart[worst].max():.3g} away from the expected one")
     if 2 * np.count_nonzero(near & ~extreme) < len(names):
         most = f"more than {INT8_TOLERANCE / 2} standard deviations away"
         raise ValueError(f"the quantised graph is {most} in {np.count_nonzero(~near)} of {len(names)} windows")
-    kept = np.flatnonzero(settled)
+    usable = np.flatnonzero(settled)
     return RawSamples(
-        tuple(names[at] for at in kept), windows.take(kept), expected[kept], (near & ~extreme)[kept],
+        tuple(names[index] for index in usable), windows.take(usable), expected[usable], (near & ~extreme)[usable],
         found.tolerance, RELATIVE, found.int8_tolerance, INT8_RELATIVE,
     )  # fmt: skip
 
 
 def _apart(found: Floats, expected: Floats) -> Doubles:
-    """float64 (S, 4): the absolute differences, 0 where both are missing."""
+    """Return float64 (S, 4): the absolute differences, 0 where both are missing."""
     apart: Doubles = np.abs(found - expected.astype(np.float64))
     apart[np.isnan(found) & np.isnan(expected)] = 0.0
     return apart
@@ -180,7 +180,7 @@ def require_forecasts(forecasts: Floats) -> None:
 
 
 def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:
-    """Return named copies of the base windows, each in turn: as they are, and with what a stream can do to them."""
+    """Return named copies of the base windows, used in turn: unchanged, and with each change that a stream can bring."""
     rng = np.random.default_rng(2)
     changes = list(_changes(rng, base.time_s.shape[1]))
     windows = base.take(np.arange(len(changes)) * 7 % len(base))
@@ -193,7 +193,7 @@ Change = Callable[[Doubles, Floats, NDArray[Any]], None]
 
 
 def _changes(rng: np.random.Generator, window_rows: int) -> Iterator[tuple[str, Change]]:
-    """Each writes into one window: time_s (30,), telemetry (39, 11), categories (30, 6)."""
+    """Yield named changes. Each writes into one window: time_s (30,), telemetry (39, 11), categories (30, 6)."""
 
     def put(part: str, where: Any, value: Any) -> Change:
         def change(time_s: Doubles, telemetry: Floats, categories: NDArray[Any]) -> None:
@@ -239,7 +239,7 @@ def _tolerances(document: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _numbers(values: Any, shape: tuple[int, ...], *, holes: bool = False) -> Doubles:
-    """float64 of the shape. Nothing is built before the lists have the lengths of the shape."""
+    """Return float64 of the shape. The lengths of the lists are checked before an array is built."""
     flat = [values]
     for length in shape:
         if not all(isinstance(part, list) and len(part) == length for part in flat):

@@ -1,4 +1,4 @@
-"""MANIFEST.json, the last file of a version: what it is, why it exists, and the SHA-256 of every other file.
+"""MANIFEST.json, the last file of a version: its name, parent, reason and verdict, and the SHA-256 of every other file.
 
 If a signing key is configured, MANIFEST.json.sig beside it signs the manifest's bytes, and with them every file.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from model.registry.choice import is_number
 from model.registry.durable import atomic_write
-from model.registry.plain_file import said, sha256_of
+from model.registry.plain_file import reason_of, sha256_of
 from model.spec.verdict import Verdict
 from model.version.contract import CONTRACTS, Contract, Declared, Graph, problems
 from model.version.documents import DocumentError, parse_document, read_plain, write_document
@@ -32,11 +32,11 @@ IMPORTED: Final = "imported"
 """reason of a version that was trained by hand and brought in by `dwcp-learner models import`."""
 MOST_SIGNATURE_BYTES: Final = 2**10
 MOST_MANIFEST_BYTES: Final = 2**20
-"""A hundred times a manifest, little enough to be read at any moment."""
+"""Limit of a manifest, bytes: a hundred times its size, and little enough to be read at any moment."""
 MOST_FILE_BYTES: Final = 256 * 2**20
-"""Seventy times a core graph, which is a version's largest kind of file."""
+"""Limit of a file, bytes: seventy times a core graph, the largest kind of file in a version."""
 MOST_ENTRIES: Final = 1000
-"""Files and folders of a version: there are some twenty."""
+"""Limit of files and folders of a version, which has some twenty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Manifest:
     """Content of a manifest.
 
     files: SHA-256 and size of each file, by path relative to the folder. verdict: of the gate, as Verdict.to_json returns it.
-    parent: version that training started from; None for a first one. libraries: name and version of what built it.
+    parent: version that training started from; None for a first one. libraries: name and version of each that built it.
     number: higher than that of every version and choice before it; 0 if its publication did not make it live (see model.registry.choice).
     """
 
@@ -81,8 +81,7 @@ def write_manifest(
         reason: why it was trained.
         created_at_s: UTC seconds.
         verdict: of the gate; None if there was none.
-        libraries: name and version of what built it.
-
+        libraries: name and version of each that built it.
     Returns:
         The path of the manifest.
 
@@ -156,7 +155,7 @@ def _parsed(content: bytes) -> Manifest:
     try:
         return Manifest(version, parent, reason, float(created_at_s), verdict, libraries, files, number)
     except OverflowError as error:
-        raise DocumentError(f"{MANIFEST_NAME}: created_at_s is no time") from error
+        raise DocumentError(f"{MANIFEST_NAME}: created_at_s is not a time") from error
 
 
 def verify(folder: Path, key: VerifyKey | None = None) -> list[str]:
@@ -182,7 +181,7 @@ def check_files(folder: Path, key: VerifyKey | None = None) -> tuple[Manifest | 
     """Check signature, name and hashes: the first half of `verify`, which costs no more than reading the files. Never raises.
 
     Returns:
-        The very manifest that was checked, None if it cannot be read, and the problems.
+        The manifest that was checked (None if it cannot be read), and the problems.
     """
     try:
         manifest = signed_manifest(folder, key)
@@ -236,7 +235,7 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
 
 
 def _difference(path: Path, entry: object) -> str | None:
-    """Why a regular file does not match its entry; a file of another size is not read. Raises OSError if it cannot be read."""
+    """Return why a regular file does not match its entry; a file of another size is not read. Raises OSError if it cannot be read."""
     if not isinstance(entry, dict):
         return "is not what was published (its entry is not one)"
     size = path.lstat().st_size
@@ -245,7 +244,7 @@ def _difference(path: Path, entry: object) -> str | None:
     try:
         digest = sha256_of(path, MOST_FILE_BYTES)
     except OSError as error:
-        return said(error)
+        return reason_of(error)
     return None if entry.get("sha256") == digest else "is not what was published (its SHA-256 differs)"
 
 

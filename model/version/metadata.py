@@ -1,5 +1,5 @@
-"""model_metadata_<version>.json: what a core graph needs beside it to forecast in engineering units, and what a version declares of
-itself.
+"""model_metadata_<version>.json: everything that a core graph needs to forecast in engineering units, and the version's declarations of its
+graphs.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ SCHEMA_VERSION: Final = 1
 VERSION_FORMAT: Final = "v%Y%m%d_%H%M%S"
 VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
 LATEST_S: Final = 1e12
-"""No time in seconds; it keeps integers out that no double can hold."""
+"""Limit of a time, seconds: over every real time, and under the integers that a double cannot hold."""
 LSTM: Final = "lstm"
-"""Encoder of versions that name none."""
+"""Encoder of versions that do not name one."""
 _PREFIX: Final = "model_metadata_"
 _OWN: Final = frozenset(
     {
@@ -56,8 +56,7 @@ def int8_name(version: str, encoder: str = LSTM) -> str:
 
 
 def undeclared_graphs(version: str) -> dict[str, Declared]:
-    """Return what is true of a version by a release that declared nothing: it has LSTM layers, and the names of its files follow from its
-    own."""
+    """Return the declarations for a version of a release that wrote none: LSTM layers, and file names that follow from the version's."""
     return {
         "core": Declared(core_name(version), {"LSTM": 1}),
         "raw": Declared(raw_name(version), {"LSTM": 1}),
@@ -77,13 +76,13 @@ def history_name(version: str) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Metadata:
-    """What a version needs beside its graphs, and what it declares of them.
+    """Data that a version needs beside its graphs, and its declarations of them.
 
     inputs: scaler of the 44 features. outputs: scaler of the 4 targets. vocabulary: codes of the categories.
     trained_until_s: UTC seconds of the newest row trained on; None if that is not known.
     measured: bool (4,), the targets that the version forecasts; the others were never measured in its training, and are missing.
     extra: further entries of the document, for its readers; none of them is needed to forecast.
-    encoder: name of the network's encoder. graphs: what the version declares of its graphs, by kind; empty: nothing, see `graph`.
+    encoder: name of the network's encoder. graphs: the version's declarations of its graphs, by kind; empty: none, see `graph`.
     """
 
     version: str
@@ -98,7 +97,7 @@ class Metadata:
     graphs: Mapping[str, Declared] = field(default_factory=dict)
 
     def graph(self, kind: str) -> Declared:
-        """Return what is declared of the "core", "raw" or "int8" graph."""
+        """Return the declaration of the "core", "raw" or "int8" graph."""
         return self.graphs.get(kind) or undeclared_graphs(self.version)[kind]
 
     @property
@@ -212,7 +211,7 @@ def _scaler(params: dict[str, Any], prefix: str, columns: int, name: str) -> Sca
             mean, scale = (np.array(params[f"{prefix}_{part}"], np.float32) for part in ("mean", "scale"))
         fitted = np.array(params[f"{prefix}_fitted"], np.bool_)
     except (TypeError, ValueError, OverflowError) as error:
-        raise DocumentError(f"{name}: the scaler {prefix} holds something that is no number") from error
+        raise DocumentError(f"{name}: the scaler {prefix} holds something that is not a number") from error
     whole = all(part.shape == (columns,) for part in (mean, scale, fitted))
     if not whole or not np.isfinite(mean).all() or not (np.isfinite(scale) & (scale > 0)).all():
         raise DocumentError(f"{name}: the scaler {prefix} needs {columns} finite means and {columns} scales over 0")
@@ -220,10 +219,10 @@ def _scaler(params: dict[str, Any], prefix: str, columns: int, name: str) -> Sca
 
 
 def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
-    """bool (4,): the targets that the version forecasts.
+    """Return bool (4,): the targets that the version forecasts.
 
-    Older releases did not write them. A target that was never measured has a mean of 0 and no scale of its own, as one that was always
-    exactly 0 has. Of these two, only the former has no judged window either.
+    Older releases did not write them. A target that was never measured has a mean of 0 and an unfitted scale, and so has one that was
+    always exactly 0. Only the former has no judged window either.
     """
     names = document.get("forecast_targets")
     if names is not None:
@@ -242,6 +241,6 @@ def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
 def _difference(found: object, known: tuple[str, ...]) -> str:
     if not isinstance(found, list):
         return "no list"
-    at = next((at for at, (a, b) in enumerate(zip(found, known, strict=False)) if a != b), min(len(found), len(known)))
-    theirs, ours = (str(names[at]) if at < len(names) else "nothing" for names in (found, known))
-    return f"{len(found)} instead of {len(known)}, first different at {at}: {theirs} instead of {ours}"
+    index = next((index for index, (a, b) in enumerate(zip(found, known, strict=False)) if a != b), min(len(found), len(known)))
+    theirs, ours = (str(names[index]) if index < len(names) else "nothing" for names in (found, known))
+    return f"{len(found)} instead of {len(known)}, first different at {index}: {theirs} instead of {ours}"

@@ -1,4 +1,4 @@
-"""Possible forecasts: the ranges that every valid record is in."""
+"""Possible forecasts: the ranges of all valid records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from features.columns import RANGES
 from features.telemetry import TARGETS, Flags, Floats
 
 LOWEST: Final = min(RANGES[name][0] for name in TARGETS)
-"""Of every target: none is measured below it."""
+"""Lowest possible value of every target."""
 LARGEST: Final = 1e37
 """Largest forecast of a target without a smaller limit, in its unit.
 
@@ -23,7 +23,7 @@ def highest() -> Floats:
 
 
 def possible(forecasts: Floats, measured: Flags | None = None) -> Floats:
-    """Return forecasts held to what is possible, because graphs of older releases are not bounded in themselves.
+    """Return forecasts limited to possible values, because graphs of older releases have no bounds of their own.
 
     Args:
         forecasts: (B, 4), in the targets' units; NaN stays NaN.

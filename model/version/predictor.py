@@ -23,9 +23,9 @@ from model.version.possible import possible
 CHUNK_WINDOWS: Final = 64
 """Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
 NOTHING: Final = Declared()
-"""Of a graph that is not in a version yet: only the ports of its contract."""
+"""Declaration of a graph that is not in a version yet: only the ports of its contract."""
 MOST_GRAPH_BYTES: Final = 256 * 2**20
-"""Seventy times a core graph: with a vocabulary of as many values as there can be, a raw graph takes a fifth of it."""
+"""Limit of a graph, bytes: seventy times a core graph. A raw graph with the largest possible vocabulary has a fifth of it."""
 
 
 class PredictorError(Exception):
@@ -54,7 +54,7 @@ class Predictor:
         Args:
             folder: of the version.
             threads: of one run; two gain nothing over one (measured).
-            digests: SHA-256 by file name, of a manifest that was verified, so that what is loaded is what was verified; None: any content.
+            digests: SHA-256 by file name, of a manifest that was verified, so that only verified files are loaded; None: any content.
 
         Raises:
             PredictorError: if a file is missing or unreadable, the features are not those that this release computes, or the graph does
@@ -144,7 +144,7 @@ def _session(graph: bytes, threads: int, kind: str, needed: contract.Contract, d
 def run_core(session: Any, scaled: Floats) -> Floats:
     """Run a core graph on at most CHUNK_WINDOWS windows.
 
-    A single window is run twice: a batch of one takes another code path in the runtime and differs in the last bit.
+    A single window is run twice: for a batch of one the runtime uses another code path, which differs in the last bit.
 
     Args:
         session: of `core_session`.

@@ -22,8 +22,8 @@ from model.version.raw_windows import RawWindows, Texts, require_shapes
 class RawPredictor:
     """The raw graph of one version, ready to forecast.
 
-    int8: the quantised graph. It is run window by window, because its activations have one scale over all that is run at once, so that a
-    forecast would depend on the other windows.
+    int8: the quantised graph. It is run window by window: its activations have one scale over all windows of a run, so that a forecast
+    would depend on the other windows.
     """
 
     version: str
@@ -31,7 +31,7 @@ class RawPredictor:
     window_rows: int
     _session: Any
     measured: Flags | None = None
-    """bool (4,), the targets that the version forecasts; None: what the graph says."""
+    """bool (4,), the targets that the version forecasts; None: as the graph returns them."""
 
     @classmethod
     def load(cls, folder: Path, int8: bool = False) -> RawPredictor:

@@ -1,4 +1,4 @@
-"""Inputs of a raw graph: windows of telemetry as it was measured, cut from a table, and the features that they come to."""
+"""Inputs of a raw graph: windows of telemetry as it was measured, cut from a table, and their features."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SIGNING_KEY_NAME: Final = "dwcp-signing-key.pem"
 VERIFY_KEY_NAME: Final = "dwcp-verify-key.pem"
 SIGNATURE_BYTES: Final = 64
 MOST_KEY_BYTES: Final = 64 * 2**10
-"""A hundred times an Ed25519 key: enough for any other key, which is then named, and not for a wrong file of any size."""
+"""Limit of a key file, bytes: enough to recognise any other kind of key, and too little for an arbitrary wrong file."""
 
 _MAKE_ONE: Final = "make a pair with `dwcp-learner keys generate`"
 
@@ -37,7 +37,7 @@ class SigningKey:
 
     @classmethod
     def read(cls, path: Path) -> SigningKey:
-        """Raises KeyFileError if the file is unreadable, encrypted, open to everybody, or does not hold a private Ed25519 key."""
+        """Read a private key. Raise KeyFileError if the file is unreadable, encrypted, open to everybody, or not a private Ed25519 key."""
         content, mode = _read(path)
         if mode & stat.S_IRWXO:
             raise KeyFileError(f"{path} can be read or changed by every user: chmod 600 (or 640, with a group of the daemon's alone)")
@@ -70,7 +70,7 @@ class VerifyKey:
 
     @classmethod
     def read(cls, path: Path) -> VerifyKey:
-        """Raises KeyFileError if the file is unreadable or does not hold a public Ed25519 key."""
+        """Read a public key. Raise KeyFileError if the file is unreadable or does not hold a public Ed25519 key."""
         content, _ = _read(path)
         if b"PRIVATE KEY" in content:
             raise KeyFileError(f"{path} is a private key; give the public one ({VERIFY_KEY_NAME}), and keep the private one where it signs")
@@ -131,7 +131,7 @@ def generate(folder: Path) -> tuple[Path, Path]:
 
 
 def _read(path: Path) -> tuple[bytes, int]:
-    """Content and mode of a key file. A link is followed: a secret is often mounted as one."""
+    """Return content and mode of a key file. A link is followed: a secret is often mounted as one."""
     try:
         with open_plain(path, MOST_KEY_BYTES, follow_link=True) as file:
             return file.read(MOST_KEY_BYTES), os.fstat(file.fileno()).st_mode

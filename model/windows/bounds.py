@@ -21,7 +21,7 @@ MULTIPLE: Final = 3.0
 """A forecast lies between the window's smallest measured value of its target, divided by this, and its largest, times this. In five
 recordings fewer than 5 of 1,000 rows lie outside, and a network foresees hardly any of those: see docs/architecture.md."""
 SLACK_SHARE: Final = 1e-2
-"""Share of the training windows whose excess over MULTIPLE does not count for the slack: one outlier is not a level."""
+"""Share of the training windows, those with the largest excess over MULTIPLE, that the slack ignores: one outlier is not a level."""
 EDGE_SHARE: Final = 5e-4
 """Share of the training rows on either side that does not count for the edge of a feature: one absurd value is not a range."""
 MARGIN: Final = 1.0
@@ -55,7 +55,7 @@ class Bounds:
     Args:
         low: float32 (44,), lower edge of each scaled feature. 0, which stands for a missing value, is never below it.
         high: float32 (44,), upper edge; 0 is never above it.
-        slack: float32 (4,), in the targets' units: forecasts up to this are allowed whatever the window has shown.
+        slack: float32 (4,), in the targets' units: forecasts up to this are allowed for every window.
         unshown: float32 (4,), in the targets' units: largest forecast of a target that is missing in the whole window.
         measured: bool (4,), targets that some training window has measured.
     """
@@ -108,9 +108,9 @@ def edges(scaled: Floats, inputs: Scaler) -> tuple[Floats, Floats]:
 
 
 def slack(targets: Floats, train: WindowIndex, window_rows: int) -> Floats:
-    """Return float32 (4,), the largest next value that lay over MULTIPLE times the largest of its window, but for SLACK_SHARE of them.
+    """Return float32 (4,), the largest next value among those over MULTIPLE times their window's largest, without the top SLACK_SHARE.
 
-    It lets a link without loss have the small loss forecast that such links have shown. It is 0 if links never rise like this.
+    It allows small losses as forecasts for a link without loss, as far as such links have had them. It is 0 if values never rise like this.
     """
     index = train.select(np.arange(0, len(train), max(1, -(-len(train) // WINDOWS_MAX))))
     largest = np.full((len(index), targets.shape[1]), -np.inf, np.float32)
@@ -156,7 +156,7 @@ def _rows_of(train: WindowIndex, window_rows: int, count: int) -> Longs:
 
 
 def _quantile(values: Floats, share: float) -> Floats:
-    """float32 (K,): of each column of values (N, K), NaN left out; 0 where nothing is known."""
+    """Return float32 (K,): the quantile of each column of values (N, K), NaN left out; 0 if a column has no value."""
     found = np.zeros(values.shape[1], np.float32)
     for column in range(values.shape[1]):
         known = values[:, column]

@@ -58,7 +58,7 @@ class FineTuneSplit:
 
     Args:
         recent: New windows to train on.
-        replay: A sample of what the parent has already seen, against forgetting.
+        replay: A sample of the windows that the parent was trained on, against forgetting.
         validation: For early stopping.
         gate: The newest. Neither the parent nor the candidate is trained on their targets.
     """
@@ -185,5 +185,5 @@ def split_for_finetune(
 
 
 def _drawn(index: WindowIndex, most: int, rng: np.random.Generator) -> WindowIndex:
-    """At most `most` of the windows, drawn without repetition, in their order."""
+    """Return at most `most` of the windows, drawn without repetition, in their order."""
     return index if len(index) <= most else index.select(np.sort(rng.choice(len(index), most, replace=False)))

@@ -1,4 +1,6 @@
-"""Order of a category's names by worth, for when there are more than codes: names of many links first, however many one sender brings."""
+"""Order of a category's names by worth, used if there are more names than codes. Names of many links come first, so that a single sender of
+many names cannot displace them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality of a table of telemetry for a training: its holes, gaps, constants and windows, and what is done about each."""
+"""Quality of a table of telemetry for a training: its holes, gaps, constants and windows, and the treatment of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Level = Literal["note", "warning", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found, and what is done about it. Level "error": there must be no training."""
+    """A finding and its treatment. Level "error": there must be no training."""
 
     level: Level
     what: str
@@ -95,7 +95,7 @@ def examine(table: RawTable, features: OfflineFeatures, windows: dict[str, int],
 
 
 def _columns(table: RawTable) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Share of missing values of each column, and the columns that have a single value."""
+    """Return the share of missing values of each column, and the columns that have a single value."""
     missing, constant = {}, []
     for column, name in enumerate(NUMERIC):
         known = table.numeric[:, column][np.isfinite(table.numeric[:, column])]

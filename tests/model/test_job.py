@@ -83,7 +83,7 @@ def snapshot_of(folder: Path, numeric: Floats, categories: list[list[str | None]
     for part in np.array_split(offsets, 2):
         slots = (part % LINKS).astype(np.int32)
         writer.append(BufferRows(part, time_s[part], numeric[part], codes[part], slots))
-        taken = writer.take([f"link-{at}" for at in range(LINKS)], interner.values)
+        taken = writer.detach([f"link-{at}" for at in range(LINKS)], interner.values)
         assert taken is not None
         writer.seal(taken)
     return folder

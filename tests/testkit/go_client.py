@@ -77,7 +77,7 @@ def snapshot_of(folder: Path, unmeasured: str | None = None, rows: int = ROWS) -
     writer = BufferWriter(folder, Partition("telemetry", 0))
     offsets = np.arange(len(step))
     writer.append(BufferRows(offsets, START_S + 60.0 * step, numeric, codes, (offsets % LINKS).astype(np.int32)))
-    taken = writer.take([f"link-{at}" for at in range(LINKS)], interner.values)
+    taken = writer.detach([f"link-{at}" for at in range(LINKS)], interner.values)
     assert taken is not None
     writer.seal(taken)
     return folder

@@ -36,7 +36,7 @@ def start_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, ou
     """Make an untrained network the best linear forecast by mean absolute error.
 
     The candidates of each target are the averages of its own values, the constant, and lines fitted on the training windows from either,
-    with and without the daily profile. The blend of these that is best on the validation windows is taken.
+    with and without the daily profile. The blend of these that is best on the validation windows is used.
 
     Args:
         inputs: Scaler of the data's features.
@@ -91,8 +91,8 @@ def _line(rows: Floats, wanted: Floats, later_rows: Floats, later: Floats, avera
 def correct_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, outputs: Scaler, fresh: Flags) -> Flags:
     """Add to the linear path a line through the network's errors, for each target whose validation windows it helps.
 
-    A drift is mostly a new level or scale, and weights in closed form follow it from a thousand windows at once. Measured on a
-    planted re-route, with Ridge: error of the region .419 before, .166 after this (8 s), .297 after six epochs without it (92 s).
+    A drift is mostly a new level or scale. Weights in closed form learn it from a thousand windows at once. Measured on a planted
+    re-route, with Ridge: error of the region .419 before, .166 after this correction (8 s), .297 after six epochs without it (92 s).
 
     Args:
         inputs: Scaler of the data's features.
@@ -126,7 +126,7 @@ def correct_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, 
 
 
 def _correction(rows: Floats, wrong: Floats, later_rows: Floats, later_wrong: Floats, seen: Flags) -> Line:
-    """Return the line of one target, weighted by how much it helps later; the constant 0 if the target is not measured in both."""
+    """Return the line of one target, with the weight that is best on the later rows; the constant 0 if one of the two has no values."""
     nothing = Line(np.zeros(rows.shape[1]), 0.0)
     measured, judged = np.isfinite(wrong), np.isfinite(later_wrong)
     if not measured.any() or not judged.any():

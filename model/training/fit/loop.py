@@ -40,7 +40,7 @@ short epoch."""
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """The progress of a training.
 
     Args:
         epoch: Counts from 1.
@@ -139,8 +139,8 @@ def train(
 ) -> History:
     """Train the model in place, and leave it with the weights that were best on the validation windows.
 
-    What trains is the twin of its encoder; the model gets the weights. The weights at the start compete too: a linear path or a parent
-    that no epoch betters is kept. A model without trainable weights is left as it is.
+    The twin of its encoder is trained, and the model gets the weights. The weights at the start count as a candidate too: they stay if no
+    epoch is better. A model without trainable weights is left as it is.
 
     Args:
         learning_rate: At the peak of the first period.
@@ -185,7 +185,7 @@ def train(
 
 
 def _batches_of_epoch(windows: int, settings: TrainingSettings) -> tuple[int, int]:
-    """Windows of a batch, and batches of an epoch. The rest is dropped: every batch is of one shape and weighs the same."""
+    """Return the windows of a batch and the batches of an epoch. The rest is dropped: all batches have the same shape and weight."""
     batch_size = min(settings.batch_size, windows)
     return batch_size, max(1, min(windows, settings.epoch_windows_max or windows) // batch_size)
 
@@ -229,7 +229,7 @@ def evenly(count: int, most: int) -> Longs:
 
 
 def _validate(model: keras.Model, data: TrainingData, batch_size: int) -> float:
-    """Masked MAE over the validation windows, evenly thinned to VALIDATION_WINDOWS_MAX."""
+    """Return the masked MAE over the validation windows, evenly thinned to VALIDATION_WINDOWS_MAX."""
     thinned = evenly(len(data.validation), VALIDATION_WINDOWS_MAX)
     loss = _Mean()
     for start in range(0, len(thinned), batch_size):
@@ -266,7 +266,7 @@ def _log_epoch(path: Path, number: int, epoch: Epoch) -> None:
 
 
 class _Clock:
-    """Reports every two seconds how far the training is, and knows when its time budget is spent."""
+    """Reports the progress of the training every two seconds, and tracks its time budget."""
 
     def __init__(
         self, settings: TrainingSettings, steps: int, on_progress: Callable[[Progress], None], interrupted: Callable[[], bool]

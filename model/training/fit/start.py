@@ -36,7 +36,7 @@ class Fit:
 
     Args:
         started_from: LINEAR, RANDOM (without a linear path), or the parent's version.
-        shares: float32 (4,), how much of what the network adds to its linear path was kept; see `weigh_network`.
+        shares: float32 (4,), kept share of the network's addition to its linear path; see `weigh_network`.
         duration_s: Wall time of the training.
     """
 
@@ -107,7 +107,7 @@ def fit(
     log_path: Path | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Fit:
-    """Train the network in place, and keep of what it adds to its linear path what helps the validation windows.
+    """Train the network in place. For each target, keep the share of its addition to the linear path that is best on validation windows.
 
     Args:
         log_path: CSV file to write, a line for each epoch.

@@ -24,7 +24,7 @@ from model.version.metadata import core_name
 from model.version.predictor import CHUNK_WINDOWS, NOTHING, core_session, run_core
 
 OPSET: Final = 13
-"""What every runtime of the last years reads; tf2onnx goes up to 18."""
+"""Operator set that every runtime of the last years reads; tf2onnx supports up to 18."""
 WEIGHTS_NAME: Final = "best_model.keras"
 MOST_WEIGHTS_BYTES: Final = 256 * 2**20
 PARITY_TOLERANCE: Final = 1e-5
@@ -72,13 +72,13 @@ def convert(model: keras.Model, version: str) -> Any:
 
 
 def declare(model: Any, contract: Contract, file: str, operators: Mapping[str, int]) -> Declared:
-    """Return what a version has to declare of a graph.
+    """Return the declaration of a graph that a version needs.
 
     Args:
         model: onnx.ModelProto.
         contract: what it must keep.
         file: name of its file.
-        operators: how many of which type its encoder expects.
+        operators: number of operators of each type that its encoder expects.
 
     Raises:
         ExportError: if it is not a valid ONNX model, or does not keep its contract.
@@ -139,7 +139,7 @@ def load_weights(folder: Path) -> keras.Model:
     try:
         open_plain(path, MOST_WEIGHTS_BYTES).close()
         return keras.models.load_model(path, compile=False, safe_mode=True)  # no code from the file is ever run
-    except Exception as error:  # what Keras and h5py raise for a damaged file has no common base
+    except Exception as error:  # errors of Keras and h5py for a damaged file have no common base
         raise ExportError(f"{path} cannot be loaded ({error}); train a first version without it") from error
 
 

@@ -1,4 +1,4 @@
-"""Proof of the raw graphs of a version: they are written once they agree with Keras on the features that the stream computes of the same
+"""Proof of the raw graphs of a version: they are written once they agree with Keras on the features that the stream computes from the same
 rows."""
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RawExport:
     """Both raw predictors, and how far they are from Keras.
 
     raw_difference: the largest one. int8_difference_mean, int8_difference_max: of the quantised graph; standard deviations of the target.
-    graphs: what the version has to declare of each of its three graphs, by kind.
+    graphs: the version's declaration of each of its three graphs, by kind.
     """
 
     raw: RawPredictor
@@ -99,20 +99,20 @@ def _declared(model: keras.Model, core: bytes, graphs: RawGraphs, metadata: Meta
 
 
 def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows) -> Floats:
-    """Return float32 (B, 4), engineering units: what the network forecasts from the features that the stream computes of these windows."""
+    """Return float32 (B, 4), engineering units: the network's forecasts from the features that the stream computes of these windows."""
     scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
     return metadata.outputs.inverse(model.predict(scaled, batch_size=CHUNK_WINDOWS, verbose=0))
 
 
 def _usual(metadata: Metadata, windows: RawWindows) -> Flags:
-    """bool (B,): windows without a spike, which takes the one scale of all quantised activations with it, and float32's digits too."""
+    """Return bool (B,): windows without a spike. A spike stretches the one scale of all quantised activations, and costs float32 digits."""
     scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
     usual: Flags = np.abs(scaled).max(axis=(1, 2)) <= USUAL_SCALED
     return usual
 
 
 def _apart(found: Floats, wanted: Floats, metadata: Metadata, *, relative: bool) -> Floats:
-    """Differences in standard deviations of the targets; 0 if both are missing because the target was never measured in training."""
+    """Return the differences in standard deviations of the targets; 0 if both are missing: the target was never measured in training."""
     apart: Floats = np.abs(found - wanted) / metadata.outputs.scale
     apart[np.isnan(found) & np.isnan(wanted) & ~metadata.measured] = 0.0
     if relative:

@@ -12,7 +12,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from features.telemetry import TARGETS
 
 _PREPARED: Final = {"onnx.quant.pre_process": "onnxruntime.quant"}
-"""The quantiser warns about a graph without this mark; what it means, folded constants and known shapes, the export has done."""
+"""Mark without which the quantiser warns. It stands for folded constants and known shapes, which the export has done already."""
 
 
 def quantise(core: Any) -> Any:

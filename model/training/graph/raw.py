@@ -46,7 +46,7 @@ _SUMS: Final = (
 )
 """bytes_tx, bytes_total, bytes_rx, throughput in bit/s and congestion_score as weighted sums of three columns."""
 _INSTANT_S: Final = 2.0**-30
-"""Less than float64 tells apart in a UTC time of this century."""
+"""Seconds: less than the resolution of float64 in a UTC time of this century."""
 _STATISTICS: Final = (*(f"mean_{rows}" for rows in MEAN_ROWS), "", "", f"std_{_LONGEST}", "change", "ratio")
 _JOINED: Final = (
     *(name if name in FEATURES and name not in CALENDAR else "" for name in NUMERIC),
@@ -55,7 +55,7 @@ _JOINED: Final = (
     *(f"{stem}_{name}" for stem in STEMS for name in _STATISTICS),
     *ENCODED,
 )  # fmt: skip
-"""What the columns are from which the features are picked, in the order in which they are joined."""
+"""Columns from which the features are selected, in the order in which they are joined."""
 
 
 def compose(core: Any, metadata: Metadata) -> Any:
@@ -149,7 +149,7 @@ class _Nodes:
 
 
 def _features(nodes: _Nodes, vocabulary: Vocabulary) -> str:
-    """(B, 44, 30) float32: FEATURES of the window's rows, NaN where not known."""
+    """Return (B, 44, 30) float32: FEATURES of the window's rows, NaN where not known."""
     columns = nodes.put("Transpose", ["telemetry"], "columns", perm=[0, 2, 1])  # (B, 11, 39)
     columns = nodes.put("Cast", [columns], "columns_double", to=TensorProto.DOUBLE)
     window = nodes.rows(columns, HISTORY_ROWS, HISTORY_ROWS + nodes.window_rows, 2, "window")  # (B, 11, 30)
@@ -162,10 +162,10 @@ def _features(nodes: _Nodes, vocabulary: Vocabulary) -> str:
 
 
 def _calendar(nodes: _Nodes, window: str) -> str:
-    """(B, 2, 30): hour and weekday, from the time where they are not given, as `features/calendar.py` has them.
+    """Return (B, 2, 30): hour and weekday as in `features/calendar.py`, computed from the time if they are missing.
 
-    Remainders are exact. That of the second division is cut off: the time of day from the weekday, nothing from the hour. In the last
-    instant of a day the hour may round up to 24, where the daemon keeps it 2e-6 below: less than an operator more is worth.
+    Remainders are exact. The remainder of the second division is cut off: from the weekday the time of day, from the hour nothing. In the
+    last instant of a day the hour may round up to 24; the daemon's is 2e-6 below. Another operator would cost more than that is worth.
     """
     time_s = nodes.put("Unsqueeze", ["time_s", nodes.longs(1)], "time")  # (B, 1, 30)
     since_s = nodes.put("Add", [time_s, nodes.doubles([[0.0], [FIRST_WEEKDAY * DAY_S]])], "time_since_monday")
@@ -178,7 +178,7 @@ def _calendar(nodes: _Nodes, window: str) -> str:
 
 
 def _cycles(nodes: _Nodes, calendar: str) -> str:
-    """(B, 4, 30): sine and cosine of the hour, then of the weekday; the cosine is the sine a quarter turn on."""
+    """Return (B, 4, 30): sine and cosine of the hour, then of the weekday; the cosine is the sine a quarter turn later."""
     hour, weekday, quarter = 2.0 * math.pi / 24.0, 2.0 * math.pi / WEEK_DAYS, math.pi / 2.0
     turns = nodes.doubles([[hour, 0.0], [hour, 0.0], [0.0, weekday], [0.0, weekday]])
     angles = nodes.put("MatMul", [turns, calendar], "angles")
@@ -186,9 +186,9 @@ def _cycles(nodes: _Nodes, calendar: str) -> str:
 
 
 def _loads(nodes: _Nodes, window: str) -> list[str]:
-    """bytes_tx and bytes_total, congestion_score, then bytes_ratio and network_load: (B, 2, 30), (B, 1, 30), (B, 2, 30).
+    """Return bytes_tx and bytes_total (B, 2, 30), congestion_score (B, 1, 30), then bytes_ratio and network_load (B, 2, 30).
 
-    Each is a weighted sum of three columns, of which some are there only for the shape, with weight 0, or the ratio of two such sums.
+    Each is a weighted sum of three columns, or the ratio of two such sums. Columns with weight 0 are there only for the shape.
     """
     columns = nodes.constant(np.array([[_COLUMN[name] for name, _ in terms] for terms in _SUMS], np.int64))
     weights = nodes.doubles([[[weight] for _, weight in terms] for terms in _SUMS])
@@ -200,7 +200,7 @@ def _loads(nodes: _Nodes, window: str) -> list[str]:
 
 
 def _rolling(nodes: _Nodes, columns: str) -> str:
-    """(B, 4 * 8, 30): for each metric the statistics of _STATISTICS, over the rows that are there."""
+    """Return (B, 4 * 8, 30): for each metric the statistics of _STATISTICS, over the rows with a value."""
     metrics = nodes.rows(columns, 0, _METRICS, 1, "metrics")  # (B, 4, 39)
     reach = nodes.constant(np.arange(nodes.window_rows)[None, :] + np.arange(_LONGEST)[:, None])
     runs = nodes.put("Gather", [metrics, reach], "runs", axis=2)  # (B, 4, 10, 30), oldest first
@@ -223,9 +223,9 @@ def _rolling(nodes: _Nodes, columns: str) -> str:
 
 
 def _codes(nodes: _Nodes, vocabulary: Vocabulary) -> str:
-    """(B, 6, 30): codes of the categories, 0 for a value that is not in the vocabulary, NaN for the empty one.
+    """Return (B, 6, 30): codes of the categories, 0 for a value that is not in the vocabulary, NaN for the empty one.
 
-    One look-up for all six: each different text has a number, and a table the code of that number in each category.
+    One look-up serves all six: each different text has a number, and a table has the code of that number in each category.
     """
     code_of = [{value: code for code, value in enumerate(values, start=1)} for values in vocabulary.values]
     texts = sorted({value for values in vocabulary.values for value in values if value})
@@ -243,9 +243,9 @@ def _codes(nodes: _Nodes, vocabulary: Vocabulary) -> str:
 
 
 def _scale(nodes: _Nodes, features: str, metadata: Metadata) -> None:
-    """Puts the core's input, (B, 30, 44) float32: scaled, 0 where a feature is not known or not finite.
+    """Put the core's input, (B, 30, 44) float32: scaled, 0 where a feature is not known or not finite.
 
-    A change against a missing value is 0 before it is scaled, which is here what stands in for it after.
+    A change against a missing value is 0 before it is scaled. Here the scaled value of that 0 is used instead.
     """
     mean, scale = metadata.inputs.mean[:, None], metadata.inputs.scale[:, None]
     changes = np.array([[name in CHANGES] for name in FEATURES])

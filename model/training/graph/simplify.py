@@ -1,7 +1,7 @@
-"""Removal of what computes only shapes from an exported graph.
+"""Removal of operators that compute only shapes from an exported graph.
 
-At batch 1 an operator that copies eight numbers costs as much as one that works, and half of the operators that tf2onnx writes are of that
-kind. What does not look as expected is left as it is.
+At batch 1 an operator that copies eight numbers costs as much as any other, and half of the operators that tf2onnx writes only copy. A part
+of the graph that does not look as expected is left as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def simplify(model: Any) -> None:
 
 
 def _drop_zero_states(lstm: Any, maker: dict[str, Any], constants: dict[str, Any]) -> None:
-    """A first state that is 0 for every batch is what the operator assumes without one."""
+    """Remove first states that are 0 for every batch: without them the operator assumes 0."""
     for at in _FIRST_STATES:
         if at < len(lstm.input) and _is_zero(lstm.input[at], maker, constants):
             lstm.input[at] = ""

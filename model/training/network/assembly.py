@@ -1,5 +1,5 @@
-"""Assembly of the forecasting network: an encoder, dense layers with a skip connection, and a linear path beside them, between bounds of
-what they read and of what they forecast.
+"""Assembly of the forecasting network: an encoder, dense layers with a skip connection, and a linear path beside them. Bounds limit their
+inputs and their forecasts.
 
 Shapes in the comments: B windows, T = 30 steps, F = 44 features, U units of the encoder. Everything is float32 and scaled.
 """
@@ -85,12 +85,12 @@ def initialise_linear_path(model: keras.Model, kernel: Floats, bias: Floats) -> 
 def silence_features(model: keras.Model, columns: Flags) -> None:
     """Make the network blind to some input features.
 
-    Such a feature is 0 in every training window, so its weights stay the random ones of the start. When it begins to vary, unscaled as it
-    is, they would throw every forecast off. Silenced weights stay 0 until a fine-tuning in which the feature varies.
+    Such a feature is 0 in every training window, so its weights stay random as at the start. When it begins to vary, it is not scaled, and
+    these weights would spoil every forecast. Silenced weights stay 0 until a fine-tuning in which the feature varies.
 
     Args:
         model: changed in place.
-        columns: bool (F,), the features that do not vary in what the network is trained on.
+        columns: bool (F,), the features that do not vary in the training data.
 
     Raises:
         ValueError: if a layer that the encoder names is missing, or nothing in the network reads features.
@@ -110,21 +110,21 @@ def silence_features(model: keras.Model, columns: Flags) -> None:
 def renewed(parent: keras.Model, architecture: Architecture) -> keras.Model:
     """Return a network as this release builds it, with a parent's weights.
 
-    What the parent's release did not have is as `build` leaves it.
+    Layers that the parent's release did not have are as `build` leaves them.
 
     Raises:
         ValueError: if a layer of the parent is not one of this architecture.
     """
     model = build(architecture)
-    own = {layer.name: layer for layer in model.layers}
+    layer_of = {layer.name: layer for layer in model.layers}
     for layer in parent.layers:
         # Without a linear path the last dense layer of older releases has the name that the bounds have now.
         name = UNBOUNDED_OUTPUT if layer.name == OUTPUT_NAME and not isinstance(layer, OutputBounds) else layer.name
         weights = layer.get_weights()
-        if weights and name not in own:
+        if weights and name not in layer_of:
             raise ValueError(f"the parent's layer {layer.name!r} is not one of this architecture; train a first version without a parent")
         if weights:
-            own[name].set_weights(weights)
+            layer_of[name].set_weights(weights)
     return model
 
 

@@ -1,4 +1,4 @@
-"""Bounds of the network: the layers at both ends that hold what it reads and what it forecasts to bounds; see bounds.py for what these are.
+"""Bounds of the network: the layers at both ends that limit its inputs and its forecasts; see bounds.py for the limits themselves.
 
 They are part of the graph, so that every runtime has them. Shapes in the comments: B windows, T = 30 steps, F = 44 features.
 Everything is float32 and scaled.
@@ -21,8 +21,8 @@ UNBOUNDED_OUTPUT: Final = "unbounded_output"
 _HUGE: Final = 3e38
 """Over every scaled value that is not missing."""
 LEVEL_ROWS: Final = 7
-"""The level of a target is the median of so many measured rows, the newest: four rows of another size are a level, three are a spike or
-an outage. Of fewer measured rows it is their median too, the smaller of two."""
+"""Newest measured rows whose median is the level of a target: four rows of another size are a level, three are a spike or an outage. With
+fewer measured rows it is the median of these, the smaller of two."""
 _LIMITS: Final = (
     "upper_factor", "upper_offset", "lower_factor", "lower_offset", "edge", "carry", "slack", "unshown", "lowest", "highest", "missing",
 )  # fmt: skip
@@ -40,7 +40,7 @@ class InputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
     """
 
     def build(self, shape: Any) -> None:
-        """edges: (2, F), lowest and highest."""
+        """Add the weight `edges`: (2, F), lowest and highest."""
         self.edges = self.add_weight(shape=(2, shape[-1]), initializer=_everything, trainable=False, name="edges")
 
     def call(self, windows: Any) -> Any:
@@ -52,19 +52,19 @@ class InputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
 
 @keras.saving.register_keras_serializable("dwcp")
 class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """Hold each forecast to what is possible, and to what the window has shown of its target: (B, T, F) and (B, 4) to (B, 4).
+    """Limit each forecast to possible values, and to the range of its target in the window: (B, T, F) and (B, 4) to (B, 4).
 
-    The forecast of a target that was never measured in training becomes NaN. If a target's level lies over the edge of what the network
-    reads, the link is of another size: what is over the edge is added to the forecast.
+    The forecast of a target that was never measured in training becomes NaN. If a target's level lies over the upper edge of the network's
+    input, the link is of another size: the excess over the edge is added to the forecast.
     The limits are not trained: see `set_bounds`. Before that they let everything pass.
     """
 
     def build(self, windows_shape: Any, forecast_shape: Any) -> None:  # noqa: ARG002 - Keras asks for these names
-        """limits: (11, 4), a row for each of _LIMITS."""
+        """Add the weight `limits`: (11, 4), a row for each of _LIMITS."""
         self.limits = self.add_weight(shape=(len(_LIMITS), len(TARGETS)), initializer=_pass_all, trainable=False, name="limits")
 
     def call(self, windows: Any, forecast: Any) -> Any:
-        """windows: as they came, before their features were held to the edges."""
+        """Return the limited forecasts, (B, 4). windows: before their features were limited to the edges."""
         ops = keras.ops
         limit = {name: self.limits[at] for at, name in enumerate(_LIMITS)}
         values = windows[:, :, : len(TARGETS)]  # (B, T, 4)
@@ -83,7 +83,7 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
 
 
 def _level(values: Any) -> Any:
-    """Median of the newest measured values: (B, T, 4), 0 where missing, to (B, 4); -_HUGE if nothing was measured."""
+    """Return the median of the newest measured values: (B, T, 4), 0 where missing, to (B, 4); -_HUGE if nothing was measured."""
     ops = keras.ops
     measured = ops.cast(ops.not_equal(values, 0.0), values.dtype)  # (B, T, 4)
     count = ops.cumsum(measured, axis=1)
@@ -97,13 +97,13 @@ def _level(values: Any) -> Any:
 
 
 def _pass_all(shape: Any, dtype: Any = None) -> Any:
-    """Limits that let every number pass."""
+    """Return limits that let every number pass."""
     rows = np.array([[_PASS_ALL.get(name, 0.0)] for name in _LIMITS], np.float32)
     return keras.ops.convert_to_tensor(np.broadcast_to(rows, shape), dtype)
 
 
 def _everything(shape: Any, dtype: Any = None) -> Any:
-    """Edges that let every number pass."""
+    """Return edges that let every number pass."""
     return keras.ops.convert_to_tensor(np.broadcast_to(np.array([[-_HUGE], [_HUGE]], np.float32), shape), dtype)
 
 
@@ -139,7 +139,7 @@ def set_bounds(model: keras.Model, bounds: Bounds, inputs: Scaler, outputs: Scal
 
 
 def read_bounds(model: keras.Model, outputs: Scaler) -> Bounds | None:
-    """Return the bounds in the layers of a network; None where it was made by a release that had none."""
+    """Return the bounds in the layers of a network; None if it was made by a release without bounds."""
     layers = {layer.name: layer for layer in model.layers if isinstance(layer, InputBounds | OutputBounds)}
     if set(layers) != {INPUT_BOUNDS, OUTPUT_BOUNDS}:
         return None

@@ -14,7 +14,7 @@ MODEL_PREFIX: Final = "bandwidth_"
 
 
 class Encoder(Protocol):
-    """What a module of an encoder offers. A new one is one such module, its sizes in `model.spec.architecture`, and an entry in `ENCODERS`.
+    """The interface of an encoder's module. A new one needs a module, its sizes in `model.spec.architecture`, and an entry in `ENCODERS`.
 
     Shapes: B windows, T steps, F features, U units of the encoder's choice; float32, scaled.
     """
@@ -32,17 +32,17 @@ class Encoder(Protocol):
         """
 
     def twin(self, model: keras.Model) -> keras.Model:
-        """Return what trains in place of the model: the same forecasts from weights in the same order, at less cost; or the model."""
+        """Return the network to train in place of the model: same forecasts, same order of weights, at less cost; or the model itself."""
 
     def plain(self, layer: dict[str, Any]) -> None:
-        """Take out of a layer's Keras configuration what only training needs and the export cannot convert."""
+        """Remove from a layer's Keras configuration the entries that only training needs and the export cannot convert."""
 
     def operators(self, model: keras.Model, quantised: bool) -> dict[str, int]:
-        """Return how many operators of which type the exported graph holds at least, by type, before or after it is quantised."""
+        """Return the least number of operators of each type in the exported graph, before or after it is quantised."""
 
 
 ENCODERS: Final[Mapping[str, Encoder]] = {"lstm": lstm, "linear": linear, "mlp": mlp}
-"""By the tag of their architecture."""
+"""Encoders by the tag of their architecture."""
 
 
 def encoder_of(model: keras.Model) -> Encoder:
@@ -59,5 +59,5 @@ def encoder_name(model: keras.Model) -> str:
 
 
 def training_twin(model: keras.Model) -> keras.Model:
-    """Return what trains in place of the model, with copies of its weights in the same order: see `Encoder.twin`."""
+    """Return the network to train in place of the model, with copies of its weights in the same order: see `Encoder.twin`."""
     return encoder_of(model).twin(model)

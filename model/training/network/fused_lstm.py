@@ -25,11 +25,11 @@ class FusedLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no stubs
 
     A mask is drawn once per window and holds for all its steps, as in Keras. Keras draws one for each gate; here the four gates share
     one, over the inputs and over the state. Gal and Ghahramani 2016, https://arxiv.org/abs/1512.05287, section 4, describe both, as
-    untied and tied weights: the share of what is dropped and the expectation are the same. It holds only for the layers that `fits` names.
+    untied and tied weights: the dropped share and the expectation are the same. It can replace only layers for which `fits` is True.
     """
 
     def call(self, sequences: Any, initial_state: Any = None, mask: Any = None, training: bool = False) -> Any:
-        """sequences: (B, T, I). Gives (B, T, U)."""
+        """Return (B, T, U). sequences: (B, T, I)."""
         if initial_state is not None or mask is not None:
             raise ValueError("FusedLSTM starts at zero and reads every step: it takes neither an initial state nor a mask")
         cell, state_mask = self.cell, None
@@ -42,7 +42,7 @@ class FusedLSTM(keras.layers.LSTM):  # type: ignore[misc]  # Keras has no stubs
         return _unrolled(state_mask)(sequences, *weights)
 
     def _mask(self, windows: Any, width: int, rate: float) -> Any:
-        """(B, width) of 0 and 1 / (1 - rate)."""
+        """Return (B, width) of 0 and 1 / (1 - rate)."""
         return keras.random.dropout(tf.ones((windows, width)), rate, seed=self.cell.seed_generator)
 
 
@@ -118,11 +118,11 @@ def _unrolled(state_mask: Any) -> Callable[..., Any]:
 
 
 def _swapped(gates: Any) -> Any:
-    """Keras orders the gates i, f, c, o in the last axis and the fused cell i, c, f, o: this turns one into the other."""
+    """Swap the order of gates in the last axis: i, f, c, o of Keras to i, c, f, o of the fused cell, and back."""
     i, second, third, o = tf.split(gates, 4, axis=-1)
     return tf.concat([i, third, second, o], axis=-1)
 
 
 def _rows(steps: Any) -> Any:
-    """(B, T, N) to (B * T, N)."""
+    """Reshape (B, T, N) to (B * T, N)."""
     return tf.reshape(steps, (-1, steps.shape[-1]))

@@ -21,14 +21,14 @@ CALENDAR: Final = "calendar"
 LINEAR_INPUTS: Final = "linear_inputs"
 
 RATES: Final = (1.0, 0.5, 0.25, 0.12, 0.06, 0.02)
-"""Of the exponentially weighted averages. 1.0 is the last known value; at 0.02 all values of a window count about the same."""
+"""Rates of the exponentially weighted averages. 1.0 is the last known value; at 0.02 all values of a window count about the same."""
 HOURS: Final = 24
 SATURDAY: Final = 5
 _HOUR, _WEEKDAY = FEATURES.index("time_of_day"), FEATURES.index("day_of_week")
 _OF_HOUR: Final = [FEATURES.index(name) for name in ("time_of_day", "hour_sin", "hour_cos")]
 _OF_WEEKDAY: Final = [FEATURES.index(name) for name in ("day_of_week", "weekday_sin", "weekday_cos")]
 HOURS_UNSEEN_MAX: Final = 3.0
-"""A day with a longer gap was not seen; a probe every two hours sees it."""
+"""Longest gap, in hours, of a day that counts as seen: a probe every two hours is enough."""
 _LAST_ONLY: Final = -69.0  # log of 1e-30: every value before the last one weighs nothing
 _DECAYS: Final = tuple(math.log(1.0 - rate) if rate < 1.0 else _LAST_ONLY for rate in RATES)
 _TINY: Final = 1e-20
@@ -74,7 +74,7 @@ class Calendar(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """
 
     def build(self, _shape: Any) -> None:
-        """unit: (2, 2), scale and mean of hour and weekday."""
+        """Add the weight `unit`: (2, 2), scale and mean of hour and weekday."""
         self.unit = self.add_weight(shape=(2, 2), initializer="zeros", trainable=False, name="unit")
 
     def call(self, rows: Any) -> Any:
@@ -93,15 +93,15 @@ class Calendar(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 def set_calendar(model: keras.Model, inputs: Scaler) -> None:
     """Set how the network's hours and weekdays are scaled, for every new scaler. A model without a calendar is left alone."""
     if any(layer.name == CALENDAR for layer in model.layers):
-        unit = [[inputs.scale[at], inputs.mean[at]] for at in (_HOUR, _WEEKDAY)]
+        unit = [[inputs.scale[column], inputs.mean[column]] for column in (_HOUR, _WEEKDAY)]
         model.get_layer(CALENDAR).set_weights([np.array(unit, np.float32)])
 
 
 def unseen_calendar(rows: Floats, inputs: Scaler) -> Flags:
-    """Return bool (K,): inputs of the calendar that training rows show nothing of, because whole parts of a day or week are missing.
+    """Return bool (K,): inputs of the calendar without evidence in the training rows, because whole parts of a day or week are missing.
 
-    An hour that was never seen is extrapolated: from two hours of data the columns of the calendar, all but collinear there, got weights of
-    a thousand that cancelled each other, and the forecasts of the third hour were anything.
+    An hour that was never seen is extrapolated. With two hours of data the calendar's columns were nearly collinear, got weights of a
+    thousand that cancelled each other, and the forecasts of the third hour were meaningless.
 
     Args:
         rows: float32 (M, K), training rows.

@@ -32,7 +32,7 @@ def encode(windows: Any, sizes: Lstm) -> Any:
 
 
 def plain(layer: dict[str, Any]) -> None:
-    """Take out the dropout of an LSTM.
+    """Remove the dropout of an LSTM.
 
     With recurrent dropout Keras computes the four gates as separate products even when it infers; tf2onnx then finds no LSTM and
     exports a loop that is 6.6 times slower.

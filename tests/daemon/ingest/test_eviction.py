@@ -147,19 +147,19 @@ def test_open_rows_keep_their_links(tmp_path: Path) -> None:
 
     writer = BufferWriter(tmp_path, Partition("t", 0))
     writer.append(rows(0, [0, 1, 2]))
-    refused = writer.take(["a", "b", "c"], values)
+    refused = writer.detach(["a", "b", "c"], values)
     assert refused is not None
     writer.append(rows(3, [2, 0]))
-    writer.settle(["a", "b", "c"], values)
+    writer.freeze(["a", "b", "c"], values)
     writer.append(rows(5, [0, 1]))  # of c and d from here on
-    writer.give_back(refused)
+    writer.put_back(refused)
     assert writer.open_rows == 7
-    again = writer.take(["c", "d"], values)
+    again = writer.detach(["c", "d"], values)
     assert again is not None
     table = read_segments([tmp_path / str(writer.seal(again).name)])
     links = {int(time_s - 1e9): table.links[link] for time_s, link in zip(table.time_s, table.link, strict=True)}
     assert links == {0: "a", 1: "b", 2: "c", 3: "c", 4: "a", 5: "c", 6: "d"}
-    assert (writer.open_rows, writer.take(["c", "d"], values)) == (0, None)
+    assert (writer.open_rows, writer.detach(["c", "d"], values)) == (0, None)
 
 
 FEW = {"links": {"max": 2}}

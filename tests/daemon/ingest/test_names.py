@@ -131,7 +131,7 @@ def test_honest_names_that_come_after_a_flood_are_told_apart(tmp_path: Path) -> 
     known = pipeline._store.interner.values[REGION]
     assert len(known) < MAX_VALUES
     assert {"north", *(f"region-{at}" for at in range(10))} <= set(known)
-    opened = writer.take(pipeline._store.links, pipeline._store.interner.values)
+    opened = writer.detach(pipeline._store.links, pipeline._store.interner.values)
     assert opened is not None
     table = read_segments([tmp_path / str(writer.seal(opened).name)])
     codes, values = table.codes[:, REGION].tolist(), table.values[REGION]
@@ -176,13 +176,13 @@ def test_open_rows_keep_their_names(tmp_path: Path) -> None:
 
     writer = BufferWriter(tmp_path, Partition("t", 0))
     writer.append(rows(0, [0, 1, -1]))
-    refused = writer.take(links, [["x", "y"], *none])
+    refused = writer.detach(links, [["x", "y"], *none])
     assert refused is not None
     writer.append(rows(3, [1, 0]))
-    writer.settle(links, [["x", "y"], *none])
+    writer.freeze(links, [["x", "y"], *none])
     writer.append(rows(5, [0, -1, 1]))  # of y and z from here on
-    writer.give_back(refused)
-    again = writer.take(links, [["y", "z"], *none])
+    writer.put_back(refused)
+    again = writer.detach(links, [["y", "z"], *none])
     assert again is not None
     table = read_segments([tmp_path / str(writer.seal(again).name)])
     values = table.values[REGION]
@@ -200,7 +200,7 @@ def test_more_names_than_codes_in_a_buffer_are_the_most_frequent(tmp_path: Path,
     offsets = np.arange(len(names))
     rows = BufferRows(offsets, 1e9 + offsets, np.ones((len(names), len(NUMERIC)), np.float32), codes, np.zeros(len(names), np.int32))
     writer.append(rows)
-    opened = writer.take(["a"], [values, *([[]] * (len(CATEGORIES) - 1))])
+    opened = writer.detach(["a"], [values, *([[]] * (len(CATEGORIES) - 1))])
     assert opened is not None
     table = read_segments([tmp_path / str(writer.seal(opened).name)])
     found = [table.values[REGION][code] for code in table.codes[:, REGION].tolist()]

@@ -32,7 +32,7 @@ def open_rows(store: CheckpointStore, number: int) -> tuple[BufferWriter, OpenSe
     slots, codes = np.zeros(ROWS, np.int32), np.full((ROWS, len(CATEGORIES)), -1, np.int16)
     writer = BufferWriter(store.buffer, PARTITION)
     writer.append(BufferRows(offsets, offsets.astype(np.float64), np.ones((ROWS, len(NUMERIC)), np.float32), codes, slots))
-    taken = writer.take(["link"], [[] for _ in CATEGORIES])
+    taken = writer.detach(["link"], [[] for _ in CATEGORIES])
     assert taken is not None
     return writer, taken
 

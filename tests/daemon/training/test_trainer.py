@@ -44,7 +44,7 @@ def segments(tmp_path: Path) -> list[Path]:
     times = (1.7e9 + 60.0 * np.arange(40)).astype(np.float64)
     rows = BufferRows(np.arange(40), times, np.ones((40, 11), np.float32), np.zeros((40, 6), np.int16), np.zeros(40, np.int32))
     writer.append(rows)
-    taken = writer.take(["a|b|metro"], [["x"]] * 6)
+    taken = writer.detach(["a|b|metro"], [["x"]] * 6)
     assert taken is not None
     return [tmp_path / "buffer" / str(writer.seal(taken).name)]
 

@@ -31,7 +31,7 @@ for first in (0, 3):
     offsets = np.arange(first, first + 3)
     numeric, codes = np.zeros((3, 11), np.float32), np.full((3, 6), -1, np.int16)
     writer.append(BufferRows(offsets, 1.7e9 + offsets, numeric, codes, np.zeros(3, np.int32)))
-    names.append(writer.seal(writer.take(["link"], [[]] * 6)).name)
+    names.append(writer.seal(writer.detach(["link"], [[]] * 6)).name)
 assert compact(folder, names).rows == 6
 assert "pandas" not in sys.modules
 """

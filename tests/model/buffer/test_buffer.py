@@ -42,7 +42,7 @@ def rows_of(first_offset: int, count: int, start_s: float = 1_000.0, seed: int =
 def sealed(folder: Path, first_offset: int, count: int, partition: Partition = PARTITION, start_s: float = 1_000.0, seed: int = 0) -> Path:
     writer = BufferWriter(folder, partition)
     writer.append(rows_of(first_offset, count, start_s, seed))
-    taken = writer.take(LINKS, VALUES)
+    taken = writer.detach(LINKS, VALUES)
     assert taken is not None
     return folder / str(writer.seal(taken).name)
 
@@ -54,7 +54,7 @@ def test_rows_come_back_as_they_went_in(tmp_path: Path) -> None:
     for part in parts:
         writer.append(part)
     assert writer.open_rows == 60
-    taken = writer.take(LINKS, VALUES)
+    taken = writer.detach(LINKS, VALUES)
     assert taken is not None
     assert writer.open_rows == 0
     segment = writer.seal(taken)
@@ -79,7 +79,7 @@ def test_nothing_to_take_is_none(tmp_path: Path) -> None:
     """Without rows there is nothing to seal, and empty appends do not count as rows."""
     writer = BufferWriter(tmp_path, PARTITION)
     writer.append(rows_of(0, 0))
-    assert writer.take(LINKS, VALUES) is None
+    assert writer.detach(LINKS, VALUES) is None
 
 
 @given(cuts=st.lists(st.integers(1, 59), max_size=4), moved=st.booleans())
@@ -94,11 +94,11 @@ def test_the_cut_into_segments_does_not_matter(tmp_path_factory: pytest.TempPath
     for first, last in pairwise(edges):
         part = slice(first, last)
         writer.append(BufferRows(rows.offsets[part], rows.time_s[part], rows.numeric[part], rows.codes[part], rows.slots[part]))
-        taken = writer.take(LINKS, VALUES)
+        taken = writer.detach(LINKS, VALUES)
         assert taken is not None
         if moved:
-            writer.give_back(taken)
-            taken = writer.take(LINKS, VALUES)
+            writer.put_back(taken)
+            taken = writer.detach(LINKS, VALUES)
             assert taken is not None
         names.append(writer.seal(taken).name)
     table, expected = read_segments([folder / str(name) for name in reversed(names)]), read_segments([whole])
@@ -118,7 +118,7 @@ def test_a_refusing_disk_loses_nothing(tmp_path: Path) -> None:
     """When the file system refuses the write, no file is left, the rows can be given back, and the next sealing has all of them."""
     writer = BufferWriter(tmp_path, PARTITION)
     writer.append(rows_of(0, 5_000))
-    taken = writer.take(LINKS, VALUES)
+    taken = writer.detach(LINKS, VALUES)
     assert taken is not None
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -131,9 +131,9 @@ def test_a_refusing_disk_loses_nothing(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, handler)
     assert list(tmp_path.iterdir()) == []
     writer.append(rows_of(5_000, 10))
-    writer.give_back(taken)
+    writer.put_back(taken)
     assert writer.open_rows == 5_010
-    again = writer.take(LINKS, VALUES)
+    again = writer.detach(LINKS, VALUES)
     assert again is not None
     assert writer.seal(again).rows == 5_010
 
@@ -212,7 +212,7 @@ def test_rows_of_a_time_that_could_not_be_are_not_read(tmp_path: Path, ahead: ra
     time_s = rows.time_s.copy()
     time_s[list(ahead)] += 86_400.0
     writer.append(replace(rows, time_s=time_s))
-    taken = writer.take(LINKS, VALUES)
+    taken = writer.detach(LINKS, VALUES)
     assert taken is not None
     table = read_segments([tmp_path / str(writer.seal(taken).name)])
     assert sorted(table.time_s.tolist()) == [1_000.0 + at for at in range(40) if at not in ahead]

@@ -112,7 +112,7 @@ def test_unmeasured_targets_are_left_out() -> None:
     assert [target.windows for target in verdict.per_target] == [2_000, 1_333, 0, 2_000]
     nothing = np.full((WINDOWS, 4), np.nan)
     for live in (nothing, None):
-        assert decide(nothing, live, nothing, POLICY).reasons == ("there is no window to judge it on",)
+        assert decide(nothing, live, nothing, POLICY).reasons == ("there are no windows to judge it on",)
 
 
 def test_errors_of_other_windows_are_an_error() -> None:

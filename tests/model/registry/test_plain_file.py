@@ -15,7 +15,7 @@ from daemon.errors import StateError
 from daemon.ingest.journal import Journal
 from daemon.state.state_file import check_state, read_state
 from model.buffer.segments import SegmentError, describe
-from model.registry.plain_file import folders_in, is_folder, open_plain, read_plain_bytes, said, sha256_of
+from model.registry.plain_file import folders_in, is_folder, open_plain, read_plain_bytes, reason_of, sha256_of
 from model.version.documents import read_document
 from model.version.predictor import read_graph
 from streams.files.read_events import events_in_file
@@ -42,7 +42,7 @@ def test_what_is_not_a_regular_file_is_refused(tmp_path: Path, read: Callable[[P
     KINDS[kind](tmp_path / "it")
     with pytest.raises(OSError, match="is not a regular file") as refusal:
         read(tmp_path / "it", LEAST_BYTES)
-    assert said(refusal.value) == "is not a regular file"
+    assert reason_of(refusal.value) == "is not a regular file"
 
 
 @pytest.mark.parametrize("kind", ["a pipe", "a socket", "a folder", "a link to a device"])
