@@ -1,4 +1,4 @@
-"""What a batch of records did to a FeatureStore."""
+"""The result of adding a batch of records to a FeatureStore."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from features.telemetry import Codes, Flags, Floats, Ints, Longs
 
 @dataclass(frozen=True, slots=True)
 class FeatureRows:
-    """What one batch did to the state: A rows were accepted, W of them are of monitored links.
+    """The result of one batch: A rows were accepted, W of them are of monitored links.
 
     Args:
         accepted: int64 (A,), indices of the batch's rows that were new, in order. The others were duplicate or late.

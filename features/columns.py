@@ -1,4 +1,4 @@
-"""The table of columns: what a telemetry record holds, written once.
+"""The table of columns of a telemetry record, written once.
 
 Every other list of columns derives from TABLE: the names and orders in `telemetry.py`, the record that is decoded, the ranges that are
 checked, the JSON Schema, the units and labels of alerts and charts, and the positions that kernels use. To add a measurement, add a row
@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 import numpy as np
 
 Role: TypeAlias = Literal["time", "end", "category", "target", "counter", "calendar", "older"]
-"""What a column is for.
+"""The purpose of a column.
 
 time: UTC seconds of the sample. end: one of the two ends of a link, needed in every record. category: a text that becomes a code.
 target: a metric that is forecast. counter: a number that features are made of. calendar: a number that follows from the time if it is
@@ -33,7 +33,7 @@ class Column:
 
     Args:
         name: In records, files, the training buffer and metadata.
-        role: What the column is for.
+        role: The purpose of the column.
         description: One sentence for the JSON Schema.
         position: Of a numeric column, its place in a row of `NUMERIC`. State on disk depends on it: never change one, only add at the end.
         unit: As people write it; empty for a share, a count or a text.

@@ -112,7 +112,7 @@ class KernelCache(NullCache):
             _log_once("unwritable", f"{folder}: {what}; free space there, or {_SET_FOLDER}")
 
     def _chosen(self) -> CompileResultCacheImpl:
-        """Raise _NoFolderError if no folder can hold compiled code."""
+        """Return the cache's files. Raise _NoFolderError if no folder can hold compiled code."""
         if self._impl is None:
             self._impl = _Impl.of(self._kernel)
         return self._impl
@@ -126,7 +126,7 @@ class KernelCache(NullCache):
 
 
 def _compiled_in(kernel: Callable[..., Any], seen: frozenset[str]) -> list[tuple[Any, ...]]:
-    """Return what Numba compiles into a kernel from outside of its file, which is the only file that Numba looks at.
+    """Return the values that Numba compiles into a kernel from other files: it checks only the kernel's own file for changes.
 
     These are the constants that its module has (they may come from another module, such as the table of columns), and the kernels of
     other modules that it may call, with their files and constants.
@@ -213,7 +213,7 @@ def _what(error: Exception) -> str:
 
 
 def _log_once(kind: str, message: str) -> None:
-    """Log each kind once in a process: what is wrong with one kernel's file is mostly wrong with all forty."""
+    """Log each kind once in a process: a problem of one kernel's file is mostly a problem of all forty."""
     if kind not in _logged:
         _logged.add(kind)
         logging.getLogger(__name__).warning(message)

@@ -20,9 +20,9 @@ from features.compiled import compiled
 from features.telemetry import Doubles, Flags, Ints, Longs
 
 STEP_S: Final = 300.0
-"""How far one record may move event time, in seconds. It is also how far a record may lie in the future: a usual fleet steps less."""
+"""Largest step of event time by one record, seconds. A record may lie in the future by as much: a usual fleet steps less."""
 ACTIVE_S: Final = 86_400.0
-"""How long after its last row a link is expected to be seen again, in seconds of event time: links that report once a day are."""
+"""Time after its last row within which a link is expected again, seconds of event time: enough for links that report once a day."""
 ROWS_MIN: Final = 4
 """Rows after which a jump is decided in a partition of one or two links."""
 BEGIN_LINKS: Final = 2
@@ -81,7 +81,7 @@ class EventTime:
         self._count()
 
     def undo(self, limit_s: float, now_s: float) -> Ints:
-        """Undo what lies after a limit that no record can have passed. Event time becomes the newest time of the other links.
+        """Undo times after a limit that no record can have passed. Event time becomes the newest time of the other links.
 
         Args:
             limit_s: UTC seconds.
@@ -148,7 +148,7 @@ def _middle(time_s: Doubles) -> float:
 def _follow(
     slots: Ints, time_s: Doubles, event_s: float, seen_s: Doubles, ahead_s: Doubles, near: Flags, run: Longs, complete_s: Doubles
 ) -> float:  # fmt: skip
-    """See EventTime.follow. Returns the event time after the last row."""
+    """Return the event time after the last row. See EventTime.follow."""
     for row in range(len(slots)):
         slot, at_s = slots[row], time_s[row]
         jumps = at_s > event_s + STEP_S

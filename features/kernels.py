@@ -49,7 +49,7 @@ _CATEGORY_COUNT, _METRICS, _MEAN_COUNT = len(CATEGORIES), len(TARGETS), len(MEAN
 def feature_row(numeric: Floats, codes: Codes, encoding: Floats, first: int, row: int, out: Floats) -> None:
     """Compute the features of one row.
 
-    Sums are taken in float64 from the rows themselves, never kept: a running sum is wrong for ever after one spike.
+    Sums are computed in float64 from the rows themselves each time: a running sum stays wrong for ever after one spike.
 
     Args:
         numeric: float32 (T, R), the columns NUMERIC, NaN if not measured.

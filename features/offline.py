@@ -66,7 +66,7 @@ def compute(table: RawTable, vocabulary: Vocabulary, gap_multiple: float = DEFAU
 
     Args:
         table: N rows.
-        vocabulary: Gives the codes of categories.
+        vocabulary: The codes of categories.
         gap_multiple: How many sampling intervals make a gap.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The arrays behind a FeatureStore: for each link a ring of raw rows and what is known of its times."""
+"""The arrays behind a FeatureStore: for each link a ring of raw rows, and its times and intervals."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Rings:
         return {name: array[:links].copy() for name, array in self._arrays.items()}
 
     def restore(self, state: dict[str, NDArray[Any]], links: int) -> None:
-        """Become copies of the arrays that `copies` returned. Raises ValueError if one has another shape or dtype."""
+        """Restore copies of the arrays that `copies` returned. Raises ValueError if one has another shape or dtype."""
         for name, (shape, dtype) in RINGS.items():
             array = state[name]
             if array.shape != (links, *shape) or array.dtype != dtype:

@@ -58,7 +58,7 @@ class FeatureStore:
         """Start without links.
 
         Args:
-            key: Columns of KEY_COLUMNS that tell links apart. With none, the stream is one merged series.
+            key: Columns of KEY_COLUMNS that identify a link. With none, the stream is one merged series.
             gap_multiple: How many sampling intervals make a gap.
             links_max: Size of the link table, see `evict`.
             names_max: Distinct values of one category, see `forget`. None: no value is forgotten, and all after the first MAX_VALUES
@@ -73,7 +73,7 @@ class FeatureStore:
         self.gap_multiple = gap_multiple
         self.links_max = links_max
         self.evicted_through_s = -math.inf
-        """Newest event time of any evicted link, UTC seconds. What came up to then is forgotten, so it is late for a new link."""
+        """Newest event time of any evicted link, UTC seconds. Records up to then are late for a new link: it may be an evicted one."""
         self.links: list[str] = []
         self.interner = Interner(max_values=names_max or MAX_VALUES)
         self._forgets = names_max is not None
@@ -143,7 +143,7 @@ class FeatureStore:
         return self.interner.room(batch.part(0, 1).categories)[1]
 
     def forget(self, category: int) -> None:
-        """Make room in a full category, see `Interner.forget`, and give the rows in the rings their new codes.
+        """Make room in a full category, see `Interner.forget`, and write the new codes into the rows in the rings.
 
         Args:
             category: Index into CATEGORIES.
@@ -153,7 +153,7 @@ class FeatureStore:
         codes[:, :, category] = mapping[codes[:, :, category]]
 
     def rewind(self, slots: Ints, time_s: float) -> None:
-        """Let links whose newest time is impossible begin anew, with empty rings.
+        """Restart links whose newest time is in the future, with empty rings.
 
         Args:
             slots: int32 (K,), from `EventTime.undo`.
@@ -179,7 +179,7 @@ class FeatureStore:
             vocabulary: Of the live model. None: there is no model, and no windows are computed.
 
         Returns:
-            What the batch did.
+            The result of the batch.
         """
         codes = self.interner.codes(batch.categories)
         self.interner.seen(codes, batch.offsets)

@@ -1,4 +1,4 @@
-"""The telemetry record: which columns have which use, and the batch that crosses package borders."""
+"""The telemetry record: groups of columns by their use, and the batch that is passed between packages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMERIC: Final = in_rows(TABLE)
 """The numeric columns that features are made of, in the order of a ring's row (R = 11). The targets come first."""
 
 TARGETS: Final = NUMERIC[: len(names("target"))]
-"""The primary metrics: what is forecast, in the order of the model's output."""
+"""The primary metrics, which are forecast, in the order of the model's output."""
 
 CALENDAR: Final = tuple(name for name in NUMERIC if name in names("calendar"))
 """The numeric columns that follow from the time of a record if they are missing."""

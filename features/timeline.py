@@ -1,4 +1,4 @@
-"""Names for what time does to the window of a link: duplicate and late rows are refused, a gap starts a new run."""
+"""Constants for the times of a link's rows: duplicate and late rows are refused, a gap starts a new run."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ OTHER: Final = 0
 MAX_VALUES: Final = 32_767
 """Largest number of values of one category at a time (int16 codes). One more needs room, see `Interner.forget`."""
 OVERFLOW: Final = "(other)"
-"""Stands for a forgotten value in the rows that links still hold of it."""
+"""Replacement of a forgotten value in the rows that links still hold."""
 FORGOTTEN_SHARE: Final = 8
 """Share of the values (1 in 8) that is forgotten when a category is full: a flood of new values does not renumber the rest for each."""
 
@@ -109,7 +109,7 @@ class Interner:
         self._seen: list[Longs] = [_never_seen(len(values)) for values in self.values]
         """int64 (K, 2) for each category: offset of the last record with the value, -1 if unknown, and how many records had it."""
         self.forgotten = 0
-        """How often values were forgotten. After each time, codes may stand for other values."""
+        """Number of times that values were forgotten. After each, codes may stand for other values."""
 
     def codes(self, columns: Sequence[Sequence[str | None]]) -> Codes:
         """Return the codes of N records, int16 (N, C), -1 if missing. New values get the next code.
@@ -189,7 +189,7 @@ class Interner:
         return mapping
 
     def state(self) -> Longs:
-        """Return what `restored` needs beside the values: int64 (K, 2), of all categories one after another."""
+        """Return the state that `restored` needs beside the values: int64 (K, 2), of all categories one after another."""
         return np.concatenate([seen[: len(values)] for values, seen in zip(self.values, self._seen, strict=True)])
 
     @classmethod

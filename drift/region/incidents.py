@@ -1,4 +1,4 @@
-"""Which alarms are an incident, and of whom: a link, a region or the fleet. Opens, updates and closes incidents, one bucket at a time."""
+"""Incidents of links, regions and the fleet: opened, updated and closed from the alarms of one bucket at a time."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class Incidents:
         self.regions: dict[str, RegionMemory] = {}
         self.fleets: dict[Group, Incident] = {}
         self.epoch = 0
-        """Which model is live, counted from 1."""
+        """Number of the live model, counted from 1."""
 
     def count(self) -> int:
         """Return how many incidents are open."""
         return sum(len(region.all()) for region in self.regions.values()) + len(self.fleets)
 
     def detect(self, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
-        """Return what one bucket changes.
+        """Return the changes of incidents by one bucket.
 
         Args:
             now_s: end of the bucket, event time, UTC seconds.
@@ -91,7 +91,7 @@ class Incidents:
         region.monitored = {link: until_s for link, until_s in region.monitored.items() if until_s > now_s}
         region.cool_downs = {link: one for link, one in region.cool_downs.items() if one.until_s > now_s}
         region.alarms = [alarm for alarm in region.alarms if self.policy.counts_until(alarm) > now_s]
-        # A fault of the data is one whatever the model. An alarm about the residuals of the model before is out of date.
+        # A fault of the data does not depend on the model. An alarm about the residuals of the model before is out of date.
         alarms = [alarm for alarm in alarms if alarm.group == "data" or alarm.epoch == self.epoch]
         changes, alarms = self._note_recoveries(region, alarms, now_s)
         region.alarms += alarms
@@ -151,7 +151,7 @@ class Incidents:
         return [incident.closed(now_s, incident.recovery_outcome)]
 
     def _drop(self, incident: Incident) -> None:
-        """Forget a closed incident, and the alarms it rested on: in all regions if it was of the fleet."""
+        """Forget a closed incident and its alarms: in all regions if it was an incident of the fleet."""
         if incident.scope != "fleet":
             self.regions[incident.region].drop(incident)
             return
@@ -225,7 +225,7 @@ class Incidents:
         return changes
 
     def _detect_links(self, name: str, now_s: float, group: Group, alarms: list[LinkAlarm]) -> list[IncidentChange]:
-        """Open or update incidents of single links, of what no larger incident covers."""
+        """Open or update incidents of single links, from alarms that no larger incident covers."""
         region = self.regions[name]
         of_link: defaultdict[str, list[LinkAlarm]] = defaultdict(list)
         for alarm in alarms:
@@ -287,14 +287,14 @@ class Incidents:
         return [incident.closed(ended_s, "settled") for ended_s, _, incident in sorted(closing, key=lambda one: one[:2])]
 
     def go_back(self, limit_s: float) -> None:
-        """Undo what rests on times after limit_s (UTC seconds), which cannot be."""
+        """Drop alarms and evidence with times after limit_s (UTC seconds), which are in the future."""
         for region in self.regions.values():
             region.go_back(limit_s, self.policy.window_s)
         for fleet in self.fleets.values():
             fleet.evidence_s = min(fleet.evidence_s, limit_s)
 
     def restore(self, epoch: int, regions: dict[str, Any], fleets: list[dict[str, Any]]) -> None:
-        """Become the incidents of these states."""
+        """Restore the incidents of these states."""
         self.epoch = epoch
         self.regions = {name: RegionMemory.restored(region) for name, region in regions.items()}
         self.fleets = {fleet.group: fleet for fleet in map(Incident.restored, fleets)}

@@ -1,4 +1,4 @@
-"""One region, as the region stage remembers it."""
+"""The state of one region in the region stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from drift.region.recovery import Remaining
 
 @dataclass(slots=True)
 class CoolDown:
-    """What a link may still report about an incident that is closed.
+    """Alarms that a link may still send about a closed incident.
 
     >>> cool_down = CoolDown(until_s=9000.0, latest_s=2400.0, recoveries={(1, -1, "level"): Remaining(-18.0, 4.5)}, small={1: 2.0})
     >>> CoolDown.restored(cool_down.state()) == cool_down
@@ -57,7 +57,7 @@ class CoolDown:
 
 @dataclass(slots=True)
 class RegionMemory:
-    """What is known about one region.
+    """The state of one region.
 
     >>> RegionMemory(monitored={"a|b": 600.0, "a|c": 900.0}).monitors(now_s=700.0)
     1
@@ -102,11 +102,11 @@ class RegionMemory:
         return cool_down is not None and cool_down.claims(alarm)
 
     def go_back(self, limit_s: float, window_s: float) -> None:
-        """Undo what rests on times that cannot be.
+        """Drop state with times in the future.
 
         Args:
-            limit_s: last time that can be, UTC seconds.
-            window_s: for how long what is seen now counts, seconds.
+            limit_s: latest possible time, UTC seconds.
+            window_s: time for which a message of now counts, seconds.
         """
         self.monitored = {link: min(until_s, limit_s + window_s) for link, until_s in self.monitored.items()}
         self.alarms = [alarm for alarm in self.alarms if alarm.time_s <= limit_s]

@@ -1,4 +1,4 @@
-"""What an operator sets about incidents: when alarms of links are one of their region, what belongs to one, and how long one lasts."""
+"""The operator's settings for incidents: when alarms of links become one of their region, which alarms join it, and how long it lasts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ QUIET_ROWS: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuorumPolicy:
-    """When alarms of single links become one incident of their region.
+    """The rule by which alarms of single links become one incident of their region.
 
     >>> QuorumPolicy(links_min=3, links_share=0.02).quorum(monitored=400)
     8

@@ -1,4 +1,4 @@
-"""How far links have recovered from a change, and what of that is still to come."""
+"""Recoveries of links from a change: the part that has happened, and the part that is still to come."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _STORED: Final = ("size", "shown", "sure", "sure_shown", "certain", "slow")
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """How far a link has gone back from a change, in the unit of the alarm's size.
+    """The recovery of a link from a change, in the unit of the alarm's size.
 
     >>> Recovery.restored(Recovery(size=-18.0, confirmed=True).state()).size
     -18.0
 
     Args:
         size: how far its residual has gone back so far.
-        shown: how much of that the metric itself shows. The rest is the model's, which has followed.
-        confirmed_size, confirmed_shown: the confirmed part of them. The next alarm goes on from there, and includes all that was not.
+        shown: the part of that which the metric itself shows. In the rest the model has followed the change.
+        confirmed_size, confirmed_shown: the confirmed part of them. The next alarm continues from there, and includes the unconfirmed part.
         confirmed: whether any of it is confirmed.
         slow: whether ADWIN has reported it, which never confirms.
     """
@@ -65,27 +65,27 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left of a link's recovery.
+    """The rest of a link's recovery.
 
     >>> Remaining(size=-18.0, tolerance=4.5).tolerance
     4.5
 
     Args:
         size: how far the link still has to go back, in the unit of the alarm's size.
-        tolerance: from this size down nothing is left.
+        tolerance: a rest of this size or less counts as none.
     """
 
     size: float
     tolerance: float
 
     def less(self, alarm: LinkAlarm) -> Remaining | None:
-        """Return what is left after one more confirmed piece; None if that was the last."""
+        """Return the rest after one more confirmed piece; None if that was the last."""
         left = self.size - alarm.size
         return Remaining(left, self.tolerance) if abs(left) > self.tolerance and left * self.size > 0.0 else None
 
 
 def ended(there: LinkAlarm, withdrawn: LinkAlarm) -> Recovery:
-    """Return a whole recovery without a change of its own. The metric shows it, unless it has stayed where it was and the model has
+    """Return a complete recovery that is not a separate change. The metric shows it, unless the metric has stayed and the model has
     followed."""
     stayed = there.aspect == "level" and withdrawn.size * there.size >= SHOWN_MIN * there.size**2 > 0.0
     shown = 0.0 if stayed else -there.size
@@ -104,5 +104,5 @@ def tolerance(there: LinkAlarm) -> float:
 
 
 def _shown(alarm: LinkAlarm) -> float:
-    """Size of an alarm as far as the metric itself shows it."""
+    """Return the part of an alarm's size that the metric itself shows."""
     return alarm.size * max(0.0, min(1.0, alarm.shown))

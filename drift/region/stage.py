@@ -1,4 +1,4 @@
-"""The region stage: joins the links of a region in event-time buckets of one minute, and returns how incidents change."""
+"""The region stage: joins the links of a region in event-time buckets of one minute, and returns the changes of incidents."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RegionDrift:
         self.forgotten = 0
         """Regions that were forgotten since the start because there were too many."""
         self.forgotten_links: Counter[str] = Counter()
-        """How many of the regions that were forgotten last each link was in: who sends them."""
+        """For each link the number of its regions among those forgotten last: it shows which links send too many."""
         self._buckets = Buckets()
         self._opened_s: list[float] = []
 
@@ -74,7 +74,7 @@ class RegionDrift:
         self._buckets.late += late
 
     def advance(self, watermark_s: float) -> list[IncidentChange]:
-        """Close every bucket that ends at or before the watermark (UTC seconds), oldest first, and return what changed."""
+        """Close every bucket that ends at or before the watermark (UTC seconds), oldest first, and return the changes."""
         if not math.isfinite(watermark_s):
             return []
         changes: list[IncidentChange] = []
@@ -109,11 +109,11 @@ class RegionDrift:
                 self.forgotten += 1
 
     def go_back(self, watermark_s: float, limit_s: float) -> bool:
-        """Undo that event time ran away, and return whether it had.
+        """Undo the effects of event time in the future, and return whether there were any.
 
         Args:
-            watermark_s: up to where buckets can really have been closed, UTC seconds.
-            limit_s: last time that a record can have, UTC seconds.
+            watermark_s: time up to which buckets may stay closed, UTC seconds.
+            limit_s: latest time that a record can have, UTC seconds.
         """
         if self.closed_through * BUCKET_S <= limit_s:
             return False
