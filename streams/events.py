@@ -24,14 +24,14 @@ DRIFT_TOPIC: Final = "dwcp.drift"
 MODELS_TOPIC: Final = "dwcp.models"
 
 REMEMBERED: Final = 100_000
-"""How many ids are remembered to recognise repeats."""
+"""Number of ids that are remembered to recognise repeats."""
 
 EventData: TypeAlias = dict[str, Any]
 """An event that was read: its JSON object, with id, type, time and data."""
 
 
 def event_id(*cause: object) -> str:
-    """Return an id that follows from what caused the event: a replay makes the same one, so a subscriber can drop repeats.
+    """Return an id that is derived from the cause of the event: a replay makes the same one, so a subscriber can drop repeats.
 
     Args:
         cause: Values that identify the cause.

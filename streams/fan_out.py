@@ -21,7 +21,7 @@ class FanOutSink(Sink):
             sink.send(event)
 
     def flush(self, timeout_s: float) -> None:
-        """Flush all sinks within timeout_s together, then raise the first error. The next call repeats only what failed."""
+        """Flush all sinks within timeout_s together, then raise the first error. The next call flushes only the sinks that failed."""
         deadline_s = time.monotonic() + timeout_s
         self._in_each(lambda sink: sink.flush(max(0.0, deadline_s - time.monotonic())))
 

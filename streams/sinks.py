@@ -16,7 +16,7 @@ class NotSentError(TimeoutError):
     """Events are not durable yet. They stay queued.
 
     Args:
-        what: What happened, and where.
+        what: The problem and its place.
         todo: What to do about it.
     """
 

@@ -16,7 +16,7 @@ from features.telemetry import Partition
 
 
 class SourceError(Exception):
-    """A source cannot deliver records, and waiting would not help. The message says what, where and what to do."""
+    """A source cannot deliver records, and waiting would not help. The message has the problem, the place and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ ONLY_LOG: Final = Log()
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """When a record was written, as its topic says.
+    """The time at which a record was written, as its topic has it.
 
     Args:
         time_s: UTC seconds.
@@ -65,7 +65,7 @@ class RawBatch:
         columns: For the form "csv", the header of the file.
         lines: For files, the name and the line number of each record, which dead letters report.
         log: The log in which the offsets count; of Kafka with the leader epoch of the last record.
-        written: For Kafka, when each record was written, None if the topic does not say.
+        written: For Kafka, the time at which each record was written, None if the topic has none.
     """
 
     partition: Partition
@@ -82,7 +82,7 @@ class RawBatch:
 
     @property
     def log_at_end(self) -> Log:
-        """`log` with what is known of the last record: the argument for a seek to the offset after it."""
+        """`log` with the facts about the last record: the argument for a seek to the offset after it."""
         return self.log if self.lines is None else replace(self.log, leader_epoch=zlib.crc32(self.values[-1] or b""))
 
 
@@ -132,7 +132,7 @@ class Source(Protocol):
         Args:
             partition: An assigned partition.
             offset: Of the next record. None: the earliest (or the committed) one.
-            log: `log_at_end` of the batch before. If the source has another log now, it says so with the next poll.
+            log: `log_at_end` of the batch before. If the source has another log now, it reports that with the next poll.
         """
         ...
 

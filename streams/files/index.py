@@ -1,4 +1,4 @@
-"""Where the records of a telemetry file or folder lie, in the order of their timestamps."""
+"""An index of the records of a telemetry file or folder, in the order of their timestamps."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 Form = Literal["json", "csv"]
 _FORMS: Final[dict[str, Form]] = {".csv": "csv", ".ndjson": "json", ".jsonl": "json", ".json": "json"}
 GROUND_TRUTH_NAME: Final = "ground_truth.json"
-"""What a simulation writes beside its telemetry. In a folder of telemetry it is skipped."""
-LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times what decode accepts: a longer one is some other kind of file
+"""File that a simulation writes beside its telemetry. In a folder of telemetry it is skipped."""
+LONGEST_LINE_BYTES: Final = 64 << 20  # 64 times the longest record: a file with a longer line is not telemetry
 POLL_BYTES: Final = 32 << 20
 """Largest size of the records of one poll, unless the first alone is larger. 5,000 usual records are 2 MB, 5,000 of the longest 320 GB."""
 _BOM: Final = b"\xef\xbb\xbf"
@@ -53,7 +53,7 @@ class IndexedFile:
 
 
 class IndexedFiles:
-    """The N records of one or more files, in the order of their timestamps. The index takes 28 bytes a record.
+    """The N records of one or more files, in the order of their timestamps. The index has 28 bytes a record.
 
     Records of equal times keep the order of the files' names and of the lines. A record without a readable timestamp stays behind its
     predecessor in the file. The position of a record in this order is its offset.

@@ -13,7 +13,7 @@ from typing import IO, Final
 from streams.source import SourceError
 
 BLOCK_BYTES: Final = 4 << 20
-"""Bytes that are read at once."""
+"""Number of bytes that are read at once."""
 
 
 def map_file(path: Path) -> mmap.mmap | None:
@@ -35,7 +35,7 @@ def _mapped(file: IO[bytes]) -> mmap.mmap | None:
 
 
 def _unpacked(file: IO[bytes], path: Path) -> IO[bytes]:
-    """Return a nameless file with what a gzip file holds. Raises SourceError, which names the temporary folder if that has no room."""
+    """Return a nameless file with the content of a gzip file. Raises SourceError, which names the temporary folder if that has no room."""
     try:
         unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     except OSError as error:

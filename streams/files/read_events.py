@@ -33,7 +33,7 @@ def events_in_file(path: Path, follow: bool, from_start: bool = True) -> Iterato
 
 
 class _File:
-    """The whole lines of a file that grows, from where it was read to. It is known by its descriptor, as its name may change."""
+    """The whole lines of a file that grows, after the last one read. The file is identified by its descriptor, as its name may change."""
 
     def __init__(self, path: Path) -> None:
         if path.exists() and not path.is_file():  # reading a pipe would wait

@@ -17,7 +17,7 @@ from streams.files.source import FileSource
 from streams.records.decode import Rejected, decode
 
 EXAMPLES: Final = 5
-"""How many refused records are kept to be shown."""
+"""Number of refused records that are kept to be shown."""
 
 _Part: TypeAlias = tuple[Ints, Doubles, Floats, Codes, Longs]
 """Link, time, numeric, codes and place (number of the file, then of the line) of the accepted rows of one batch."""
@@ -25,7 +25,7 @@ _Part: TypeAlias = tuple[Ints, Doubles, Floats, Codes, Longs]
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """The accepted rows of a file or folder, and what became of the others.
+    """The accepted rows of a file or folder, and the reasons for the others.
 
     Args:
         table: The accepted rows.
@@ -51,7 +51,7 @@ def read_recording(path: Path, link_key: Sequence[str] = DEFAULT_LINK_KEY) -> Re
 
     Args:
         path: The file or folder.
-        link_key: Columns that tell links apart. With none, all is one merged series.
+        link_key: Columns that identify a link. With none, all is one merged series.
 
     Raises:
         SourceError: There is nothing to read.

@@ -19,7 +19,7 @@ from streams.sinks import Sink
 BYTES_MAX: Final = 256 << 20
 """Size at which a file is rotated."""
 WRITE_BYTES: Final = 8 << 20
-"""Bytes that are written at once: a long backlog is not copied into one piece."""
+"""Number of bytes that are written at once: a long backlog is not copied into one piece."""
 
 
 def rotated(path: Path) -> Path:
@@ -52,7 +52,7 @@ class NdjsonSink(Sink):
         self._queue: list[bytes] = []
         self._descriptor = _opened(path)
         self._torn_from: int | None = None
-        """Length of the file before a write that failed; what lies behind it has to go."""
+        """Length of the file before a write that failed; the bytes after it must be removed."""
 
     def send(self, event: Event) -> None:
         """Queue one event in memory."""
@@ -159,9 +159,9 @@ def _opened(path: Path) -> int:
 
 
 def _repair(descriptor: int, path: Path) -> None:
-    """Let the file end with a whole line: a cut one was never reported as durable, and its event is sent again."""
+    """Remove a cut last line: it was never reported as durable, and its event is sent again."""
     size = os.fstat(descriptor).st_size
-    # NUL bytes: what some file systems leave after a power failure.
+    # NUL bytes: some file systems leave them after a power failure.
     if size and os.pread(descriptor, 1, 0) not in (b"{", b"\0"):
         raise ValueError(f"{path} does not hold events: name another file")
     tail, start = b"", size

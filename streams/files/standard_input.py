@@ -18,7 +18,7 @@ from streams.source import ONLY_LOG, Log, RawBatch, SourceError
 _READ_BYTES: Final = 1 << 20
 _NAME: Final = "standard input"
 _LOG: Final = Log(topic_id=_NAME)
-"""The log of no file: a file of this name does not go on where a pipe was left."""
+"""The log of a pipe. It differs from that of any file, so that a file is not continued at the offset of a pipe."""
 
 
 class StandardInput:
@@ -36,15 +36,15 @@ class StandardInput:
         self._lines: list[tuple[str, int]] = []
         self._times: list[float] = []
         self._bytes = 0  # of the records that wait here
-        self._last: tuple[list[bytes], list[tuple[str, int]], list[float]] = ([], [], [])  # what the last call returned
+        self._last: tuple[list[bytes], list[tuple[str, int]], list[float]] = ([], [], [])  # result of the last call
         self._lines_read = 0
         self._last_s = -np.inf
         self._form: Literal["json", "csv"] | None = None
         self._columns: tuple[str, ...] = ()
         self._at_end = False
 
-    def seek(self, offset: int, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - nobody can tell which pipe it is
-        """Number what comes now from `offset` on. A pipe cannot be rewound, except for what the last call returned."""
+    def seek(self, offset: int, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - a pipe cannot be identified
+        """Number the next records from `offset` on. A pipe cannot be rewound, except for the records of the last call."""
         records, lines, times = self._last
         if 0 < (back := self._next - offset) <= len(records):
             self._records[:0], self._lines[:0], self._times[:0] = records[-back:], lines[-back:], times[-back:]
@@ -96,7 +96,7 @@ class StandardInput:
         """Leave the descriptor open: it belongs to the process."""
 
     def _append(self, received: bytes) -> None:
-        """Split what has come so far into whole lines. At the end of the input, a last line without a newline is one as well."""
+        """Split the bytes so far into whole lines. At the end of the input, a last line without a newline is one as well."""
         self._rest.append(received)
         if b"\n" not in received and received:
             if sum(map(len, self._rest)) > LONGEST_LINE_BYTES:

@@ -54,7 +54,7 @@ def unpacked(batch: DefaultRecordBatch) -> bytes:
 
 
 def packed(batch: DefaultRecordBatch) -> bytes:
-    """Return what follows the header, as it came."""
+    """Return the bytes after the header, unchanged."""
     return bytes(memoryview(batch._buffer)[batch._pos :])
 
 

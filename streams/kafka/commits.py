@@ -1,8 +1,8 @@
 """The progress that a member publishes, and that others of its group have published.
 
-A checkpoint decides where a member goes on; the committed offset of the group is for others to see. If members have separate state
-directories, a partition may come back to one whose checkpoint is old: another member has read on since, and has the rows. So each commit
-names the state directory that it belongs to, and a member that gets a partition checks whose the last commit is.
+A checkpoint decides where a member goes on. The committed offset of the group informs other members and lag monitors. If members have
+separate state directories, a partition may come back to one whose checkpoint is old: another member has read on since, and has the rows. So
+each commit names the state directory that it belongs to, and a member that gets a partition checks whose the last commit is.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class KafkaCommits:
         self._waiting.append(offsets)
 
     def send(self, consumer: KafkaConsumer) -> None:
-        """Commit what waits. A checkpoint that was written before the begin was known never moves a commit back."""
+        """Commit the waiting offsets. A checkpoint that was written before the begin was known never moves a commit back."""
         while self._waiting:
             offsets = {}
             for key, offset in self._waiting.popleft().items():
@@ -51,12 +51,12 @@ class KafkaCommits:
             consumer.commit_async(offsets, callback=self._sent)
 
     def begin(self, consumer: KafkaConsumer, key: TopicPartition, offset: int | None, log: Log) -> None:
-        """Seek to the end of a checkpoint, or behind what another state directory has committed since.
+        """Seek to the end of a checkpoint, or to a later offset that another state directory has committed since.
 
         Args:
             consumer: The consumer.
             key: The partition.
-            offset: Where the checkpoint ends; None: where the group begins.
+            offset: End of the checkpoint; None: the group's begin.
             log: In which the offset counts.
 
         Raises:

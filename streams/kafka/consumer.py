@@ -1,4 +1,4 @@
-"""Build a Kafka consumer, and correct what kafka-python 3.0.12 does not do."""
+"""Build a Kafka consumer, and add behaviour that kafka-python 3.0.12 lacks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def open_consumer(
 
     Raises:
         KafkaConfigurationError: An option cannot work.
-        NotConnectedError: Says why it does not connect.
+        NotConnectedError: It does not connect. The message has the reason.
     """
     with connecting() as maker:
         consumer = KafkaConsumer(**config, kafka_client=maker)

@@ -13,11 +13,11 @@ from kafka import errors as kafka_errors
 from streams.kafka.log import LOOKUP_TIMEOUT_MS
 
 ASK_AFTER_S: Final = 10.0
-"""Seconds without progress after which the end of a partition is asked for: what brings no records brings no news of its end either.
+"""Seconds without progress after which the end of a partition is requested: without records there is no news of the end either.
 
 The answer is the end for read_committed, so that an open transaction of a producer does not count as readable records."""
 STALE_S: Final = 2.0
-"""Age of the known end, in seconds, after which it is asked for.
+"""Age of the known end, in seconds, after which it is requested.
 
 The client fetches more of a partition only when its records are used up, which may be 100,000. Until then it knows the end of the last
 fetch, and the lag of a stream that comes faster than it is read would seem to fall."""
@@ -67,7 +67,7 @@ class Held:
 
 @dataclass(slots=True)
 class _Place:
-    """Position of a partition, and what is known of its end.
+    """Position of a partition, and its end as far as known.
 
     Args:
         position: Offset of the next record; None if unknown.

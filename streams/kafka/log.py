@@ -26,7 +26,7 @@ LOOKUP_TIMEOUT_MS: Final = 2000  # a question to the broker, on the member's thr
 CONFIRM_EVERY_S: Final = 0.25
 """Records are delivered if the topic was confirmed within this many seconds before.
 
-It is less than it takes to delete a topic, create it again and fill it beyond the wanted offset, and it means few questions."""
+It is less than the time to delete a topic, create it again and fill it beyond the wanted offset, and it causes few requests."""
 ACCEPT: Final = "start with accept_lost_records = true"
 
 Positions: TypeAlias = Mapping[TopicPartition, OffsetAndMetadata]
@@ -48,7 +48,7 @@ class KafkaLogs:
         self._confirmed_s = 0.0
 
     def begin(self, consumer: KafkaConsumer, key: TopicPartition, offset: int | None, log: Log) -> None:
-        """Seek to an offset in a log; None: to where the group begins."""
+        """Seek to an offset in a log; None: to the group's begin."""
         self._logs[key] = log
         if offset is not None:
             place(consumer, key, OffsetAndMetadata(offset - log.shift, "", log.leader_epoch))

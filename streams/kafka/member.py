@@ -111,7 +111,7 @@ class KafkaMember:
 
     @property
     def silent_s(self) -> float:
-        """How long the thread has not come back from the client, in seconds. All calls of the client have a time limit of some seconds."""
+        """Seconds for which the thread has been in a call of the client. All these calls have a time limit of some seconds."""
         return time.monotonic() - self._moved_s
 
     def ask(self, timeout_s: float) -> None:
@@ -227,7 +227,7 @@ class KafkaMember:
         self._moved()
         ours = {
             "group_id": self._group_id,
-            "enable_auto_commit": False,  # a checkpoint decides what was read
+            "enable_auto_commit": False,  # only a checkpoint marks records as read
             "auto_offset_reset": "none",  # records that are gone must be noticed, not skipped
             "partition_assignment_strategy": [self._rebalances.assignor],
         }
@@ -291,7 +291,7 @@ class KafkaMember:
             self.commits.send(consumer)
             leave_at_close(consumer)
             consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT_S * 1000))
-        except Exception as error:  # noqa: BLE001 - it ends either way, and the session time-out tells the broker
+        except Exception as error:  # noqa: BLE001 - it ends either way, and the broker notices by the session time-out
             self._emit("kafka_close_failed", {"topic": self.topic, "group": self._group_id, "error": repr(error)})
 
     # --- the client's I/O thread ---

@@ -31,7 +31,7 @@ def open_producer(options: KafkaOptions) -> tuple[KafkaProducer, BrokerClient]:
 
     Raises:
         KafkaConfigurationError: An option cannot work.
-        NotConnectedError: Says why it does not connect.
+        NotConnectedError: It does not connect. The message has the reason.
     """
     ours = {"acks": "all", "enable_idempotence": True, "delivery_timeout_ms": NEVER_MS, "max_block_ms": 2_000}
     with connecting() as maker:
@@ -43,6 +43,6 @@ def close_producer(producer: KafkaProducer) -> None:
     try:
         producer.close(timeout=0.5)
     except kafka_errors.KafkaError:
-        # close() of 3.0.12 gives up at its flush and would leave its thread behind, with our records.
+        # close() of 3.0.12 stops at its failed flush and would leave its thread running, with our records.
         producer._sender.force_close()
         producer._sender.join(1.0)

@@ -1,4 +1,4 @@
-"""How partitions come to a member of a consumer group, and how they go.
+"""Assignment and release of the partitions of a consumer group's member.
 
 Rebalancing is incremental (KIP-429): a partition that stays is not disturbed. When one has to go, the client awaits our listener on its own
 I/O thread, in the middle of `KafkaConsumer.poll`. So the thread of the member waits there, and the listener puts a `HandOver` before the
@@ -77,7 +77,7 @@ class Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka
         self._assigned.clear()
 
     def follow(self, consumer: KafkaConsumer) -> None:
-        """Update the generation. An evicted member has -1, but what it still writes belongs to the generation that it was in."""
+        """Update the generation. An evicted member has -1, but its last writes belong to its former generation, which is kept."""
         self.generation = max(consumer.group_metadata().generation_id, self.generation)
 
     # --- the client's I/O thread, while the member is in KafkaConsumer.poll ---
@@ -99,7 +99,7 @@ class Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka
         if consumer is None:  # this member leaves: its caller has written all state
             return
         try:
-            known = revoked - self._assigned  # a partition that goes before the caller heard of it has no state
+            known = revoked - self._assigned  # a partition that the caller never got has no state
             self._assigned -= revoked
             if known and not self.closing.is_set():
                 self.generation = consumer.group_metadata().generation_id

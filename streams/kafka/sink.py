@@ -25,7 +25,7 @@ TOO_LARGE: Final = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordLi
 
 
 class SinkError(Exception):
-    """A sink cannot accept events, and waiting would not help. The message says what, where and what to do."""
+    """A sink cannot accept events, and waiting would not help. The message has the problem, the place and what to do."""
 
 
 class KafkaSink(Sink):
@@ -49,7 +49,7 @@ class KafkaSink(Sink):
         self._on_event = on_event
         self._reports: deque[tuple[str, dict[str, object]]] = deque()
         self._faults = Faults()
-        self._trouble: tuple[str, str] | None = None  # what keeps events from being sent, and what to do
+        self._trouble: tuple[str, str] | None = None  # why events cannot be sent, and what to do
         self._outbox = Outbox()
         self._changed = self._outbox.changed  # guards the four below as well
         self._failure: Exception | None = None  # ends the producer; the next one goes on
@@ -84,7 +84,7 @@ class KafkaSink(Sink):
         """Wait up to timeout_s until every in-sync replica has all events that were sent so far.
 
         Raises:
-            TimeoutError: Events are not acknowledged; they stay queued. A NotSentError says why.
+            TimeoutError: Events are not acknowledged; they stay queued. A NotSentError has the reason.
             SinkError: The options cannot work.
         """
         with self._changed:
@@ -104,7 +104,7 @@ class KafkaSink(Sink):
         return self._outbox.pending()
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Flush for up to timeout_s, then give up the rest and report that (`events_unsent`)."""
+        """Flush for up to timeout_s, then drop the rest and report that (`events_unsent`)."""
         if self._closing.is_set():
             return
         try:
@@ -167,7 +167,7 @@ class KafkaSink(Sink):
         return True
 
     def _hand_over(self) -> None:
-        """Give the oldest queued event to the client, which buffers it. Blocks for 2 s while the topic is unknown."""
+        """Pass the oldest queued event to the client, which buffers it. Blocks for 2 s while the topic is unknown."""
         assert self._producer is not None
         number, event = self._outbox.next_event()
         headers = [("content-type", CONTENT_TYPE), *event.headers]

@@ -31,7 +31,7 @@ from streams.source import ONLY_LOG, Log, Polled, RawBatch, Source
 
 DEFAULT_MAX_RECORDS: Final = 5000  # 25 ms of work: large enough for throughput, small against every time limit
 SLACK_S: Final = 0.05  # the poll of the client returns a little after its time-out; its outcome belongs to the same poll of ours
-CLOSE_LIMIT_S: Final = 5.0  # leaving the group takes milliseconds, 2 s at most without a broker
+CLOSE_LIMIT_S: Final = 5.0  # the group is left within milliseconds, within 2 s without a broker
 
 
 class KafkaSource(Source):

@@ -1,4 +1,4 @@
-"""Watch a consumer: whether it can deliver records now, how far it is behind, and what to report if it cannot."""
+"""Watch a consumer: its readiness to deliver records, its lag, and the faults to report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KEYLESS_TODO: Final = (
 )
 ADDED_TODO: Final = (
     "nothing, if that was meant: keys hash to other partitions now, so that many links move once, and their windows and detectors begin "
-    "anew; producers that have not heard of the new partitions yet (metadata.max.age.ms, 5 min) split links until then"
+    "anew; producers that do not know the new partitions yet (metadata.max.age.ms, 5 min) split links until then"
 )
 
 

@@ -1,4 +1,4 @@
-"""Advice on a refused value: what it is, and what the producer has to change. The decoder says only where JSON ends.
+"""Advice on a refused value: its likely cause, and what the producer has to change. The decoder itself reports only where JSON ends.
 
 A reason keeps the text of the decoder and gets a cause appended. Kinds, which are labels of metrics, do not change.
 """
@@ -16,10 +16,10 @@ from features.telemetry import COLUMNS
 from streams.records.validate import Failure, Kind
 
 _Cause: TypeAlias = Callable[[bytes, str], str | None]
-"""Maps a value and the text of the decoder to what the value is and what to do; None if it is something else."""
+"""Maps a value and the decoder's text to a cause with what to do; None if the value has another cause."""
 
 _LOOKED_AT_BYTES: Final = 4096
-"""How much of a large value is inspected."""
+"""Bytes of a large value that are inspected."""
 _BOM: Final = b"\xef\xbb\xbf"
 _COMPRESSED: Final = (
     (b"\x1f\x8b", "gzip"),
@@ -48,7 +48,7 @@ _ENVELOPES: Final = ("payload", "data", "value", "record", "fields", "after")
 
 
 def with_cause(failure: Failure, value: bytes) -> Failure:
-    """Return the failure with what the value is and what to do, if its bytes show that.
+    """Return the failure with its cause and what to do, if the bytes of the value show them.
 
     Args:
         failure: Why the value is refused.

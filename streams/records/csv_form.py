@@ -34,7 +34,7 @@ _OF_NUMBERS: Final = b"0123456789+-.eE"
 
 
 class MalformedError(ValueError):
-    """One value that is not a record. `failure` says why."""
+    """One value that is not a record. `failure` has the reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.reason)

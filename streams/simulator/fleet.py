@@ -39,7 +39,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class LinkClass:
-    """What links of one type are like.
+    """The properties of links of one type.
 
     Args:
         level: Typical value of each target, in the order of TARGETS.
@@ -121,7 +121,7 @@ class FleetSpec:
 
     @property
     def link_count(self) -> int:
-        """How many links the fleet has."""
+        """Number of links of the fleet."""
         return len(self.regions) * self.links_per_region
 
     def tick_count(self, duration_s: float) -> int:

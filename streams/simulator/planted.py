@@ -120,7 +120,7 @@ def apply_event(event: PlantedEvent, links: Longs, fleet: Fleet, first_tick: int
 
 
 def _shift(event: PlantedEvent, hashes: np.ndarray[Any, np.dtype[np.uint64]], ticks: Longs, at_s: Doubles) -> Doubles:
-    """Return what is added to the noise during the event, in standard deviations: float64, broadcasts to (T, affected links)."""
+    """Return the value added to the noise during the event, in standard deviations: float64, broadcasts to (T, affected links)."""
     if event.kind == "ramp":
         return np.asarray(event.size_sd * np.clip((at_s - event.start_s) / event.ramp_s, 0, 1))
     if event.kind == "loss_burst":
@@ -141,7 +141,7 @@ def _in_burst(hashes: np.ndarray[Any, np.dtype[np.uint64]], ticks: Longs) -> Fla
 
 
 def ground_truth(spec: FleetSpec) -> dict[str, Any]:
-    """Return what is planted, JSON-ready, with times in UTC seconds and RFC 3339, and links by their key."""
+    """Return the planted events, JSON-ready, with times in UTC seconds and RFC 3339, and links by their key."""
     fleet = build_fleet(spec)
     return {
         "seed": spec.seed,

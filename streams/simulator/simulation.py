@@ -170,7 +170,7 @@ def _coin(rng: np.random.Generator, share: float, shape: tuple[int, ...]) -> Fla
 def _deliver(spec: FleetSpec, rng: np.random.Generator, shape: tuple[int, int]) -> tuple[Longs, Longs]:
     """Return which of T x L records arrive, in which order, and in whose place: rows and slots, int64, indices into (T, L) flattened.
 
-    A late record takes the place after its link's next one, a repeat the place after itself. A record of the last tick of a block is never
+    A late record comes after its link's next one, a repeat after itself. A record of the last tick of a block is never
     late, so that a block needs nothing of the next one. The others are late that much more often.
     """
     ticks, links = shape

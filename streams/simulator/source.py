@@ -211,7 +211,7 @@ class _PartitionedStream:
 
     @property
     def sought(self) -> int:
-        """How many partitions were sought."""
+        """Number of partitions that were sought."""
         return int((self._wanted != _NOT_SOUGHT).sum())
 
     @property
@@ -221,7 +221,7 @@ class _PartitionedStream:
 
     @property
     def waiting(self) -> int:
-        """How many records of the block in memory are still to come."""
+        """Number of records of the block in memory that are still to come."""
         return len(self._positions) - self._passed
 
     @property

@@ -1,6 +1,6 @@
 """Advice on an error of the Kafka client: what to do, with the address, topic, group or option that is concerned.
 
-The class of an exception says little: a KafkaConnectionError may be a name that cannot be resolved, a port at which nobody listens or a
+The class of an exception is not specific: a KafkaConnectionError may be a name that cannot be resolved, a port at which nobody listens or a
 certificate that does not match. Its text, and the address that the client spoke to, decide.
 """
 
@@ -25,7 +25,7 @@ REFUSALS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a connection could not be made, or a request was refused.
+    """The reason why a connection could not be made, or a request was refused.
 
     Args:
         error: The error.
@@ -46,7 +46,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What a client is for.
+    """The purpose of a client.
 
     Args:
         options: How it reaches the cluster.

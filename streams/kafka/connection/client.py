@@ -50,7 +50,7 @@ class BrokerClient(KafkaNetClient):  # type: ignore[misc]  # kafka-python has no
 
     @property
     def failure(self) -> Failure | None:
-        """Why the last connection, or one to a broker of the cluster, could not be made; None if there is no such failure."""
+        """Reason why the last connection, or one to a broker of the cluster, could not be made; None if none has failed."""
         of_brokers = (self.failure_of(broker.node_id) for broker in self.cluster.brokers())
         return self._noting.last or next((failure for failure in of_brokers if failure is not None), None)
 
@@ -87,14 +87,14 @@ def connecting() -> Iterator[ClientMaker]:
 
     Raises:
         KafkaConfigurationError: An option cannot work.
-        NotConnectedError: Says why it does not connect.
+        NotConnectedError: It does not connect. The message has the reason.
     """
     maker = ClientMaker()
     try:
         yield maker
     except Exception as error:
         client: BrokerClient | None = getattr(maker, "client", None)
-        if client is not None:  # what could not be built leaves the thread of its client behind
+        if client is not None:  # a consumer or producer that could not be built leaves a client with a thread
             client.close()
         if isinstance(error, kafka_errors.KafkaConfigurationError) or not isinstance(error, (kafka_errors.KafkaError, OSError)):
             raise
@@ -138,11 +138,11 @@ def _more_telling(before: Failure | None, now: Failure) -> Failure:
 def unreachable(options: KafkaOptions, before_each: Callable[[], None] = lambda: None) -> str | None:
     """Return why no bootstrap server accepts a TCP connection; None if one does, or if a proxy is in between.
 
-    Call it before a consumer or producer is built: it finds at once what those would only show as a time-out, seconds later.
+    Call it before a consumer or producer is built: it reports at once a problem that those show only as a time-out, seconds later.
 
     Args:
         options: How to reach the cluster.
-        before_each: Is called before each server, which may take half a minute if no name server answers.
+        before_each: Is called before each server. One server may need half a minute if no name server answers.
     """
     if options.client.get("proxy_url"):
         return None

@@ -119,7 +119,7 @@ def check_together(values: Mapping[str, Any]) -> None:
 
 
 def check_mechanism(mechanism: str, client: Mapping[str, Any]) -> None:
-    """Check what a SASL mechanism needs.
+    """Check the options that a SASL mechanism needs.
 
     Args:
         mechanism: Name of the mechanism.

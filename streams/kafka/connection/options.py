@@ -14,7 +14,7 @@ from streams.kafka.connection.option_values import check_mechanism, check_togeth
 from streams.kafka.connection.tls import FILES, check_tls
 
 EventHandler: TypeAlias = Callable[[str, dict[str, object]], None]
-"""Is called with the name and the fields of one operational event."""
+"""Logs one operational event, by name and fields."""
 
 PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI", "OAUTHBEARER")
@@ -35,7 +35,7 @@ OURS: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class KafkaOptions:
-    """Where the brokers are, and how to speak to them.
+    """Addresses of the brokers, and the options for a connection.
 
     Args:
         bootstrap_servers: "host:port" each; the port may be left out (9092).
@@ -43,7 +43,7 @@ class KafkaOptions:
             {"session_timeout_ms": 30000, "compression_type": "lz4"}. Each goes to the consumer, the producer or both, as they know it.
 
     Raises:
-        ValueError: Something cannot work. The message says what to change.
+        ValueError: Something cannot work. The message names the option to change.
     """
 
     bootstrap_servers: tuple[str, ...]

@@ -1,6 +1,6 @@
 """The topics that the daemon needs: whether they exist and may be used, and the commands that create them.
 
-A broker is asked what it knows of them, and what this user may do with them. Nothing is created here.
+A broker is asked about the topics and about this user's rights to them. Nothing is created here.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class TopicProblem:
-    """What is wrong with a topic.
+    """The problem of a topic.
 
     Args:
         topic: The topic.
@@ -110,7 +110,7 @@ def acl_commands(topics: Sequence[Topic], group: str, servers: str, user: str) -
 
 
 def inspect_topics(options: KafkaOptions, topics: Sequence[Topic]) -> list[TopicProblem]:
-    """Ask a broker what is wrong with the topics. Takes seconds at most.
+    """Ask a broker about problems of the topics, within seconds.
 
     Args:
         options: How to reach the cluster.
