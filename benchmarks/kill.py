@@ -57,7 +57,7 @@ POINTS: Final = (
     ("before", "streams.kafka.source.KafkaSource.commit", 3),
     ("after", "daemon.events.sinks.Sinks.flush", 4),
 )
-"""Where a daemon is killed: before or after one of the first calls, up to this number, of a function."""
+"""Places at which a daemon is killed: before or after one of the first calls, up to this number, of a function."""
 PUBLICATION: Final = (
     ("before", "model.registry.versions.Registry.publish", 1),
     ("after", "model.registry.versions.Registry.publish", 1),

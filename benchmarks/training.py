@@ -28,7 +28,7 @@ BATCHES: Final = (64, 256)
 QUICK_SIZES: Final = {"lstm_units": (32, 24, 16), "dense_units": (16, 16), "head_units": 8}
 
 Found = dict[str, list[dict[str, Any]]]
-"""What each contender, and "rate", gave in each round."""
+"""Result of each contender, and of "rate", in each round."""
 
 
 def step_gflop(architecture: Architecture, batch: int) -> float:

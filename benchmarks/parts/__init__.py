@@ -1,4 +1,4 @@
-"""What the benchmarks run in processes of their own, and the stream that they run it on. The tests' rigs are theirs as well: `testkit`."""
+"""Parts of the benchmarks that run in separate processes, and the stream that they read. The tests' rigs serve here too: `testkit`."""
 
 import sys
 from pathlib import Path

@@ -131,7 +131,7 @@ class _Threads:
 
 
 def _thread_cpu_s(native_id: int) -> float:
-    """From the kernel's scheduler, in nanoseconds there."""
+    """Return the CPU seconds of a thread, which the kernel's scheduler counts in nanoseconds."""
     return int(Path(f"/proc/{os.getpid()}/task/{native_id}/schedstat").read_text().split()[0]) / 1e9
 
 

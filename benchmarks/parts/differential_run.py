@@ -115,7 +115,7 @@ class Differential:
         return readings | self._by_lines(lines, header)
 
     def _by_lines(self, values: Sequence[bytes], header: tuple[str, ...]) -> dict[str, list[Any]]:
-        """By file and by pipe, the values that can be lines."""
+        """Read the values that can be lines from a file and from a pipe."""
         lines = [index for index, value in enumerate(values) if b"\n" not in value]
         by_reader = {
             "file": record_readers.by_file(

@@ -87,7 +87,7 @@ class Hang:
 
 @dataclass(frozen=True)
 class Course:
-    """What became of the overload: the producer's result, and the samples of the daemon."""
+    """The outcome of the overload: the producer's result, and the samples of the daemon."""
 
     sent: Mapping[str, Any]
     began: Sample

@@ -199,7 +199,7 @@ class Grammar:
         return key + b":" + value
 
     def _wrapped(self, value: bytes) -> bytes:
-        """What producers do to a whole value."""
+        """Return a whole value with the changes that producers make."""
         text = value.decode(errors="replace")
         ways = (
             lambda: b"\xef\xbb\xbf" + value, lambda: gzip.compress(value, 1), lambda: text.encode("utf-16"), lambda: b"[" + value + b"]",

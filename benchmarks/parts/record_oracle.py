@@ -25,7 +25,7 @@ from streams.records.schema import telemetry_schema
 from streams.records.validate import as_rows
 
 Unsaid = Literal["size", "depth", "time_bounds"]
-"""What the schema's description names as not said below it."""
+"""Rules that the schema's description lists as not said below it."""
 
 _ESCAPES: Final = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|(?P<half>\\u[dD][89a-fA-F])|\\.", re.DOTALL)
 _NUMBER: Final = re.compile(r"(?P<sign>[+-]?)(?:(?P<whole>[0-9]+)(?:\.(?P<part>[0-9]*))?|\.(?P<only>[0-9]+))(?P<power>[eE][+-]?[0-9]+)?")
@@ -56,7 +56,7 @@ def _integer(digits: str) -> int | float:
 
 
 def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[jsonschema.ValidationError]:
-    """As ECMA-262 has it: `$` is the end, and not before a last newline too."""
+    """Match as ECMA-262 does: `$` is the end, and not also before a last newline."""
     if isinstance(instance, str) and not re.search(pattern.replace("$", r"\Z"), instance):
         yield jsonschema.ValidationError("does not match")
 

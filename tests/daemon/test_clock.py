@@ -65,7 +65,7 @@ def known_of(*nodes: str) -> Callable[[TelemetryBatch], Flags]:
     ],
 )
 def test_a_clock_that_is_set_is_held_against_the_times_of_records(step_s: float, written_s: float, reads_s: float, confirmed: bool) -> None:
-    """Where two clocks differ, the one that Kafka's times agree with is right; without such an agreement time does not go back."""
+    """If two clocks differ, the one that Kafka's times agree with is right; without such an agreement time does not go back."""
     wall_s, monotonic_s = NOW_S, 5.0
     clock = WallClock(lambda: wall_s, lambda: monotonic_s)
     assert not clock.confirmed
@@ -111,7 +111,7 @@ def test_a_recording_ends_before_its_file_was_written() -> None:
 
 
 def test_refused_records_are_no_evidence() -> None:
-    """What is not telemetry says nothing of the time."""
+    """A value that is not telemetry is no evidence about the time."""
     values = [b"not json", record("a", NOW_S), record("a", 1e300), b""]
     raw = RawBatch(PARTITION, range(4), values, written=[Written(NOW_S + YEAR_S)] * 4)
     assert evidence_of(raw, LIMIT_S, known_of()) is None

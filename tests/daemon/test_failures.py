@@ -1,4 +1,4 @@
-"""What a person sees of an exception: one line with its type and what to do, and a traceback only on request."""
+"""Exceptions as a person sees them: one line with the type and what to do, and a traceback only on request."""
 
 from __future__ import annotations
 

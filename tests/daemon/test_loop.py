@@ -1,4 +1,4 @@
-"""What the loop decides by values: when the source is paused, and that the last checkpoint starts nothing."""
+"""Decisions of the loop by values: when the source is paused, and that the last checkpoint starts nothing."""
 
 from __future__ import annotations
 

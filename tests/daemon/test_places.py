@@ -45,7 +45,7 @@ def taken() -> Iterator[int]:
 
 
 def test_the_http_port_is_in_use(make: Callable[..., Any], taken: int) -> None:
-    """Says which, and the settings that help."""
+    """The message names the port, and the settings that help."""
     reported = message(make, DaemonError, http={"enabled": True, "port": taken})
     assert f"http.port {taken}: the daemon cannot listen there (Address already in use)" in reported
     assert "use a free http.port, 0 for any, or switch it off with http.enabled = false" in reported

@@ -22,7 +22,7 @@ from testkit import rig
 
 @pytest.fixture
 def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
-    """What the service manager has heard so far."""
+    """Messages to the service manager so far."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(str(tmp_path / "notify"))
         listening.setblocking(False)
@@ -40,7 +40,7 @@ def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
 
 def test_sighup_while_the_daemon_starts(run: Callable[..., Any], no_broker: str) -> None:
-    """From the first imports on it does not end the process; one that comes while the parts are built is answered by the loop."""
+    """From the first imports on, it does not end the process; a signal while the parts are built is answered by the loop."""
     daemon = run(no_broker)
     maps = Path(f"/proc/{daemon.process.pid}/maps")
     daemon.until(lambda: "pydantic_core" in maps.read_text())  # imports go on for a second from here

@@ -54,7 +54,7 @@ def test_a_group_that_is_torn_apart_is_refused() -> None:
 
 
 def test_kernels_look_their_positions_up() -> None:
-    """In the order of today they are the numbers that were written out before."""
+    """In today's order they are the numbers that were written out before."""
     positions = {name: value for name, value in vars(kernels).items() if name.startswith("_F_")}
     assert [positions[f"_F_{name}"] for name in ("TARGETS", "HOUR", "WEEKDAY", "WINDOW", "QUEUE", "RETRANSMITS")] == [0, 4, 5, 6, 7, 8]
     assert [positions[f"_F_{name}"] for name in ("TOTAL", "RATIO", "LOAD", "CONGESTION", "CODES", "MEANS")] == [9, 10, 11, 12, 13, 19]

@@ -68,7 +68,7 @@ def kept(tmp_path: Path) -> list[Path]:
 
 
 def loaded(kernel: Any) -> int:
-    """How many compiled forms came from a file."""
+    """Return how many compiled forms came from a file."""
     return sum(kernel.stats.cache_hits.values())
 
 

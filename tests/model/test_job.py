@@ -216,7 +216,7 @@ def test_metadata_tell_everything_about_the_version(first: tuple[Path, JobResult
 
 
 def test_the_gate_and_validation_are_newer_than_what_was_trained_on(first: tuple[Path, JobResult, list[dict[str, Any]]]) -> None:
-    """Of 200 minutes the last 25 % are held out: nothing after trained_until_s has shaped weights or scalers."""
+    """With 200 minutes the last 25 % are held out: nothing after trained_until_s has shaped weights or scalers."""
     folder, result, _ = first
     assert result.trained_until_s is not None
     trained_minutes = (result.trained_until_s - 1_760_000_000.0) / 60.0
@@ -319,7 +319,7 @@ def test_a_column_that_was_constant_in_training_cannot_throw_a_forecast_off(firs
 def test_a_fine_tuning_goes_on_from_its_parent(
     first: tuple[Path, JobResult, list[dict[str, Any]]], long_snapshot: Path, tmp_path: Path
 ) -> None:
-    """Where training only does harm the candidate has its parent's weights but for the linear path, though a region and jitter are new."""
+    """If training only does harm, the candidate has its parent's weights but for the linear path, though a region and jitter are new."""
     parent_folder, parent_result, _ = first
     spec = job_in(tmp_path, long_snapshot, SECOND, parent_folder, fine_tune_learning_rate=10.0)
     result = run_here(spec)
@@ -471,7 +471,7 @@ def test_a_bad_job_file_is_refused_at_once(
 
 
 def test_a_missing_job_file_is_refused(tmp_path: Path) -> None:
-    """As a process: exit code 2, the message on standard error, standard output empty."""
+    """The process ends with exit code 2, the message on standard error, and an empty standard output."""
     command = [sys.executable, "-m", "model.job", str(tmp_path / "none.json")]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -522,7 +522,7 @@ def test_too_little_that_is_new_since_the_parent(first: tuple[Path, JobResult, l
 
 
 def test_results_survive_json() -> None:
-    """What the child writes the daemon reads, None and all."""
+    """The daemon reads the result as the child writes it, None included."""
     result = JobResult("job", FIRST, "failed", error="read: no", stage_s={"read": 0.5})
     assert JobResult.from_json(result.to_json()) == result
     with pytest.raises(ValueError, match="status"):

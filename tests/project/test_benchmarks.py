@@ -95,7 +95,7 @@ def test_a_bar_holds_at_its_limit(value: float | None, op: str, limit: float, ho
 
 
 def test_records_of_the_measured_stream_have_461_bytes_and_every_column(tmp_path: Path) -> None:
-    """On average over the fleet, so that rates are comparable from one release to the next."""
+    """The size is the average over the fleet, so that rates are comparable from one release to the next."""
     written = stream.write_file(stream.fleet(10_000), 2, tmp_path / "stream.ndjson")
     assert written.records == 20_000
     assert written.record_bytes == pytest.approx(461, abs=1)
@@ -125,7 +125,7 @@ def test_rounds_are_compared_with_each_other() -> None:
 
 
 def test_ingest_bars_come_from_the_run_with_a_live_model() -> None:
-    """By hand: poll 4 s, ours 8 s of which 3 s are decode, features, drift and buffer, Quix 24 s."""
+    """Computed by hand: poll 4 s, ours 8 s of which 3 s are decode, features, drift and buffer, Quix 24 s."""
     stages = dict.fromkeys(OWN_STAGES, 1.0) | {"decode": 1.5, "features": 1.0, "drift": 0.25, "buffer": 0.25}
     run = {"records": 100, "cpu_s": 8.0, "wall_s": 9.0, "shed": 7, "forecasts": 3, "watched_links": 5, "stage_s": stages}
     other = run | {"cpu_s": 1.0}
@@ -147,7 +147,7 @@ def test_ingest_bars_come_from_the_run_with_a_live_model() -> None:
 
 
 def test_the_bare_poll_takes_every_record_of_the_topic(kafka_broker: str, kafka_topic: Callable[..., str]) -> None:
-    """With the consumer settings of our own source."""
+    """It has the consumer settings of our own source."""
     name = kafka_topic(partitions=4)
     from kafka import KafkaProducer
 
@@ -159,14 +159,14 @@ def test_the_bare_poll_takes_every_record_of_the_topic(kafka_broker: str, kafka_
 
 
 def test_a_version_of_any_size_is_built_and_published(tmp_path: Path) -> None:
-    """With an untrained network, as whole as a trained one."""
+    """Its network is untrained, and as whole as a trained one."""
     small = Lstm(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
     name = version.publish(tmp_path / "models", small)
     assert verify(tmp_path / "models" / name) == []
 
 
 def test_memory_is_counted_per_link_above_one_link() -> None:
-    """By hand: 50 MB more for 10,000 links are 5,000 bytes a link."""
+    """Computed by hand: 50 MB more for 10,000 links are 5,000 bytes a link."""
     run = {"peak_bytes": 9e8, "peak_before_checkpoint_bytes": 8e8, "watched_links": 1, "forecasts": 2}
     found = {1: run | {"resident_bytes": 300_000_000}, 10_000: run | {"resident_bytes": 350_000_000}}
     assert memory.bytes_per_link(found, 1, 10_000) == 5_000
@@ -186,7 +186,7 @@ def test_memory_is_read_after_the_open_rows_were_sealed(models: str, tmp_path: P
 
 
 def test_inference_is_compared_within_each_round() -> None:
-    """By hand: two rounds, of which the second ran on a machine of half the speed. Ratios are the same."""
+    """Computed by hand: two rounds, of which the second ran on a machine of half the speed. Ratios are the same."""
     names = ("core", "raw", "int8", "direct_export", "keras_call", "keras_predict")
     cost = dict(zip(names, (1.0, 1.2, 0.48, 4.8, 24.0, 60.0), strict=True))
     runs = {
@@ -222,7 +222,7 @@ def test_inference_times_every_graph_and_rival() -> None:
 
 
 def test_drift_to_live_is_the_sum_of_its_parts() -> None:
-    """By hand, from the moments of a made-up story."""
+    """Computed by hand, from the moments of a made-up story."""
     story = drift_to_live.Story(drift_s=1000.0)
     story.tell("model_live", {"version": "v1"})
     story.tell("drift_opened", {"scope": "region", "region": "eu-1", "event_time_s": 900.0, "summary": "too early"})
@@ -343,7 +343,7 @@ def test_a_training_step_is_measured_on_the_network_that_is_asked_for() -> None:
 
 
 def test_training_bars_are_ratios_within_a_round() -> None:
-    """By hand: 100 ms of plain Keras, 50 of ours, 40 of PyTorch, and a second round on a machine twice as slow."""
+    """Computed by hand: 100 ms of plain Keras, 50 of ours, 40 of PyTorch, and a second round on a machine twice as slow."""
     assert training.step_gflop(Lstm(), 64) == pytest.approx(9.4, abs=0.1)
 
     def runs(ms: float) -> list[dict[str, Any]]:

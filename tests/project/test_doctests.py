@@ -32,7 +32,7 @@ def classes(module: ModuleType) -> list[type]:
 
 @pytest.mark.parametrize("name", [name for package in PACKAGES for name in modules(package)])
 def test_examples_are_true(name: str) -> None:
-    """What a docstring shows is what the code returns."""
+    """The results in a docstring are those of the code."""
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

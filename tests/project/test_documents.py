@@ -1,4 +1,4 @@
-"""What the documents promise about the tree: every path, name, command and link that they mention exists."""
+"""Promises of the documents about the tree: every path, name, command and link that they mention exists."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def written(document: str) -> str:
 
 
 def code_in(document: str) -> list[str]:
-    """What stands in backticks, blocks aside."""
+    """Return the texts in backticks outside of blocks."""
     return _CODE.findall(_BLOCK.sub("", written(document)))
 
 
@@ -125,7 +125,7 @@ def test_paths_exist(document: str) -> None:
 
 
 def ours(path: str) -> bool:
-    """Whether it is meant to lie in this repository: other paths are of installations, runs and examples, and NAME is to be filled in."""
+    """Return whether a path belongs to this repository: others are of installations, runs and examples, and NAME is a placeholder."""
     if "NAME" in path:
         return False
     first, _, rest = path.partition("/")
@@ -170,7 +170,7 @@ def is_key(name: str) -> bool:
 
 @pytest.mark.parametrize("document", ["docs/go.md", "docs/training-guide.md", "systemd/README.md"])
 def test_messages_are_those_of_the_code(document: str) -> None:
-    """What the first column of a table of troubles quotes is printed somewhere, values aside."""
+    """Each message in the first column of a table of troubles is printed by the code, values aside."""
     of_others = ("constraints exclude", "ORT API base", "loading ONNX shared", "activating (", "active (", "Watchdog timeout", "OOM killer")
     parts = source_text().replace('" \n', "").replace("\\n", " ")
     unknown = []

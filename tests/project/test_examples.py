@@ -84,7 +84,7 @@ def test_the_subscriber_reads_each_alert_once(kafka_broker: str, kafka_topic: Ca
 
 
 def test_forecasts_are_those_of_the_daemon_and_follow_the_live_version(tmp_path: Path) -> None:
-    """By ONNX Runtime alone, with holes and with fewer rows than a whole history; a damaged version is refused and the loaded one stays."""
+    """ONNX Runtime alone makes them, with holes and with short histories; a damaged version is refused and the loaded one stays."""
     forecast = example("forecast")
     assert (forecast.NUMERIC, forecast.CATEGORIES, forecast.TARGETS) == (NUMERIC, CATEGORIES, TARGETS)
     publish(tmp_path, FIRST)
@@ -109,7 +109,7 @@ def test_forecasts_are_those_of_the_daemon_and_follow_the_live_version(tmp_path:
 
 
 def ours(folder: Path, given: list[dict[str, Any]]) -> list[float]:
-    """What the project's own reader of the raw graph forecasts from the same rows."""
+    """Return the forecasts of the project's own reader of the raw graph from the same rows."""
     held = given[-39:]
     telemetry = np.full((1, 39, len(NUMERIC)), np.nan, np.float32)
     telemetry[0, 39 - len(held) :] = [[given_or(row, name, np.nan) for name in NUMERIC] for row in held]
@@ -125,7 +125,7 @@ def given_or(row: dict[str, Any], name: str, missing: Any) -> Any:
 
 
 def test_the_forecast_runs_without_this_project(tmp_path: Path) -> None:
-    """As a script in another folder, where none of the packages can be imported."""
+    """It runs as a script in another folder, in which none of the packages can be imported."""
     publish(tmp_path, FIRST)
     (tmp_path / "telemetry.ndjson").write_text("\n".join(map(json.dumps, rows())))
     (tmp_path / "forecast.py").write_bytes((ROOT / "examples" / "forecast.py").read_bytes())

@@ -22,7 +22,7 @@ def test_a_wait_ends_with_the_state() -> None:
 
 
 def test_a_wait_in_vain_says_for_what(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once if the state cannot come any more, else at the limit."""
+    """It fails at once if the state cannot come any more, else at the limit."""
     with pytest.raises(AssertionError, match="ended before: the log says why"):
         wait_for(lambda: False, lambda: "the log says why", alive=lambda: False)
     monkeypatch.setattr(waiting, "LIMIT_S", 0.0)

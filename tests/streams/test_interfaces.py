@@ -65,7 +65,7 @@ def test_a_source_of_two_methods_is_a_whole_source() -> None:
 
 
 def test_a_sink_of_one_method_is_a_whole_sink(tmp_path: Path) -> None:
-    """Also beside another one, which has a disk to wait for."""
+    """It works beside another sink, too, which has a disk to wait for."""
     memory = Memory()
     path = tmp_path / "events.ndjson"
     both = FanOutSink([memory, NdjsonSink(path)])

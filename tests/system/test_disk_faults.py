@@ -70,7 +70,7 @@ def refusing(call: str, part: str, code: int, after: int, times: int) -> Callabl
     ids=lambda value: value.strip(".-"),
 )
 def test_a_disk_that_refuses_for_a_while(home: Path, uninterrupted: Any, call: str, part: str, code: int) -> None:
-    """At every durable write: it is reported with reason and remedy, nothing is dropped, and the daemon goes on by itself."""
+    """Any durable write may fail: it is reported with reason and remedy, nothing is dropped, and the daemon goes on by itself."""
     after, times = {"journal-": (0, 4), "drift.ndjson": (0, 2)}.get(part, (9, 4))  # of the latter two there are few, and some come late
     refused = refusing(call, part, code, after, times)
     remains.same(rig.outcome_after(home, prepare=refused), uninterrupted)

@@ -172,12 +172,12 @@ FOUND = [
     ("record batch", bytes(21) + b"\0\x04" + bytes(34) + b"\0\0\0\x01" + b"no zstd"),
     ("record batch", bytes(21) + b"\0\x07" + bytes(34) + b"\0\0\0\x01" + b"no codec"),
 ]
-"""What once ended in an error that the reader does not document, or, in the journal, was cut off in silence."""
+"""Documents that once ended in an undocumented error or, in the journal, were cut off in silence."""
 
 
 @pytest.mark.parametrize(("name", "content"), FOUND, ids=[f"{name} {at}" for at, (name, _) in enumerate(FOUND)])
 def test_what_once_crashed_a_reader_is_refused(documents: dict[str, Any], name: str, content: bytes) -> None:
-    """With the error that the reader documents."""
+    """The error is the one that the reader documents."""
     assert documents[name].try_one(content) == "rejected"
 
 
@@ -191,7 +191,7 @@ def test_what_once_crashed_a_reader_is_refused(documents: dict[str, Any], name: 
     ],
 )
 def test_a_number_or_text_that_nothing_could_hold_is_refused(documents: dict[str, Any], name: str, old: bytes, new: bytes) -> None:
-    """In an otherwise good document."""
+    """The rest of the document is good."""
     (seed,) = documents[name].seeds
     assert documents[name].try_one(seed) == "accepted"
     assert old in seed

@@ -136,7 +136,7 @@ def test_a_full_disk(folder: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["help", "models list", "alerts follow", "replay"])
 def test_a_reader_that_is_gone(folder: Path, name: str) -> None:
-    """As after `| head`: nothing is printed."""
+    """Nothing is printed, as after `| head`."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a run of the daemon has left on disk, in a form that two runs of one stream can be compared in."""
+"""The files that a run of the daemon has left on disk, in a form in which two runs of one stream can be compared."""
 
 from __future__ import annotations
 

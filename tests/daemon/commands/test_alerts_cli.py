@@ -36,7 +36,7 @@ def state(home: Path) -> Path:
 
 
 def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
-    """By the beginning of its id: the events, the signals, and curves of the affected links around the change."""
+    """The beginning of its id is enough for the events, the signals, and curves of the affected links around the change."""
     code, out, _ = cli("alerts", "follow", "--once", "--config", state)
     assert code == 0
     lines = [line for line in out.splitlines() if "opened" in line]
@@ -77,7 +77,7 @@ def test_an_incident_without_telemetry_is_explained_as_far_as_it_goes(state: Pat
 
 @pytest.mark.parametrize(("name", "problem"), [("ff", "there is no incident"), ("1f", "2 incidents begin with"), ("", "2 incidents")])
 def test_an_id_that_names_no_incident_is_refused(cli: Callable[..., Any], tmp_path: Path, name: str, problem: str) -> None:
-    """With the ids that exist."""
+    """The message has the ids that exist."""
     (tmp_path / "a").write_text(event("1") + event("2", incident="1f11"))
     code, _, err = cli("alerts", "explain", name, "--file", tmp_path / "a")
     assert code != 0
@@ -131,7 +131,7 @@ def test_nothing_of_an_event_reaches_the_terminal_but_its_text(tmp_path: Path, c
 
 
 def test_a_file_is_followed_while_it_grows_and_when_it_is_replaced(tmp_path: Path) -> None:
-    """Also before it exists. A line counts when it is whole."""
+    """It is followed even before it exists. A line counts when it is whole."""
     path, seen = tmp_path / "events", []
 
     def read() -> None:
@@ -186,7 +186,7 @@ def add(path: Path, name: str) -> None:
 
 
 def test_no_event_is_missed_where_a_file_is_rotated_between_two_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At any of its steps, once or twice. A file that is truncated in place is read anew."""
+    """The rotation happens at any of its steps, once or twice. A file that is truncated in place is read anew."""
     path = tmp_path / "events.ndjson"
     add(rotated(path), "1")
     add(path, "2")

@@ -370,7 +370,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_replay(cli: Cli, recording: Path, tmp_path: Path) -> None:
-    """What became of each record, what was measured, and a kept folder that a second replay continues: nothing is read twice."""
+    """It has the outcome of each record and the measured errors; a second replay continues a kept folder, and nothing is read twice."""
     arguments = ("replay", recording, "--no-train", "--keep", tmp_path / "kept", "--json")
     code, out, _ = cli(*arguments)
     report = json.loads(out)
@@ -402,7 +402,7 @@ def test_replay_for_a_person(cli: Cli, recording: Path) -> None:
 
 
 def test_replay_of_standard_input(recording: Path) -> None:
-    """From a pipe, as a program would feed it."""
+    """It reads a pipe, as a program would feed it."""
     with recording.open("rb") as piped:
         made = subprocess.run([*COMMAND, "replay", "-", "--no-train", "--json"], stdin=piped, capture_output=True, check=False)
     assert made.returncode == 0, made.stderr
@@ -410,7 +410,7 @@ def test_replay_of_standard_input(recording: Path) -> None:
 
 
 def test_state_of_a_newer_release_is_exit_code_4(cli: Cli, recording: Path, tmp_path: Path) -> None:
-    """With what to do."""
+    """The message has what to do."""
     arguments = ("replay", recording, "--no-train", "--keep", tmp_path / "kept")
     assert cli(*arguments)[0] == 0
     newest, _ = remains.newest(tmp_path / "kept/state")

@@ -68,7 +68,7 @@ def test_a_folder_that_no_demo_has_made(tmp_path: Path) -> None:
 
 
 def test_times_of_the_story() -> None:
-    """From the planted drift to alert and new version, simulated and wall seconds; None for an event that did not happen."""
+    """They run from the planted drift to alert and new version, in simulated and wall seconds; None for an event that did not happen."""
     story = Story(1000.0)
     assert set(story.times().values()) == {None}
     story.first_version = "v1"
@@ -92,7 +92,7 @@ def test_times_of_the_story() -> None:
 
 
 def test_what_has_not_happened_is_named() -> None:
-    """In the order of the story, so that the first one shows where to look."""
+    """The parts come in the order of the story, so that the first one shows where to look."""
     story = Story(1000.0)
     assert story.lacking()[0] == "no first version was published"
     story.first_version = "v1"

@@ -71,7 +71,7 @@ def test_the_files_are_exactly_those(trained: tuple[Path, dict[str, Any]]) -> No
 
 
 def test_the_command_verifies_an_output_folder(trained: tuple[Path, dict[str, Any]], tmp_path: Path, cli: Callable[..., Any]) -> None:
-    """As a person would check it: sound as it is, and named where a file was altered."""
+    """A person checks it like this: it is sound as written, and a file that was altered is named."""
     copy = shutil.copytree(trained[0], tmp_path / "copy")
     assert cli("models", "verify", "--models", copy)[0] == 0
     (copy / "training_log.csv").write_text("altered")
@@ -109,7 +109,7 @@ def test_the_report_is_honest(trained: tuple[Path, dict[str, Any]]) -> None:
 
 
 class Page(HTMLParser):
-    """What a page loads from elsewhere, and its charts."""
+    """The resources that a page loads from elsewhere, and its charts."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What `dwcp-learner train` finds in a recording before it trains, and where it refuses to."""
+"""Findings of `dwcp-learner train` in a recording before it trains, and the cases in which it refuses to."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_good_recording(tmp_path: Path) -> None:
 
 
 def test_random_links_are_one_series(tmp_path: Path) -> None:
-    """Where nearly every row has a link of its own, the file is one series, with a warning; a key that was given is not changed."""
+    """If nearly every row has a link of its own, the file is one series, with a warning; a key that was given is not changed."""
     path = csv(tmp_path, series(1000, node=lambda row: f"n{row}"))
     recording, quality = examined(options(path, tmp_path / "out"))
     assert len(recording.table.links) == 1

@@ -37,7 +37,7 @@ def test_nothing_has_to_be_configured() -> None:
 
 
 def test_the_example_of_the_unit_is_valid() -> None:
-    """What the installation notes copy can be loaded as it is."""
+    """The file that the installation notes copy can be loaded unchanged."""
     assert load(ROOT / "systemd/dwcp-learner.toml").kafka.bootstrap_servers
 
 
@@ -160,7 +160,7 @@ def test_no_number_is_infinite(tmp_path: Path, key: str, value: str) -> None:
 
 
 def test_the_environment_does_not_reach_a_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the machine of a real daemon DWCP_ variables name its state, models, topics and brokers: simulated links have no place there."""
+    """On the machine of a real daemon, DWCP_ variables name its state, models, topics and brokers: a demo must not write there."""
     expected = demo_config(tmp_path, None)
     for name in ("STATE__DIRECTORY", "MODELS__DIRECTORY", "MODELS__SIGNING_KEY", "EVENTS__FOLDER", "KAFKA__TOPIC", "KAFKA__GROUP_ID"):
         monkeypatch.setenv(f"DWCP_{name}", "/var/lib/dwcp-learner")
@@ -223,7 +223,7 @@ def test_a_message_shows_no_password(tmp_path: Path) -> None:
 
 
 def test_the_configuration_cannot_change_under_the_daemon() -> None:
-    """What was checked is what runs."""
+    """The configuration that was checked is the one that runs."""
     with pytest.raises(ValueError, match="frozen"):
         load(None).kafka.topic = "x"  # type: ignore[misc]
 

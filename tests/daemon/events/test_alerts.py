@@ -1,4 +1,4 @@
-"""What subscribers of the drift topic hear: by the schema that is checked in, in words for a person, with ids that a replay repeats."""
+"""Events of the drift topic: valid by the schema that is checked in, with words for a person, and with ids that a replay repeats."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def signal(**changed: Any) -> IncidentChange:
     ],
 )
 def test_an_alert_says_what_changed_where_and_by_how_much(change: IncidentChange, words: str) -> None:
-    """In natural units, and as the schema says."""
+    """Sizes are in natural units, and the event fits the schema."""
     assert summary(change) == words
     event = json.loads(drift_event(change, "dwcp-learner/test").encode())
     jsonschema.validate(event, alert_schema())
@@ -72,7 +72,7 @@ def test_severity(change: IncidentChange, expected: str) -> None:
 
 
 def test_a_training_is_told_to_its_incident() -> None:
-    """As the schema says, each answer once."""
+    """The event fits the schema, and each answer is sent once."""
     events = [retraining_event("1f", answer, "v20260101_000000", "s", 1e9) for answer in ("started", "published", "refused", "failed")]
     for event in events:
         jsonschema.validate(json.loads(event.encode()), alert_schema())

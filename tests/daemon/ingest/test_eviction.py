@@ -34,7 +34,7 @@ def batch_of(records: list[tuple[str, float]], first_offset: int) -> TelemetryBa
 
 
 def taken(store: FeatureStore, batch: TelemetryBatch) -> list[int]:
-    """Takes a batch as the pipeline does; gives the offsets of the rows that were accepted."""
+    """Ingest a batch as the pipeline does, and return the offsets of the rows that were accepted."""
     accepted: list[int] = []
     while len(batch):
         slots = store.resolve(batch)
@@ -74,7 +74,7 @@ class Reference:
     cuts=st.sets(st.integers(0, 150), max_size=5),
 )
 def test_the_links_not_seen_for_longest_go(links_max: int, records: list[tuple[int, int]], cuts: set[int]) -> None:
-    """As a reference says that looks at one record at a time, wherever the batches end; and what was forgotten is never taken twice."""
+    """A reference that reads one record at a time agrees, wherever the batches end; and a forgotten record is never accepted twice."""
     named = [(f"n{node}", 1e9 + time_s) for node, time_s in records]
     store, reference = FeatureStore(("node_id",), links_max=links_max), Reference(links_max)
     accepted: list[int] = []

@@ -197,7 +197,7 @@ def test_an_entry_has_no_effect_before_the_new_name_is_durable(tmp_path: Path, m
 
 
 def test_a_partition_that_comes_with_another_members_state(tmp_path: Path) -> None:
-    """What was decided for it before is void; a second start from the same state finds what was decided since."""
+    """Decisions made for it before are void; a second start from the same state finds the later ones."""
     path, partition = tmp_path / "journal", Partition("t", 1)
     journal = filled(path)
     number = journal.adopted(partition, 40)

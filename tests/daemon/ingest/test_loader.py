@@ -21,7 +21,7 @@ VERSION = "v20260101_000000"
 
 @pytest.fixture
 def gate() -> Iterator[threading.Event]:
-    """What the work waits for; it is opened whatever happens."""
+    """An event that the work waits for; it is set in any case."""
     event = threading.Event()
     yield event
     event.set()

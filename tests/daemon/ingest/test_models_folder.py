@@ -90,7 +90,7 @@ def deepen(folder: Path, levels: int = 2000) -> None:
 
 
 def test_deep_folders_are_removed(registry: Registry) -> None:
-    """By whoever removes: the cleaning at the start, the end of a candidate, the pruning of an old version that has some."""
+    """Each removal can do it: the cleaning at the start, the end of a candidate, the pruning of an old version that has such folders."""
     for name in TEMPORARY[:3]:
         (registry.root / name).mkdir()
         deepen(registry.root / name)

@@ -44,7 +44,7 @@ def batch_of(records: list[tuple[str, str | None]], first_offset: int) -> Teleme
 
 
 def taken(store: FeatureStore, batch: TelemetryBatch) -> list[str | None]:
-    """Takes a batch as the pipeline does; gives the region under which each row was taken."""
+    """Ingest a batch as the pipeline does, and return the region under which each row was accepted."""
     regions: list[str | None] = []
     while len(batch):
         slots = store.resolve(batch)
@@ -84,7 +84,7 @@ class Reference:
     cuts=st.sets(st.integers(0, 150), max_size=5),
 )
 def test_names_that_came_once_go_first(names_max: int, names: list[str | None], cuts: set[int]) -> None:
-    """As a reference says that looks at one record at a time, wherever batches end and the store is restored; no row gets another name."""
+    """A reference that reads one record at a time agrees, wherever batches end and the store is restored; no row gets another name."""
     reference = Reference(names_max)
     for offset, name in enumerate(names):
         reference.take(offset, name)

@@ -157,7 +157,7 @@ def test_partitions_that_come_with_their_state() -> None:
 
 
 def test_a_partition_that_goes_takes_its_findings_along() -> None:
-    """What another member owns is not this one's to report."""
+    """A partition that another member owns is not reported by this one."""
     topic = Topic(2)
     read(topic, [[(0, minute) for minute in range(0, 60, 2)], [(0, minute) for minute in range(1, 60, 2)]], [])
     assert topic.spread.split == 1
@@ -228,7 +228,7 @@ def test_a_link_is_looked_up_where_it_was_found(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_first_times_are_those_of_the_first_row() -> None:
-    """Of several rows of a new link in one batch the first one counts; links that are known are not asked again."""
+    """If a batch has several rows of a new link, the first one counts; known links are not looked up again."""
     import numpy as np
 
     first = FirstTimes()

@@ -36,7 +36,7 @@ NOW_S = 1_767_571_200.0
 def test_a_silent_link_gives_its_place_to_one_that_is_there(
     per_region: int, links_max: int, always: tuple[str, ...], watched: list[str]
 ) -> None:
-    """Of region a two links are watched, of which one has been silent for a day; two more are there, and one of region c came back."""
+    """Region a has two monitored links, one of them silent for a day, and two more that send; region c has one that came back."""
     links = ["a0", "a1", "b0", "a2", "a3", "c0"]
     silent_s = [SILENT_S + 60.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     watch = MonitoredList(MonitoringPolicy(links_per_region=per_region, links_max=links_max, always=always))

@@ -1,4 +1,4 @@
-"""What operators see of a daemon in a given state: the answers of /livez and /readyz, gauges, the status line and the page."""
+"""Operators' views of a daemon in a given state: the answers of /livez and /readyz, gauges, the status line and the page."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def gauges(facts: Facts) -> dict[str, float]:
 
 
 def test_a_daemon_that_starts_is_live_and_not_ready() -> None:
-    """Until its first pass is done: nobody has asked the source yet, and what is not known is not 0."""
+    """It is so until its first pass is done: the source has not been asked yet, and an unknown figure is not 0."""
     health, observer = Health(LIMIT_S), Observer()
     observer.watch(health.not_live, health.not_ready)
     values = observer.registry.get_sample_value
@@ -117,7 +117,7 @@ def test_gauges_are_the_facts() -> None:
     ],
 )  # fmt: skip
 def test_the_status_line(facts: Facts, ready: bool, line: str) -> None:
-    """What is wrong first, then what is there."""
+    """The line has the problem first, then the figures."""
     assert status_line(facts, ready=ready) == line
 
 

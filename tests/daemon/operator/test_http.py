@@ -105,7 +105,7 @@ def is_closed(client: socket.socket) -> bool:
 
 
 def has_connections() -> bool:
-    """Whether any has a thread."""
+    """Return whether any connection has a thread."""
     return any("process_request_thread" in thread.name for thread in threading.enumerate())
 
 
@@ -131,7 +131,7 @@ def test_a_client_that_resets_its_connection_leaves_no_traceback(
 
 
 def test_a_defect_of_ours_leaves_its_traceback(capfd: pytest.CaptureFixture[str]) -> None:
-    """Where it can be found: only what clients do is left out."""
+    """It is on standard error; only errors of clients are left out."""
     server = HttpServer("127.0.0.1", 0, Observer(), lambda: [f"{1 // 0}"], list, lambda: None)
     server.start()
     with connect(server) as client:
@@ -199,7 +199,7 @@ def test_a_client_that_does_not_read_its_answer_gives_way(served: tuple[HttpServ
 
 
 def test_an_address_that_is_taken(served: tuple[HttpServer, Health, Observer]) -> None:
-    """Is an error at the start, not later."""
+    """It is an error at the start, not later."""
     port = int(served[0].address.rsplit(":", 1)[1])
     with pytest.raises(DaemonError, match="in use"):
         HttpServer("127.0.0.1", port, Observer(), list, list, lambda: None)

@@ -1,4 +1,4 @@
-"""What libraries log: once a minute is enough, and events of ours always come through."""
+"""Logs of libraries: a message passes once a minute, and events of ours always pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from daemon.operator.observer import Observer
 
 @pytest.fixture(autouse=True)
 def logging_put_back() -> Iterator[None]:
-    """As it was before the test."""
+    """Restore the loggers after the test."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield

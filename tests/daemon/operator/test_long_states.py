@@ -54,7 +54,7 @@ def test_many_short_ones_in_a_row_are_not_a_long_one() -> None:
 
 
 def test_the_end_of_what_was_told_is_told() -> None:
-    """With how long it has lasted; the next time begins anew."""
+    """The event has the duration; the next time begins anew."""
     states, reported = reported_over(60)
     assert reported == [10.0, 20.0, 40.0]
     assert states.note(61.0, {}) == [("caught_up", {"seconds": 61.0})]

@@ -1,4 +1,4 @@
-"""What systemd hears, on a real socket: states, and a watchdog that only progress feeds."""
+"""Messages to systemd on a real socket: states, and a watchdog that only progress feeds."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def cut(path: Path) -> None:
 
 
 def segments_named(state: Path) -> list[set[str]]:
-    """What each checkpoint names, oldest first."""
+    """Return the names in each checkpoint, oldest first."""
     manifests = sorted((state / "checkpoints").glob("*/MANIFEST.json"))
     return [{name for part in json.loads(path.read_bytes())["parts"] for name in part["segments"]} for path in manifests]
 

@@ -26,7 +26,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """Of a careless service: everything that is made is open to everybody, unless it says otherwise."""
+    """Set the umask of a careless service: everything that is made is open to everybody, unless the code closes it."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -53,7 +53,7 @@ def test_a_folder_that_is_there_is_closed_to_strangers(tmp_path: Path, before: i
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder another user's")
 @pytest.mark.parametrize(("before", "refused"), [(0o777, True), (0o1777, True), (0o2775, False), (0o755, False)])
 def test_a_folder_of_another_user(tmp_path: Path, before: int, refused: bool) -> None:
-    """Is refused where everybody may write into it, with what to do; one of a group that was made for the daemon is taken as it is."""
+    """It is refused if everybody may write into it, with what to do; one of a group that was made for the daemon is used as it is."""
     tmp_path.joinpath("state").mkdir()
     (tmp_path / "state").chmod(before)
     for folder in (tmp_path, *tmp_path.parents):

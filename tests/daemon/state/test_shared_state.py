@@ -60,7 +60,7 @@ def once(owner: Any, name: str, meanwhile: Callable[[], None], *, after: bool) -
 
 
 def rows(folder: Path, name: str) -> int:
-    """What a further member that takes the partition over finds: its rows, which are those up to its offset."""
+    """Return the state that a further member finds when it adopts the partition: its rows, which are those up to its offset."""
     store = member(folder, name)
     restored = store.restore(PARTITION)
     assert restored is not None
@@ -99,7 +99,7 @@ def test_a_segment_that_is_named_while_another_member_cleans_stays(tmp_path: Pat
 
 
 def test_a_member_that_dies_while_it_deletes_takes_nothing_along(tmp_path: Path) -> None:
-    """What it has renamed in order to delete it and another member has named since is found under its old name again."""
+    """A segment that it has renamed in order to delete it, and that another member has named since, is back under its old name."""
     first = member(tmp_path, "first")
     first.restore(PARTITION)
     write(first, 0)

@@ -46,7 +46,7 @@ NEXT = {
 
 @pytest.mark.parametrize("text", NEXT)
 def test_next_times(text: str) -> None:
-    """From Thursday, 1 January 2026: 0 and 7 are Sunday, ranges and steps count from there, and a day or a weekday is enough."""
+    """Counted from Thursday, 1 January 2026: 0 and 7 are Sunday, ranges and steps count from there, and a day or a weekday is enough."""
     assert [time.strftime("%a %d %H:%M") for time in fires(text, len(NEXT[text]))] == NEXT[text]
 
 

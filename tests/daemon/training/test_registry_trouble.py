@@ -108,7 +108,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("status", ["candidate", "refused"])
 def test_nothing_is_wrong(make: Any, status: str) -> None:
-    """What the other tests disturb: a candidate is published, announced and the old one pruned; a refused one is kept."""
+    """The run without a disturbance: a candidate is published, announced and the old one pruned; a refused one is kept."""
     rig = make(status)
     rig.train()
     verdict = ["model_published"] if status == "candidate" else ["model_refused"]
@@ -193,7 +193,7 @@ def test_a_disk_that_is_full_when_a_candidate_is_refused(make: Any, monkeypatch:
 
 @pytest.mark.parametrize("step", ["publish", "recover"])
 def test_an_error_of_the_models_folder_that_nobody_has_thought_of(make: Any, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """Is told with its kind, and costs one publication or cleaning."""
+    """It is reported with its kind, and costs one publication or cleaning."""
     rig = make("candidate")
     monkeypatch.setattr(f"model.registry.versions.Registry.{step}", lambda *_: (_ for _ in ()).throw(RecursionError("too deep")))
     rig.training.recover()
@@ -218,7 +218,7 @@ def test_an_old_version_that_cannot_be_deleted(make: Any, monkeypatch: pytest.Mo
 
 
 def test_a_published_version_that_cannot_be_announced(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is told, and is announced at the next start."""
+    """That is reported, and the version is announced at the next start."""
 
     monkeypatch.setattr("daemon.events.announcer.read_manifest", lambda folder: read_manifest(folder.with_name(f"{folder.name[:-1]}9")))
     rig = make("candidate")
@@ -229,7 +229,7 @@ def test_a_published_version_that_cannot_be_announced(make: Any, monkeypatch: py
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_daemon_starts_over_a_damaged_live_version(tmp_path: Path, damage: str) -> None:
-    """With no state, as on a new machine: it runs, says what is wrong, and announces no version that cannot be used."""
+    """It runs without state, as on a new machine: it reports the problem, and announces no version that cannot be used."""
     publish(tmp_path, LIVE)
     DAMAGES[damage](tmp_path / "models")
     telemetry = tmp_path / "telemetry.csv"

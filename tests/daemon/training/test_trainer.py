@@ -175,7 +175,7 @@ def test_a_job_with_relative_paths(tmp_path: Path, segments: list[Path], monkeyp
 
 
 def test_a_childs_variables() -> None:
-    """Of PYTHONPATH only the absolute entries, and nothing that systemd means for the daemon."""
+    """The child gets the absolute entries of PYTHONPATH alone, and nothing that systemd means for the daemon."""
     own = {"PYTHONPATH": ":/a:b:./c:/d", "NOTIFY_SOCKET": "x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1", "HOME": "/h"}
     assert environment(own) == {"PYTHONPATH": "/a:/d", "HOME": "/h"}
     assert environment({"PYTHONPATH": "."}) == {}
@@ -387,7 +387,7 @@ def test_a_damaged_segment_ends_no_training(made: Any, segments: list[Path], dam
 
 
 def test_a_training_that_cannot_start(made: Any, segments: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Is a failed training and no end of the daemon: told, cooled down for twice as long, then tried again."""
+    """It is a failed training, and does not end the daemon: reported, cooled down for twice as long, then tried again."""
     training, reported = made
     monkeypatch.setattr("daemon.training.child.snapshot", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     training.observe(40)

@@ -1,4 +1,4 @@
-"""What a training child says: taken where it is progress, bounded whatever it is, and told now and then while the training runs."""
+"""Output of a training child: read as progress if it is that, always bounded, and reported regularly while the training runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE = {
 
 
 def test_a_line_of_the_child_is_progress() -> None:
-    """With what it knows by then."""
+    """The line has the fields that the child knows by then."""
     whole = progress_of(json.dumps(WHOLE).encode())
     assert whole == Progress("train", 3, 20, 40, 800, 0.412, 0.433, 80.2)
     assert whole.words() == "train, epoch 3 of 20, loss 0.412, validation loss 0.433, 80 s left"

@@ -137,7 +137,7 @@ def test_a_schedule_outlives_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_changed_schedule_replaces_the_old_one() -> None:
-    """Of cron and interval there is one job each; an empty schedule has none; an invalid one is a ValueError."""
+    """Cron and interval have one job each; an empty schedule has none; an invalid one is a ValueError."""
     schedule = Schedule("0 3 * * *", 3600.0)
     assert len(schedule._scheduler.get_jobs()) == 2
     schedule.change("30 4 * * 1", None)

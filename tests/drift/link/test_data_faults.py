@@ -40,7 +40,7 @@ def test_midnight_is_no_other_unit(interval_s: float, zone_h: float) -> None:
 
 
 def test_a_fault_of_the_hours_unit_in_older_state_ends() -> None:
-    """With the first row: nothing else would end it within a day."""
+    """It ends with the first row: nothing else would end it within a day."""
     state = np.zeros((1, len(SIGNALS), FIELDS))
     numeric = np.full((1, len(NUMERIC)), np.nan, np.float32)
     signal = NUMERIC.index("time_of_day")
@@ -73,7 +73,7 @@ def test_what_comes_near_zero_is_no_other_unit(interval_s: float, shape: object)
 @pytest.mark.parametrize("factor", [60.0, 1000.0, 1 / 1024.0, 1 / 3600.0])
 @pytest.mark.parametrize("mixed", [False, True])
 def test_another_unit_is_still_told(factor: float, mixed: bool) -> None:
-    """Also of a column near 0, and where the first row is an average over both units."""
+    """It is found in a column near 0, too, and if the first row is an average over both units."""
     values = np.random.default_rng(3).lognormal(np.log(0.02), 0.05, 600)
     values[300:400] *= factor
     if mixed:

@@ -226,7 +226,7 @@ def test_a_fault_that_forecasts_are_made_of_is_no_drift_of_any_metric(fault):
 
 
 def test_a_clock_that_is_behind_is_told_in_the_time_of_the_others():
-    """By its own time every word of the link would come too late to count."""
+    """By the link's own time, every message of it would come too late to count."""
     lag_s = np.zeros(600)
     lag_s[450:500] = 900.0
     own_s = 60.0 * np.arange(600) - lag_s
@@ -261,7 +261,7 @@ def test_a_burst_is_one_incident(sigma, rows, metrics, share, seed):
 
 
 def test_a_chance_run_before_a_change_is_not_part_of_it():
-    """Of 200 links some have a sum that has begun to grow: none tells a step of 30 as half of it for certain, or long before it."""
+    """In some of 200 links a sum has begun to grow: none confirms half of a step of 30, or a time long before it."""
     residuals = noise(1300, 200, seed=9)
     residuals[1200:, :, 1] += 30.0
     alarms, _ = feed(LinkDrift(1), residuals, links=200)
@@ -273,7 +273,7 @@ def test_a_chance_run_before_a_change_is_not_part_of_it():
 
 @pytest.mark.parametrize("outlier", [200.0, 3e4, 1e30])
 def test_an_outlier_does_not_make_a_shift_the_models_error(outlier):
-    """What the metric itself shows is judged against its own level, which one wild value half an hour before must not move."""
+    """The metric's share is measured against its own level, which one wild value half an hour before must not move."""
     residuals = noise(2000)
     residuals[1500:] += 3.0
     residuals[1470, 0, 1] = outlier
@@ -340,7 +340,7 @@ def test_late_delivery_is_no_clock(lag_s):
 
 
 def test_a_fault_that_lasts_a_day_is_accepted():
-    """As the new state of the data, and the next change is one against it; its incident is open until then."""
+    """It is the new state of the data, and the next change is one against it; its incident is open until then."""
     columns = healthy(3 * DAY)
     columns[400 : 2 * DAY, 0, 4] *= 1000.0
     begin, back = column_faults(columns)
@@ -434,7 +434,7 @@ def test_watch_list_is_stable_bounded_and_fair_to_new_regions():
 
 
 def test_pinned_links_are_watched_whatever_the_bounds():
-    """From their first record, or, where they are pinned later, from the next start; the others stay as they were."""
+    """They are monitored from their first record or, if they are pinned later, from the next start; the others stay as they were."""
     links = [f"node-{i}|core" for i in range(6)]
     watch = MonitoredList(MonitoringPolicy(links_per_region=2, always=("node-5|*",)))
     watch.follow(links, ["a"] * 6)

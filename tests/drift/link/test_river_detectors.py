@@ -17,6 +17,6 @@ RIVER_BEFORE = "import river.drift as theirs, drift.link.adwin as ours; assert o
 
 @pytest.mark.parametrize("program", [LIGHT, RIVER_AFTER, RIVER_BEFORE], ids=["light", "river_after", "river_before"])
 def test_the_detectors_are_rivers_own_and_load_nothing_else(program: str) -> None:
-    """In a fresh interpreter: no pandas, scikit-learn or SciPy; and `river.drift` works as ever, before and after."""
+    """In a fresh interpreter no pandas, scikit-learn or SciPy is loaded; and `river.drift` works as ever, before and after."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

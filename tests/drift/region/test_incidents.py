@@ -98,7 +98,7 @@ def test_one_incident_is_opened_updated_and_closed():
 
 @pytest.mark.parametrize("per_minute", [1, 3, 9])
 def test_links_that_go_back_close_their_incident(per_minute):
-    """As recovered, once most have; that they go back, early or late, is no incident of its own, and no evidence of the old one."""
+    """It closes as recovered once most links have. Their return, early or late, is neither a new incident nor evidence of the old one."""
     messages = fleet(20, 90) + [alarm(1, f"l{i}", certain=True) for i in range(9)]
     messages += [alarm(50 + i // per_minute, f"l{i}", direction=-1, certain=True) for i in range(9)]
     changes = run(messages, [60.0 * minute for minute in range(150)])
@@ -174,7 +174,7 @@ def test_a_change_soon_after_a_recovery_is_told(sign):
 
 
 def test_a_fleet_that_recovers_leaves_no_alarms_behind():
-    """In none of its regions: one more alarm of another link is no quorum."""
+    """None of its regions keeps any: one more alarm of another link is not a quorum."""
     regions = [f"r{at}" for at in range(6)]
     messages = [seen(minute, f"{r}-{at}", r) for minute in range(0, 90, 15) for r in regions for at in range(10)]
     messages += [alarm(30, f"{r}-{at}", r, certain=True) for r in regions for at in range(8)]
@@ -199,7 +199,7 @@ def test_a_state_is_of_the_moment_it_was_taken():
 
 
 def test_a_change_that_grows_is_told_again():
-    """What comes after a certain alarm is added to it: +2, and later +98 more, are +100, since the first."""
+    """A change after a confirmed alarm is added to it: +2, and later +98 more, are +100, since the first."""
     messages = fleet(20, 90) + [alarm(1, f"l{i}", certain=True, size=2.0, sigma=2.0) for i in range(9)]
     messages += [alarm(41, f"l{i}", certain=True, size=98.0, sigma=98.0, since=40) for i in range(9)]
     changes = run(messages, [60.0 * minute for minute in range(60)])
@@ -490,7 +490,7 @@ def test_a_new_region_or_a_swap_does_not_make_the_fleet_flap():
 
 
 def test_a_fault_in_the_minute_of_a_swap_is_told():
-    """What is wrong with the data has nothing to do with the model; but a category that the new one knows is over."""
+    """A fault of the data does not depend on the model; but the fault of a category that the new model knows is over."""
     faulty = [alarm(5, f"l{at}", signal=4, aspect="missing", certain=True) for at in range(4)]
     changes = run([*fleet(10), *faulty, seen(5, "l0", epoch=2)], [60.0 * minute for minute in range(10)])
     assert [(change.kind, change.group) for change in changes] == [("opened", "data")]
@@ -595,7 +595,7 @@ def test_changes_do_not_depend_on_batches_order_of_partitions_or_restarts(data):
 
 
 def digest_of_a_state() -> str:
-    """Of the region stage after a fleet's incident, one of a region that goes back, and alarms of many links."""
+    """Return a digest of the region stage after an incident of the fleet, one of a region that recovers, and alarms of many links."""
     names = [(f"r{at}", f"r{at}-{link}") for at in range(6) for link in range(10)]
     messages = [seen(minute, link, region) for minute in range(0, 90, 15) for region, link in names]
     for region, link in names:

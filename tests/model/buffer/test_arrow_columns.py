@@ -40,7 +40,7 @@ assert "pandas" not in sys.modules
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(cells=st.lists(st.none() | st.integers(-1000, 1000), max_size=40))
 def test_numbers_and_nulls_equal_what_pyarrow_makes_of_them(dtype: str, cells: list[int | None]) -> None:
-    """Of any length: the bitmap of nulls has eight of them in a byte."""
+    """They are equal at any length: the bitmap of nulls has eight of them in a byte."""
     values = np.array([0 if cell is None else cell for cell in cells], dtype)
     valid = np.array([cell is not None for cell in cells], np.bool_)
     column = arrow_column(values, valid)
@@ -50,7 +50,7 @@ def test_numbers_and_nulls_equal_what_pyarrow_makes_of_them(dtype: str, cells: l
 
 @given(values=st.lists(st.text(st.characters(codec="utf-8"), max_size=20), max_size=20))
 def test_strings_equal_what_pyarrow_makes_of_them(values: list[str]) -> None:
-    """Of any alphabet, empty ones too."""
+    """They are equal in any alphabet, and if they are empty."""
     column = arrow_strings(values)
     column.validate(full=True)
     assert column.equals(pa.array(values, pa.string()))
@@ -59,7 +59,7 @@ def test_strings_equal_what_pyarrow_makes_of_them(values: list[str]) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @given(lengths=st.lists(st.integers(0, 9), max_size=4), cut=st.integers(0, 5))
 def test_a_column_in_any_pieces_comes_back_as_it_was(dtype: str, lengths: list[int], cut: int) -> None:
-    """Also a slice of one, which shares the buffers of the whole."""
+    """This holds for a slice of one, too, which shares the buffers of the whole."""
     pieces = [np.arange(length).astype(dtype) for length in lengths]
     column = pa.chunked_array([arrow_column(piece) for piece in pieces], pa.from_numpy_dtype(np.dtype(dtype)))
     expected = np.concatenate(pieces) if pieces else np.empty(0, dtype)
@@ -75,6 +75,6 @@ def test_a_column_of_a_strided_array_holds_its_own_values() -> None:
 
 
 def test_sealing_and_compacting_do_not_import_pandas(tmp_path: Path) -> None:
-    """In a fresh interpreter, as in the daemon."""
+    """The imports are checked in a fresh interpreter, as in the daemon."""
     done = subprocess.run([sys.executable, "-c", SEAL_AND_COMPACT], capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -180,7 +180,7 @@ def test_a_snapshot_outlives_its_segments(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_across_file_systems_is_a_copy(tmp_path: Path) -> None:
-    """Where a hard link is refused, the snapshot holds a copy."""
+    """If a hard link is refused, the snapshot holds a copy."""
     other = Path("/dev/shm")
     if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
         pytest.skip("there is no second file system to copy to")

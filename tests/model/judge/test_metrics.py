@@ -111,7 +111,7 @@ def autocorrelated(rng: np.random.Generator, count: int) -> Floats:
 
 
 def test_the_interval_covers_what_single_rows_would_not() -> None:
-    """On autocorrelated differences of mean 0, the 95 % interval of blocks holds 0 nearly always; one of single rows mostly misses it."""
+    """For autocorrelated differences of mean 0, the 95 % interval of blocks holds 0 nearly always; one of single rows mostly misses it."""
     rng = np.random.default_rng(1)
     covered = {1: 0, 60: 0}
     for _ in range(100):

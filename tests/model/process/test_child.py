@@ -1,4 +1,4 @@
-"""What a training child needs of its surroundings: nothing of the user's, and no stream."""
+"""Environment of a training child: it reads no file of the user, and needs no stream."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_settings_of_keras_that_a_user_has_left_do_not_count(tmp_path: Path, con
 
 
 def test_progress_has_standard_output_for_itself() -> None:
-    """What libraries print goes to standard error, and a stream that is closed ends nothing."""
+    """Output of libraries goes to standard error, and a closed stream ends nothing."""
     done = run(PROGRESS, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, '{"stage": "\\u6771"}\n')
     assert "a library's words" in done.stderr
@@ -74,5 +74,5 @@ def test_a_job_that_is_none(tmp_path: Path, module: str, closed: str) -> None:
     ],
 )
 def test_an_error_has_its_kind_and_one_line(error: Exception, text: str) -> None:
-    """As the daemon reports why a training failed."""
+    """The daemon reports in this form why a training failed."""
     assert described(error) == text

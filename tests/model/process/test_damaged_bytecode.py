@@ -58,7 +58,7 @@ def run(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("child", ["model.job", "model.run"])
 @pytest.mark.parametrize("module", ["model/buffer/segments", "features/telemetry", "child"])
 def test_one_of_its_first_imports(tree: Path, child: str, module: str) -> None:
-    """Is told, and the child says what it says otherwise."""
+    """The damaged file is reported, and the child prints the same as without it."""
     compiled = damage(tree, child.replace(".", "/") if module == "child" else module)
     done = run(tree, child, str(tree / "none.json"), str(os.getpid()))
     assert done.returncode == 2

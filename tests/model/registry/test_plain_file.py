@@ -38,7 +38,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("read", [read_plain_bytes, sha256_of, lambda path, most: open_plain(path, most).close()])
 def test_what_is_not_a_regular_file_is_refused(tmp_path: Path, read: Callable[[Path, int], object], kind: str) -> None:
-    """At once, with a sentence: nothing is opened that would wait or do something."""
+    """It is refused at once, with a sentence: nothing is opened that would wait or act on it."""
     KINDS[kind](tmp_path / "it")
     with pytest.raises(OSError, match="is not a regular file") as refusal:
         read(tmp_path / "it", LEAST_BYTES)
@@ -58,7 +58,7 @@ def test_a_link_that_may_be_followed_leads_to_a_regular_file(tmp_path: Path, kin
 
 
 def test_a_file_is_bounded(tmp_path: Path) -> None:
-    """As many bytes as may be are read; one more, or a terabyte of nothing, is refused before it is read."""
+    """A file of the largest size is read; one more byte, or a sparse terabyte, is refused before it is read."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * LEAST_BYTES)
     assert read_plain_bytes(path, LEAST_BYTES) == b"x" * LEAST_BYTES
@@ -119,7 +119,7 @@ def test_nothing_that_the_daemon_reads_is_waited_for(tmp_path: Path, reader: str
 
 
 def test_a_configuration_may_come_through_a_pipe_once(tmp_path: Path) -> None:
-    """As with --config /dev/stdin; more bytes than any configuration has are refused."""
+    """It works with --config /dev/stdin; more bytes than any configuration has are refused."""
     os.mkfifo(tmp_path / "pipe")
     for content in (b"[kafka]\ntopic = 'x'\n", b"#" * (MOST_BYTES + 1)):
         writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))

@@ -135,7 +135,7 @@ def test_what_only_looks_like_a_refused_candidate(registry: Registry, name: str,
 
 
 def test_rollback_goes_one_back_or_where_it_is_told(registry: Registry) -> None:
-    """By default the version before the live one; a named one also forward; a version that is not whole stays dead."""
+    """The default is the version before the live one; a named one may also be later; a version that is not whole cannot be chosen."""
     assert (registry.rollback(), registry.current()) == (FIRST, FIRST)
     with pytest.raises(RegistryError, match="no version before"):
         registry.rollback()

@@ -53,7 +53,7 @@ def set_current(registry: Registry, version: str) -> None:
 
 
 def test_numbers_rise(registry: Registry) -> None:
-    """From publication to publication and choice to choice, also within a second and when the clock was ahead once."""
+    """They rise from publication to publication and choice to choice, also within a second and after the clock was ahead once."""
     numbers = [read_manifest(registry.folder(version)).number for version in (FIRST, SECOND)]
     registry.rollback()
     write_choice(registry.root, Choice("unpinned", FIRST, int(time.time()) + 10**6, 0.0), registry.signing_key)
@@ -65,7 +65,7 @@ def test_numbers_rise(registry: Registry) -> None:
 
 
 def test_an_older_version_that_is_put_back_is_refused(registry: Registry) -> None:
-    """By whoever has seen the newer one; a person with the key goes back, and nobody without it."""
+    """Every reader that has seen the newer one refuses it; a person with the key can go back, and nobody without it."""
     follower = reader(registry)
     assert follower.current() == SECOND
     set_current(registry, FIRST)
@@ -212,7 +212,7 @@ def test_a_pin_holds_without_current(registry: Registry, signed: bool, content: 
 
 
 def test_a_damaged_current_without_a_pin_is_healed(registry: Registry) -> None:
-    """By the next publication, as long as no person has chosen."""
+    """The next publication replaces it, as long as no person has chosen."""
     assert registry.current() == SECOND
     (registry.root / "CURRENT").write_text("junk")
     publish(registry, THIRD)
@@ -221,7 +221,7 @@ def test_a_damaged_current_without_a_pin_is_healed(registry: Registry) -> None:
 
 @pytest.mark.parametrize("signed", [False, True])
 def test_the_version_before_an_import_is_the_one_to_go_back_to(registry: Registry, tmp_path: Path, signed: bool) -> None:
-    """Also where the imported one has an older name; and it is not pruned as an old one."""
+    """This holds if the imported one has an older name, too; and it is not pruned as an old one."""
     one = registry if signed else Registry(registry.root)
     hand = "v20250101_000000"
     import_folder(one, make_version(tmp_path / "trained", hand, seed=2))
@@ -253,7 +253,7 @@ def test_the_pin_of_a_damaged_version_can_be_ended(registry: Registry, harm: Cal
 
 @pytest.mark.parametrize("number", [2**53, 2**53 - 1, 2**40])
 def test_a_number_that_nobody_gave(registry: Registry, number: int) -> None:
-    """In CHOICE without a key, or in a manifest: it has no effect, and what a person says next has."""
+    """In CHOICE without a key, or in a manifest, it has no effect; a person's next choice has."""
     one = Registry(registry.root)
     write_choice(one.root, Choice("unpinned", SECOND, number, 0.0), None)
     problem = one.live.choice_problem()

@@ -70,7 +70,7 @@ def test_only_training_rows_are_fitted_on(honest: tuple[Dataset, Fit]) -> None:
 
 
 def test_the_future_changes_no_forecast_before_it(honest: tuple[Dataset, Fit]) -> None:
-    """With other measurements in the second half of the test part, every forecast of the first half is the same number."""
+    """If the second half of the test part has other measurements, every forecast of the first half stays the same number."""
     changed = table()
     later = int(0.925 * ROWS)
     changed.numeric[later:, :4] = 5_000.0

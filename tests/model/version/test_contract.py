@@ -63,7 +63,7 @@ def reshaped(model: Any) -> Any:
 
 @pytest.mark.parametrize("kind", CONTRACTS)
 def test_published_graphs_keep_their_contract(tmp_path: Path, kind: str) -> None:
-    """By what the file says and by what ONNX Runtime says of it."""
+    """Both the file and ONNX Runtime's session have the ports of the contract."""
     metadata = Metadata.read(make_version(tmp_path / VERSION, VERSION))
     content = (tmp_path / VERSION / metadata.graph(kind).file).read_bytes()
     contract = CORE if kind == "core" else RAW
@@ -97,7 +97,7 @@ def test_ports_and_operators(change: Callable[[Any], Any], declared: Declared, e
 
 
 def test_a_session_is_refused_by_the_same_contract() -> None:
-    """What ONNX Runtime loads is compared as well, and one that says another shape than it has is found by that."""
+    """The session of ONNX Runtime is compared as well: a graph that declares another shape than it has is found by that."""
     content = extended(onnx.load_from_string(core_graph(hidden=(6,)))).SerializeToString()
     assert core_session(content, declared=MORE).run(["spread"], {"input": np.ones((2, 30, 44), np.float32)})[0].shape == (2, 4)
     with pytest.raises(DocumentError, match=r"the core graph has the optional input 'share'.*; it has the output 'spread'"):

@@ -60,7 +60,7 @@ def _reformat(folder: Path) -> None:
 
 
 def _rehash(folder: Path) -> None:
-    """What an intruder would do: another graph, and its hash in the manifest."""
+    """An intruder's change: another graph, and its hash in the manifest."""
     from model.version.manifest import write_manifest
 
     (folder / core_name(FIRST)).write_bytes(b"something else")
@@ -235,7 +235,7 @@ def registry(tmp_path: Path, keys: tuple[SigningKey, VerifyKey]) -> Registry:
 
 
 def test_what_is_published_is_signed(registry: Registry, keys: tuple[SigningKey, VerifyKey]) -> None:
-    """By the registry's own key, also where the training left something of that name; a signature that does not fit is not published."""
+    """The registry's own key signs, even if the training left a file of that name; a signature that does not fit is not published."""
     assert verify(registry.folder(SECOND), keys[1]) == []
     candidate = make_version(registry.candidate_folder("job-2"), THIRD)
     (candidate / SIGNATURE_NAME).symlink_to("/etc/passwd")
@@ -372,7 +372,7 @@ def test_a_daemon_without_keys_does_not_load_cryptography() -> None:
 
 
 def test_keys_generate(cli: Cli, tmp_path: Path) -> None:
-    """Says where both files are and what to do with each; a second time, and an impossible folder, are exit code 1."""
+    """The output names both files and what to do with each; a second time, and an impossible folder, are exit code 1."""
     code, out, _ = cli("keys", "generate", "--folder", tmp_path / "[new]")
     assert code == 0
     for words in (SIGNING_KEY_NAME, "models.signing_key", VERIFY_KEY_NAME, "models.verify_key"):

@@ -79,7 +79,7 @@ def test_what_never_varied_is_not_read() -> None:
 
 
 def test_the_slack_is_what_rises_out_of_nothing_in_training() -> None:
-    """Of links whose loss is mostly 0, the loss that follows a window of zeros; of a steady throughput nothing."""
+    """For links whose loss is mostly 0 it is the loss that follows a window of zeros; for a steady throughput it is 0."""
     random = np.random.default_rng(3)
     targets = np.full((4_000, 4), np.nan, np.float32)
     targets[:, 0] = 400.0 + random.normal(size=4_000)
@@ -102,7 +102,7 @@ def test_a_successor_reads_what_its_parent_read() -> None:
 
 @given(mean=st.floats(0, 2.0**30, width=32), share=st.floats(0, 1, width=32), scale=st.floats(2.0**-60, 2.0**40, width=32))
 def test_scaled_limits_are_possible_once_they_are_scaled_back(mean: float, share: float, scale: float) -> None:
-    """In float32 and in float64, whatever the rounding: no throughput of -3e-5, no loss of 1.0000001."""
+    """They are possible in float32 and in float64, whatever the rounding: no throughput of -3e-5, no loss of 1.0000001."""
     outputs = Scaler(np.array([mean, mean, share, mean], np.float32), np.full(4, scale, np.float32), np.ones(4, np.bool_))
     for limit in (lowest_scaled(outputs), highest_scaled(outputs)):
         for kind in (np.float32, np.float64):
@@ -187,7 +187,7 @@ def test_a_target_that_was_never_measured_is_missing() -> None:
 
 
 def test_a_new_network_has_bounds_that_let_everything_pass() -> None:
-    """Until they are set, the network forecasts what it does without them."""
+    """Before they are set, the network forecasts as it does without them."""
     keras.utils.set_random_seed(1)
     model = build(SMALL)
     windows = np.random.default_rng(1).normal(0, 1e3, (8, 30, 44)).astype(np.float32)
@@ -196,7 +196,7 @@ def test_a_new_network_has_bounds_that_let_everything_pass() -> None:
 
 
 def test_bounds_come_back_from_the_layers() -> None:
-    """What a fine-tuning continues from is what its parent was given."""
+    """A fine-tuning continues from the bounds of its parent."""
     model, given_bounds = build(SMALL), all_bounds(measured=np.array([True, True, True, False]))
     set_bounds(model, given_bounds, IN, OUT)
     found = read_bounds(model, OUT)
@@ -324,7 +324,7 @@ SIZES: dict[str, tuple[Doubles, float, float]] = {
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_link_of_another_size_is_forecast_in_its_size(versions: tuple[Path, list[str]], size: str) -> None:
-    """What lies over all that training has shown is followed once it lasts, and not forgotten for a few rows of something else."""
+    """A level above all training values is followed once it lasts, and not forgotten for a few rows of another size."""
     levels, least, most = SIZES[size]
     windows, (root, names) = steady(levels[None]), versions
     for int8 in (False, True):

@@ -58,7 +58,7 @@ def test_windows_are_all_the_whole_ones(runs: list[list[int]], missing: float, h
 
 
 def test_a_window_has_thirty_rows_and_its_target_is_the_next() -> None:
-    """Of a run of 31 rows there is one window: rows 0 to 29, target row 30; of 30 rows there is none."""
+    """A run of 31 rows has one window: rows 0 to 29, target row 30; a run of 30 rows has none."""
     table, features = table_of([[31], [30]])
     index = build_windows(features, table)
     assert (index.end.tolist(), index.target_row.tolist()) == ([29], [30])
@@ -98,7 +98,7 @@ def test_parts_share_no_row_and_follow_in_time(runs: list[list[int]]) -> None:
 
 
 def test_a_split_leaves_out_only_windows_across_a_cut() -> None:
-    """Of 1,000 rows of one link, 700, 150 and 150 rows hold 670, 120 and 120 windows."""
+    """With 1,000 rows of one link, 700, 150 and 150 rows hold 670, 120 and 120 windows."""
     table, features = table_of([[1_000]])
     split = split_by_time(build_windows(features, table), table)
     assert (len(split.train), len(split.validation), len(split.test)) == (670, 120, 120)
@@ -137,7 +137,7 @@ def test_what_judges_is_newer_than_what_trains(runs: list[list[int]], until_s: i
 
 
 def test_short_histories_can_be_judged() -> None:
-    """Of 100 new rows a gate part of 15 holds no whole window, but 15 targets; none of them was trained or validated on."""
+    """With 100 new rows, a gate part of 15 holds no whole window, but 15 targets; none of them was trained or validated on."""
     table, features = table_of([[1_000]])
     index = build_windows(features, table)
     split = split_for_finetune(index, table, trained_until_s=899.0, replay_windows=0, recent_windows_max=None, seed=0)

@@ -53,7 +53,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 def begin(source: FileSource, offset: int | None = None, log: Log = ONLY_LOG) -> FileSource:
-    """Takes the assignment and seeks, as the loop does."""
+    """Accept the assignment and seek, as the loop does."""
     (partition,) = source.poll(0).assigned
     source.seek(partition, offset, log)
     return source
@@ -136,7 +136,7 @@ def test_a_poll_has_no_more_bytes_than_fit_into_memory(tmp_path: Path, pipe: tup
 
 
 def test_a_pause_stops_records(tmp_path: Path) -> None:
-    """Until it is over; nothing is lost."""
+    """No record comes until it is over; nothing is lost."""
     slept: list[float] = []
     source = begin(FileSource(write(tmp_path / "a.ndjson", json_row(0)), sleep=slept.append))
     source.pause()
@@ -188,7 +188,7 @@ def test_the_same_in_ndjson(tmp_path: Path, unreadable: str) -> None:
 
 
 def test_rfc_3339_and_quoted_times_are_ordered_too(tmp_path: Path) -> None:
-    """As the decoder reads them."""
+    """They are read as the decoder reads them."""
     path = write(tmp_path / "a.csv", HEADER, "2023-11-14T22:13:30Z,n,p,1", f'"{T0 + 5}","n,1",p,1', row(20))
     assert [line for _, _, (_, line) in records_of(path)] == [3, 2, 4]
     path = write(tmp_path / "a.jsonl", '{"timestamp": "2023-11-14T22:13:30Z"}', json_row(5), json_row(20))
@@ -246,7 +246,7 @@ def test_a_header_may_be_whole_in_another_order_and_quoted(tmp_path: Path) -> No
     "header", ['timestamp, "node_id" ,peer_id\t, rtt_ms', '"timestamp","node_id"\t, " peer_id" ,"rtt_ms"', f"\n \n{HEADER}"]
 )
 def test_white_space_is_no_part_of_names_and_cells(tmp_path: Path, pipe: tuple[int, int], header: str) -> None:
-    """In a file as through a pipe; lines are counted from the first one, blank or not."""
+    """It holds in a file and through a pipe; lines are counted from the first one, blank or not."""
     path = write(tmp_path / "a.csv", header, f'{T0}, n, "p" ,1', f"{T0 + 1}, n, p, ", f" {T0 + 2}, n,p ,2")
     os.write(pipe[1], path.read_bytes())
     os.close(pipe[1])
@@ -549,7 +549,7 @@ def test_a_file_does_not_go_on_where_a_pipe_was_left(pipe: tuple[int, int], tmp_
 
 
 def test_a_pipe_of_json_is_recognised_and_given_in_pieces(pipe: tuple[int, int]) -> None:
-    """From its first byte; at most max_records at a time; numbered on from the offset that was sought."""
+    """It is read from its first byte, at most max_records at a time, and numbered from the offset that was sought."""
     reading, writing = pipe
     os.write(writing, b"\n" + "\n".join(json_row(second) for second in range(5)).encode())
     os.close(writing)
@@ -590,7 +590,7 @@ def test_the_times_of_a_pipe_ascend_over_its_reads(pipe: tuple[int, int]) -> Non
     [(b"hello\n", "neither with a JSON object nor with a CSV header"), (b"\xff\n", "not a CSV header in UTF-8")],
 )
 def test_a_pipe_of_something_else_is_refused(pipe: tuple[int, int], content: bytes, complaint: str) -> None:
-    """As soon as its first line is there."""
+    """It is refused as soon as its first line is there."""
     reading, writing = pipe
     os.write(writing, content)
     os.close(writing)

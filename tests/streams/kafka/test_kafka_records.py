@@ -117,7 +117,7 @@ def test_a_fetch_from_the_middle_in_pieces_equals_the_clients(records: list[Writ
 
 @pytest.mark.parametrize("commit", [True, False])
 def test_an_aborted_transaction_and_its_marker_are_not_given(commit: bool) -> None:
-    """As the client's own way: aborted records are hidden, committed ones are not, markers never show, and the position passes them."""
+    """They are read as by the client itself: aborted records are hidden, committed ones are not, and the position passes the markers."""
     value: list[Written] = [(None, b"telemetry", [])] * 3
     data = batch_bytes(value, 3, 10, producer_id=7) + marker_bytes(13, 7, commit) + batch_bytes(value, 3, 14)
     transaction = FetchResponse.FetchableTopicResponse.PartitionData.AbortedTransaction(producer_id=7, first_offset=10)

@@ -178,7 +178,7 @@ def test_ids_and_categories_become_text(name: str, value: Any, expected: str | N
 
 
 def test_an_absent_category_is_missing() -> None:
-    """As one that is null or empty."""
+    """It is read like one that is null or empty."""
     assert decode_json(encoded(without(*CATEGORIES))).batch.categories == ([None],) * len(CATEGORIES)
 
 
@@ -228,7 +228,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("record", "kind", "reason"), REFUSED)
 def test_a_record_that_is_no_telemetry_is_refused_with_the_reason(record: dict[str, Any], kind: str, reason: str) -> None:
-    """In JSON and in CSV alike, with its offset, bytes and line; the records around it are not affected."""
+    """It is refused in JSON and in CSV alike, with its offset, bytes and line; the records around it are not affected."""
     good, bad = encoded(FULL), encoded(record)
     decoded = decode_json(good, bad, good)
     assert decoded.batch.offsets.tolist() == [100, 102]
@@ -403,7 +403,7 @@ SPACED = ("timestamp", "node_id", "peer_id", "rtt_ms")
     ],
 )
 def test_white_space_around_a_cell_does_not_count(line: bytes) -> None:
-    """As around the header's names: no other link, and no other number. A cell of nothing else is empty."""
+    """It is ignored as around the header's names: no other link, and no other number. A cell of white space alone is empty."""
     spaced = [line, line.replace(b"n", b"other"), b"1762232095, n, p, "]
     decoded = decode_csv(SPACED, b"1762232095,n,p,1", *spaced)
     assert decoded.batch.node_id == ["n", "n", "other"]

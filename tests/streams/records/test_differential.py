@@ -30,7 +30,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(client: Path, kafka_broker: str, kafka_topic: Callable[..., str]) -> Callable[..., dict[str, Any]]:
-    """What all readers, and further ones, say to inputs of a seed."""
+    """Return the readings of inputs of a seed by all readers, further ones included."""
 
     def run_inputs(seed: int, inputs: int, extra: Any = None) -> dict[str, Any]:
         topic = kafka_topic(configs={"max.message.bytes": str(32 << 20)})
@@ -42,7 +42,7 @@ def run(client: Path, kafka_broker: str, kafka_topic: Callable[..., str]) -> Cal
 
 
 def test_all_readers_say_the_same(run: Callable[..., dict[str, Any]]) -> None:
-    """Of records as producers write them and as nobody should; both are many, so that both ways are tried."""
+    """The records are as producers write them and as nobody should; both are many, so that both cases are tested."""
     found = run(7, INPUTS)
     assert found["examples"] == []
     assert found["differences"] == 0

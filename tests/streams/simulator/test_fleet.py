@@ -28,7 +28,7 @@ EVENT = PlantedEvent("step", DEFAULT_START_S, "north")
     ],
 )
 def test_bad_specs_are_refused_with_the_way_out(change: dict[str, Any], message: str) -> None:
-    """What cannot be simulated is refused when the spec is made."""
+    """A fleet that cannot be simulated is refused when the spec is made."""
     with pytest.raises(ValueError, match=message):
         replace(SPEC, **change)
 
@@ -38,6 +38,6 @@ def test_bad_specs_are_refused_with_the_way_out(change: dict[str, Any], message:
     [{"kind": "flood"}, {"metrics": ("queue_depth",)}, {"links_share": 0.0}, {"ramp_s": 0.0}, {"duration_s": -1.0}, {"size_sd": 0.0}],
 )
 def test_bad_events_are_refused(change: dict[str, Any]) -> None:
-    """What cannot be planted is refused when the event is made."""
+    """An event that cannot be planted is refused when it is made."""
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(EVENT, **change)

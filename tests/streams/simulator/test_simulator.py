@@ -67,7 +67,7 @@ def test_same_spec_gives_same_bytes_and_another_seed_gives_others() -> None:
 
 
 def test_a_shorter_run_is_the_start_of_a_longer_one() -> None:
-    """How long a run lasts changes none of its records, across the borders of blocks."""
+    """The length of a run changes none of its records, across the borders of blocks."""
     spec = replace(SMALL, links_per_region=3000, late_share=0.1)  # blocks of ten ticks
     short, long = encoded(spec, 13 * 60.0), encoded(spec, 25 * 60.0)
     assert long[: len(short)] == short
@@ -222,7 +222,7 @@ def test_ground_truth_is_what_a_comparison_with_a_run_without_the_event_shows(ev
 
 @pytest.mark.parametrize(("kind", "first_h", "last_h", "expected"), [("step", 2, 3, 1.0), ("ramp", 2, 4, 0.5), ("ramp", 4, 8, 1.0)])
 def test_level_moves_by_the_given_number_of_standard_deviations(kind: str, first_h: int, last_h: int, expected: float) -> None:
-    """In a step's hours the logarithm of RTT is higher by size_sd times the noise's deviation; while a ramp rises, by half of that."""
+    """During a step the logarithm of RTT is higher by size_sd times the noise's deviation; while a ramp rises, by half of that."""
     event = EVENTS[kind]
     spec = replace(PERFECT, events=(event,))
     fleet = build_fleet(spec)

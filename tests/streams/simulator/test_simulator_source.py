@@ -101,7 +101,7 @@ def test_one_poll_brings_at_most_max_records() -> None:
 @settings(max_examples=8, deadline=None)
 @given(first=st.tuples(st.integers(0, 60_000), st.integers(0, 60_000)), polls=st.integers(0, 30), second=st.integers(0, 60_000))
 def test_a_seek_gives_the_bytes_that_were_there(first: tuple[int, int], polls: int, second: int) -> None:
-    """From whatever offsets a reader starts, and wherever it seeks in between, an offset has the same bytes."""
+    """An offset has the same bytes, at whatever offsets a reader starts, and wherever it seeks in between."""
     whole = _whole()
     stream, _ = source(SEVERAL_BLOCKS, 26 * 60.0, partitions=2)
     taken = drain(stream, dict(enumerate(first)), polls)

@@ -1,4 +1,4 @@
-"""What a power cut would leave, deduced from system calls. Only what was fsynced counts, and every rename may reach the disk first."""
+"""The disk after a power cut, deduced from system calls. Only fsynced data count, and every rename may reach the disk first."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Durability:
         self.problems: list[str] = []
         self._synced: set[Path] = set()
         self._names: defaultdict[Path, set[str]] = defaultdict(set)
-        """By folder, entries that came or went since its last fsync."""
+        """For each folder, the entries that were added or removed since its last fsync."""
 
     def take(self, stop: Stop) -> None:
         """Observe one stop of the child."""
@@ -61,7 +61,7 @@ class Durability:
         self._synced.discard(path.parent)
 
     def _require_content(self, source: Path, target: Path) -> None:
-        """What is renamed is on disk completely, and so is the name of what CURRENT names."""
+        """Require that a renamed file is on disk completely, and so is the name of the version in CURRENT."""
         if target.name.startswith(".removing-"):
             return
         inside = [Path(root) / name for root, _, files in os.walk(source) for name in files]

@@ -62,7 +62,7 @@ class Storm:
         self._durable: dict[tuple[int, int], int] = {}
         """Bytes of each file (device, inode) at its last fsync."""
         self._undo: dict[Path, list[Callable[[], None]]] = {}
-        """By folder, how to undo its renames and deletions since its last fsync."""
+        """For each folder, how to undo its renames and deletions since its last fsync."""
 
     def arm(self) -> None:
         """Wrap the calls by which the daemon makes files durable."""

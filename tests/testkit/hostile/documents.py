@@ -166,7 +166,7 @@ def _of_state_file(folder: Path) -> list[Target]:
     seed = path.read_bytes()
 
     def read(content: bytes) -> None:
-        """With the hash of this very content: the checksum is not what is tested here."""
+        """Read the content with its own hash: the checksum is not tested here."""
         path.write_bytes(content)
         document, arrays = read_state(path, hashlib.sha256(content).hexdigest())
         assert isinstance(document, dict)

@@ -24,7 +24,7 @@ def packed(codec: int) -> bytes:
 
 
 def read(content: bytes) -> None:
-    """With the checksum of this very content, as a hostile producer would send it."""
+    """Return the batch with the checksum of its own content, as a hostile producer would send it."""
     if len(content) < DefaultRecordBatch.HEADER_STRUCT.size:
         raise CorruptRecordError("no header")
     whole = bytearray(content)

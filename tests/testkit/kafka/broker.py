@@ -44,7 +44,7 @@ message.max.bytes=33554432
 log.retention.check.interval.ms=1000
 log.initial.task.delay.ms=1000
 """
-"""Of every node."""
+"""Options of every node."""
 ALONE = """\
 process.roles=broker,controller
 node.id=1

@@ -250,12 +250,12 @@ class Machine:
 
 
 def _host_path() -> str:
-    """Where this host's commands lie: a user's PATH often lacks the folders of the administrator's."""
+    """Return the folders of this host's commands: a user's PATH often lacks those of the administrator."""
     return f"{os.environ.get('PATH', '')}:{SYSTEM_PATH}"
 
 
 def _cgroup2_mount() -> Path | None:
-    """Where the unified hierarchy is mounted and writable: /sys/fs/cgroup, or .../unified on a host with both generations."""
+    """Return where the unified hierarchy is mounted and writable: /sys/fs/cgroup, or .../unified on a host with both generations."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, right = line.split(" - ", 1)
         if right.split()[0] == "cgroup2" and "rw" in left.split()[5].split(","):

@@ -61,7 +61,7 @@ def look_around() -> dict[str, object]:
 
 
 class Signals:
-    """What has been asked for since it was last looked at."""
+    """Return the requests since the last call."""
 
     def __init__(self) -> None:
         self.stop = self.reload = False

@@ -68,7 +68,7 @@ def started(data: TrainingData, architecture: Architecture = SMALL, seed: int = 
 
 
 def ridge_mae(data: TrainingData) -> float:
-    """Of Ridge on the last row, on the validation windows."""
+    """Return the error of Ridge on the last row, on the validation windows."""
     kernel, bias = ridge(data.features[data.train.end], data.targets[data.train.target_row])
     errors = data.features[data.validation.end] @ kernel + bias - data.targets[data.validation.target_row]
     return float(np.nanmean(np.abs(errors)))
@@ -105,7 +105,7 @@ def test_a_missing_target_has_no_gradient() -> None:
 
 
 def test_ridge_finds_a_linear_law_around_holes() -> None:
-    """Where the next row is a linear function of the last, the kernel is that function; a target never measured gets 0."""
+    """If the next row is a linear function of the last, the kernel is that function; a target never measured gets 0."""
     random = np.random.default_rng(2)
     features = random.normal(size=(4_000, 44)).astype(np.float32)
     features[:, 7] = 0.0  # constant, or never measured
@@ -157,7 +157,7 @@ def test_a_changed_stream_is_followed_in_closed_form() -> None:
 
 
 def test_a_target_that_is_new_starts_as_in_a_first_version() -> None:
-    """Where the validation windows do not measure it yet, too: its forecast is a line through the training windows, and not their mean."""
+    """Even if the validation windows do not measure it yet, its forecast is a line through the training windows, and not their mean."""
     before = toy()
     before.targets[:, 2] = np.nan
     model = started(before)
@@ -170,7 +170,7 @@ def test_a_target_that_is_new_starts_as_in_a_first_version() -> None:
 
 
 def test_a_correction_that_does_not_hold_later_is_left_out() -> None:
-    """Where the training windows mislead about the validation windows, that target keeps its parent's weights; another is corrected."""
+    """If the training windows mislead about the validation windows, that target keeps its parent's weights; another is corrected."""
     data = toy()
     model = started(data)
     old_kernel, _ = model.get_layer("linear_path").get_weights()
@@ -184,7 +184,7 @@ def test_a_correction_that_does_not_hold_later_is_left_out() -> None:
 
 
 def test_of_the_network_is_kept_what_helps_later() -> None:
-    """What it adds to a target whose validation windows it makes worse, or which they do not measure, is dropped; the rest stays."""
+    """Its addition is dropped for a target whose validation windows it makes worse or which they do not measure; the rest stays."""
     data = toy(600)
     data.targets[data.validation.target_row, 2] = np.nan
     model = started(data)
@@ -199,7 +199,7 @@ def test_of_the_network_is_kept_what_helps_later() -> None:
 
 
 def test_what_training_cannot_better_is_kept() -> None:
-    """Where every epoch makes it worse, the weights afterwards are the ones from before, batch normalisation included."""
+    """If every epoch makes it worse, the weights afterwards are the ones from before, batch normalisation included."""
     data = toy(400)
     model = started(data)
     before = [weight.copy() for weight in model.get_weights()]
@@ -284,7 +284,7 @@ def test_a_loss_that_creeps_on_is_no_gain() -> None:
 
 
 def test_a_spent_time_budget_ends_the_training() -> None:
-    """With no time left the first step is the last one, and what was learnt is still validated and kept or dropped."""
+    """With no time left the first step is the last one; its weights are still validated, and kept or dropped."""
     history = train(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, time_budget_s=1e-9), silent, learning_rate=0.001)
     assert (history.stopped, len(history.epochs)) == ("time_budget", 1)
     assert np.isfinite(history.epochs[0].validation_loss)

@@ -145,7 +145,7 @@ def test_forecasts_of_raw_telemetry_are_those_of_the_stream(graphs: Graphs, stre
 
 @pytest.mark.parametrize("missing", range(10))
 def test_the_start_of_a_stream_is_a_history_of_nothing(graphs: Graphs, missing: int) -> None:
-    """With `missing` rows of history all NaN the graph forecasts what the stream does for a run that began so much later."""
+    """With `missing` rows of history all NaN, the graph forecasts as the stream does for a run that began that much later."""
     whole = made_up_windows(3, seed=missing)
     whole.telemetry[:, :missing] = np.nan
     for at in range(3):
@@ -170,7 +170,7 @@ def test_a_raw_forecast_does_not_depend_on_its_batch(graphs: Graphs) -> None:
 
 
 def test_the_quantised_graph_is_near(graphs: Graphs) -> None:
-    """On windows like those that are trained on: .02 standard deviations on average; and it is another graph, not a copy."""
+    """It differs by .02 standard deviations on average on windows like the trained ones, and it is another graph, not a copy."""
     windows = made_up_windows(64)
     scaled = Scaler.fit(features_of(windows, VOCABULARY).reshape(-1, len(FEATURES)))
     metadata = Metadata(VERSION, scaled, graphs.metadata.outputs, VOCABULARY)

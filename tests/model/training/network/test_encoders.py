@@ -75,7 +75,7 @@ def test_a_reader_that_is_missing_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", ENCODERS)
 def test_the_twin_has_the_same_weights_and_forecasts(name: str) -> None:
-    """What trains in place of the network forecasts the same, and its weights fit back."""
+    """The network that is trained in its place forecasts the same, and its weights fit back."""
     keras.utils.set_random_seed(2)
     network = unbounded(build(SMALL[name]))
     twin = training_twin(network)

@@ -60,7 +60,7 @@ def test_without_dropout_forecast_and_gradients_are_those_of_keras(windows: int,
 
 
 def test_dropout_gradients_are_those_of_the_masks_that_were_drawn() -> None:
-    """By finite differences: with the seed set back, each call draws the same masks, and the loss moves as its gradient says."""
+    """Finite differences confirm them: with the seed set back, each call draws the same masks, and the loss follows its gradient."""
     layer = FusedLSTM(4, return_sequences=True, dropout=0.3, recurrent_dropout=0.4)
     layer.build((None, 30, 3))
     drawn, x, weights = layer.cell.seed_generator.state.numpy(), normal(2, 30, 3), normal(2, 30, 4, seed=1)
@@ -122,7 +122,7 @@ def test_a_step_of_the_twin_is_a_step_of_keras() -> None:
 
 
 def test_other_lstm_layers_are_left_as_they_are() -> None:
-    """What the fused cell cannot compute is not made to."""
+    """A layer that the fused cell cannot compute is left alone."""
     assert fits(keras.layers.LSTM(3, return_sequences=True).get_config())
     for other in ({"activation": "relu"}, {"use_bias": False}, {"return_sequences": False}, {"go_backwards": True}):
         assert not fits(keras.layers.LSTM(3, **({"return_sequences": True} | other)).get_config())

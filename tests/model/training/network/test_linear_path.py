@@ -1,4 +1,4 @@
-"""What the linear path reads, and how it is solved: known values, averages, the calendar, least absolute error."""
+"""Inputs of the linear path and its solution: known values, averages, the calendar, least absolute error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTHING = Line(np.zeros(3), 0.0)
 
 
 def reader() -> keras.Model:
-    """From windows to the inputs of the linear path."""
+    """Return the model from windows to the inputs of the linear path."""
     model = build(SMALL)
     return keras.Model(model.input, model.get_layer("linear_inputs").output)
 
@@ -111,7 +111,7 @@ def test_a_silent_feature_silences_what_is_made_of_it() -> None:
     ],
 )
 def test_a_calendar_that_was_not_seen_is_not_used(minutes: range, unseen: str) -> None:
-    """From part of a day no line reads the hour, from part of a week none the weekday: what they would say of the rest is anything."""
+    """With part of a day no line reads the hour, with part of a week none reads the weekday: it could only extrapolate."""
     scaler = Scaler(np.full(44, 11.5, np.float32), np.full(44, 7.0, np.float32), np.ones(44, np.bool_))
     at = np.array(minutes, np.float64)
     rows = np.zeros((len(at), 116), np.float32)
@@ -140,7 +140,7 @@ def test_tails_do_not_move_the_line() -> None:
 
 
 def test_a_blend_is_no_worse_than_its_best_part() -> None:
-    """On the rows it is chosen on; and of two lines that err to opposite sides it is the middle."""
+    """It holds on the rows on which it is chosen. Of two lines that err to opposite sides the blend is the middle."""
     rows = np.random.default_rng(2).normal(size=(500, 3))
     wanted = rows[:, 0]
     parts = [Line(np.array([1.0, 0.0, 0.0]), 0.5), Line(np.array([1.0, 0.0, 0.0]), -0.5), Line(np.array([0.0, 1.0, 0.0]), 0.0)]
