@@ -1,7 +1,4 @@
-"""The pipeline of one partition: decode, features, forecast, drift, buffer, and the state of all of them.
-
-What belongs to a link depends only on that link's order. So the state of a partition can move with it to another member of the group.
-"""
+"""Pipeline of one partition: decode, features, forecast, drift, buffer. Its whole state can move with the partition to another member."""
 
 from __future__ import annotations
 
