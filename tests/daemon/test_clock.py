@@ -120,7 +120,7 @@ def test_refused_records_are_no_evidence() -> None:
 
 @dataclass
 class Watched:
-    """A ClockWatch with clocks of its own, and what it has told."""
+    """A ClockWatch with clocks of its own, and the events that it has reported."""
 
     wall_s: float = NOW_S
     monotonic_s: float = 100.0
@@ -421,7 +421,7 @@ def test_a_watermark_that_ran_away_is_undone(home: Path, stop: bool) -> None:
 
 
 def test_the_region_stage_goes_back() -> None:
-    """Buckets that were closed for times that cannot be are open again; what it is told of them is no longer late."""
+    """Buckets that were closed for times that cannot be are open again; a message about them is no longer late."""
     regions = RegionDrift()
     regions.advance(NOW_S + YEAR_S)
     assert not regions.go_back(NOW_S, NOW_S + 2 * YEAR_S)

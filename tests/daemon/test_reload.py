@@ -54,7 +54,7 @@ def test_sighup_while_the_daemon_starts(run: Callable[..., Any], no_broker: str)
 
 
 def test_a_reload_is_no_readiness(run: Callable[..., Any], no_broker: str, manager: Callable[[], list[str]]) -> None:
-    """While no broker can be reached, systemd is told what is waited for, and neither READY=1 nor RELOADING=1."""
+    """While no broker can be reached, systemd gets the reason for the wait, and neither READY=1 nor RELOADING=1."""
     daemon = run(no_broker)
     daemon.until(lambda: daemon.reported("kafka_unreachable"))
     daemon.until(lambda: any("STATUS=not connected to the source" in one for one in manager()))

@@ -88,7 +88,7 @@ def test_a_minority_that_is_ahead_for_ever_does_not_move_it(links: int) -> None:
     ],
 )
 def test_a_stream_that_goes_on_after_an_outage_is_followed(links: int, back: int, rows_late: int) -> None:
-    """All links, or those that are left, go on a night later: event time is there after so many rows."""
+    """All links, or those that are left, go on a night later: event time is there after this many rows."""
     rows = [*minutes(links, 0, 10), *minutes(back, 600, 700)]
     seen = followed(rows)
     assert next(at for at, event_s in enumerate(seen[10 * links :]) if event_s >= 36_000.0) <= rows_late

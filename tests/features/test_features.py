@@ -32,7 +32,7 @@ def make_batch(rows: list[tuple[str, float, list[float], list[str | None]]], fir
 
 
 def run_online(rows, splits, vocabulary=VOCABULARY, gap_multiple=5.0):
-    """Feeds the rows in batches cut at `splits`; gives (link, time) -> last feature row and whole window, and the accepted rows."""
+    """Feeds the rows in batches cut at `splits`; returns (link, time) -> last feature row and whole window, and the accepted rows."""
     store, windows, accepted = FeatureStore(("node_id",), gap_multiple), {}, []
     cuts = [0, *sorted(splits), len(rows)]
     for begin, end in itertools.pairwise(cuts):

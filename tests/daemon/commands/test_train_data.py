@@ -41,7 +41,7 @@ def found(path: Path, tmp_path: Path, **changes: object) -> dict[str, str]:
 
 
 def test_a_good_recording(tmp_path: Path) -> None:
-    """Columns that are constant or empty are told; nothing is refused."""
+    """Columns that are constant or empty are reported; nothing is refused."""
     _, quality = examined(options(csv(tmp_path, series(1000)), tmp_path / "out"))
     assert (quality.rows, quality.links, quality.gaps, quality.interval_s) == (1000, 1, 0, 60.0)
     assert quality.windows == {"train": 670, "validation": 120, "test": 120}
@@ -76,7 +76,7 @@ def test_random_links_are_one_series(tmp_path: Path) -> None:
     ],
 )
 def test_findings(tmp_path: Path, rows: list[str], level: str, reported: str) -> None:
-    """Each kind of defect is told, with the weight that it has."""
+    """Each kind of defect is reported, with the weight that it has."""
     assert any(reported in what and each == level for what, each in found(csv(tmp_path, rows), tmp_path).items())
 
 
@@ -126,7 +126,7 @@ def test_the_output_folder(tmp_path: Path, cli: Callable[..., tuple[int, str, st
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path, cli: Callable[..., tuple[int, str, str]]) -> None:
-    """Nobody, root neither, makes a folder in /proc: that is told before anything is trained."""
+    """Nobody, root neither, makes a folder in /proc: that is reported before anything is trained."""
     code, _, errors = cli("train", "--data-path", csv(tmp_path, series(400)), "--output-dir", "/proc/dwcp/out")
     assert code == 1
     assert "--output-dir" in errors

@@ -15,7 +15,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 def test_settings_that_exclude_each_other(tmp_path: Path) -> None:
-    """Each is allowed alone; together nothing would ever be trained, and nobody would be told why."""
+    """Each is allowed alone; together nothing would ever be trained, and nobody would know why."""
     path = tmp_path / "c.toml"
     path.write_text("[training]\nrows_min = 30_000\n[buffer]\nrows_max = 20_000\n")
     with pytest.raises(ConfigError, match=r"training\.rows_min \(30000\) is more than buffer\.rows_max"):
@@ -44,7 +44,7 @@ def test_places_that_cannot_be_used(cli: Cli, text: str, message: str) -> None:
 
 
 def test_folders_that_are_not_there_yet(cli: Cli, tmp_path: Path) -> None:
-    """Whoever checks before the service has made its folders is told nothing of them."""
+    """Whoever checks before the service has made its folders gets no message about them."""
     Path("c.toml").write_text(f"[state]\ndirectory = '{tmp_path}/a/b/c'\n[http]\nport = 0\nhost = 'localhost'\n")
     assert cli("check-config", "-c", "c.toml", "--no-topics")[0] == 0
     assert not (tmp_path / "a").exists()

@@ -129,7 +129,7 @@ def dropping(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("dropping")
 def test_entries_that_nobody_needs_are_dropped(tmp_path: Path) -> None:
-    """Up to the first that some state has yet to take; numbers, what is ahead and the last told bucket stay, after a restart too."""
+    """Up to the first that some state has yet to take; numbers, what is ahead and the last reported bucket stay, after a restart too."""
     path = tmp_path / "journal"
     journal = filled(path)
     journal.drop({"t-0": 4, "t-1": 4})
@@ -275,7 +275,7 @@ def test_a_journal_of_an_older_release_goes_on_with_sums(tmp_path: Path) -> None
 
 
 def test_what_was_told_of_a_time_that_was_undone_is_not_what_is_left_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An alert of a bucket in the far future, told while the clock was wrong, goes with its entry: the last one before it counts."""
+    """An alert of a bucket in the far future, reported while the clock was wrong, goes with its entry: the last one before it counts."""
     monkeypatch.setattr(daemon.ingest.journal, "DROPPED_AT_ONCE", 1)
     now_s, year = 29_000_002 * 60.0, 525_600
     entries = [Alerted({}, 29_000_000), Alerted({}, 29_000_000 + year), Clock(now_s, {}, confirmed=True), Alerted({}, 29_000_001)]

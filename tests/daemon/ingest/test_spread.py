@@ -1,4 +1,4 @@
-"""Links that come in several partitions: split by a topic without keys, or moved when partitions were added. One is told from the other
+"""Links that come in several partitions: split by a topic without keys, or moved when partitions were added. The two are distinguished
 whatever the order in which partitions are read."""
 
 from __future__ import annotations
@@ -240,7 +240,7 @@ def test_first_times_are_those_of_the_first_row() -> None:
 def test_a_topic_without_keys(
     kafka_broker: str, kafka_admin: KafkaAdminClient, kafka_topic: Callable[..., str], run: Callable[..., Any]
 ) -> None:
-    """A daemon on a topic whose producer uses no keys says so by name: events, metric and /readyz. Partitions that are added are told."""
+    """A daemon on a topic whose producer uses no keys reports that in events, metric and /readyz. Added partitions are reported, too."""
     topic = kafka_topic(partitions=2)
     producer = KafkaProducer(bootstrap_servers=kafka_broker)
     for minute in range(60):

@@ -119,7 +119,7 @@ def until_done() -> None:
 def test_a_client_that_resets_its_connection_leaves_no_traceback(
     served: tuple[HttpServer, Health, Observer], capfd: pytest.CaptureFixture[str], sent: bytes
 ) -> None:
-    """A probe that is killed is no event of the daemon."""
+    """A probe that is killed is not an event of the daemon."""
     client = connect(served[0])
     client.sendall(sent)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

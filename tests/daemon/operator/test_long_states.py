@@ -1,4 +1,4 @@
-"""States that last are told, at a bounded rate: a log that says nothing for an hour cannot be told from a daemon that does nothing."""
+"""States that last are reported, at a bounded rate: a log without a line for an hour looks like a daemon that does nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from testkit import rig, scripted
 
 
 def reported_over(seconds: int, lasts: bool = True, event: str = "catching_up") -> tuple[LongStates, list[float]]:
-    """A look a second, and the seconds at which the state was told."""
+    """A look a second, and the seconds at which the state was reported."""
     states, reported = LongStates(), []
     for now_s in range(seconds):
         reported += [

@@ -30,7 +30,7 @@ from testkit import killing, remains, rig, scripted
 
 
 def interrupted(home: Path, checkpoints: int = 12) -> Path:
-    """Ends a run after so many checkpoints, before the last one's cleaning; gives the state directory."""
+    """Ends a run after this many checkpoints, before the last one's cleaning; returns the state directory."""
     assert rig.run(home, prepare=killing.kill_around(CheckpointStore, "_clean", checkpoints, after=False)) == killing.KILLED
     return home / "state"
 
@@ -212,7 +212,7 @@ def retry_soon() -> None:
 
 @pytest.mark.parametrize("from_poll", [2, 9], ids=["before the first record", "in the middle"])
 def test_a_full_disk(home: Path, small_disk: Path, uninterrupted: Any, from_poll: int) -> None:
-    """Failed checkpoints are told with their remedy, the source is paused before memory fills up, and nothing is lost once there is space.
+    """Failed checkpoints are reported with their remedy, the source pauses before memory fills up, and nothing is lost once there is space.
 
     From the first record on, it is the journal that cannot say which model goes live: the records wait for that.
     """
@@ -301,7 +301,7 @@ def test_state_of_a_newer_release_is_refused(home: Path) -> None:
 
 
 def test_another_link_key_is_refused(home: Path) -> None:
-    """State that tells links apart in another way would be misread: the message says how to go on."""
+    """State that identifies links in another way would be misread: the message says how to go on."""
     interrupted(home)
     assert rig.run(home, sections={"links": {"key": ("node_id",)}}) == StateError.exit_code
     (ended,) = remains.reported(home, "ended")

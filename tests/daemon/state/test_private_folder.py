@@ -77,7 +77,7 @@ def test_a_folder_of_another_user(tmp_path: Path, before: int, refused: bool) ->
 @pytest.mark.usefixtures("umask")
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there before"])
 def test_a_daemon_leaves_nothing_that_strangers_can_read(tmp_path: Path, there: bool) -> None:
-    """Each file of the state lies behind a folder that they cannot enter; a directory that had been open is told."""
+    """Each file of the state lies behind a folder that they cannot enter; a directory that had been open is reported."""
     state, reported = tmp_path / "state", []
     if there:
         state.mkdir(mode=0o777)

@@ -1,4 +1,4 @@
-"""Schedules mean what cron means by them: next fire times, and messages for what is no schedule."""
+"""Schedules mean what cron means by them: next fire times, and messages for what is not a schedule."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_the_models_folder_cannot_be_read(make: Any) -> None:
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("status", ["candidate", "refused"])
 def test_the_live_version_is_damaged_during_a_training(make: Any, status: str, damage: str) -> None:
-    """The candidate is published or refused all the same; what could not be done is told."""
+    """The candidate is published or refused all the same; what could not be done is reported."""
     rig = make(status)
     rig.train(before_end=lambda: DAMAGES[damage](rig.models))
     names = rig.names()
@@ -182,7 +182,7 @@ def test_the_live_version_is_damaged_during_a_training(make: Any, status: str, d
 
 
 def test_a_disk_that_is_full_when_a_candidate_is_refused(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The refusal is told; that it is not kept, too."""
+    """The refusal is reported; that it is not kept, too."""
     rig = make("refused")
     monkeypatch.setattr("model.registry.versions.write_document", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     rig.train()
@@ -278,7 +278,7 @@ def models_over(folder: Path, reported: Reported) -> Models:
 
 
 def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that is mounted late: what is missing is said as long as it is, told once, and tried again, but not at every record."""
+    """A folder is mounted late: the problem is shown while it lasts, logged once, and the folder is tried again, but not at every record."""
     publish(tmp_path, LIVE)
     Journal(tmp_path / "journal").append(ModelLive(1, LIVE, {}))
     (tmp_path / "models").rename(tmp_path / "elsewhere")
@@ -304,7 +304,7 @@ def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, 
 
 
 def test_a_version_of_current_that_was_unusable_goes_live_once_it_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A read that failed once is no verdict on the version, and the one before stays meanwhile. Another problem is told anew."""
+    """A read that failed once is not a verdict on the version, and the one before stays meanwhile. Another problem is reported anew."""
     publish(tmp_path, LIVE)
     reported = Reported()
     models = models_over(tmp_path, reported)

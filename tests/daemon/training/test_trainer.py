@@ -120,7 +120,7 @@ def test_only_the_folders_of_the_last_trainings_stay(trainer: Trainer, tmp_path:
 
 
 def test_a_training_that_fails_says_why(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
-    """The child's own words: here, a parent that is no version."""
+    """The child's own words: here, a parent that is not a version."""
     (tmp_path / "parent").mkdir()
     trainer.start(job(trainer, tmp_path, parent=str(tmp_path / "parent")), segments)
     ended = awaited(trainer)
@@ -131,7 +131,7 @@ def test_a_training_that_fails_says_why(trainer: Trainer, tmp_path: Path, segmen
 
 
 def test_a_child_that_refuses_its_job(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
-    """It leaves no result; exit code and last words are told."""
+    """It leaves no result; exit code and last words are reported."""
     (tmp_path / "candidate/something").mkdir(parents=True)
     trainer.start(job(trainer, tmp_path), segments)
     ended = awaited(trainer)
@@ -182,7 +182,7 @@ def test_a_childs_variables() -> None:
 
 
 def test_a_child_that_crashes(trainer: Trainer, tmp_path: Path, segments: list[Path]) -> None:
-    """Killed by the kernel, say: the signal is told, and another training can start under the same name."""
+    """The kernel may kill it: the signal is reported, and another training can start under the same name."""
     trainer.start(job(trainer, tmp_path), segments)
     os.kill(pid_of(trainer), signal.SIGKILL)
     ended = awaited(trainer)
@@ -256,7 +256,7 @@ def test_the_child_goes_first_and_cannot_speak_for_the_daemon(
 def test_garbage(
     trainer: Trainer, tmp_path: Path, segments: list[Path], monkeypatch: pytest.MonkeyPatch, script: str, problem: str
 ) -> None:
-    """Output that the real child never gives: neither progress nor result takes it for something else, and the problem is told."""
+    """Output that the real child never gives: neither progress nor result takes it for something else, and the problem is reported."""
     stand_in = tmp_path / "python"
     stand_in.write_text(f"#!/bin/sh\n{script}\n")
     stand_in.chmod(0o755)
@@ -296,7 +296,7 @@ def test_what_a_killed_daemon_left_is_removed(tmp_path: Path) -> None:
 
 
 class Reported:
-    """The events that were told."""
+    """The events that were reported."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, dict[str, Any]]] = []
@@ -308,7 +308,7 @@ class Reported:
 
 @pytest.fixture
 def made(tmp_path: Path) -> Any:
-    """A Training over a registry without a version, and what it tells."""
+    """A Training over a registry without a version, and the events that it reports."""
     reported = Reported()
     registry = Registry(tmp_path / "models")
     registry.recover()
@@ -326,7 +326,7 @@ def written(segments: list[Path]) -> Written:
 
 
 def test_a_refused_candidate_leaves_the_stream_alone(made: Any, segments: list[Path]) -> None:
-    """Due, checkpoint, start, end: too little data is no failure, and the cool-down begins."""
+    """Due, checkpoint, start, end: too little data is not a failure, and the cool-down begins."""
     training, reported = made
     training.observe(40)
     training.decide(1000.0)
@@ -363,7 +363,7 @@ def test_a_training_that_runs_is_told_of(made: Any, segments: list[Path], monkey
 
 @pytest.mark.parametrize("damage", ["is missing", "cut short", "zeros in the middle"])
 def test_a_damaged_segment_ends_no_training(made: Any, segments: list[Path], damage: str) -> None:
-    """Its rows are left out, it is told by its name in the buffer with what to do, and the training has the rows of all others."""
+    """Its rows are left out, it is reported by its name in the buffer with what to do, and the training has the rows of all others."""
     training, reported = made
     now_s = 2e9  # after the rows: those of the future are left out
     sound = segments[0]

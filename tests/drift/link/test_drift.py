@@ -21,7 +21,7 @@ fleet, run = drifting.fleet, drifting.run
 
 
 def test_no_alarm_on_noise():
-    """20 links x 4 metrics x 3,000 rows of noise: at most one alarm. Each link tells every quarter of an hour that it is there."""
+    """20 links x 4 metrics x 3,000 rows of noise: at most one alarm. Each link reports every quarter of an hour that it is there."""
     alarms, seen = feed(LinkDrift(1), noise(3000, 20), links=20)
     assert len(alarms) <= 1
     assert len(seen) == 20 * ((3000 - CALIBRATION_ROWS) // 15)
@@ -179,7 +179,7 @@ def healthy(rows: int) -> np.ndarray:
 )
 @pytest.mark.parametrize("signal", [1, 4, 7])
 def test_faults_of_a_column_are_told_apart(spoil, aspect, size, within, signal):
-    """A column that disappears, is stuck, or has another unit: told when it begins and when it ends, and no drift meanwhile."""
+    """A column that disappears, is stuck, or has another unit: reported when it begins and when it ends, and no drift meanwhile."""
     columns = healthy(900)
     columns[400:600, 0, signal] = spoil(columns[400:600, 0, signal])
     begin, end = column_faults(columns)
@@ -211,8 +211,8 @@ def test_a_stuck_value_is_no_drift_and_an_outage_is():
 
 @pytest.mark.parametrize("fault", ["unit", "category"])
 def test_a_fault_that_forecasts_are_made_of_is_no_drift_of_any_metric(fault):
-    """Another unit of a column that is no target, or a category that the model does not know, make all forecasts wrong while they last and
-    until the windows are clean. What drifts after that is told."""
+    """Another unit of a column that is not a target, or a category that the model does not know, make all forecasts wrong while they
+    last and until the windows are clean. A drift after that is reported."""
     columns, codes = healthy(900), np.ones((900, 6), np.float32)
     residual = noise(900).reshape(900, 4)
     residual[300:530] += 8.0  # the model's, from the first wrong row to the last window with one
@@ -243,7 +243,7 @@ def test_a_clock_that_is_behind_is_told_in_the_time_of_the_others():
 )
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_burst_is_one_incident(sigma, rows, metrics, share, seed):
-    """Whatever its size: told once, recovered when it is over, of the right size and time, and nothing after it."""
+    """Whatever its size: reported once, recovered when it is over, of the right size and time, and nothing after it."""
     links, begin = 40, 3000 + 61 * seed
     residuals = noise(begin + rows + 300, links, seed=100 + seed)
     for metric in metrics:
@@ -352,7 +352,7 @@ def test_a_fault_that_lasts_a_day_is_accepted():
 
 
 def test_a_new_level_is_accepted_once_it_is_told():
-    """A shift that stays alarms at both thresholds and then no more; going back is told the same way, in the other direction."""
+    """A shift that stays alarms at both thresholds and then no more; going back is reported the same way, in the other direction."""
     residuals = noise(3000)
     residuals[1000:2000] += 3.0
     alarms, _ = feed(LinkDrift(1), residuals)
@@ -385,7 +385,7 @@ def without_offset(alarm: LinkAlarm) -> tuple[object, ...]:
 
 
 def test_a_new_model_starts_from_its_own_residuals():
-    """After a swap the links calibrate anew: another level of residuals is no drift."""
+    """After a swap the links calibrate anew: another level of residuals is not drift."""
     drift = LinkDrift(1)
     feed(drift, noise(300))
     drift.restart(2)
@@ -395,7 +395,7 @@ def test_a_new_model_starts_from_its_own_residuals():
 
 
 def test_an_hour_without_noise_does_not_undo_what_is_known_of_a_link():
-    """Flat for an hour, as in an outage, and back: of the right size, recovered, and its noise is no news."""
+    """Flat for an hour, as in an outage, and back: of the right size, recovered, and its noise is not news."""
     links, begin = 40, 3000
     residuals = noise(begin + 360, links, seed=7)
     residuals[begin : begin + 60] = -30.0 + 0.01 * residuals[begin : begin + 60]

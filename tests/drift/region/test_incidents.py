@@ -1,4 +1,4 @@
-"""The region quorum and incidents: what an operator is told, once, and that it depends on no batch, partition, restart or process."""
+"""The region quorum and incidents: alerts to an operator, each sent once, and independent of batches, partitions, restarts and processes."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_short_burst_recovers():
 
 
 def test_only_what_has_gone_back_has_recovered():
-    """A little of the way, or one of two metrics, is no recovery; nor is a link that has risen again."""
+    """A little of the way, or one of two metrics, is not a recovery; nor is a link that has risen again."""
     minutes = [60.0 * minute for minute in range(150)]
     base = fleet(20, 90) + [alarm(1, f"l{i}", certain=True, size=50.0, sigma=50.0) for i in range(9)]
     little = [alarm(50, f"l{i}", direction=-1, certain=True, size=5.0, sigma=5.0) for i in range(9)]
@@ -140,7 +140,7 @@ def test_only_what_has_gone_back_has_recovered():
 
 
 def test_a_change_beyond_the_old_level_is_no_recovery():
-    """+50, then 400 the other way; and half of the way back. Both are told, as changes of their own."""
+    """+50, then 400 the other way; and half of the way back. Both are reported, as changes of their own."""
     base = fleet(20, 90) + [alarm(1, f"l{i}", certain=True, size=50.0, sigma=10.0) for i in range(9)]
     for size in (450.0, 28.0):
         beyond = [alarm(45, f"l{i}", direction=-1, certain=True, size=size, sigma=size / 5, since=44) for i in range(9)]
@@ -207,7 +207,7 @@ def test_a_change_that_grows_is_told_again():
 
 
 def test_links_that_change_for_their_own_reasons_do_not_keep_an_incident_open():
-    """One every 50 minutes is no part of what ten had at once, and the time of that stays what it is."""
+    """One every 50 minutes is not part of what ten had at once, and the time of that stays what it is."""
     messages = fleet(40, 600) + [alarm(1, f"l{i}", certain=True) for i in range(10)]
     messages += [alarm(50 * n, f"l{10 + n}", certain=True) for n in range(1, 9)]
     changes = run(messages, [60.0 * minute for minute in range(600)])
@@ -233,7 +233,7 @@ def test_a_way_back_in_two_halves_is_one(regions):
 
 
 def test_a_change_that_spreads_is_one_incident():
-    """An upgrade of producers in waves: what later ones tell joins, also what single links have told before the others."""
+    """An upgrade of producers in waves: alarms of later ones join, also those that single links have sent before the others."""
     messages = [seen(minute, f"l{at}") for minute in range(0, 420, 15) for at in range(100)]
     for wave in range(5):
         links = range(20 * wave, 20 * wave + 20)
@@ -277,7 +277,7 @@ def test_a_change_that_ends_before_it_is_certain_has_recovered():
 
 
 def test_a_change_after_a_short_one_the_other_way_is_told_of_all_its_links():
-    """Up for nine rows, which is told and never certain, then down for good: that is no way back."""
+    """Up for nine rows, which is reported and never confirmed, then down for good: that is not a recovery."""
     residuals = noise(3 * DAY + 300, 40, seed=5)
     residuals[3 * DAY : 3 * DAY + 9, :, 1] += 2.5
     residuals[3 * DAY + 9 :, :, 1] -= 2.5
@@ -362,7 +362,7 @@ def test_dips_are_no_end():
 
 
 def test_what_is_certain_is_not_undone_by_what_is_not():
-    """A spread that was told for certain, and once more without being so; and a way back with an overshoot that was nothing."""
+    """A spread is reported as confirmed, and once more unconfirmed; a recovery overshoots, and the overshoot is withdrawn."""
     spread = fleet(20, 120) + [alarm(20, f"l{i}", aspect="spread", certain=True, since=15) for i in range(8)]
     spread += [alarm(40, f"l{i}", aspect="spread", since=38) for i in range(8)]
     spread += [alarm(50, f"l{i}", aspect="spread", direction=-1, over=True) for i in range(8)]
@@ -400,7 +400,7 @@ def test_the_last_links_of_a_recovery_may_come_back_in_pieces():
 
 
 def test_another_signal_is_told_whenever_it_comes():
-    """In the bucket in which the incident opens, of a link that it does not affect; and of all links after it was told of one."""
+    """It may come in the bucket in which the incident opens, from a link that it does not affect, or from all links after one has sent it."""
     base = fleet(20, 120) + [alarm(20, f"l{i}", certain=True, since=18) for i in range(15)]
     minutes = [60.0 * minute for minute in range(60)]
     (opened,) = run([*base, alarm(20, "l18", signal=2, certain=True, since=18)], minutes)
@@ -501,7 +501,7 @@ def test_a_fault_in_the_minute_of_a_swap_is_told():
 
 def test_most_regions_at_once_are_one_incident_of_the_fleet():
     """Four regions of six change within the window: their incidents become one, and the fifth joins it. The fourth, with which it is one,
-    is not told by itself."""
+    is not reported by itself."""
     messages = [seen(minute, f"{r}-{at}", r) for minute in (0, 15) for r in "abcdef" for at in range(5)]
     messages += [alarm(1 + i, f"{r}-{at}", r) for i, r in enumerate("abcde") for at in range(3)]
     changes = run(messages, [60.0 * minute for minute in range(80)])

@@ -120,7 +120,7 @@ def test_a_torn_segment_is_refused(tmp_path: Path, keep: int) -> None:
 
 
 def test_a_stranger_under_a_segments_name_is_refused(tmp_path: Path) -> None:
-    """Another Parquet file, a segment under another name and one of a newer release are each told apart."""
+    """Another Parquet file, a segment under another name and one of a newer release have different messages."""
     path = sealed(tmp_path)
     renamed = path.with_name(str(SegmentName("dwcp.telemetry", 3, 0, 40)))
     path.rename(renamed)

@@ -1,4 +1,4 @@
-"""A signed version cannot be put back, a pin holds, and everything a person does with versions is told."""
+"""A signed version cannot be put back, a pin holds, and everything a person does with versions is reported."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_no_manifest_makes_it_raise(folder: Path, document: dict[str, Any]) -> N
 
 
 def test_a_graph_without_lstm_is_refused(folder: Path) -> None:
-    """An export that fell back to Loop operators, or to none at all, is no version, even with right hashes."""
+    """An export that fell back to Loop operators, or to none at all, is not a version, even with right hashes."""
     core = folder / core_name(VERSION)
     model = onnx.load(core)
     body = helper.make_graph([], "body", [], [])
@@ -313,7 +313,7 @@ def test_operators_of_an_unknown_set_are_refused(folder: Path) -> None:
 
 
 def test_a_manifest_needs_a_version_and_plain_files(tmp_path: Path) -> None:
-    """A name that is no version, and a link among the files, are errors when a manifest is written."""
+    """A name that is not a version, and a link among the files, are errors when a manifest is written."""
     with pytest.raises(ValueError, match="is not a version"):
         write_manifest(tmp_path, version="v1", parent=None, reason="", created_at_s=0.0, verdict=None, libraries={})
     (tmp_path / "link").symlink_to("/etc/passwd")

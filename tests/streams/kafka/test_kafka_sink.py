@@ -81,7 +81,7 @@ def numbers(records: list[Any]) -> list[int]:
 
 
 def poll_until(source: KafkaSource, condition: Callable[[], Any]) -> list[bytes | None]:
-    """Polls, seeking each new partition to its start, until the condition holds; gives the values that came."""
+    """Polls, seeking each new partition to its start, until the condition holds; returns the values that came."""
     values: list[bytes | None] = []
     deadline_s = time.monotonic() + PATIENCE_S
     while not condition():

@@ -74,7 +74,7 @@ def test_without_a_linear_path_there_is_nothing_to_initialise() -> None:
 
 
 def test_inference_clone_has_the_weights_and_no_dropout() -> None:
-    """The clone forecasts what the model does, and the same when it is told that it trains, apart from batch normalisation."""
+    """The clone forecasts what the model does, also when it is called in training mode, apart from batch normalisation."""
     model = build(SMALL)
     clone = inference_clone(model)
     windows = windows_of(8)
