@@ -10,7 +10,7 @@ EXIT_CODES: Final = (
     "not verify, a models folder that cannot be used, output that cannot be written, an error that nobody foresaw: its traceback comes "
     "with DWCP_LOG__LEVEL=debug) · 2 wrong usage · 3 invalid configuration · 4 the state directory cannot be used · "
     "5 the source cannot give records, or events cannot be sent · 6 a replay in which nothing was judged, for reasons that it names (with "
-    "--no-train: 0) · 130 interrupted, 143 ended by SIGTERM (a daemon that is told to end by either: 0)."
+    "--no-train: 0) · 130 interrupted, 143 ended by SIGTERM (a daemon that ends by either signal: 0)."
 )
 """The epilog of every command's help."""
 EXIT_CONFIG: Final = 3

@@ -45,8 +45,8 @@ class BufferRows:
     Args:
         offsets: int64 (N,), strictly ascending.
         time_s: float64 (N,), UTC seconds.
-        numeric: float32 (N, 11), columns NUMERIC, NaN where not measured.
-        codes: int16 or int32 (N, 6), the stream's own codes of CATEGORIES (Interner), -1 where missing.
+        numeric: float32 (N, 11), columns NUMERIC, NaN if not measured.
+        codes: int16 or int32 (N, 6), the stream's own codes of CATEGORIES (Interner), -1 if missing.
         slots: int32 (N,), link slots.
     """
 
@@ -215,7 +215,7 @@ def _part(
 
 
 def _coded(column: pa.ChunkedArray, known: dict[str, int]) -> Ints:
-    """Return int32 (N,), the column's codes in the shared dictionary, to which new values are added; -1 where missing."""
+    """Return int32 (N,), the column's codes in the shared dictionary, to which new values are added; -1 if missing."""
     if column.num_chunks == 0:
         return np.empty(0, np.int32)
     array = column.chunk(0)

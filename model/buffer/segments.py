@@ -159,7 +159,7 @@ def load(path: Path) -> pa.Table:
 
 
 def dictionary_column(codes: np.ndarray[Any, Any], values: Sequence[str]) -> pa.DictionaryArray:
-    """Return codes int (N,), -1 where missing, as an Arrow dictionary of only the values that occur."""
+    """Return codes int (N,), -1 if missing, as an Arrow dictionary of only the values that occur."""
     used = np.zeros(len(values) + 1, np.bool_)
     used[codes] = True  # -1 marks the last place, which stands for "missing"
     used[-1] = False

@@ -29,8 +29,8 @@ def baseline_forecasts(
     """Return float32 (M, 4) for each of BASELINES, its forecasts for the M windows of index in the targets' units, NaN if it has none.
 
     Args:
-        scaled: float32 (N, 44), scaled features, 0 where missing.
-        targets: float32 (N, 4), in the targets' units, NaN where not measured.
+        scaled: float32 (N, 44), scaled features, 0 if missing.
+        targets: float32 (N, 4), in the targets' units, NaN if not measured.
         fitted_on: Windows that the model is trained on. The average's weights and Ridge are chosen on them alone.
     """
     kernel, bias = ridge(scaled[fitted_on.end], targets[fitted_on.target_row])
@@ -43,7 +43,7 @@ def baseline_forecasts(
 
 
 def ridge(rows: Floats, wanted: Floats) -> tuple[Floats, Floats]:
-    """Return kernel (F, 4) and bias (4,) of a linear map from rows (M, F) to wanted (M, 4), NaN where unknown; 0 for a target never known.
+    """Return kernel (F, 4) and bias (4,) of a linear map from rows (M, F) to wanted (M, 4), NaN if unknown; 0 for a target never known.
 
     Hoerl and Kennard 1970, "Ridge regression: biased estimation for nonorthogonal problems".
     """

@@ -21,7 +21,7 @@ _CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
 
 
 def absolute_errors(actual: AnyFloats, predicted: AnyFloats, forecast: Flags | None = None) -> Doubles:
-    """Return float64 (M, 4), |actual - predicted|; NaN where not measured, inf where measured and the forecast is not finite.
+    """Return float64 (M, 4), |actual - predicted|; NaN if not measured, inf if measured and the forecast is not finite.
 
     Args:
         forecast: bool (4,), the targets that are forecast at all; the others are NaN. None: all of them.

@@ -59,7 +59,7 @@ class Metrics:
 
 
 def forecast_metrics(actual: AnyFloats, predicted: AnyFloats) -> Metrics:
-    """Return the metrics of predicted against actual, both (M, 4) in the targets' units, NaN where not measured or not forecast."""
+    """Return the metrics of predicted against actual, both (M, 4) in the targets' units, NaN if not measured or not forecast."""
     targets = tuple(_target(name, actual[:, column], predicted[:, column]) for column, name in enumerate(TARGETS))
     return Metrics(
         targets=targets,

@@ -22,7 +22,7 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
     """Return the figures of one network's forecasts, as JSON has them. All are measured on the rows on which each has a forecast.
 
     Args:
-        actual: float32 (M, 4), in the targets' units, NaN where not measured.
+        actual: float32 (M, 4), in the targets' units, NaN if not measured.
         forecasts: (M, 4) each; the network's as NETWORK, the others are baselines.
         time_s: float64 (M,), UTC seconds of the forecast rows: the bootstrap's blocks are neighbours in time.
     """

@@ -34,8 +34,8 @@ class Judged:
         time_s: float64 (M,), UTC seconds.
         link: int32 (M,), index into links.
         link_type: M names.
-        actual: float32 (M, 4), in the targets' units, NaN where not measured.
-        forecasts: float32 (M, 4) each, of "network" and the baselines, NaN where not forecast.
+        actual: float32 (M, 4), in the targets' units, NaN if not measured.
+        forecasts: float32 (M, 4) each, of "network" and the baselines, NaN if not forecast.
         attention: float32 (T,), mean weight of each step; None if the network has no such layer.
     """
 

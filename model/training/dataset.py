@@ -48,8 +48,8 @@ class TrainingData:
     """Rows, and the windows over them as indices: 30 times smaller than the windows themselves.
 
     Args:
-        features: float32 (N, 44), scaled, 0 where unknown.
-        targets: float32 (N, 4), scaled, NaN where unknown.
+        features: float32 (N, 44), scaled, 0 if unknown.
+        targets: float32 (N, 4), scaled, NaN if unknown.
         train: Windows to train on.
         validation: Windows for early stopping.
         window_rows: T, rows of one window.
@@ -69,7 +69,7 @@ class Dataset:
     Args:
         table: The rows, with absurd numbers clipped before the judged part, as in features and targets.
         features: Unscaled, with the codes of `vocabulary`.
-        targets: float32 (N, 4), in the targets' units, NaN where not measured.
+        targets: float32 (N, 4), in the targets' units, NaN if not measured.
         vocabulary: The version's own. Like the scalers it extends its parent's, so that the parent's weights keep their meaning.
         inputs: Scaler of the 44 features.
         outputs: Scaler of the 4 targets.

@@ -93,7 +93,7 @@ class Predictor:
         A window's forecast has the same bits whatever the other windows of the call are, and however many.
 
         Args:
-            windows: float32 (B, 30, 44), unscaled, NaN where not measured.
+            windows: float32 (B, 30, 44), unscaled, NaN if not measured.
 
         Returns:
             float32 (B, 4), TARGETS in engineering units. A target that was never measured in training is NaN; the others are possible:

@@ -23,10 +23,10 @@ class RawWindows:
     """B windows, rows oldest first, all of a window's rows of one run of one link.
 
     time_s: float64 (B, 30), UTC seconds of the window's rows.
-    telemetry: float32 (B, 39, 11), columns NUMERIC, NaN where not measured. The 9 rows before the window are all NaN if the run began
+    telemetry: float32 (B, 39, 11), columns NUMERIC, NaN if not measured. The 9 rows before the window are all NaN if the run began
     later.
         Hour and weekday are derived from the time where they are NaN.
-    categories: str objects (B, 30, 6), columns CATEGORIES, "" where missing.
+    categories: str objects (B, 30, 6), columns CATEGORIES, "" if missing.
     """
 
     time_s: Doubles

@@ -37,7 +37,7 @@ def held(table: RawTable, rows: Flags) -> RawTable:
 
 
 def reach(values: Floats) -> tuple[float, float]:
-    """Return the lowest and highest value that is not absurd among values (N,), NaN where missing; -inf and inf if none is known."""
+    """Return the lowest and highest value that is not absurd among values (N,), NaN if missing; -inf and inf if none is known."""
     known = values[np.isfinite(values)].astype(np.float64)
     if not len(known):
         return -np.inf, np.inf

@@ -81,8 +81,8 @@ def learnt(features: Floats, targets: Floats, train: WindowIndex, inputs: Scaler
     """Return the bounds of a network that is trained on the windows `train`.
 
     Args:
-        features: float32 (N, 44), scaled, 0 where missing.
-        targets: float32 (N, 4), in the targets' units, NaN where missing.
+        features: float32 (N, 44), scaled, 0 if missing.
+        targets: float32 (N, 4), in the targets' units, NaN if missing.
         inputs: Scaler of the features.
     """
     rows = _rows_of(train, window_rows, len(features))
@@ -93,7 +93,7 @@ def learnt(features: Floats, targets: Floats, train: WindowIndex, inputs: Scaler
 
 
 def edges(scaled: Floats, inputs: Scaler) -> tuple[Floats, Floats]:
-    """Return low and high edge, float32 (44,) each, of scaled features (N, 44), 0 where missing."""
+    """Return low and high edge, float32 (44,) each, of scaled features (N, 44), 0 if missing."""
     low, high = np.zeros(scaled.shape[1]), np.zeros(scaled.shape[1])
     for column in np.flatnonzero(inputs.fitted):
         known = scaled[:, column]

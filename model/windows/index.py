@@ -86,7 +86,7 @@ def build_windows(features: OfflineFeatures, table: RawTable, horizon_rows: int 
 
 
 def targets_of(table: RawTable) -> Floats:
-    """Return float32 (N, 4), TARGETS of every row in their own units, NaN where not measured."""
+    """Return float32 (N, 4), TARGETS of every row in their own units, NaN if not measured."""
     return np.ascontiguousarray(table.numeric[:, _TARGET_COLUMNS])
 
 

@@ -30,7 +30,7 @@ class Scaler:
 
     @classmethod
     def fit(cls, values: Floats, spreads: Mapping[int, tuple[float, float]] | None = None) -> Scaler:
-        """Return the scaler of values (N, F), NaN where missing. It is computed in float64, because bytes_total is about 1e10.
+        """Return the scaler of values (N, F), NaN if missing. It is computed in float64, because bytes_total is about 1e10.
 
         Args:
             spreads: By column, mean and scale to use instead of those of the values, if these are not constant.
@@ -63,7 +63,7 @@ class Scaler:
         return scaled
 
     def standardise(self, values: Floats) -> Floats:
-        """Return scaled values (..., F), NaN where missing: for targets, whose gaps the loss masks."""
+        """Return scaled values (..., F), NaN if missing: for targets, whose gaps the loss masks."""
         with np.errstate(over="ignore"):  # a spike of 1e38 over a small scale is infinite, which is missing for `transform`
             scaled: Floats = (values - self.mean) / self.scale
         return scaled

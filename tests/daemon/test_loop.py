@@ -31,7 +31,7 @@ EMPTY = Load(open_rows=0, pending_events=0, dead_letter_bytes=0, blocked=False, 
     ],
 )
 def test_the_source_is_paused_by_what_fills_the_memory(load: Load, full: bool, fills: bool) -> None:
-    """The source is paused once, until the pressure is relieved, and that is logged. A wait for the clock pauses it, too, without pressure."""
+    """The source is paused once, until the pressure is gone, and that is logged. A wait for the clock pauses it, too, without pressure."""
     events: list[str] = []
     source = scripted.ScriptedSource(seed=1)
     pressure = Pressure(source, Observer(lambda event, _fields: events.append(event)), open_rows_max=100)

@@ -149,7 +149,7 @@ class _Nodes:
 
 
 def _features(nodes: _Nodes, vocabulary: Vocabulary) -> str:
-    """Return (B, 44, 30) float32: FEATURES of the window's rows, NaN where not known."""
+    """Return (B, 44, 30) float32: FEATURES of the window's rows, NaN if not known."""
     columns = nodes.put("Transpose", ["telemetry"], "columns", perm=[0, 2, 1])  # (B, 11, 39)
     columns = nodes.put("Cast", [columns], "columns_double", to=TensorProto.DOUBLE)
     window = nodes.rows(columns, HISTORY_ROWS, HISTORY_ROWS + nodes.window_rows, 2, "window")  # (B, 11, 30)

@@ -69,10 +69,10 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
         limit = {name: self.limits[at] for at, name in enumerate(_LIMITS)}
         values = windows[:, :, : len(TARGETS)]  # (B, T, 4)
         away = ops.cast(ops.equal(values, 0.0), values.dtype) * _HUGE  # (B, T, 4), over every value where there is none, else 0
-        most = ops.max(values - away, axis=1)  # (B, 4), -_HUGE where nothing was measured
+        most = ops.max(values - away, axis=1)  # (B, 4), -_HUGE if nothing was measured
         least = ops.minimum(ops.min(values + away, axis=1), most)
         upper = ops.maximum(most * limit["upper_factor"] + limit["upper_offset"], limit["slack"])
-        upper = ops.maximum(upper, ops.minimum(limit["unshown"], -0.5 * _HUGE - most))  # `unshown` where nothing was measured
+        upper = ops.maximum(upper, ops.minimum(limit["unshown"], -0.5 * _HUGE - most))  # `unshown` if nothing was measured
         upper = ops.minimum(upper, limit["highest"])
         lower = ops.maximum(least * limit["lower_factor"] + limit["lower_offset"], limit["lowest"])
         carried = forecast + ops.relu(_level(values) - limit["edge"]) * limit["carry"]
@@ -83,7 +83,7 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
 
 
 def _level(values: Any) -> Any:
-    """Return the median of the newest measured values: (B, T, 4), 0 where missing, to (B, 4); -_HUGE if nothing was measured."""
+    """Return the median of the newest measured values: (B, T, 4), 0 if missing, to (B, 4); -_HUGE if nothing was measured."""
     ops = keras.ops
     measured = ops.cast(ops.not_equal(values, 0.0), values.dtype)  # (B, T, 4)
     count = ops.cumsum(measured, axis=1)

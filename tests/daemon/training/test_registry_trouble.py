@@ -278,7 +278,7 @@ def models_over(folder: Path, reported: Reported) -> Models:
 
 
 def test_a_live_version_that_was_not_there_is_loaded_once_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder is mounted late: the problem is shown while it lasts, logged once, and the folder is tried again, but not at every record."""
+    """A folder is mounted late: the problem is shown while it lasts, logged once, and the folder tried again, but not at every record."""
     publish(tmp_path, LIVE)
     Journal(tmp_path / "journal").append(ModelLive(1, LIVE, {}))
     (tmp_path / "models").rename(tmp_path / "elsewhere")

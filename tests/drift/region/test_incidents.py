@@ -1,4 +1,4 @@
-"""The region quorum and incidents: alerts to an operator, each sent once, and independent of batches, partitions, restarts and processes."""
+"""The region quorum and incidents: alerts to an operator, each sent once, independent of batches, partitions, restarts and processes."""
 
 from __future__ import annotations
 
@@ -400,7 +400,7 @@ def test_the_last_links_of_a_recovery_may_come_back_in_pieces():
 
 
 def test_another_signal_is_told_whenever_it_comes():
-    """It may come in the bucket in which the incident opens, from a link that it does not affect, or from all links after one has sent it."""
+    """It may come in the bucket in which the incident opens, from a link that it does not affect, or later from all links."""
     base = fleet(20, 120) + [alarm(20, f"l{i}", certain=True, since=18) for i in range(15)]
     minutes = [60.0 * minute for minute in range(60)]
     (opened,) = run([*base, alarm(20, "l18", signal=2, certain=True, since=18)], minutes)
