@@ -12,4 +12,4 @@ INTERVALS: Final = 9
 """Recent intervals whose median is the sampling interval of a link. It ignores four outliers, and follows a new rate after five rows."""
 
 DEFAULT_GAP_MULTIPLE: Final = 5.0
-"""How many sampling intervals make a gap."""
+"""Number of sampling intervals that make a gap."""

@@ -71,7 +71,7 @@ def _found(report: dict[str, Any], events: list[dict[str, Any]], daemon: Daemon,
 
 
 def _rejections(events: list[dict[str, Any]], counted: Callable[[str], int]) -> dict[str, dict[str, Any]]:
-    """By kind of rejection: the number of records, and line and reason of the first one."""
+    """Return for each kind of rejection the number of records, and line and reason of the first one."""
     found: dict[str, dict[str, Any]] = {}
     for event in events:
         if event["event"] == "record_rejected" and event["kind"] not in found:

@@ -36,7 +36,7 @@ class OptionError(TrainError):
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """What to train on, how, and where to write it.
+    """Data, settings and output folder of a training.
 
     Args:
         horizon_rows: How many rows ahead is forecast.

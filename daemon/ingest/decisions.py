@@ -40,7 +40,7 @@ class Decisions:
         self._models, self._observer, self._clock, self._monotonic_s = models, observer, clock, clock.monotonic_s
         self._idle_s, self._shed_above_lag, self._pipelines = idle_s, shed_above_lag, pipelines
         self._moved_s: dict[Partition, float] = {}
-        """When the event time of each partition last moved, monotonic seconds."""
+        """Time at which the event time of each partition last advanced, monotonic seconds."""
         self._shedding = False
 
     @property

@@ -50,7 +50,7 @@ class Journal:
         self._path = path
         self.entries: list[Entry] = []
         self.problem: str | None = None
-        """Why the last append failed, and what to do; None once one has succeeded."""
+        """Reason why the last append failed, and what to do; None once one has succeeded."""
         self.clock_s: float | None = None
         """The newest reading of the clock, UTC seconds; None without one."""
         self._dropped = Dropped()

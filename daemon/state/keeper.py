@@ -28,7 +28,7 @@ class Keeper:
         self.problem: str | None = None
         """Reason why the last checkpoint failed, and what to do; None once one was written."""
         self.began_s = 0.0
-        """When the last checkpoint was begun, monotonic seconds."""
+        """Time at which the last checkpoint was begun, monotonic seconds."""
         self.patience_s: float | None = None
         """Longest wait of `finish`, seconds; None: no limit."""
         self._sinks, self._observer, self._clock = sinks, observer, clock

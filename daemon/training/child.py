@@ -60,7 +60,7 @@ class _Child:
     began_s: float
     progress: ProgressReader
     terminated_s: float | None = None
-    """When its time was up and it was sent SIGTERM, seconds after its start; None before that."""
+    """Time at which it was sent SIGTERM because its time was up, seconds after its start; None before that."""
 
 
 class Trainer:

@@ -84,7 +84,7 @@ class Training:
 
     @property
     def publishing_since_s(self) -> float | None:
-        """When the running publication began, monotonic seconds; None if none is running."""
+        """Time at which the running publication began, monotonic seconds; None if none is running."""
         return self._publisher.since_s
 
     @property

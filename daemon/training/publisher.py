@@ -50,7 +50,7 @@ class Publisher:
         """Start without a candidate. clock: monotonic seconds."""
         self._registry, self._observer, self._clock = registry, observer, clock
         self.since_s: float | None = None
-        """When the running publication began, monotonic seconds; None if none is running."""
+        """Time at which the running publication began, monotonic seconds; None if none is running."""
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="publisher")
         self._publishing: Future[Publication] | None = None
         self._candidate: Candidate | None = None

@@ -1,4 +1,4 @@
-"""When to train: schedule, drift, cool-down and enough new rows meet in one pure function."""
+"""The decision to train: one pure function of schedule, drift, cool-down and the number of new rows."""
 
 from __future__ import annotations
 

@@ -67,10 +67,12 @@ ADOPTED_S: Final = 86_400.0
 MISSING, CONSTANT, UNIT, CATEGORY, CLOCK = range(1, 6)
 """Numbers of the faults; 0: no fault."""
 COLUMN: Final = record("rows present gone last moving same log scatter off shift fault since_s run_s logs")
-"""What is known about a numeric column, or about a category, of one link: rows with a value (that the model knows); share of rows with a
-value, and rows since the last one; last value, share of rows in which it changes, and repeats of it; mean decimal logarithm, and mean
-distance from it; rows that are off (with an unknown value), and by how many decades; number of the fault, and time of its first row; time
-of the first row that is off, gone or the same; rows that `log` is a mean of."""
+"""Memory of a numeric column, or of a category, of one link.
+
+rows: with a value (that the model knows). present, gone: share of rows with a value, rows since the last one. last, moving, same: last
+value, share of rows in which it changes, repeats of it. log, scatter: mean decimal logarithm, mean distance from it. off, shift: rows
+that are off (with an unknown value), by how many decades. fault, since_s: number of the fault, time of its first row. run_s: time of the
+first row that is off, gone or the same. logs: rows that `log` is a mean of."""
 CLOCK_STATE: Final = record("rows _present spoilt_rows last_s lag_scatter_s _same lag_s interval_s off shift_s fault since_s run_s _logs")
 """The same memory for the clock of a link. spoilt_rows: number of coming rows whose forecasts are still made from wrong values."""
 FIELDS: Final = COLUMN.itemsize // 8

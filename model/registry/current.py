@@ -137,7 +137,7 @@ class Current:
         return choice if choice.number >= self.seen.order[0] else None
 
     def obstacle(self) -> str | None:
-        """Why no publication may change what is live, and what to do; None if one may: a pin, or the loss of what a person has chosen."""
+        """Return why no publication may change the live version (a pin, or a person's choice that is lost), and what to do; None if one may."""
         if (pin := self.pin()) is not None:
             return f"{self.root}: {pin.version} is pinned; `dwcp-learner models unpin` first"
         choice = self.choice()

@@ -34,7 +34,12 @@ class Evaluation:
 
 
 def judge(dataset: Dataset, candidate: Predictor, parent: Predictor | None, policy: GatePolicy, gap_multiple: float) -> Evaluation:
-    """Compare the versions on the judged windows. Each sees features coded by its own vocabulary, as it does when live."""
+    """Compare the versions on the judged windows. Each sees features coded by its own vocabulary, as it does when live.
+
+    Args:
+        parent: The live version; None for a first version.
+        gap_multiple: Pauses over this many median intervals of a link end its windows.
+    """
     index = dataset.judged
     actual = dataset.targets[index.target_row]
     forecasts = {

@@ -196,7 +196,7 @@ class Metadata:
 
 
 def _graphs(document: Any, name: str) -> dict[str, Declared]:
-    """What is declared of each graph: nothing, or at least those that this release reads."""
+    """Return the declarations of graphs: none, or at least those that this release reads. Raise DocumentError for anything else."""
     if not isinstance(document, dict) or (document and not document.keys() >= CONTRACTS.keys()):
         raise DocumentError(f"{name}: graphs does not describe {', '.join(CONTRACTS)}")
     try:

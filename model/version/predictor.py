@@ -118,12 +118,22 @@ def read_graph(path: Path) -> bytes:
 
 
 def core_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS, declared: Declared = NOTHING) -> Any:
-    """Return an ONNX Runtime session of a core graph. Raises DocumentError if it cannot be loaded or does not keep its contract."""
+    """Return an ONNX Runtime session of a core graph.
+
+    Args:
+        graph: content of the ONNX file.
+        threads: of one run.
+        window_rows: rows of a window.
+        declared: the version's declaration of the graph.
+
+    Raises:
+        DocumentError: if it cannot be loaded or does not keep its contract.
+    """
     return _session(graph, threads, "core", contract.core(window_rows), declared)
 
 
 def raw_session(graph: bytes, threads: int = 1, window_rows: int = WINDOW_ROWS, declared: Declared = NOTHING) -> Any:
-    """Return the same of a raw graph, float or quantised."""
+    """Return the session of a raw graph, float or quantised. Arguments and errors as of `core_session`."""
     return _session(graph, threads, "raw", contract.raw(window_rows), declared)
 
 

@@ -18,7 +18,14 @@ class Faults:
         self._reported_s: dict[str, float] = {}
 
     def lasts(self, name: str, now_s: float, grace_s: float = GRACE_S, repeat_s: float = REPEAT_AFTER_S) -> bool:
-        """Note that a fault is present. Return whether it has lasted for grace_s, and is to be reported (again)."""
+        """Note that a fault is present, and return whether to report it now.
+
+        Args:
+            name: Name of the fault.
+            now_s: Monotonic seconds.
+            grace_s: How long it must have lasted, seconds.
+            repeat_s: Time between two reports of it, seconds.
+        """
         return now_s - self._since_s.setdefault(name, now_s) >= grace_s and self.is_due(name, repeat_s, now_s)
 
     def is_due(self, name: str, repeat_s: float = REPEAT_AFTER_S, now_s: float | None = None) -> bool:

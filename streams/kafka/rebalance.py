@@ -41,7 +41,7 @@ class Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # kafka
     def __init__(self, hand_over: Callable[[HandOver], None], before_rejoin: Callable[[KafkaConsumer], None]) -> None:
         self.generation = 0
         self.error: Exception | None = None
-        """Why a rebalance failed."""
+        """Reason why a rebalance failed."""
         self.closing = threading.Event()
         """Set once the caller leaves: it has written all state."""
         self.assignor = CooperativeStickyAssignor()

@@ -13,7 +13,7 @@ from features.columns import EARLIEST_S, LATEST_S, OLDER_NAMES, RANGES, names
 from features.telemetry import ENDS, KEY_COLUMNS, NUMERIC, TARGETS, Doubles, Floats
 
 Kind: TypeAlias = Literal["tombstone", "too_large", "not_json", "not_csv", "wrong_type", "missing_field", "timestamp", "out_of_range"]
-"""Why a record was refused: the label of the metric that counts them."""
+"""Kind of the reason why a record was refused: the label of the metric that counts them."""
 
 Text: TypeAlias = str | int | float | None
 
@@ -34,7 +34,7 @@ _OLDER: Final = tuple((NUMERIC.index(name), NUMBERS.index(older)) for name, olde
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why one record is refused.
+    """The reason why one record is refused.
 
     Args:
         kind: Label of the metric that counts it.

@@ -74,7 +74,7 @@ class PlantedEvent:
 
     @property
     def end_s(self) -> float:
-        """When the event ends, UTC seconds; infinite if it does not."""
+        """End of the event, UTC seconds; infinite if it does not end."""
         return math.inf if self.duration_s is None else self.start_s + self.duration_s
 
     @property

@@ -25,7 +25,7 @@ class Story:
     phase: str = "history"
     first_version: str | None = None
     drift_wall_s: float | None = None
-    """When the stream reached the planted drift."""
+    """Time at which the stream reached the planted drift, monotonic seconds."""
     detected_s: float | None = None
     detected_wall_s: float | None = None
     new_version: str | None = None

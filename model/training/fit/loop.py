@@ -111,6 +111,10 @@ def compile_model(model: keras.Model, settings: TrainingSettings, learning_rate:
 
     The learning rate follows cosine decay with warm restarts (Loshchilov and Hutter 2017, "SGDR"), the optimiser is AdamW (Loshchilov and
     Hutter 2019, "Decoupled weight decay regularization").
+
+    Args:
+        learning_rate: At the peak of the first period.
+        steps: Steps of the whole training.
     """
     schedule = keras.optimizers.schedules.CosineDecayRestarts(
         learning_rate,
