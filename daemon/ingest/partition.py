@@ -107,11 +107,10 @@ class Pipeline:
                         alarms, seen = self.monitored.detect(batch, rows, residual, links, complete_s)
                         ingested.add(timely(alarms, seen, batch, rows, links, watermark_s, self._ignore_through))
                 with stage("buffer"):
-                    row_of = rows.accepted
-                    columns = batch.offsets[row_of], batch.time_s[row_of], batch.numeric[row_of]
-                    self.writer.append(BufferRows(*columns, rows.codes, rows.slots))
-                ingested.rows += len(row_of)
-                self.rows += len(row_of)
+                    row = rows.accepted
+                    self.writer.append(BufferRows(batch.offsets[row], batch.time_s[row], batch.numeric[row], rows.codes, rows.slots))
+                ingested.rows += len(row)
+                self.rows += len(row)
                 count_rows(self._observer, batch, rows, shedding=self.monitored.shedding)
             self.next_offset, self.log = piece.offsets[-1] + 1, piece.log_at_end
         count_records(self._observer, ingested)

@@ -137,7 +137,7 @@ class Current:
         return choice if choice.number >= self.seen.order[0] else None
 
     def obstacle(self) -> str | None:
-        """Return why no publication may change the live version (a pin, or a person's choice that is lost), and what to do; None if one may."""
+        """Return why no publication may change the live version (a pin, or a person's lost choice), and what to do; None if one may."""
         if (pin := self.pin()) is not None:
             return f"{self.root}: {pin.version} is pinned; `dwcp-learner models unpin` first"
         choice = self.choice()
