@@ -181,7 +181,9 @@ class LinkSpread:
     def gone(self, partitions: Iterable[Partition]) -> None:
         """Forget what was seen in partitions that belong to another member now."""
         gone = set(partitions)
-        self._known = {key: left for key, known in self._known.items() if (left := tuple(one for one in known if one not in gone))}
+        self._known = {
+            key: left for key, known in self._known.items() if (left := tuple(partition for partition in known if partition not in gone))
+        }
         self._drop([key for key, pair in self._pairs.items() if pair.old in gone or pair.new in gone])
 
     def look(self, links_of: Mapping[Partition, LinkSpans]) -> None:

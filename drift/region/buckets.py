@@ -102,7 +102,7 @@ def sorted_alarms(alarms: Iterable[LinkAlarm]) -> list[LinkAlarm]:
 
 
 def _sorted_seen(seen: Sequence[LinkSeen]) -> list[LinkSeen]:
-    return sorted(seen, key=lambda one: (one.link, one.time_s))
+    return sorted(seen, key=lambda message: (message.link, message.time_s))
 
 
 def _bucket(time_s: float) -> int:

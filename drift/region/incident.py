@@ -65,7 +65,7 @@ class Incident:
 
     @classmethod
     def opened(cls, scope: Scope, region: str, now_s: float, alarms: Sequence[LinkAlarm], monitored: int, quiet_s: float) -> Incident:
-        """Return a new incident of the alarms' changes. region: "" for the fleet. now_s: event time, UTC seconds. monitored: number of links."""
+        """Return a new incident of the alarms' changes. now_s: event time, UTC seconds. monitored: number of monitored links."""
         first = alarms[0]
         origin = (scope, region, f"{now_s:.0f}", first.link, first.signal, first.detector, first.offset)
         digest = hashlib.sha256("\x1f".join(map(str, origin)).encode()).hexdigest()[:32]

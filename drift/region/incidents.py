@@ -89,7 +89,7 @@ class Incidents:
             lasts_s = max(self.policy.window_s, SEEN_EVERY_S + WINDOW_ROWS * message.interval_s)
             region.monitored[message.link] = max(message.time_s + lasts_s, region.monitored.get(message.link, -math.inf))
         region.monitored = {link: until_s for link, until_s in region.monitored.items() if until_s > now_s}
-        region.cool_downs = {link: one for link, one in region.cool_downs.items() if one.until_s > now_s}
+        region.cool_downs = {link: cool_down for link, cool_down in region.cool_downs.items() if cool_down.until_s > now_s}
         region.alarms = [alarm for alarm in region.alarms if self.policy.counts_until(alarm) > now_s]
         # A fault of the data does not depend on the model. An alarm about the residuals of the model before is out of date.
         alarms = [alarm for alarm in alarms if alarm.group == "data" or alarm.epoch == self.epoch]
@@ -284,7 +284,7 @@ class Incidents:
             if now_s - incident.evidence_s >= incident.quiet_s:
                 closing.append((incident.evidence_s + incident.quiet_s, incident.region, incident))
                 self._drop(incident)
-        return [incident.closed(ended_s, "settled") for ended_s, _, incident in sorted(closing, key=lambda one: one[:2])]
+        return [incident.closed(ended_s, "settled") for ended_s, _, incident in sorted(closing, key=lambda entry: entry[:2])]
 
     def go_back(self, limit_s: float) -> None:
         """Drop alarms and evidence with times after limit_s (UTC seconds), which are in the future."""

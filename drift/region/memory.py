@@ -89,8 +89,8 @@ class RegionMemory:
     def drop(self, incident: Incident) -> None:
         """Forget a closed incident and its alarms: the next one needs evidence of its own."""
         self.forget_alarms(incident)
-        self.incidents = {group: one for group, one in self.incidents.items() if one is not incident}
-        self.links = {key: one for key, one in self.links.items() if one is not incident}
+        self.incidents = {group: known for group, known in self.incidents.items() if known is not incident}
+        self.links = {key: known for key, known in self.links.items() if known is not incident}
 
     def forget_alarms(self, incident: Incident) -> None:
         """Forget the alarms of an incident's changes, and of the recoveries of its links."""

@@ -87,13 +87,13 @@ def _skills(actual: Floats, forecast: Floats, baseline: Floats) -> dict[str, Any
     for column, name in enumerate(TARGETS):
         errors = np.abs(actual[:, column, None].astype(np.float64) - np.stack([forecast[:, column], baseline[:, column]], axis=1))
         errors[~np.isfinite(errors).all(axis=1)] = np.nan
-        own, other = (float(mean) for mean in np.nanmean(errors, axis=0)) if np.isfinite(errors).any() else (np.nan, np.nan)
+        network, other = (float(mean) for mean in np.nanmean(errors, axis=0)) if np.isfinite(errors).any() else (np.nan, np.nan)
         if not other > 0:
             document[name] = None
             continue
         resampled = _resampled(errors)
         ratios = np.divide(resampled[:, 0], resampled[:, 1], out=np.full(len(resampled), np.nan), where=resampled[:, 1] > 0)
-        document[name] = {"skill": 1.0 - own / other, **(_interval(1.0 - ratios) or {"low": None, "high": None})}
+        document[name] = {"skill": 1.0 - network / other, **(_interval(1.0 - ratios) or {"low": None, "high": None})}
     return document
 
 

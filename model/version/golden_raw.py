@@ -59,13 +59,13 @@ class RawSamples:
             "samples": [
                 {
                     "name": name,
-                    "time_s": self.windows.time_s[at].tolist(),
-                    "telemetry": telemetry[at].tolist(),
-                    "categories": categories[at].tolist(),
-                    "forecast": with_nulls(self.forecasts[at]),
-                    "int8": bool(self.int8[at]),
+                    "time_s": self.windows.time_s[index].tolist(),
+                    "telemetry": telemetry[index].tolist(),
+                    "categories": categories[index].tolist(),
+                    "forecast": with_nulls(self.forecasts[index]),
+                    "int8": bool(self.int8[index]),
                 }
-                for at, name in enumerate(self.names)
+                for index, name in enumerate(self.names)
             ],
         }
 
@@ -184,8 +184,8 @@ def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:
     rng = np.random.default_rng(2)
     changes = list(_changes(rng, base.time_s.shape[1]))
     windows = base.take(np.arange(len(changes)) * 7 % len(base))
-    for at, (_, change) in enumerate(changes):
-        change(windows.time_s[at], windows.telemetry[at], windows.categories[at])
+    for index, (_, change) in enumerate(changes):
+        change(windows.time_s[index], windows.telemetry[index], windows.categories[index])
     return tuple(name for name, _ in changes), windows
 
 

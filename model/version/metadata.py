@@ -232,9 +232,9 @@ def _measured(document: dict[str, Any], outputs: Scaler, name: str) -> Flags:
     judged = document.get("performance_metrics")
     figures = judged.get("targets") if isinstance(judged, dict) else None
     never = np.zeros(len(TARGETS), np.bool_)
-    for at, each in enumerate(TARGETS):
+    for index, each in enumerate(TARGETS):
         entry = figures.get(each) if isinstance(figures, dict) else None
-        never[at] = isinstance(entry, dict) and entry.get("windows") == 0
+        never[index] = isinstance(entry, dict) and entry.get("windows") == 0
     return np.asarray(outputs.fitted | (outputs.mean != 0.0) | ~never, np.bool_)
 
 

@@ -86,8 +86,8 @@ def cut(table: RawTable, run: Longs, end: Longs, window_rows: int = WINDOW_ROWS)
     telemetry = np.where(same_run[:, :, None], table.numeric[np.maximum(rows, 0)], np.float32(np.nan))
     window = rows[:, HISTORY_ROWS:]
     categories = np.empty((len(end), window_rows, len(CATEGORIES)), object)
-    for at, values in enumerate(table.values):
-        categories[:, :, at] = np.array([*values, ""], object)[table.codes[window, at]]  # -1, missing, takes the last one
+    for index, values in enumerate(table.values):
+        categories[:, :, index] = np.array([*values, ""], object)[table.codes[window, index]]  # -1, missing, takes the last one
     return RawWindows(table.time_s[window], telemetry, categories)
 
 
@@ -102,11 +102,11 @@ def features_of(windows: RawWindows, vocabulary: Vocabulary) -> Floats:
     np.minimum(window[:, :, _HOUR], LAST_HOUR, out=window[:, :, _HOUR])
     codes: Ints = np.full((count, held, len(CATEGORIES)), MISSING, np.int32)
     values = []
-    for at in range(len(CATEGORIES)):
-        texts, code = np.unique(windows.categories[:, :, at].astype(object).ravel(), return_inverse=True)
+    for index in range(len(CATEGORIES)):
+        texts, code = np.unique(windows.categories[:, :, index].astype(object).ravel(), return_inverse=True)
         values.append(tuple(texts))
         code = np.where(texts[code] == "", MISSING, code)
-        codes[:, HISTORY_ROWS:, at] = code.reshape(count, held - HISTORY_ROWS)
+        codes[:, HISTORY_ROWS:, index] = code.reshape(count, held - HISTORY_ROWS)
     table = RawTable(
         links=tuple(map(str, range(count))),
         link=np.repeat(np.arange(count, dtype=np.int32), held),

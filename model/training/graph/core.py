@@ -105,7 +105,9 @@ def check_parity(model: keras.Model, graph: bytes, windows: Floats, declared: De
         session = core_session(graph, window_rows=model.input_shape[1], declared=declared)
     except DocumentError as error:
         raise ExportError(f"ONNX Runtime refuses the graph: {error}") from error
-    exported = np.concatenate([run_core(session, windows[at : at + CHUNK_WINDOWS]) for at in range(0, len(windows), CHUNK_WINDOWS)])
+    exported = np.concatenate(
+        [run_core(session, windows[index : index + CHUNK_WINDOWS]) for index in range(0, len(windows), CHUNK_WINDOWS)]
+    )
     wanted = model.predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)
     if not np.isfinite(unbounded(model).predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)).all():
         raise ExportError("the network forecasts something that is not a finite number; its training has diverged")
@@ -116,10 +118,10 @@ def check_parity(model: keras.Model, graph: bytes, windows: Floats, declared: De
     difference = np.abs(exported - wanted) / np.maximum(1.0, np.abs(wanted))
     worst = float(difference.max())
     if not worst <= PARITY_TOLERANCE:  # NaN is over it too
-        at, target = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
+        index, target = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
         raise ExportError(
             f"ONNX Runtime and Keras differ by {worst:.3g} (at most {PARITY_TOLERANCE:g}): "
-            f"{exported[at, target]} and {wanted[at, target]} for target {target} of window {at}"
+            f"{exported[index, target]} and {wanted[index, target]} for target {target} of window {index}"
         )
     return worst
 

@@ -25,11 +25,11 @@ def quantise(core: Any) -> Any:
     model = onnx.ModelProto()
     model.CopyFrom(core)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    kept = []
+    remaining = []
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"
         if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights and weights[node.input[1]].dims[-1] == len(TARGETS):
-            kept.append(node.name)
+            remaining.append(node.name)
     onnx.helper.set_model_props(model, _PREPARED)
     with tempfile.TemporaryDirectory(prefix="dwcp-int8-") as folder:
         target = Path(folder) / "int8.onnx"
@@ -39,6 +39,6 @@ def quantise(core: Any) -> Any:
             op_types_to_quantize=["LSTM", "MatMul"],
             reduce_range=True,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=kept,
+            nodes_to_exclude=remaining,
         )
         return onnx.load(target)

@@ -139,7 +139,7 @@ class _Nodes:
         return self.put("Slice", [table, self.longs(first), self.longs(after), self.longs(axis)], name)
 
     def split(self, table: str, sizes: Sequence[int], axis: int, name: str) -> list[str]:
-        outputs = [f"{_PREFIX}{name}_{at}" for at in range(len(sizes))]
+        outputs = [f"{_PREFIX}{name}_{index}" for index in range(len(sizes))]
         self.nodes.append(helper.make_node("Split", [table, self.longs(*sizes)], outputs, name=f"{_PREFIX}{name}", axis=axis))
         return outputs
 
@@ -237,7 +237,7 @@ def _codes(nodes: _Nodes, vocabulary: Vocabulary) -> str:
         "LabelEncoder", ["categories"], "texts", domain=ML_DOMAIN,
         keys_strings=["", *texts], values_int64s=list(range(1, 2 + len(texts))), default_int64=0,
     )  # fmt: skip
-    place = nodes.put("Add", [number, nodes.longs(*(table.shape[1] * at for at in range(len(CATEGORIES))))], "text_places")
+    place = nodes.put("Add", [number, nodes.longs(*(table.shape[1] * index for index in range(len(CATEGORIES))))], "text_places")
     codes = nodes.put("Gather", [nodes.doubles(table.ravel()), place], "codes_by_row", axis=0)  # (B, 30, 6)
     return nodes.put("Transpose", [codes], "codes", perm=[0, 2, 1])
 

@@ -30,9 +30,9 @@ def simplify(model: Any) -> None:
 
 def _drop_zero_states(lstm: Any, maker: dict[str, Any], constants: dict[str, Any]) -> None:
     """Remove first states that are 0 for every batch: without them the operator assumes 0."""
-    for at in _FIRST_STATES:
-        if at < len(lstm.input) and _is_zero(lstm.input[at], maker, constants):
-            lstm.input[at] = ""
+    for index in _FIRST_STATES:
+        if index < len(lstm.input) and _is_zero(lstm.input[index], maker, constants):
+            lstm.input[index] = ""
     while lstm.input and not lstm.input[-1]:
         del lstm.input[-1]
 

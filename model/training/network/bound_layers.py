@@ -66,7 +66,7 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
     def call(self, windows: Any, forecast: Any) -> Any:
         """Return the limited forecasts, (B, 4). windows: before their features were limited to the edges."""
         ops = keras.ops
-        limit = {name: self.limits[at] for at, name in enumerate(_LIMITS)}
+        limit = {name: self.limits[index] for index, name in enumerate(_LIMITS)}
         values = windows[:, :, : len(TARGETS)]  # (B, T, 4)
         away = ops.cast(ops.equal(values, 0.0), values.dtype) * _HUGE  # (B, T, 4), over every value where there is none, else 0
         most = ops.max(values - away, axis=1)  # (B, 4), -_HUGE if nothing was measured

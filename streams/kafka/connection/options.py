@@ -61,11 +61,13 @@ class KafkaOptions:
 
     def __post_init__(self) -> None:
         _check_servers(self.bootstrap_servers)
-        own = {option.name: getattr(self, option.name) for option in fields(self) if option.name not in ("bootstrap_servers", "client")}
-        for name, value in own.items():
+        settings = {
+            option.name: getattr(self, option.name) for option in fields(self) if option.name not in ("bootstrap_servers", "client")
+        }
+        for name, value in settings.items():
             check_value(name, value)
         for name, value in self.client.items():
-            _check_client_option(name, {"bootstrap_servers", "client", *own})
+            _check_client_option(name, {"bootstrap_servers", "client", *settings})
             check_value(name, value)
         _check_security(self)
         ours = {"heartbeat_interval_ms": HEARTBEAT_INTERVAL_MS}
@@ -79,11 +81,11 @@ class KafkaOptions:
         Args:
             values: By name. Servers are a list, or one string with commas.
         """
-        own = {option.name for option in fields(cls)} - {"client"}
-        known = {name: value for name, value in values.items() if name in own}
+        settings = {option.name for option in fields(cls)} - {"client"}
+        known = {name: value for name, value in values.items() if name in settings}
         servers = known.pop("bootstrap_servers", ())
         split = servers.split(",") if isinstance(servers, str) else servers
-        more = {name: value for name, value in values.items() if name not in own}
+        more = {name: value for name, value in values.items() if name not in settings}
         return cls(bootstrap_servers=tuple(server.strip() for server in split if server.strip()), **known, client=more)
 
     def consumer_config(self) -> dict[str, Any]:
@@ -99,9 +101,9 @@ class KafkaOptions:
         return self._config(KafkaAdminClient.DEFAULT_CONFIG)
 
     def _config(self, known: Mapping[str, Any]) -> dict[str, Any]:
-        own = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "client"}
-        own["bootstrap_servers"] = list(self.bootstrap_servers)
-        return own | {name: value for name, value in self.client.items() if name in known}
+        settings = {option.name: getattr(self, option.name) for option in fields(self) if option.name != "client"}
+        settings["bootstrap_servers"] = list(self.bootstrap_servers)
+        return settings | {name: value for name, value in self.client.items() if name in known}
 
     def servers(self) -> str:
         """Return the servers in one text, for messages."""
@@ -185,13 +187,13 @@ def _refuse_unused(options: KafkaOptions, names: tuple[str, ...], use: str) -> N
             raise ValueError(f"{name} has no effect with security_protocol {options.security_protocol}: use {use}")
 
 
-def _check_client_option(name: str, own: set[str]) -> None:
+def _check_client_option(name: str, settings: set[str]) -> None:
     known = set(KafkaConsumer.DEFAULT_CONFIG) | set(KafkaProducer.DEFAULT_CONFIG)
-    if name in own:
+    if name in settings:
         raise ValueError(f"Kafka option {name!r} is a setting of its own: give it there")
     if name in OURS:
         raise ValueError(f"Kafka option {name!r} cannot be set: delivery and order depend on it")
     if name not in known:
-        near = difflib.get_close_matches(name, (known | own) - OURS, n=1)
+        near = difflib.get_close_matches(name, (known | settings) - OURS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown Kafka option {name!r}{hint} (names: https://kafka-python.readthedocs.io)")

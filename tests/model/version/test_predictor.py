@@ -125,7 +125,7 @@ def _without(key: str) -> Callable[[dict[str, object]], object]:
         (lambda d: d.update(scaler_params=[]), "scaler_params not an object"),
         (lambda d: d["scaler_params"]["X_scale"].__setitem__(0, 0.0), "44 scales over 0"),
         (lambda d: d["scaler_params"]["X_mean"].pop(), "44 finite means"),
-        (lambda d: d["scaler_params"]["y_mean"].__setitem__(0, "x"), "no number"),
+        (lambda d: d["scaler_params"]["y_mean"].__setitem__(0, "x"), "not a number"),
         (lambda d: d["scaler_params"]["y_mean"].__setitem__(0, 1e300), "finite means"),
         (lambda d: d["vocabularies"].pop("az"), "a vocabulary needs exactly the keys"),
         (_without("scaler_params"), "has no 'scaler_params'"),
