@@ -30,6 +30,8 @@ MOST_WEIGHTS_BYTES: Final = 256 * 2**20
 PARITY_TOLERANCE: Final = 1e-5
 """Largest accepted difference between Keras and ONNX Runtime, scaled units, relative where a forecast is over 1. Measured: 2.4e-7."""
 RANDOM_WINDOWS: Final = 64
+MOST_CHECKER_CHARACTERS: Final = 300
+"""Length at which the checker's message, which may quote a whole node, is cut."""
 
 
 class ExportError(Exception):
@@ -83,13 +85,21 @@ def declare(model: Any, contract: Contract, file: str, operators: Mapping[str, i
     Raises:
         ExportError: if it is not a valid ONNX model, or does not keep its contract.
     """
-    onnx.checker.check_model(model)
     graph = Graph.of_model(model)
     declared = graph.declared(contract, file, operators)
-    if found := problems(graph, contract, declared):
+    if found := problems(graph, contract, declared) or _invalid(model):  # what lacks an operator is often invalid too: the cause first
         remedy = "if layers became loops or single operators, let the encoder's `plain` take out what keeps tf2onnx from recognising them"
         raise ExportError(f"the exported graph {'; it '.join(found)}; {remedy}")
     return declared
+
+
+def _invalid(model: Any) -> list[str]:
+    """Return why it is not a valid ONNX model, as the rest of a sentence; empty if it is one."""
+    try:
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        return [f"is not a valid ONNX model ({str(error).strip().partition(chr(10))[0][:MOST_CHECKER_CHARACTERS]})"]
+    return []
 
 
 def check_parity(model: keras.Model, graph: bytes, windows: Floats, declared: Declared = NOTHING) -> float:

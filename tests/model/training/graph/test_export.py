@@ -96,6 +96,28 @@ def test_a_graph_with_loops_is_refused() -> None:
         declare(graph, CORE, "core.onnx", {"LSTM": 2})
 
 
+def test_a_layer_that_becomes_a_loop_is_refused_with_the_remedy() -> None:
+    """A GRU as Keras makes it becomes a loop, and a graph that is not even in order: the refusal names the loop and the way out."""
+    inputs = keras.Input((30, 44), name="input")
+    model = keras.Model(inputs, keras.layers.Dense(4, name="output")(keras.layers.GRU(6)(inputs)))
+    signature = (tf.TensorSpec((None, 30, 44), tf.float32, name="input"),)
+    graph, _ = tf2onnx.convert.from_keras(model, input_signature=signature, opset=13)
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    with pytest.raises(ExportError, match=r"has the operators Loop.*recognising them"):
+        declare(graph, CORE, "core.onnx", {})
+
+
+def test_a_graph_that_is_not_valid_is_refused() -> None:
+    """Its ports and operators are right, and its nodes are not in order: what the checker says is an ExportError too."""
+    graph = onnx.load_from_string(core_graph(hidden=(6,)))
+    nodes = list(reversed(graph.graph.node))
+    del graph.graph.node[:]
+    graph.graph.node.extend(nodes)
+    with pytest.raises(ExportError, match=r"exported graph is not a valid ONNX model \(.*recognising them"):
+        declare(graph, CORE, "core.onnx", {"LSTM": 1})
+
+
 def test_a_graph_with_other_names_is_refused() -> None:
     """Consumers address the graph by "input" and "output"."""
     graph = convert(build(SMALL), VERSION)
