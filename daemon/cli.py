@@ -24,11 +24,13 @@ from daemon.commands.alerts import app as alerts_app
 from daemon.commands.keys import app as keys_app
 from daemon.commands.models import app as models_app
 from daemon.commands.options import ConfigOption, JsonOption
+from daemon.commands.train_options import ARCHITECTURE_HELP
 from daemon.config import load as configuration
 from daemon.config.load import Config, ConfigError
 from daemon.entry import CarriedError
 from daemon.errors import EXIT_CODES, StateError
 from daemon.failures import FAILURES, report
+from model.spec import architecture as architectures
 
 
 class Commands(TyperGroup):
@@ -136,10 +138,7 @@ def train(
     link_key: Annotated[
         str | None, typer.Option(help='Columns that tell links apart, as "node_id,peer_id"; "" is one merged series. Default: chosen.')
     ] = None,
-    architecture: Annotated[
-        str,
-        typer.Option(help="full: the published LSTM; small: a fifth of its units; mlp: a small perceptron; linear: only the linear path."),
-    ] = "full",
+    architecture: Annotated[str, typer.Option(help=ARCHITECTURE_HELP)] = architectures.DEFAULT,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one until it stops.")] = 20,
     time_limit_s: Annotated[float, typer.Option(min=1, help="Training ends with the step in which this is spent.")] = 3300.0,
     as_json: JsonOption = False,

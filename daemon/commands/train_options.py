@@ -13,15 +13,17 @@ from daemon.errors import DaemonError
 from features.definition import WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import KEY_COLUMNS
 from features.timeline import DEFAULT_GAP_MULTIPLE
-from model.spec.architecture import Architecture, Linear, Lstm, Mlp
+from model.spec import architecture as architectures
+from model.spec.architecture import Architecture, Lstm
 from model.spec.settings import TrainingSettings
 
-ARCHITECTURES: Final[Mapping[str, Architecture]] = {
-    "full": Lstm(),
+CHOICES: Final[Mapping[str, Architecture]] = {
+    **architectures.ARCHITECTURES,
     "small": Lstm(lstm_units=(48, 40, 32), dense_units=(40, 32), head_units=16),
-    "mlp": Mlp(),
-    "linear": Linear(),
+    "full": Lstm(),
 }
+"""Values of --architecture: those of `training.architecture`, a smaller LSTM, and the name of lstm in earlier releases."""
+ARCHITECTURE_HELP: Final = f"{architectures.SUMMARY}; small: lstm with a fifth of its units; full: another name of lstm."
 
 
 class TrainError(DaemonError):
@@ -66,8 +68,8 @@ def options_of(
     test_split: float, seed: int, horizon: int, link_key: str | None, architecture: str, patience: int, time_limit_s: float,
 ) -> TrainOptions:  # fmt: skip
     """Return the options from the command line's values. Raise OptionError, which names the flag, if one is impossible."""
-    if architecture not in ARCHITECTURES:
-        raise OptionError(f"--architecture {architecture}: unknown; use one of {', '.join(ARCHITECTURES)}")
+    if architecture not in CHOICES:
+        raise OptionError(f"--architecture {architecture}: unknown; use one of {', '.join(CHOICES)}")
     if not WINDOW_ROWS_LEAST <= window_size <= WINDOW_ROWS_MOST:
         raise OptionError(f"--window-size {window_size}: use {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} rows")
     if not (validation_split > 0 and test_split > 0 and validation_split + test_split < 0.9):  # written so that a NaN fails too
@@ -85,7 +87,7 @@ def options_of(
         data_path,
         output_dir,
         settings,
-        replace(ARCHITECTURES[architecture], window_rows=window_size),
+        replace(CHOICES[architecture], window_rows=window_size),
         horizon,
         validation_split,
         test_split,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from daemon.training.cron import cron_trigger
 from features.store import DEFAULT_LINKS_MAX
 from features.telemetry import DEFAULT_LINK_KEY, KEY_COLUMNS
+from model.spec import architecture as architectures
 from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
 from streams.kafka.connection.option_values import typed
 from streams.kafka.connection.options import KafkaOptions
@@ -39,6 +40,12 @@ Topic = Annotated[str, AfterValidator(_legal_topic)]
 Text = Annotated[str, BeforeValidator(_not_blank)]
 Location = Annotated[Path, BeforeValidator(_not_blank)]
 """A file or folder. An empty one would mean the working directory."""
+
+
+if TYPE_CHECKING:
+    ArchitectureName: TypeAlias = str
+else:  # mypy reads only names that are written out
+    ArchitectureName = Literal[tuple(architectures.ARCHITECTURES)]
 
 
 class _Section(BaseModel):
@@ -157,9 +164,8 @@ class TrainingSection(_Section):
     drift_time_budget_s: float = Field(
         40.0, gt=0, description="for the epochs after a drift: the closed-form correction comes first, and soon beats perfect"
     )
-    architecture: Literal["lstm", "linear", "mlp"] = Field(
-        "lstm",
-        description="network: lstm (published), mlp (small), or linear (the linear path alone); another one starts as a first version",
+    architecture: ArchitectureName = Field(
+        architectures.DEFAULT, description=f"{architectures.SUMMARY}. A training with another one than before starts as a first version"
     )
     epochs: int = Field(30, gt=0, le=10_000, description="most epochs of one training")
     threads: int = Field(0, ge=0, le=1024, description="0: as many as there are processors")

@@ -6,7 +6,7 @@ No TensorFlow here: the daemon chooses one by `training.architecture` and writes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias, get_args
 
 import msgspec
 
@@ -25,6 +25,9 @@ def _require_layers(kind: str, units: tuple[int, ...], dropout: tuple[float, ...
 
 class _Sized(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field=TAG):
     """Sizes that every network has: windows of `window_rows` rows, read by an encoder and by a linear path beside it."""
+
+    SUMMARY: ClassVar[str] = ""
+    """A few words for help texts, after its name."""
 
     window_rows: int = WINDOW_ROWS
 
@@ -64,6 +67,8 @@ class _Headed(_Sized, frozen=True, tag_field=TAG):
 class Lstm(_Headed, frozen=True, tag="lstm"):
     """Sizes of the published network, three LSTM layers and attention; the defaults are the published model."""
 
+    SUMMARY = "the published network"
+
     lstm_units: tuple[int, ...] = (256, 192, 128)
     lstm_dropout: tuple[float, ...] = (0.3, 0.3, 0.2)
     recurrent_dropout: float = 0.2
@@ -77,6 +82,8 @@ class Lstm(_Headed, frozen=True, tag="lstm"):
 class Linear(_Sized, frozen=True, tag="linear"):
     """The linear path alone, without a network, solved in closed form. It trains in seconds and is hard to beat on steady links."""
 
+    SUMMARY = "only the linear path"
+
     @property
     def linear_path(self) -> bool:
         return True
@@ -84,6 +91,8 @@ class Linear(_Sized, frozen=True, tag="linear"):
 
 class Mlp(_Headed, frozen=True, tag="mlp"):
     """Sizes of a small multi-layer perceptron over all values of a window."""
+
+    SUMMARY = "a small perceptron"
 
     mlp_units: tuple[int, ...] = (64, 64)
     mlp_dropout: tuple[float, ...] = (0.2, 0.2)
@@ -98,8 +107,11 @@ class Mlp(_Headed, frozen=True, tag="mlp"):
 
 Architecture: TypeAlias = Lstm | Linear | Mlp
 
-ARCHITECTURES: Final[Mapping[str, Architecture]] = {"lstm": Lstm(), "linear": Linear(), "mlp": Mlp()}
-"""Architectures by their tag, the name in `training.architecture`. The first is the default."""
+ARCHITECTURES: Final[Mapping[str, Architecture]] = {kind().encoder: kind() for kind in get_args(Architecture)}
+"""Architectures with default sizes by their tag, which is the name in `training.architecture` and of `train --architecture`; the first is the default."""
+DEFAULT: Final = next(iter(ARCHITECTURES))
+SUMMARY: Final = "; ".join(f"{name}: {architecture.SUMMARY}" for name, architecture in ARCHITECTURES.items())
+"""Every architecture in a few words, for help texts."""
 
 
 def architecture_of(document: Any) -> Architecture:

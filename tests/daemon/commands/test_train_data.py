@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from daemon.commands.train import examined
-from daemon.commands.train_options import OptionError, TrainOptions, options_of
+from daemon.commands.train_options import CHOICES, OptionError, TrainOptions, options_of
+from daemon.config.sections import TrainingSection
+from model.spec.architecture import ARCHITECTURES
 from streams.source import SourceError
 
 HEADER = "timestamp,node_id,peer_id,link_type,rtt_ms,throughput_mbps,packet_loss\n"
@@ -104,6 +106,23 @@ def test_wrong_flags(tmp_path: Path, changes: dict[str, object], flag: str) -> N
     with pytest.raises(OptionError, match=flag) as refused:
         options(tmp_path / "x.csv", tmp_path / "out", **changes)
     assert refused.value.exit_code == 2
+
+
+@pytest.mark.parametrize("name", [*ARCHITECTURES, "full", "small"])
+def test_every_architecture_can_be_chosen_and_is_described(
+    tmp_path: Path, cli: Callable[..., tuple[int, str, str]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its tag on the command line and in the configuration; the two other names are those of the command line alone."""
+    monkeypatch.setenv("COLUMNS", "200")
+    assert options(tmp_path / "x.csv", tmp_path / "out", architecture=name).architecture == CHOICES[name]
+    assert f"{name}: " in " ".join(cli("train", "--help")[1].split())
+    if name in ARCHITECTURES:
+        assert TrainingSection(architecture=name).architecture == name
+        assert f"{name}: {ARCHITECTURES[name].SUMMARY}" in str(TrainingSection.model_fields["architecture"].description)
+        assert ARCHITECTURES[name].SUMMARY
+    else:
+        with pytest.raises(ValueError, match="'lstm', 'linear'"):
+            TrainingSection(architecture=name)
 
 
 @pytest.mark.parametrize("kind", ["a file", "somebody's folder", "in a file"])
