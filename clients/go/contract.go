@@ -15,16 +15,16 @@ import (
 type port struct {
 	Name  string `json:"name"`
 	DType string `json:"dtype"`
-	Shape []any  `json:"shape"`
+	Shape []any  `json:"shape"` // "batch", "?", or a number
 }
 
-func (p port) String() string { return fmt.Sprintf("%q %s %v", p.Name, p.DType, p.Shape) }
+func (p port) String() string { return fmt.Sprintf("%.80q %s %v", p.Name, p.DType, p.Shape) }
 
 // declared is what a version declares of one of its graphs. Its operators are checked where it is published.
 type declared struct {
-	File    string `json:"file"`
-	Inputs  []port `json:"inputs"`
-	Outputs []port `json:"outputs"`
+	File    string
+	Inputs  []port
+	Outputs []port
 }
 
 var (
@@ -70,7 +70,7 @@ func comparePorts(what string, needed []port, infos []ort.InputOutputInfo) error
 		if !ok {
 			return fmt.Errorf("the graph lacks the %s %v", what, want)
 		}
-		if p.String() != want.String() { // sizes of the metadata are float64, those of a graph int
+		if p.String() != want.String() { // sizes are of different types: int, int64
 			return fmt.Errorf("the graph has the %s %v instead of %v", what, p, want)
 		}
 		delete(found, want.Name)

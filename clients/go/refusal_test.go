@@ -104,7 +104,7 @@ var damages = []struct {
 		})
 		seal(t, f)
 	}},
-	{"a graph in another folder, sealed", "which is not a file name of one", func(t *testing.T, f, v string) {
+	{"a graph in another folder, sealed", "which is not a file name of a graph", func(t *testing.T, f, v string) {
 		edit(t, f, metadataName(v), func(d map[string]any) {
 			d["graphs"].(map[string]any)["raw"].(map[string]any)["file"] = "../other.onnx"
 		})

@@ -1,6 +1,7 @@
 package dwcp
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,9 @@ const (
 	metadataSchema = 1
 
 	defaultGapMultiple = 5.0
+
+	mostProblems = 10   // that a message names
+	mostMessage  = 1000 // bytes of one problem
 )
 
 // version is a published version whose files are what the manifest says, as far as they are needed to forecast. What it holds are the
@@ -37,7 +41,7 @@ type version struct {
 }
 
 type manifest struct {
-	Schema  int                  `json:"schema"`
+	Schema  json.RawMessage      `json:"schema"`
 	Version string               `json:"version"`
 	Number  int64                `json:"number"` // only rises; 0 where its publication did not make it live
 	Files   map[string]fileEntry `json:"files"`
@@ -49,7 +53,6 @@ type fileEntry struct {
 }
 
 type metadata struct {
-	Schema      int      `json:"schema"`
 	Version     string   `json:"version"`
 	WindowRows  int      `json:"window_rows"`
 	Targets     []string `json:"targets"`
@@ -59,8 +62,7 @@ type metadata struct {
 		Scale  []float64 `json:"y_scale"`
 		Fitted []bool    `json:"y_fitted"`
 	} `json:"scaler_params"`
-	ForecastTargets *[]string           `json:"forecast_targets"`
-	Graphs          map[string]declared `json:"graphs"` // by kind; missing in versions of older releases
+	ForecastTargets *[]string `json:"forecast_targets"`
 	Performance     struct {
 		Targets map[string]struct {
 			Windows *int `json:"windows"`
@@ -106,7 +108,14 @@ func openVersion(models *os.Root, name string, key ed25519.PublicKey, graph Grap
 }
 
 func (v *version) refused(problems ...string) *VersionError {
-	return &VersionError{Version: v.name, Folder: v.folder, Problems: problems}
+	shown := slices.Clone(problems[:min(len(problems), mostProblems)])
+	for index := range shown {
+		shown[index] = cut(shown[index])
+	}
+	if more := len(problems) - len(shown); more > 0 {
+		shown = append(shown, fmt.Sprintf("there are %d more problems", more))
+	}
+	return &VersionError{Version: v.name, Folder: v.folder, Problems: shown}
 }
 
 func metadataName(version string) string { return "model_metadata_" + version + ".json" }
@@ -133,9 +142,12 @@ func parseManifest(content []byte, name string) (*manifest, error) {
 	if err := json.Unmarshal(content, m); err != nil {
 		return nil, fmt.Errorf("%s is not a manifest (%w)", manifestName, err)
 	}
+	schema, err := wholeNumber(m.Schema, "schema")
 	switch {
-	case m.Schema > manifestSchema:
-		return nil, fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", manifestName, m.Schema, manifestSchema)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", manifestName, err)
+	case schema > manifestSchema:
+		return nil, fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", manifestName, schema, manifestSchema)
 	case m.Version != name:
 		return nil, fmt.Errorf("%s is of version %.40q", manifestName, m.Version)
 	case !isOrderNumber(m.Number):
@@ -205,39 +217,83 @@ func (e fileEntry) check(root *os.Root, name string, found map[string]fs.FileMod
 
 func (v *version) readMetadata(content []byte, graph Graph) error {
 	m, file := metadata{}, metadataName(v.name)
-	if err := json.Unmarshal(content, &m); err != nil {
-		return fmt.Errorf("%s cannot be read (%w)", file, err)
+	entries, err := m.read(content)
+	if err != nil {
+		return fmt.Errorf("%s cannot be read (%s)", file, cut(err.Error()))
+	}
+	schema, err := wholeNumber(entries["schema"], "schema")
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	if features, there := entries["feature_version"]; there { // any: the graph has its features inside
+		if _, err := wholeNumber(features, "feature_version"); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	if encoder, there := entries["encoder"]; there && !bytes.HasPrefix(bytes.TrimSpace(encoder), []byte{'"'}) {
+		return fmt.Errorf("%s: encoder is not a name", file)
 	}
 	v.gapMultiple = defaultGapMultiple
 	if m.GapMultiple != nil {
 		v.gapMultiple = *m.GapMultiple
 	}
 	switch {
-	case m.Schema > metadataSchema:
-		return fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", file, m.Schema, metadataSchema)
+	case schema > metadataSchema:
+		return fmt.Errorf("%s was written by a newer release (schema %d, this one reads %d)", file, schema, metadataSchema)
 	case m.Version != v.name:
 		return fmt.Errorf("%s is of version %.40q", file, m.Version)
 	case m.WindowRows != WindowRows:
 		return fmt.Errorf("%s has windows of %d rows, this client of %d", file, m.WindowRows, WindowRows)
 	case !slices.Equal(m.Targets, targetNames):
 		return fmt.Errorf("%s has the targets %.200q, this client knows %q", file, m.Targets, targetNames)
+	case m.ForecastTargets != nil && slices.ContainsFunc(*m.ForecastTargets, func(t string) bool { return !slices.Contains(targetNames, t) }):
+		return fmt.Errorf("%s: forecast_targets is not a list of some of %q", file, targetNames)
 	case !(v.gapMultiple > 1):
 		return fmt.Errorf("%s has a gap_multiple of %v, which must be over 1", file, v.gapMultiple)
 	case len(m.Scalers.Scale) != targets || slices.ContainsFunc(m.Scalers.Scale, func(s float64) bool { return !(s > 0) }):
 		return fmt.Errorf("%s: the scaler y needs %d scales over 0", file, targets)
 	}
 	v.declared = undeclared(graph, v.name)
-	if d, ok := m.Graphs[graph.kind()]; ok {
-		v.declared = d
-	}
-	if !filePattern.MatchString(v.declared.File) {
-		return fmt.Errorf("%s names %.200q as a graph, which is not a file name of one", file, v.declared.File)
+	if content, there := entries["graphs"]; there { // missing in versions of older releases
+		graphs, err := readGraphs(content)
+		if err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
+		v.declared = graphs[graph.kind()]
 	}
 	copy(v.scale[:], m.Scalers.Scale)
 	for at, name := range targetNames {
 		v.measured[at] = m.forecasts(at, name)
 	}
 	return nil
+}
+
+// read decodes the entries that the structure names, letter by letter, and returns all of them.
+func (m *metadata) read(content []byte) (map[string]json.RawMessage, error) {
+	entries, named := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	if err := json.Unmarshal(content, &entries); err != nil {
+		return nil, err
+	}
+	for _, key := range []string{
+		"version", "window_rows", "targets", "gap_multiple", "scaler_params", "forecast_targets", "performance_metrics",
+	} {
+		if entry, there := entries[key]; there {
+			named[key] = entry
+		}
+	}
+	exact, err := json.Marshal(named)
+	if err != nil {
+		return nil, err
+	}
+	return entries, json.Unmarshal(exact, m)
+}
+
+// cut leaves out the middle of a long message.
+func cut(message string) string {
+	if len(message) <= mostMessage {
+		return message
+	}
+	return strings.ToValidUTF8(message[:mostMessage-100]+" ... "+message[len(message)-90:], "")
 }
 
 // forecasts reports whether the version forecasts a target. Older releases did not write it: a target that was never measured has a mean of 0

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-import msgspec
-
 from features.definition import FEATURES, HISTORY_ROWS, WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 
@@ -24,7 +22,15 @@ FORBIDDEN: Final = frozenset({"Loop", "Scan", "If"})
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operator sets of every ONNX Runtime: ONNX itself, its text look-ups, and the runtime's quantised operators."""
 FILE_PATTERN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}\.onnx", re.ASCII)
-_DTYPES: Final = {"float": "float32", "double": "float64"}
+DTYPES: Final = ("float32", "float64", "int64", "string")
+"""Types of ports that every reader knows."""
+UNFIXED: Final = "?"
+"""A size that is not fixed."""
+MOST_SHOWN: Final = 80
+"""Characters of a foreign text in a message, at most."""
+MOST_PROBLEMS: Final = 10
+"""Problems that a message names, at most."""
+_NAMES: Final = {"float": "float32", "double": "float64"}
 """NumPy's names of ONNX types that have another one there."""
 
 
@@ -37,7 +43,7 @@ class Port:
     shape: tuple[int | str, ...]
 
     def __str__(self) -> str:
-        return f"{self.name!r} {self.dtype} ({', '.join(map(str, self.shape))})"
+        return f"{cut(repr(self.name))} {cut(self.dtype)} ({cut(', '.join(map(str, self.shape)))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +92,6 @@ class Declared:
     def to_json(self) -> dict[str, Any]:
         """Return the entry of the metadata."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, document: Any) -> Declared:
-        """Decode an entry of the metadata. Raise ValueError if it is not valid, or its file is not in the version's folder."""
-        declared: Declared = msgspec.convert(document, cls)
-        if not FILE_PATTERN.fullmatch(declared.file):
-            raise ValueError(f"{declared.file!r} is not a file name of a graph")
-        return declared
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +150,8 @@ class Graph:
 def problems(graph: Graph, contract: Contract | None, declared: Declared) -> list[str]:
     """Return why a graph does not keep its contract, each as the rest of a sentence that begins with the graph's name; empty if it does.
 
+    However wrong it is, there are few of them and they are short.
+
     Args:
         graph: the graph in the file.
         contract: the ports that it must have; None: a kind that this release does not know, whose ports are not checked.
@@ -171,10 +171,21 @@ def problems(graph: Graph, contract: Contract | None, declared: Declared) -> lis
         if control := sorted(FORBIDDEN.intersection(graph.operators)):
             found.append(f"has the operators {', '.join(control)}, which a published graph never has")
     if unknown := sorted(graph.domains - DOMAINS):
-        found.append(f"has operators of the sets {', '.join(map(repr, unknown))}, which no plain ONNX Runtime has")
+        found.append(f"has operators of the sets {cut(', '.join(map(repr, unknown)))}, which no plain ONNX Runtime has")
     if graph.external:
         found.append("keeps weights outside the file")
-    return found
+    return first(found, "has {} more problems")
+
+
+def cut(text: str, most: int = MOST_SHOWN) -> str:
+    """Return a text for a message, with its middle left out if it is longer than `most`."""
+    return text if len(text) <= most else f"{text[: most - 20]}…{text[-19:]}"
+
+
+def first(problems: list[str], more: str) -> list[str]:
+    """Return the first problems, and instead of those over MOST_PROBLEMS how many more there are, in `more`."""
+    over = len(problems) - MOST_PROBLEMS
+    return problems if over <= 0 else [*problems[:MOST_PROBLEMS], more.format(f"{over:,}")]
 
 
 def _port_problems(what: str, needed: Iterable[Port], present: Iterable[Port]) -> list[str]:
@@ -188,5 +199,5 @@ def _port_problems(what: str, needed: Iterable[Port], present: Iterable[Port]) -
 
 def _port(name: str, dtype: str, shape: Iterable[Any]) -> Port:
     """Return a port. A first size that is not fixed is the batch, whatever its name in the graph."""
-    sizes = tuple(size if isinstance(size, int) and size > 0 else BATCH if axis == 0 else "?" for axis, size in enumerate(shape))
-    return Port(name, _DTYPES.get(dtype, dtype), sizes)
+    sizes = tuple(size if isinstance(size, int) and size > 0 else BATCH if axis == 0 else UNFIXED for axis, size in enumerate(shape))
+    return Port(name, _NAMES.get(dtype, dtype), sizes)

@@ -11,13 +11,21 @@ import msgspec
 
 from model.registry.durable import atomic_write
 from model.registry.plain_file import read_plain_bytes, reason_of
+from model.version.contract import cut
 
 MOST_BYTES: Final = 64 * 2**20
 """A hundred times the largest document of a version (its golden samples)."""
 
 
+MOST_MESSAGE: Final = 4000
+"""Characters of a message about a document, which may quote from it."""
+
+
 class DocumentError(ValueError):
-    """A document is missing or is not what it should be. The message names the file and the reason."""
+    """A document is missing or is not what it should be. The message names the file and the reason, and is bounded."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(cut(message, MOST_MESSAGE))
 
 
 def write_document(path: Path, document: dict[str, Any]) -> None:

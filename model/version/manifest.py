@@ -16,10 +16,10 @@ from model.registry.choice import is_number
 from model.registry.durable import atomic_write
 from model.registry.plain_file import reason_of, sha256_of
 from model.spec.verdict import Verdict
-from model.version.contract import CONTRACTS, Contract, Declared, Graph, problems
-from model.version.documents import DocumentError, parse_document, read_plain, write_document
+from model.version.contract import CONTRACTS, Contract, Declared, Graph, cut, first, problems
+from model.version.documents import MOST_MESSAGE, DocumentError, parse_document, read_plain, write_document
 from model.version.golden import GOLDEN_NAME, check_golden
-from model.version.metadata import VERSION_PATTERN, Metadata, metadata_name
+from model.version.metadata import MOST_VERSION, VERSION_PATTERN, Metadata, metadata_name
 from model.version.predictor import read_graph
 
 if TYPE_CHECKING:  # `cryptography` is imported where a key is configured: 11 MB
@@ -35,6 +35,8 @@ MOST_MANIFEST_BYTES: Final = 2**20
 """Limit of a manifest, bytes: a hundred times its size, and little enough to be read at any moment."""
 MOST_FILE_BYTES: Final = 256 * 2**20
 """Limit of a file, bytes: seventy times a core graph, the largest kind of file in a version."""
+MOST_PATH: Final = 1000
+"""Limit of a path inside a version's folder, characters."""
 MOST_ENTRIES: Final = 1000
 """Limit of files and folders of a version, which has some twenty."""
 
@@ -135,13 +137,15 @@ def read_manifest(folder: Path) -> Manifest:
 def _parsed(content: bytes) -> Manifest:
     document = parse_document(MANIFEST_NAME, content)
     schema = document.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA_VERSION:
+    if type(schema) is not int or not 1 <= schema <= MOST_VERSION:
+        raise DocumentError(f"{MANIFEST_NAME}: schema is {cut(repr(schema))}, which is not a whole number from 1")
+    if schema > SCHEMA_VERSION:
         raise DocumentError(f"{MANIFEST_NAME} was written by a newer release (schema {schema}, this one reads {SCHEMA_VERSION})")
     version, parent, reason, created_at_s = (document.get(key) for key in ("version", "parent", "reason", "created_at_s"))
     verdict, libraries, files = (document.get(key) for key in ("verdict", "libraries", "files"))
     number = document.get("number", 0)
     if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version):
-        raise DocumentError(f"{MANIFEST_NAME} says version {version!r}")
+        raise DocumentError(f"{MANIFEST_NAME} says version {cut(repr(version))}")
     if not (
         isinstance(parent, str | None)
         and isinstance(reason, str)
@@ -185,7 +189,7 @@ def check_files(folder: Path, key: VerifyKey | None = None) -> tuple[Manifest | 
     """
     try:
         manifest = signed_manifest(folder, key)
-        return manifest, _file_problems(folder, manifest)
+        return manifest, first(_file_problems(folder, manifest), "{} more files are not what was published")
     except (DocumentError, OSError) as error:
         return None, [str(error)]
 
@@ -222,7 +226,9 @@ def _file_problems(folder: Path, manifest: Manifest) -> list[str]:
     problems = [f"{name!r} is not in {MANIFEST_NAME}" for name in sorted(unlisted)]
     for name, entry in manifest.files.items():
         pure = PurePosixPath(name)
-        if pure.is_absolute() or str(pure) != name or ".." in pure.parts or "\0" in name:
+        if len(name) > MOST_PATH:
+            problems.append(f"{MANIFEST_NAME} names {cut(repr(name))}, which is longer than any path")
+        elif pure.is_absolute() or str(pure) != name or ".." in pure.parts or "\0" in name:
             problems.append(f"{MANIFEST_NAME} names {name!r}, which is not a path inside the folder")
         elif name not in present:
             problems.append(f"{name!r} is missing")
@@ -261,7 +267,7 @@ def _content_problems(folder: Path, manifest: Manifest) -> list[str]:
             contract = None if kind is None else CONTRACTS[kind](metadata.window_rows)
             graph = Declared() if kind is None else declared[kind]
             found += [f"{name} {problem}" for problem in graph_problems(folder / name, manifest.version, contract, graph)]
-    return found or check_golden(folder, metadata)
+    return first(found, "{} more files do not keep their contract") or check_golden(folder, metadata)
 
 
 def graph_problems(path: Path, version: str, contract: Contract | None, declared: Declared) -> list[str]:
@@ -272,10 +278,10 @@ def graph_problems(path: Path, version: str, contract: Contract | None, declared
     try:
         model = onnx.load_from_string(read_graph(path))
     except Exception as error:  # noqa: BLE001  # protobuf's errors have no common base with a documented place
-        return [f"is not an ONNX model ({error})"]
+        return [f"is not an ONNX model ({cut(str(error), MOST_MESSAGE)})"]
     of_version = {entry.value for entry in model.metadata_props if entry.key == "version"} - {version}
     return [
-        *(f"names version {other!r}, {MANIFEST_NAME} {version!r}" for other in sorted(of_version)),
+        *(f"names version {cut(repr(other))}, {MANIFEST_NAME} {version!r}" for other in sorted(of_version)),
         *problems(Graph.of_model(model), contract, declared),
     ]
 

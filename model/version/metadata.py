@@ -16,7 +16,8 @@ from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW
 from features.definition import VERSION as FEATURE_VERSION
 from features.telemetry import TARGETS, Flags
 from features.vocabulary import Vocabulary
-from model.version.contract import CONTRACTS, Declared
+from model.version.contract import Declared, cut
+from model.version.declarations import read_graphs
 from model.version.documents import DocumentError, read_document, write_document
 from model.windows.scaler import Scaler
 
@@ -25,6 +26,8 @@ VERSION_FORMAT: Final = "v%Y%m%d_%H%M%S"
 VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
 LATEST_S: Final = 1e12
 """Limit of a time, seconds: over every real time, and under the integers that a double cannot hold."""
+MOST_VERSION: Final = 2**31 - 1
+"""Largest number of a schema or of features that every reader can hold."""
 LSTM: Final = "lstm"
 """Encoder of versions that do not name one."""
 _PREFIX: Final = "model_metadata_"
@@ -159,20 +162,20 @@ class Metadata:
 
     @classmethod
     def _from_document(cls, document: dict[str, Any], name: str) -> Metadata:
-        if isinstance(document["schema"], int) and document["schema"] > SCHEMA_VERSION:
+        if _number(document["schema"], "schema", name) > SCHEMA_VERSION:
             raise DocumentError(f"{name} was written by a newer release (schema {document['schema']}, this one reads {SCHEMA_VERSION})")
         version, until_s, scalers = document["version"], document["trained_until_s"], document["scaler_params"]
         if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version) or metadata_name(version) != name:
-            raise DocumentError(f"{name} says version {version!r}")
-        if document.get("feature_version", 1) != FEATURE_VERSION:
-            found = document["feature_version"]
+            raise DocumentError(f"{name} says version {cut(repr(version))}")
+        if (found := _number(document.get("feature_version", 1), "feature_version", name)) != FEATURE_VERSION:
             raise OtherFeaturesError(f"{name} is of features of version {found}, this release computes version {FEATURE_VERSION}")
         for key, known in (("features", FEATURES), ("targets", TARGETS)):
             if document[key] != list(known):
                 raise OtherFeaturesError(f"{name} has other {key} than this release computes: {_difference(document[key], known)}")
         window_rows = document["window_rows"]
         if type(window_rows) is not int or not WINDOW_ROWS_LEAST <= window_rows <= WINDOW_ROWS_MOST:
-            raise DocumentError(f"{name} has windows of {window_rows} rows, and {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible")
+            found_rows = cut(repr(window_rows))
+            raise DocumentError(f"{name} has windows of {found_rows} rows, and {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible")
         timed = until_s is None or (isinstance(until_s, int | float) and not isinstance(until_s, bool) and abs(until_s) < LATEST_S)
         if not timed or not isinstance(scalers, dict) or not isinstance(document.get("encoder", LSTM), str):
             raise DocumentError(f"{name}: trained_until_s is not a time, scaler_params not an object, or encoder not a name")
@@ -190,19 +193,24 @@ class Metadata:
             window_rows=window_rows,
             measured=_measured(document, outputs, name),
             encoder=document.get("encoder", LSTM),
-            graphs=_graphs(document.get("graphs", {}), name),
+            graphs=_graphs(document, name),
             extra={key: value for key, value in document.items() if key not in _OWN},
         )
 
 
-def _graphs(document: Any, name: str) -> dict[str, Declared]:
-    """Return the declarations of graphs: none, or at least those that this release reads. Raise DocumentError for anything else."""
-    if not isinstance(document, dict) or (document and not document.keys() >= CONTRACTS.keys()):
-        raise DocumentError(f"{name}: graphs does not describe {', '.join(CONTRACTS)}")
+def _number(found: Any, key: str, name: str) -> int:
+    """Return a version number: a whole one, which neither true nor 1.0 is."""
+    if type(found) is not int or not 1 <= found <= MOST_VERSION:
+        raise DocumentError(f"{name}: {key} is {cut(repr(found))}, which is not a whole number from 1")
+    return found
+
+
+def _graphs(document: dict[str, Any], name: str) -> dict[str, Declared]:
+    """Return the declaration of each graph. Earlier releases declare nothing. Raise DocumentError if it is not valid."""
     try:
-        return {kind: Declared.from_json(entry) for kind, entry in document.items()}
+        return read_graphs(document["graphs"]) if "graphs" in document else {}
     except ValueError as error:
-        raise DocumentError(f"{name}: graphs cannot be read ({error})") from error
+        raise DocumentError(f"{name}: {error}") from error
 
 
 def _scaler(params: dict[str, Any], prefix: str, columns: int, name: str) -> Scaler:
@@ -242,5 +250,5 @@ def _difference(found: object, known: tuple[str, ...]) -> str:
     if not isinstance(found, list):
         return "no list"
     index = next((index for index, (a, b) in enumerate(zip(found, known, strict=False)) if a != b), min(len(found), len(known)))
-    theirs, ours = (str(names[index]) if index < len(names) else "nothing" for names in (found, known))
+    theirs, ours = (cut(str(names[index])) if index < len(names) else "nothing" for names in (found, known))
     return f"{len(found)} instead of {len(known)}, first different at {index}: {theirs} instead of {ours}"

@@ -85,6 +85,8 @@ def declare(model: Any, contract: Contract, file: str, operators: Mapping[str, i
     Raises:
         ExportError: if it is not a valid ONNX model, or does not keep its contract.
     """
+    if not operators:
+        raise ExportError("the encoder names no operators, so that nothing would prove its fast form; let its `operators` return them")
     graph = Graph.of_model(model)
     declared = graph.declared(contract, file, operators)
     if found := problems(graph, contract, declared) or _invalid(model):  # what lacks an operator is often invalid too: the cause first

@@ -17,6 +17,7 @@ from model.training.graph.all_three import RawGraphs, raw_graphs
 from model.training.graph.core import ExportError, declare
 from model.training.network.encoders import encoder_name, encoder_of
 from model.version.contract import CONTRACTS, Declared
+from model.version.declarations import read_graphs
 from model.version.documents import DocumentError
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
 from model.version.predictor import CHUNK_WINDOWS, read_graph
@@ -92,10 +93,14 @@ def _declared(model: keras.Model, core: bytes, graphs: RawGraphs, metadata: Meta
         ("raw", graphs.raw, raw_name(version, encoder), floats),
         ("int8", graphs.int8, int8_name(version, encoder), quantised),
     )
-    return {
+    declared = {
         kind: declare(onnx.load_from_string(content), CONTRACTS[kind](metadata.window_rows), file, operators)
         for kind, content, file, operators in parts
     }
+    try:
+        return read_graphs({kind: graph.to_json() for kind, graph in declared.items()})
+    except ValueError as error:
+        raise ExportError(f"no reader would accept what the graphs hold beyond their contract: {error}") from error
 
 
 def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows) -> Floats:

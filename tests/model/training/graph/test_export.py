@@ -105,6 +105,8 @@ def test_a_layer_that_becomes_a_loop_is_refused_with_the_remedy() -> None:
     for value in (*graph.graph.input, *graph.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     with pytest.raises(ExportError, match=r"has the operators Loop.*recognising them"):
+        declare(graph, CORE, "core.onnx", {"MatMul": 1})
+    with pytest.raises(ExportError, match="names no operators"):
         declare(graph, CORE, "core.onnx", {})
 
 
