@@ -108,7 +108,7 @@ class Mlp(_Headed, frozen=True, tag="mlp"):
 Architecture: TypeAlias = Lstm | Linear | Mlp
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {kind().encoder: kind() for kind in get_args(Architecture)}
-"""Architectures with default sizes by their tag: the name in `training.architecture` and `train --architecture`. The first is the default."""
+"""Default sizes by tag, the name in `training.architecture` and in `train --architecture`. The first one is the default."""
 DEFAULT: Final = next(iter(ARCHITECTURES))
 SUMMARY: Final = "; ".join(f"{name}: {architecture.SUMMARY}" for name, architecture in ARCHITECTURES.items())
 """Every architecture in a few words, for help texts."""

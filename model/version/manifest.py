@@ -65,15 +65,9 @@ class Manifest:
 
 
 def write_manifest(
-    folder: Path,
-    *,
-    version: str,
-    parent: str | None,
-    reason: str,
-    created_at_s: float,
-    verdict: Verdict | None,
+    folder: Path, *, version: str, parent: str | None, reason: str, created_at_s: float, verdict: Verdict | None,
     libraries: Mapping[str, str],
-) -> Path:
+) -> Path:  # fmt: skip
     """Write MANIFEST.json over every file in the folder, when all of them are there.
 
     Args:
