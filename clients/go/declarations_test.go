@@ -73,6 +73,13 @@ func TestMetadataTable(t *testing.T) {
 	}
 }
 
+// A raw graph has its features inside: a version with those of a later release is used.
+func TestOtherFeaturesAreUsed(t *testing.T) {
+	v := &version{name: "v20260101_000000"}
+	c := metadataCase{Path: []string{"feature_version"}, Value: json.RawMessage("2")}
+	must(t, v.readMetadata(c.document(t, readTable(t).Base), Raw))
+}
+
 // Whatever the metadata hold, a message about them fits in a log.
 func TestMetadataMessagesAreShort(t *testing.T) {
 	table, long := readTable(t), strings.Repeat("x", 100_000)

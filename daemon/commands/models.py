@@ -20,6 +20,7 @@ from model.registry.importing import import_folder
 from model.registry.versions import CURRENT_NAME, Registry, RegistryError
 from model.version.documents import DocumentError
 from model.version.manifest import MANIFEST_NAME, SIGNATURE_NAME, read_manifest, verify
+from model.version.metadata import RawMetadata
 
 UNPIN: Final = "dwcp-learner models unpin"
 
@@ -61,7 +62,15 @@ def _described(registry: Registry, version: str, live: str | None) -> dict[str, 
     pin = registry.live.pin()
     pinned = pin is not None and pin.version == version
     described = {key: manifest.get(key) for key in ("parent", "reason", "verdict", "number", "files")}
-    return {"version": version, "live": version == live, "pinned": pinned, **described}
+    return {"version": version, "live": version == live, "pinned": pinned, "encoder": _encoder(registry, version), **described}
+
+
+def _encoder(registry: Registry, version: str) -> str | None:
+    """Return the encoder that the metadata name; None if they cannot be read, which `models verify` explains."""
+    try:
+        return RawMetadata.read(registry.folder(version)).encoder
+    except (DocumentError, OSError):
+        return None
 
 
 def _live(registry: Registry) -> tuple[str | None, str | None]:
@@ -81,10 +90,10 @@ def list_versions(config: ConfigOption = None, models: FolderOption = None, as_j
     if as_json:
         print(json.dumps([{key: value for key, value in row.items() if key not in ("files", "verdict")} for row in rows], indent=2))
     else:
-        columns = [Column(name, no_wrap=True) for name in ("version", "live", "reason", "parent")]  # whole names can be copied
+        columns = [Column(name, no_wrap=True) for name in ("version", "live", "encoder", "reason", "parent")]  # whole names can be copied
         table = Table(*columns, Column("problem", overflow="fold"))
         for row in rows:
-            cells = (row.get(key) for key in ("reason", "parent", "problem"))
+            cells = (row.get(key) for key in ("encoder", "reason", "parent", "problem"))
             live_mark = "● pinned" if row.get("pinned") and row["live"] else "●" if row["live"] else ""
             table.add_row(row["version"], live_mark, *(plain(cell) if cell else None for cell in cells))
         if rows:

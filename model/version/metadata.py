@@ -1,5 +1,6 @@
-"""model_metadata_<version>.json: everything that a core graph needs to forecast in engineering units, and the version's declarations of its
-graphs.
+"""model_metadata_<version>.json: everything that a core graph needs to forecast in engineering units, and the declarations of the graphs.
+
+This file is long because its two readers, with the features of this release and without, share their rules.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MOST_VERSION: Final = 2**31 - 1
 """Largest number of a schema or of features that every reader can hold."""
 LSTM: Final = "lstm"
 """Encoder of versions that do not name one."""
+FRESH: Final = "the next training starts as a first version"
 _PREFIX: Final = "model_metadata_"
 _OWN: Final = frozenset(
     {
@@ -151,34 +153,25 @@ class Metadata:
             DocumentError: if there is not exactly one such file, it is of a newer release, or something in it is missing or of another
                 type.
         """
-        found = sorted(path for path in folder.glob(f"{_PREFIX}*.json"))
-        if len(found) != 1:
-            raise DocumentError(f"{len(found)} files {_PREFIX}*.json instead of one")
-        document = read_document(found[0], None if digests is None else digests.get(found[0].name, ""))
+        document, name = _read(folder, digests)
         try:
-            return cls._from_document(document, found[0].name)
+            return cls._from_document(document, name)
         except KeyError as error:
-            raise DocumentError(f"{found[0].name} has no {error}") from error
+            raise DocumentError(f"{name} has no {error}") from error
 
     @classmethod
     def _from_document(cls, document: dict[str, Any], name: str) -> Metadata:
-        if _number(document["schema"], "schema", name) > SCHEMA_VERSION:
-            raise DocumentError(f"{name} was written by a newer release (schema {document['schema']}, this one reads {SCHEMA_VERSION})")
+        _require_readable(document, name)
         version, until_s, scalers = document["version"], document["trained_until_s"], document["scaler_params"]
-        if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version) or metadata_name(version) != name:
-            raise DocumentError(f"{name} says version {cut(repr(version))}")
         if (found := _number(document.get("feature_version", 1), "feature_version", name)) != FEATURE_VERSION:
-            raise OtherFeaturesError(f"{name} is of features of version {found}, this release computes version {FEATURE_VERSION}")
+            raise OtherFeaturesError(f"{name} is of features of version {found}, this release computes version {FEATURE_VERSION}; {FRESH}")
         for key, known in (("features", FEATURES), ("targets", TARGETS)):
             if document[key] != list(known):
-                raise OtherFeaturesError(f"{name} has other {key} than this release computes: {_difference(document[key], known)}")
-        window_rows = document["window_rows"]
-        if type(window_rows) is not int or not WINDOW_ROWS_LEAST <= window_rows <= WINDOW_ROWS_MOST:
-            found_rows = cut(repr(window_rows))
-            raise DocumentError(f"{name} has windows of {found_rows} rows, and {WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible")
+                raise OtherFeaturesError(f"{name} has other {key} than this release computes: {_difference(document[key], known)}; {FRESH}")
+        window_rows = _window_rows(document, name)
         timed = until_s is None or (isinstance(until_s, int | float) and not isinstance(until_s, bool) and abs(until_s) < LATEST_S)
-        if not timed or not isinstance(scalers, dict) or not isinstance(document.get("encoder", LSTM), str):
-            raise DocumentError(f"{name}: trained_until_s is not a time, scaler_params not an object, or encoder not a name")
+        if not timed or not isinstance(scalers, dict):
+            raise DocumentError(f"{name}: trained_until_s is not a time, or scaler_params not an object")
         try:
             vocabulary = Vocabulary.from_json(document["vocabularies"])
         except ValueError as error:
@@ -198,10 +191,72 @@ class Metadata:
         )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class RawMetadata:
+    """What whoever runs a raw graph needs of a version, as the Go client reads it.
+
+    The features are inside the graph, so that they may be those of another release.
+    """
+
+    version: str
+    window_rows: int
+    measured: Flags
+    encoder: str
+    graphs: Mapping[str, Declared]
+
+    def graph(self, kind: str) -> Declared:
+        """Return what is declared of the "raw" or "int8" graph."""
+        return self.graphs.get(kind) or undeclared_graphs(self.version)[kind]
+
+    @classmethod
+    def read(cls, folder: Path) -> RawMetadata:
+        """Return that of the one version in the folder. Raises DocumentError as `Metadata.read` does, but for other features."""
+        document, name = _read(folder, None)
+        try:
+            _require_readable(document, name)
+            _number(document.get("feature_version", 1), "feature_version", name)
+            if document["targets"] != list(TARGETS):
+                raise DocumentError(f"{name} has other targets than this release knows: {_difference(document['targets'], TARGETS)}")
+            if not isinstance(scalers := document["scaler_params"], dict):
+                raise DocumentError(f"{name}: scaler_params is not an object")
+            measured = _measured(document, _scaler(scalers, "y", len(TARGETS), name), name)
+            encoder, graphs = document.get("encoder", LSTM), _graphs(document, name)
+            return cls(document["version"], _window_rows(document, name), measured, encoder, graphs)
+        except KeyError as error:
+            raise DocumentError(f"{name} has no {error}") from error
+
+
+def _read(folder: Path, digests: Mapping[str, str] | None) -> tuple[dict[str, Any], str]:
+    """Return the one document of metadata in a folder, and its file's name."""
+    found = sorted(path for path in folder.glob(f"{_PREFIX}*.json"))
+    if len(found) != 1:
+        raise DocumentError(f"{len(found)} files {_PREFIX}*.json instead of one")
+    return read_document(found[0], None if digests is None else digests.get(found[0].name, "")), found[0].name
+
+
+def _require_readable(document: dict[str, Any], name: str) -> None:
+    """Raise DocumentError if the document is of a newer release, or not of the version that its file is named after."""
+    if (schema := _number(document["schema"], "schema", name)) > SCHEMA_VERSION:
+        raise DocumentError(f"{name} was written by a newer release (schema {schema}, this one reads {SCHEMA_VERSION})")
+    version = document["version"]
+    if not isinstance(version, str) or not VERSION_PATTERN.fullmatch(version) or metadata_name(version) != name:
+        raise DocumentError(f"{name} says version {cut(repr(version))}")
+    if not isinstance(document.get("encoder", LSTM), str):
+        raise DocumentError(f"{name}: encoder is not a name")
+
+
 def _number(found: Any, key: str, name: str) -> int:
     """Return a version number: a whole one, which neither true nor 1.0 is."""
     if type(found) is not int or not 1 <= found <= MOST_VERSION:
         raise DocumentError(f"{name}: {key} is {cut(repr(found))}, which is not a whole number from 1")
+    return found
+
+
+def _window_rows(document: dict[str, Any], name: str) -> int:
+    found = document["window_rows"]
+    if type(found) is not int or not WINDOW_ROWS_LEAST <= found <= WINDOW_ROWS_MOST:
+        possible = f"{WINDOW_ROWS_LEAST} to {WINDOW_ROWS_MOST} are possible"
+        raise DocumentError(f"{name} has windows of {cut(repr(found))} rows, and {possible}")
     return found
 
 

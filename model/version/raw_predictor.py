@@ -12,7 +12,7 @@ from features.definition import WINDOW_ROWS
 from features.telemetry import TARGETS, Doubles, Flags, Floats
 from model.version.contract import FORECAST, Declared
 from model.version.documents import DocumentError
-from model.version.metadata import Metadata
+from model.version.metadata import RawMetadata
 from model.version.possible import possible
 from model.version.predictor import CHUNK_WINDOWS, NOTHING, PredictorError, raw_session, read_graph
 from model.version.raw_windows import RawWindows, Texts, require_shapes
@@ -35,9 +35,12 @@ class RawPredictor:
 
     @classmethod
     def load(cls, folder: Path, int8: bool = False) -> RawPredictor:
-        """Load the raw graph of the one version in the folder. Raises PredictorError if it is missing, damaged or not a raw graph."""
+        """Load the raw graph of the one version in the folder. Raises PredictorError if it is missing, damaged or not a raw graph.
+
+        Its features are inside the graph, so that they need not be those of this release. `Predictor` refuses such a version.
+        """
         try:
-            metadata = Metadata.read(folder)
+            metadata = RawMetadata.read(folder)
             declared = metadata.graph("int8" if int8 else "raw")
             loaded = cls.of(read_graph(folder / declared.file), metadata.version, int8, metadata.window_rows, declared)
             return replace(loaded, measured=metadata.measured)

@@ -190,6 +190,7 @@ def test_rollback_without_current(cli: Cli, models: Path) -> None:
 def test_models_show(cli: Cli, models: Path) -> None:
     """The manifest of one version. An unknown one is exit code 1, with where to look."""
     code, out, _ = cli("models", "show", "v20260101_000000", "--models", models)
+    assert json.loads(out)["encoder"] == "lstm"
     assert code == 0
     assert core_name("v20260101_000000") in json.dumps(json.loads(out)["files"])
     code, _, err = cli("models", "show", "v20260103_000000", "--models", models)

@@ -12,7 +12,9 @@ from model.version.contract import CORE, MOST_PROBLEMS, Declared, Graph, Port, p
 from model.version.declarations import MOST_OPERATORS, MOST_PORTS
 from model.version.documents import MOST_MESSAGE, DocumentError
 from model.version.manifest import MANIFEST_NAME, verify
-from model.version.metadata import Metadata, metadata_name
+from model.version.metadata import Metadata, RawMetadata, metadata_name
+from model.version.predictor import Predictor, PredictorError
+from model.version.raw_predictor import RawPredictor
 from testkit.paths import ROOT
 from testkit.versions import make_version
 
@@ -40,9 +42,13 @@ def changed(document: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def read(document: dict[str, Any], into: Path) -> Metadata:
+def read_into(document: dict[str, Any], into: Path) -> Path:
     (into / metadata_name(VERSION)).write_text(json.dumps(document))
-    return Metadata.read(into)
+    return into
+
+
+def read(document: dict[str, Any], into: Path) -> Metadata:
+    return Metadata.read(read_into(document, into))
 
 
 @pytest.mark.parametrize("case", TABLE["cases"], ids=[case["name"] for case in TABLE["cases"]])
@@ -50,11 +56,25 @@ def test_the_table(version: Path, tmp_path: Path, case: dict[str, Any]) -> None:
     """One change each: it is read, or refused with the same words by Python and Go."""
     document = changed(json.loads((version / metadata_name(VERSION)).read_text()), case)
     if "refused" not in case:
-        assert read(document, tmp_path).version == VERSION
+        assert read(document, tmp_path).version == RawMetadata.read(tmp_path).version == VERSION
         return
-    with pytest.raises(DocumentError) as refused:
-        read(document, tmp_path)
-    assert case["refused"] in str(refused.value)
+    read_into(document, tmp_path)
+    for reader in (Metadata.read, RawMetadata.read):
+        with pytest.raises(DocumentError) as refused:
+            reader(tmp_path)
+        assert case["refused"] in str(refused.value)
+
+
+@pytest.mark.parametrize("change", [{"feature_version": 2}, {"features": ["other"]}])
+def test_other_features_are_for_raw_graphs_alone(tmp_path: Path, change: dict[str, Any]) -> None:
+    """A raw graph has its features inside; the daemon would give the core graph its own, so it refuses, and says what happens next."""
+    folder = make_version(tmp_path / VERSION, VERSION)
+    path = folder / metadata_name(VERSION)
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert RawPredictor.load(folder).version == RawPredictor.load(folder, int8=True).version == VERSION
+    with pytest.raises(PredictorError, match="the next training starts as a first version") as refused:
+        Predictor.load(folder)
+    assert refused.value.other_features
 
 
 PORT = {"name": "spread", "dtype": "float32", "shape": ["batch", 4]}
