@@ -53,14 +53,18 @@ class LiveModel:
 
     def _load(self, version: str) -> None:
         folder = self.models / version
-        metadata = json.loads((folder / f"model_metadata_{version}.json").read_text())
-        declared = metadata.get("graphs", {}).get("raw", {}).get("file")  # versions of older releases name no files
-        path = folder / declared if declared else next(folder.glob("*.raw.onnx"))
+        try:
+            path = folder / _raw_name(json.loads((folder / f"model_metadata_{version}.json").read_text()), version)
+            wanted = json.loads((folder / "MANIFEST.json").read_text())["files"][path.name]["sha256"]
+        except (AttributeError, KeyError, TypeError) as error:  # JSON, but not that of a version
+            raise ValueError(f"{folder}: is not a published version ({error!r}); copy the folder again, CURRENT last") from error
         graph = path.read_bytes()
-        wanted = json.loads((folder / "MANIFEST.json").read_text())["files"][path.name]["sha256"]
         if hashlib.sha256(graph).hexdigest() != wanted:
             raise ValueError(f"{path}: is not what was published (its SHA-256 differs); copy the folder again, CURRENT last")
-        self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        try:
+            self._session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime raises a dozen types of its own, with no common base
+            raise ValueError(f"{path}: cannot be loaded ({error}); update onnxruntime") from error
         self.version = version
 
     def forecast(self, rows: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -86,6 +90,16 @@ class LiveModel:
         }
         (forecast,) = self._session.run(["forecast"], feed)[0]
         return {name: None if np.isnan(value) else float(value) for name, value in zip(TARGETS, forecast, strict=True)}
+
+
+def _raw_name(metadata: dict[str, Any], version: str) -> str:
+    """Return the file name of the raw graph. Raises ValueError if it does not lie in the version's own folder."""
+    if "graphs" not in metadata:  # versions of older releases name no files
+        return f"bandwidth_lstm_{version}.raw.onnx"
+    name: str = metadata["graphs"]["raw"]["file"]
+    if Path(name).name != name:
+        raise ValueError(f"{version} names {name[:80]!r} as its raw graph, which is not a file name; do not use this version")
+    return name
 
 
 def main(models: Path, telemetry: Path, follow: bool) -> None:

@@ -19,6 +19,7 @@ from kafka import KafkaConsumer, KafkaProducer
 
 from daemon.config.load import load
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Partition
+from model.version.metadata import metadata_name, raw_name
 from model.version.raw_predictor import RawPredictor
 from streams.events import Event
 from streams.records.decode import decode
@@ -106,6 +107,45 @@ def test_forecasts_are_those_of_the_daemon_and_follow_the_live_version(tmp_path:
     with pytest.raises(ValueError, match="SHA-256 differs"):
         live.refresh()
     assert live.version == SECOND
+
+
+@pytest.mark.parametrize(
+    ("graphs", "problem"),
+    [
+        (None, "is not a published version"), ([], "is not a published version"), ({}, "is not a published version"),
+        ({"raw": 7}, "is not a published version"), ({"raw": {"file": None}}, "is not a published version"),
+        ({"raw": {"file": "none.onnx"}}, "is not a published version"), ({"raw": {"file": "../CURRENT"}}, "is not a file name"),
+        ({"raw": {"file": "/etc/passwd"}}, "is not a file name"), ({"raw": {"file": ""}}, "is not a published version"),
+        ({"raw": {"file": "MANIFEST.json"}}, "is not a published version"), ({"raw": {"file": "golden.json"}}, "cannot be loaded"),
+    ],
+)  # fmt: skip
+def test_a_version_that_is_odd_is_refused_and_the_loaded_one_stays(tmp_path: Path, graphs: object, problem: str) -> None:
+    """Whatever its metadata declare: a ValueError, which --follow prints before it goes on."""
+    forecast, models = example("forecast"), tmp_path / "models"
+    publish(tmp_path, FIRST)
+    live = forecast.LiveModel(models)
+    publish(tmp_path, SECOND, seed=1)
+    path = models / SECOND / metadata_name(SECOND)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"graphs": graphs}))
+    with pytest.raises(ValueError, match=problem):
+        live.refresh()
+    assert live.version == FIRST
+    assert len(live.forecast(rows())) == len(TARGETS)
+
+
+def test_a_version_of_an_older_release_is_found_by_its_name(tmp_path: Path) -> None:
+    """It declares no files; without its raw graph it is refused as others are."""
+    forecast, models = example("forecast"), tmp_path / "models"
+    publish(tmp_path, FIRST)
+    path = models / FIRST / metadata_name(FIRST)
+    document = json.loads(path.read_text())
+    document.pop("graphs", None)
+    path.write_text(json.dumps(document))
+    live = forecast.LiveModel(models)
+    (models / FIRST / raw_name(FIRST)).unlink()
+    with pytest.raises(OSError, match="No such file"):
+        live._load(FIRST)
+    assert live.version == FIRST
 
 
 def ours(folder: Path, given: list[dict[str, Any]]) -> list[float]:
