@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from model.version.contract import CORE, MOST_PROBLEMS, Declared, Graph, Port, problems
@@ -15,7 +17,7 @@ from model.version.manifest import MANIFEST_NAME, verify
 from model.version.metadata import Metadata, RawMetadata, metadata_name
 from model.version.predictor import Predictor, PredictorError
 from model.version.raw_predictor import RawPredictor
-from testkit.paths import ROOT
+from testkit.paths import ROOT, STATES
 from testkit.versions import make_version
 
 TABLE = json.loads((ROOT / "clients/go/testdata/metadata.json").read_text())
@@ -75,6 +77,17 @@ def test_other_features_are_for_raw_graphs_alone(tmp_path: Path, change: dict[st
     with pytest.raises(PredictorError, match="the next training starts as a first version") as refused:
         Predictor.load(folder)
     assert refused.value.other_features
+
+
+def test_the_published_schema_describes_versions_of_each_age(tmp_path: Path) -> None:
+    """One of an earlier release lacks entries, which the schema therefore does not require; one of this release has what it describes."""
+    schema = json.loads((ROOT / "docs/model_metadata.schema.json").read_text())
+    shutil.unpack_archive(STATES / "unbounded-model.tar.xz", tmp_path)
+    jsonschema.validate(json.loads((tmp_path / VERSION / metadata_name(VERSION)).read_text()), schema)
+    described = schema | {"required": []}
+    jsonschema.validate(TABLE["base"], described)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"graphs": TABLE["base"]["graphs"] | {"tiny": {}}}, described)
 
 
 PORT = {"name": "spread", "dtype": "float32", "shape": ["batch", 4]}
