@@ -9,8 +9,6 @@ from typing import Any, Final
 import onnx
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
-from features.telemetry import TARGETS
-
 _PREPARED: Final = {"onnx.quant.pre_process": "onnxruntime.quant"}
 """Mark without which the quantiser warns. It stands for folded constants and known shapes, which the export has done already."""
 
@@ -24,12 +22,9 @@ def quantise(core: Any) -> Any:
     """
     model = onnx.ModelProto()
     model.CopyFrom(core)
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    remaining = []
     for number, node in enumerate(model.graph.node):
         node.name = node.name or f"node_{number}"
-        if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights and weights[node.input[1]].dims[-1] == len(TARGETS):
-            remaining.append(node.name)
+    remaining = _last_layers(model.graph)
     onnx.helper.set_model_props(model, _PREPARED)
     with tempfile.TemporaryDirectory(prefix="dwcp-int8-") as folder:
         target = Path(folder) / "int8.onnx"
@@ -42,3 +37,20 @@ def quantise(core: Any) -> Any:
             nodes_to_exclude=remaining,
         )
         return onnx.load(target)
+
+
+def _last_layers(graph: Any) -> list[str]:
+    """Return the names of the products with weights that come last on the way to an output: no other such product, nor an LSTM, follows."""
+    weights = {tensor.name for tensor in graph.initializer}
+    maker = {name: node for node in graph.node for name in node.output}
+    waiting, seen, last = [value.name for value in graph.output], set[str](), []
+    while waiting:
+        node = maker.get(waiting.pop())
+        if node is None or node.name in seen:
+            continue
+        seen.add(node.name)
+        if node.op_type in ("MatMul", "Gemm") and node.input[1] in weights:
+            last.append(node.name)
+        elif node.op_type != "LSTM":
+            waiting.extend(node.input)
+    return last

@@ -23,6 +23,7 @@ from model.training.graph import prove as model_export_raw
 from model.training.graph.all_three import RawGraphs, raw_graphs
 from model.training.graph.core import ExportError, check_parity, convert, declare, export_core, load_weights, save_weights
 from model.training.graph.prove import export_raw, keras_forecasts
+from model.training.graph.quantise import quantise
 from model.training.graph.simplify import simplify
 from model.training.network.assembly import build, inference_clone, initialise_linear_path
 from model.version.contract import CORE
@@ -83,6 +84,15 @@ def test_a_network_without_linear_path_exports_with_the_same_names(tmp_path: Pat
     export_core(trained(resized(SMALL, linear_path=False)), tmp_path, VERSION, windows_of(4))
     graph = onnx.load(tmp_path / f"bandwidth_lstm_{VERSION}.onnx")
     assert [graph.graph.input[0].name, graph.graph.output[0].name] == ["input", "output"]
+
+
+def test_only_the_last_layers_stay_float_in_the_quantised_graph() -> None:
+    """The forecast's own layers, by their place and not by their size: inner layers of as many units as there are targets are quantised."""
+    sizes = resized(SMALL, lstm_units=(6, 4), dense_units=(4,), head_units=4)
+    quantised = quantise(convert(build(sizes), VERSION))
+    floats = [node.name.split("/")[1] for node in quantised.graph.node if node.op_type in ("MatMul", "Gemm")]
+    assert sorted(floats) == ["linear_path_1", "nonlinear_output_1"]
+    assert sum(node.op_type == "MatMulInteger" for node in quantised.graph.node) == 3
 
 
 def test_a_graph_with_loops_is_refused() -> None:
