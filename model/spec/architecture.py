@@ -5,6 +5,7 @@ No TensorFlow here: the daemon chooses one by `training.architecture` and writes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, TypeAlias, get_args
 
@@ -21,6 +22,14 @@ def _require_layers(kind: str, units: tuple[int, ...], dropout: tuple[float, ...
         raise ValueError(f"an architecture needs one dropout rate for each {kind} layer")
     if not units or min(units) < 1:
         raise ValueError(f"an architecture needs at least one {kind} layer, and every layer at least one unit")
+
+
+def _require_rates(**rates: tuple[float, ...]) -> None:
+    """Raise ValueError, with the name, for a dropout rate with which nothing would be left to learn from. A NaN is none either."""
+    for name, values in rates.items():
+        for value in values:
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} has the rate {value}; use 0 to less than 1")
 
 
 class _Sized(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field=TAG):
@@ -62,6 +71,7 @@ class _Headed(_Sized, frozen=True, tag_field=TAG):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_layers("dense", (*self.dense_units, self.head_units), (*self.dense_dropout, self.head_dropout))
+        _require_rates(dense_dropout=self.dense_dropout, head_dropout=(self.head_dropout,))
 
 
 class Lstm(_Headed, frozen=True, tag="lstm"):
@@ -77,6 +87,9 @@ class Lstm(_Headed, frozen=True, tag="lstm"):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_layers("LSTM", self.lstm_units, self.lstm_dropout)
+        _require_rates(lstm_dropout=self.lstm_dropout, recurrent_dropout=(self.recurrent_dropout,))
+        if not 0 <= self.l2 < math.inf:
+            raise ValueError(f"l2 is {self.l2}; use 0 or more")
 
 
 class Linear(_Sized, frozen=True, tag="linear"):
@@ -103,6 +116,7 @@ class Mlp(_Headed, frozen=True, tag="mlp"):
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_layers("MLP", self.mlp_units, self.mlp_dropout)
+        _require_rates(mlp_dropout=self.mlp_dropout)
 
 
 Architecture: TypeAlias = Lstm | Linear | Mlp

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace as resized
 
 from features.telemetry import Floats
-from model.spec.architecture import Lstm
+from model.spec.architecture import Lstm, Mlp, architecture_of
 from model.training.network.assembly import build, inference_clone, initialise_linear_path, silence_features
 
 SMALL = Lstm(lstm_units=(8, 8, 8), dense_units=(8, 8), head_units=8)
@@ -110,6 +110,31 @@ def test_silenced_features_no_longer_move_the_forecast() -> None:
     np.testing.assert_allclose(model.predict_on_batch(windows_of(4)), before, atol=1e-6)
     quiet[:, -1, 6] += 1.0
     assert np.abs(model.predict_on_batch(quiet) - before).min() > 0.9
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.1, 2, float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("kind", "name", "rates"),
+    [
+        (Lstm, "lstm_dropout", 3), (Lstm, "recurrent_dropout", None), (Lstm, "dense_dropout", 2), (Lstm, "head_dropout", None),
+        (Mlp, "mlp_dropout", 2), (Mlp, "dense_dropout", 1), (Mlp, "head_dropout", None),
+    ],
+)  # fmt: skip
+def test_rates_that_leave_nothing_are_refused(kind: type[Lstm | Mlp], name: str, rates: int | None, rate: float) -> None:
+    """A dropout rate is at least 0 and less than 1; another one is named, in a job's document too."""
+    assert kind(**{name: 0.0 if rates is None else (0.0,) * rates})
+    value = rate if rates is None else (*(0.1,) * (rates - 1), rate)
+    with pytest.raises(ValueError, match=f"{name} has the rate {rate}; use 0 to less than 1"):
+        kind(**{name: value})
+    with pytest.raises(ValueError, match=name):
+        architecture_of({"encoder": kind().encoder, name: value})
+
+
+@pytest.mark.parametrize("l2", [-1e-9, float("nan"), float("inf")])
+def test_a_penalty_that_is_none_is_refused(l2: float) -> None:
+    with pytest.raises(ValueError, match=f"l2 is {l2}; use 0 or more"):
+        Lstm(l2=l2)
+    assert Lstm(l2=0.0).l2 == 0.0
 
 
 @pytest.mark.parametrize(
