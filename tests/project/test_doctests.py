@@ -11,8 +11,6 @@ from types import ModuleType
 import pytest
 
 PACKAGES = ("features", "drift")
-EACH_CLASS = ("features", "drift")
-"""Packages of which each public class has an example."""
 
 
 def modules(package: str) -> list[str]:
@@ -36,7 +34,7 @@ def test_examples_are_true(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
-@pytest.mark.parametrize("package", EACH_CLASS)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_every_public_class_has_an_example(package: str) -> None:
     found = [each for name in modules(package) for each in classes(importlib.import_module(name))]
     assert found

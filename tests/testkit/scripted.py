@@ -13,7 +13,7 @@ from features.telemetry import Partition
 from streams.simulator.fleet import DEFAULT_START_S, FleetSpec, Region
 from streams.simulator.planted import PlantedEvent
 from streams.simulator.source import SimulatorSource
-from streams.source import ONLY_LOG, Log, Polled, RawBatch, Written
+from streams.source import ONLY_LOG, Log, Polled, RawBatch, Source, Written
 
 TOPIC: Final = "recovery"
 PARTITIONS: Final = 4
@@ -42,7 +42,7 @@ def stream() -> dict[Partition, list[bytes]]:
 
 
 @dataclass
-class ScriptedSource:
+class ScriptedSource(Source):
     """A Source over recorded partitions, in batches and an interleaving that follow from a seed.
 
     Args:
@@ -110,33 +110,8 @@ class ScriptedSource:
     def seek(self, partition: Partition, offset: int | None, log: Log = ONLY_LOG) -> None:  # noqa: ARG002 - see Source
         self.positions[partition] = self.positions.get(partition, 0) if offset is None else offset  # None does not go back, as in Kafka
 
-    def release(self, partitions: frozenset[Partition]) -> None: ...
-
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         self.committed.update(offsets)
 
-    def pause(self) -> None:
-        self.paused = True
-
-    def resume(self) -> None:
-        self.paused = False
-
     def lag(self) -> int | None:
         return None if self.written is None else 0
-
-    def held(self) -> int:
-        return 0
-
-    def keyless(self) -> int:
-        return 0
-
-    def generation(self) -> int:
-        return 0
-
-    def healthy(self) -> bool:
-        return True
-
-    def troubles(self) -> list[str]:
-        return []
-
-    def close(self) -> None: ...
