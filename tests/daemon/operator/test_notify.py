@@ -78,6 +78,20 @@ def test_a_manager_that_does_not_listen_holds_up_nobody(manager: tuple[socket.so
     assert heard(listening)[:2] == ["READY=1", "STATUS=0"]
 
 
+def test_a_change_of_state_is_sent_until_the_manager_takes_it(manager: tuple[socket.socket, str]) -> None:
+    """A unit whose READY=1 is lost stays `activating` until systemd kills it: it comes again, in order, before the next status."""
+    listening, name = manager
+    notifier = Notifier({"NOTIFY_SOCKET": name})
+    for number in range(1000):
+        notifier.status(str(number))
+    notifier.ready()
+    notifier.reloading()
+    assert not [one for one in heard(listening) if not one.startswith("STATUS=")], "the socket was full"
+    notifier.status("listened to again")
+    ready, reloading, status = heard(listening)
+    assert (ready, reloading.partition("\n")[0], status) == ("READY=1", "RELOADING=1", "STATUS=listened to again")
+
+
 @pytest.mark.parametrize(
     "environment",
     [{}, {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, {"NOTIFY_SOCKET": "/nowhere/notify", "WATCHDOG_USEC": "1000"}],
