@@ -23,10 +23,13 @@ class FeatureRows:
         ready: bool (W,), whether the run of the link has the 30 rows that a forecast needs.
         windows: float32 (W, 30, F), features unscaled, NaN in rows that are not ready. None if no vocabulary was given.
         last_known: float32 (W, 4), last measured value of each target in the run: the forecast by persistence.
+        context: float32 (W, 3 + H, 4), level, spread and profiles of each target, NaN if unknown; (W, 0, 4) without horizons. See
+            `memory.fill_context`.
 
     >>> import numpy as np
     >>> none = np.zeros(0, np.int64)
-    >>> rows = FeatureRows(none, none, none, none, 1, 0, none, none, none, None, np.zeros((0, 4), np.float32))
+    >>> last_known, context = np.zeros((0, 4), np.float32), np.zeros((0, 0, 4), np.float32)
+    >>> rows = FeatureRows(none, none, none, none, 1, 0, none, none, none, None, last_known, context)
     >>> len(rows.accepted), rows.duplicates
     (0, 1)
     """
@@ -42,3 +45,4 @@ class FeatureRows:
     ready: Flags
     windows: Floats | None
     last_known: Floats
+    context: Floats

@@ -25,6 +25,8 @@ from features.definition import (
     SMALLEST_RTT_MS,
     WINDOW_ROWS,
 )
+from features.local_time import Places
+from features.memory import Memory, begin_hour, fill_context, forget_all, gather
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Bytes, Codes, Doubles, Flags, Floats, Ints, Longs
 from features.timeline import DUPLICATE, INTERVALS, LATE
 
@@ -42,6 +44,7 @@ _F_LOAD, _F_CONGESTION, _F_RTT_RATIO = (FEATURES.index(name) for name in ("netwo
 _F_TARGETS, _F_CODES, _F_CYCLES = first_of(TARGETS, FEATURES), first_of(ENCODED, FEATURES), first_of(CYCLES, FEATURES)
 _F_MEANS, _F_CHANGES, _F_DEVIATIONS = first_of(MEANS, FEATURES), first_of(CHANGES, FEATURES), first_of(DEVIATIONS, FEATURES)
 _SHORT, _MIDDLE, _LONG = MEAN_ROWS
+_REGION = CATEGORIES.index("region")
 _CATEGORY_COUNT, _METRICS, _MEAN_COUNT = len(CATEGORIES), len(TARGETS), len(MEAN_ROWS)
 
 
@@ -110,6 +113,21 @@ def feature_row(numeric: Floats, codes: Codes, encoding: Floats, first: int, row
 
 
 @compiled
+def median_interval_s(intervals: Floats, known: int) -> float:
+    """Return the median of recent intervals, which is the sampling interval of a link, seconds; NaN without any.
+
+    Args:
+        intervals: float32 (INTERVALS,), seconds; the first `known` of them are set.
+        known: How many intervals are set.
+    """
+    if known == 0:
+        return math.nan
+    recent = np.sort(intervals[:known])
+    middle = known // 2
+    return float(recent[middle]) if known % 2 == 1 else 0.5 * (float(recent[middle - 1]) + float(recent[middle]))
+
+
+@compiled
 def is_gap(intervals: Floats, known: int, interval_s: float, gap_multiple: float) -> bool:
     """Return whether an interval is longer than a multiple of the median of recent ones.
 
@@ -126,15 +144,14 @@ def is_gap(intervals: Floats, known: int, interval_s: float, gap_multiple: float
         least = min(least, float(intervals[index]))
     if interval_s <= gap_multiple * least:
         return False  # the median is at least as long as the shortest: nearly every row ends here, without sorting
-    recent = np.sort(intervals[:known])
-    middle = known // 2
-    median = float(recent[middle]) if known % 2 == 1 else 0.5 * (float(recent[middle - 1]) + float(recent[middle]))
-    return bool(interval_s > gap_multiple * median)
+    return bool(interval_s > gap_multiple * median_interval_s(intervals, known))
 
 
 @compiled
 def fill_features(
-    link: Ints, time_s: Doubles, numeric: Floats, codes: Codes, encoding: Floats, gap_multiple: float, features: Floats, run: Longs
+    link: Ints, time_s: Doubles, numeric: Floats, codes: Codes, encoding: Floats, gap_multiple: float,
+    horizons: Longs, places: Places, place_of: Ints, memory: Memory,
+    features: Floats, run: Longs, median_s: Doubles, context: Floats,
 ) -> None:  # fmt: skip
     """Compute the features of every row of a table that is sorted by link, then by time.
 
@@ -145,8 +162,13 @@ def fill_features(
         codes: int16 (N, C), see `feature_row`.
         encoding: float32 (C, K), see `feature_row`.
         gap_multiple: See `is_gap`.
+        horizons: int64 (H,), rows ahead. With none, nothing is remembered.
+        places, place_of: See `LocalTime`.
+        memory: Of one link. Each link in turn uses it.
         features: float32 (N, F), is filled.
         run: int64 (N,), is filled: rows with the same number are of one link without a gap.
+        median_s: float64 (N,), is filled: sampling interval as known after the row, seconds, NaN if unknown.
+        context: float32 (N, 3 + H, 4), is filled, see `fill_context`; (N, 0, 4) without horizons.
     """
     intervals = np.zeros(INTERVALS, np.float32)
     known = head = first = 0
@@ -156,6 +178,7 @@ def fill_features(
             known = head = 0
             first = row
             current_run += 1
+            forget_all(memory, 0)
         else:
             interval_s = time_s[row] - time_s[row - 1]
             if is_gap(intervals, known, interval_s, gap_multiple):
@@ -165,16 +188,23 @@ def fill_features(
             head = (head + 1) % INTERVALS
             known = min(known + 1, INTERVALS)
         run[row] = current_run
+        median_s[row] = median_interval_s(intervals, known)
         feature_row(numeric, codes, encoding, max(first, row - HISTORY_ROWS), row, features[row])
+        if len(horizons) > 0:
+            place = place_of[codes[row, _REGION]]
+            if memory.hour_until_s[0] == 0.0 or time_s[row] >= memory.hour_until_s[0]:
+                begin_hour(memory, 0, places, place, time_s[row])
+            gather(memory.recent[0], numeric[row])
+            fill_context(memory, 0, places, place, time_s[row], median_s[row], horizons, context[row])
 
 
 @compiled
 def update_rings(
     slots: Ints, time_s: Doubles, values: Floats, codes: Codes, watch: Flags,
-    encoding: Floats, wanted: bool, gap_multiple: float,
+    encoding: Floats, wanted: bool, gap_multiple: float, horizons: Longs, places: Places, place_of: Ints,
     ring_values: Floats, ring_codes: Codes, intervals: Floats, last_time_s: Doubles, head: Bytes,
-    rows: Bytes, interval_head: Bytes, intervals_known: Bytes, newest: Longs,
-    status: Bytes, restarted: Flags, watched: Longs, previous: Longs, ready: Flags, windows: Floats, last_known: Floats,
+    rows: Bytes, interval_head: Bytes, intervals_known: Bytes, memory: Memory, newest: Longs,
+    status: Bytes, restarted: Flags, watched: Longs, previous: Longs, ready: Flags, windows: Floats, last_known: Floats, context: Floats,
 ) -> int:  # fmt: skip
     """Put a batch of N rows into the rings in one pass, and compute the windows of monitored links. Return how many rows those are (W).
 
@@ -187,15 +217,18 @@ def update_rings(
         encoding: float32 (C, K), see `feature_row`.
         wanted: Whether windows are computed.
         gap_multiple: See `is_gap`.
-        ring_values, ring_codes, intervals, last_time_s, head, rows, interval_head, intervals_known: Per-link state, see `rings.RINGS`;
-            changed in place.
+        horizons: int64 (H,), rows ahead. With none, no context is computed; what a link remembers is kept up to date all the same.
+        places, place_of: See `LocalTime`.
+        ring_values, ring_codes, intervals, last_time_s, head, rows, interval_head, intervals_known, memory: Per-link state, see
+            `rings.RINGS`; changed in place.
         newest: int64 (L,), -1 at the start: index of the newest monitored row of each link in this batch.
         status: uint8 (N,), is filled: ACCEPTED, DUPLICATE or LATE.
         restarted: bool (N,), is filled: whether a gap lies before the row.
-        watched, previous, ready, windows, last_known: The first W rows are filled, see `FeatureRows`.
+        watched, previous, ready, windows, last_known, context: The first W rows are filled, see `FeatureRows`.
     """
     line_values = np.empty((RING_ROWS, ring_values.shape[2]), np.float32)
     line_codes = np.empty((RING_ROWS, ring_codes.shape[2]), np.int16)
+    recent, hour_until_s = memory.recent, memory.hour_until_s
     accepted = count = 0
     for row in range(len(slots)):
         slot = slots[row]
@@ -215,6 +248,9 @@ def update_rings(
         ring_codes[slot, head[slot]] = codes[row]
         head[slot] = (head[slot] + 1) % RING_ROWS
         rows[slot] = min(rows[slot] + 1, RING_ROWS)
+        if hour_until_s[slot] == 0.0 or time_s[row] >= hour_until_s[slot]:
+            begin_hour(memory, slot, places, place_of[codes[row, _REGION]], time_s[row])
+        gather(recent[slot], values[row])
         if watch[slot]:
             held = int(rows[slot])
             for line in range(held):
@@ -234,6 +270,9 @@ def update_rings(
                 for step in range(WINDOW_ROWS):
                     line = held - WINDOW_ROWS + step
                     feature_row(line_values, line_codes, encoding, max(0, line - HISTORY_ROWS), line, windows[count, step])
+            if len(horizons) > 0:
+                interval = median_interval_s(intervals[slot], intervals_known[slot])
+                fill_context(memory, slot, places, place_of[codes[row, _REGION]], time_s[row], interval, horizons, context[count])
             count += 1
         accepted += 1
     return count

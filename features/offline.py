@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from features.definition import FEATURES
 from features.kernels import fill_features
-from features.telemetry import Doubles, Floats, Ints, Longs
+from features.local_time import UTC, LocalTime
+from features.memory import Memory, context_shape, empty_memory
+from features.telemetry import CATEGORIES, Doubles, Floats, Ints, Longs
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from features.vocabulary import Vocabulary
+
+_REGION: Final = CATEGORIES.index("region")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,23 +57,37 @@ class OfflineFeatures:
     Args:
         features: float32 (N, F), unscaled, NaN if unknown.
         run: int64 (N,), rows with the same number are of one link without a gap.
+        interval_s: float64 (N,), sampling interval of the link as known after the row, seconds, NaN if unknown.
+        context: float32 (N, 3 + H, 4), level, spread and profiles of each target, NaN if unknown; (N, 0, 4) without horizons. See
+            `memory.fill_context`.
 
-    >>> features = OfflineFeatures(np.zeros((2, len(FEATURES)), np.float32), np.array([0, 1]))
+    >>> unknown = np.full(2, np.nan)
+    >>> features = OfflineFeatures(np.zeros((2, len(FEATURES)), np.float32), np.array([0, 1]), unknown, np.zeros((2, 0, 4), np.float32))
     >>> features.run.tolist()  # two rows with a gap between them
     [0, 1]
     """
 
     features: Floats
     run: Longs
+    interval_s: Doubles
+    context: Floats
 
 
-def compute(table: RawTable, vocabulary: Vocabulary, gap_multiple: float = DEFAULT_GAP_MULTIPLE) -> OfflineFeatures:
+def compute(
+    table: RawTable,
+    vocabulary: Vocabulary,
+    gap_multiple: float = DEFAULT_GAP_MULTIPLE,
+    horizons: Sequence[int] = (),
+    local_time: LocalTime = UTC,
+) -> OfflineFeatures:
     """Compute the features of every row, equal to those of a FeatureStore to which the rows come one by one.
 
     Args:
         table: N rows.
         vocabulary: The codes of categories.
         gap_multiple: How many sampling intervals make a gap.
+        horizons: Rows ahead whose times the context has profiles for. With none, there is no context.
+        local_time: Time zones and holidays of the regions.
 
     Returns:
         The features of the N rows.
@@ -88,6 +108,11 @@ def compute(table: RawTable, vocabulary: Vocabulary, gap_multiple: float = DEFAU
         raise ValueError("the table must be sorted by link, then by strictly ascending time")
     features = np.empty((len(table), len(FEATURES)), np.float32)
     run = np.empty(len(table), np.int64)
-    encoding = vocabulary.encoding(table.values)
-    fill_features(table.link, table.time_s, table.numeric, table.codes.astype(np.int16), encoding, gap_multiple, features, run)
-    return OfflineFeatures(features, run)
+    interval_s = np.empty(len(table), np.float64)
+    context = np.empty(context_shape(len(table), horizons), np.float32)
+    fill_features(
+        table.link, table.time_s, table.numeric, table.codes.astype(np.int16), vocabulary.encoding(table.values), gap_multiple,
+        np.array(horizons, np.int64), local_time.places, local_time.place_of(table.values[_REGION]), Memory(**empty_memory(1)),
+        features, run, interval_s, context,
+    )  # fmt: skip
+    return OfflineFeatures(features, run, interval_s, context)

@@ -1,4 +1,4 @@
-"""The arrays behind a FeatureStore: for each link a ring of raw rows, and its times and intervals."""
+"""The arrays behind a FeatureStore: for each link a ring of raw rows, its times and intervals, and what it remembers."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.definition import RING_ROWS
+from features.memory import MEMORY, Memory, drop_running_hour
 from features.telemetry import CATEGORIES, NUMERIC, Ints
 from features.timeline import INTERVALS
 
@@ -22,8 +23,9 @@ RINGS: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
     "interval_head": ((), np.uint8),
     "intervals_known": ((), np.uint8),
     "last_offset": ((), np.int64),  # of the newest record, even if that was late or a duplicate
+    **MEMORY,
 }
-"""State of each link: shape and dtype. In total 39 x (11 x 4 + 6 x 2) + 9 x 4 + 20 = 2,240 bytes a link."""
+"""State of each link: shape and dtype. In total 39 x (11 x 4 + 6 x 2) + 9 x 4 + 20 + 1,161 = 3,401 bytes a link."""
 
 
 class Rings:
@@ -40,6 +42,11 @@ class Rings:
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]
+
+    @property
+    def memory(self) -> Memory:
+        """The arrays of the memory, for the kernels."""
+        return Memory(*(self._arrays[name] for name in MEMORY))
 
     @property
     def nbytes(self) -> int:
@@ -72,6 +79,18 @@ class Rings:
         for array in self._arrays.values():
             array[: len(slots)] = array[slots]
             array[len(slots) : count] = 0
+
+    def rewind(self, slots: Ints, time_s: float) -> None:
+        """Empty the rings of links whose newest time was wrong. Levels and profiles stay; the running hour is dropped.
+
+        Args:
+            slots: int32 (K,).
+            time_s: Their newest time from now on, UTC seconds.
+        """
+        for name in ("head", "rows", "interval_head", "intervals_known"):
+            self._arrays[name][slots] = 0
+        drop_running_hour(self.memory, slots)
+        self._arrays["last_time_s"][slots] = time_s
 
     def copies(self, links: int) -> dict[str, NDArray[Any]]:
         """Return copies of the first rows of all arrays."""

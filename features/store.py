@@ -1,4 +1,4 @@
-"""The rolling state of every link of one partition: link table, rings of raw rows, and the windows that come from them."""
+"""The rolling state of every link of one partition: link table, rings of raw rows, memory, and the windows that come from them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from features.changes import FeatureRows
 from features.definition import FEATURES, RING_ROWS, WINDOW_ROWS
 from features.kernels import update_rings
+from features.local_time import UTC, LocalTime, RegionPlaces
+from features.memory import context_shape
 from features.rings import Rings
 from features.telemetry import CATEGORIES, DEFAULT_LINK_KEY, KEY_COLUMNS, TARGETS, Doubles, Flags, Floats, Ints, TelemetryBatch
 from features.timeline import ACCEPTED, DEFAULT_GAP_MULTIPLE, DUPLICATE, LATE
@@ -54,6 +56,7 @@ class FeatureStore:
         gap_multiple: float = DEFAULT_GAP_MULTIPLE,
         links_max: int = DEFAULT_LINKS_MAX,
         names_max: int | None = MAX_VALUES,
+        local_time: LocalTime = UTC,
     ) -> None:
         """Start without links.
 
@@ -63,6 +66,7 @@ class FeatureStore:
             links_max: Size of the link table, see `evict`.
             names_max: Distinct values of one category, see `forget`. None: no value is forgotten, and all after the first MAX_VALUES
                 share one code.
+            local_time: Time zones and holidays of the regions, for what links remember of their days.
 
         Raises:
             ValueError: A key column is unknown.
@@ -81,6 +85,7 @@ class FeatureStore:
         self._keys: list[tuple[str | None, ...]] = []
         self._encoding_of: tuple[Vocabulary | None, tuple[int, ...]] = (None, ())  # with how many values were forgotten and known
         self._cached_encoding = np.zeros((0, 0), np.float32)
+        self._places = RegionPlaces(local_time)
         self._rings = Rings()
 
     def __len__(self) -> int:
@@ -153,15 +158,13 @@ class FeatureStore:
         codes[:, :, category] = mapping[codes[:, :, category]]
 
     def rewind(self, slots: Ints, time_s: float) -> None:
-        """Restart links whose newest time is in the future, with empty rings.
+        """Restart links whose newest time is in the future, with empty rings. What they remember of their days stays.
 
         Args:
             slots: int32 (K,), from `EventTime.undo`.
             time_s: UTC seconds; later rows of these links are accepted.
         """
-        for name in ("head", "rows", "interval_head", "intervals_known"):
-            self._rings[name][slots] = 0
-        self._rings["last_time_s"][slots] = max(time_s, self.evicted_through_s)
+        self._rings.rewind(slots, max(time_s, self.evicted_through_s))
 
     @property
     def newest_s(self) -> Doubles:
@@ -169,7 +172,9 @@ class FeatureStore:
         count = len(self.links)
         return np.where(self._rings["rows"][:count] > 0, self._rings["last_time_s"][:count], -np.inf)
 
-    def update(self, batch: TelemetryBatch, slots: Ints, watch: Flags, vocabulary: Vocabulary | None) -> FeatureRows:
+    def update(
+        self, batch: TelemetryBatch, slots: Ints, watch: Flags, vocabulary: Vocabulary | None, horizons: Sequence[int] = ()
+    ) -> FeatureRows:
         """Ingest a batch in one pass, and compute the window of each monitored link as it was at each of its rows.
 
         Args:
@@ -177,26 +182,26 @@ class FeatureStore:
             slots: int32 (N,), from `resolve`.
             watch: bool (L,), which links are monitored.
             vocabulary: Of the live model. None: there is no model, and no windows are computed.
+            horizons: Rows ahead whose times the context has profiles for. With none, there is no context.
 
         Returns:
             The result of the batch.
         """
         codes = self.interner.codes(batch.categories)
         self.interner.seen(codes, batch.offsets)
-        rings = self._rings
-        most = int(np.count_nonzero(watch[slots]))
-        wanted = vocabulary is not None
-        encoding = self._encoding(vocabulary)
+        rings, wanted, most = self._rings, vocabulary is not None, int(np.count_nonzero(watch[slots]))
         windows = np.full((most if wanted else 0, WINDOW_ROWS, len(FEATURES)), np.nan, np.float32)
         status, restarted = np.zeros(len(batch), np.uint8), np.zeros(len(batch), np.bool_)
         watched, previous = np.zeros(most, np.int64), np.zeros(most, np.int64)
         ready, last_known = np.zeros(most, np.bool_), np.full((most, len(TARGETS)), np.nan, np.float32)
+        context = np.empty(context_shape(most, horizons), np.float32)
         count = update_rings(
-            slots, batch.time_s, batch.numeric, codes, watch, encoding, wanted, self.gap_multiple,
+            slots, batch.time_s, batch.numeric, codes, watch, self._encoding(vocabulary), wanted, self.gap_multiple,
+            np.array(horizons, np.int64), self._places.places, self._places.of(self.interner.values[_REGION], self.interner.forgotten),
             rings["numeric"], rings["codes"], rings["intervals"], rings["last_time_s"], rings["head"], rings["rows"],
-            rings["interval_head"], rings["intervals_known"],
+            rings["interval_head"], rings["intervals_known"], rings.memory,
             np.full(len(self.links), -1, np.int64) if most else np.zeros(0, np.int64),
-            status, restarted, watched, previous, ready, windows, last_known,
+            status, restarted, watched, previous, ready, windows, last_known, context,
         )  # fmt: skip
         rings["last_offset"][slots] = batch.offsets  # of several records of a link the last one stays
         accepted = np.flatnonzero(status == ACCEPTED)
@@ -212,6 +217,7 @@ class FeatureStore:
             ready=ready[:count],
             windows=windows[:count] if wanted else None,
             last_known=last_known[:count],
+            context=context[:count],
         )
 
     @property

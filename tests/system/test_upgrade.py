@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from daemon.state.snapshot import SCHEMA_VERSION
+from features.memory import BEGUN, COUNT, RECENT_ROWS
 from testkit import remains, rig
 from testkit.paths import STATES
 
@@ -43,6 +44,12 @@ def test_an_older_state_is_taken_up(home: Path, uninterrupted: Any, version: int
         recent = {name for name in state if name.startswith("store_")} | {"keys", "values", "watch_index", "epoch", "event_time_s"}
         if version < 5:  # how often a name had come before was not written down
             recent -= {"store_names"}
+        # Links remember what came after the upgrade, which was within the running hour of some: not the same levels and profiles.
+        recent -= {"store_profile", "store_folded", "store_recent"}
+        remembered, wanted_too = (np.frombuffer(names["store_recent"]).reshape(-1, RECENT_ROWS, 4) for names in (state, wanted))
+        np.testing.assert_array_equal(remembered[:, BEGUN], wanted_too[:, BEGUN])
+        assert (remembered[:, COUNT] <= wanted_too[:, COUNT]).all()
+        assert remembered[:, COUNT].any()
         assert not [name for name in recent if state[name] != wanted[name]]
         last, wanted_last = (np.frombuffer(names["store_names"], np.int64).reshape(-1, 2)[:, 0] for names in (state, wanted))
         assert all(one in (-1, offset) for one, offset in zip(last.tolist(), wanted_last.tolist(), strict=True))
