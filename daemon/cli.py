@@ -141,6 +141,8 @@ def train(
     architecture: Annotated[str, typer.Option(help=ARCHITECTURE_HELP)] = architectures.DEFAULT,
     patience: Annotated[int, typer.Option(min=1, help="Epochs without a better one until it stops.")] = 20,
     time_limit_s: Annotated[float, typer.Option(min=1, help="Training ends with the step in which this is spent.")] = 3300.0,
+    time_zone: Annotated[str, typer.Option(help="Time zone of the links: the hours of their day.")] = "UTC",
+    holidays: Annotated[str, typer.Option(help='Days that count as weekend: a country as "DE", its part "DE-BY", or an .ics file.')] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Train on a recording, judge honestly on its last rows, and write the model and all its reports.
@@ -155,6 +157,7 @@ def train(
         data_path, output_dir, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, window_size=window_size,
         validation_split=validation_split, test_split=test_split, seed=seed, horizon=horizon, link_key=link_key,
         architecture=architecture, patience=patience, time_limit_s=time_limit_s,
+        time_zone=time_zone, holidays=holidays,
     )  # fmt: skip
     raise SystemExit(train_file(options, as_json))
 

@@ -29,14 +29,20 @@ def reloader(daemon: Daemon, config: Config, load: Callable[[], Config], observe
 
     def apply() -> None:
         new = load()
+        training = training_config(new)  # first: a calendar file that it names may be damaged
         parts, store = daemon.parts, daemon.parts.keeper.store
+        restart = needs_restart(config, new)
+        local_time = parts.training.config.local_time
+        if training.local_time != local_time and "local_time" not in restart:  # a calendar file has other days
+            restart.append("local_time")
         daemon.schedule.change(new.training.schedule, new.training.interval_s)
-        # Forecasts use links.gap_multiple of the start; trainings must use the same.
-        parts.training.reload(replace(training_config(new), gap_multiple=config.links.gap_multiple), new.training.time_limit_s)
+        # Forecasts use the gap and the local time of the start; trainings must use the same.
+        training = replace(training, gap_multiple=config.links.gap_multiple, local_time=local_time)
+        parts.training.reload(training, new.training.time_limit_s)
         parts.keeper.interval_s = new.state.checkpoint_interval_s
         parts.pressure.open_rows_max = new.buffer.open_rows_max
         store.rows_max, store.age_max_s = new.buffer.rows_max, new.buffer.age_max_s
-        observer.emit("config_reloaded", needs_restart=needs_restart(config, new))
+        observer.emit("config_reloaded", needs_restart=restart)
 
     return apply
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from daemon.clock import Clock
 from daemon.config.keys import registry_with_keys
 from daemon.config.load import Config
+from daemon.config.usable import local_time_of
 from daemon.errors import DaemonError, EventsError, StateError
 from daemon.events.announcer import Announced, Announcer
 from daemon.events.incidents import Incidents
@@ -124,7 +125,7 @@ def build(
 
     Raises:
         StateError: the state directory cannot be used.
-        ConfigError: a key cannot be used.
+        ConfigError: a key or a calendar file cannot be used.
         DaemonError: another folder or the HTTP address cannot be used; the message names the setting.
     """
     notifier = Notifier(clock=clock.monotonic_s)
@@ -191,7 +192,10 @@ def pipeline_settings(config: Config) -> PipelineSettings:
     drift = config.drift
     watch = MonitoringPolicy(links_per_region=drift.watched_per_region, links_max=drift.watched_max, always=drift.watched_always)
     sensitivity = Sensitivity.for_budget(drift.false_alerts_per_week)
-    return PipelineSettings(config.links.key, config.links.gap_multiple, config.links.max, watch, sensitivity, drift.lateness_s)
+    return PipelineSettings(
+        config.links.key, config.links.gap_multiple, config.links.max, watch, sensitivity, drift.lateness_s,
+        local_time=local_time_of(config).local_time(),
+    )  # fmt: skip
 
 
 def quorum_policy(config: Config) -> QuorumPolicy:
@@ -211,6 +215,7 @@ def training_config(config: Config) -> TrainingConfig:
         drift_time_budget_s=training.drift_time_budget_s,
         architecture=ARCHITECTURES[training.architecture],
         keep_versions=config.models.keep,
+        local_time=local_time_of(config),
     )
 
 

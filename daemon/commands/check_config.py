@@ -10,7 +10,7 @@ from rich.console import Console
 
 from daemon.config import load as configuration
 from daemon.config.keys import registry_with_keys
-from daemon.config.usable import check_places
+from daemon.config.usable import check_places, local_time_of
 from daemon.errors import EXIT_SOURCE
 from daemon.events.topic_check import check_topics
 from daemon.plain_text import plain
@@ -28,10 +28,11 @@ def check(config: Path | None, *, as_json: bool, topics: bool) -> int:
         The exit code: 0, or 5 if a topic is missing or may not be used.
 
     Raises:
-        ConfigError: a setting is wrong, or a folder or key that it names cannot be used.
+        ConfigError: a setting is wrong, or a folder, key or calendar that it names cannot be used.
     """
     loaded = configuration.load(config)
     check_places(loaded)
+    local_time_of(loaded)
     registry_with_keys(loaded)
     document = loaded.model_dump(mode="json")
     for name in document["kafka"]["options"]:

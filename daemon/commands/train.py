@@ -192,6 +192,7 @@ def _spec(options: TrainOptions, table: RawTable, quality: DataQuality, work: Pa
         settings=options.settings,
         architecture=options.architecture,
         gap_multiple=options.gap_multiple,
+        local_time=options.local_time,
         horizon_rows=options.horizon_rows,
         shares=options.shares,
     )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from msgspec.structs import replace
 
+from daemon.config.holiday_file import HolidayFileError
+from daemon.config.local_time import local_time_spec
 from daemon.errors import DaemonError
 from features.definition import WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import KEY_COLUMNS
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.spec import architecture as architectures
 from model.spec.architecture import Architecture, Lstm
+from model.spec.local_time import LocalTimeSpec, require_zone
 from model.spec.settings import TrainingSettings
 
 CHOICES: Final[Mapping[str, Architecture]] = {
@@ -45,6 +48,7 @@ class TrainOptions:
         validation_split: Share of each link's rows for early stopping; test_split: share to judge on.
         link_key: Columns that identify a link. None: the default ones, or one merged series if links are too short for a window.
         gap_multiple: Pauses over this many median intervals of a link end its windows.
+        local_time: Time zone and holidays of the links.
     """
 
     data_path: Path
@@ -56,6 +60,7 @@ class TrainOptions:
     test_split: float
     link_key: tuple[str, ...] | None
     gap_multiple: float
+    local_time: LocalTimeSpec = field(default_factory=LocalTimeSpec)
 
     @property
     def shares(self) -> tuple[float, float, float]:
@@ -66,6 +71,7 @@ class TrainOptions:
 def options_of(
     data_path: Path, output_dir: Path, *, epochs: int, batch_size: int, learning_rate: float, window_size: int, validation_split: float,
     test_split: float, seed: int, horizon: int, link_key: str | None, architecture: str, patience: int, time_limit_s: float,
+    time_zone: str = "UTC", holidays: str = "",
 ) -> TrainOptions:  # fmt: skip
     """Return the options from the command line's values. Raise OptionError, which names the flag, if one is impossible."""
     if architecture not in CHOICES:
@@ -93,4 +99,16 @@ def options_of(
         test_split,
         key,
         DEFAULT_GAP_MULTIPLE,
+        _local_time(time_zone, holidays),
     )
+
+
+def _local_time(time_zone: str, holidays: str) -> LocalTimeSpec:
+    try:
+        require_zone(time_zone)
+    except ValueError as error:
+        raise OptionError(f"--time-zone {error}") from error
+    try:
+        return local_time_spec(time_zone, {}, holidays, {})
+    except (ValueError, HolidayFileError) as error:
+        raise OptionError(f"--holidays {error}") from error

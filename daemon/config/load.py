@@ -20,6 +20,7 @@ from daemon.config.sections import (
     HttpSection,
     KafkaSection,
     LinksSection,
+    LocalTimeSection,
     LogSection,
     ModelsSection,
     StateSection,
@@ -50,6 +51,7 @@ class Config(BaseSettings):
     kafka: KafkaSection = KafkaSection()
     events: EventsSection = EventsSection()
     links: LinksSection = LinksSection()
+    local_time: LocalTimeSection = LocalTimeSection()
     drift: DriftSection = DriftSection()
     buffer: BufferSection = BufferSection()
     training: TrainingSection = TrainingSection()

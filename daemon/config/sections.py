@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from daemon.config.local_time import require_country
 from daemon.training.cron import cron_trigger
 from features.store import DEFAULT_LINKS_MAX
 from features.telemetry import DEFAULT_LINK_KEY, KEY_COLUMNS
 from model.spec import architecture as architectures
+from model.spec.local_time import require_zone
 from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
 from streams.kafka.connection.option_values import typed
 from streams.kafka.connection.options import KafkaOptions
@@ -38,6 +40,8 @@ def _not_blank(value: Any) -> Any:
 
 Topic = Annotated[str, AfterValidator(_legal_topic)]
 Text = Annotated[str, BeforeValidator(_not_blank)]
+ZoneName = Annotated[str, AfterValidator(require_zone)]
+CalendarName = Annotated[str, AfterValidator(require_country)]
 Location = Annotated[Path, BeforeValidator(_not_blank)]
 """A file or folder. An empty one would mean the working directory."""
 
@@ -107,7 +111,7 @@ class LinksSection(_Section):
         DEFAULT_LINKS_MAX,
         gt=0,
         lt=2**31,
-        description="links of one partition, some 4 kB each; of more, those unseen for longest are forgotten",
+        description="links of one partition, some 5 kB each; of more, those unseen for longest are forgotten",
     )
 
     @field_validator("key")
@@ -116,6 +120,19 @@ class LinksSection(_Section):
         if unknown := sorted(set(key) - set(KEY_COLUMNS)):
             raise ValueError(f"unknown columns {', '.join(unknown)}; a link key is made of {', '.join(KEY_COLUMNS)}")
         return key
+
+
+class LocalTimeSection(_Section):
+    """Local time of the regions: the hours and days off by which links remember their day. The default is UTC, without holidays."""
+
+    zone: ZoneName = Field("UTC", description="time zone of regions that zones does not name, as Europe/Berlin")
+    zones: dict[str, ZoneName] = Field(default_factory=dict, description="time zone by region")
+    holidays: CalendarName = Field(
+        "", description="public holidays count as weekend: a country (DE), a part of one (DE-BY) or an .ics file; empty: none"
+    )
+    region_holidays: dict[str, CalendarName] = Field(
+        default_factory=dict, description="the same by region; regions that are not named here have those of holidays"
+    )
 
 
 class DriftSection(_Section):

@@ -1,4 +1,4 @@
-"""Check settings that are valid, but cannot be used on this machine."""
+"""Check settings that are valid, but cannot be used on this machine, and read the files that they name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import os
 import socket
 from pathlib import Path
 
+from daemon.config.holiday_file import HolidayFileError
 from daemon.config.load import Config, ConfigError
+from daemon.config.local_time import local_time_spec
+from model.spec.local_time import LocalTimeSpec
 
 
 def check_places(config: Config) -> None:
@@ -25,6 +28,19 @@ def check_places(config: Config) -> None:
             _check_folder(setting, folder)
     if config.http.enabled:
         _check_address(config.http.host)
+
+
+def local_time_of(config: Config) -> LocalTimeSpec:
+    """Return the time zones and holidays, with the days of calendar files as they are now.
+
+    Raises:
+        ConfigError: a calendar file cannot be used.
+    """
+    section = config.local_time
+    try:
+        return local_time_spec(section.zone, section.zones, section.holidays, section.region_holidays)
+    except HolidayFileError as error:
+        raise ConfigError(f"local_time: {error}") from error
 
 
 def _check_folder(setting: str, folder: Path) -> None:

@@ -70,7 +70,7 @@ class Pipeline:
         """The journal entries that this partition has yet to apply."""
         self.writer = writer
         self._settings, self._model_of, self._observer = settings, model_of, observer
-        self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max, settings.names_max)
+        self._store = FeatureStore(settings.link_key, settings.gap_multiple, settings.links_max, settings.names_max, settings.local_time)
         self.monitored = MonitoredLinks(partition, settings.watch, settings.sensitivity, observer, listener)
         self._first = FirstTimes()
         self._event_time = EventTime()

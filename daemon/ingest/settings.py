@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
+from features.local_time import UTC, LocalTime
 from features.vocabulary import MAX_VALUES
 
 
@@ -20,6 +21,7 @@ class PipelineSettings:
         watch: which links are monitored.
         lateness_s: how far links may lag behind each other in event time, seconds.
         names_max: most values of one category that a partition distinguishes at a time.
+        local_time: time zones and holidays of the regions.
     """
 
     link_key: tuple[str, ...]
@@ -29,3 +31,4 @@ class PipelineSettings:
     sensitivity: Sensitivity
     lateness_s: float
     names_max: int = MAX_VALUES
+    local_time: LocalTime = UTC

@@ -24,6 +24,7 @@ from model.buffer.segments import SegmentError
 from model.registry.candidates import Candidate
 from model.spec.architecture import Architecture, Lstm
 from model.spec.job import JobSpec
+from model.spec.local_time import LocalTimeSpec
 from model.spec.settings import TrainingSettings
 from model.spec.verdict import GatePolicy
 
@@ -43,6 +44,7 @@ class TrainingConfig:
         gap_multiple: as the features have it.
         drift_time_budget_s: seconds for a training after a drift; None: no limit of its own.
         keep_versions: number of versions that stay in the models folder.
+        local_time: time zones and holidays, as the features have them.
     """
 
     policy: TrainingPolicy
@@ -52,6 +54,7 @@ class TrainingConfig:
     drift_time_budget_s: float | None = None
     architecture: Architecture = field(default_factory=Lstm)
     keep_versions: int = 10
+    local_time: LocalTimeSpec = field(default_factory=LocalTimeSpec)
 
 
 class Training:
@@ -207,6 +210,7 @@ class Training:
             gate=self.config.gate,
             architecture=self.config.architecture,
             gap_multiple=self.config.gap_multiple,
+            local_time=self.config.local_time,
             latest_row_s=now_s + ROW_AHEAD_S,
         )
 

@@ -15,8 +15,8 @@ from model.registry.plain_file import read_plain_bytes
 
 Spec = TypeVar("Spec")
 Emit = Callable[[dict[str, Any]], None]
-SPEC_MOST_BYTES: Final = 1 << 20
-"""Largest job or run file that is read: a hundred times what one has."""
+SPEC_MOST_BYTES: Final = 16 << 20
+"""Largest job or run file that is read: a hundred times what one has whose regions are in four countries, each with its holidays."""
 _NOWHERE: Final = os.path.join(os.devnull, "keras")  # noqa: PTH118 - a text for the environment
 
 

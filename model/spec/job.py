@@ -12,6 +12,7 @@ from features.definition import WINDOW_ROWS
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.registry.durable import atomic_write
 from model.spec.architecture import Architecture, Lstm, tagged
+from model.spec.local_time import LocalTimeSpec
 from model.spec.settings import TrainingSettings
 from model.spec.verdict import GatePolicy, Verdict
 from model.version.metadata import VERSION_PATTERN
@@ -33,6 +34,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         created_at_s: Time of the request, UTC seconds.
         snapshot: Folder of immutable Parquet segments to learn from.
         gap_multiple: Pauses over this many median intervals of a link end its windows.
+        local_time: Time zones and holidays of the regions, by which links remember their day.
     """
 
     version: str
@@ -41,6 +43,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     settings: TrainingSettings = TrainingSettings()
     architecture: Architecture = Lstm()
     gap_multiple: float = DEFAULT_GAP_MULTIPLE
+    local_time: LocalTimeSpec = LocalTimeSpec()
 
     def __post_init__(self) -> None:
         if not VERSION_PATTERN.fullmatch(self.version):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from daemon.clock import StreamClock
-from daemon.config.load import Config
+from daemon.config.load import Config, ConfigError
 from daemon.operator.observer import Observer
 from daemon.reload import needs_restart, reloader
 from daemon.wiring import build
@@ -89,6 +89,7 @@ CHANGES: dict[str, tuple[dict[str, dict[str, Any]], list[str]]] = {
     "how many versions are kept": ({"models": {"keep": 7}}, []),
     "the models folder": ({"models": {"keep": 7, "directory": Path("elsewhere")}}, ["models"]),
     "the gap": ({"links": {"gap_multiple": 7.0}}, ["links"]),
+    "the time zone": ({"local_time": {"zone": "Europe/Berlin"}}, ["local_time"]),
     "several": ({"http": {"port": 7}, "kafka": {"topic": "other"}, "log": {"level": "debug"}}, ["kafka", "http", "log"]),
 }
 
@@ -117,4 +118,28 @@ def test_what_is_told_is_what_happens(tmp_path: Path) -> None:
     assert (training.config.keep_versions, training.trainer.time_limit_s, training.config.policy.rows_min) == (3, 77.0, 55)
     assert (daemon.parts.keeper.interval_s, store.rows_max) == (44.0, 33)
     assert training.config.gap_multiple == 5.0, "the pipelines keep it until the restart"
+    daemon.run()
+
+
+def test_days_of_a_calendar_that_have_changed_need_a_restart(tmp_path: Path) -> None:
+    """The pipelines and trainings keep the days of the start. A calendar that is damaged now changes nothing, and is reported."""
+    event = "BEGIN:VEVENT\nDTSTART;VALUE=DATE:{}\nEND:VEVENT\n"
+    calendar, text = tmp_path / "days.ics", "BEGIN:VCALENDAR\n" + event + "END:VCALENDAR\n"
+    calendar.write_text(text.format("20260501"))
+    (tmp_path / "telemetry.ndjson").write_text('{"timestamp": 1767571200, "node_id": "a", "peer_id": "b", "rtt_ms": 1}\n')
+    reported: list[dict[str, Any]] = []
+    observer = Observer(lambda event, fields: reported.append(fields) if event == "config_reloaded" else None)
+    config = rig.config(tmp_path, local_time={"holidays": str(calendar)})
+    daemon = build(config, FileSource(tmp_path / "telemetry.ndjson"), StreamClock(), observer)
+    changed = rig.config(tmp_path, local_time={"holidays": str(calendar)}, training={"rows_min": 55})
+    apply, training = reloader(daemon, config, lambda: changed, observer), daemon.parts.training
+    calendar.write_text("BEGIN:VCALENDAR\n")
+    with pytest.raises(ConfigError, match=r"days\.ics: ends within VCALENDAR"):
+        apply()
+    assert (reported, training.config.policy.rows_min) == ([], config.training.rows_min)
+    calendar.write_text(text.format("20260601"))
+    apply()
+    assert reported == [{"needs_restart": ["local_time"]}]
+    assert training.config.policy.rows_min == 55
+    assert [str(day) for day in training.config.local_time.calendars[str(calendar)]] == ["2026-05-01"]
     daemon.run()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from daemon.commands.train import examined
+from daemon.commands.train import _spec, examined
 from daemon.commands.train_options import CHOICES, OptionError, TrainOptions, options_of
 from daemon.config.sections import TrainingSection
 from model.spec.architecture import ARCHITECTURES
+from model.spec.run import RunSpec
 from streams.source import SourceError
 
 HEADER = "timestamp,node_id,peer_id,link_type,rtt_ms,throughput_mbps,packet_loss\n"
@@ -99,6 +101,9 @@ def test_nothing_valid(tmp_path: Path) -> None:
         ({"validation_split": 0.6, "test_split": 0.5}, "--validation-split"),
         ({"test_split": 0.0}, "--test-split"),
         ({"test_split": float("nan")}, "--test-split"),
+        ({"time_zone": "Berlin"}, r"--time-zone 'Berlin' is not a time zone; did you mean Europe/Berlin\?"),
+        ({"holidays": "de"}, r"--holidays 'de' is not a country with known holidays; did you mean DE\?"),
+        ({"holidays": "missing.ics"}, "--holidays missing.ics: cannot be read"),
     ],
 )
 def test_wrong_flags(tmp_path: Path, changes: dict[str, object], flag: str) -> None:
@@ -106,6 +111,16 @@ def test_wrong_flags(tmp_path: Path, changes: dict[str, object], flag: str) -> N
     with pytest.raises(OptionError, match=flag) as refused:
         options(tmp_path / "x.csv", tmp_path / "out", **changes)
     assert refused.value.exit_code == 2
+
+
+def test_the_time_zone_reaches_the_training(tmp_path: Path) -> None:
+    """The run file of the child has the zone, and the days of the holidays."""
+    chosen = options(csv(tmp_path, series(200)), tmp_path / "out", time_zone="Europe/Berlin", holidays="DE")
+    recording, quality = examined(chosen)
+    spec = _spec(chosen, recording.table, quality, tmp_path)
+    assert RunSpec.from_json((tmp_path / "run.json").read_bytes()).local_time == spec.local_time
+    assert spec.local_time.zone == "Europe/Berlin"
+    assert date(2026, 10, 3) in spec.local_time.calendars["DE"]
 
 
 @pytest.mark.parametrize("name", [*ARCHITECTURES, "full", "small"])

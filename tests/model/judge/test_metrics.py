@@ -61,10 +61,17 @@ def test_what_is_not_defined_is_none(constant: float) -> None:
     assert metrics.mean_correlation is None
 
 
+def in_runs(run: list[int]) -> OfflineFeatures:
+    """Features of rows that matter by their runs alone."""
+    count = len(run)
+    empty = np.zeros((count, len(FEATURES)), np.float32), np.zeros((count, 0, 4), np.float32)
+    return OfflineFeatures(empty[0], np.array(run, np.int64), np.full(count, np.nan), empty[1])
+
+
 def series(values: list[float | None], run: list[int] | None = None) -> tuple[Floats, OfflineFeatures]:
     targets = np.full((len(values), 4), np.nan, np.float32)
     targets[:, 1] = [np.nan if value is None else value for value in values]
-    return targets, OfflineFeatures(np.zeros((len(values), len(FEATURES)), np.float32), np.array(run or [0] * len(values), np.int64))
+    return targets, in_runs(run or [0] * len(values))
 
 
 @given(known=st.lists(st.booleans(), min_size=40, max_size=90))
@@ -97,7 +104,7 @@ def test_alpha_follows_the_series() -> None:
     targets[:, 0] = 10 + rng.normal(0, 1, 2_000)
     targets[:, 1] = np.cumsum(rng.normal(0, 1, 2_000))
     end = np.arange(29, 1_999)
-    features = OfflineFeatures(np.zeros((2_000, len(FEATURES)), np.float32), np.zeros(2_000, np.int64))
+    features = in_runs([0] * 2_000)
     alphas = Ewma.chosen(targets, features, WindowIndex(end, end + 1)).alphas
     assert alphas[0] <= 0.1
     assert alphas[1] >= 0.9

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from kafka.errors import CorruptRecordError
 
+from daemon.config.holiday_file import HolidayFileError, read_holidays
 from daemon.config.load import ConfigError, load
 from daemon.errors import StateError
 from daemon.ingest.entries import Alerted, Forecasting, Idle, ModelLive, Resumed
@@ -46,6 +47,9 @@ options = {security_protocol = "PLAINTEXT", request_timeout_ms = 30000}
 [links]
 key = ["node_id", "peer_id"]
 gap_multiple = 5.0
+[local_time]
+zone = "Europe/Berlin"
+zones = {us = "America/New_York"}
 [training]
 schedule = "0 3 * * 1-5"
 epochs = 30
@@ -55,6 +59,23 @@ member = "main"
 [http]
 port = 9108
 enabled = true
+"""
+CALENDAR: Final = b"""BEGIN:VCALENDAR\r
+VERSION:2.0\r
+BEGIN:VEVENT\r
+SUMMARY:Founder's\r
+  day\r
+DTSTART;VALUE=DATE:20260302\r
+DTEND;VALUE=DATE:20260304\r
+RRULE:FREQ=YEARLY;COUNT=3\r
+EXDATE;VALUE=DATE:20270302\r
+END:VEVENT\r
+BEGIN:VEVENT\r
+DTSTART;VALUE=DATE:20251127\r
+RRULE:FREQ=YEARLY;BYMONTH=11;BYDAY=4TH\r
+DURATION:P1D\r
+END:VEVENT\r
+END:VCALENDAR\r
 """
 
 
@@ -112,8 +133,11 @@ def _written(path: Path, read: Callable[[], object]) -> Callable[[bytes], object
 
 
 def _of_config(folder: Path) -> list[Target]:
-    path = folder / "dwcp.toml"
-    return [Target("configuration", (CONFIG,), _written(path, lambda: load(path, {})), (ConfigError,))]
+    path, calendar = folder / "dwcp.toml", folder / "holidays.ics"
+    return [
+        Target("configuration", (CONFIG,), _written(path, lambda: load(path, {})), (ConfigError,)),
+        Target("calendar file", (CALENDAR,), _written(calendar, lambda: read_holidays(calendar)), (HolidayFileError,)),
+    ]
 
 
 def _of_journal(folder: Path) -> list[Target]:

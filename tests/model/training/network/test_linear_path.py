@@ -64,7 +64,8 @@ def test_averages_are_the_baseline_s_over_the_window(inputs: keras.Model) -> Non
     rows = inputs.predict_on_batch(gather(np.nan_to_num(features), end))[0, 44 : 44 + 4 * len(RATES)].reshape(4, len(RATES))
     known = np.isfinite(features[1:, :4])
     for at, rate in enumerate(RATES):
-        expected = Ewma((rate,) * 4).forecast(features[:, :4], OfflineFeatures(features, np.zeros(30, np.int64)), WindowIndex(end, end))[0]
+        one_run = OfflineFeatures(features, np.zeros(30, np.int64), np.full(30, np.nan), np.zeros((30, 0, 4), np.float32))
+        expected = Ewma((rate,) * 4).forecast(features[:, :4], one_run, WindowIndex(end, end))[0]
         factor = 1.0 - (1.0 - rate) ** known.sum(axis=0)
         np.testing.assert_allclose(rows[:, at] * factor, expected, rtol=1e-4, atol=1e-5)
 
