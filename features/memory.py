@@ -45,6 +45,8 @@ CONTEXT_FIRST: Final = 3
 _FIRST_DAY: Final = 3
 """1970-01-01 was a Thursday, and Monday is 0."""
 _SATURDAY: Final = 5
+_PLACES: Final = Places._fields
+"""Kernels find fields by position, so code that was compiled for another order must not be loaded: see `compiled._compiled_in`."""
 
 MEMORY: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
     "profile": ((KINDS, HOURS, _METRICS), np.float32),
