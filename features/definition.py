@@ -30,6 +30,8 @@ MEAN_ROWS: Final = (3, 5, 10)
 HISTORY_ROWS: Final = max(MEAN_ROWS) - 1
 """Rows before the window that the rolling statistics of its first row span."""
 RING_ROWS: Final = WINDOW_ROWS + HISTORY_ROWS
+SHORT_ROWS: Final = 3
+"""Fewest rows of a run that a version forecasts which was trained on windows cut short. The rows before the run are empty."""
 SMALLEST_RTT_MS: Final = 1e-3
 """Smallest divisor of rtt_ratio, in milliseconds: keeps it finite if a probe reports an RTT of 0."""
 

@@ -22,6 +22,7 @@ from features.definition import (
     MEAN_ROWS,
     MEANS,
     RING_ROWS,
+    SHORT_ROWS,
     SMALLEST_RTT_MS,
     WINDOW_ROWS,
 )
@@ -205,6 +206,7 @@ def update_rings(
     ring_values: Floats, ring_codes: Codes, intervals: Floats, last_time_s: Doubles, head: Bytes,
     rows: Bytes, interval_head: Bytes, intervals_known: Bytes, memory: Memory, newest: Longs,
     status: Bytes, restarted: Flags, watched: Longs, previous: Longs, ready: Flags, windows: Floats, last_known: Floats, context: Floats,
+    interval: Doubles,
 ) -> int:  # fmt: skip
     """Put a batch of N rows into the rings in one pass, and compute the windows of monitored links. Return how many rows those are (W).
 
@@ -217,14 +219,15 @@ def update_rings(
         encoding: float32 (C, K), see `feature_row`.
         wanted: Whether windows are computed.
         gap_multiple: See `is_gap`.
-        horizons: int64 (H,), rows ahead. With none, no context is computed; what a link remembers is kept up to date all the same.
+        horizons: int64 (H,), rows ahead. With none, no context is computed, and a run is ready at WINDOW_ROWS instead of SHORT_ROWS; what
+            a link remembers is kept up to date all the same.
         places, place_of: See `LocalTime`.
         ring_values, ring_codes, intervals, last_time_s, head, rows, interval_head, intervals_known, memory: Per-link state, see
             `rings.RINGS`; changed in place.
         newest: int64 (L,), -1 at the start: index of the newest monitored row of each link in this batch.
         status: uint8 (N,), is filled: ACCEPTED, DUPLICATE or LATE.
         restarted: bool (N,), is filled: whether a gap lies before the row.
-        watched, previous, ready, windows, last_known, context: The first W rows are filled, see `FeatureRows`.
+        watched, previous, ready, windows, last_known, context, interval: The first W rows are filled, see `FeatureRows`.
     """
     line_values = np.empty((RING_ROWS, ring_values.shape[2]), np.float32)
     line_codes = np.empty((RING_ROWS, ring_codes.shape[2]), np.int16)
@@ -260,7 +263,7 @@ def update_rings(
             watched[count] = accepted
             previous[count] = newest[slot]
             newest[slot] = count
-            ready[count] = held >= WINDOW_ROWS
+            ready[count] = held >= (SHORT_ROWS if len(horizons) > 0 else WINDOW_ROWS)
             for metric in range(_METRICS):
                 for line in range(held - 1, -1, -1):
                     if line_values[line, metric] == line_values[line, metric]:
@@ -269,10 +272,13 @@ def update_rings(
             if wanted and ready[count]:
                 for step in range(WINDOW_ROWS):
                     line = held - WINDOW_ROWS + step
-                    feature_row(line_values, line_codes, encoding, max(0, line - HISTORY_ROWS), line, windows[count, step])
+                    if line < 0:  # before the run began: all NaN, as the caller has filled it
+                        windows[count, step, _F_CHANGES : _F_CHANGES + _METRICS] = 0.0
+                    else:
+                        feature_row(line_values, line_codes, encoding, max(0, line - HISTORY_ROWS), line, windows[count, step])
             if len(horizons) > 0:
-                interval = median_interval_s(intervals[slot], intervals_known[slot])
-                fill_context(memory, slot, places, place_of[codes[row, _REGION]], time_s[row], interval, horizons, context[count])
+                interval[count] = median_interval_s(intervals[slot], intervals_known[slot])
+                fill_context(memory, slot, places, place_of[codes[row, _REGION]], time_s[row], interval[count], horizons, context[count])
             count += 1
         accepted += 1
     return count

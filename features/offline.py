@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from features.definition import FEATURES
+from features.definition import CHANGES, FEATURES
 from features.kernels import fill_features
 from features.local_time import UTC, LocalTime
 from features.memory import Memory, context_shape, empty_memory
@@ -71,6 +71,13 @@ class OfflineFeatures:
     run: Longs
     interval_s: Doubles
     context: Floats
+
+
+def empty_row() -> Floats:
+    """Return float32 (F,), the features of a row in which nothing was measured: NaN, and no changes. It stands for rows before a run."""
+    row = np.full(len(FEATURES), np.nan, np.float32)
+    row[[FEATURES.index(name) for name in CHANGES]] = 0.0
+    return row
 
 
 def compute(

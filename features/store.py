@@ -28,10 +28,8 @@ _EVICTED_AT_ONCE: Final = 8
 def link_name(key: Sequence[str | None]) -> str:
     r"""Return the name of a link in buffers, alerts and logs: the parts of its key joined by "|", which is escaped within a part.
 
-    >>> link_name(("edge-17", None, "metro"))
-    'edge-17||metro'
-    >>> link_name(())
-    '(all)'
+    >>> link_name(("edge-17", None, "metro")), link_name(())
+    ('edge-17||metro', '(all)')
     """
     return "|".join((part or "").replace("\\", "\\\\").replace("|", "\\|") for part in key) or "(all)"
 
@@ -169,8 +167,8 @@ class FeatureStore:
     @property
     def newest_s(self) -> Doubles:
         """float64 (L,): time of each link's newest row, UTC seconds, -inf if it has none."""
-        count = len(self.links)
-        return np.where(self._rings["rows"][:count] > 0, self._rings["last_time_s"][:count], -np.inf)
+        rows, last_time_s = (self._rings[name][: len(self.links)] for name in ("rows", "last_time_s"))
+        return np.where(rows > 0, last_time_s, -np.inf)
 
     def update(
         self, batch: TelemetryBatch, slots: Ints, watch: Flags, vocabulary: Vocabulary | None, horizons: Sequence[int] = ()
@@ -183,25 +181,25 @@ class FeatureStore:
             watch: bool (L,), which links are monitored.
             vocabulary: Of the live model. None: there is no model, and no windows are computed.
             horizons: Rows ahead whose times the context has profiles for. With none, there is no context.
-
-        Returns:
-            The result of the batch.
         """
         codes = self.interner.codes(batch.categories)
         self.interner.seen(codes, batch.offsets)
         rings, wanted, most = self._rings, vocabulary is not None, int(np.count_nonzero(watch[slots]))
         windows = np.full((most if wanted else 0, WINDOW_ROWS, len(FEATURES)), np.nan, np.float32)
-        status, restarted = np.zeros(len(batch), np.uint8), np.zeros(len(batch), np.bool_)
-        watched, previous = np.zeros(most, np.int64), np.zeros(most, np.int64)
-        ready, last_known = np.zeros(most, np.bool_), np.full((most, len(TARGETS)), np.nan, np.float32)
-        context = np.empty(context_shape(most, horizons), np.float32)
+        status, restarted, ready = np.zeros(len(batch), np.uint8), np.zeros(len(batch), np.bool_), np.zeros(most, np.bool_)
+        watched, previous, last_known = (
+            np.zeros(most, np.int64),
+            np.zeros(most, np.int64),
+            np.full((most, len(TARGETS)), np.nan, np.float32),
+        )
+        context, interval_s = np.empty(context_shape(most, horizons), np.float32), np.full(most, np.nan)
         count = update_rings(
             slots, batch.time_s, batch.numeric, codes, watch, self._encoding(vocabulary), wanted, self.gap_multiple,
             np.array(horizons, np.int64), self._places.places, self._places.of(self.interner.values[_REGION], self.interner.forgotten),
             rings["numeric"], rings["codes"], rings["intervals"], rings["last_time_s"], rings["head"], rings["rows"],
             rings["interval_head"], rings["intervals_known"], rings.memory,
             np.full(len(self.links), -1, np.int64) if most else np.zeros(0, np.int64),
-            status, restarted, watched, previous, ready, windows, last_known, context,
+            status, restarted, watched, previous, ready, windows, last_known, context, interval_s,
         )  # fmt: skip
         rings["last_offset"][slots] = batch.offsets  # of several records of a link the last one stays
         accepted = np.flatnonzero(status == ACCEPTED)
@@ -218,6 +216,7 @@ class FeatureStore:
             windows=windows[:count] if wanted else None,
             last_known=last_known[:count],
             context=context[:count],
+            interval_s=interval_s[:count],
         )
 
     @property

@@ -6,7 +6,8 @@ that a network was trained on. Its forecast is then a meaningless extrapolation:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from features.definition import CHANGES, CYCLES, ENCODED, FEATURES, STEMS
 from features.telemetry import CALENDAR, TARGETS, Flags, Floats, Longs
 from model.version.possible import LOWEST, highest
-from model.windows.index import WindowIndex
+from model.windows.index import NONE, WindowIndex
 from model.windows.scaler import Scaler
 
 MULTIPLE: Final = 3.0
@@ -58,6 +59,7 @@ class Bounds:
         slack: float32 (4,), in the targets' units: forecasts up to this are allowed for every window.
         unshown: float32 (4,), in the targets' units: largest forecast of a target that is missing in the whole window.
         measured: bool (4,), targets that some training window has measured.
+        ahead_slack: float32 (4,), in the targets' units: as `slack`, of forecasts further ahead than the next row.
     """
 
     low: Floats
@@ -65,6 +67,7 @@ class Bounds:
     slack: Floats
     unshown: Floats
     measured: Flags
+    ahead_slack: Floats = field(default_factory=lambda: np.zeros(len(TARGETS), np.float32))
 
     def joined(self, parent: Bounds, same: Flags) -> Bounds:
         """Return bounds that allow what either allows. same: bool (44,), features whose scale is the parent's."""
@@ -74,6 +77,7 @@ class Bounds:
             slack=np.maximum(self.slack, np.where(parent.measured, parent.slack, 0.0)).astype(np.float32),
             unshown=np.maximum(self.unshown, np.where(parent.measured, parent.unshown, 0.0)).astype(np.float32),
             measured=self.measured | parent.measured,
+            ahead_slack=np.maximum(self.ahead_slack, np.where(parent.measured, parent.ahead_slack, 0.0)).astype(np.float32),
         )
 
 
@@ -89,7 +93,16 @@ def learnt(features: Floats, targets: Floats, train: WindowIndex, inputs: Scaler
     low, high = edges(features[rows], inputs)
     shown = targets[train.target_row]
     measured: Flags = np.asarray(np.isfinite(shown).any(axis=0), np.bool_)
-    return Bounds(low, high, slack(targets, train, window_rows), _quantile(shown, 1.0 - EDGE_SHARE), measured)
+    next_row = slack(targets, train, window_rows)
+    further = [slack(targets, index, window_rows) for index in _horizons(train)]
+    return Bounds(low, high, next_row, _quantile(shown, 1.0 - EDGE_SHARE), measured, np.maximum.reduce([next_row, *further]))
+
+
+def _horizons(train: WindowIndex) -> Iterator[WindowIndex]:
+    """Yield the windows that know a row ahead, with that row as their target, for each horizon."""
+    for ahead in train.ahead.T:
+        known = ahead != NONE
+        yield WindowIndex(train.end[known], ahead[known], begin=train.begin[known])
 
 
 def edges(scaled: Floats, inputs: Scaler) -> tuple[Floats, Floats]:
@@ -115,7 +128,8 @@ def slack(targets: Floats, train: WindowIndex, window_rows: int) -> Floats:
     index = train.select(np.arange(0, len(train), max(1, -(-len(train) // WINDOWS_MAX))))
     largest = np.full((len(index), targets.shape[1]), -np.inf, np.float32)
     for back in range(window_rows):
-        largest = np.fmax(largest, targets[index.end - back])
+        row = index.end - back
+        largest = np.fmax(largest, np.where((row >= index.begin)[:, None], targets[np.maximum(row, 0)], np.float32(-np.inf)))
     wanted = targets[index.target_row]
     with np.errstate(over="ignore"):
         over = np.where(np.isfinite(largest), np.where(wanted > MULTIPLE * largest, wanted, 0.0), np.nan)
@@ -149,7 +163,7 @@ def _inside(limit: Floats, outputs: Scaler, *, up: bool) -> Floats:
 def _rows_of(train: WindowIndex, window_rows: int, count: int) -> Longs:
     """Return the rows that some training window reads, evenly thinned."""
     read = np.zeros(count + 1, np.int32)
-    np.add.at(read, train.end - (window_rows - 1), 1)
+    np.add.at(read, np.maximum(train.begin, train.end - (window_rows - 1)), 1)
     np.add.at(read, train.end + 1, -1)
     rows = np.flatnonzero(np.cumsum(read)[:count] > 0)
     return rows[:: max(1, -(-len(rows) // ROWS_MAX))]
