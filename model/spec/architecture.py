@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, ClassVar, Final, TypeAlias, get_args
 
 import msgspec
 
 from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import TARGETS
+from model.version.metadata import HORIZONS_MOST
 
 TAG: Final = "encoder"
 
@@ -32,6 +34,53 @@ def _require_rates(**rates: tuple[float, ...]) -> None:
                 raise ValueError(f"{name} has the rate {value}; use 0 to less than 1")
 
 
+DEFAULT_HORIZONS: Final = (1, 5, 15, 30, 60)
+"""Rows ahead that a version forecasts by default: with a row a minute, up to an hour."""
+HORIZON_MOST: Final = 10_000
+COVERAGE: Final = 0.9
+"""Share of what is measured that lies between lower and upper forecast, by default."""
+
+
+def require_horizons(horizons: tuple[int, ...]) -> None:
+    """Raise ValueError if these are not horizons of a version: rows ahead, ascending from 1, a handful of them. None at all is possible."""
+    if not horizons:
+        return
+    if horizons[0] != 1 or any(after <= before for before, after in pairwise(horizons)):
+        raise ValueError(f"horizons are rows ahead that ascend from 1, such as {', '.join(map(str, DEFAULT_HORIZONS))}; not {horizons}")
+    if len(horizons) > HORIZONS_MOST or horizons[-1] > HORIZON_MOST:
+        raise ValueError(f"a version has at most {HORIZONS_MOST} horizons, none over {HORIZON_MOST:,} rows; these are {horizons}")
+
+
+class Ahead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes of the network that forecasts several horizons with intervals, from windows relative to the link's level.
+
+    Measured on seven recordings together, as the geometric mean of the validation error: docs/architecture.md, "Forecasts ahead".
+
+    Args:
+        horizons: Rows ahead, ascending from 1; none: only the next row is forecast, and without an interval.
+        coverage: Share of what is measured that lies between lower and upper forecast.
+        units: Of each hidden layer; none: a linear forecast.
+        members: Networks whose forecasts are averaged.
+        dropout: Of each hidden layer.
+    """
+
+    horizons: tuple[int, ...] = ()
+    coverage: float = COVERAGE
+    units: tuple[int, ...] = (96, 48)
+    members: int = 4
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_horizons(self.horizons)
+        if not 0.5 <= self.coverage <= 0.99:
+            raise ValueError(f"coverage is {self.coverage}; use 0.5 to 0.99")
+        if self.units and min(self.units) < 1:
+            raise ValueError("every hidden layer of `ahead` needs at least one unit")
+        if not 1 <= self.members <= 16:
+            raise ValueError(f"members is {self.members}; use 1 to 16")
+        _require_rates(dropout=(self.dropout,))
+
+
 class _Sized(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field=TAG):
     """Sizes that every network has: windows of `window_rows` rows, read by an encoder and by a linear path beside it."""
 
@@ -39,6 +88,7 @@ class _Sized(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A few words for help texts, after its name."""
 
     window_rows: int = WINDOW_ROWS
+    ahead: Ahead = Ahead()
 
     def __post_init__(self) -> None:
         if not WINDOW_ROWS_LEAST <= self.window_rows <= WINDOW_ROWS_MOST:
@@ -74,6 +124,18 @@ class _Headed(_Sized, frozen=True, tag_field=TAG):
         _require_rates(dense_dropout=self.dense_dropout, head_dropout=(self.head_dropout,))
 
 
+class Relative(_Sized, frozen=True, tag="relative"):
+    """A linear path for the next row, and the network of `ahead` on windows relative to the link's level. What measures best."""
+
+    SUMMARY = "a small network on windows relative to the link's level"
+
+    ahead: Ahead = Ahead(horizons=DEFAULT_HORIZONS)
+
+    @property
+    def linear_path(self) -> bool:
+        return True
+
+
 class Lstm(_Headed, frozen=True, tag="lstm"):
     """Sizes of the published network, three LSTM layers and attention; the defaults are the published model."""
 
@@ -95,7 +157,9 @@ class Lstm(_Headed, frozen=True, tag="lstm"):
 class Linear(_Sized, frozen=True, tag="linear"):
     """The linear path alone, without a network, solved in closed form. It trains in seconds and is hard to beat on steady links."""
 
-    SUMMARY = "only the linear path"
+    SUMMARY = "only linear forecasts"
+
+    ahead: Ahead = Ahead(units=(), members=1)
 
     @property
     def linear_path(self) -> bool:
@@ -119,13 +183,23 @@ class Mlp(_Headed, frozen=True, tag="mlp"):
         _require_rates(mlp_dropout=self.mlp_dropout)
 
 
-Architecture: TypeAlias = Lstm | Linear | Mlp
+Architecture: TypeAlias = Relative | Lstm | Linear | Mlp
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {kind().encoder: kind() for kind in get_args(Architecture)}
 """Default sizes by tag, the name in `training.architecture` and in `train --architecture`. The first one is the default."""
 DEFAULT: Final = next(iter(ARCHITECTURES))
 SUMMARY: Final = "; ".join(f"{name}: {architecture.SUMMARY}" for name, architecture in ARCHITECTURES.items())
 """Every architecture in a few words, for help texts."""
+
+
+def forecasting(architecture: Architecture, horizons: tuple[int, ...], coverage: float = COVERAGE) -> Architecture:
+    """Return an architecture that forecasts these horizons.
+
+    Raises:
+        ValueError: if they are not horizons of a version, or the coverage is not possible.
+    """
+    ahead = msgspec.structs.replace(architecture.ahead, horizons=horizons, coverage=coverage)
+    return msgspec.structs.replace(architecture, ahead=ahead)
 
 
 def architecture_of(document: Any) -> Architecture:

@@ -6,21 +6,22 @@ A job of the daemon and an offline run share this preparation. They differ only 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 import numpy as np
 
 from features.calendar import SPREAD
-from features.definition import FEATURES, WINDOW_ROWS
-from features.offline import OfflineFeatures, RawTable, compute
+from features.definition import FEATURES, SHORT_ROWS, WINDOW_ROWS
+from features.local_time import UTC, LocalTime
+from features.offline import OfflineFeatures, RawTable, compute, empty_row
 from features.telemetry import Flags, Floats
 from features.vocabulary import MAX_VALUES, OVERFLOW, Vocabulary
 from model.spec.job import JobSpec
 from model.spec.run import SHARES
 from model.version.metadata import Metadata
 from model.windows.absurd import held
-from model.windows.index import WindowIndex, build_windows, part_starts, split_by_time, split_for_finetune, targets_of
+from model.windows.index import WindowIndex, build_windows, gather, part_starts, split_by_time, split_for_finetune, targets_of
 from model.windows.names import by_worth
 from model.windows.scaler import Scaler
 
@@ -53,6 +54,8 @@ class TrainingData:
         train: Windows to train on.
         validation: Windows for early stopping.
         window_rows: T, rows of one window.
+        empty: float32 (44,), scaled: a row before a run began.
+        context: float32 (N, 4 * (3 + H)), in the targets' units, NaN if not known: what the link remembers; (N, 0) without horizons.
     """
 
     features: Floats
@@ -60,6 +63,12 @@ class TrainingData:
     train: WindowIndex
     validation: WindowIndex
     window_rows: int = WINDOW_ROWS
+    context: Floats = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    empty: Floats = field(default_factory=lambda: np.zeros(len(FEATURES), np.float32))
+
+    def windows(self, index: WindowIndex) -> Floats:
+        """Return float32 (M, T, F), the scaled windows of index."""
+        return gather(self.features, index.end, self.window_rows, index.begin, self.empty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,19 +185,26 @@ class LastOfEachLink:
 
     def parts(self, index: WindowIndex, table: RawTable) -> Parts:
         """Cut the windows. Raise TooLittleDataError if a part holds none."""
-        split = split_by_time(index, table, self.shares, self.window_rows)
+        split = split_by_time(index, table, self.shares)
         windows = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
         if not all(windows.values()):
             raise TooLittleDataError(
                 f"{len(split.train)} training windows, {len(split.validation)} validation windows, {len(split.test)} test windows: "
-                f"each part needs {self.window_rows + self.horizon_rows} rows of one link without a gap",
+                f"each part needs {self.window_rows + self.horizon_rows} rows of one link without a gap, or short runs of {SHORT_ROWS + 1}",
                 windows,
             )
         before_test = np.arange(len(table)) < part_starts(table, self.shares)[1][table.link]
         return Parts(split.train, split.validation, split.test, windows, self.named(table), before_test)
 
 
-def prepare(table: RawTable, policy: NewestJudge | LastOfEachLink, gap_multiple: float, parent: Metadata | None = None) -> Dataset:
+def prepare(
+    table: RawTable,
+    policy: NewestJudge | LastOfEachLink,
+    gap_multiple: float,
+    parent: Metadata | None = None,
+    horizons: tuple[int, ...] = (),
+    local_time: LocalTime = UTC,
+) -> Dataset:
     """Compute features, cut the windows into parts and fit the scalers, in which later rows have no part.
 
     Args:
@@ -196,17 +212,19 @@ def prepare(table: RawTable, policy: NewestJudge | LastOfEachLink, gap_multiple:
         policy: How the windows are cut.
         gap_multiple: Pauses over this many median intervals of a link end its windows.
         parent: Version whose vocabulary and scalers are extended; None: a first version.
+        horizons: Rows ahead that are forecast besides.
+        local_time: Time zones and holidays of the regions.
 
     Raises:
         TooLittleDataError: A part holds fewer windows than the policy asks for.
     """
     known = Vocabulary.empty() if parent is None else parent.vocabulary
     vocabulary = known.extended(new_values(table, policy.named(table), known))
-    features = compute(table, vocabulary, gap_multiple)
-    parts = policy.parts(build_windows(features, table, policy.horizon_rows, policy.window_rows), table)
+    features = compute(table, vocabulary, gap_multiple, horizons, local_time)
+    parts = policy.parts(build_windows(features, table, policy.horizon_rows, policy.window_rows, horizons), table)
     usual = held(table, parts.before_judged)
     if usual is not table:
-        table, features = usual, compute(usual, vocabulary, gap_multiple)
+        table, features = usual, compute(usual, vocabulary, gap_multiple, horizons, local_time)
     targets = targets_of(table)
     inputs, outputs = (
         Scaler.fit(values[parts.fitted], spreads) if scaler is None else scaler.extended(values[parts.fitted], spreads)
@@ -223,7 +241,13 @@ def prepare(table: RawTable, policy: NewestJudge | LastOfEachLink, gap_multiple:
         inputs=inputs,
         outputs=outputs,
         data=TrainingData(
-            inputs.transform(features.features), outputs.standardise(targets), parts.train, parts.validation, policy.window_rows
+            inputs.transform(features.features),
+            outputs.standardise(targets),
+            parts.train,
+            parts.validation,
+            policy.window_rows,
+            features.context.reshape(len(features.context), -1),
+            inputs.transform(empty_row()),
         ),
         judged=parts.judged,
         windows=parts.windows,

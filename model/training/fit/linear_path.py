@@ -14,7 +14,7 @@ from model.training.fit.least_absolute import Line, blended, least_absolute
 from model.training.fit.loop import VALIDATION_WINDOWS_MAX, evenly
 from model.training.network.assembly import LINEAR_PATH, NONLINEAR_OUTPUT, initialise_linear_path
 from model.training.network.linear_inputs import RATES, set_calendar, unseen_calendar
-from model.windows.index import WindowIndex, gather
+from model.windows.index import WindowIndex
 from model.windows.scaler import Scaler
 
 PENALTIES: Final = (1e-4, 1e-3, 1e-2)
@@ -149,7 +149,7 @@ def weigh_network(model: keras.Model, data: TrainingData) -> Floats:
     if layer is None:
         return np.zeros(len(TARGETS), np.float32)  # the linear path is alone
     parts = keras.layers.Concatenate()([layer.output, model.output])
-    added, whole = np.split(forecast(keras.Model(model.input, parts), data, judged), 2, axis=1)
+    added, whole = np.split(forecast(keras.Model(model.inputs[0], parts), data, judged), 2, axis=1)
     left = data.targets[judged.target_row] - (whole - added)
     errors = np.array([np.nansum(np.abs(left - share * added), axis=0) for share in SHARES])
     shares: Floats = np.array(SHARES, np.float32)[np.argmin(errors, axis=0)]  # of equal ones the first, which is the smaller
@@ -160,14 +160,14 @@ def weigh_network(model: keras.Model, data: TrainingData) -> Floats:
 
 def linear_rows(model: keras.Model, data: TrainingData, first: WindowIndex, second: WindowIndex) -> tuple[Floats, Floats]:
     """Return float32 (M, K) for each of two indices: what the model's linear path reads of their windows."""
-    rows = forecast(keras.Model(model.input, model.get_layer(LINEAR_PATH).input), data, first.joined(second))
+    rows = forecast(keras.Model(model.inputs[0], model.get_layer(LINEAR_PATH).input), data, first.joined(second))
     return rows[: len(first)], rows[len(first) :]
 
 
 def forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
     """Return float32 (M, 4), scaled: the model's forecasts for the M windows of index."""
-    parts = [index.end[start : start + _CHUNK_WINDOWS] for start in range(0, len(index), _CHUNK_WINDOWS)]
-    return np.concatenate([model.predict(gather(data.features, part, data.window_rows), batch_size=_BATCH, verbose=0) for part in parts])
+    parts = [index.select(np.arange(start, min(start + _CHUNK_WINDOWS, len(index)))) for start in range(0, len(index), _CHUNK_WINDOWS)]
+    return np.concatenate([model.predict(data.windows(part), batch_size=_BATCH, verbose=0) for part in parts])
 
 
 def _thinned(index: WindowIndex, most: int) -> WindowIndex:

@@ -15,10 +15,12 @@ import numpy as np
 from features.telemetry import Floats, Longs
 from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
+from model.training.fit.progress import Clock, Progress
 from model.training.network.encoders import training_twin
-from model.windows.index import WindowIndex, gather
+from model.windows.index import WindowIndex
 
-Batch = tuple[Floats, Floats]
+Batch = tuple[Any, Floats]
+"""Inputs of a network, and targets of any shape, NaN where one is missing."""
 
 FIRST_PERIOD_STEPS = 1_000
 """Steps of the first cosine period. A shorter training has one period of its own length, so that it ends at a low rate."""
@@ -27,8 +29,6 @@ RESTART_SHARE = 0.9
 LEARNING_RATE_FLOOR = 1e-6
 CLIP_NORM = 1.0
 """Largest norm of a step's whole gradient: a spike of 1e9 in the telemetry must not undo the training."""
-PROGRESS_EVERY_S = 2.0
-"""Seconds between two reports of progress."""
 GAIN_RATIO = 2e-4
 """Smallest fall of the validation loss that counts as a gain for patience: a hundredth of its standard error. Without it a loss that
 falls by millionths would keep a training going for hours."""
@@ -36,27 +36,6 @@ NOTHING_TO_TRAIN = "nothing_to_train"
 VALIDATION_WINDOWS_MAX = 4_096
 """Windows that are validated on: enough for a standard error of about 2 % of the loss. All of a large buffer's would cost more than a
 short epoch."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """The progress of a training.
-
-    Args:
-        epoch: Counts from 1.
-        step: Counts over the whole training.
-        loss: Masked MAE of the epoch so far, in scaled units; NaN before the first step.
-        validation_loss: Masked MAE after the epoch; NaN before that.
-        left_s: Estimate of the time that is left, seconds.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    validation_loss: float
-    left_s: float
 
 
 @dataclass(frozen=True)
@@ -90,6 +69,41 @@ class History:
     stopped: str
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is trained.
+
+    Args:
+        batch: Returns the batch of some windows; the flag says whether they are trained on.
+        loss: Of targets and forecasts; without the L2 penalty it is what early stopping looks at.
+        batch_size: Windows of one step.
+        epochs: At most.
+        patience: Epochs without a gain after which the training ends.
+        learning_rate: At the peak of the first period.
+        weight_decay: Of AdamW.
+        period_steps: Of the first period of the learning rate; None: one period of the whole training.
+    """
+
+    batch: Callable[[WindowIndex, bool], Batch]
+    loss: Callable[[Any, Any], Any]
+    batch_size: int
+    epochs: int
+    patience: int
+    learning_rate: float
+    weight_decay: float
+    period_steps: int | None = None
+
+
+def next_row(data: TrainingData, settings: TrainingSettings, learning_rate: float) -> Task:
+    """Return the training of a network from scaled windows (B, T, F) to the next row (B, 4)."""
+
+    def batch(index: WindowIndex, _training: bool) -> Batch:
+        return data.windows(index), data.targets[index.target_row]
+
+    size, epochs, patience = settings.batch_size, settings.epochs, settings.patience
+    return Task(batch, masked_mae, size, epochs, patience, learning_rate, settings.weight_decay, FIRST_PERIOD_STEPS)
+
+
 def masked_mae(y_true: Any, y_pred: Any) -> Any:
     """Return the mean absolute error over the known targets.
 
@@ -106,27 +120,26 @@ def masked_mae(y_true: Any, y_pred: Any) -> Any:
     return keras.ops.sum(keras.ops.abs(error)) / keras.ops.maximum(keras.ops.sum(known), 1.0)
 
 
-def compile_model(model: keras.Model, settings: TrainingSettings, learning_rate: float, steps: int) -> None:
+def compile_model(model: keras.Model, task: Task, steps: int) -> None:
     """Set the model's loss, metric and optimiser for a training of `steps` steps.
 
     The learning rate follows cosine decay with warm restarts (Loshchilov and Hutter 2017, "SGDR"), the optimiser is AdamW (Loshchilov and
     Hutter 2019, "Decoupled weight decay regularization").
 
     Args:
-        learning_rate: At the peak of the first period.
-        steps: Steps of the whole training.
+        steps: Of the whole training.
     """
     schedule = keras.optimizers.schedules.CosineDecayRestarts(
-        learning_rate,
-        first_decay_steps=min(FIRST_PERIOD_STEPS, steps),
+        task.learning_rate,
+        first_decay_steps=min(task.period_steps or steps, steps),
         t_mul=PERIOD_GROWTH,
         m_mul=RESTART_SHARE,
-        alpha=LEARNING_RATE_FLOOR / learning_rate,
+        alpha=LEARNING_RATE_FLOOR / task.learning_rate,
     )
     model.compile(
-        optimizer=keras.optimizers.AdamW(schedule, weight_decay=settings.weight_decay, global_clipnorm=CLIP_NORM),
-        loss=masked_mae,
-        metrics=[masked_mae],  # beside the loss, which has the L2 penalty in it
+        optimizer=keras.optimizers.AdamW(schedule, weight_decay=task.weight_decay, global_clipnorm=CLIP_NORM),
+        loss=task.loss,
+        metrics=[task.loss],  # beside the loss, which has the L2 penalty in it
         jit_compile=False,  # XLA cannot compile the fused cells; on Keras's own it takes 1.5 times their CPU time, and 20 s to compile
     )
 
@@ -136,8 +149,8 @@ def train(
     data: TrainingData,
     settings: TrainingSettings,
     on_progress: Callable[[Progress], None],
+    task: Task,
     *,
-    learning_rate: float,
     log_path: Path | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> History:
@@ -147,8 +160,7 @@ def train(
     epoch is better. A model without trainable weights is left as it is.
 
     Args:
-        learning_rate: At the peak of the first period.
-        log_path: CSV file to write, a line for each epoch.
+        log_path: CSV file to write, a line for each epoch; those of an earlier training in it stay.
         interrupted: Asked after every step; once it returns True, the training ends with this epoch.
 
     Raises:
@@ -156,22 +168,24 @@ def train(
     """
     if not len(data.train) or not len(data.validation):
         raise ValueError(f"nothing to train on: {len(data.train)} training and {len(data.validation)} validation windows")
-    batch_size, epoch_steps = _batches_of_epoch(len(data.train), settings)
-    steps = epoch_steps * settings.epochs
+    batch_size, epoch_steps = _batches_of_epoch(len(data.train), task.batch_size, settings.epoch_windows_max)
+    steps = epoch_steps * task.epochs
     twin = training_twin(model)
-    compile_model(twin, settings, learning_rate, steps)
+    compile_model(twin, task, steps)
 
-    clock = _Clock(settings, steps, on_progress, interrupted)
+    clock = Clock(task.epochs, settings.time_budget_s, steps, on_progress, interrupted)
     clock.report(1, 0, np.nan, np.nan, at_once=True)
-    best = start = _validate(twin, data, batch_size)
+    best = start = _validate(twin, data, task, batch_size)
     if not twin.trainable_weights:
         return History((), start, 0, NOTHING_TO_TRAIN)
     best_weights, best_epoch, stopped = twin.get_weights(), 0, "epochs"
     gained, gained_epoch = start, 0
     epochs: list[Epoch] = []
-    batches = shuffled_batches(data, batch_size, epoch_steps, settings.seed)
-    for epoch in range(1, settings.epochs + 1):
-        epochs.append(_one_epoch(twin, data, batches, range((epoch - 1) * epoch_steps, epoch * epoch_steps), epoch, clock, batch_size))
+    batches = shuffled_batches(data, task, batch_size, epoch_steps, settings.seed)
+    for epoch in range(1, task.epochs + 1):
+        epochs.append(
+            _one_epoch(twin, data, task, batches, range((epoch - 1) * epoch_steps, epoch * epoch_steps), epoch, clock, batch_size)
+        )
         if log_path is not None:
             _log_epoch(log_path, epoch, epochs[-1])
         if epochs[-1].validation_loss < best:
@@ -181,38 +195,45 @@ def train(
         if clock.is_over():
             stopped = "interrupted" if interrupted() else "time_budget"
             break
-        if epoch - gained_epoch >= settings.patience:
+        if epoch - gained_epoch >= task.patience:
             stopped = "no_better_epoch"
             break
     model.set_weights(best_weights)
     return History(tuple(epochs), start, best_epoch, stopped)
 
 
-def _batches_of_epoch(windows: int, settings: TrainingSettings) -> tuple[int, int]:
+def _batches_of_epoch(windows: int, batch_size: int, most: int | None) -> tuple[int, int]:
     """Return the windows of a batch and the batches of an epoch. The rest is dropped: all batches have the same shape and weight."""
-    batch_size = min(settings.batch_size, windows)
-    return batch_size, max(1, min(windows, settings.epoch_windows_max or windows) // batch_size)
+    batch_size = min(batch_size, windows)
+    return batch_size, max(1, min(windows, most or windows) // batch_size)
 
 
 def _one_epoch(
-    model: keras.Model, data: TrainingData, batches: Iterator[Batch], steps: range, epoch: int, clock: _Clock, batch_size: int
+    model: keras.Model,
+    data: TrainingData,
+    task: Task,
+    batches: Iterator[Batch],
+    steps: range,
+    epoch: int,
+    clock: Clock,
+    batch_size: int,
 ) -> Epoch:
     began = time.monotonic()
     learning_rate = float(model.optimizer.learning_rate)
     loss = _Mean()
     for step in steps:
         windows, targets = next(batches)
-        loss.add(model.train_on_batch(windows, targets, return_dict=True)["masked_mae"], targets)
+        loss.add(model.train_on_batch(windows, targets, return_dict=True)[task.loss.__name__], targets)
         clock.report(epoch, step + 1, loss.value, np.nan)
         if clock.is_over():
             break
-    validation_loss = _validate(model, data, batch_size)
+    validation_loss = _validate(model, data, task, batch_size)
     clock.report(epoch, step + 1, loss.value, validation_loss, at_once=True)
     return Epoch(loss.value, validation_loss, learning_rate, time.monotonic() - began)
 
 
-def shuffled_batches(data: TrainingData, batch_size: int, epoch_steps: int, seed: int) -> Iterator[Batch]:
-    """Yield endless batches of windows float32 (B, T, F) and targets float32 (B, 4). Every epoch is a fresh draw without repeats.
+def shuffled_batches(data: TrainingData, task: Task, batch_size: int, epoch_steps: int, seed: int) -> Iterator[Batch]:
+    """Yield endless batches of the task. Every epoch is a fresh draw without repeats.
 
     Shuffled, because consecutive windows are nearly equal: in stream order the same network reached a correlation of .465 instead of .766.
     """
@@ -220,11 +241,7 @@ def shuffled_batches(data: TrainingData, batch_size: int, epoch_steps: int, seed
     while True:
         drawn = random.permutation(len(data.train))
         for step in range(epoch_steps):
-            yield _batch(data, data.train.select(drawn[step * batch_size : (step + 1) * batch_size]))
-
-
-def _batch(data: TrainingData, index: WindowIndex) -> Batch:
-    return gather(data.features, index.end, data.window_rows), data.targets[index.target_row]
+            yield task.batch(data.train.select(drawn[step * batch_size : (step + 1) * batch_size]), True)
 
 
 def evenly(count: int, most: int) -> Longs:
@@ -232,15 +249,15 @@ def evenly(count: int, most: int) -> Longs:
     return np.arange(0, count, max(1, -(-count // most)))
 
 
-def _validate(model: keras.Model, data: TrainingData, batch_size: int) -> float:
-    """Return the masked MAE over the validation windows, evenly thinned to VALIDATION_WINDOWS_MAX."""
+def _validate(model: keras.Model, data: TrainingData, task: Task, batch_size: int) -> float:
+    """Return the task's loss over the validation windows, evenly thinned to VALIDATION_WINDOWS_MAX."""
     thinned = evenly(len(data.validation), VALIDATION_WINDOWS_MAX)
     loss = _Mean()
     for start in range(0, len(thinned), batch_size):
         part = thinned[start : start + batch_size]
-        windows, targets = _batch(data, data.validation.select(np.resize(part, batch_size)))
+        windows, targets = task.batch(data.validation.select(np.resize(part, batch_size)), False)
         targets[len(part) :] = np.nan  # pads the last batch, whose other shape would be traced anew; NaN is left out
-        loss.add(model.test_on_batch(windows, targets, return_dict=True)["masked_mae"], targets)
+        loss.add(model.test_on_batch(windows, targets, return_dict=True)[task.loss.__name__], targets)
     return loss.value
 
 
@@ -267,27 +284,3 @@ def _log_epoch(path: Path, number: int, epoch: Epoch) -> None:
         if new:
             log.writerow(("epoch", *(item.name for item in fields(Epoch))))
         log.writerow((number, *(f"{value:.9g}" for value in astuple(epoch))))
-
-
-class _Clock:
-    """Reports the progress of the training every two seconds, and tracks its time budget."""
-
-    def __init__(
-        self, settings: TrainingSettings, steps: int, on_progress: Callable[[Progress], None], interrupted: Callable[[], bool]
-    ) -> None:
-        self._epochs, self._steps, self._on_progress, self._interrupted = settings.epochs, steps, on_progress, interrupted
-        self._began = self._reported = self._compiled = time.monotonic()
-        self._budget_s = settings.time_budget_s or np.inf
-
-    def report(self, epoch: int, step: int, loss: float, validation_loss: float, *, at_once: bool = False) -> None:
-        now = time.monotonic()
-        if step == 1 and not at_once:
-            self._compiled = now  # the first step traces and compiles: its time does not count
-        if at_once or now - self._reported >= PROGRESS_EVERY_S:
-            self._reported = now
-            left_s = (now - self._compiled) / (step - 1) * (self._steps - step) if step > 1 else np.nan
-            left_s = float(np.fmin(left_s, max(0.0, self._budget_s - (now - self._began))))
-            self._on_progress(Progress(epoch, self._epochs, step, self._steps, loss, validation_loss, left_s))
-
-    def is_over(self) -> bool:
-        return self._interrupted() or time.monotonic() - self._began > self._budget_s

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import keras
+import msgspec
 import numpy as np
 import tensorflow as tf
 
@@ -17,17 +18,23 @@ from model.spec.architecture import Architecture, architecture_of
 from model.spec.job import plain
 from model.spec.settings import TrainingSettings
 from model.training.dataset import Dataset
+from model.training.fit.ahead import ahead_task, fit_units, fit_usual, is_ahead, trained_part
+from model.training.fit.blend import Blended, blend
 from model.training.fit.linear_path import correct_linear_path, start_linear_path, weigh_network
-from model.training.fit.loop import History, Progress, train
+from model.training.fit.loop import History, next_row, train
+from model.training.fit.progress import Progress
 from model.training.graph.core import load_weights
 from model.training.network.assembly import NONLINEAR_OUTPUT, build, renewed, silence_features
 from model.training.network.bound_layers import read_bounds, set_bounds, unbounded
 from model.training.network.linear_inputs import set_calendar
+from model.training.network.relative import set_units
 from model.version.metadata import Metadata
 from model.windows.bounds import learnt
 
 LINEAR: Final = "linear"
 RANDOM: Final = "random"
+LEAST_BUDGET_S: Final = 5.0
+"""Seconds that the network of several horizons gets at least, whatever the training before it took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +45,8 @@ class Fit:
         started_from: LINEAR, RANDOM (without a linear path), or the parent's version.
         shares: float32 (4,), kept share of the network's addition to its linear path; see `weigh_network`.
         duration_s: Wall time of the training.
+        ahead: Of the network of several horizons; None: there is none.
+        blended: What is taken of it; None likewise.
     """
 
     model: keras.Model
@@ -45,6 +54,8 @@ class Fit:
     history: History
     shares: Floats
     duration_s: float
+    ahead: History | None = None
+    blended: Blended | None = None
 
 
 def prepare_tensorflow(settings: TrainingSettings) -> None:
@@ -76,6 +87,9 @@ def start(
         set_bounds(model, bounds, inputs, outputs)
         if architecture.linear_path:
             start_linear_path(unbounded(model), data, inputs, outputs)
+        if is_ahead(model):
+            _set_ahead(model, dataset)
+            fit_usual(model, data)
         return model, LINEAR if architecture.linear_path else RANDOM
     before = load_weights(folder)
     model = renewed(before, architecture)
@@ -86,13 +100,28 @@ def start(
     if architecture.linear_path:
         set_calendar(model, inputs)  # a column that the parent has never seen vary has a scale only now
         correct_linear_path(unbounded(model), data, inputs, outputs, bounds.measured & ~parent.measured)
+    if is_ahead(model):
+        _set_ahead(model, dataset)
     return model, parent.version
 
 
+def _set_ahead(model: keras.Model, dataset: Dataset) -> None:
+    """Set the units that the network of several horizons reads in."""
+    set_calendar(model, dataset.inputs)
+    set_units(model, dataset.inputs, dataset.outputs)
+    fit_units(model, dataset.data)
+
+
 def _has_architecture(parent: Metadata, architecture: Architecture) -> bool:
-    """Return whether a parent was built with this architecture. One of another release may have one that this release does not know."""
+    """Return whether a parent was built with this architecture. One of another release may have one that this release does not know.
+
+    One that does not name its architecture counts as one of this, if it forecasts the same horizons.
+    """
+    if parent.horizons != architecture.ahead.horizons:
+        return False
+    document = parent.extra.get("architecture", plain(architecture))
     try:
-        return architecture_of(parent.extra.get("architecture", plain(architecture))) == architecture
+        return architecture_of(document) == architecture
     except ValueError:
         return False
 
@@ -101,6 +130,7 @@ def fit(
     model: keras.Model,
     started_from: str,
     dataset: Dataset,
+    architecture: Architecture,
     settings: TrainingSettings,
     on_progress: Callable[[Progress], None],
     *,
@@ -116,9 +146,17 @@ def fit(
     learning_rate = settings.learning_rate if started_from in (LINEAR, RANDOM) else settings.fine_tune_learning_rate
     began = time.monotonic()
     network = unbounded(model)
+    data = dataset.data
     history = train(
-        network, dataset.data, settings, on_progress, learning_rate=learning_rate, log_path=log_path, interrupted=interrupted
-    )  # fmt: skip
+        network, data, settings, on_progress, next_row(data, settings, learning_rate), log_path=log_path, interrupted=interrupted
+    )
     beside = any(layer.name == NONLINEAR_OUTPUT for layer in network.layers)
-    shares = weigh_network(network, dataset.data) if beside else np.ones(len(TARGETS), np.float32)
-    return Fit(model, started_from, history, shares, time.monotonic() - began)
+    shares = weigh_network(network, data) if beside else np.ones(len(TARGETS), np.float32)
+    if not is_ahead(model):
+        return Fit(model, started_from, history, shares, time.monotonic() - began)
+    if settings.time_budget_s is not None:
+        settings = msgspec.structs.replace(settings, time_budget_s=max(LEAST_BUDGET_S, settings.time_budget_s - (time.monotonic() - began)))
+    task = ahead_task(model, data, architecture.ahead, settings, fine_tuned=started_from not in (LINEAR, RANDOM))
+    ahead = train(trained_part(model), data, settings, on_progress, task, log_path=log_path, interrupted=interrupted)
+    blended = blend(model, data, architecture.ahead.coverage)
+    return Fit(model, started_from, history, shares, time.monotonic() - began, ahead, blended)

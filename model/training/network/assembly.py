@@ -11,12 +11,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from features.telemetry import Flags, Floats
-from model.spec.architecture import Architecture
-from model.training.network.bound_layers import INPUT_BOUNDS, OUTPUT_BOUNDS, UNBOUNDED_OUTPUT, InputBounds, OutputBounds
+from features.telemetry import TARGETS, Flags, Floats
+from model.spec.architecture import Ahead, Architecture
+from model.training.network.ahead import BLEND, AheadBounds, Blend, NextRow, members
+from model.training.network.bound_layers import INPUT_BOUNDS, NEXT_BOUNDS, OUTPUT_BOUNDS, UNBOUNDED_OUTPUT, InputBounds, OutputBounds
 from model.training.network.encoders import ENCODERS, MODEL_PREFIX, encoder_of
 from model.training.network.linear_inputs import inputs_of, linear_inputs
 from model.training.network.normalise import batch_norm
+from model.training.network.relative import COLUMNS, RELATIVE, Columns, Relative
+from model.version.contract import AHEAD, CONTEXT, CONTEXT_ROWS
 
 INPUT_NAME = "input"
 OUTPUT_NAME = OUTPUT_BOUNDS
@@ -44,8 +47,28 @@ def build(architecture: Architecture) -> keras.Model:
         forecast = layers.Add(name=UNBOUNDED_OUTPUT)([nonlinear, linear])  # (B, 4)
     else:
         forecast = nonlinear if linear is None else layers.Identity(name=UNBOUNDED_OUTPUT)(linear)
-    bounded = OutputBounds(name=OUTPUT_NAME)(measured, forecast)  # (B, 4)
-    return keras.Model(measured, bounded, name=f"{MODEL_PREFIX}{architecture.encoder}")
+    name = f"{MODEL_PREFIX}{architecture.encoder}"
+    if not architecture.ahead.horizons:
+        return keras.Model(measured, OutputBounds(name=OUTPUT_NAME)(measured, forecast), name=name)  # (B, 4)
+    next_row = OutputBounds(name=NEXT_BOUNDS)(measured, forecast)  # (B, 4)
+    context = keras.Input((len(TARGETS) * (CONTEXT_ROWS + len(architecture.ahead.horizons)),), name=CONTEXT)
+    return keras.Model([measured, context], _ahead(measured, windows, context, next_row, architecture.ahead), name=name)
+
+
+def _ahead(measured: Any, windows: Any, context: Any, next_row: Any, sizes: Ahead) -> list[Any]:
+    """Return the median of the next row, (B, 4), and the forecasts of all horizons, (B, H, 4, 3).
+
+    Args:
+        measured: (B, T, F), and `windows`, the same within their bounds.
+        context: (B, 4 * (3 + H)).
+        next_row: (B, 4), the forecast of the next row by the encoder and the linear path.
+    """
+    relative, level, spread, steady, by_profile = Relative(name=RELATIVE)(measured, context)
+    rows = linear_inputs(windows, prefix="ahead_")  # (B, K), layers of its own: the linear path keeps its names
+    columns = Columns(name=COLUMNS)(keras.layers.Concatenate(name="ahead_inputs")([relative, rows]))  # (B, P)
+    forecasts = Blend(name=BLEND)(members(columns, level, spread, sizes), steady, by_profile, next_row)  # (B, H, 4, 3)
+    bounded = AheadBounds(name=AHEAD)(measured, forecasts)
+    return [NextRow(name=OUTPUT_NAME)(bounded), bounded]
 
 
 def _head(encoded: Any, sizes: Any) -> Any:

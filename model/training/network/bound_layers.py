@@ -6,6 +6,7 @@ Everything is float32 and scaled.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import keras
@@ -17,13 +18,15 @@ from model.windows.scaler import Scaler
 
 INPUT_BOUNDS: Final = "input_bounds"
 OUTPUT_BOUNDS: Final = "output"
+NEXT_BOUNDS: Final = "next_row"
+"""Name of the same layer in a network of several horizons, where it is one part of what is blended."""
 UNBOUNDED_OUTPUT: Final = "unbounded_output"
 _HUGE: Final = 3e38
 """Over every scaled value that is not missing."""
 LEVEL_ROWS: Final = 7
 """Newest measured rows whose median is the level of a target: four rows of another size are a level, three are a spike or an outage. With
 fewer measured rows it is the median of these, the smaller of two."""
-_LIMITS: Final = (
+LIMITS: Final = (
     "upper_factor", "upper_offset", "lower_factor", "lower_offset", "edge", "carry", "slack", "unshown", "lowest", "highest", "missing",
 )  # fmt: skip
 _PASS_ALL: Final = {
@@ -60,26 +63,36 @@ class OutputBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no ty
     """
 
     def build(self, windows_shape: Any, forecast_shape: Any) -> None:  # noqa: ARG002 - Keras asks for these names
-        """Add the weight `limits`: (11, 4), a row for each of _LIMITS."""
-        self.limits = self.add_weight(shape=(len(_LIMITS), len(TARGETS)), initializer=_pass_all, trainable=False, name="limits")
+        """Add the weight `limits`: (11, 4), a row for each of LIMITS."""
+        self.limits = self.add_weight(shape=(len(LIMITS), len(TARGETS)), initializer=pass_all, trainable=False, name="limits")
 
     def call(self, windows: Any, forecast: Any) -> Any:
         """Return the limited forecasts, (B, 4). windows: before their features were limited to the edges."""
-        ops = keras.ops
-        limit = {name: self.limits[index] for index, name in enumerate(_LIMITS)}
-        values = windows[:, :, : len(TARGETS)]  # (B, T, 4)
-        away = ops.cast(ops.equal(values, 0.0), values.dtype) * _HUGE  # (B, T, 4), over every value where there is none, else 0
-        most = ops.max(values - away, axis=1)  # (B, 4), -_HUGE if nothing was measured
-        least = ops.minimum(ops.min(values + away, axis=1), most)
-        upper = ops.maximum(most * limit["upper_factor"] + limit["upper_offset"], limit["slack"])
-        upper = ops.maximum(upper, ops.minimum(limit["unshown"], -0.5 * _HUGE - most))  # `unshown` if nothing was measured
-        upper = ops.minimum(upper, limit["highest"])
-        lower = ops.maximum(least * limit["lower_factor"] + limit["lower_offset"], limit["lowest"])
-        carried = forecast + ops.relu(_level(values) - limit["edge"]) * limit["carry"]
+        ops, limit = keras.ops, limits_of(self.limits)
+        lower, upper = row_limits(windows, limit)
+        carried = forecast + ops.relu(_level(windows[:, :, : len(TARGETS)]) - limit["edge"]) * limit["carry"]
         return ops.minimum(ops.maximum(carried, lower), upper) + limit["missing"]
 
     def compute_output_shape(self, windows_shape: Any, forecast_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:  # noqa: ARG002
         return forecast_shape
+
+
+def limits_of(limits: Any) -> dict[str, Any]:
+    """Return the rows (4,) of limits (11, 4) by name."""
+    return {name: limits[index] for index, name in enumerate(LIMITS)}
+
+
+def row_limits(windows: Any, limit: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return lowest and highest forecast, (B, 4) each, for windows (B, T, F) before their features were limited to the edges."""
+    ops = keras.ops
+    values = windows[:, :, : len(TARGETS)]  # (B, T, 4)
+    away = ops.cast(ops.equal(values, 0.0), values.dtype) * _HUGE  # (B, T, 4), over every value where there is none, else 0
+    most = ops.max(values - away, axis=1)  # (B, 4), -_HUGE if nothing was measured
+    least = ops.minimum(ops.min(values + away, axis=1), most)
+    upper = ops.maximum(most * limit["upper_factor"] + limit["upper_offset"], limit["slack"])
+    upper = ops.maximum(upper, ops.minimum(limit["unshown"], -0.5 * _HUGE - most))  # `unshown` if nothing was measured
+    upper = ops.minimum(upper, limit["highest"])
+    return ops.maximum(least * limit["lower_factor"] + limit["lower_offset"], limit["lowest"]), upper
 
 
 def _level(values: Any) -> Any:
@@ -96,9 +109,9 @@ def _level(values: Any) -> Any:
     return ops.sum(largest * ops.cast(chosen, largest.dtype), axis=-1)
 
 
-def _pass_all(shape: Any, dtype: Any = None) -> Any:
+def pass_all(shape: Any, dtype: Any = None) -> Any:
     """Return limits that let every number pass."""
-    rows = np.array([[_PASS_ALL.get(name, 0.0)] for name in _LIMITS], np.float32)
+    rows = np.array([[_PASS_ALL.get(name, 0.0)] for name in LIMITS], np.float32)
     return keras.ops.convert_to_tensor(np.broadcast_to(rows, shape), dtype)
 
 
@@ -134,20 +147,36 @@ def set_bounds(model: keras.Model, bounds: Bounds, inputs: Scaler, outputs: Scal
         "missing": np.where(bounds.measured, 0.0, np.nan),
     }
     huge = float(np.finfo(np.float32).max)
-    rows = [np.clip(np.asarray(limits[name], np.float64), -huge, huge) for name in _LIMITS]
-    model.get_layer(OUTPUT_BOUNDS).set_weights([np.array(rows, np.float32)])
+    rows = [np.clip(np.asarray(limits[name], np.float64), -huge, huge) for name in LIMITS]
+    for layer in model.layers:
+        if isinstance(layer, OutputBounds):
+            layer.set_weights([np.array(rows, np.float32)])
+        elif _limits_ahead(layer):  # a link may well fall to a tenth within hours
+            further = dict(zip(LIMITS, rows, strict=True)) | {
+                "lower_factor": np.zeros(len(TARGETS)),
+                "lower_offset": np.full(len(TARGETS), -_HUGE),
+                "slack": scaled(np.maximum(slack, bounds.ahead_slack)),
+            }
+            layer.set_weights([np.array([further[name] for name in LIMITS], np.float32)])
 
 
 def read_bounds(model: keras.Model, outputs: Scaler) -> Bounds | None:
     """Return the bounds in the layers of a network; None if it was made by a release without bounds."""
-    layers = {layer.name: layer for layer in model.layers if isinstance(layer, InputBounds | OutputBounds)}
-    if set(layers) != {INPUT_BOUNDS, OUTPUT_BOUNDS}:
+    layers = {type(layer): layer for layer in model.layers if isinstance(layer, InputBounds | OutputBounds)}
+    if len(layers) != 2:
         return None
-    low, high = layers[INPUT_BOUNDS].get_weights()[0]
-    limit = dict(zip(_LIMITS, layers[OUTPUT_BOUNDS].get_weights()[0], strict=True))
+    low, high = layers[InputBounds].get_weights()[0]
+    limit = dict(zip(LIMITS, layers[OutputBounds].get_weights()[0], strict=True))
     measured: Flags = ~np.isnan(limit["missing"])
-    slack, unshown = (np.maximum(outputs.inverse(limit[name]), np.float32(0)) for name in ("slack", "unshown"))
-    return Bounds(low, high, slack, unshown, measured)
+    further = next((layer.get_weights()[0] for layer in model.layers if _limits_ahead(layer)), layers[OutputBounds].get_weights()[0])
+    scaled = limit["slack"], limit["unshown"], further[LIMITS.index("slack")]
+    slack, unshown, ahead_slack = (np.maximum(outputs.inverse(each), np.float32(0)) for each in scaled)
+    return Bounds(low, high, slack, unshown, measured, ahead_slack)
+
+
+def _limits_ahead(layer: Any) -> bool:
+    """Return whether a layer limits the forecasts of all horizons: `model.training.network.ahead.AheadBounds`."""
+    return hasattr(layer, "limits") and not isinstance(layer, OutputBounds)
 
 
 def forecast_targets(model: keras.Model) -> Flags:
@@ -155,7 +184,7 @@ def forecast_targets(model: keras.Model) -> Flags:
     layer = next((layer for layer in model.layers if isinstance(layer, OutputBounds)), None)
     if layer is None:
         return np.ones(len(TARGETS), np.bool_)
-    measured: Flags = ~np.isnan(layer.get_weights()[0][_LIMITS.index("missing")])
+    measured: Flags = ~np.isnan(layer.get_weights()[0][LIMITS.index("missing")])
     return measured
 
 
@@ -166,4 +195,4 @@ def unbounded(model: keras.Model) -> keras.Model:
     """
     if not any(layer.name == UNBOUNDED_OUTPUT for layer in model.layers):
         return model
-    return keras.Model(model.input, model.get_layer(UNBOUNDED_OUTPUT).output, name=model.name)
+    return keras.Model(model.inputs[0], model.get_layer(UNBOUNDED_OUTPUT).output, name=model.name)

@@ -41,8 +41,8 @@ class Encoder(Protocol):
         """Return the least number of operators of each type in the exported graph, before or after it is quantised."""
 
 
-ENCODERS: Final[Mapping[str, Encoder]] = {"lstm": lstm, "linear": linear, "mlp": mlp}
-"""Encoders by the tag of their architecture."""
+ENCODERS: Final[Mapping[str, Encoder]] = {"relative": linear, "lstm": lstm, "linear": linear, "mlp": mlp}
+"""Encoders by the tag of their architecture. `relative` has none for the next row: its network is that of several horizons."""
 
 
 def encoder_of(model: keras.Model) -> Encoder:

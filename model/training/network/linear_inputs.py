@@ -36,11 +36,25 @@ _TINY: Final = 1e-20
 assert FEATURES[: len(TARGETS)] == TARGETS  # the averages are those of the first columns
 
 
-def linear_inputs(windows: Any) -> Any:
-    """Return (B, K) for float32 (B, T, F) scaled windows: the last row, TARGETS x RATES averages, 2 x HOURS of the calendar."""
-    last_row = keras.layers.Cropping1D((windows.shape[1] - 1, 0), name="last_step")(windows)  # (B, 1, F)
-    last_row = keras.layers.Flatten(name="last_row")(last_row)  # (B, F)
-    return keras.layers.Concatenate(name=LINEAR_INPUTS)([last_row, Averages(name=AVERAGES)(windows), Calendar(name=CALENDAR)(last_row)])
+def linear_inputs(windows: Any, prefix: str = "") -> Any:
+    """Return (B, K) for float32 (B, T, F) scaled windows: the last row, TARGETS x RATES averages, 2 x HOURS of the calendar.
+
+    prefix: of the names of its layers.
+    """
+    last_row = keras.layers.Cropping1D((windows.shape[1] - 1, 0), name=f"{prefix}last_step")(windows)  # (B, 1, F)
+    last_row = keras.layers.Flatten(name=f"{prefix}last_row")(last_row)  # (B, F)
+    return keras.layers.Concatenate(name=f"{prefix}{LINEAR_INPUTS}")(
+        [last_row, Averages(name=f"{prefix}{AVERAGES}")(windows), Calendar(name=f"{prefix}{CALENDAR}")(last_row)]
+    )
+
+
+def averages_of(values: Any, measured: Any) -> Any:
+    """Return (B, 4, rates), exponentially weighted averages of values (B, T, 4) at RATES. measured: (B, T, 4), 1 or 0."""
+    ops = keras.ops
+    after = ops.sum(measured, axis=1, keepdims=True) - ops.cumsum(measured, axis=1)  # (B, T, 4), measured values that came later
+    weight = ops.expand_dims(measured, -1) * ops.exp(ops.expand_dims(after, -1) * np.array(_DECAYS, np.float32))  # (B, T, 4, rates)
+    total = ops.sum(weight * ops.expand_dims(values, -1), axis=1)  # (B, 4, rates)
+    return total / ops.maximum(ops.sum(weight, axis=1), _TINY)
 
 
 @keras.saving.register_keras_serializable("dwcp")
@@ -52,14 +66,9 @@ class Averages(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """
 
     def call(self, windows: Any) -> Any:
-        ops = keras.ops
         values = windows[:, :, : len(TARGETS)]  # (B, T, 4)
-        measured = ops.sign(ops.abs(values))  # (B, T, 4), 1 or 0
-        after = ops.sum(measured, axis=1, keepdims=True) - ops.cumsum(measured, axis=1)  # (B, T, 4), measured values that came later
-        weight = ops.expand_dims(measured, -1) * ops.exp(ops.expand_dims(after, -1) * np.array(_DECAYS, np.float32))  # (B, T, 4, rates)
-        total = ops.sum(weight * ops.expand_dims(values, -1), axis=1)  # (B, 4, rates)
-        averages = total / ops.maximum(ops.sum(weight, axis=1), _TINY)
-        return ops.reshape(averages, (-1, len(TARGETS) * len(RATES)))
+        averages = averages_of(values, keras.ops.sign(keras.ops.abs(values)))
+        return keras.ops.reshape(averages, (-1, len(TARGETS) * len(RATES)))
 
     def compute_output_shape(self, shape: tuple[int | None, ...]) -> tuple[int | None, int]:
         return (shape[0], len(TARGETS) * len(RATES))
@@ -92,9 +101,10 @@ class Calendar(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
 
 def set_calendar(model: keras.Model, inputs: Scaler) -> None:
     """Set how the network's hours and weekdays are scaled, for every new scaler. A model without a calendar is left alone."""
-    if any(layer.name == CALENDAR for layer in model.layers):
-        unit = [[inputs.scale[column], inputs.mean[column]] for column in (_HOUR, _WEEKDAY)]
-        model.get_layer(CALENDAR).set_weights([np.array(unit, np.float32)])
+    unit = [[inputs.scale[column], inputs.mean[column]] for column in (_HOUR, _WEEKDAY)]
+    for layer in model.layers:
+        if isinstance(layer, Calendar):
+            layer.set_weights([np.array(unit, np.float32)])
 
 
 def unseen_calendar(rows: Floats, inputs: Scaler) -> Flags:

@@ -19,7 +19,8 @@ from model.spec.architecture import Architecture, Lstm
 from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
 from model.training.fit.linear_path import correct_linear_path, forecast, start_linear_path, weigh_network
-from model.training.fit.loop import Progress, masked_mae, shuffled_batches, train
+from model.training.fit.loop import History, masked_mae, next_row, shuffled_batches, train
+from model.training.fit.progress import Progress
 from model.training.network.assembly import build, inference_clone
 from model.windows.index import WindowIndex, gather
 from model.windows.scaler import Scaler
@@ -78,6 +79,11 @@ def validation_mae(model: keras.Model, data: TrainingData) -> float:
     return float(np.nanmean(np.abs(forecast(model, data, data.validation) - data.targets[data.validation.target_row])))
 
 
+def trained(model: keras.Model, data: TrainingData, settings: TrainingSettings, learning_rate: float) -> History:
+    """Train a network to forecast the next row."""
+    return train(model, data, settings, silent, next_row(data, settings, learning_rate))
+
+
 def silent(progress: Progress) -> None:
     """Progress that nobody watches."""
 
@@ -126,7 +132,7 @@ def test_training_improves_on_the_linear_path() -> None:
     data = toy()
     model = started(data)
     linear = validation_mae(model, data)
-    history = train(model, data, msgspec.structs.replace(QUICK, epochs=4), silent, learning_rate=0.01)
+    history = trained(model, data, msgspec.structs.replace(QUICK, epochs=4), 0.01)
     assert history.start_validation_loss == pytest.approx(linear, rel=1e-3)
     assert history.epochs[history.best_epoch - 1].validation_loss < 0.7 * history.start_validation_loss
     clone = inference_clone(model)  # a trained network, with its loss and optimiser, can be cloned for the export
@@ -139,7 +145,7 @@ def test_the_linear_path_is_not_trained() -> None:
     data = toy(400)
     model = started(data)
     before = model.get_layer("linear_path").get_weights()
-    train(model, data, msgspec.structs.replace(QUICK, patience=1), silent, learning_rate=0.01)
+    trained(model, data, msgspec.structs.replace(QUICK, patience=1), 0.01)
     for kept, now in zip(before, model.get_layer("linear_path").get_weights(), strict=True):
         np.testing.assert_array_equal(kept, now)
 
@@ -203,7 +209,7 @@ def test_what_training_cannot_better_is_kept() -> None:
     data = toy(400)
     model = started(data)
     before = [weight.copy() for weight in model.get_weights()]
-    history = train(model, data, QUICK, silent, learning_rate=10.0)
+    history = trained(model, data, QUICK, 10.0)
     assert history.best_epoch == 0
     for kept, now in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, now)
@@ -216,7 +222,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
     def weights(seed: int) -> Floats:
         model = started(data, dropping, seed)
-        train(model, data, msgspec.structs.replace(QUICK, seed=seed), silent, learning_rate=0.001)
+        trained(model, data, msgspec.structs.replace(QUICK, seed=seed), 0.001)
         return np.concatenate([weight.ravel() for weight in model.get_weights()])
 
     first = weights(3)
@@ -230,7 +236,7 @@ def test_a_target_that_was_never_measured_does_not_break_training() -> None:
     data.targets[:, 2:] = np.nan
     data.targets[200, 2] = 1.0
     model = started(data)
-    history = train(model, data, QUICK, silent, learning_rate=0.001)
+    history = trained(model, data, QUICK, 0.001)
     assert all(np.isfinite([epoch.loss, epoch.validation_loss]).all() for epoch in history.epochs)
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
 
@@ -241,7 +247,7 @@ def test_validation_is_the_masked_error_over_all_windows() -> None:
     for windows in (7, 33):
         few = replace(data, validation=data.validation.select(np.arange(windows)))
         model = started(few)
-        history = train(model, few, msgspec.structs.replace(QUICK, epochs=1), silent, learning_rate=1e-9)
+        history = trained(model, few, msgspec.structs.replace(QUICK, epochs=1), 1e-9)
         assert history.start_validation_loss == pytest.approx(validation_mae(model, few), rel=1e-3)
 
 
@@ -251,7 +257,7 @@ def test_every_epoch_draws_windows_without_repeats() -> None:
     data.features[:, 43] = np.arange(400)  # says which rows a window holds
 
     def epochs(seed: int) -> Floats:
-        batches = shuffled_batches(data, 32, 4, seed)
+        batches = shuffled_batches(data, next_row(data, QUICK, 0.001), 32, 4, seed)
         return np.array([[next(batches)[0][:, -1, 43] for _ in range(4)] for _ in range(2)]).reshape(2, 128)
 
     drawn = epochs(1)
@@ -267,25 +273,25 @@ def test_a_batch_holds_the_rows_before_its_targets() -> None:
     data = toy(400)
     data.features[:, 43] = np.arange(400)
     data.targets[:, 3] = np.arange(400)
-    windows, targets = next(shuffled_batches(data, 32, 4, 0))
+    windows, targets = next(shuffled_batches(data, next_row(data, QUICK, 0.001), 32, 4, 0))
     np.testing.assert_array_equal(windows[:, :, 43], targets[:, 3:4] + np.arange(-30, 0))
 
 
 def test_early_stopping_after_patience() -> None:
     """Training ends once `patience` epochs in a row were no better."""
-    history = train(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, patience=2), silent, learning_rate=10.0)
+    history = trained(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, patience=2), 10.0)
     assert (history.stopped, len(history.epochs), history.best_epoch) == ("no_better_epoch", 2, 0)
 
 
 def test_a_loss_that_creeps_on_is_no_gain() -> None:
     """Improvements of millionths keep the better weights, and no training going."""
-    history = train(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, patience=2), silent, learning_rate=1e-8)
+    history = trained(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, patience=2), 1e-8)
     assert (history.stopped, len(history.epochs)) == ("no_better_epoch", 2)
 
 
 def test_a_spent_time_budget_ends_the_training() -> None:
     """With no time left the first step is the last one; its weights are still validated, and kept or dropped."""
-    history = train(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, time_budget_s=1e-9), silent, learning_rate=0.001)
+    history = trained(started(toy(400)), toy(400), msgspec.structs.replace(QUICK, epochs=50, time_budget_s=1e-9), 0.001)
     assert (history.stopped, len(history.epochs)) == ("time_budget", 1)
     assert np.isfinite(history.epochs[0].validation_loss)
 
@@ -294,9 +300,8 @@ def test_progress_and_log_tell_every_epoch(tmp_path: Path) -> None:
     """Progress starts before the first step, reaches the last one, and the CSV has a line for each epoch."""
     seen: list[Progress] = []
     data = toy(400)
-    history = train(
-        started(data), data, msgspec.structs.replace(QUICK, epochs=3), seen.append, learning_rate=0.001, log_path=tmp_path / "log.csv"
-    )
+    settings = msgspec.structs.replace(QUICK, epochs=3)
+    history = train(started(data), data, settings, seen.append, next_row(data, settings, 0.001), log_path=tmp_path / "log.csv")
     assert (seen[0].step, seen[-1].step, seen[-1].epoch, seen[-1].left_s) == (0, seen[-1].steps, 3, 0.0)
     assert seen[-1].validation_loss == history.epochs[-1].validation_loss
     with (tmp_path / "log.csv").open() as file:
@@ -310,4 +315,4 @@ def test_nothing_to_train_on_is_refused() -> None:
     data = toy(400)
     empty = data.validation.select(np.arange(0))
     with pytest.raises(ValueError, match=r"0 validation windows"):
-        train(started(data), replace(data, validation=empty), QUICK, silent, learning_rate=0.001)
+        trained(started(data), replace(data, validation=empty), QUICK, 0.001)

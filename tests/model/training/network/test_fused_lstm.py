@@ -14,7 +14,7 @@ from features.telemetry import Floats
 from model.spec.architecture import Lstm
 from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
-from model.training.fit.loop import train
+from model.training.fit.loop import next_row, train
 from model.training.graph.core import export_core, load_weights, save_weights
 from model.training.network.assembly import build
 from model.training.network.fused_lstm import FusedLSTM, fits, fused_twin
@@ -143,7 +143,8 @@ def test_a_trained_network_is_saved_and_exported_as_plain_keras(tmp_path: Path) 
     model, end = build(SMALL), np.arange(30, 200)
     index = WindowIndex(end, end + 1)
     data = TrainingData(normal(300, 44), normal(300, 4, seed=1), index, index)
-    train(model, data, TrainingSettings(epochs=1, batch_size=32), lambda _: None, learning_rate=0.001)
+    settings = TrainingSettings(epochs=1, batch_size=32)
+    train(model, data, settings, lambda _: None, next_row(data, settings, 0.001))
     assert export_core(model, tmp_path, "v20260102_030405", normal(4, 30, 44)) <= 1e-5  # refuses a graph without the LSTM operators
     save_weights(model, tmp_path)
     loaded = load_weights(tmp_path)

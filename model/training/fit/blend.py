@@ -1,0 +1,139 @@
+"""What is taken of the network and of simple forecasts at each horizon, and how wide its intervals are: chosen on validation windows.
+
+Early stopping looks at all targets and horizons together. Here each pair is judged for itself, so that none is worse than the best simple
+forecast for the sake of the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import keras
+import numpy as np
+
+from features.telemetry import Doubles, Floats
+from model.training.dataset import TrainingData
+from model.training.fit.ahead import outputs_of
+from model.training.fit.loop import evenly
+from model.training.network.ahead import BLEND, LOWER, MEDIAN, MEMBERS, UPPER
+from model.training.network.bound_layers import NEXT_BOUNDS
+from model.training.network.relative import RELATIVE, STEADY
+from model.version.contract import AHEAD
+from model.windows.index import WindowIndex, targets_at
+
+SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
+JUDGED_WINDOWS_MAX: Final = 8_192
+KNOWN_MIN: Final = 30
+"""Fewer known targets than this choose nothing: the pair is judged on training windows instead."""
+STRETCH_MOST: Final = 10.0
+LEVEL: Final = STEADY.index("average_0.12")
+"""The simple forecast that the link stays at its level."""
+_TINY: Final = 1e-9
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Blended:
+    """What was chosen. H horizons; float32.
+
+    Args:
+        share: (H, 4), of the network; the rest is a simple forecast.
+        gain: (H, 4), by how much the network's forecast alone has less error than the best simple one, as a share; NaN if not known.
+    """
+
+    share: Floats
+    gain: Floats
+
+
+def blend(model: keras.Model, data: TrainingData, coverage: float) -> Blended:
+    """Set the layer's shares and widths.
+
+    Args:
+        coverage: Share of the targets that lies between lower and upper forecast.
+    """
+    layer = model.get_layer(BLEND)
+    share, choice, stretch = layer.get_weights()
+    gain = np.full(share.shape, np.nan, np.float32)
+    parts = keras.Model(
+        model.inputs,
+        [
+            keras.ops.mean(model.get_layer(MEMBERS).output, axis=0),
+            *model.get_layer(RELATIVE).output[3:],
+            model.get_layer(NEXT_BOUNDS).output,
+        ],
+    )
+    judged, trained = (
+        _Judged.of(parts, data, index.select(evenly(len(index), JUDGED_WINDOWS_MAX))) for index in (data.validation, data.train)
+    )
+    for horizon, target in np.ndindex(*share.shape):
+        rows = judged if judged.known(horizon, target) >= KNOWN_MIN else trained
+        if not rows.known(horizon, target):  # no row is that far ahead of another: nothing was learnt, and the level is the forecast
+            share[horizon, target], choice[horizon, target, LEVEL] = 0.0, 1.0
+            continue
+        share[horizon, target], choice[horizon, target], gain[horizon, target] = rows.chosen(horizon, target)
+    layer.set_weights([share, choice, np.ones_like(stretch)])
+    bounded = keras.Model(model.inputs, model.get_layer(AHEAD).output)
+    for index in (data.train, data.validation):  # the validation windows have the last word, wherever they measure enough
+        index = index.select(evenly(len(index), JUDGED_WINDOWS_MAX))
+        forecasts, actual = outputs_of(bounded, data, index), targets_at(data.targets, index.ahead)
+        for horizon, target in np.ndindex(*share.shape):
+            stretch_of(forecasts[:, horizon, target], actual[:, horizon, target], coverage, stretch[horizon, target])
+    layer.set_weights([share, choice, stretch])
+    return Blended(share, gain)
+
+
+def stretch_of(forecasts: Floats, actual: Floats, coverage: float, stretch: Floats) -> None:
+    """Set by how much widths have to be stretched so that half of what is outside lies on each side.
+
+    The finite-sample quantile of split conformal prediction (Vovk et al. 2005; Romano et al. 2019, "Conformalized quantile regression"),
+    of distances from the median in units of the widths.
+
+    Args:
+        forecasts: (M, 3), lower, median and upper.
+        actual: (M,), NaN if not measured. With fewer than KNOWN_MIN known the stretch stays.
+        stretch: (2,), below and above; changed in place.
+    """
+    known = np.isfinite(actual) & np.isfinite(forecasts).all(axis=1)
+    if known.sum() < KNOWN_MIN:
+        return
+    away = actual[known].astype(np.float64) - forecasts[known, MEDIAN]
+    widths = forecasts[known, MEDIAN] - forecasts[known, LOWER], forecasts[known, UPPER] - forecasts[known, MEDIAN]
+    rank = min(1.0, (0.5 + 0.5 * coverage) * (1.0 + 1.0 / known.sum()))
+    for side, (distance, width) in enumerate(zip((-away, away), widths, strict=True)):
+        stretch[side] = np.clip(np.quantile(distance / np.maximum(width, _TINY), rank), 0.0, STRETCH_MOST)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Judged:
+    """Forecasts for M windows, scaled. network: (M, H, 4). simple: (M, H, 4, S). next_row: (M, 4). actual: (M, H, 4)."""
+
+    network: Floats
+    simple: Floats
+    next_row: Floats
+    actual: Floats
+
+    @classmethod
+    def of(cls, parts: keras.Model, data: TrainingData, index: WindowIndex) -> _Judged:
+        network, steady, by_profile, next_row = outputs_of(parts, data, index)
+        steady = np.broadcast_to(steady[:, None], (*by_profile.shape[:-1], steady.shape[-1]))
+        simple = np.concatenate([steady, by_profile], axis=-1)
+        return cls(network[..., MEDIAN], simple, next_row, targets_at(data.targets, index.ahead))
+
+    def known(self, horizon: int, target: int) -> int:
+        return int(np.isfinite(self.actual[:, horizon, target]).sum())
+
+    def chosen(self, horizon: int, target: int) -> tuple[float, Floats, float]:
+        """Return the network's share, the choice of simple forecasts (S + 1,), and the network's gain over the best of these."""
+        known = np.isfinite(self.actual[:, horizon, target])
+        actual = self.actual[known, horizon, target].astype(np.float64)
+        others = self.simple[known, horizon, target]
+        if horizon == 0 and np.isfinite(self.next_row[known, target]).all():
+            others = np.concatenate([others, self.next_row[known, target, None]], axis=1)
+        errors: Doubles = np.abs(others - actual[:, None]).mean(axis=0)
+        best = int(np.argmin(errors))
+        choice = np.zeros(self.simple.shape[-1] + 1, np.float32)
+        choice[best] = 1.0
+        network = self.network[known, horizon, target]
+        mixed = [float(np.abs(share * network + (1.0 - share) * others[:, best] - actual).mean()) for share in SHARES]
+        gain = 1.0 - mixed[-1] / errors[best] if errors[best] > 0 else 0.0
+        return SHARES[int(np.argmin(mixed))], choice, gain  # of equal ones the first, which is the smaller
