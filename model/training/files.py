@@ -16,19 +16,17 @@ from features.telemetry import TARGETS, Floats
 from model.spec.job import JobSpec, TrainingSpec, plain
 from model.spec.run import RunSpec
 from model.training.dataset import Dataset
-from model.training.fit.loop import History
 from model.training.fit.start import Fit
 from model.training.graph.core import OPSET, describe, export_core, save_weights
 from model.training.graph.prove import RawExport, export_raw, keras_forecasts
 from model.training.network.bound_layers import forecast_targets, read_bounds
 from model.training.network.encoders import encoder_name
 from model.version.documents import write_document
-from model.version.golden import write_golden
+from model.version.golden import CoreSamples, write_golden
 from model.version.golden_raw import raw_samples
 from model.version.metadata import Metadata, history_name
 from model.version.raw_windows import cut
 from model.windows.bounds import MULTIPLE
-from model.windows.index import gather
 
 LIBRARIES: Final = frozenset({"tensorflow", "tensorflow-cpu", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy"})
 GOLDEN_SAMPLES: Final = 32
@@ -49,23 +47,25 @@ def write_model(folder: Path, spec: JobSpec | RunSpec, fitted: Fit, dataset: Dat
     Raises:
         ExportError: A graph does not forecast what the network does.
     """
-    version, end = spec.version, dataset.judged.end[:REAL_WINDOWS]
+    version, judged = spec.version, dataset.judged.select(np.arange(min(REAL_WINDOWS, len(dataset.judged))))
     window_rows = dataset.data.window_rows
-    real = gather(dataset.data.features, end, window_rows)
-    raw = cut(dataset.table, dataset.features.run, end, window_rows)
+    real, ahead, end = dataset.data.windows(judged), spec.architecture.ahead, judged.end
+    context = dataset.data.context if ahead.horizons else None
+    raw = cut(dataset.table, dataset.features.run, end, window_rows, context, short=bool(ahead.horizons))
     metadata = Metadata(
         version, dataset.inputs, dataset.outputs, dataset.vocabulary, dataset.trained_until_s,
         window_rows=window_rows, measured=forecast_targets(fitted.model),
+        horizons=ahead.horizons, coverage=ahead.coverage if ahead.horizons else None,
     )  # fmt: skip
-    parity = export_core(fitted.model, folder, version, real)
+    parity = export_core(fitted.model, folder, version, real, None if context is None else context[end])
     exported = export_raw(fitted.model, folder, metadata, raw)
     save_weights(fitted.model, folder)
     samples = raw_samples(
         raw, lambda windows: keras_forecasts(fitted.model, metadata, windows), exported.raw, exported.int8, metadata.outputs
     )  # fmt: skip
-    write_golden(folder, *_golden_samples(fitted.model, real), samples)
+    write_golden(folder, _golden_samples(fitted.model, real, None if context is None else context[end]), samples)
     write_document(folder / history_name(version), history_document(fitted))
-    write_tensorboard(folder / TENSORBOARD, fitted.history)
+    write_tensorboard(folder / TENSORBOARD, fitted)
     horizon = {"horizon_rows": spec.horizon_rows} if isinstance(spec, RunSpec) else {}
     asked = {**settings_document(spec), "reason": spec.reason, **horizon}
     made = {**_training(fitted), **_bounds(fitted, dataset), **_graphs(folder, parity, exported)}
@@ -85,23 +85,24 @@ def settings_document(spec: TrainingSpec) -> dict[str, Any]:
 
 
 def history_document(fitted: Fit) -> dict[str, Any]:
-    """Return training_history, as JSON has it: the course of the training."""
-    history = plain(fitted.history)
-    return {
-        "started_from": fitted.started_from,
-        **{name: history[name] for name in ("start_validation_loss", "best_epoch", "stopped", "epochs")},
-    }
+    """Return training_history, as JSON has it: the course of the training, and as "ahead" that of the network of several horizons."""
+    ahead = {} if fitted.ahead is None else {"ahead": plain(fitted.ahead)}
+    return {"started_from": fitted.started_from, **plain(fitted.history), **ahead}
 
 
-def write_tensorboard(folder: Path, history: History) -> None:
-    """Write both losses and the learning rate of each epoch as TensorBoard's summaries. TensorBoard is only needed to view them."""
+def write_tensorboard(folder: Path, fitted: Fit) -> None:
+    """Write both losses and the learning rate of each epoch as TensorBoard's summaries. TensorBoard is only needed to view them.
+
+    Those of the network of several horizons have names that begin with "ahead_".
+    """
     kind = tf.compat.v1.SummaryMetadata()
     kind.plugin_data.plugin_name = "scalars"
     writer = tf.summary.create_file_writer(str(folder))
     with writer.as_default():
-        for number, epoch in enumerate(history.epochs, start=1):
-            for name in ("loss", "validation_loss", "learning_rate"):
-                tf.summary.write(name, np.float32(getattr(epoch, name)), step=number, metadata=kind)
+        for prefix, history in (("", fitted.history), ("ahead_", fitted.ahead)):
+            for number, epoch in enumerate(() if history is None else history.epochs, start=1):
+                for name in ("loss", "validation_loss", "learning_rate"):
+                    tf.summary.write(f"{prefix}{name}", np.float32(getattr(epoch, name)), step=number, metadata=kind)
     writer.close()
     (written,) = folder.iterdir()
     written.rename(folder / EVENTS_NAME)  # its own name has the host's in it
@@ -148,11 +149,20 @@ def _graphs(folder: Path, parity: float, exported: RawExport) -> dict[str, Any]:
     }
 
 
-def _golden_samples(model: keras.Model, real: Floats) -> tuple[Floats, Floats]:
+def _golden_samples(model: keras.Model, real: Floats, context: Floats | None) -> CoreSamples:
     """Return windows and the network's forecasts of them: as many real as random ones, without extreme forecasts if that leaves any."""
-    random = np.random.default_rng(1).normal(size=(GOLDEN_SAMPLES, *model.input_shape[1:])).astype(np.float32)
+    random = np.random.default_rng(1).normal(size=(GOLDEN_SAMPLES, *real.shape[1:])).astype(np.float32)
     windows = np.concatenate([real[:GOLDEN_SAMPLES], random])
-    outputs = model.predict(windows, batch_size=len(windows), verbose=0)
+    if context is None:
+        outputs, ahead = model.predict(windows, batch_size=len(windows), verbose=0), None
+    else:
+        unknown = np.full((GOLDEN_SAMPLES, context.shape[1]), np.nan, np.float32)
+        context = np.concatenate([context[:GOLDEN_SAMPLES], unknown])
+        outputs, ahead = model.predict([windows, context], batch_size=len(windows), verbose=0)
     largest = np.abs(np.nan_to_num(outputs)).max(axis=1)  # NaN: a target that was never measured
+    if ahead is not None:
+        largest = np.maximum(largest, np.abs(np.nan_to_num(ahead)).max(axis=(1, 2, 3)))
     usual = largest < max(GOLDEN_OUTPUT_MOST, np.nextafter(largest.min(), np.float32(np.inf)))
-    return windows[usual], outputs[usual]
+    return CoreSamples(
+        windows[usual], outputs[usual], None if context is None else context[usual], None if ahead is None else ahead[usual]
+    )  # fmt: skip

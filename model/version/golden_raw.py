@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from features.calendar import DAY_S
 from features.definition import HISTORY_ROWS, WINDOW_ROWS
-from features.telemetry import CALENDAR, CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
+from model.version.contract import CONTEXT_ROWS, QUANTILES
+from model.version.golden_kinds import varied
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows
 from model.windows.scaler import Scaler
@@ -26,7 +27,6 @@ RELATIVE: Final = 1e-5
 INT8_TOLERANCE: Final = 0.2
 INT8_RELATIVE: Final = 0.01
 """Tolerance of the quantised graph: ten times its accepted mean difference, since a single window may be further off than the mean."""
-_EXTREMES: Final = (1e6, 1e9, 1e12, 1e20, 1e30)
 _ROUNDING: Final = 1.0 + 1e-6
 
 
@@ -35,6 +35,7 @@ class RawSamples:
     """S windows with a name each, and the expected forecasts.
 
     forecasts: float32 (S, 4), units of the targets, NaN for a target that is not forecast.
+    ahead: float32 (S, H, 4, 3), forecasts of all horizons; None: of a version that forecasts only the next row.
     int8: bool (S,), which of them the quantised graph has to forecast too.
     tolerance, int8_tolerance: float64 (4,), units of the targets. relative, int8_relative: shares of a forecast.
     """
@@ -47,6 +48,7 @@ class RawSamples:
     relative: float
     int8_tolerance: Doubles
     int8_relative: float
+    ahead: Floats | None = None
 
     def to_json(self) -> dict[str, Any]:
         telemetry = self.windows.telemetry.astype(object)
@@ -59,19 +61,24 @@ class RawSamples:
             "samples": [
                 {
                     "name": name,
-                    "time_s": self.windows.time_s[index].tolist(),
+                    "time_s": with_nulls(self.windows.time_s[index]),
                     "telemetry": telemetry[index].tolist(),
                     "categories": categories[index].tolist(),
                     "forecast": with_nulls(self.forecasts[index]),
                     "int8": bool(self.int8[index]),
+                    **({} if self.windows.context is None else {"context": with_nulls(self.windows.context[index])}),
+                    **({} if self.ahead is None else {"ahead": nested_nulls(self.ahead[index])}),
                 }
                 for index, name in enumerate(self.names)
             ],
         }
 
     @classmethod
-    def from_json(cls, document: Any, window_rows: int = WINDOW_ROWS) -> RawSamples:
-        """Decode samples. Raise ValueError, KeyError, TypeError or OverflowError if they are not as `to_json` returns them, or too many."""
+    def from_json(cls, document: Any, window_rows: int = WINDOW_ROWS, horizons: int = 0) -> RawSamples:
+        """Decode samples of a version with so many horizons.
+
+        Raise ValueError, KeyError, TypeError or OverflowError if they are not as `to_json` returns them, or too many.
+        """
         samples = document["samples"]
         if not isinstance(samples, list) or not SAMPLES_MIN <= len(samples) <= SAMPLES_MAX:
             raise ValueError(f"raw samples are a list of {SAMPLES_MIN} to {SAMPLES_MAX}")
@@ -82,14 +89,15 @@ class RawSamples:
         if not all(isinstance(flag, bool) for flag in flags) or 2 * sum(flags) < len(flags):
             raise ValueError("int8 is true or false, and true for at least half of the raw samples")
         windows = RawWindows(
-            np.array([_numbers(sample["time_s"], (window_rows,)) for sample in samples]),
+            np.array([_numbers(sample["time_s"], (window_rows,), holes=horizons > 0) for sample in samples]),
             _floats([_numbers(sample["telemetry"], (HISTORY_ROWS + window_rows, len(NUMERIC)), holes=True) for sample in samples]),
             np.stack([_texts(sample["categories"], window_rows) for sample in samples]),
+            contexts_of(samples, horizons),
         )
         forecasts = forecasts_of([sample["forecast"] for sample in samples])
         require_forecasts(forecasts)
         tolerances = [(_numbers(part["absolute"], (len(TARGETS),)), float(part["relative"])) for part in _tolerances(document)]
-        return cls(names, windows, forecasts, np.array(flags), *tolerances[0], *tolerances[1])
+        return cls(names, windows, forecasts, np.array(flags), *tolerances[0], *tolerances[1], ahead=ahead_of(samples, horizons))
 
     def require_strict(self, outputs: Scaler) -> None:
         """Raise ValueError if a tolerance is wider than this release writes: agreement would prove little."""
@@ -103,16 +111,34 @@ class RawSamples:
                     f"raw tolerances {absolute.tolist()} and {relative}; at most {widest.tolist()} and {relative_most} prove something"
                 )
 
-    def wrong(self, forecasts: Floats, int8: bool) -> Flags:
-        """Return bool (S,): which forecasts (S, 4) do not agree. A NaN agrees only if it is expected, of a target that is not forecast."""
+    def wrong(self, forecasts: Floats, int8: bool, ahead: Floats | None = None) -> Flags:
+        """Return bool (S,): which forecasts do not agree. A NaN agrees only if it is expected, of a target that is not forecast.
+
+        Args:
+            forecasts: (S, 4).
+            int8: True: by the quantised graph, whose tolerance is wider.
+            ahead: (S, H, 4, 3); None: without horizons.
+        """
         absolute, relative = (self.int8_tolerance, self.int8_relative) if int8 else (self.tolerance, self.relative)
-        expected = self.forecasts.astype(np.float64)
-        agree = (np.abs(forecasts - expected) <= absolute + relative * np.abs(expected)) | (np.isnan(forecasts) & np.isnan(expected))
-        return np.asarray(~agree.all(axis=1))
+        wrong = _disagree(forecasts, self.forecasts, absolute, relative)
+        if self.ahead is None or ahead is None:
+            return wrong
+        return wrong | _disagree(_targets_last(ahead), _targets_last(self.ahead), absolute, relative)
+
+
+def _disagree(found: Floats, wanted: Floats, absolute: Doubles, relative: float) -> Flags:
+    """Return bool (S,): which of the forecasts (S, ..., 4) do not agree."""
+    expected = wanted.astype(np.float64)
+    agree = (np.abs(found - expected) <= absolute + relative * np.abs(expected)) | (np.isnan(found) & np.isnan(expected))
+    return np.asarray(~agree.reshape(len(agree), -1).all(axis=1))
+
+
+def _targets_last(ahead: Floats) -> Floats:
+    return np.moveaxis(ahead, 2, -1)
 
 
 def raw_samples(
-    base: RawWindows, forecast: Callable[[RawWindows], Floats], raw: RawPredictor, int8: RawPredictor, outputs: Scaler
+    base: RawWindows, forecast: Callable[[RawWindows], tuple[Floats, Floats | None]], raw: RawPredictor, int8: RawPredictor, outputs: Scaler
 ) -> RawSamples:
     """Return samples of every kind.
 
@@ -121,7 +147,7 @@ def raw_samples(
 
     Args:
         base: real windows, at least one.
-        forecast: returns the expected forecasts, float32 (B, 4).
+        forecast: returns the expected forecasts, float32 (B, 4) and (B, H, 4, 3); the latter may be None.
         raw: the float graph.
         int8: the quantised graph.
         outputs: scaler of the targets.
@@ -130,41 +156,77 @@ def raw_samples(
         ValueError: if a usual window is as far away, or most windows of the quantised graph are.
     """
     names, windows = varied(base)
-    expected = forecast(windows)
+    expected, ahead = forecast(windows)
     scale = outputs.scale.astype(np.float64)
     found = RawSamples(
-        names, windows, expected, np.zeros(len(names), np.bool_), TOLERANCE * scale, RELATIVE, INT8_TOLERANCE * scale, INT8_RELATIVE
+        names, windows, expected, np.zeros(len(names), np.bool_), TOLERANCE * scale, RELATIVE, INT8_TOLERANCE * scale, INT8_RELATIVE, ahead
     )
     extreme = np.array([name.startswith("extreme") for name in names])
-    quantised = int8.predict_windows(windows)
     with np.errstate(over="ignore", invalid="ignore"):
-        apart = _apart(raw.predict_windows(windows), expected)
-        settled: Flags = np.all(apart <= (found.tolerance + RELATIVE * np.abs(np.nan_to_num(expected))) / 4, axis=1)
+        apart, settled = _judged(found, raw, found.tolerance, RELATIVE, 1 / 4)
+        _, near = _judged(found, int8, found.int8_tolerance, 0.0, 1 / 2)
         settled &= ~np.isinf(expected).any(axis=1)
-        near: Flags = np.all(_apart(quantised, expected) <= found.int8_tolerance / 2, axis=1)
     if not settled[~extreme].all():
         worst = int(np.flatnonzero(~settled & ~extreme)[0])
-        raise ValueError(f"the raw graph's forecast of {names[worst]!r} is {apart[worst].max():.3g} away from the expected one")
+        raise ValueError(f"the raw graph's forecast of {names[worst]!r} is {apart[worst]:.3g} away from the expected one")
     if 2 * np.count_nonzero(near & ~extreme) < len(names):
         most = f"more than {INT8_TOLERANCE / 2} standard deviations away"
         raise ValueError(f"the quantised graph is {most} in {np.count_nonzero(~near)} of {len(names)} windows")
     usable = np.flatnonzero(settled)
     return RawSamples(
         tuple(names[index] for index in usable), windows.take(usable), expected[usable], (near & ~extreme)[usable],
-        found.tolerance, RELATIVE, found.int8_tolerance, INT8_RELATIVE,
+        found.tolerance, RELATIVE, found.int8_tolerance, INT8_RELATIVE, None if ahead is None else ahead[usable],
     )  # fmt: skip
 
 
+def _judged(samples: RawSamples, predictor: RawPredictor, absolute: Doubles, relative: float, share: float) -> tuple[Doubles, Flags]:
+    """Return how far a graph's forecasts are from the expected ones, float64 (S,), and which are within a share of the tolerance."""
+    pairs = [(predictor.predict_windows(samples.windows), samples.forecasts)]
+    if samples.ahead is not None:
+        pairs.append((_targets_last(predictor.predict_ahead(samples.windows)), _targets_last(samples.ahead)))
+    furthest, within = np.zeros(len(samples.names)), np.ones(len(samples.names), np.bool_)
+    for found, expected in pairs:
+        apart = _apart(found, expected)
+        agree = apart <= (absolute + relative * np.abs(np.nan_to_num(expected.astype(np.float64)))) * share
+        furthest = np.maximum(furthest, apart.reshape(len(apart), -1).max(axis=1))
+        within &= agree.reshape(len(agree), -1).all(axis=1)
+    return furthest, within
+
+
 def _apart(found: Floats, expected: Floats) -> Doubles:
-    """Return float64 (S, 4): the absolute differences, 0 where both are missing."""
+    """Return float64 (S, ..., 4): the absolute differences, 0 where both are missing."""
     apart: Doubles = np.abs(found - expected.astype(np.float64))
     apart[np.isnan(found) & np.isnan(expected)] = 0.0
     return apart
 
 
-def with_nulls(forecast: Floats) -> list[float | None]:
+def with_nulls(forecast: Floats | Doubles) -> list[float | None]:
     """Return the numbers of one forecast (4,) as JSON has them: null for NaN."""
     return [None if np.isnan(value) else value for value in forecast.tolist()]
+
+
+def nested_nulls(ahead: Floats) -> list[Any]:
+    """Return the forecasts (H, 4, 3) of one window as JSON has them: null for NaN."""
+    return [[with_nulls(target) for target in horizon] for horizon in ahead]
+
+
+def contexts_of(samples: list[Any], horizons: int) -> Floats | None:
+    """Return float32 (S, C), the context of each sample; None without horizons. Raises as `forecasts_of`."""
+    if not horizons:
+        return None
+    width = len(TARGETS) * (CONTEXT_ROWS + horizons)
+    return _floats([_numbers(sample["context"], (width,), holes=True) for sample in samples])
+
+
+def ahead_of(samples: list[Any], horizons: int) -> Floats | None:
+    """Return float32 (S, H, 4, 3), the forecasts ahead of each sample; None without horizons. Raises as `forecasts_of`."""
+    if not horizons:
+        return None
+    ahead = _floats([_numbers(sample["ahead"], (horizons, len(TARGETS), QUANTILES), holes=True) for sample in samples])
+    missing = np.isnan(ahead)
+    if (missing.any(axis=(0, 1, 3)) != missing.all(axis=(0, 1, 3))).any():
+        raise ValueError("a target ahead is missing in some of the samples only")
+    return ahead
 
 
 def forecasts_of(rows: list[Any]) -> Floats:
@@ -177,61 +239,6 @@ def require_forecasts(forecasts: Floats) -> None:
     missing = np.isnan(forecasts)
     if np.isinf(forecasts).any() or (missing.any(axis=0) != missing.all(axis=0)).any() or missing.all():
         raise ValueError("a number is not finite, or a target is missing in some of the samples only")
-
-
-def varied(base: RawWindows) -> tuple[tuple[str, ...], RawWindows]:
-    """Return named copies of the base windows, used in turn: unchanged, and with each change that a stream can bring."""
-    rng = np.random.default_rng(2)
-    changes = list(_changes(rng, base.time_s.shape[1]))
-    windows = base.take(np.arange(len(changes)) * 7 % len(base))
-    for index, (_, change) in enumerate(changes):
-        change(windows.time_s[index], windows.telemetry[index], windows.categories[index])
-    return tuple(name for name, _ in changes), windows
-
-
-Change = Callable[[Doubles, Floats, NDArray[Any]], None]
-
-
-def _changes(rng: np.random.Generator, window_rows: int) -> Iterator[tuple[str, Change]]:
-    """Yield named changes. Each writes into one window: time_s (30,), telemetry (39, 11), categories (30, 6)."""
-
-    def put(part: str, where: Any, value: Any) -> Change:
-        def change(time_s: Doubles, telemetry: Floats, categories: NDArray[Any]) -> None:
-            parts: dict[str, NDArray[Any]] = {"time_s": time_s, "telemetry": telemetry, "categories": categories}
-            parts[part][where] = value
-
-        return change
-
-    metrics, calendar = slice(0, len(TARGETS)), [NUMERIC.index(name) for name in CALENDAR]
-    measured = [index for index in range(len(NUMERIC)) if index not in calendar]
-    for number in range(8):
-        yield f"ordinary {number}", put("telemetry", slice(0), np.nan)
-    for missing in (1, 2, 4, 7, 8, 9):
-        yield f"stream start: {missing} rows of history missing", put("telemetry", slice(missing), np.nan)
-    for share in (0.1, 0.3, 0.6, 0.9):
-        yield f"holes: {share:.0%} of all values", put("telemetry", rng.random((HISTORY_ROWS + window_rows, len(NUMERIC))) < share, np.nan)
-    for column in range(len(TARGETS)):
-        yield f"holes: no {NUMERIC[column]} at all", put("telemetry", (slice(None), column), np.nan)
-    for column in range(0, len(CATEGORIES), 2):
-        yield f"unseen {CATEGORIES[column]}", put("categories", (slice(None), column), f"never seen {column}")
-        yield f"missing {CATEGORIES[column + 1]}", put("categories", (slice(None), column + 1), "")
-    yield "unseen categories in single rows", put("categories", rng.random((window_rows, len(CATEGORIES))) < 0.3, "néver seen")
-    yield "no categories", put("categories", ..., "")
-    yield "no hour and weekday", put("telemetry", (slice(None), calendar), np.nan)
-    yield "no hour and weekday over midnight", _over_midnight
-    yield "no hour", put("telemetry", (slice(None), NUMERIC.index("time_of_day")), np.nan)
-    yield "constant metrics", put("telemetry", (slice(None), metrics), 0.5)
-    yield "zeros", put("telemetry", (slice(None), measured), 0.0)
-    for size in _EXTREMES:
-        yield f"extreme: one row of {size:g}", put("telemetry", (-10, measured), size)
-        yield f"extreme: RTT of {size:g} in the history", put("telemetry", (HISTORY_ROWS - 2, NUMERIC.index("rtt_ms")), size)
-
-
-def _over_midnight(time_s: Doubles, telemetry: Floats, categories: NDArray[Any]) -> None:  # noqa: ARG001
-    midnight_s = np.floor(time_s[-1] / DAY_S) * DAY_S
-    time_s[:] = midnight_s + 60.0 * (np.arange(len(time_s)) - len(time_s) // 2)
-    time_s[len(time_s) // 2 - 1] = np.nextafter(midnight_s, 0.0)
-    telemetry[:, [NUMERIC.index(name) for name in CALENDAR]] = np.nan
 
 
 def _tolerances(document: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW
 from features.definition import VERSION as FEATURE_VERSION
 from features.telemetry import TARGETS, Flags
 from features.vocabulary import Vocabulary
-from model.version.contract import Declared, cut
+from model.version.contract import AHEAD, BATCH, CONTEXT, CONTEXT_ROWS, QUANTILES, Declared, Port, cut
 from model.version.declarations import read_graphs
 from model.version.documents import DocumentError, read_document, write_document
 from model.windows.scaler import Scaler
@@ -27,16 +28,18 @@ VERSION_FORMAT: Final = "v%Y%m%d_%H%M%S"
 VERSION_PATTERN: Final = re.compile(r"v\d{8}_\d{6}", re.ASCII)
 LATEST_S: Final = 1e12
 """Limit of a time, seconds: over every real time, and under the integers that a double cannot hold."""
+HORIZONS_MOST: Final = 16
 MOST_VERSION: Final = 2**31 - 1
 """Largest number of a schema or of features that every reader can hold."""
 LSTM: Final = "lstm"
 """Encoder of versions that do not name one."""
+FORECAST: Final = "forecast"
 FRESH: Final = "the next training starts as a first version"
 _PREFIX: Final = "model_metadata_"
 _OWN: Final = frozenset(
     {
         "schema", "version", "encoder", "window_rows", "feature_version", "features", "targets", "forecast_targets", "trained_until_s",
-        "scaler_params", "vocabularies", "graphs",
+        "scaler_params", "vocabularies", "graphs", "forecast",
     }
 )  # fmt: skip
 
@@ -87,6 +90,8 @@ class Metadata:
     trained_until_s: UTC seconds of the newest row trained on; None if that is not known.
     measured: bool (4,), the targets that the version forecasts; the others were never measured in its training, and are missing.
     extra: further entries of the document, for its readers; none of them is needed to forecast.
+    horizons: rows ahead that it forecasts, ascending from 1; empty: only the next row.
+    coverage: share of what is measured that lay between lower and upper forecast on its validation windows; None without horizons.
     encoder: name of the network's encoder. graphs: the version's declarations of its graphs, by kind; empty: none, see `graph`.
     """
 
@@ -100,6 +105,8 @@ class Metadata:
     measured: Flags = field(default_factory=lambda: np.ones(len(TARGETS), np.bool_))
     encoder: str = LSTM
     graphs: Mapping[str, Declared] = field(default_factory=dict)
+    horizons: tuple[int, ...] = ()
+    coverage: float | None = None
 
     def graph(self, kind: str) -> Declared:
         """Return the declaration of the "core", "raw" or "int8" graph."""
@@ -135,6 +142,7 @@ class Metadata:
                 },
                 "vocabularies": self.vocabulary.to_json(),
                 "encoder": self.encoder,
+                **({FORECAST: {"horizons_rows": list(self.horizons), "coverage": self.coverage}} if self.horizons else {}),
                 **({"graphs": {kind: graph.to_json() for kind, graph in self.graphs.items()}} if self.graphs else {}),
             },
         )
@@ -186,7 +194,9 @@ class Metadata:
             window_rows=window_rows,
             measured=_measured(document, outputs, name),
             encoder=document.get("encoder", LSTM),
-            graphs=_graphs(document, name),
+            graphs=(graphs := _graphs(document, name)),
+            horizons=(ahead := _ahead(document, graphs, name))[0],
+            coverage=ahead[1],
             extra={key: value for key, value in document.items() if key not in _OWN},
         )
 
@@ -203,6 +213,7 @@ class RawMetadata:
     measured: Flags
     encoder: str
     graphs: Mapping[str, Declared]
+    horizons: tuple[int, ...] = ()
 
     def graph(self, kind: str) -> Declared:
         """Return what is declared of the "raw" or "int8" graph."""
@@ -221,7 +232,8 @@ class RawMetadata:
                 raise DocumentError(f"{name}: scaler_params is not an object")
             measured = _measured(document, _scaler(scalers, "y", len(TARGETS), name), name)
             encoder, graphs = document.get("encoder", LSTM), _graphs(document, name)
-            return cls(document["version"], _window_rows(document, name), measured, encoder, graphs)
+            horizons, _ = _ahead(document, graphs, name)
+            return cls(document["version"], _window_rows(document, name), measured, encoder, graphs, horizons)
         except KeyError as error:
             raise DocumentError(f"{name} has no {error}") from error
 
@@ -266,6 +278,30 @@ def _graphs(document: dict[str, Any], name: str) -> dict[str, Declared]:
         return read_graphs(document["graphs"]) if "graphs" in document else {}
     except ValueError as error:
         raise DocumentError(f"{name}: {error}") from error
+
+
+def _ahead(document: dict[str, Any], graphs: Mapping[str, Declared], name: str) -> tuple[tuple[int, ...], float | None]:
+    """Return horizons and coverage. Raise DocumentError if they are not valid, or if a graph lacks what they need."""
+    entry = document.get(FORECAST)
+    if entry is None:
+        return (), None
+    found: tuple[Any, Any] = (entry.get("horizons_rows"), entry.get("coverage")) if isinstance(entry, dict) else (None, None)
+    rows, coverage = found
+    whole = isinstance(rows, list) and 1 <= len(rows) <= HORIZONS_MOST and all(type(each) is int and each <= MOST_VERSION for each in rows)
+    if not whole or rows[0] != 1 or any(after <= before for before, after in pairwise(rows)):
+        raise DocumentError(f"{name}: {FORECAST}.horizons_rows is not a list of at most {HORIZONS_MOST} rows ahead that ascend from 1")
+    if type(coverage) is not float or not 0 < coverage < 1:
+        raise DocumentError(f"{name}: {FORECAST}.coverage is {cut(repr(coverage))}, which is not a share between 0 and 1")
+    context = Port(CONTEXT, "float32", (BATCH, len(TARGETS) * (CONTEXT_ROWS + len(rows))))
+    ahead = Port(AHEAD, "float32", (BATCH, len(rows), len(TARGETS), QUANTILES))
+    for kind, declared in graphs.items():
+        if context not in declared.inputs or ahead not in declared.outputs:
+            raise DocumentError(
+                f"{name}: graphs.{kind} does not declare the input {context} and the output {ahead} of {len(rows)} horizons"
+            )
+    if not graphs:
+        raise DocumentError(f"{name} has horizons and declares no graphs")
+    return tuple(rows), coverage
 
 
 def _scaler(params: dict[str, Any], prefix: str, columns: int, name: str) -> Scaler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +15,14 @@ from features.definition import FEATURES, WINDOW_ROWS
 from features.telemetry import TARGETS, Floats
 from features.vocabulary import Vocabulary
 from model.version import contract
-from model.version.contract import Declared
+from model.version.contract import AHEAD, CONTEXT, CONTEXT_ROWS, QUANTILES, Declared
 from model.version.documents import DocumentError, read_plain
 from model.version.metadata import Metadata, OtherFeaturesError
-from model.version.possible import possible
+from model.version.possible import possible, possible_ahead, unscaled_ahead
 
 CHUNK_WINDOWS: Final = 64
 """Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
+OUTPUT: Final = contract.CORE.outputs[0].name
 NOTHING: Final = Declared()
 """Declaration of a graph that is not in a version yet: only the ports of its contract."""
 MOST_GRAPH_BYTES: Final = 256 * 2**20
@@ -87,29 +88,72 @@ class Predictor:
         """UTC seconds of the newest row that it was trained on."""
         return self.metadata.trained_until_s
 
-    def predict(self, windows: Floats) -> Floats:
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Rows ahead that it forecasts, ascending from 1; empty for a version that forecasts only the next row."""
+        return self.metadata.horizons
+
+    def predict(self, windows: Floats, context: Floats | None = None) -> Floats:
         """Forecast the next row of each window.
 
         A window's forecast has the same bits whatever the other windows of the call are, and however many.
 
         Args:
             windows: float32 (B, 30, 44), unscaled, NaN if not measured.
+            context: float32 (B, 3 + H, 4), what the links remember (see `features.memory`), NaN if not known; None: nothing is.
 
         Returns:
             float32 (B, 4), TARGETS in engineering units. A target that was never measured in training is NaN; the others are possible:
             not under 0, and no loss over 1.
 
         Raises:
-            ValueError: if the windows have another shape.
+            ValueError: if the windows or the context have another shape.
         """
+        (forecasts,) = self._run(windows, context, (OUTPUT,))
+        return possible(self.metadata.outputs.inverse(forecasts), self.metadata.measured)
+
+    def predict_both(self, windows: Floats, context: Floats | None = None) -> tuple[Floats, Floats]:
+        """Return what `predict` and `predict_ahead` return, by one run of the graph; without horizons the latter is (B, 0, 4, 3)."""
+        if not self.horizons:
+            return self.predict(windows, context), np.zeros((len(windows), 0, len(TARGETS), QUANTILES), np.float32)
+        next_row, ahead = self._run(windows, context, (OUTPUT, AHEAD))
+        outputs, measured = self.metadata.outputs, self.metadata.measured
+        return possible(outputs.inverse(next_row), measured), possible_ahead(unscaled_ahead(ahead, outputs), measured)
+
+    def predict_ahead(self, windows: Floats, context: Floats | None = None) -> Floats:
+        """Forecast every horizon of each window, with its interval.
+
+        Args:
+            windows: as of `predict`.
+            context: as of `predict`.
+
+        Returns:
+            float32 (B, H, 4, 3), TARGETS in engineering units: lower, median and upper, for each of `horizons`. The median of the first
+            horizon is what `predict` returns.
+
+        Raises:
+            ValueError: if the version forecasts only the next row, or the windows or the context have another shape.
+        """
+        if not self.horizons:
+            raise ValueError(f"{self.version} forecasts only the next row")
+        (forecasts,) = self._run(windows, context, (AHEAD,))
+        return possible_ahead(unscaled_ahead(forecasts, self.metadata.outputs), self.metadata.measured)
+
+    def _run(self, windows: Floats, context: Floats | None, outputs: tuple[str, ...]) -> list[Floats]:
+        """Return the outputs of the graph for all windows, scaled."""
         if windows.ndim != 3 or windows.shape[1:] != (WINDOW_ROWS, len(FEATURES)):
             raise ValueError(f"windows must be (B, {WINDOW_ROWS}, {len(FEATURES)}), not {windows.shape}")
-        forecasts = np.empty((len(windows), len(TARGETS)), np.float32)
+        wanted = (len(windows), CONTEXT_ROWS + len(self.horizons), len(TARGETS))
+        if context is not None and self.horizons and context.shape != wanted:
+            raise ValueError(f"context must be {wanted}, not {context.shape}")
+        rows = None if context is None or not self.horizons else context.reshape(len(windows), wanted[1] * wanted[2])
+        shapes = {OUTPUT: (len(TARGETS),), AHEAD: (len(self.horizons), len(TARGETS), QUANTILES)}
+        found = [[np.zeros((0, *shapes[name]), np.float32) for name in outputs]]  # an LSTM of no windows ends the process
         for start in range(0, len(windows), CHUNK_WINDOWS):
             part = slice(start, start + CHUNK_WINDOWS)
             scaled = self.metadata.inputs.transform(np.asarray(windows[part], np.float32))
-            forecasts[part] = self.metadata.outputs.inverse(run_core(self._session, scaled))
-        return possible(forecasts, self.metadata.measured)
+            found.append(run_outputs(self._session, scaled, None if rows is None else rows[part], outputs))
+        return [np.concatenate(each) for each in zip(*found, strict=True)]
 
 
 def read_graph(path: Path) -> bytes:
@@ -152,6 +196,11 @@ def _session(graph: bytes, threads: int, kind: str, needed: contract.Contract, d
 
 
 def run_core(session: Any, scaled: Floats) -> Floats:
+    """Return float32 (B, 4), scaled: a core graph's forecasts of the next row, without context. See `run_outputs`."""
+    return run_outputs(session, scaled, None, (OUTPUT,))[0]
+
+
+def run_outputs(session: Any, scaled: Floats, context: Floats | None, outputs: Sequence[str]) -> list[Floats]:
     """Run a core graph on at most CHUNK_WINDOWS windows.
 
     A single window is run twice: for a batch of one the runtime uses another code path, which differs in the last bit.
@@ -159,10 +208,14 @@ def run_core(session: Any, scaled: Floats) -> Floats:
     Args:
         session: of `core_session`.
         scaled: float32 (B, 30, 44).
+        context: float32 (B, C), engineering units, NaN if not known; None: the graph's default, nothing is known.
+        outputs: names of outputs.
 
     Returns:
-        float32 (B, 4), scaled.
+        Those outputs, scaled: "output" is float32 (B, 4), "ahead" (B, H, 4, 3).
     """
-    inputs = np.repeat(scaled, 2, axis=0) if len(scaled) == 1 else scaled
-    outputs: Floats = session.run(["output"], {"input": np.ascontiguousarray(inputs)})[0]
-    return outputs[: len(scaled)]
+    feed = {"input": scaled} if context is None else {"input": scaled, CONTEXT: context}
+    if len(scaled) == 1:
+        feed = {name: np.repeat(values, 2, axis=0) for name, values in feed.items()}
+    found = session.run(list(outputs), {name: np.ascontiguousarray(values, np.float32) for name, values in feed.items()})
+    return [each[: len(scaled)] for each in found]

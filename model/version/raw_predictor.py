@@ -10,10 +10,10 @@ import numpy as np
 
 from features.definition import WINDOW_ROWS
 from features.telemetry import TARGETS, Doubles, Flags, Floats
-from model.version.contract import FORECAST, Declared
+from model.version.contract import AHEAD, CONTEXT, FORECAST, Declared
 from model.version.documents import DocumentError
 from model.version.metadata import RawMetadata
-from model.version.possible import possible
+from model.version.possible import possible, possible_ahead
 from model.version.predictor import CHUNK_WINDOWS, NOTHING, PredictorError, raw_session, read_graph
 from model.version.raw_windows import RawWindows, Texts, require_shapes
 
@@ -32,6 +32,11 @@ class RawPredictor:
     _session: Any
     measured: Flags | None = None
     """bool (4,), the targets that the version forecasts; None: as the graph returns them."""
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the graph forecasts several horizons."""
+        return any(output.name == AHEAD for output in self._session.get_outputs())
 
     @classmethod
     def load(cls, folder: Path, int8: bool = False) -> RawPredictor:
@@ -54,7 +59,7 @@ class RawPredictor:
         """Return a predictor of a graph that is not in a folder yet. Raises DocumentError if it does not keep its contract."""
         return cls(version, int8, window_rows, raw_session(graph, window_rows=window_rows, declared=declared))
 
-    def predict(self, time_s: Doubles, telemetry: Floats, categories: Texts) -> Floats:
+    def predict(self, time_s: Doubles, telemetry: Floats, categories: Texts, context: Floats | None = None) -> Floats:
         """Forecast the next row of each window.
 
         A window's forecast has the same bits whatever the other windows of the call are.
@@ -63,6 +68,7 @@ class RawPredictor:
             time_s: float64 (B, 30), see RawWindows.
             telemetry: float32 (B, 39, 11).
             categories: str objects (B, 30, 6).
+            context: float32 (B, C), ignored by a graph that reads none; None: nothing is known.
 
         Returns:
             float32 (B, 4), TARGETS in their own units.
@@ -72,20 +78,36 @@ class RawPredictor:
         """
         arrays = np.asarray(time_s, np.float64), np.asarray(telemetry, np.float32), np.asarray(categories, object)
         require_shapes(*arrays, self.window_rows)
-        windows = RawWindows(*arrays)
-        forecasts = np.empty((len(windows), len(TARGETS)), np.float32)
-        step = 1 if self.int8 else CHUNK_WINDOWS
-        for start in range(0, len(windows), step):
-            forecasts[start : start + step] = self._run(windows.take(slice(start, start + step)))
-        return forecasts if self.measured is None else possible(forecasts, self.measured)
+        return self.predict_windows(RawWindows(*arrays, None if context is None else np.asarray(context, np.float32)))
 
     def predict_windows(self, windows: RawWindows) -> Floats:
         """Forecast the next row of each window, float32 (B, 4): see `predict`."""
-        return self.predict(windows.time_s, windows.telemetry, windows.categories)
+        forecasts = self._run(windows, FORECAST, (len(TARGETS),))
+        return forecasts if self.measured is None else possible(forecasts, self.measured)
 
-    def _run(self, windows: RawWindows) -> Floats:
+    def predict_ahead(self, windows: RawWindows) -> Floats:
+        """Forecast every horizon of each window, float32 (B, H, 4, 3): lower, median and upper. Only for a graph that `is_ahead`."""
+        shape = next(output.shape[1:] for output in self._session.get_outputs() if output.name == AHEAD)
+        forecasts = self._run(windows, AHEAD, tuple(shape))
+        return forecasts if self.measured is None else possible_ahead(forecasts, self.measured)
+
+    def _asked(self, windows: RawWindows) -> RawWindows:
+        """Return the windows with a context only if the graph reads one. Raise ValueError if it has another width than the graph's."""
+        width = next((each.shape[1] for each in self._session.get_overridable_initializers() if each.name == CONTEXT), None)
+        if windows.context is None or width is None:
+            return replace(windows, context=None)
+        if windows.context.shape[1] != width:
+            raise ValueError(f"context must be ({len(windows)}, {width}), not {windows.context.shape}")
+        return windows
+
+    def _run(self, windows: RawWindows, output: str, shape: tuple[int, ...]) -> Floats:
         """Run the graph. The float graph gets a single window twice: a batch of one uses other code, which differs in the last bit."""
-        count = len(windows)
-        feed = windows.feed() if self.int8 or count > 1 else windows.joined(windows).feed()
-        forecasts: Floats = self._session.run([FORECAST], feed)[0]
-        return forecasts[:count]
+        require_shapes(windows.time_s, windows.telemetry, windows.categories, self.window_rows)
+        windows = self._asked(windows)
+        forecasts = np.empty((len(windows), *shape), np.float32)
+        step = 1 if self.int8 else CHUNK_WINDOWS
+        for start in range(0, len(windows), step):
+            part = windows.take(slice(start, start + step))
+            feed = part.feed() if self.int8 or len(part) > 1 else part.joined(part).feed()
+            forecasts[start : start + step] = self._session.run([output], feed)[0][: len(part)]
+        return forecasts

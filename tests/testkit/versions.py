@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from features.telemetry import CATEGORIES, NUMERIC
 from features.vocabulary import Vocabulary
 from model.registry.versions import Registry
-from model.version.golden import GOLDEN_NAME, write_golden
+from model.version.golden import GOLDEN_NAME, CoreSamples, write_golden
 from model.version.golden_raw import raw_samples
 from model.version.manifest import write_manifest
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
@@ -99,15 +99,15 @@ def _graphs_and_golden(seed: int) -> tuple[bytes, bytes, bytes, bytes]:
     metadata, core = _metadata("v20260101_000000", seed), core_graph(seed=seed)
     graphs, session = raw_graphs(core, metadata), core_session(core)
 
-    def forecast(windows: Any) -> Any:
+    def forecast(windows: Any) -> tuple[Any, None]:
         scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
-        return metadata.outputs.inverse(run_core(session, scaled))
+        return metadata.outputs.inverse(run_core(session, scaled)), None
 
     raw, int8 = RawPredictor.of(graphs.raw), RawPredictor.of(graphs.int8, int8=True)
     samples = np.random.default_rng(seed).normal(0, 1, (8, 30, 44)).astype(np.float32)
     with tempfile.TemporaryDirectory() as name:
         raw_part = raw_samples(made_up_windows(16, seed), forecast, raw, int8, metadata.outputs)
-        golden = write_golden(Path(name), samples, run_core(session, samples), raw_part).read_bytes()
+        golden = write_golden(Path(name), CoreSamples(samples, run_core(session, samples)), raw_part).read_bytes()
     return core, graphs.raw, graphs.int8, golden
 
 

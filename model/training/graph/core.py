@@ -12,16 +12,17 @@ import onnx
 import tensorflow as tf
 import tf2onnx
 
-from features.telemetry import Floats
+from features.telemetry import Flags, Floats
 from model.registry.plain_file import open_plain
 from model.training.graph.simplify import simplify
-from model.training.network.assembly import INPUT_NAME, inference_clone
+from model.training.network.ahead import BLEND
+from model.training.network.assembly import OUTPUT_NAME, inference_clone
 from model.training.network.bound_layers import forecast_targets, unbounded
 from model.training.network.encoders import encoder_name, encoder_of
-from model.version.contract import Contract, Declared, Graph, core, problems
+from model.version.contract import AHEAD, CONTEXT, CORE, Contract, Declared, Graph, core, problems
 from model.version.documents import DocumentError
 from model.version.metadata import core_name
-from model.version.predictor import CHUNK_WINDOWS, NOTHING, core_session, run_core
+from model.version.predictor import CHUNK_WINDOWS, NOTHING, core_session, run_outputs
 
 OPSET: Final = 13
 """Operator set that every runtime of the last years reads; tf2onnx supports up to 18."""
@@ -32,20 +33,22 @@ PARITY_TOLERANCE: Final = 1e-5
 RANDOM_WINDOWS: Final = 64
 MOST_CHECKER_CHARACTERS: Final = 300
 """Length at which the checker's message, which may quote a whole node, is cut."""
+_INPUT_NAME: Final = CORE.inputs[0].name
 
 
 class ExportError(Exception):
     """The exported graph does not compute what the network does, or is not in its fast form. The message names what differs."""
 
 
-def export_core(model: keras.Model, folder: Path, version: str, windows: Floats) -> float:
-    """Write the core graph, scaled windows (batch, 30, 44) to scaled forecasts (batch, 4), and prove it.
+def export_core(model: keras.Model, folder: Path, version: str, windows: Floats, context: Floats | None = None) -> float:
+    """Write the core graph, scaled windows (batch, 30, 44) to scaled forecasts (batch, 4) and those ahead, and prove it.
 
     Args:
         model: the network.
         folder: where the graph is written, as `core_name` names it.
         version: name of the version.
         windows: float32 (B, 30, 44), scaled, real ones; random ones are added.
+        context: float32 (B, C), of these windows; None for a network without several horizons.
 
     Returns:
         The largest difference to Keras; see PARITY_TOLERANCE.
@@ -54,23 +57,51 @@ def export_core(model: keras.Model, folder: Path, version: str, windows: Floats)
         ExportError: if the graph does not keep its contract or the forecasts differ; nothing is written then.
     """
     graph = convert(model, version)
-    declared = declare(graph, core(model.input_shape[1]), "", encoder_of(model).operators(model, quantised=False))
+    declared = declare(graph, core(window_rows_of(model)), "", encoder_of(model).operators(model, quantised=False))
     content = graph.SerializeToString()
-    difference = check_parity(model, content, windows, declared)
+    difference = check_parity(model, content, windows, declared, context)
     (folder / core_name(version, encoder_name(model))).write_bytes(content)
     return difference
 
 
 def convert(model: keras.Model, version: str) -> Any:
     """Return the network without dropout as an onnx.ModelProto of OPSET, which carries its version."""
-    _, steps, features = model.input_shape
-    signature = (tf.TensorSpec((None, steps, features), tf.float32, name=INPUT_NAME),)
+    signature = tuple(tf.TensorSpec(each.shape, tf.float32, name=each.name) for each in model.inputs)
     graph, _ = tf2onnx.convert.from_keras(inference_clone(model), input_signature=signature, opset=OPSET)
     for value in (*graph.graph.input, *graph.graph.output):
-        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # tf2onnx gives input and output two nameless sizes
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"  # tf2onnx gives each a nameless size of its own
     simplify(graph)
+    for width in (each.shape[-1] for each in model.inputs if each.name == CONTEXT):
+        _make_context_optional(graph.graph, width)
     onnx.helper.set_model_props(graph, {"version": version})
     return graph
+
+
+def _make_context_optional(graph: Any, width: int) -> None:
+    """Give the input `context` a default, so that who has no context gets forecasts without it.
+
+    A default has one row, whatever the batch. So all nodes read it broadcast to the rows of the windows, by a choice between it and itself.
+    """
+    whole, parts = f"{CONTEXT}_by_window", [f"{CONTEXT}_{part}" for part in ("column", "rows", "choice")]
+    for node in graph.node:
+        node.input[:] = [whole if name == CONTEXT else name for name in node.input]
+    first_column, first_rows = f"{CONTEXT}_first_column", f"{CONTEXT}_first_rows"
+    nodes = [
+        onnx.helper.make_node("Gather", [_INPUT_NAME, first_column], [parts[0]], axis=2),  # (B, T)
+        onnx.helper.make_node("Gather", [parts[0], first_rows], [parts[1]], axis=1),  # (B, 1)
+        onnx.helper.make_node("IsNaN", [parts[1]], [parts[2]]),
+        onnx.helper.make_node("Where", [parts[2], CONTEXT, CONTEXT], [whole]),  # (B, C)
+    ]
+    for index, node in enumerate(nodes):
+        node.name = node.output[0]
+        graph.node.insert(index, node)
+    constants = {first_column: np.int64(0), first_rows: np.zeros(1, np.int64), CONTEXT: np.full((1, width), np.nan, np.float32)}
+    graph.initializer.extend(onnx.numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items())
+
+
+def window_rows_of(model: keras.Model) -> int:
+    """Return T, the rows of a network's windows."""
+    return int(model.inputs[0].shape[1])
 
 
 def declare(model: Any, contract: Contract, file: str, operators: Mapping[str, int]) -> Declared:
@@ -104,36 +135,65 @@ def _invalid(model: Any) -> list[str]:
     return []
 
 
-def check_parity(model: keras.Model, graph: bytes, windows: Floats, declared: Declared = NOTHING) -> float:
-    """Return the largest difference between Keras and ONNX Runtime on `windows` (B, 30, 44) and random ones.
+def check_parity(
+    model: keras.Model, graph: bytes, windows: Floats, declared: Declared = NOTHING, context: Floats | None = None
+) -> float:  # fmt: skip
+    """Return the largest difference between Keras and ONNX Runtime on `windows` (B, 30, 44), with and without context, and random ones.
+
+    Args:
+        context: float32 (B, C), of the windows; None for a network without several horizons.
 
     Raises:
         ExportError: if it is over PARITY_TOLERANCE, or if the network itself forecasts something that is not a number, which its bounds
             would hide.
     """
-    random = np.random.default_rng(0).normal(size=(RANDOM_WINDOWS, *model.input_shape[1:])).astype(np.float32)
+    random = np.random.default_rng(0).normal(size=(RANDOM_WINDOWS, *model.inputs[0].shape[1:])).astype(np.float32)
     windows = np.concatenate([random, windows.astype(np.float32)])
+    inputs = [windows]
+    if context is not None:
+        unknown = np.full((RANDOM_WINDOWS, context.shape[1]), np.nan, np.float32)
+        context = np.concatenate([unknown, context])
+        context[RANDOM_WINDOWS::2] = np.nan
+        inputs.append(context)
     try:
-        session = core_session(graph, window_rows=model.input_shape[1], declared=declared)
+        session = core_session(graph, window_rows=window_rows_of(model), declared=declared)
     except DocumentError as error:
         raise ExportError(f"ONNX Runtime refuses the graph: {error}") from error
-    exported = np.concatenate(
-        [run_core(session, windows[index : index + CHUNK_WINDOWS]) for index in range(0, len(windows), CHUNK_WINDOWS)]
-    )
-    wanted = model.predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)
-    if not np.isfinite(unbounded(model).predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)).all():
+    exported = _exported(session, windows, context)
+    wanted = _listed(model.predict(inputs, batch_size=CHUNK_WINDOWS, verbose=0))
+    before = [unbounded(model).predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)]
+    if len(inputs) > 1:
+        before.append(keras.Model(model.inputs, model.get_layer(BLEND).output).predict(inputs, batch_size=CHUNK_WINDOWS, verbose=0))
+    if not all(np.isfinite(each).all() for each in before):
         raise ExportError("the network forecasts something that is not a finite number; its training has diverged")
     missing = ~forecast_targets(model)
-    if not np.isnan(exported[:, missing]).all():
+    return max(_difference(found, right, missing) for found, right in zip(exported, wanted, strict=True))
+
+
+def _exported(session: Any, windows: Floats, context: Floats | None) -> list[Floats]:
+    names = [OUTPUT_NAME] if context is None else [OUTPUT_NAME, AHEAD]
+    parts = [slice(start, start + CHUNK_WINDOWS) for start in range(0, len(windows), CHUNK_WINDOWS)]
+    found = [run_outputs(session, windows[part], None if context is None else context[part], names) for part in parts]
+    return [np.concatenate(each) for each in zip(*found, strict=True)]
+
+
+def _listed(found: Any) -> list[Floats]:
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+
+def _difference(exported: Floats, wanted: Floats, missing: Flags) -> float:
+    """Return the largest difference of forecasts (B, 4) or (B, H, 4, 3). missing: bool (4,), targets that are not forecast."""
+    exported, wanted = (each if each.ndim < 4 else np.moveaxis(each, 2, -1) for each in (exported.copy(), wanted.copy()))
+    if not np.isnan(exported[..., missing]).all():
         raise ExportError(f"ONNX Runtime forecasts targets that were never measured in training: {np.flatnonzero(missing).tolist()}")
-    exported[:, missing] = wanted[:, missing] = 0.0
+    exported[..., missing] = wanted[..., missing] = 0.0
     difference = np.abs(exported - wanted) / np.maximum(1.0, np.abs(wanted))
     worst = float(difference.max())
     if not worst <= PARITY_TOLERANCE:  # NaN is over it too
-        index, target = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
+        place = np.unravel_index(int(np.argmax(np.nan_to_num(difference, nan=np.inf))), difference.shape)
         raise ExportError(
             f"ONNX Runtime and Keras differ by {worst:.3g} (at most {PARITY_TOLERANCE:g}): "
-            f"{exported[index, target]} and {wanted[index, target]} for target {target} of window {index}"
+            f"{exported[place]} and {wanted[place]} for target {place[-1]} of window {place[0]}"
         )
     return worst
 
@@ -162,8 +222,8 @@ def describe(model: keras.Model) -> dict[str, Any]:
     return {
         "total_parameters": int(model.count_params()),
         "trainable_parameters": int(sum(np.prod(weight.shape) for weight in model.trainable_weights)),
-        "input_shape": list(model.input_shape),
-        "output_shape": list(model.output_shape),
+        "input_shape": list(model.inputs[0].shape),
+        "output_shape": list(model.outputs[0].shape),
         "layers": [
             {"name": layer.name, "type": layer.__class__.__name__, "parameters": int(layer.count_params())} for layer in model.layers
         ],

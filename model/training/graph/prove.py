@@ -20,6 +20,7 @@ from model.version.contract import CONTRACTS, Declared
 from model.version.declarations import read_graphs
 from model.version.documents import DocumentError
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
+from model.version.possible import unscaled_ahead
 from model.version.predictor import CHUNK_WINDOWS, read_graph
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, features_of
@@ -75,14 +76,32 @@ def export_raw(model: keras.Model, folder: Path, metadata: Metadata, windows: Ra
         raise ExportError(f"ONNX Runtime refuses a raw graph: {error}") from error
     usual = np.flatnonzero(_usual(metadata, windows))
     judged = windows.take(usual) if len(usual) else windows
-    wanted = keras_forecasts(model, metadata, judged)
-    raw_apart = _apart(raw.predict_windows(judged), wanted, metadata, relative=True)
-    int8_apart = _apart(int8.predict_windows(judged), wanted, metadata, relative=False)
+    raw_apart, int8_apart = _differences(model, metadata, judged, raw, int8)
     _require("raw graph", "largest", float(raw_apart.max()), RAW_TOLERANCE)
     _require("quantised graph", "mean", float(int8_apart.mean()), INT8_TOLERANCE)
     (folder / declared["raw"].file).write_bytes(graphs.raw)
     (folder / declared["int8"].file).write_bytes(graphs.int8)
     return RawExport(raw, int8, float(raw_apart.max()), float(int8_apart.mean()), float(int8_apart.max()), declared)
+
+
+def _differences(
+    model: keras.Model, metadata: Metadata, windows: RawWindows, raw: RawPredictor, int8: RawPredictor
+) -> tuple[Floats, Floats]:
+    """Return the differences to Keras of all forecasts, (K, 4) each, in standard deviations; those of the raw graph are relative."""
+    next_row, ahead = keras_forecasts(model, metadata, windows)
+    pairs = [[(found.predict_windows(windows), next_row)] for found in (raw, int8)]
+    if ahead is not None:
+        for each, found in zip(pairs, (raw, int8), strict=True):
+            each.append((by_target(found.predict_ahead(windows)), by_target(ahead)))
+    return tuple(
+        np.concatenate([_apart(found, wanted, metadata, relative=relative) for found, wanted in each])
+        for each, relative in zip(pairs, (True, False), strict=True)
+    )  # type: ignore[return-value]
+
+
+def by_target(ahead: Floats) -> Floats:
+    """Return forecasts (B, H, 4, 3) as (B * H * 3, 4)."""
+    return np.moveaxis(ahead, 2, -1).reshape(-1, ahead.shape[2])
 
 
 def _declared(model: keras.Model, core: bytes, graphs: RawGraphs, metadata: Metadata) -> dict[str, Declared]:
@@ -103,10 +122,18 @@ def _declared(model: keras.Model, core: bytes, graphs: RawGraphs, metadata: Meta
         raise ExportError(f"no reader would accept what the graphs hold beyond their contract: {error}") from error
 
 
-def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows) -> Floats:
-    """Return float32 (B, 4), engineering units: the network's forecasts from the features that the stream computes of these windows."""
+def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows) -> tuple[Floats, Floats | None]:
+    """Return the network's forecasts from the features that the stream computes of these windows, in engineering units.
+
+    float32 (B, 4), the next row; and (B, H, 4, 3), or None for a network that forecasts only the next row.
+    """
     scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
-    return metadata.outputs.inverse(model.predict(scaled, batch_size=CHUNK_WINDOWS, verbose=0))
+    if len(model.inputs) == 1:
+        return metadata.outputs.inverse(model.predict(scaled, batch_size=CHUNK_WINDOWS, verbose=0)), None
+    width = model.inputs[1].shape[-1]
+    context = np.full((len(scaled), width), np.nan, np.float32) if windows.context is None else windows.context
+    next_row, ahead = model.predict([scaled, context], batch_size=CHUNK_WINDOWS, verbose=0)
+    return metadata.outputs.inverse(next_row), unscaled_ahead(ahead, metadata.outputs)
 
 
 def _usual(metadata: Metadata, windows: RawWindows) -> Flags:

@@ -24,7 +24,7 @@ from features.definition import CHANGES, CYCLES, ENCODED, FEATURES, HISTORY_ROWS
 from features.telemetry import CALENDAR, CATEGORIES, NUMERIC, TARGETS
 from features.vocabulary import Vocabulary
 from model.version import contract
-from model.version.contract import FORECAST
+from model.version.contract import AHEAD, FORECAST
 from model.version.metadata import Metadata
 
 ML_DOMAIN: Final = "ai.onnx.ml"
@@ -83,6 +83,10 @@ def compose(core: Any, metadata: Metadata) -> Any:
     after = _Nodes(metadata.window_rows, first_constant=len(before.constants))
     after.put("Mul", [_CORE_OUTPUT, after.floats(metadata.outputs.scale)], "forecast_scaled")
     after.put("Add", [f"{_PREFIX}forecast_scaled", after.floats(metadata.outputs.mean)], FORECAST, whole_name=True)
+    if AHEAD in outputs:
+        _rename(graph, AHEAD, scaled := f"{_PREFIX}ahead_of_core")
+        apart = after.put("Mul", [scaled, after.floats(metadata.outputs.scale[:, None])], "ahead_scaled")
+        after.put("Add", [apart, after.floats(metadata.outputs.mean[:, None])], AHEAD, whole_name=True)
     nodes = [*before.nodes, *graph.node, *after.nodes]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
@@ -94,6 +98,15 @@ def compose(core: Any, metadata: Metadata) -> Any:
     _import_operators(model)
     helper.set_model_props(model, {"version": metadata.version})
     return model
+
+
+def _rename(graph: Any, name: str, other: str) -> None:
+    """Rename a tensor in all nodes of a graph."""
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for index, found in enumerate(names):
+                if found == name:
+                    names[index] = other
 
 
 def _import_operators(model: Any) -> None:

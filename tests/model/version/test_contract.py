@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from model.registry.versions import Registry
-from model.spec.architecture import Lstm
+from model.spec.architecture import Ahead, Lstm
 from model.training.graph import core as export
 from model.training.graph.all_three import raw_graphs
 from model.version.contract import CONTRACTS, CORE, RAW, Declared, Graph, Port, problems
@@ -29,7 +29,9 @@ from testkit import go_client
 from testkit.paths import STATES
 from testkit.versions import core_graph, make_version
 
-SMALL = Lstm(lstm_units=(6,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
+NEXT_ROW = Ahead(horizons=())
+"""Only the next row: the ports of several horizons are declared too, and would come beside those of these tests."""
+SMALL = Lstm(lstm_units=(6,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, ahead=NEXT_ROW)
 VERSION = "v20260101_000000"
 SHARE = Port("share", "float32", (1,))
 SPREAD = Port("spread", "float32", ("batch", 4))
