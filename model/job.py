@@ -33,7 +33,7 @@ from model.training.dataset import NewestJudge, TooLittleDataError, prepare
 from model.version.predictor import Predictor
 
 if TYPE_CHECKING:
-    from model.training.fit.loop import Progress
+    from model.training.fit.progress import Progress
 
 
 def main(arguments: list[str]) -> int:
@@ -112,7 +112,14 @@ class Job:
         with self._in("features"):
             before = None if parent is None else parent.metadata
             try:
-                dataset = prepare(table, NewestJudge(spec, before), spec.gap_multiple, before)
+                dataset = prepare(
+                    table,
+                    NewestJudge(spec, before),
+                    spec.gap_multiple,
+                    before,
+                    spec.architecture.ahead.horizons,
+                    spec.local_time.local_time(),
+                )
             except TooLittleDataError as error:
                 return self._result("too_little_data", windows=error.windows, error=str(error))
         with self._in("import"):

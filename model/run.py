@@ -26,7 +26,7 @@ from model.spec.run import RunSpec
 from model.training.dataset import LastOfEachLink, prepare
 
 if TYPE_CHECKING:
-    from model.training.fit.loop import Progress
+    from model.training.fit.progress import Progress
 
 STAGES: Final = {
     "read": "reading the recording",
@@ -85,7 +85,9 @@ def run(spec: RunSpec, emit: Emit, interrupted: Callable[[], bool]) -> str:
     with stage("read"):
         table = read_segments(sorted(Path(spec.snapshot).glob(f"*{SUFFIX}")))
         policy = LastOfEachLink(spec.shares, spec.architecture.window_rows, spec.horizon_rows)
-        dataset = prepare(table, policy, spec.gap_multiple)
+        dataset = prepare(
+            table, policy, spec.gap_multiple, horizons=spec.architecture.ahead.horizons, local_time=spec.local_time.local_time()
+        )
     with stage("import"):
         from model.training.run import train_recording  # 7 to 14 s and 690 MB
     folder = Path(spec.folder)

@@ -39,6 +39,7 @@ def decide(
     persistence_abs_error: AnyFloats,
     policy: GatePolicy,
     target_spread: AnyFloats | None = None,
+    news: tuple[str, ...] = (),
 ) -> Verdict:
     """Accept a candidate that is better on the whole and worse at no target. The same errors always lead to the same verdict.
 
@@ -49,6 +50,7 @@ def decide(
         current_abs_error: Of the live version. None: a first version, which is accepted if all its forecasts are finite.
         persistence_abs_error: May be NaN where persistence has no value.
         target_spread: (4,), the targets' standard deviations, a floor for the scale of their errors.
+        news: Sentences on what only the candidate forecasts. With one it need not be better on the whole, only not worse.
 
     Raises:
         ValueError: The errors are not of the same windows.
@@ -70,7 +72,30 @@ def decide(
     if windows < policy.min_windows:
         reason = f"{windows} windows are too few to compare it with the live version: {policy.min_windows} are needed"
         return Verdict(False, (reason,), windows, per_target)
-    return _compared(candidate, current, per_target, windows, policy, target_spread)
+    return _compared(candidate, current, per_target, windows, policy, target_spread, news)
+
+
+def with_horizons(next_row: Verdict, ahead: Verdict) -> Verdict:
+    """Return the verdict on two versions that forecast the same horizons.
+
+    The candidate has to be better on the whole for the next row or over all horizons, worse at no target for either, and all its forecasts
+    have to be finite.
+
+    Args:
+        next_row: Of the next row alone, by absolute errors.
+        ahead: Of all horizons, by scores of medians and intervals.
+    """
+    accepted = (next_row.accepted or ahead.accepted) and not (_is_barred(next_row) or _is_barred(ahead))
+    chosen = [verdict for verdict in (next_row, ahead) if verdict.accepted == accepted] or [next_row, ahead]
+    reasons = tuple(
+        f"{'the next row' if verdict is next_row else 'all horizons'}: {reason}" for verdict in chosen for reason in verdict.reasons
+    )  # fmt: skip
+    return replace(next_row, accepted=accepted, reasons=reasons)
+
+
+def _is_barred(verdict: Verdict) -> bool:
+    """Return whether a target is worse, or a forecast not finite: then there are windows, and no figures of the targets."""
+    return any(target.worse for target in verdict.per_target) or (verdict.windows > 0 and not verdict.per_target)
 
 
 def _require_same_windows(candidate: Doubles, current: Doubles | None, persistence: Doubles) -> None:
@@ -117,6 +142,7 @@ def _compared(
     windows: int,
     policy: GatePolicy,
     target_spread: AnyFloats | None,
+    news: tuple[str, ...],
 ) -> Verdict:
     """Return the verdict over absolute errors float64 (M, 4). A target that only the candidate forecasts is a gain of its own."""
     differences = candidate - current
@@ -125,11 +151,12 @@ def _compared(
         [name for name, has, had in zip(TARGETS, one.T, other.T, strict=True) if np.isnan(had).all() and not np.isnan(has).all()]
         for one, other in ((candidate, current), (current, candidate))
     )
-    news = (f"it forecasts {', '.join(gained)}, which the live version does not",) if gained else ()
+    if gained:
+        news = (*news, f"it forecasts {', '.join(gained)}, which the live version does not")
     if lost:
         return Verdict(False, (f"it does not forecast {', '.join(lost)}, which the live version does",), windows, per_target)
     if not measured:
-        return Verdict(bool(gained), news or ("there is no target that both versions forecast",), windows, per_target)
+        return Verdict(bool(news), news or ("there is no target that both versions forecast",), windows, per_target)
     scaled = differences[:, measured] / _scales([per_target[index] for index in measured], target_spread, measured)
     means = block_bootstrap_means(scaled, -(-len(scaled) // BLOCKS), RESAMPLES, SEED)
     judged = list(per_target)
@@ -143,11 +170,11 @@ def _compared(
         if target.worse and target.change is not None
     ]
     figures = f"the mean scaled error changes by {overall.mean:+.1%} (95 % interval {overall.low:+.1%} to {overall.high:+.1%})"
-    most = policy.tolerance_ratio if gained else -policy.min_gain_ratio
+    most = policy.tolerance_ratio if news else -policy.min_gain_ratio
     if overall.high >= 0 and overall.mean > most:
         against.append(f"it is not better on the whole: {figures}")
     wins = (f"it is better on the whole, and no target is worse beyond {policy.tolerance_ratio:.1%}: {figures}",)
-    if gained and overall.mean > -policy.min_gain_ratio:
+    if news and overall.mean > -policy.min_gain_ratio:
         wins = (f"no target is worse beyond {policy.tolerance_ratio:.1%}: {figures}",)
     return Verdict(not against, tuple(against) or (*news, *wins), windows, tuple(judged), overall)
 

@@ -104,7 +104,7 @@ def persistence(targets: Floats, index: WindowIndex, window_rows: int = WINDOW_R
     forecast = np.full((len(index), targets.shape[1]), np.nan, np.float32)
     for target in range(targets.shape[1]):
         last = np.maximum.accumulate(np.where(np.isfinite(targets[:, target]), rows, -1))[index.end]
-        inside = last > index.end - window_rows
+        inside = (last >= index.begin) & (last > index.end - window_rows)
         forecast[inside, target] = targets[last[inside], target]
     return forecast
 

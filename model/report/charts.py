@@ -54,8 +54,8 @@ def _axes(count: int, height: float = 2.4, columns: int = 2) -> tuple[Figure, li
     return figure, axes[:count]
 
 
-def learning_curves(history: Mapping[str, Any]) -> str:
-    """Draw loss and validation loss of each epoch, and the learning rate."""
+def learning_curves(history: Mapping[str, Any], loss: str) -> str:
+    """Draw loss and validation loss of each epoch, and the learning rate. loss: what it is, for the axis."""
     epochs = history["epochs"]
     number = np.arange(1, len(epochs) + 1)
     with rc_context(_SETTINGS):
@@ -67,7 +67,7 @@ def learning_curves(history: Mapping[str, Any]) -> str:
             losses.axhline(start, color=_GREEN, linestyle=":", label=f"before training ({history['started_from']})")
         if history["best_epoch"]:
             losses.axvline(history["best_epoch"], color=_RED, linewidth=0.8, label=f"kept: epoch {history['best_epoch']}")
-        losses.set(xlabel="epoch", ylabel="mean absolute error, scaled")
+        losses.set(xlabel="epoch", ylabel=loss)
         losses.legend(frameon=False)
         rates.plot(number, [epoch["learning_rate"] for epoch in epochs], color=_GREY, marker=".")
         rates.set(xlabel="epoch", ylabel="learning rate at the start", yscale="log")
@@ -85,6 +85,48 @@ def over_time(time_s: Doubles, actual: Floats, forecasts: Mapping[str, Floats], 
             axis.plot(times, actual[rows, column], color=_GREY, linewidth=0.9, label="actual")
             axis.plot(times, forecasts["network"][rows, column], color=_BLUE, linewidth=0.9, label="forecast")
             axis.set(title=target, ylabel=UNITS[target])
+            axis.tick_params(axis="x", labelrotation=25)
+        if axes:
+            axes[0].legend(frameon=False, loc="upper left")
+        return svg(figure)
+
+
+def error_by_horizon(horizons: Sequence[Mapping[str, Any]], measured: Sequence[str]) -> str:
+    """Draw the mean absolute error of the network and of simple forecasts at each horizon. horizons: see `horizon_figures`."""
+    with rc_context(_SETTINGS):
+        figure, axes = _axes(len(measured))
+        for target, axis in zip(measured, axes, strict=True):
+            known = [(entry["rows"], entry["targets"][target]) for entry in horizons if entry["targets"][target]["windows"]]
+            rows = [at for at, _ in known]
+            for name in sorted({name for _, entry in known for name in entry["simple"]}):
+                axis.plot(rows, [entry["simple"].get(name, np.nan) for _, entry in known], color=_COLOURS.get(name, _GREY), label=name)
+            axis.plot(rows, [entry["mae"] for _, entry in known], color=_BLUE, marker=".", label="network")
+            axis.set(title=target, xlabel="rows ahead", ylabel=f"MAE, {UNITS[target]}")
+        if axes:
+            axes[0].legend(frameon=False)
+        return svg(figure)
+
+
+def bands(time_s: Doubles, ahead: Floats, actual: Floats, horizons: Sequence[int], measured: Sequence[str]) -> str:
+    """Draw the forecasts of the furthest horizon with their intervals beside what was measured.
+
+    Args:
+        time_s: float64 (M,), UTC seconds of the next row, ascending.
+        ahead: float32 (M, H, 4, 3).
+        actual: float32 (M, H, 4), NaN if not measured.
+        horizons: H numbers of rows.
+    """
+    with rc_context(_SETTINGS):
+        figure, axes = _axes(len(measured))
+        for target, axis in zip(measured, axes, strict=True):
+            column = TARGETS.index(target)
+            at = max((at for at in range(len(horizons)) if np.isfinite(actual[:, at, column]).any()), default=0)
+            rows = np.flatnonzero(np.isfinite(actual[:, at, column]))[-_SHOWN_ROWS:]
+            times, (lower, median, upper) = time_s[rows].astype("datetime64[s]"), ahead[rows, at, column].T
+            axis.fill_between(times, lower, upper, color=_BLUE, alpha=0.2, linewidth=0, label="interval")
+            axis.plot(times, actual[rows, at, column], color=_GREY, linewidth=0.9, label="actual")
+            axis.plot(times, median, color=_BLUE, linewidth=0.9, label="forecast")
+            axis.set(title=f"{target}, {horizons[at]} rows ahead", ylabel=UNITS[target])
             axis.tick_params(axis="x", labelrotation=25)
         if axes:
             axes[0].legend(frameon=False, loc="upper left")

@@ -37,6 +37,8 @@ class Judged:
         actual: float32 (M, 4), in the targets' units, NaN if not measured.
         forecasts: float32 (M, 4) each, of "network" and the baselines, NaN if not forecast.
         attention: float32 (T,), mean weight of each step; None if the network has no such layer.
+        ahead: float32 (M, H, 4, 3), lower, median and upper forecast of each horizon; None without horizons.
+        actual_ahead: float32 (M, H, 4), what was measured there.
     """
 
     time_s: Doubles
@@ -46,6 +48,8 @@ class Judged:
     actual: Floats
     forecasts: Mapping[str, Floats]
     attention: Floats | None
+    ahead: Floats | None = None
+    actual_ahead: Floats | None = None
 
 
 def render(report: Mapping[str, Any], history: Mapping[str, Any], judged: Judged) -> str:
@@ -68,7 +72,8 @@ def render(report: Mapping[str, Any], history: Mapping[str, Any], judged: Judged
             charts.comparison(report["performance"], measured),
             "1 - MAE / MAE of the baseline, 95 % interval.",
         ),
-        _section("Learning curves", charts.learning_curves(history)) if history["epochs"] else "",
+        _ahead(report, judged, of_link, measured),
+        _learning_curves(history),
         _section(
             "Forecast and actual value over time",
             charts.over_time(judged.time_s[of_link], judged.actual[of_link], shown, measured),
@@ -87,6 +92,36 @@ def render(report: Mapping[str, Any], history: Mapping[str, Any], judged: Judged
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">"
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>{"".join(parts)}</body></html>\n'
     )
+
+
+def _ahead(report: Mapping[str, Any], judged: Judged, of_link: NDArray[np.bool_], measured: Sequence[str]) -> str:
+    """Return the section on forecasts of several horizons; empty without them."""
+    if judged.ahead is None or judged.actual_ahead is None:
+        return ""
+    horizons, coverage = report["performance"]["horizons"], report["architecture"]["ahead"]["coverage"]
+    rows = [
+        [escape(target), f"{entry['rows']}", f"{each['windows']:,}", *(_number(each[key]) for key in ("mae", "skill", "coverage", "width"))]
+        for target in measured
+        for entry in horizons
+        if (each := entry["targets"][target])["windows"]
+    ]
+    table = _table(["target", "rows ahead", "windows", "MAE", "skill over persistence", "coverage", "width"], rows)
+    errors = charts.error_by_horizon(horizons, measured)
+    bands = charts.bands(
+        judged.time_s[of_link], judged.ahead[of_link], judged.actual_ahead[of_link], [e["rows"] for e in horizons], measured
+    )
+    note = f"Each interval is to hold {coverage:.0%} of what is measured. Below: the last rows of the link with the most windows."
+    return _section("Forecasts further ahead", table + errors + bands, note)
+
+
+def _learning_curves(history: Mapping[str, Any]) -> str:
+    """Return a section for each network that was trained: that of the next row, and that of several horizons."""
+    ahead = {"started_from": history["started_from"], **history.get("ahead", {"epochs": []})}
+    named = (
+        ("Learning curves", history, "mean absolute error, scaled"),
+        ("Learning curves of the forecasts further ahead", ahead, "quantile loss, in errors of the level"),
+    )
+    return "".join(_section(title, charts.learning_curves(each, loss)) for title, each, loss in named if each["epochs"])
 
 
 def _section(title: str, content: str, note: str = "") -> str:

@@ -10,16 +10,17 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from features.offline import RawTable
-from features.telemetry import CATEGORIES, TARGETS, Floats, Longs
+from features.telemetry import CATEGORIES, TARGETS, Floats
 from model.judge.performance import best_baseline
 from model.report.page import Judged, render
 from model.spec.job import plain
+from model.training.dataset import Dataset, TrainingData
 from model.training.files import PAGE_NAME, REPORT_NAME, history_document
+from model.training.fit.loop import History
 from model.training.fit.start import Fit
 from model.training.network.bound_layers import forecast_targets
 from model.version.documents import write_document
-from model.windows.index import WindowIndex, gather
+from model.windows.index import WindowIndex, targets_at
 
 ATTENTION_WINDOWS: Final = 512
 ATTENTION_LAYER: Final = "attention_weight"
@@ -82,22 +83,22 @@ def report_document(
     """
     best = {name: best_baseline(figures, name) for name in TARGETS}
     unforecast = [name for name, measured in zip(TARGETS, forecast_targets(fitted.model), strict=True) if not measured]
-    history = plain(fitted.history)
     return {
         **settings,
         **asdict(story),
         "target_achieved": figures["success"],
         "criteria_met": figures["criteria_met"],
-        "notes": [*notes, *_notes(figures, best, unforecast)],
+        "notes": [*notes, *_notes(figures, best, unforecast), *_network_notes(fitted, settings)],
         "forecast_targets": [name for name in TARGETS if name not in unforecast],
         "performance": figures,
         "best_baseline": {name: None if each is None else {"name": each[0], "mae": each[1]} for name, each in best.items()},
         "training_duration_seconds": round(fitted.duration_s, 3),
         "training": {
             "started_from": fitted.started_from,
-            "epochs": len(history["epochs"]),
-            **{name: history[name] for name in ("best_epoch", "stopped", "start_validation_loss")},
+            **_course(fitted.history),
+            **({} if fitted.ahead is None else {"ahead": _course(fitted.ahead)}),
         },
+        "network": _network(fitted, settings),
         "data_quality": data_quality,
     }
 
@@ -109,9 +110,10 @@ def write_report(folder: Path, report: Mapping[str, Any], fitted: Fit, judged: J
 
 
 def judged_rows(
-    table: RawTable, index: WindowIndex, actual: Floats, forecasts: Mapping[str, Floats], attention: Floats | None
+    dataset: Dataset, actual: Floats, forecasts: Mapping[str, Floats], attention: Floats | None, ahead: Floats | None = None
 ) -> Judged:  # fmt: skip
-    """Return the judged windows in order of time, for the page. actual and forecasts: float32 (M, 4), of the M windows of index."""
+    """Return the M judged windows in order of time, for the page. actual and forecasts: float32 (M, 4). ahead: (M, H, 4, 3)."""
+    table, index = dataset.table, dataset.judged
     in_time = np.argsort(table.time_s[index.target_row], kind="stable")
     rows = index.target_row[in_time]
     names = (*table.values[_LINK_TYPE], "(missing)")  # code -1 is the last
@@ -123,21 +125,22 @@ def judged_rows(
         actual=actual[in_time],
         forecasts={name: forecast[in_time] for name, forecast in forecasts.items()},
         attention=attention,
+        ahead=None if ahead is None else ahead[in_time],
+        actual_ahead=None if ahead is None else targets_at(dataset.targets, index.ahead[in_time]),
     )
 
 
-def attention_of(model: keras.Model, scaled: Floats, end: Longs) -> Floats | None:
+def attention_of(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats | None:
     """Return float32 (T,), the attention's mean weight of each step over windows and channels; None if the network has no attention.
 
     Args:
-        scaled: float32 (N, 44), scaled features.
-        end: int64 (M,), rows at which the windows end; thinned to ATTENTION_WINDOWS.
+        index: M windows; thinned to ATTENTION_WINDOWS.
     """
     if not any(layer.name == ATTENTION_LAYER for layer in model.layers):
         return None
-    end = end[:: max(1, -(-len(end) // ATTENTION_WINDOWS))]
-    weights = keras.Model(model.inputs, model.get_layer(ATTENTION_LAYER).output)
-    found: Floats = weights.predict(gather(scaled, end, model.input_shape[1]), batch_size=64, verbose=0).mean(axis=(0, 2))
+    index = index.select(np.arange(0, len(index), max(1, -(-len(index) // ATTENTION_WINDOWS))))
+    weights = keras.Model(model.inputs[0], model.get_layer(ATTENTION_LAYER).output)
+    found: Floats = weights.predict(data.windows(index), batch_size=64, verbose=0).mean(axis=(0, 2))
     return found
 
 
@@ -170,6 +173,42 @@ def _notes(figures: Mapping[str, Any], best: Mapping[str, tuple[str, float] | No
     if unmeasured := [name for name in figures["unmeasured"] if name not in unforecast]:
         notes.append(f"Not measured in the test rows, so not in any average: {', '.join(unmeasured)}.")
     return notes
+
+
+def _course(history: History) -> dict[str, Any]:
+    """Return the course of a training in short: of its epochs only how many they were."""
+    return {**plain(history), "epochs": len(history.epochs)}
+
+
+def _network(fitted: Fit, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is taken of the network: its share of the next row's forecast, and share and gain at each horizon, by target.
+
+    A gain is by how much less error the network has by itself than the best simple forecast, on validation windows, as a share.
+    """
+    document: dict[str, Any] = {"next_row_share": dict(zip(TARGETS, map(float, fitted.shares), strict=True))}
+    if fitted.blended is not None:
+        horizons = settings["architecture"]["ahead"]["horizons"]
+        document["horizons"] = [
+            {
+                "rows": rows,
+                "share": dict(zip(TARGETS, map(float, share), strict=True)),
+                "gain": {name: None if np.isnan(each) else float(each) for name, each in zip(TARGETS, gain, strict=True)},
+            }
+            for rows, share, gain in zip(horizons, fitted.blended.share, fitted.blended.gain, strict=True)
+        ]
+    return document
+
+
+def _network_notes(fitted: Fit, settings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if the network brings nothing."""
+    if fitted.blended is None:
+        return []
+    judged = ~np.isnan(fitted.blended.gain)
+    if not judged.any() or fitted.blended.share[judged].any():
+        return []
+    encoder = settings["architecture"]["encoder"]
+    smaller = "" if encoder == "linear" else "; --architecture linear forecasts the same, and costs less"
+    return [f"The network adds nothing to simple forecasts at any horizon: its share is 0{smaller}."]
 
 
 def _number(value: float | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from features.telemetry import Floats
 from model.judge.baselines import baseline_forecasts
+from model.judge.horizons import horizon_figures
 from model.judge.metrics import Metrics, forecast_metrics
 from model.judge.performance import NETWORK, performance
 from model.spec.job import JobSpec
@@ -21,15 +22,16 @@ from model.spec.verdict import Verdict
 from model.training.dataset import Dataset
 from model.training.evaluation import Evaluation, judge
 from model.training.files import TRAINING_LOG, libraries, settings_document, write_model
+from model.training.fit.ahead import is_ahead, outputs_of
 from model.training.fit.linear_path import forecast
-from model.training.fit.loop import Progress
+from model.training.fit.progress import Progress
 from model.training.fit.start import Fit, fit, prepare_tensorflow, start
 from model.training.report import CandidateStory, RecordingStory, attention_of, judged_rows, report_document, write_report
 from model.version.manifest import write_manifest
 from model.version.metadata import Metadata
-from model.version.possible import possible
+from model.version.possible import possible, possible_ahead, unscaled_ahead
 from model.version.predictor import Predictor
-from model.windows.index import WindowIndex
+from model.windows.index import WindowIndex, targets_at
 from model.windows.quality import examine
 
 Stage = Callable[[str], AbstractContextManager[None]]
@@ -61,7 +63,7 @@ def train_candidate(
     with stage("export"):
         made = Made(folder, dataset, fitted, write_model(folder, spec, fitted, dataset), before)
     with stage("gate"):
-        evaluation = judge(dataset, Predictor.load(folder), parent, spec.gate, spec.gap_multiple)
+        evaluation = judge(dataset, Predictor.load(folder), parent, spec.gate, spec.gap_multiple, spec.local_time.local_time())
         verdict, parts = evaluation.verdict, dataset.data
         windows = {"train": len(parts.train), "validation": len(parts.validation), "gate": len(dataset.judged)}
         story = CandidateStory(
@@ -76,8 +78,9 @@ def train_candidate(
             verdict=verdict.to_json(),
         )
         forecasts = {NETWORK: evaluation.forecasts["candidate"], **baselines(dataset, dataset.judged)}
+        ahead = evaluation.ahead
         quality = asdict(examine(dataset.table, dataset.features, windows))
-        _describe(made, spec, story, forecasts, quality, verdict.reasons, verdict)
+        _describe(made, spec, story, forecasts, ahead, quality, verdict.reasons, verdict)
     return evaluation
 
 
@@ -96,12 +99,12 @@ def train_recording(
     fitted = _fitted(spec, folder, dataset, stage, on_progress, interrupted)
     with stage("gate"):
         validation = {name: asdict(metrics) for name, metrics in metrics_of(fitted, dataset, dataset.data.validation).items()}
-        forecasts = forecasts_of(fitted, dataset, dataset.judged)
+        forecasts, ahead = forecasts_of(fitted, dataset, dataset.judged), ahead_of(fitted, dataset, dataset.judged)
     status = INTERRUPTED if interrupted() else FINISHED
     with stage("export"):
         made = Made(folder, dataset, fitted, write_model(folder, spec, fitted, dataset))
         story = RecordingStory(spec.reason, spec.horizon_rows, spec.version, status, spec.source, spec.shares, validation)
-        _describe(made, spec, story, forecasts, spec.data_quality, [_INTERRUPTED] if status == INTERRUPTED else [], None)
+        _describe(made, spec, story, forecasts, ahead, spec.data_quality, [_INTERRUPTED] if status == INTERRUPTED else [], None)
     return status
 
 
@@ -120,7 +123,9 @@ def _fitted(
         model, started_from = start(dataset, spec.architecture, parent, weights)
     with stage("train"):
         log_path = folder / TRAINING_LOG
-        return fit(model, started_from, dataset, spec.settings, on_progress, log_path=log_path, interrupted=interrupted)
+        return fit(
+            model, started_from, dataset, spec.architecture, spec.settings, on_progress, log_path=log_path, interrupted=interrupted
+        )  # fmt: skip
 
 
 def _describe(
@@ -128,6 +133,7 @@ def _describe(
     spec: JobSpec | RunSpec,
     story: CandidateStory | RecordingStory,
     forecasts: dict[str, Floats],
+    ahead: Floats | None,
     quality: dict[str, Any],
     notes: Sequence[str],
     verdict: Verdict | None,
@@ -137,9 +143,13 @@ def _describe(
     table, index = dataset.table, dataset.judged
     actual = dataset.targets[index.target_row]
     figures = performance(actual, forecasts, table.time_s[index.target_row])
+    sizes = spec.architecture.ahead
+    if ahead is not None:
+        simple = {name: forecasts[name] for name in ("persistence", "ewma")}
+        figures["horizons"] = horizon_figures(targets_at(dataset.targets, index.ahead), ahead, simple, sizes.horizons, sizes.coverage)
     report = report_document(figures, fitted, settings_document(spec), story, quality, notes)
-    attention = attention_of(fitted.model, dataset.data.features, index.end)
-    write_report(made.folder, report, fitted, judged_rows(table, index, actual, forecasts, attention))
+    attention = attention_of(fitted.model, dataset.data, index)
+    write_report(made.folder, report, fitted, judged_rows(dataset, actual, forecasts, attention, ahead))
     judgement = {"target_achieved": figures["success"], "performance_metrics": figures}
     replace(made.metadata, extra={**made.metadata.extra, **judgement}).write(made.folder)
     write_manifest(
@@ -158,8 +168,21 @@ def forecasts_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> dict[str,
 
     A target that was never measured in training is NaN.
     """
-    network = possible(dataset.outputs.inverse(forecast(fitted.model, dataset.data, index)))
+    model, data = fitted.model, dataset.data
+    scaled = outputs_of(model, data, index)[0] if is_ahead(model) else forecast(model, data, index)
+    network = possible(dataset.outputs.inverse(scaled))
     return {NETWORK: network, **baselines(dataset, index)}
+
+
+def ahead_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> Floats | None:
+    """Return float32 (M, H, 4, 3), the network's forecasts of all horizons in the targets' units; None if it has none."""
+    return ahead_at(fitted, dataset, index) if is_ahead(fitted.model) else None
+
+
+def ahead_at(fitted: Fit, dataset: Dataset, index: WindowIndex) -> Floats:
+    """Return `ahead_of` for a network that has several horizons."""
+    scaled = outputs_of(fitted.model, dataset.data, index)[1]
+    return possible_ahead(unscaled_ahead(scaled, dataset.outputs))
 
 
 def metrics_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> dict[str, Metrics]:

@@ -24,7 +24,7 @@ from features.telemetry import CATEGORIES, NUMERIC, Doubles, Floats, Partition
 from features.vocabulary import Interner, Vocabulary
 from model.buffer.rows import BufferRows, BufferWriter, read_segments
 from model.job import Job, main
-from model.spec.architecture import Lstm
+from model.spec.architecture import Lstm, forecasting
 from model.spec.job import JobResult, JobSpec
 from model.spec.settings import TrainingSettings
 from model.spec.verdict import GatePolicy
@@ -373,6 +373,20 @@ def test_a_parent_of_another_architecture_is_judged_against_but_not_continued(
     result = run_here(spec)
     assert json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())["training"]["started_from"] == LINEAR
     assert "parent" in result.metrics
+
+
+def test_a_parent_of_other_horizons_is_not_continued(
+    first: tuple[Path, JobResult, list[dict[str, Any]]], long_snapshot: Path, tmp_path: Path
+) -> None:
+    """As after an upgrade, or a change of the configuration: it starts as a first version, and that it forecasts more is a gain."""
+    spec = job_in(tmp_path, long_snapshot, SECOND, first[0], epochs=1)
+    result = run_here(msgspec.structs.replace(spec, architecture=forecasting(SMALL, (1, 3))))
+    report = json.loads((Path(spec.candidate) / "TRAINING_REPORT.json").read_text())
+    assert report["training"]["started_from"] == LINEAR
+    assert [entry["rows"] for entry in report["network"]["horizons"]] == [1, 3]
+    assert result.verdict is not None
+    assert result.verdict.accepted
+    assert result.verdict.reasons[0] == "it forecasts 1, 3 rows ahead, as configured, and the live version 1"
 
 
 def test_a_job_is_repeatable(first: tuple[Path, JobResult, list[dict[str, Any]]], tmp_path: Path) -> None:

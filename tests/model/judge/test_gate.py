@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from features.telemetry import TARGETS, Doubles
-from model.judge.gate import absolute_errors, decide
-from model.spec.verdict import GatePolicy
+from model.judge.gate import absolute_errors, decide, with_horizons
+from model.spec.verdict import GatePolicy, Verdict
 
 POLICY = GatePolicy()
 WINDOWS = 2_000
@@ -115,6 +115,18 @@ def test_unmeasured_targets_are_left_out() -> None:
         assert decide(nothing, live, nothing, POLICY).reasons == ("there are no windows to judge it on",)
 
 
+def test_what_only_the_candidate_forecasts_is_a_gain() -> None:
+    """After other horizons were configured, a candidate that is as good at the next row is accepted, and one that is worse is not."""
+    news = ("it forecasts 1, 5 rows ahead, as configured, and the live version 1",)
+    assert not decide(errors(), CURRENT, PERSISTENCE, POLICY).accepted
+    same = decide(errors(), CURRENT, PERSISTENCE, POLICY, news=news)
+    assert same.accepted
+    assert same.reasons[0] == news[0]
+    worse = decide(errors(1.0, 1.1, 1.0, 1.0), CURRENT, PERSISTENCE, POLICY, news=news)
+    assert not worse.accepted
+    assert "rtt_ms is worse by" in worse.reasons[0]
+
+
 def test_errors_of_other_windows_are_an_error() -> None:
     """Errors that are not of the same windows, or known at other places, cannot be compared."""
     with pytest.raises(ValueError, match=r"current errors are \(1999, 4\), not \(2000, 4\)"):
@@ -137,3 +149,57 @@ def test_a_verdict_is_repeatable_and_json() -> None:
     assert [target["name"] for target in document["per_target"]] == list(TARGETS)
     assert document["per_target"][2]["candidate_mae"] is None
     assert document["overall"]["high"] < 0
+
+
+def verdicts(next_row: float, ahead: float) -> Verdict:
+    """The verdict on both, of a candidate whose errors are those of the live version times these factors."""
+    judged = [decide(errors(*[factor] * 4), CURRENT, PERSISTENCE, POLICY) for factor in (next_row, ahead)]
+    return with_horizons(*judged)
+
+
+@pytest.mark.parametrize(
+    ("next_row", "ahead", "accepted", "reasons"),
+    [
+        pytest.param(0.8, 0.8, True, ["the next row: it is better", "all horizons: it is better"], id="better at both"),
+        pytest.param(0.8, 1.0, True, ["the next row: it is better"], id="better at the next row alone"),
+        pytest.param(1.0, 0.8, True, ["all horizons: it is better"], id="better at all horizons alone"),
+        pytest.param(1.0, 1.0, False, ["the next row: it is not better", "all horizons: it is not better"], id="better at neither"),
+        pytest.param(0.8, 1.3, False, ["all horizons: throughput_mbps is worse"], id="worse ahead"),
+        pytest.param(1.3, 0.8, False, ["the next row: throughput_mbps is worse"], id="worse at the next row"),
+    ],
+)
+def test_all_horizons_count_beside_the_next_row(next_row: float, ahead: float, accepted: bool, reasons: list[str]) -> None:
+    """A gain at either is enough, unless the other has lost; the reasons are those of the verdicts that decided."""
+    verdict = verdicts(next_row, ahead)
+    assert verdict.accepted is accepted
+    for reason in reasons:
+        assert any(sentence.startswith(reason) for sentence in verdict.reasons), verdict.reasons
+    prefixes = {reason.partition(":")[0] for reason in reasons}
+    assert {sentence.partition(":")[0] for sentence in verdict.reasons} == prefixes
+
+
+def test_one_target_that_is_worse_ahead_refuses() -> None:
+    """However much the others gain; the figures of the verdict stay those of the next row."""
+    next_row = decide(errors(0.8, 0.8, 0.8, 0.8), CURRENT, PERSISTENCE, POLICY)
+    verdict = with_horizons(next_row, decide(errors(0.5, 0.5, 1.2, 0.5), CURRENT, PERSISTENCE, POLICY))
+    assert not verdict.accepted
+    assert verdict.reasons[0].startswith("all horizons: packet_loss is worse")
+    assert verdict.per_target == next_row.per_target
+
+
+def test_a_gain_at_the_next_row_does_not_excuse_forecasts_ahead_that_are_not_numbers() -> None:
+    """One interval that is not finite refuses, as one forecast of the next row does."""
+    better = decide(errors(0.8, 0.8, 0.8, 0.8), CURRENT, PERSISTENCE, POLICY)
+    broken = errors(0.8, 0.8, 0.8, 0.8)
+    broken[5, 1] = np.inf
+    verdict = with_horizons(better, decide(broken, CURRENT, PERSISTENCE, POLICY))
+    assert (verdict.accepted, verdict.reasons) == (False, ("all horizons: its forecasts of rtt_ms are not all finite numbers",))
+
+
+def test_too_few_windows_ahead_leave_the_decision_to_the_next_row() -> None:
+    """Right after a drift hardly any window knows a row ahead: a better next row is enough then."""
+    better = decide(errors(0.8, 0.8, 0.8, 0.8), CURRENT, PERSISTENCE, POLICY)
+    few = decide(errors(1.3, 1.3, 1.3, 1.3)[:10], CURRENT[:10], PERSISTENCE[:10], POLICY)
+    assert with_horizons(better, few).accepted
+    none = decide(np.full((WINDOWS, 4), np.nan), np.full((WINDOWS, 4), np.nan), PERSISTENCE, POLICY)
+    assert with_horizons(better, none).accepted

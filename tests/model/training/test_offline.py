@@ -40,7 +40,7 @@ def table() -> RawTable:
 def run(rows: RawTable) -> tuple[Dataset, Fit]:
     dataset = prepare(rows, LastOfEachLink(), 5.0)
     prepare_tensorflow(SETTINGS)
-    return dataset, fit(*start(dataset, SMALL), dataset, SETTINGS, lambda _progress: None)
+    return dataset, fit(*start(dataset, SMALL), dataset, SMALL, SETTINGS, lambda _progress: None)
 
 
 @pytest.fixture(scope="module")
