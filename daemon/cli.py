@@ -134,7 +134,15 @@ def train(
     validation_split: Annotated[float, typer.Option(help="Share of each link's rows, those before the test's: for early stopping.")] = 0.15,
     test_split: Annotated[float, typer.Option(help="Share of each link's rows, the last: what the figures are of.")] = 0.15,
     seed: Annotated[int, typer.Option(min=0)] = 42,
-    horizon: Annotated[int, typer.Option(min=1, help="Rows ahead.")] = 1,
+    horizon: Annotated[int, typer.Option(min=1, help="Rows ahead of a version that forecasts one row alone; see --horizons.")] = 1,
+    horizons: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Rows ahead that are forecast, ascending from 1. Default: {','.join(map(str, architectures.DEFAULT_HORIZONS))}."
+        ),
+    ] = None,
+    coverage: Annotated[float, typer.Option(min=0.5, max=0.99, help="Share of what is measured between lower and upper forecast.")] = 0.9,
+    gap_multiple: Annotated[float, typer.Option(min=1.1, help="Pauses over this many median intervals of a link end its windows.")] = 5.0,
     link_key: Annotated[
         str | None, typer.Option(help='Columns that tell links apart, as "node_id,peer_id"; "" is one merged series. Default: chosen.')
     ] = None,
@@ -157,7 +165,7 @@ def train(
         data_path, output_dir, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, window_size=window_size,
         validation_split=validation_split, test_split=test_split, seed=seed, horizon=horizon, link_key=link_key,
         architecture=architecture, patience=patience, time_limit_s=time_limit_s,
-        time_zone=time_zone, holidays=holidays,
+        time_zone=time_zone, holidays=holidays, horizons=horizons, coverage=coverage, gap_multiple=gap_multiple,
     )  # fmt: skip
     raise SystemExit(train_file(options, as_json))
 

@@ -12,6 +12,7 @@ from daemon.wiring import Daemon, training_config
 
 CHANGEABLE: Final[dict[str, frozenset[str] | None]] = {
     "training": None,
+    "forecast": None,
     "buffer": None,
     "state": frozenset({"checkpoint_interval_s"}),
     "models": frozenset({"keep"}),

@@ -45,7 +45,7 @@ from drift.link.sensitivity import Sensitivity
 from drift.region.policy import QuorumPolicy
 from drift.region.stage import RegionDrift
 from model.registry.versions import Registry
-from model.spec.architecture import ARCHITECTURES
+from model.spec.architecture import ARCHITECTURES, forecasting
 from model.spec.settings import TrainingSettings
 from model.spec.verdict import GatePolicy
 from streams.fan_out import FanOutSink
@@ -213,7 +213,7 @@ def training_config(config: Config) -> TrainingConfig:
         gate=GatePolicy(min_windows=training.expert.gate_windows_min),
         gap_multiple=config.links.gap_multiple,
         drift_time_budget_s=training.drift_time_budget_s,
-        architecture=ARCHITECTURES[training.architecture],
+        architecture=forecasting(ARCHITECTURES[training.architecture], config.forecast.horizons_rows, config.forecast.coverage),
         keep_versions=config.models.keep,
         local_time=local_time_of(config),
     )

@@ -10,8 +10,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from daemon.commands.score import ByPhase
-from daemon.commands.unjudged import Found, why_nothing
+from daemon.commands.score import ByPhase, Found, why_nothing
 from daemon.operator.observer import Observer
 from daemon.plain_text import plain
 from daemon.wiring import Daemon
@@ -24,7 +23,7 @@ DEAD_LETTERS: Final = Path("state/events/dead_letters.ndjson")
 def make_report(
     observer: Observer, score: ByPhase, events: list[dict[str, Any]], daemon: Daemon, *, trains: bool, merged: bool
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the document that --json prints. events: each with its name as "event". trains, merged: see unjudged.Found."""
+    """Return the document that --json prints. events: each with its name as "event". trains, merged: see score.Found."""
 
     def counted(name: str, **labels: str) -> int:
         return int(observer.registry.get_sample_value(name, labels) or 0)
@@ -46,6 +45,7 @@ def make_report(
         "failed": [event["problem"] for event in events if event["event"] in ("training_failed", "publication_failed")],
         "drifts": [event["summary"] for event in events if event["event"] == "drift_opened"],
         "errors": score.phases["all"].rows() if "all" in score.phases else [],
+        "ahead": observer.ahead_scores(),
     }
     nothing = not any(row["forecasts"] for row in report["errors"]) and not report["already_replayed"]
     return report | {"nothing_judged": why_nothing(_found(report, events, daemon, trains, merged)) if nothing else []}
@@ -106,6 +106,8 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
         _print_rejections(console, report["rejections"], keep)
     if not report["nothing_judged"]:
         console.print(_error_table(report))
+        if report["ahead"]:
+            console.print(_ahead_table(report["ahead"]))
     elif records["accepted"]:
         console.print(_measured_table(report))
     for reason in report["nothing_judged"]:
@@ -126,6 +128,15 @@ def _measured_table(report: dict[str, Any]) -> Table:
     table = Table("target", "measured", "not measured", title="Accepted records")
     for target in TARGETS:
         table.add_row(target, f"{report['measured'][target]:,}", f"{report['missing'][target]:,}")
+    return table
+
+
+def _ahead_table(scores: list[dict[str, Any]]) -> Table:
+    table = Table("target", "rows ahead", "judged", "model", "in the interval", title="The same further ahead, and intervals")
+    for score in scores:
+        table.add_row(
+            score["target"], f"{score['rows']}", f"{score['forecasts']:,}", f"{score['mae']:.4g}", f"{score['coverage']:.1%}"
+        )  # fmt: skip
     return table
 
 

@@ -22,14 +22,14 @@ import msgspec
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
 
 from daemon.commands.train_options import TrainError, TrainOptions
+from daemon.commands.train_report import print_quality, print_report
 from daemon.failures import wants_traceback
-from daemon.plain_text import plain
 from daemon.training.command import command, environment
+from features.definition import SHORT_ROWS
 from features.offline import RawTable, compute
-from features.telemetry import DEFAULT_LINK_KEY, TARGETS, Partition
+from features.telemetry import DEFAULT_LINK_KEY, Partition
 from features.vocabulary import Vocabulary
 from model.buffer.rows import BufferRows, BufferWriter
 from model.registry.removal import remove_if_possible
@@ -46,8 +46,6 @@ from streams.source import SourceError
 EXIT_INTERRUPTED: Final = 130
 LONG_ENOUGH_RATIO: Final = 0.5
 """Share of the rows that must lie in links long enough for a window. Below it the file is read as one merged series."""
-TABLE_WIDTH: Final = 120
-"""Characters of a line of the table of results in a file or a pipe."""
 REPORT_NAME: Final = "TRAINING_REPORT.json"
 _LAST_LINES: Final = 8
 """Lines of the child's log that are shown if it was killed."""
@@ -95,17 +93,19 @@ def examined(options: TrainOptions) -> tuple[Recording, DataQuality]:
             f"{options.data_path}: none of its {recording.records:,} records is valid telemetry{': ' if refused else ''}{refused}"
         )
     found: list[Finding] = []
-    span = options.architecture.window_rows + options.horizon_rows
+    # Windows of short runs are only for networks that are trained on windows cut short.
+    span = (SHORT_ROWS if options.architecture.ahead.horizons else options.architecture.window_rows) + options.horizon_rows
     if options.link_key is None and _rows_in_long_links(recording.table, span) < LONG_ENOUGH_RATIO:
         links = len(recording.table.links)
         recording = read_recording(options.data_path, ())
         found.append(
             Finding("warning", f"most of the {links:,} links have less than the {span} rows of a window", "read as one merged series")
         )
+    horizons = options.architecture.ahead.horizons
     features = compute(recording.table, Vocabulary.empty(), options.gap_multiple)
     window_rows = options.architecture.window_rows
-    index = build_windows(features, recording.table, options.horizon_rows, window_rows)
-    split = split_by_time(index, recording.table, options.shares, window_rows)
+    index = build_windows(features, recording.table, options.horizon_rows, window_rows, horizons)
+    split = split_by_time(index, recording.table, options.shares)
     windows = {"train": len(split.train), "validation": len(split.validation), "test": len(split.test)}
     return recording, examine(recording.table, features, windows, (*found, *_of_the_file(recording)))
 
@@ -126,23 +126,6 @@ def _of_the_file(recording: Recording) -> Iterator[Finding]:
         yield Finding("warning", f"{recording.duplicates:,} rows repeat a time of their link", "left out")
     if recording.backwards:
         yield Finding("note", f"{recording.backwards:,} rows come after a later one of their link", "sorted by time")
-
-
-def print_quality(quality: DataQuality, console: Console) -> None:
-    """Print what was found in the data."""
-    least, median, most = quality.rows_per_link
-    span = " to ".join(datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M") for at_s in (quality.from_s or 0, quality.until_s or 0))
-    interval = "-" if quality.interval_s is None else f"{quality.interval_s:g} s"
-    table = Table("", "", title="The data", show_header=False)
-    table.add_row("rows", f"{quality.rows:,} of {quality.links:,} links ({least:,} to {most:,} each, median {median:,})")
-    table.add_row("time", f"{span} UTC, a row every {interval}, {quality.gaps:,} gaps")
-    table.add_row("windows", ", ".join(f"{count:,} {part}" for part, count in quality.windows.items()))
-    table.add_row("missing", ", ".join(f"{name} {share:.1%}" for name, share in quality.missing_ratio.items() if share) or "nothing")
-    console.print(table)
-    styles = {"error": "bold red", "warning": "yellow", "note": "dim"}
-    for finding in quality.findings:
-        text = f"[{styles[finding.level]}]{finding.level}[/]: {plain(finding.what)}: {plain(finding.action)}"
-        console.print(text, highlight=False, soft_wrap=True)
 
 
 def _require_output(folder: Path) -> None:
@@ -264,35 +247,3 @@ def _replace(output: Path, made: Path) -> None:
     if output.exists():
         output.rename(doomed)
     made.rename(output)
-
-
-def print_report(report: dict[str, Any], output: Path) -> None:
-    """Print what was reached, beside what it has to be compared with."""
-    console = Console()
-    console.width = max(console.width, TABLE_WIDTH) if not console.is_terminal else console.width
-    performance = report["performance"]
-    table = Table(
-        "target", "windows", "MAE", "best baseline", "skill", "corr.", "accuracy %", "MAPE %",
-        title=f"{report['version']} on the last {report['shares'][2]:.0%} of the rows, which it has not seen",
-    )  # fmt: skip
-    for target in TARGETS:
-        figures, best = performance["targets"][target], report["best_baseline"][target]
-        skill = performance["skill"][best["name"]][target] if best else None
-        table.add_row(
-            target,
-            f"{figures['windows']:,}",
-            _number(figures["mae"]),
-            f"{best['name']} {best['mae']:.4g}" if best else "-",
-            f"{skill['skill']:+.1%} ({skill['low']:+.1%} to {skill['high']:+.1%})" if skill and skill["low"] is not None else "-",
-            _number(figures["correlation"]),
-            _number(figures["accuracy_percent"]),
-            _number(figures["mape_percent"]),
-        )
-    console.print(table)
-    for note in report["notes"]:
-        console.print(plain(note, lines=True), highlight=False, soft_wrap=True)
-    console.print(f"Written to {output}; see {output / 'report.html'}", highlight=False, soft_wrap=True)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"

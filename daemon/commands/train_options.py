@@ -16,7 +16,7 @@ from features.definition import WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.telemetry import KEY_COLUMNS
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from model.spec import architecture as architectures
-from model.spec.architecture import Architecture, Lstm
+from model.spec.architecture import COVERAGE, DEFAULT_HORIZONS, Architecture, Lstm, forecasting, require_horizons
 from model.spec.local_time import LocalTimeSpec, require_zone
 from model.spec.settings import TrainingSettings
 
@@ -27,6 +27,10 @@ CHOICES: Final[Mapping[str, Architecture]] = {
 }
 """Values of --architecture: those of `training.architecture`, a smaller LSTM, and the name of lstm in earlier releases."""
 ARCHITECTURE_HELP: Final = f"{architectures.SUMMARY}; small: lstm with a fifth of its units; full: another name of lstm."
+
+
+MOST_SHOWN: Final = 80
+"""Characters of a value in a message, at most."""
 
 
 class TrainError(DaemonError):
@@ -71,7 +75,8 @@ class TrainOptions:
 def options_of(
     data_path: Path, output_dir: Path, *, epochs: int, batch_size: int, learning_rate: float, window_size: int, validation_split: float,
     test_split: float, seed: int, horizon: int, link_key: str | None, architecture: str, patience: int, time_limit_s: float,
-    time_zone: str = "UTC", holidays: str = "",
+    time_zone: str = "UTC", holidays: str = "", horizons: str | None = None, coverage: float = COVERAGE,
+    gap_multiple: float = DEFAULT_GAP_MULTIPLE,
 ) -> TrainOptions:  # fmt: skip
     """Return the options from the command line's values. Raise OptionError, which names the flag, if one is impossible."""
     if architecture not in CHOICES:
@@ -93,14 +98,39 @@ def options_of(
         data_path,
         output_dir,
         settings,
-        replace(CHOICES[architecture], window_rows=window_size),
+        _forecasting(replace(CHOICES[architecture], window_rows=window_size), horizon, horizons, coverage),
         horizon,
         validation_split,
         test_split,
         key,
-        DEFAULT_GAP_MULTIPLE,
+        gap_multiple,
         _local_time(time_zone, holidays),
     )
+
+
+def _forecasting(architecture: Architecture, horizon: int, horizons: str | None, coverage: float) -> Architecture:
+    if horizon != 1:
+        if horizons is not None:
+            raise OptionError(f"--horizon {horizon} --horizons {horizons}: use one of them; --horizons forecasts several at once")
+        return forecasting(architecture, ())
+    rows = DEFAULT_HORIZONS if horizons is None else _rows_ahead(horizons)
+    try:
+        return forecasting(architecture, rows, coverage)
+    except ValueError as error:
+        raise OptionError(f"--coverage {coverage}: {error}") from error
+
+
+def _rows_ahead(text: str) -> tuple[int, ...]:
+    try:
+        rows = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        example = ",".join(map(str, DEFAULT_HORIZONS))
+        raise OptionError(f"--horizons {text[:MOST_SHOWN]}: use whole numbers of rows, such as {example}") from error
+    try:
+        require_horizons(rows)
+    except ValueError as error:
+        raise OptionError(f"--horizons {text[:MOST_SHOWN]}: {error}") from error
+    return rows
 
 
 def _local_time(time_zone: str, holidays: str) -> LocalTimeSpec:

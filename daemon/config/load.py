@@ -17,6 +17,7 @@ from daemon.config.sections import (
     BufferSection,
     DriftSection,
     EventsSection,
+    ForecastSection,
     HttpSection,
     KafkaSection,
     LinksSection,
@@ -52,6 +53,7 @@ class Config(BaseSettings):
     events: EventsSection = EventsSection()
     links: LinksSection = LinksSection()
     local_time: LocalTimeSection = LocalTimeSection()
+    forecast: ForecastSection = ForecastSection()
     drift: DriftSection = DriftSection()
     buffer: BufferSection = BufferSection()
     training: TrainingSection = TrainingSection()

@@ -13,6 +13,7 @@ from daemon.training.cron import cron_trigger
 from features.store import DEFAULT_LINKS_MAX
 from features.telemetry import DEFAULT_LINK_KEY, KEY_COLUMNS
 from model.spec import architecture as architectures
+from model.spec.architecture import COVERAGE, DEFAULT_HORIZONS, require_horizons
 from model.spec.local_time import require_zone
 from streams.events import DEAD_LETTER_TOPIC, DRIFT_TOPIC, MODELS_TOPIC, TELEMETRY_TOPIC
 from streams.kafka.connection.option_values import typed
@@ -133,6 +134,21 @@ class LocalTimeSection(_Section):
     region_holidays: dict[str, CalendarName] = Field(
         default_factory=dict, description="the same by region; regions that are not named here have those of holidays"
     )
+
+
+class ForecastSection(_Section):
+    """What versions forecast. A change holds from the next training on, which then starts as a first version."""
+
+    horizons_rows: tuple[int, ...] = Field(
+        DEFAULT_HORIZONS, min_length=1, description="rows ahead that each version forecasts, ascending from 1"
+    )
+    coverage: float = Field(COVERAGE, ge=0.5, le=0.99, description="share of what is measured between lower and upper forecast")
+
+    @field_validator("horizons_rows")
+    @classmethod
+    def _horizons(cls, horizons: tuple[int, ...]) -> tuple[int, ...]:
+        require_horizons(horizons)
+        return horizons
 
 
 class DriftSection(_Section):

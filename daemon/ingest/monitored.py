@@ -17,6 +17,8 @@ from features.changes import FeatureRows
 from features.definition import FEATURES
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
+from model.judge.outlook import Outlook
+from model.version.contract import QUANTILES
 from model.version.predictor import Predictor
 
 _CODES = slice(FEATURES.index("region_encoded"), FEATURES.index("region_encoded") + len(CATEGORIES))
@@ -57,6 +59,7 @@ class MonitoredLinks:
         self._drift = LinkDrift(sensitivity=sensitivity)
         self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each link's next row
         self._persistence: Floats = self._forecast.copy()
+        self._outlook = Outlook()
 
     def __len__(self) -> int:
         return len(self._watch)
@@ -81,6 +84,8 @@ class MonitoredLinks:
         else:
             self._drift.restart(epoch)
             self._forget_forecasts()
+            if model is not None:
+                self._outlook.begin(model.horizons, model.metadata.coverage, len(self._forecast))
         self.model, self.version, self.epoch = model, version, epoch
 
     def retry_load(self, model_of: Callable[[str], Predictor | None]) -> None:
@@ -132,6 +137,7 @@ class MonitoredLinks:
         monitored = index[index >= 0]
         self._drift.renew(monitored.tolist())
         self._forecast[monitored], self._persistence[monitored] = np.nan, np.nan
+        self._outlook.forget(monitored)
 
     def forecast(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> Floats:
         """Forecast the next row of each link, and compare each monitored row with the forecast that was made for it.
@@ -146,9 +152,10 @@ class MonitoredLinks:
         row_of = rows.accepted[rows.watched]
         index = self._watch.index_of_slot[rows.slots[rows.watched]]
         forecast = np.full((len(row_of), len(TARGETS)), np.nan, np.float32)
+        ahead = np.full((len(row_of), len(self.model.horizons), len(TARGETS), QUANTILES), np.nan, np.float32)
         if rows.ready.any():
             with self._observer.stage("forecast"):
-                forecast[rows.ready] = self.model.predict(rows.windows[rows.ready])
+                forecast[rows.ready], ahead[rows.ready] = self.model.predict_both(rows.windows[rows.ready], rows.context[rows.ready])
             self._observer.forecasts.inc(int(np.count_nonzero(rows.ready)))
         follows = rows.previous[:, None]
         before = np.where(follows >= 0, forecast[rows.previous], self._forecast[index])
@@ -157,10 +164,26 @@ class MonitoredLinks:
         self._forecast[index], self._persistence[index] = forecast, rows.last_known  # of several rows of a link the last one stays
         actual = batch.numeric[row_of][:, : len(TARGETS)]
         self._count_errors(actual, before, known)
+        if len(self.model.horizons):
+            self._follow_ahead(batch, rows, index, ahead, actual)
         if self._listener is not None:
             names = [links[slot] for slot in rows.slots[rows.watched].tolist()]
             self._listener.measured(self._partition, batch.time_s[row_of], names, actual, before, known)
         return actual - before
+
+    def _follow_ahead(self, batch: TelemetryBatch, rows: FeatureRows, index: Ints, ahead: Floats, actual: Floats) -> None:
+        """Compare rows with the forecasts further ahead that were made for them. Arguments are of the W monitored rows."""
+        row_of = rows.accepted[rows.watched]
+        regions, types = batch.categories[_REGION], batch.categories[_LINK_TYPE]
+        groups = [(regions[row] or "", types[row] or "") for row in row_of.tolist()]
+        outcomes = self._outlook.follow(
+            index.astype(np.int64), groups, batch.time_s[row_of], rows.interval_s, rows.restarted[rows.watched], ahead, actual
+        )  # fmt: skip
+        for horizon, target in np.argwhere(outcomes.count > 0).tolist():
+            self._observer.measured_ahead(
+                int(self._outlook.horizons[horizon]), target, outcomes.count[horizon, target], outcomes.covered[horizon, target],
+                outcomes.error[horizon, target],
+            )  # fmt: skip
 
     def detect(
         self, batch: TelemetryBatch, rows: FeatureRows, residual: Floats, links: Sequence[str], complete_s: Doubles
@@ -201,11 +224,11 @@ class MonitoredLinks:
             "epoch": self.epoch,
             "model_version": self.version,
             "forecasting": not self.shedding,
-        }
+        } | self._outlook.state()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return forecast and persistence, float32 (W, 4), and the arrays of LinkDrift."""
-        return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()} | self._drift.arrays()
+        return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()} | self._drift.arrays() | self._outlook.arrays()
 
     def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None, links: Sequence[str]) -> None:
         """Restore the object that `state` and `arrays` were made from, and monitor the links that were pinned since.
@@ -217,6 +240,7 @@ class MonitoredLinks:
         self._watch = MonitoredList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"], arrays, self._sensitivity)
         self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
+        self._outlook = Outlook.restored(state, arrays)
         self._extend(self._watch.pin(links))
         self.epoch, self.version, self.model = state["epoch"], state["model_version"], model
         self.shedding = not state["forecasting"]
@@ -225,15 +249,18 @@ class MonitoredLinks:
         """Make room for more links at the end."""
         none_yet = np.full((count, len(TARGETS)), np.nan, np.float32)
         self._forecast, self._persistence = (np.concatenate([array, none_yet]) for array in (self._forecast, self._persistence))
+        self._outlook.extend(count)
 
     def _select(self, index: Ints) -> None:
         """Keep only the links of these watch indices."""
         self._drift.keep(index.tolist())
         self._forecast, self._persistence = self._forecast[index], self._persistence[index]
+        self._outlook.select(index)
 
     def _forget_forecasts(self) -> None:
         self._forecast[:] = np.nan
         self._persistence[:] = np.nan
+        self._outlook.forget()
 
     def _count_errors(self, actual: Floats, before: Floats, known: Floats) -> None:
         error, persistence_error = np.abs(actual - before).astype(np.float64), np.abs(actual - known).astype(np.float64)

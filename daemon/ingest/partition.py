@@ -155,7 +155,8 @@ class Pipeline:
         self.monitored.follow(self._store.links, batch, slots)
         self._first.follow(len(self._store), batch.time_s, slots)
         model, names = self.monitored.live, self._room.known_names
-        rows = self._store.update(batch, slots, self.monitored.mask, model.vocabulary if model is not None else None)
+        vocabulary, horizons = (None, ()) if model is None else (model.vocabulary, model.horizons)
+        rows = self._store.update(batch, slots, self.monitored.mask, vocabulary, horizons)
         self._room.note(batch, names)
         return rows
 

@@ -174,6 +174,15 @@ class Observer:
         self.forecasts = self._counter("dwcp_forecasts", "Forecasts made for monitored links")
         self.shed = self._counter("dwcp_forecasts_shed", "Rows of monitored links without a forecast, while catching up")
         self.error_sum = self._counter("dwcp_forecast_error_sum", "Absolute error, in the target's unit", ["target", "by"])
+        self.ahead_count = self._counter(
+            "dwcp_forecast_ahead_count", "Forecasts further ahead that met their row", ["target", "rows"]
+        )  # fmt: skip
+        self.ahead_covered = self._counter(
+            "dwcp_forecast_ahead_covered", "Those of dwcp_forecast_ahead_count whose row lay in its interval", ["target", "rows"]
+        )  # fmt: skip
+        self.ahead_error_sum = self._counter(
+            "dwcp_forecast_ahead_error_sum", "Absolute error of their median, in the target's unit", ["target", "rows"]
+        )  # fmt: skip
         self.error_count = self._counter("dwcp_forecast_error_count", "Forecasts that were compared with their measurement", ["target"])
 
     def watch(self, not_live: Callable[[], list[str]], not_ready: Callable[[], list[str]]) -> None:
@@ -242,3 +251,37 @@ class Observer:
         self.error_sum.labels(name, "model").inc(error)
         self.error_sum.labels(name, "persistence").inc(persistence_error)
         self.error_count.labels(name).inc(count)
+
+    def measured_ahead(self, rows: int, target: int, count: float, covered: float, error: float) -> None:
+        """Add up what became of forecasts of one target at one horizon.
+
+        Args:
+            rows: of the horizon.
+            target: index into TARGETS.
+            count: number of forecasts that met their row.
+            covered: number of those whose row lay in its interval.
+            error: sum of the absolute errors of the median, in the target's unit.
+        """
+        labels = TARGETS[target], str(rows)
+        self.ahead_count.labels(*labels).inc(count)
+        self.ahead_covered.labels(*labels).inc(covered)
+        self.ahead_error_sum.labels(*labels).inc(error)
+
+    def ahead_scores(self) -> list[dict[str, Any]]:
+        """Return what became of all forecasts further ahead: target, rows, forecasts, mae and coverage; by target, then by rows."""
+        sums: dict[tuple[str, int], dict[str, float]] = {}
+        for metric, key in ((self.ahead_count, "count"), (self.ahead_covered, "covered"), (self.ahead_error_sum, "error")):
+            for sample in (sample for family in metric.collect() for sample in family.samples if sample.name.endswith("_total")):
+                sums.setdefault((sample.labels["target"], int(sample.labels["rows"])), {})[key] = sample.value
+        order = sorted(sums, key=lambda pair: (TARGETS.index(pair[0]), pair[1]))
+        return [
+            {
+                "target": target,
+                "rows": rows,
+                "forecasts": int(found["count"]),
+                "mae": found["error"] / found["count"],
+                "coverage": found["covered"] / found["count"],
+            }
+            for target, rows in order
+            if (found := sums[target, rows])["count"]
+        ]

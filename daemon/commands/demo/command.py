@@ -113,7 +113,7 @@ def run_demo(folder: Path, *, seed: int, kafka: str | None, as_json: bool) -> in
         raise SourceError(f"{kafka}: no broker for {BROKER_LIMIT_S:.0f} s; start one with make kafka, or correct --kafka")
     ended = daemon.loop.stop_reason
     interrupted = ended if ended in ("SIGTERM", "SIGINT") else None
-    report = make_report(story, score, spec, folder, time.monotonic() - began_s, interrupted)
+    report = make_report(story, score, spec, folder, time.monotonic() - began_s, interrupted, observer.ahead_scores())
     print_report(report, as_json)
     if interrupted is not None:
         return 128 + signal.Signals[interrupted]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,20 @@ def _between(begin_s: float | None, end_s: float | None) -> float | None:
 
 
 def make_report(
-    story: Story, score: ByPhase, spec: FleetSpec, folder: Path, seconds: float, interrupted: str | None
-) -> dict[str, Any]:  # fmt: skip
-    """Return the document that --json prints. interrupted: name of the signal that ended the demo, if one did."""
+    story: Story,
+    score: ByPhase,
+    spec: FleetSpec,
+    folder: Path,
+    seconds: float,
+    interrupted: str | None,
+    ahead: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the document that --json prints.
+
+    Args:
+        interrupted: name of the signal that ended the demo, if one did.
+        ahead: what became of forecasts further ahead, see `Observer.ahead_scores`.
+    """
     phases = {phase: {row["target"]: row for row in errors.rows()} for phase, errors in score.phases.items()}
     hit = spec.events[0].affected_metrics
 
@@ -114,6 +126,7 @@ def make_report(
         "error_ratio_after_drift": after,
         "error_ratio_after_new_version": new,
         "errors": phases,
+        "ahead": list(ahead),
         **story.times(),
         "files": {name: str(folder / name) for name in ("models", "state", "state/events/drift.ndjson", "state/events/models.ndjson")},
     }
@@ -133,6 +146,8 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
     ratios = (report["error_ratio_after_drift"], report["error_ratio_after_new_version"])
     table.add_row("hit metrics, relative", "1", *(f"{ratio:.2f}" if ratio is not None else "-" for ratio in ratios), style="bold")
     console.print(table)
+    for line in _furthest(report["ahead"]):
+        console.print(line, highlight=False)
     detected, drift, alert = (report[f"{name}_s"] for name in ("detection_delay", "drift_to_new_version_wall", "alert_to_new_version_wall"))
     simulated = report["drift_to_new_version_s"]
     console.print(f"from drift to alert        {_minutes(detected)}")
@@ -152,3 +167,12 @@ def print_report(report: dict[str, Any], as_json: bool) -> None:
 
 def _minutes(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds / 60:.0f} simulated minutes"
+
+
+def _furthest(ahead: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line about the forecasts of the furthest horizon, of all links and the whole run; empty without any."""
+    rows = max((score["rows"] for score in ahead), default=1)
+    found = [
+        f"{score['target']} {score['mae']:.4g} ({score['coverage']:.0%} within the interval)" for score in ahead if score["rows"] == rows
+    ]
+    return [f"mean error {rows} rows ahead   {', '.join(found)}"] if rows > 1 else []

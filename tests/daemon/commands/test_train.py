@@ -130,7 +130,22 @@ def test_the_page_is_self_contained(trained: tuple[Path, dict[str, Any]]) -> Non
     page = Page()
     page.feed((trained[0] / "report.html").read_text())
     assert page.outside == []
-    assert page.charts == 8
+    assert page.charts == 11, "among them the forecasts further ahead, and learning curves of both networks"
+
+
+def test_the_course_of_both_trainings_is_written(trained: tuple[Path, dict[str, Any]]) -> None:
+    """That of the next row's network, and that of the network of several horizons: in the history, in the report and in the log."""
+    output, report = trained
+    (path,) = output.glob("training_history_*.json")
+    history = json.loads(path.read_text())
+    for course, short in ((history, report["training"]), (history["ahead"], report["training"]["ahead"])):
+        assert len(course["epochs"]) == short["epochs"] == 2
+        assert short["stopped"] == course["stopped"] == "epochs"
+        assert short["start_validation_loss"] == course["start_validation_loss"] > 0
+    losses = [float(line.split(",")[1]) for line in (output / "training_log.csv").read_text().splitlines()[1:]]
+    assert losses == pytest.approx([epoch["loss"] for epoch in (*history["epochs"], *history["ahead"]["epochs"])], rel=1e-6)
+    (events,) = (output / "tensorboard").iterdir()
+    assert b"ahead_validation_loss" in events.read_bytes()
 
 
 def test_the_same_seed_gives_the_same_weights(trained: tuple[Path, dict[str, Any]], recording: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from daemon.commands.train import _spec, examined
 from daemon.commands.train_options import CHOICES, OptionError, TrainOptions, options_of
 from daemon.config.sections import TrainingSection
-from model.spec.architecture import ARCHITECTURES
+from model.spec.architecture import ARCHITECTURES, DEFAULT_HORIZONS, forecasting
 from model.spec.run import RunSpec
 from streams.source import SourceError
 
@@ -61,7 +61,7 @@ def test_random_links_are_one_series(tmp_path: Path) -> None:
     recording, quality = examined(options(path, tmp_path / "out"))
     assert len(recording.table.links) == 1
     assert quality.errors == []
-    assert any("less than the 31 rows" in finding.what and finding.level == "warning" for finding in quality.findings)
+    assert any("less than the 4 rows" in finding.what and finding.level == "warning" for finding in quality.findings)
     _, kept = examined(options(path, tmp_path / "out", link_key="node_id"))
     assert kept.links == 1000
     assert [error.what for error in kept.errors] == ["too few windows (0 train, 0 validation, 0 test; 64 to train on are needed)"]
@@ -129,7 +129,7 @@ def test_every_architecture_can_be_chosen_and_is_described(
 ) -> None:
     """By its tag on the command line and in the configuration; the two other names are those of the command line alone."""
     monkeypatch.setenv("COLUMNS", "200")
-    assert options(tmp_path / "x.csv", tmp_path / "out", architecture=name).architecture == CHOICES[name]
+    assert options(tmp_path / "x.csv", tmp_path / "out", architecture=name).architecture == forecasting(CHOICES[name], DEFAULT_HORIZONS)
     assert f"{name}: " in " ".join(cli("train", "--help")[1].split())
     if name in ARCHITECTURES:
         assert TrainingSection(architecture=name).architecture == name
@@ -171,3 +171,59 @@ def test_a_file_that_is_not_there(tmp_path: Path, cli: Callable[..., tuple[int, 
     code, _, errors = cli("train", "--data-path", tmp_path / "absent.csv", "--output-dir", tmp_path / "out")
     assert code == 5
     assert "absent.csv" in errors
+
+
+@pytest.mark.parametrize(
+    ("changes", "horizons", "coverage"),
+    [
+        ({}, DEFAULT_HORIZONS, 0.9),
+        ({"horizons": "1"}, (1,), 0.9),
+        ({"horizons": "1, 5,24", "coverage": 0.8}, (1, 5, 24), 0.8),
+        ({"horizon": 5}, (), 0.9),
+    ],
+)
+def test_horizons_of_the_command_line(tmp_path: Path, changes: dict[str, object], horizons: tuple[int, ...], coverage: float) -> None:
+    """Those of the daemon by default; --horizon forecasts one row alone, and without an interval."""
+    found = options(tmp_path, tmp_path / "out", **changes)
+    assert (found.architecture.ahead.horizons, found.architecture.ahead.coverage) == (horizons, coverage)
+    assert found.horizon_rows == changes.get("horizon", 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"horizons": "1,5,3"}, "--horizons 1,5,3: horizons are rows ahead that ascend from 1"),
+        ({"horizons": "5,15"}, "--horizons 5,15: horizons are rows ahead that ascend from 1"),
+        ({"horizons": "0,1"}, "ascend from 1"),
+        ({"horizons": ""}, "--horizons : use whole numbers of rows"),
+        ({"horizons": ","}, "use whole numbers of rows"),
+        ({"horizons": "1;5"}, "--horizons 1;5: use whole numbers of rows, such as 1,5,15,30,60"),
+        ({"horizons": "1,2.5"}, "use whole numbers of rows"),
+        ({"horizons": "1,,5"}, "use whole numbers of rows"),
+        ({"horizons": "one"}, "use whole numbers of rows"),
+        ({"horizons": "1," + "9" * 5_000}, "--horizons"),
+        ({"horizons": "1,20000"}, "none over 10,000 rows"),
+        ({"coverage": 0.3}, "--coverage 0.3: coverage is 0.3; use 0.5 to 0.99"),
+        ({"horizon": 5, "horizons": "1,5"}, "--horizon 5 --horizons 1,5: use one of them"),
+    ],
+)
+def test_impossible_horizons_are_refused_by_their_flag(tmp_path: Path, changes: dict[str, object], problem: str) -> None:
+    """Only the flags that were given are named, and what to write instead."""
+    with pytest.raises(OptionError) as refused:
+        options(tmp_path, tmp_path / "out", **changes)
+    assert problem in str(refused.value)
+    assert "None" not in str(refused.value)
+    assert "invalid literal" not in str(refused.value)
+    assert len(str(refused.value)) < 300
+
+
+def test_short_runs_are_windows_if_horizons_are_forecast(tmp_path: Path) -> None:
+    """A recording whose runs are 12 rows long has windows then, and none for the next row alone; its links stay apart either way."""
+    rows = [f"{START_S + 60 * row + 86_400 * (row // 12)},{node},p,metro,{20 + row % 7},100," for node in "ab" for row in range(240)]
+    path = csv(tmp_path, rows)
+    _, several = examined(options(path, tmp_path / "out", horizons="1,3"))
+    assert several.links == 2
+    assert several.windows["train"] > 200
+    assert several.windows["test"] > 20
+    _, alone = examined(options(path, tmp_path / "out", horizon=2))
+    assert alone.windows == {"train": 0, "validation": 0, "test": 0}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemon.commands.unjudged import Found, why_nothing
+from daemon.commands.score import Found, why_nothing
 from daemon.errors import EXIT_CODES, EXIT_NOTHING
 
 Cli = Callable[..., tuple[int, str, str]]

@@ -53,8 +53,8 @@ def test_every_file_is_of_that_length(tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / "out"
     assert verify(folder) == []
     assert json.loads((folder / f"model_metadata_{VERSION}.json").read_text())["window_rows"] == rows
-    inputs, _, raw = read_golden(folder, rows)
-    assert inputs.shape[1:] == (rows, 44)
+    core, raw = read_golden(folder, rows)
+    assert core.inputs.shape[1:] == (rows, 44)
     assert not raw.wrong(RawPredictor.load(folder).predict_windows(raw.windows), False).any()
     with pytest.raises(PredictorError, match=f"windows of {rows} rows, this release of 30"):
         Predictor.load(folder)
