@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -67,6 +68,7 @@ type model struct {
 	version     string
 	gapMultiple float64
 	measured    [targets]bool
+	horizons    horizons
 	session     *session
 	users       int
 	retired     bool
@@ -149,11 +151,11 @@ func (c *Client) used(now order) error {
 
 // load proves a version's graph: its name, and every golden vector.
 func (c *Client) load(v *version) (*model, error) {
-	samples, err := readGolden(v.golden, c.options.Graph, v.scale, v.measured)
+	samples, err := readGolden(v, c.options.Graph)
 	if err != nil {
 		return nil, v.refused(err.Error())
 	}
-	loaded, err := newSession(v.graph, v.declared)
+	loaded, err := newSession(v.graph, v.declared, len(v.horizons.rows))
 	if err != nil {
 		return nil, v.refused(err.Error())
 	}
@@ -169,7 +171,7 @@ func (c *Client) load(v *version) (*model, error) {
 		return nil, v.refused(err.Error())
 	}
 	c.loaded.Add(1)
-	return &model{version: v.name, gapMultiple: v.gapMultiple, measured: v.measured, session: loaded}, nil
+	return &model{version: v.name, gapMultiple: v.gapMultiple, measured: v.measured, horizons: v.horizons, session: loaded}, nil
 }
 
 // Version is the one that forecasts come from now; empty once the client is closed.
@@ -182,11 +184,30 @@ func (c *Client) Version() string {
 	return c.live.version
 }
 
-// Predict forecasts the row after the last of the given rows, which are of one link, oldest first. At least 30 are needed since the last
+// Horizons are the rows ahead that the live version forecasts, ascending from 1. They are nil if it forecasts only the next row, and once
+// the client is closed.
+func (c *Client) Horizons() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live == nil {
+		return nil
+	}
+	return slices.Clone(c.live.horizons.rows)
+}
+
+// Predict forecasts what follows the last of the given rows, which are of one link, oldest first. At least 30 are needed since the last
 // gap; the newest 39 are used. A row that is not newer than one before it is passed over.
 //
 // Errors: *TooFewRowsError, *RowError, ErrClosed, and the context's own.
 func (c *Client) Predict(ctx context.Context, rows []NetworkSample) (Forecast, error) {
+	return c.PredictKnowing(ctx, rows, nil)
+}
+
+// PredictKnowing forecasts as Predict does, with what is known of the link beyond the rows; nil: nothing. A version that forecasts only the
+// next row does not use it.
+//
+// Errors: those of Predict, and *LinkContextError if it was made for other horizons than those of the live version, which may have changed.
+func (c *Client) PredictKnowing(ctx context.Context, rows []NetworkSample, known LinkContext) (Forecast, error) {
 	if err := ctx.Err(); err != nil {
 		return Forecast{}, err
 	}
@@ -195,6 +216,10 @@ func (c *Client) Predict(ctx context.Context, rows []NetworkSample) (Forecast, e
 		return Forecast{}, ErrClosed
 	}
 	defer c.release(m)
+	values, err := known.flat(m.version, len(m.horizons.rows))
+	if err != nil {
+		return Forecast{}, err
+	}
 	w, err := windowOf(rows, m.gapMultiple)
 	if err != nil {
 		return Forecast{}, err
@@ -205,16 +230,19 @@ func (c *Client) Predict(ctx context.Context, rows []NetworkSample) (Forecast, e
 	case <-ctx.Done():
 		return Forecast{}, ctx.Err()
 	}
-	values, err := m.session.run(w)
+	found, err := m.session.run(w, values)
 	<-c.slots
 	if err != nil {
 		return Forecast{}, fmt.Errorf("dwcp: version %s: %w", m.version, err)
 	}
-	made, err := forecastOf(values, m.measured)
+	made, err := forecastOf([targets]float32(found.nextRow), m.measured)
+	if err == nil {
+		made.Ahead, err = aheadOf(found.ahead, m.horizons.rows, m.measured)
+	}
 	if err != nil {
 		return Forecast{}, fmt.Errorf("dwcp: version %s %w", m.version, err)
 	}
-	made.Version = m.version
+	made.Version, made.Coverage = m.version, m.horizons.coverage
 	return made, nil
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // The contract of a published graph (model/version/contract.py): every raw graph has the ports of rawInputs and rawOutputs. A version declares
-// further outputs, and inputs with a default value, in its metadata; this client does not use them.
+// further outputs, and inputs with a default value, in its metadata; of these, this client uses those of several horizons (ahead.go).
 
 // port is an input or output of a graph. The first size of a shape is "batch"; a size that is not fixed is "?".
 type port struct {
@@ -19,6 +19,11 @@ type port struct {
 }
 
 func (p port) String() string { return fmt.Sprintf("%.80q %s %v", p.Name, p.DType, p.Shape) }
+
+// equals reports whether two ports are the same. Sizes are compared as they are written: they are of different types, int and int64.
+func (p port) equals(other port) bool {
+	return p.Name == other.Name && p.DType == other.DType && fmt.Sprint(p.Shape) == fmt.Sprint(other.Shape)
+}
 
 // declared is what a version declares of one of its graphs. Its operators are checked where it is published.
 type declared struct {
@@ -70,7 +75,7 @@ func comparePorts(what string, needed []port, infos []ort.InputOutputInfo) error
 		if !ok {
 			return fmt.Errorf("the graph lacks the %s %v", what, want)
 		}
-		if p.String() != want.String() { // sizes are of different types: int, int64
+		if !p.equals(want) {
 			return fmt.Errorf("the graph has the %s %v instead of %v", what, p, want)
 		}
 		delete(found, want.Name)

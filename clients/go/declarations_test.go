@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -16,10 +17,12 @@ type metadataCase struct {
 	Value   json.RawMessage `json:"value"`
 	Absent  bool            `json:"absent"`
 	Refused string          `json:"refused"`
+	Ahead   bool            `json:"ahead"` // a change of the other base: a version of two horizons
 }
 
 type metadataTable struct {
 	Base  json.RawMessage `json:"base"`
+	Ahead json.RawMessage `json:"ahead"`
 	Cases []metadataCase  `json:"cases"`
 }
 
@@ -62,13 +65,34 @@ func TestMetadataTable(t *testing.T) {
 	table := readTable(t)
 	for _, c := range table.Cases {
 		for _, graph := range []Graph{Raw, Int8} {
-			v := &version{name: "v20260101_000000"}
-			err := v.readMetadata(c.document(t, table.Base), graph)
+			v, base := &version{name: "v20260101_000000"}, table.Base
+			if c.Ahead {
+				base = table.Ahead
+			}
+			err := v.readMetadata(c.document(t, base), graph)
 			if (err == nil) != (c.Refused == "") {
 				t.Errorf("%s: %v", c.Name, err)
 			} else if err != nil && !strings.Contains(err.Error(), c.Refused) {
 				t.Errorf("%s: %v instead of %q", c.Name, err, c.Refused)
 			}
+		}
+	}
+}
+
+// The horizons of a version are read as they are written, and a version without the entry has none.
+func TestHorizonsAreRead(t *testing.T) {
+	table := readTable(t)
+	c := metadataCase{Path: []string{"reason"}, Value: json.RawMessage(`"test"`)}
+	for _, graph := range []Graph{Raw, Int8} {
+		v := &version{name: "v20260101_000000"}
+		must(t, v.readMetadata(c.document(t, table.Ahead), graph))
+		if !slices.Equal(v.horizons.rows, []int{1, 15}) || v.horizons.coverage != 0.9 {
+			t.Errorf("%+v", v.horizons)
+		}
+		v = &version{name: "v20260101_000000"}
+		must(t, v.readMetadata(c.document(t, table.Base), graph))
+		if v.horizons.rows != nil || v.horizons.coverage != 0 {
+			t.Errorf("%+v", v.horizons)
 		}
 	}
 }
@@ -90,13 +114,14 @@ func TestMetadataMessagesAreShort(t *testing.T) {
 	for path, value := range map[string]any{
 		"graphs raw outputs": outputs, "graphs raw file": long, "graphs raw operators": map[string]int{long: 1}, "schema": long,
 		"graphs raw inputs": []port{{Name: long}}, "feature_version": long, "version": long, "window_rows": long, "targets": []string{long},
-		"forecast_targets": []string{long}, "encoder": []string{long}, "gap_multiple": long,
+		"forecast_targets": []string{long}, "encoder": []string{long}, "gap_multiple": long, "forecast": long,
+		"forecast horizons_rows": []string{long}, "forecast coverage": long,
 	} {
 		content, err := json.Marshal(value)
 		must(t, err)
 		v := &version{name: "v20260101_000000"}
 		c := metadataCase{Path: strings.Split(path, " "), Value: content}
-		if err := v.readMetadata(c.document(t, table.Base), Raw); err == nil || len(err.Error()) > mostMessage {
+		if err := v.readMetadata(c.document(t, table.Ahead), Raw); err == nil || len(err.Error()) > mostMessage {
 			t.Errorf("%s: %.500v", path, err)
 		}
 	}

@@ -37,6 +37,18 @@ type RowError struct {
 
 func (e *RowError) Error() string { return fmt.Sprintf("dwcp: row %d: %s", e.Row, e.Problem) }
 
+// LinkContextError says that a LinkContext was not made for the version that forecasts now: each version has horizons of its own.
+type LinkContextError struct {
+	Version string
+	Rows    int // of the LinkContext
+	Need    int // 3, and one for each of the version's horizons
+}
+
+func (e *LinkContextError) Error() string {
+	return fmt.Sprintf("dwcp: the context has %d rows, version %s needs %d: level, spread, profile, and the profile at each of its horizons",
+		e.Rows, e.Version, e.Need)
+}
+
 // VersionError says why a published version is not used. Problems name everything that was found.
 type VersionError struct {
 	Version  string // empty if CURRENT names none

@@ -8,30 +8,60 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"encoding/pem"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
 )
 
-// What tests/project/test_go_client.py makes: a folder with models/ (two signed versions of one size, CURRENT names the first), full/ (one of the
-// published size), partial/ (one that has never seen an RTT), older/ (one by a release whose graphs have no bounds), keys/, expected.json
-// and partial.json.
+// What tests/project/test_go_client.py makes: a folder with models/ (two signed versions of one size and of three horizons, CURRENT names the
+// first), next_row/ (a signed one that forecasts only the next row), full/ (one of the published size), partial/ (one that has never seen an
+// RTT), older/ (one by a release whose graphs have no bounds), keys/, expected.json, partial.json and next_row.json.
 const fixtureVariable = "CLIENT_TEST_FOLDER"
 
+// expectedForecasts are those of both graphs. A number is nil if the target is not forecast; ahead is empty without horizons.
+type expectedForecasts struct {
+	Forecast  []*float64     `json:"forecast"` // nil if the newest run is too short
+	Ahead     [][][]*float64 `json:"ahead"`
+	Int8      []*float64     `json:"int8"`
+	Int8Ahead [][][]*float64 `json:"int8_ahead"`
+}
+
 type expectedCase struct {
-	Name     string          `json:"name"`
-	Rows     []NetworkSample `json:"rows"`
-	Forecast []*float64      `json:"forecast"` // nil where the newest run is too short; a number is nil where the target is not forecast
-	Int8     []*float64      `json:"int8"`     // nil where the quantised graph is not compared
+	Name string          `json:"name"`
+	Rows []NetworkSample `json:"rows"`
+	expectedForecasts
+	Known *expectedKnown `json:"known"` // with a context; nil without horizons
 	// A row lies far outside of training. The forecast is then the difference of large numbers, and float32 leaves its last digits open.
 	Disturbed bool `json:"disturbed"`
+}
+
+type expectedKnown struct {
+	Context [][]*float32 `json:"context"` // nil for what is not known
+	expectedForecasts
+}
+
+func (k *expectedKnown) context() (known LinkContext) {
+	for _, row := range k.Context {
+		values := [targets]float32{}
+		for target, value := range row {
+			values[target] = float32(math.NaN())
+			if value != nil {
+				values[target] = *value
+			}
+		}
+		known = append(known, values)
+	}
+	return known
 }
 
 type expectedDocument struct {
 	First     string          `json:"first"`
 	Second    string          `json:"second"`
+	NextRow   string          `json:"next_row"`
+	Horizons  []int           `json:"horizons"` // of the version that the cases are of
 	Tolerance goldenTolerance `json:"tolerance"`
-	Cases     []expectedCase  `json:"cases"` // of the first version
+	Cases     []expectedCase  `json:"cases"`
 }
 
 // fixture gives the folder that the Python side made; the test is skipped where there is none.
@@ -67,6 +97,14 @@ func copied(t testing.TB) string {
 	t.Helper()
 	folder := filepath.Join(t.TempDir(), "models")
 	must(t, os.CopyFS(folder, os.DirFS(filepath.Join(fixture(t), "models"))))
+	return folder
+}
+
+// withNextRow gives a models folder of the test's own that also has the version that forecasts only the next row.
+func withNextRow(t testing.TB) string {
+	t.Helper()
+	folder, name := copied(t), expected(t).NextRow
+	must(t, os.CopyFS(filepath.Join(folder, name), os.DirFS(filepath.Join(fixture(t), "next_row", name))))
 	return folder
 }
 

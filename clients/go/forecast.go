@@ -8,12 +8,17 @@ import (
 
 // Forecast is what is expected at a link's next row, in the units of its fields. A number is possible: not below 0, and no loss over 1.
 // It is NaN, in JSON null, for a target that was never measured in the training of its version.
+//
+// Ahead has each horizon of a version that forecasts several, ascending from the next row, whose medians are the numbers above. Between
+// Lower and Upper of each lay the share Coverage of what was measured in the version's validation. Without horizons they are nil and 0.
 type Forecast struct {
 	ThroughputMbps float64
 	RTTMs          float64
 	PacketLoss     float64
 	JitterMs       float64
 	Version        string
+	Coverage       float64
+	Ahead          []Ahead
 }
 
 // wireForecast is a Forecast in JSON, which has no NaN.
@@ -23,12 +28,14 @@ type wireForecast struct {
 	PacketLoss     *float64 `json:"packet_loss"`
 	JitterMs       *float64 `json:"jitter_ms"`
 	Version        string   `json:"version"`
+	Coverage       float64  `json:"coverage,omitempty"`
+	Ahead          []Ahead  `json:"ahead,omitempty"`
 }
 
 // MarshalJSON writes null where there is no forecast.
 func (f Forecast) MarshalJSON() ([]byte, error) {
 	return json.Marshal(wireForecast{
-		Known(f.ThroughputMbps), Known(f.RTTMs), Known(f.PacketLoss), Known(f.JitterMs), f.Version,
+		Known(f.ThroughputMbps), Known(f.RTTMs), Known(f.PacketLoss), Known(f.JitterMs), f.Version, f.Coverage, f.Ahead,
 	})
 }
 
@@ -38,7 +45,9 @@ func (f *Forecast) UnmarshalJSON(content []byte) error {
 	if err := json.Unmarshal(content, &wire); err != nil {
 		return err
 	}
-	*f = Forecast{orNaN(wire.ThroughputMbps), orNaN(wire.RTTMs), orNaN(wire.PacketLoss), orNaN(wire.JitterMs), wire.Version}
+	*f = Forecast{
+		orNaN(wire.ThroughputMbps), orNaN(wire.RTTMs), orNaN(wire.PacketLoss), orNaN(wire.JitterMs), wire.Version, wire.Coverage, wire.Ahead,
+	}
 	return nil
 }
 
@@ -53,20 +62,25 @@ func Known(value float64) *float64 {
 // highest is the largest possible value of each target (model/version/possible.py): a share is at most 1.
 var highest = [targets]float64{1e37, 1e37, 1, 1e37}
 
-// forecastOf holds what a graph returns to what is possible, which the graphs of older releases do not do themselves. A target that was not
-// measured in training is NaN; any other that is not a number is an error.
-func forecastOf(values [targets]float32, measured [targets]bool) (Forecast, error) {
-	held := [targets]float64{}
-	for target, single := range values {
-		value := float64(single)
-		switch {
-		case !measured[target]:
-			held[target] = math.NaN()
-		case math.IsNaN(value) || math.IsInf(value, 0):
-			return Forecast{}, fmt.Errorf("forecasts %v for %s: some number in the rows is too extreme", single, targetNames[target])
-		default:
-			held[target] = min(max(value, 0), highest[target])
+// forecastOf limits what a graph returns to what is possible, which the graphs of older releases do not do themselves.
+func forecastOf(values [targets]float32, measured [targets]bool) (made Forecast, err error) {
+	for target, to := range []*float64{&made.ThroughputMbps, &made.RTTMs, &made.PacketLoss, &made.JitterMs} {
+		if *to, err = possible(values[target], target, measured[target]); err != nil {
+			return Forecast{}, err
 		}
 	}
-	return Forecast{ThroughputMbps: held[0], RTTMs: held[1], PacketLoss: held[2], JitterMs: held[3]}, nil
+	return made, nil
+}
+
+// possible limits one number of a graph. It is NaN for a target that was not measured in training; any other that is not a number is an
+// error.
+func possible(single float32, target int, measured bool) (float64, error) {
+	value := float64(single)
+	switch {
+	case !measured:
+		return math.NaN(), nil
+	case math.IsNaN(value) || math.IsInf(value, 0):
+		return 0, fmt.Errorf("forecasts %v for %s: some number in the rows is too extreme", single, targetNames[target])
+	}
+	return min(max(value, 0), highest[target]), nil
 }

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"math"
 	"path/filepath"
+	"reflect"
+	"strings"
 	"testing"
 )
 
@@ -22,11 +24,42 @@ func TestForecastInJSON(t *testing.T) {
 	}
 }
 
+// Each horizon has its bounds in JSON, null for a target without a forecast, and comes back as it was.
+func TestHorizonsInJSON(t *testing.T) {
+	made := Forecast{
+		ThroughputMbps: 2, RTTMs: math.NaN(), Version: "v", Coverage: 0.9,
+		Ahead: []Ahead{{Rows: 1, ThroughputMbps: Interval{1, 2, 3}, RTTMs: noInterval, PacketLoss: Interval{0, 0, 0.5}}},
+	}
+	content, err := json.Marshal(made)
+	must(t, err)
+	if string(content) != `{"throughput_mbps":2,"rtt_ms":null,"packet_loss":0,"jitter_ms":0,"version":"v","coverage":0.9,"ahead":[{"rows":1,`+
+		`"throughput_mbps":{"lower":1,"median":2,"upper":3},"rtt_ms":null,"packet_loss":{"lower":0,"median":0,"upper":0.5},`+
+		`"jitter_ms":{"lower":0,"median":0,"upper":0}}]}` {
+		t.Error(string(content))
+	}
+	again := Forecast{}
+	must(t, json.Unmarshal(content, &again))
+	if !math.IsNaN(again.RTTMs) || again.Coverage != 0.9 || len(again.Ahead) != 1 {
+		t.Fatalf("%+v", again)
+	}
+	if ahead := again.Ahead[0]; ahead.Rows != 1 || ahead.ThroughputMbps != (Interval{1, 2, 3}) || !math.IsNaN(ahead.RTTMs.Upper) {
+		t.Errorf("%+v", ahead)
+	}
+	sparse := Ahead{}
+	must(t, json.Unmarshal([]byte(`{"rows":5,"rtt_ms":{"median":7}}`), &sparse))
+	if sparse.RTTMs.Median != 7 || !math.IsNaN(sparse.RTTMs.Lower) || !math.IsNaN(sparse.JitterMs.Median) {
+		t.Errorf("%+v", sparse)
+	}
+	if json.Unmarshal([]byte(`{"rows":5,"rtt_ms":7}`), &sparse) == nil {
+		t.Error("a number in the place of an interval passes")
+	}
+}
+
 // What a graph gives is held to what is possible; a number that is none is an error, but for a target that is not forecast.
 func TestForecastsArePossible(t *testing.T) {
 	all, none := [targets]bool{true, true, true, true}, [targets]bool{}
 	made, err := forecastOf([targets]float32{-3.5, 1e9, 5.6e5, -0.1}, all)
-	if err != nil || made != (Forecast{RTTMs: 1e9, PacketLoss: 1}) {
+	if err != nil || !reflect.DeepEqual(made, Forecast{RTTMs: 1e9, PacketLoss: 1}) {
 		t.Errorf("%+v %v", made, err)
 	}
 	if made, err = forecastOf([targets]float32{}, none); err != nil || !math.IsNaN(made.ThroughputMbps) || !math.IsNaN(made.JitterMs) {
@@ -36,6 +69,21 @@ func TestForecastsArePossible(t *testing.T) {
 		if _, err := forecastOf([targets]float32{0, float32(broken), 0, 0}, all); err == nil {
 			t.Errorf("%v passes", broken)
 		}
+		for at := range 12 {
+			values := [24]float32{}
+			values[12+at] = float32(broken)
+			if _, err := aheadOf(values[:], []int{1, 5}, all); err == nil || !strings.Contains(err.Error(), targetNames[at/3]) {
+				t.Errorf("%v passes ahead: %v", broken, err)
+			}
+		}
+	}
+	ahead, err := aheadOf([]float32{-2, -1, 7, 1, 2, 3, 0.5, 1.5, 2.5, 0, 1e38, 3e38}, []int{1}, [targets]bool{true, false, true, true})
+	must(t, err)
+	if a := ahead[0]; a.ThroughputMbps != (Interval{0, 0, 7}) || a.PacketLoss != (Interval{0.5, 1, 1}) || a.JitterMs != (Interval{0, 1e37, 1e37}) {
+		t.Errorf("%+v", a)
+	}
+	if !math.IsNaN(ahead[0].RTTMs.Lower) || !math.IsNaN(ahead[0].RTTMs.Median) || !math.IsNaN(ahead[0].RTTMs.Upper) {
+		t.Errorf("%+v", ahead[0].RTTMs)
 	}
 }
 
@@ -56,6 +104,9 @@ func TestOlderVersion(t *testing.T) {
 			if !(value >= 0 && value <= highest[target]) {
 				t.Errorf("%s, %s: %v", c.Name, targetNames[target], value)
 			}
+		}
+		if made.Ahead != nil || made.Coverage != 0 {
+			t.Errorf("%s: horizons %+v", c.Name, made)
 		}
 		if !math.IsNaN(made.JitterMs) {
 			t.Errorf("%s: jitter %v", c.Name, made.JitterMs)

@@ -26,10 +26,14 @@ type golden struct {
 	samples  []goldenSample
 }
 
+// goldenSample is one of them. known is its flat context, and ahead has horizons, targets, then quantiles; both are empty without horizons.
+// A number is NaN if its target was never measured in training.
 type goldenSample struct {
 	name     string
 	window   *window
+	known    []float32
 	forecast [targets]float64
+	ahead    []float64
 }
 
 type goldenTolerance struct {
@@ -46,18 +50,20 @@ type goldenDocument struct {
 }
 
 type goldenSampleEntry struct {
-	Name       string       `json:"name"`
-	TimeS      []float64    `json:"time_s"`
-	Telemetry  [][]*float32 `json:"telemetry"`
-	Categories [][]*string  `json:"categories"`
-	Forecast   []*float64   `json:"forecast"` // null for a target that was never measured in training
-	Int8       bool         `json:"int8"`
+	Name       string         `json:"name"`
+	TimeS      []float64      `json:"time_s"`
+	Telemetry  [][]*float32   `json:"telemetry"`
+	Categories [][]*string    `json:"categories"`
+	Forecast   []*float64     `json:"forecast"` // null for a target that was never measured in training
+	Int8       bool           `json:"int8"`
+	Context    []*float32     `json:"context"` // null for what is not known
+	Ahead      [][][]*float64 `json:"ahead"`   // null as in Forecast
 }
 
-// readGolden reads the samples for a graph. scale: of each target, which bounds the tolerance. measured: the targets that are forecast.
-func readGolden(content []byte, graph Graph, scale [targets]float64, measured [targets]bool) (*golden, error) {
+// readGolden reads a version's samples for a graph.
+func readGolden(v *version, graph Graph) (*golden, error) {
 	document := goldenDocument{}
-	if err := json.Unmarshal(content, &document); err != nil {
+	if err := json.Unmarshal(v.golden, &document); err != nil {
 		return nil, fmt.Errorf("%s cannot be read (%w)", goldenName, err)
 	}
 	if document.Raw == nil {
@@ -67,16 +73,16 @@ func readGolden(content []byte, graph Graph, scale [targets]float64, measured [t
 		return nil, fmt.Errorf("%s has %d raw samples, %d to %d are needed", goldenName, count, fewestSamples, mostSamples)
 	}
 	g := &golden{}
-	if err := g.readTolerance(&document, graph, scale); err != nil {
+	if err := g.readTolerance(&document, graph, v.scale); err != nil {
 		return nil, err
 	}
 	for at, entry := range document.Raw.Samples {
 		if graph == Int8 && !entry.Int8 {
 			continue
 		}
-		sample, ok := entry.sample(measured)
+		sample, ok := entry.sample(v)
 		if !ok {
-			return nil, fmt.Errorf("%s: raw sample %d (%.40q) has another shape than a window and its forecast", goldenName, at, entry.Name)
+			return nil, fmt.Errorf("%s: raw sample %d (%.40q) has another shape than a window and its forecasts", goldenName, at, entry.Name)
 		}
 		g.samples = append(g.samples, sample)
 	}
@@ -105,7 +111,7 @@ func (g *golden) readTolerance(document *goldenDocument, graph Graph, scale [tar
 	return nil
 }
 
-func (e *goldenSampleEntry) sample(measured [targets]bool) (sample goldenSample, ok bool) {
+func (e *goldenSampleEntry) sample(v *version) (sample goldenSample, ok bool) {
 	w := newWindow()
 	if len(e.TimeS) != WindowRows || len(e.Telemetry) != ringRows || len(e.Categories) != WindowRows || len(e.Forecast) != targets {
 		return sample, false
@@ -134,36 +140,68 @@ func (e *goldenSampleEntry) sample(measured [targets]bool) (sample goldenSample,
 	}
 	sample = goldenSample{name: e.Name, window: w}
 	for target, value := range e.Forecast {
-		if value != nil {
-			sample.forecast[target] = *value
-		} else if measured[target] {
+		if sample.forecast[target], ok = expectedNumber(value, v.measured[target]); !ok {
 			return sample, false
-		} else {
-			sample.forecast[target] = math.NaN()
 		}
 	}
-	return sample, true
+	return sample, e.fillAhead(&sample, v)
+}
+
+// fillAhead adds what a sample of a version with horizons has, and reports whether it has it.
+func (e *goldenSampleEntry) fillAhead(sample *goldenSample, v *version) bool {
+	horizons := len(v.horizons.rows)
+	if horizons == 0 {
+		return true
+	}
+	if len(e.Context) != targets*(contextRows+horizons) || len(e.Ahead) != horizons {
+		return false
+	}
+	for _, value := range e.Context {
+		known := float32(math.NaN())
+		if value != nil {
+			known = *value
+		}
+		sample.known = append(sample.known, known)
+	}
+	for _, horizon := range e.Ahead {
+		if len(horizon) != targets {
+			return false
+		}
+		for target, interval := range horizon {
+			if len(interval) != quantiles {
+				return false
+			}
+			for _, value := range interval {
+				number, ok := expectedNumber(value, v.measured[target])
+				if !ok {
+					return false
+				}
+				sample.ahead = append(sample.ahead, number)
+			}
+		}
+	}
+	return true
+}
+
+// expectedNumber returns NaN for null, which only a target that is not forecast may have.
+func expectedNumber(value *float64, measured bool) (number float64, ok bool) {
+	if value == nil {
+		return math.NaN(), !measured
+	}
+	return *value, true
 }
 
 // check runs every sample by itself, and says which forecasts are not the expected ones.
 func (g *golden) check(s *session) error {
 	wrong, first := 0, ""
 	for at, sample := range g.samples {
-		forecast, err := s.run(sample.window)
+		made, err := s.run(sample.window, sample.known)
 		if err != nil {
 			return err
 		}
-		for target, value := range forecast {
-			expected := sample.forecast[target]
-			difference := math.Abs(float64(value) - expected)
-			if math.IsNaN(expected) && math.IsNaN(float64(value)) {
-				continue
-			}
-			if !(difference <= g.absolute[target]+g.relative*math.Abs(expected)) { // this way round, a NaN is wrong
-				if wrong++; wrong == 1 {
-					first = fmt.Sprintf("sample %d (%s), %s: %v instead of %v", at, sample.name, targetNames[target], value, expected)
-				}
-				break
+		if problem := g.problem(&sample, &made); problem != "" {
+			if wrong++; wrong == 1 {
+				first = fmt.Sprintf("sample %d (%s), %s", at, sample.name, problem)
 			}
 		}
 	}
@@ -171,4 +209,28 @@ func (g *golden) check(s *session) error {
 		return fmt.Errorf("the graph differs from %s in %d of %d raw samples, first in %s", goldenName, wrong, len(g.samples), first)
 	}
 	return nil
+}
+
+// problem returns the first number that is not the expected one, empty if there is none.
+func (g *golden) problem(sample *goldenSample, made *forecasts) string {
+	for target, value := range made.nextRow {
+		if expected := sample.forecast[target]; !g.agree(target, value, expected) {
+			return fmt.Sprintf("%s: %v instead of %v", targetNames[target], value, expected)
+		}
+	}
+	for at, value := range made.ahead {
+		target := at / quantiles % targets
+		if expected := sample.ahead[at]; !g.agree(target, value, expected) {
+			return fmt.Sprintf("%s of horizon %d: %v instead of %v", targetNames[target], at/quantiles/targets+1, value, expected)
+		}
+	}
+	return ""
+}
+
+// agree reports whether a number is within its tolerance of the expected one. A NaN agrees only with a NaN.
+func (g *golden) agree(target int, value float32, expected float64) bool {
+	if math.IsNaN(expected) && math.IsNaN(float64(value)) {
+		return true
+	}
+	return math.Abs(float64(value)-expected) <= g.absolute[target]+g.relative*math.Abs(expected)
 }

@@ -52,6 +52,44 @@ var damages = []struct {
 		})
 		seal(t, f)
 	}},
+	{"another golden forecast ahead, sealed", ", rtt_ms of horizon 3: ", func(t *testing.T, f, _ string) {
+		editSamples(t, f, 1, func(s map[string]any) { s["ahead"].([]any)[2].([]any)[1].([]any)[2] = 1e6 })
+	}},
+	{"a golden sample without a context, sealed", "has another shape than a window", func(t *testing.T, f, _ string) {
+		editSamples(t, f, 1, func(s map[string]any) { delete(s, "context") })
+	}},
+	{"a golden sample with the context of another version, sealed", "has another shape than a window", func(t *testing.T, f, _ string) {
+		editSamples(t, f, 1, func(s map[string]any) { s["context"] = s["context"].([]any)[:20] })
+	}},
+	{"a golden sample without a horizon, sealed", "has another shape than a window", func(t *testing.T, f, _ string) {
+		editSamples(t, f, 1, func(s map[string]any) { s["ahead"] = s["ahead"].([]any)[:2] })
+	}},
+	{"a golden sample without an upper forecast, sealed", "has another shape than a window", func(t *testing.T, f, _ string) {
+		editSamples(t, f, 1, func(s map[string]any) { s["ahead"].([]any)[0].([]any)[3].([]any)[2] = nil })
+	}},
+	{"horizons that the graphs do not have, sealed", "graphs.core does not declare the input \"context\" float32 [batch 20]", func(t *testing.T, f, v string) {
+		edit(t, f, metadataName(v), func(d map[string]any) { d["forecast"].(map[string]any)["horizons_rows"] = []int{1, 5} })
+		seal(t, f)
+	}},
+	{"horizons that are declared and not there, sealed", "the graph has the output \"ahead\" float32 [batch 3 4 3] instead of", func(t *testing.T, f, v string) {
+		edit(t, f, metadataName(v), func(d map[string]any) {
+			d["forecast"].(map[string]any)["horizons_rows"] = []int{1, 5}
+			for _, graph := range d["graphs"].(map[string]any) {
+				graph.(map[string]any)["inputs"] = []port{{contextName, "float32", []any{"batch", 20}}}
+				graph.(map[string]any)["outputs"] = []port{{aheadName, "float32", []any{"batch", 2, 4, 3}}}
+			}
+		})
+		editSamples(t, f, mostSamples, func(s map[string]any) {
+			s["context"], s["ahead"] = s["context"].([]any)[:20], s["ahead"].([]any)[:2]
+		})
+	}},
+	{"the graph of a version without horizons in its place, sealed", "the graph lacks the output \"ahead\" float32 [batch 3 4 3]", func(t *testing.T, f, v string) {
+		name := expected(t).NextRow
+		graph, err := os.ReadFile(filepath.Join(fixture(t), "next_row", name, rawFile(name)))
+		must(t, err)
+		rewrite(t, f, rawFile(v), func([]byte) []byte { return graph })
+		seal(t, f)
+	}},
 	{"a tolerance that proves nothing, sealed", "asks for a tolerance of 1e+09 for throughput_mbps", func(t *testing.T, f, _ string) {
 		edit(t, f, goldenName, func(d map[string]any) {
 			d["raw"].(map[string]any)["tolerance"].(map[string]any)["absolute"].([]any)[0] = 1e9
@@ -100,7 +138,7 @@ var damages = []struct {
 	{"an output that is declared and not there, sealed", "the graph lacks the output \"spread\" float32 [batch 4]", func(t *testing.T, f, v string) {
 		edit(t, f, metadataName(v), func(d map[string]any) {
 			raw := d["graphs"].(map[string]any)["raw"].(map[string]any)
-			raw["outputs"] = []any{map[string]any{"name": "spread", "dtype": "float32", "shape": []any{"batch", 4}}}
+			raw["outputs"] = append(raw["outputs"].([]any), port{"spread", "float32", []any{"batch", 4}})
 		})
 		seal(t, f)
 	}},
@@ -162,6 +200,17 @@ var damages = []struct {
 	{"an absolute path, signed", "names \"/etc/passwd\", which is not a path inside the folder", names("/etc/passwd")},
 	{"a folder, signed", "names \".\", which is not a path inside the folder", names(".")},
 	{"a path with a NUL, signed", "which is not a path inside the folder", names("a\x00b")},
+}
+
+// editSamples changes the first raw samples of a version, at most so many, and seals it.
+func editSamples(t *testing.T, folder string, most int, change func(map[string]any)) {
+	edit(t, folder, goldenName, func(d map[string]any) {
+		samples := d["raw"].(map[string]any)["samples"].([]any)
+		for _, sample := range samples[:min(most, len(samples))] {
+			change(sample.(map[string]any))
+		}
+	})
+	seal(t, folder)
 }
 
 func names(path string) func(*testing.T, string, string) {

@@ -44,11 +44,12 @@ func startRuntime(library string) error {
 // session is one graph, loaded. Any number of goroutines may run it at once: ONNX Runtime's Run is thread-safe, and its Go wrapper only
 // reads the session's fields. destroy must come after the last run.
 type session struct {
-	onnx *ort.DynamicAdvancedSession
+	onnx     *ort.DynamicAdvancedSession
+	horizons int // how many the graph forecasts; 0: only the next row
 }
 
-// newSession loads a graph that keeps its contract, with what the version declares of it.
-func newSession(graph []byte, d declared) (*session, error) {
+// newSession loads a graph that keeps its contract, with what the version declares of it. horizons: how many it forecasts.
+func newSession(graph []byte, d declared, horizons int) (*session, error) {
 	options, err := ort.NewSessionOptions()
 	if err != nil {
 		return nil, err
@@ -73,7 +74,7 @@ func newSession(graph []byte, d declared) (*session, error) {
 		run.Destroy()
 		return nil, err
 	}
-	return &session{run}, nil
+	return &session{run, horizons}, nil
 }
 
 // property returns one entry of the graph's metadata, empty if it has none.
@@ -87,40 +88,77 @@ func (s *session) property(key string) (string, error) {
 	return value, err
 }
 
-// run forecasts one window. Every tensor is destroyed before it returns.
-func (s *session) run(w *window) (forecast [targets]float32, err error) {
-	var pins runtime.Pinner // the tensors keep pointers to Go's memory from one C call to the next
-	defer pins.Unpin()
-	pins.Pin(&w.timeS[0])
-	pins.Pin(&w.telemetry[0])
-	pins.Pin(&forecast[0])
-	timeS, err := ort.NewTensor(ort.NewShape(1, WindowRows), w.timeS)
-	if err != nil {
-		return forecast, err
+// forecasts are what a graph returns for one window. nextRow: of each target. ahead: horizons, targets, then quantiles; empty without
+// horizons. Each is memory of its own, as window's are, because C writes into it.
+type forecasts struct {
+	nextRow []float32
+	ahead   []float32
+}
+
+// run forecasts one window. known: its flat context; nil leaves the graph's default, which is that nothing is known. Every tensor is
+// destroyed before it returns.
+func (s *session) run(w *window, known []float32) (made forecasts, err error) {
+	made = forecasts{make([]float32, targets), make([]float32, s.horizons*targets*quantiles)}
+	b := bound{}
+	defer b.destroy()
+	if b.onnx, err = s.onnx.CreateIoBinding(); err != nil { // by name, so that an optional input can be left out
+		return made, err
 	}
-	defer timeS.Destroy()
-	telemetry, err := ort.NewTensor(ort.NewShape(1, ringRows, numericColumns), w.telemetry)
-	if err != nil {
-		return forecast, err
-	}
-	defer telemetry.Destroy()
 	categories, err := ort.NewStringTensor(ort.NewShape(1, WindowRows, categoryColumns))
 	if err != nil {
-		return forecast, err
+		return made, err
 	}
-	defer categories.Destroy()
+	b.values = append(b.values, categories)
 	if err := categories.SetContents(w.categories); err != nil {
-		return forecast, err
+		return made, err
 	}
-	output, err := ort.NewTensor(ort.NewShape(1, targets), forecast[:])
+	err = errors.Join(
+		b.onnx.BindInput("categories", categories),
+		bind(&b, b.onnx.BindInput, "time_s", w.timeS, 1, WindowRows),
+		bind(&b, b.onnx.BindInput, "telemetry", w.telemetry, 1, ringRows, numericColumns),
+		bind(&b, b.onnx.BindOutput, "forecast", made.nextRow, 1, targets),
+	)
+	if known != nil {
+		err = errors.Join(err, bind(&b, b.onnx.BindInput, contextName, known, 1, int64(len(known))))
+	}
+	if s.horizons > 0 {
+		err = errors.Join(err, bind(&b, b.onnx.BindOutput, aheadName, made.ahead, 1, int64(s.horizons), targets, quantiles))
+	}
+	if err == nil {
+		err = s.onnx.RunWithBinding(b.onnx)
+	}
 	if err != nil {
-		return forecast, err
+		return made, fmt.Errorf("the graph cannot be run (%w)", err)
 	}
-	defer output.Destroy()
-	if err := s.onnx.Run([]ort.Value{timeS, telemetry, categories}, []ort.Value{output}); err != nil {
-		return forecast, fmt.Errorf("the graph cannot be run (%w)", err)
+	return made, nil
+}
+
+// bound are the inputs and outputs of one run.
+type bound struct {
+	onnx   *ort.IoBinding
+	values []ort.Value
+	pins   runtime.Pinner // tensors keep pointers to Go's memory from one C call to the next
+}
+
+// bind gives a run an input or output, in memory of Go.
+func bind[T float32 | float64](b *bound, to func(string, ort.Value) error, name string, values []T, shape ...int64) error {
+	b.pins.Pin(&values[0])
+	tensor, err := ort.NewTensor(ort.NewShape(shape...), values)
+	if err != nil {
+		return err
 	}
-	return forecast, nil
+	b.values = append(b.values, tensor)
+	return to(name, tensor)
+}
+
+func (b *bound) destroy() {
+	if b.onnx != nil {
+		b.onnx.Destroy()
+	}
+	for _, value := range b.values {
+		value.Destroy()
+	}
+	b.pins.Unpin()
 }
 
 func (s *session) destroy() { s.onnx.Destroy() }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -26,25 +27,33 @@ func load() (goroutines, swaps int) {
 	return 1000, 50
 }
 
-// A thousand goroutines forecast without a break while the version changes fifty times: no request fails, and each has the forecast of
-// the version that it names.
+// A thousand goroutines forecast without a break while the version changes fifty times, also to one that forecasts only the next row and
+// back: no request fails, and each has the forecast of the version that it names, of all its horizons, with and without a context.
 func TestSwapsUnderLoad(t *testing.T) {
 	concurrent, swaps := load()
 	document := expected(t)
-	folder := copied(t)
+	folder, versions := withNextRow(t), []string{document.Second, document.NextRow, document.First}
 	var swapped atomic.Int32
 	client := open(t, folder, Options{OnSwap: func(string, string) { swapped.Add(1) }})
-	rows := document.Cases[0].Rows
-	right := map[string]Forecast{}
-	for _, version := range []string{document.Second, document.First} {
+	rows, contexts := document.Cases[0].Rows, []LinkContext{nil, document.Cases[0].Known.context()}
+	right := map[string][2]Forecast{}
+	for _, version := range versions {
 		setCurrent(t, folder, version)
 		_, err := client.Refresh()
 		must(t, err)
-		right[version], err = client.Predict(context.Background(), rows)
-		must(t, err)
+		both := [2]Forecast{}
+		for at, known := range contexts {
+			both[at], err = client.PredictKnowing(context.Background(), rows, known)
+			must(t, err)
+		}
+		right[version] = both
 	}
-	if first, second := right[document.First], right[document.Second]; first.RTTMs == second.RTTMs {
-		t.Fatal("both versions forecast the same: nothing would be seen")
+	first, second, next := right[document.First], right[document.Second], right[document.NextRow]
+	if first[0].RTTMs == second[0].RTTMs || first[0].RTTMs == next[0].RTTMs || len(first[0].Ahead) != 3 || len(next[0].Ahead) != 0 {
+		t.Fatal("two versions forecast the same: nothing would be seen")
+	}
+	if reflect.DeepEqual(first[0], first[1]) {
+		t.Fatal("a context changes nothing: nothing would be seen")
 	}
 	before := swapped.Load()
 	stop, counts := make(chan struct{}), sync.Map{}
@@ -53,14 +62,14 @@ func TestSwapsUnderLoad(t *testing.T) {
 		working.Add(1)
 		go func() {
 			defer working.Done()
-			for done := false; !done; {
+			for at, done := 0, false; !done; at = 1 - at {
 				select {
 				case <-stop:
 					done = true // after one more
 				default:
 				}
-				forecast, err := client.Predict(context.Background(), rows)
-				if err != nil || forecast != right[forecast.Version] {
+				forecast, err := client.PredictKnowing(context.Background(), rows, contexts[at])
+				if err != nil || !reflect.DeepEqual(forecast, right[forecast.Version][at]) {
 					t.Errorf("%+v %v", forecast, err)
 					return
 				}
@@ -70,7 +79,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 		}()
 	}
 	for at := range swaps {
-		setCurrent(t, folder, []string{document.Second, document.First}[at%2])
+		setCurrent(t, folder, versions[at%3])
 		if changed, err := client.Refresh(); err != nil || !changed {
 			t.Errorf("swap %d: %v %v", at, changed, err)
 		}
@@ -99,7 +108,7 @@ func TestMemoryOverSwaps(t *testing.T) {
 	}
 	document := expected(t)
 	folder := copied(t)
-	client := open(t, folder, Options{PublicKey: publicKey(t)})
+	client, known := open(t, folder, Options{PublicKey: publicKey(t)}), document.Cases[0].Known.context()
 	var at, kB []float64
 	for swap := range memorySwaps {
 		goTo(t, folder, []string{document.Second, document.First}[swap%2])
@@ -107,7 +116,7 @@ func TestMemoryOverSwaps(t *testing.T) {
 			t.Fatal(changed, err)
 		}
 		for range 10 {
-			_, err := client.Predict(context.Background(), document.Cases[0].Rows)
+			_, err := client.PredictKnowing(context.Background(), document.Cases[0].Rows, known)
 			must(t, err)
 		}
 		if swap >= memorySwaps/3 { // before that, pools of allocators fill

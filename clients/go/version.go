@@ -38,6 +38,7 @@ type version struct {
 	gapMultiple float64
 	scale       [targets]float64 // standard deviation of each target in training
 	measured    [targets]bool    // the targets that it forecasts: the others were never measured in its training
+	horizons    horizons
 }
 
 type manifest struct {
@@ -254,12 +255,17 @@ func (v *version) readMetadata(content []byte, graph Graph) error {
 		return fmt.Errorf("%s: the scaler y needs %d scales over 0", file, targets)
 	}
 	v.declared = undeclared(graph, v.name)
+	var graphs map[string]declared
 	if content, there := entries["graphs"]; there { // missing in versions of older releases
-		graphs, err := readGraphs(content)
-		if err != nil {
+		if graphs, err = readGraphs(content); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		v.declared = graphs[graph.kind()]
+	}
+	if content, there := entries["forecast"]; there { // missing in versions that forecast only the next row
+		if v.horizons, err = readHorizons(content, graphs); err != nil {
+			return fmt.Errorf("%s: %w", file, err)
+		}
 	}
 	copy(v.scale[:], m.Scalers.Scale)
 	for at, name := range targetNames {

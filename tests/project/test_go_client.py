@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,29 +16,33 @@ import pytest
 
 from features.definition import RING_ROWS, WINDOW_ROWS
 from features.store import FeatureStore
-from features.telemetry import CATEGORIES, NUMERIC, Partition
+from features.telemetry import CATEGORIES, NUMERIC, Floats, Partition
 from model.registry.versions import Registry
-from model.spec.architecture import Lstm
+from model.spec.architecture import Ahead, Lstm, forecasting
 from model.version.documents import write_document
-from model.version.golden_raw import with_nulls
+from model.version.golden_raw import nested_nulls, with_nulls
 from model.version.manifest import write_manifest
 from model.version.metadata import raw_name
 from model.version.predictor import Predictor
 from model.version.raw_predictor import RawPredictor
+from model.version.raw_windows import RawWindows
 from model.version.signing import VERIFY_KEY_NAME, SigningKey, generate
 from streams.records.decode import decode
 from streams.source import RawBatch
 from testkit.go_client import CLIENT, LEVELS, START_S, TEXTS, go_command, go_environment, publish, snapshot_of
 from testkit.paths import STATES
 
-FIRST, SECOND = "v20260101_000000", "v20260102_000000"
+FIRST, SECOND, NEXT_ROW = "v20260101_000000", "v20260102_000000", "v20260103_000000"
 STREAMS, PARTIAL_STREAMS = 200, 80
 OLDER = STATES / "unbounded-model.tar.xz"
 DISTURBED: tuple[dict[str, float], ...] = (
     {"throughput_mbps": 0.0}, {"packet_loss": 1.0, "throughput_mbps": 0.0, "bytes_tx": 1_200.0}, {"queue_depth": 1e12}, {"rtt_ms": 1e4},
     {"jitter_ms": 3e38, "throughput_mbps": 3e38}, {"retransmits": 1e15, "congestion_window": 1e20},
 )  # fmt: skip
-SMALL = Lstm(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2)
+SMALL = Lstm(
+    lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8, head_dropout=0.2,
+    ahead=Ahead(horizons=(1, 5, 15), units=(8,), members=2),
+)  # fmt: skip
 OLDER_NAMES = {"throughput_mbps": "bandwidth_mbps", "rtt_ms": "latency_ms"}
 
 
@@ -69,20 +74,22 @@ def random_stream(random: np.random.Generator) -> list[dict[str, Any]]:
     return records
 
 
-Numbers = list[float | None]
-
-
-def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredictor) -> tuple[Numbers, Numbers] | None:
+def python_forecasts(
+    predictor: Predictor, records: list[dict[str, Any]], int8: RawPredictor, random: np.random.Generator
+) -> dict[str, Any] | None:
     """Return the forecasts of the daemon's own path after the last record, and those of the quantised graph.
 
-    The path is decoding, rings, features and core graph. None for a target without a forecast.
+    The path is decoding, rings, features and core graph. A number is null if a target has no forecast.
+
+    Returns:
+        None if the newest run is too short. Otherwise the forecasts without a context, and those with one as `known`. The context is what
+        the store remembers of the link. In half of the streams a profile is made up, which no stream is long enough for.
     """
-    predictor = Predictor.load(folder)
     decoded = decode(RawBatch(Partition("t", 0), range(len(records)), [json.dumps(record).encode() for record in records]), None)
     assert not decoded.rejected
     store, batch = FeatureStore(gap_multiple=predictor.metadata.extra["gap_multiple"], key=()), decoded.batch
     slots = store.resolve(batch)
-    rows = store.update(batch, slots, np.ones(1, np.bool_), predictor.vocabulary)
+    rows = store.update(batch, slots, np.ones(1, np.bool_), predictor.vocabulary, predictor.horizons)
     if not rows.ready[-1]:
         return None
     assert rows.windows is not None
@@ -91,33 +98,48 @@ def python_forecasts(folder: Path, records: list[dict[str, Any]], int8: RawPredi
     telemetry[0, RING_ROWS - len(run) :] = batch.numeric[run]
     window = run[-WINDOW_ROWS:]
     categories = np.array([[[batch.categories[at][row] or "" for at in range(len(CATEGORIES))] for row in window]], object)
-    quantised = int8.predict(batch.time_s[window][None], telemetry, categories)
-    return with_nulls(predictor.predict(rows.windows[-1:])[0]), with_nulls(quantised[0])
+    raw, windows = RawWindows(batch.time_s[window][None], telemetry, categories), rows.windows[-1:]
+
+    def forecasts(context: Floats | None = None) -> dict[str, Any]:
+        known = replace(raw, context=None if context is None else context.reshape(1, -1))
+        found = {"forecast": with_nulls(predictor.predict(windows, context)[0]), "int8": with_nulls(int8.predict_windows(known)[0])}
+        if not predictor.horizons:
+            return found
+        ahead, quantised = predictor.predict_ahead(windows, context)[0], int8.predict_ahead(known)[0]
+        return {**found, "ahead": nested_nulls(ahead), "int8_ahead": nested_nulls(quantised)}
+
+    if not predictor.horizons:
+        return forecasts()
+    context = rows.context[-1:].copy()
+    if random.random() < 0.5:
+        context[:, 2:] = context[:, :1] * random.uniform(0.7, 1.3, context[:, 2:].shape)
+    return {**forecasts(), "known": {"context": [with_nulls(row) for row in context[0]], **forecasts(context)}}
 
 
 def expected_document(folder: Path, streams: int) -> dict[str, Any]:
     """Return random streams with Python's forecasts. The tolerance is that of the golden samples."""
-    random = np.random.default_rng(5)
-    int8 = RawPredictor.load(folder, int8=True)
+    random, contexts = np.random.default_rng(5), np.random.default_rng(6)
+    predictor, int8 = Predictor.load(folder), RawPredictor.load(folder, int8=True)
     cases = []
     for number in range(streams):
         records = random_stream(random)
         if number == 0:  # the one that the other tests use: long enough, without a gap
             records = [record | {"timestamp": START_S + 60.0 * at} for at, record in enumerate(records * 2)]
-        forecasts = python_forecasts(folder, records, int8)
-        raw, quantised = forecasts if forecasts is not None else (None, None)
         disturbed = any(record.items() >= part.items() for record in records for part in DISTURBED)
-        cases.append({"name": f"stream {number}", "rows": records, "forecast": raw, "int8": quantised, "disturbed": disturbed})
+        forecasts = python_forecasts(predictor, records, int8, contexts) or {"forecast": None}
+        cases.append({"name": f"stream {number}", "rows": records, "disturbed": disturbed, **forecasts})
     tolerance = json.loads((folder / "golden.json").read_text())["raw"]["tolerance"]
-    return {"first": FIRST, "second": SECOND, "tolerance": tolerance, "cases": cases}
+    named = {"first": FIRST, "second": SECOND, "next_row": NEXT_ROW}
+    return {**named, "horizons": list(predictor.horizons), "tolerance": tolerance, "cases": cases}
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that the Go tests read.
 
-    models/ has two signed versions, the first one live. full/ has one of the published size, partial/ one that has never seen an RTT,
-    older/ one of a release whose graphs have no bounds. Beside them are keys/, expected.json and partial.json.
+    models/ has two signed versions of three horizons, the first one live. next_row/ has a signed version that forecasts only the next row,
+    full/ one of the published size, partial/ one that has never seen an RTT, older/ one of a release whose graphs have no bounds. Beside
+    them are keys/, expected.json, partial.json and next_row.json.
     """
     go_command()  # before anything is trained
     folder = tmp_path_factory.mktemp("go")
@@ -127,10 +149,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, version in enumerate((FIRST, SECOND)):
         publish(registry, snapshot, version, SMALL, seed)
     (registry.root / "CURRENT").write_text(f"{FIRST}\n")
+    publish(Registry(folder / "next_row", SigningKey.read(private)), snapshot, NEXT_ROW, forecasting(SMALL, ()), 2)
     publish(Registry(folder / "full"), snapshot, FIRST, Lstm(), 0)
     write_document(folder / "expected.json", expected_document(folder / "models" / FIRST, STREAMS))
     publish(Registry(folder / "partial"), snapshot_of(folder / "without_rtt", "rtt_ms"), FIRST, SMALL, 0)
     write_document(folder / "partial.json", expected_document(folder / "partial" / FIRST, PARTIAL_STREAMS))
+    write_document(folder / "next_row.json", expected_document(folder / "next_row" / NEXT_ROW, PARTIAL_STREAMS))
     shutil.unpack_archive(OLDER, folder / "older")
     (folder / "older" / "CURRENT").write_text(FIRST)
     return folder
@@ -155,7 +179,7 @@ def test_the_client_with_real_models(models: Path, capsys: pytest.CaptureFixture
 
 def test_no_data_races(models: Path) -> None:
     """Swaps under load, following and closing pass Go's race detector, which finds what a lucky run does not."""
-    output = run_go(["test", "-count=1", "-race", "-v", "-run", "Swaps|Follow|Close|Context", "."], models)
+    output = run_go(["test", "-count=1", "-race", "-v", "-run", "Swaps|Follow|Close|TestContext", "."], models)
     assert output.count("--- PASS") == 4
 
 
@@ -172,7 +196,9 @@ def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
         [binary, "-models", models / "partial"], input="".join(json.dumps(row) + "\n" for row in case["rows"]), env=go_environment(),
         capture_output=True, text=True, timeout=60, check=True,
     ).stdout  # fmt: skip
-    assert json.loads(partial)["rtt_ms"] is None, "a target that was never measured is not 0"
+    line = json.loads(partial)
+    assert line["rtt_ms"] is None, "a target that was never measured is not 0"
+    assert [(ahead["rows"], ahead["rtt_ms"]) for ahead in line["ahead"]] == [(1, None), (5, None), (15, None)]
     source = tmp_path / "rows.ndjson"
     source.write_text("".join(json.dumps({**row, "node_id": node}) + "\n" for row in case["rows"] for node in ("one", "two")))
     folder, key = str(models / "models"), str(models / "keys" / VERIFY_KEY_NAME)
@@ -187,6 +213,9 @@ def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
     for line in lines:
         assert line["version"] == FIRST
         assert line["rtt_ms"] == pytest.approx(case["forecast"][1], rel=1e-4)
+        assert line["coverage"] == 0.9
+        for ahead, expected in zip(line["ahead"], case["ahead"], strict=True):
+            assert [ahead["rtt_ms"][name] for name in ("lower", "median", "upper")] == pytest.approx(expected[1], rel=1e-4)
     done = predict("-models", folder, "-public-key", key, "-verify")
     assert (done.returncode, done.stdout) == (0, f"{FIRST}: sound and signed\n")
     done = predict("-models", folder, "-library", str(tmp_path / "none.so"), "-verify")

@@ -34,6 +34,9 @@ type forecast struct {
 	PacketLoss     *float64 `json:"packet_loss"`
 	JitterMs       *float64 `json:"jitter_ms"`
 	Version        string   `json:"version"`
+	// of a version that forecasts several horizons
+	Coverage float64      `json:"coverage,omitempty"`
+	Ahead    []dwcp.Ahead `json:"ahead,omitempty"`
 }
 
 // lineOf is the line for a link whose last row is given.
@@ -41,6 +44,7 @@ func lineOf(last dwcp.NetworkSample, made dwcp.Forecast) forecast {
 	return forecast{
 		last.NodeID, last.PeerID, last.LinkType, last.Timestamp,
 		dwcp.Known(made.ThroughputMbps), dwcp.Known(made.RTTMs), dwcp.Known(made.PacketLoss), dwcp.Known(made.JitterMs), made.Version,
+		made.Coverage, made.Ahead,
 	}
 }
 

@@ -1,4 +1,5 @@
-// Command dwcp-predict forecasts the next row of each link in an NDJSON file of telemetry records, with the live version of a models folder.
+// Command dwcp-predict forecasts what follows the last row of each link in an NDJSON file of telemetry records, with the live version of a
+// models folder.
 package main
 
 import (
@@ -24,7 +25,9 @@ const (
 	usageHeader = `usage: dwcp-predict -models FOLDER [flags] [FILE]
 
 Reads telemetry records, one JSON object a line, from FILE or standard input, links mixed as they may be, oldest first.
-Prints for each link what is expected at its next row, one JSON object a line. Nothing is printed where a line is no telemetry.
+Prints for each link what is expected at its next row, one JSON object a line. "ahead" has every horizon of the version, with its rows
+after the last one, and the lower, median and upper forecast of each target: the share "coverage" of what was measured in the version's
+validation lay between lower and upper. Nothing is printed if a line is not telemetry.
 
 Exit codes: 0 done, 1 the models folder cannot be used, 2 wrong usage, 3 the input cannot be used, 4 a link has too few rows.
 

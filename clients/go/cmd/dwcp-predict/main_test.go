@@ -106,6 +106,18 @@ func TestLinks(t *testing.T) {
 		if _, ok := line["packet_loss"].(float64); !ok {
 			t.Errorf("%v", line)
 		}
+		ahead, _ := line["ahead"].([]any)
+		if len(ahead) != 3 || line["coverage"] != 0.9 {
+			t.Fatal(forecasts[at])
+		}
+		for index, rows := range []float64{1, 5, 15} {
+			horizon := ahead[index].(map[string]any)
+			rtt := horizon["rtt_ms"].(map[string]any)
+			lower, median, upper := rtt["lower"].(float64), rtt["median"].(float64), rtt["upper"].(float64)
+			if horizon["rows"] != rows || !(0 <= lower && lower <= median && median <= upper) || index == 0 && median != line["rtt_ms"] {
+				t.Errorf("%v", horizon)
+			}
+		}
 	}
 	// The same rows alone, and only the newest of them, give the same line.
 	alone := ""
