@@ -77,7 +77,7 @@ HEADLINES: Final = (
     Headline(
         "accuracy",
         "{pairs_better/percent} of the forecasts beat every simple rule",
-        "Persistence, EWMA and Ridge on public recordings, target by target; the others are not significantly worse.",
+        "Averages, medians, the day before and linear models on public recordings, by target and horizon.",
     ),
 )
 

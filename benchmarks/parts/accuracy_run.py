@@ -1,4 +1,4 @@
-"""One training on one recording with one seed, and its forecasts of the test part, kept in a file so that it runs once."""
+"""One training on one recording with one seed, and its forecasts of the test windows, kept in a file so that it runs once."""
 
 from __future__ import annotations
 
@@ -6,30 +6,54 @@ import hashlib
 import json
 import sys
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
 
+from features.definition import WINDOW_ROWS
+from features.offline import RawTable
+from features.telemetry import TARGETS, Flags, Floats, Longs
+from features.timeline import DEFAULT_GAP_MULTIPLE
 from harness import answer, job_of, say
-from model.spec.architecture import architecture_of
+from model.judge.calibration import Calibration
+from model.spec.architecture import ARCHITECTURES, COVERAGE, architecture_of, forecasting
 from model.spec.settings import TrainingSettings
+from model.training.dataset import Dataset, LastOfEachLink, Parts, TooLittleDataError, prepare
+from model.windows.index import WindowIndex, rows_ahead, targets_at
+from parts.horizon_data import table_of
+from parts.rivals_task import TEST
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-DECIDING: Final = ("features/kernels.py", *(f"model/{name}.py" for name in (
-    "judge/baselines", "windows/bounds", "windows/scaler", "training/dataset", "training/fit/least_absolute", "training/fit/linear_path",
-    "training/fit/loop", "training/fit/start", "training/network/assembly", "training/network/bound_layers",
-    "training/network/linear_inputs",
-)))  # fmt: skip
-"""Files that decide the figures. If one changes, kept results are not valid any more."""
+DECIDING: Final = ("features", "model/judge", "model/spec", "model/training", "model/version", "model/windows")
+"""Folders whose code decides the figures. If a file changes, kept results are not valid any more."""
+
+
+@dataclass(frozen=True)
+class SomeLinks(LastOfEachLink):
+    """Train and validate on some links alone. links: their indices."""
+
+    links: tuple[int, ...] = ()
+
+    def named(self, table: RawTable) -> Flags:
+        return super().named(table) & np.isin(table.link, self.links)
+
+    def parts(self, index: WindowIndex, table: RawTable) -> Parts:
+        found = super().parts(index, table)
+        train, validation = (part.select(np.isin(table.link[part.end], self.links)) for part in (found.train, found.validation))
+        return replace(
+            found, train=train, validation=validation, windows=found.windows | {"train": len(train), "validation": len(validation)}
+        )
 
 
 def kept_name(job: dict[str, Any]) -> str:
     """Return the name of the file with a job's result: set, seed, and a digest of settings and code."""
-    settings = json.dumps({name: job[name] for name in ("architecture", "settings", "key")}, sort_keys=True)
-    code = b"".join((ROOT / path).read_bytes() for path in DECIDING)
-    digest = hashlib.sha256(settings.encode() + code).hexdigest()[:12]
+    settings = json.dumps({name: job[name] for name in ("architecture", "settings", "key", "horizons", "cut", "links")}, sort_keys=True)
+    code = b"".join(path.read_bytes() for folder in DECIDING for path in sorted((ROOT / folder).rglob("*.py")))
+    own = b"".join((ROOT / "benchmarks" / "parts" / f"{name}.py").read_bytes() for name in ("accuracy_run", "horizon_data"))
+    digest = hashlib.sha256(settings.encode() + code + own).hexdigest()[:12]
     return f"{job['set']}-{job['settings']['seed']}-{digest}.npz"
 
 
@@ -47,31 +71,86 @@ def run(job: dict[str, Any]) -> Path:
 
 
 def _measured(job: dict[str, Any]) -> dict[str, Any]:
-    from features.timeline import DEFAULT_GAP_MULTIPLE
-    from model.training.dataset import LastOfEachLink, prepare
-    from model.training.fit.start import fit, prepare_tensorflow, start
-    from model.training.run import forecasts_of, metrics_of
-    from streams.files.recording import read_recording
+    """Return float32 (M, H, 4) of median, both intervals and linear for the M test windows of the job's `data`, and what is reported."""
+    with np.load(job["data"]) as file:
+        end = file["end"][file["part"] == TEST]
+    table = table_of(Path(job["path"]), tuple(job["key"]), job["cut"])
+    policy = LastOfEachLink() if job["links"] is None else SomeLinks(links=tuple(job["links"]))
+    try:
+        dataset = prepare(table, policy, DEFAULT_GAP_MULTIPLE, horizons=tuple(job["horizons"]))
+    except TooLittleDataError as error:
+        missing = np.full((len(end), len(job["horizons"]), len(TARGETS)), np.nan, np.float32)
+        return dict.fromkeys(("median", "lower", "upper", "published_lower", "published_upper", "linear"), missing) | {
+            "told": np.array(json.dumps({"refused": str(error)}))
+        }
+    return product_forecasts(dataset, end, tuple(job["horizons"]), job)
 
-    settings, architecture = msgspec.convert(job["settings"], TrainingSettings), architecture_of(job["architecture"])
-    dataset = prepare(read_recording(Path(job["path"]), job["key"]).table, LastOfEachLink(), DEFAULT_GAP_MULTIPLE)
+
+def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], job: dict[str, Any]) -> dict[str, Any]:
+    """Train a version on the dataset and return its forecasts for the windows that end at some rows.
+
+    This is the one place that knows how a version is trained and asked.
+
+    Args:
+        end: int64 (M,), rows of the dataset's table.
+        horizons: in rows.
+        job: its architecture and settings.
+
+    Returns:
+        median, published_lower and published_upper as the version has them, lower and upper as the daemon's calibration keeps them, and
+        linear (a version of linear forecasts alone), float32 (M, H, 4), in the targets' units; told, a JSON object.
+    """
+    from model.training.fit.start import fit, prepare_tensorflow, start
+    from model.training.run import ahead_at
+
+    settings, made, told = msgspec.convert(job["settings"], TrainingSettings), {}, {}
     prepare_tensorflow(settings)
-    began = time.monotonic()
-    model, started_from = start(dataset, architecture)
-    done = fit(
-        model, started_from, dataset, settings, lambda progress: say(f"{job['set']}: epoch {progress.epoch}, loss {progress.loss:.4f}")
-    )  # fmt: skip
-    duration_s = time.monotonic() - began
-    validation = metrics_of(done, dataset, dataset.data.validation)
-    reported = {
-        "validation_mae": {name: [target.mae for target in metrics.targets] for name, metrics in validation.items()},
-        "best_epoch": done.history.best_epoch,
-        "epochs": len(done.history.epochs),
-        "network_shares": done.shares.tolist(),
-        "duration_s": duration_s,
-    }
-    actual = dataset.targets[dataset.judged.target_row]
-    return {"actual": actual, **forecasts_of(done, dataset, dataset.judged), "told": np.array(json.dumps(reported))}
+    run = dataset.features.run
+    begin = np.maximum(np.searchsorted(run, run[end]), end - (WINDOW_ROWS - 1))
+    index = WindowIndex(end, end, begin=begin)
+    architectures = {"version": architecture_of(job["architecture"]), "linear": ARCHITECTURES["linear"]}
+    for name, architecture in architectures.items():
+        architecture = forecasting(architecture, horizons)
+        began = time.process_time()
+        model, started_from = start(dataset, architecture)
+        done = fit(
+            model, started_from, dataset, architecture, settings,
+            lambda progress: say(f"{job['set']}: epoch {progress.epoch}, loss {progress.loss:.4f}"),
+        )  # fmt: skip
+        lower, median, upper = np.moveaxis(ahead_at(done, dataset, index), -1, 0)
+        if name == "linear":
+            made["linear"] = median
+            continue
+        made |= {"median": median, "published_lower": lower, "published_upper": upper}
+        made |= _adapted(dataset, index, np.stack([lower, median, upper], axis=-1), horizons)
+        assert done.ahead is not None
+        assert done.blended is not None
+        told = {
+            "best_epoch": done.ahead.best_epoch,
+            "epochs": len(done.ahead.epochs),
+            "network_shares": done.blended.share.tolist(),
+            "duration_s": time.process_time() - began,
+        }
+    return {**made, "told": np.array(json.dumps(told))}
+
+
+def _adapted(dataset: Dataset, index: WindowIndex, ahead: Floats, horizons: tuple[int, ...]) -> dict[str, Floats]:
+    """Return the intervals as the daemon's calibration keeps them: each outcome is learnt when its row comes, and not before."""
+    actual = targets_at(dataset.targets, rows_ahead(dataset.features, dataset.table.time_s, index.end, horizons))
+    found = ahead.copy()
+    time_s, interval_s = dataset.table.time_s[index.end], dataset.features.interval_s[index.end]
+    for column, rows in enumerate(horizons):
+        calibration = Calibration(1, 1, len(TARGETS), COVERAGE)
+        known_s = time_s + rows * np.nan_to_num(interval_s)  # when the outcome of each window is known
+        asked, learnt = np.argsort(time_s, kind="stable"), np.argsort(known_s, kind="stable")
+        one, truth, at = ahead[:, column : column + 1], actual[:, column : column + 1], 0
+        for window in asked.tolist():
+            while at < len(learnt) and known_s[learnt[at]] <= time_s[window]:
+                row = learnt[at : at + 1]
+                calibration.learn(np.zeros(1, np.int64), found[row, column : column + 1], truth[row])
+                at += 1
+            found[window, column] = calibration.stretched(np.zeros(1, np.int64), one[window : window + 1])[0, 0]
+    return {"lower": np.maximum(found[..., 0], 0.0), "upper": found[..., 2]}
 
 
 if __name__ == "__main__":

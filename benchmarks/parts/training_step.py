@@ -15,7 +15,7 @@ from harness import answer, job_of
 from model.spec.architecture import Architecture, architecture_of
 from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
-from model.training.fit.loop import compile_model, shuffled_batches
+from model.training.fit.loop import compile_model, next_row, shuffled_batches
 from model.training.network.assembly import build
 from model.training.network.fused_lstm import fused_twin
 from model.windows.index import WindowIndex
@@ -35,8 +35,10 @@ def step_ms(contender: str, architecture: Architecture, batch: int, steps: int) 
     model = build(architecture)
     if contender == "ours":
         model = fused_twin(model)
-    compile_model(model, TrainingSettings(batch_size=batch), 1e-3, steps)
-    batches = shuffled_batches(_data(architecture), batch, ROWS // batch // 2, seed=1)
+    data = _data(architecture)
+    task = next_row(data, TrainingSettings(batch_size=batch), 1e-3)
+    compile_model(model, task, steps)
+    batches = shuffled_batches(data, task, batch, ROWS // batch // 2, seed=1)
     began_s = time.perf_counter()
     model.train_on_batch(*next(batches), return_dict=True)
     first_s = time.perf_counter() - began_s

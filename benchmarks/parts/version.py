@@ -17,7 +17,7 @@ from harness import answer, job_of
 from model.registry.versions import Registry
 from model.spec.architecture import Architecture, architecture_of
 from model.spec.job import plain
-from model.version.golden import write_golden
+from model.version.golden import CoreSamples, write_golden
 from model.version.golden_raw import raw_samples
 from model.version.manifest import write_manifest
 from model.version.metadata import Metadata, core_name
@@ -55,7 +55,8 @@ def publish(root: Path, architecture: Architecture, rows: int = 120) -> str:
     metadata.write(folder)
     exported = export_raw(model, folder, metadata, windows)
     raw = raw_samples(windows, lambda part: keras_forecasts(model, metadata, part), exported.raw, exported.int8, outputs)
-    write_golden(folder, samples, run_core(core_session((folder / core_name(VERSION)).read_bytes()), samples), raw)
+    outputs_of_core = run_core(core_session((folder / core_name(VERSION)).read_bytes()), samples)
+    write_golden(folder, CoreSamples(samples, outputs_of_core), raw)
     write_manifest(folder, version=VERSION, parent=None, reason="benchmark", created_at_s=0.0, verdict=None, libraries={})
     registry.publish(folder, VERSION)
     return VERSION

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-import accuracy
 import drift_to_live
 import harness
 import inference
@@ -304,23 +303,6 @@ def test_headlines_show_bars_and_figures_with_their_meaning(monkeypatch: pytest.
     monkeypatch.setattr(tables, "HEADLINES", (tables.Headline("ingest", "{reason}", ""),))
     with pytest.raises(tables.TableError, match="make bench-ingest"):
         tables.filled(text, found, "x")
-
-
-def test_a_pair_is_judged_on_the_rows_that_all_forecast() -> None:
-    """Errors of seeds are averaged. The best rival on the same rows counts. A target without a row is not a pair."""
-    random = np.random.default_rng(1)
-    actual = np.full((400, 4), np.nan, np.float32)
-    actual[:, 0] = random.normal(size=400)
-    naive = {name: actual + error for name, error in (("persistence", 3.0), ("ewma", -2.0), ("ridge", 2.5))}
-    naive["ridge"][:200] = np.nan
-    runs = [{"actual": actual, "network": (actual + error).astype(np.float32), **naive} for error in (1.0, -2.0)]
-    pair = accuracy.pair("x", 0, runs)
-    assert (pair.windows, pair.best_naive, pair.better, pair.not_worse) == (200, "ewma", True, True)
-    assert (pair.network, pair.change) == (pytest.approx(1.5, rel=1e-5), pytest.approx(-0.5, rel=1e-5))
-    assert pair.network_sd == pytest.approx(0.5**0.5, rel=1e-5)
-    assert accuracy.pair("x", 1, runs) is None
-    worse = accuracy.pair("x", 0, [runs[0] | {"network": actual + np.float32(2.5)}])
-    assert (worse.better, worse.not_worse) == (False, False)
 
 
 def test_a_marker_without_figures_is_an_error(documents: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -21,8 +22,11 @@ from daemon.config.load import load
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Partition
 from model.version.metadata import metadata_name, raw_name
 from model.version.raw_predictor import RawPredictor
+from model.version.raw_windows import RawWindows
 from streams.events import Event
 from streams.records.decode import decode
+from streams.simulator.dataset import write_dataset
+from streams.simulator.fleet import FleetSpec, Region
 from streams.source import RawBatch
 from testkit.versions import publish
 
@@ -109,6 +113,56 @@ def test_forecasts_are_those_of_the_daemon_and_follow_the_live_version(tmp_path:
     assert live.version == SECOND
 
 
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A models folder with a version that forecasts 1 and 3 rows ahead, and the version's name."""
+    folder = tmp_path_factory.mktemp("several")
+    spec = FleetSpec(seed=5, regions=(Region("eu", 0.0),), links_per_region=2)
+    recording = write_dataset(spec, folder / "recording", "csv", 4 * 3600.0)
+    train = [sys.executable, "-m", "daemon.cli", "train", "--data-path", str(recording), "--output-dir", str(folder / "out")]
+    options = ["--architecture", "linear", "--horizons", "1,3", "--epochs", "1", "--json"]
+    done = subprocess.run([*train, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    version = json.loads(done.stdout)["version"]
+    (folder / "models").mkdir()
+    (folder / "out").rename(folder / "models" / version)
+    (folder / "models" / "CURRENT").write_text(version)
+    return folder / "models", version
+
+
+@pytest.mark.parametrize("count", [45, 33, 12, 3])
+def test_forecasts_further_ahead_are_those_of_the_project(several: tuple[Path, str], count: int) -> None:
+    """With their bounds, of short runs too; without a context, which the graph has a default for."""
+    models, version = several
+    live = example("forecast").LiveModel(models)
+    given = rows()[-count:]
+    found = live.forecast_ahead(given)
+    assert list(found) == [1, 3]
+    predictor = RawPredictor.load(models / version)
+    expected = predictor.predict_ahead(raw_windows(given))[0]  # (H, 4, 3)
+    assert [list(each.values()) for each in found.values()] == [pytest.approx(horizon, rel=1e-4) for horizon in expected]
+    assert all(lower <= median <= upper for each in found.values() for lower, median, upper in each.values())
+    assert list(live.forecast(given).values()) == pytest.approx([median for _, median, _ in found[1].values()], rel=1e-6)
+    with pytest.raises(ValueError, match="2 rows: a forecast needs 3"):
+        live.forecast_ahead(rows()[:2])
+
+
+def test_horizons_that_the_graph_does_not_have_are_refused(several: tuple[Path, str], tmp_path: Path) -> None:
+    """The version that is loaded stays."""
+    models = Path(shutil.copytree(several[0], tmp_path / "models"))
+    live = example("forecast").LiveModel(models)
+    other = "v20261123_101500"
+    shutil.copytree(models / several[1], models / other)
+    document = json.loads((models / several[1] / metadata_name(several[1])).read_text())
+    document["forecast"]["horizons_rows"] = [1, 3, 9]
+    (models / other / metadata_name(other)).write_text(json.dumps(document))
+    (models / "CURRENT").write_text(other)
+    with pytest.raises(ValueError, match="does not forecast the 3 horizons"):
+        live.refresh()
+    assert live.version == several[1]
+    assert list(live.forecast_ahead(rows())) == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("graphs", "problem"),
     [
@@ -150,13 +204,18 @@ def test_a_version_of_an_older_release_is_found_by_its_name(tmp_path: Path) -> N
 
 def ours(folder: Path, given: list[dict[str, Any]]) -> list[float]:
     """Return the forecasts of the project's own reader of the raw graph from the same rows."""
-    held = given[-39:]
+    graph = next(folder.glob("*.raw.onnx")).read_bytes()  # as it is: these random weights have no bounds, and `load` would add some
+    return [float(value) for value in RawPredictor.of(graph).predict_windows(raw_windows(given))[0]]
+
+
+def raw_windows(given: list[dict[str, Any]]) -> RawWindows:
+    """Return the window of the newest rows, empty where there are none."""
+    held, empty = given[-39:], 30 - len(given)
     telemetry = np.full((1, 39, len(NUMERIC)), np.nan, np.float32)
     telemetry[0, 39 - len(held) :] = [[given_or(row, name, np.nan) for name in NUMERIC] for row in held]
-    categories = np.array([[[given_or(row, name, "") for name in CATEGORIES] for row in held[-30:]]], object)
-    time_s = np.array([[row["timestamp"] for row in held[-30:]]])
-    graph = next(folder.glob("*.raw.onnx")).read_bytes()  # as it is: these random weights have no bounds, and `load` would add some
-    return [float(value) for value in RawPredictor.of(graph).predict(time_s, telemetry, categories)[0]]
+    window = [{"timestamp": np.nan}] * empty + held[-30:]
+    categories = np.array([[[given_or(row, name, "") for name in CATEGORIES] for row in window]], object)
+    return RawWindows(np.array([[row["timestamp"] for row in window]]), telemetry, categories)
 
 
 def given_or(row: dict[str, Any], name: str, missing: Any) -> Any:
