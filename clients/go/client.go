@@ -220,7 +220,11 @@ func (c *Client) PredictKnowing(ctx context.Context, rows []NetworkSample, known
 	if err != nil {
 		return Forecast{}, err
 	}
-	w, err := windowOf(rows, m.gapMultiple)
+	need := WindowRows
+	if len(m.horizons.rows) > 0 {
+		need = ShortRows
+	}
+	w, err := windowOf(rows, m.gapMultiple, need)
 	if err != nil {
 		return Forecast{}, err
 	}

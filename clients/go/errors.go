@@ -9,10 +9,10 @@ import (
 // ErrClosed is what a client returns after Close.
 var ErrClosed = errors.New("dwcp: the client is closed")
 
-// TooFewRowsError says that a link's newest run of rows is shorter than a window.
+// TooFewRowsError says that a link's newest run of rows is too short for a forecast.
 type TooFewRowsError struct {
 	Rows     int  // in the newest run
-	Need     int  // WindowRows
+	Need     int  // WindowRows, or ShortRows for a version of several horizons
 	AfterGap bool // a gap lies before the run, and rows before it do not count
 	Skipped  int  // rows that were not newer than a row before them
 }

@@ -51,7 +51,7 @@ type goldenDocument struct {
 
 type goldenSampleEntry struct {
 	Name       string         `json:"name"`
-	TimeS      []float64      `json:"time_s"`
+	TimeS      []*float64     `json:"time_s"` // null for a row before the run's start
 	Telemetry  [][]*float32   `json:"telemetry"`
 	Categories [][]*string    `json:"categories"`
 	Forecast   []*float64     `json:"forecast"` // null for a target that was never measured in training
@@ -116,7 +116,14 @@ func (e *goldenSampleEntry) sample(v *version) (sample goldenSample, ok bool) {
 	if len(e.TimeS) != WindowRows || len(e.Telemetry) != ringRows || len(e.Categories) != WindowRows || len(e.Forecast) != targets {
 		return sample, false
 	}
-	copy(w.timeS, e.TimeS)
+	for at, value := range e.TimeS {
+		w.timeS[at] = math.NaN()
+		if value != nil {
+			w.timeS[at] = *value
+		} else if len(v.horizons.rows) == 0 {
+			return sample, false // a version that forecasts only the next row has whole windows alone
+		}
+	}
 	for at, numbers := range e.Telemetry {
 		if len(numbers) != numericColumns {
 			return sample, false

@@ -7,8 +7,10 @@ import (
 )
 
 const (
-	// WindowRows is how many rows of one link, without a gap, a forecast needs.
+	// WindowRows is how many rows of one link, without a gap, a version that forecasts only the next row needs.
 	WindowRows = 30
+	// ShortRows is how many a version of several horizons needs: it has learnt from runs that have just begun.
+	ShortRows = 3
 	// KeepRows is how many rows of a link are worth keeping: more of them change no forecast.
 	KeepRows = ringRows + intervals
 
@@ -27,7 +29,7 @@ var (
 
 // window is what the graph takes: time_s (30), telemetry (39, 11) and categories (30, 6), row after row. Telemetry is NaN before the run's
 // start and where not measured, a category "" where missing. Each is memory of its own: C is handed a pointer to it, and may not be handed
-// one to memory that holds Go pointers, as texts do.
+// one to memory that holds Go pointers, as texts do. Of a row before the run's start the time is NaN as well.
 type window struct {
 	timeS      []float64
 	telemetry  []float32
@@ -43,8 +45,8 @@ func newWindow() *window {
 }
 
 // windowOf takes the newest rows of a link's newest run. Rows that are not newer than all before them are passed over, and a gap starts
-// a new run: as the daemon's features do it (features/kernels.py).
-func windowOf(samples []NetworkSample, gapMultiple float64) (*window, error) {
+// a new run: as the daemon's features do it (features/kernels.py). need is how many rows the run must have.
+func windowOf(samples []NetworkSample, gapMultiple float64, need int) (*window, error) {
 	rows := make([]row, 0, len(samples))
 	recent := recentIntervals{}
 	run := 0 // first row of the newest run
@@ -65,13 +67,13 @@ func windowOf(samples []NetworkSample, gapMultiple float64) (*window, error) {
 		}
 		rows = append(rows, next)
 	}
-	if length := len(rows) - run; length < WindowRows {
-		return nil, &TooFewRowsError{Rows: length, Need: WindowRows, AfterGap: run > 0, Skipped: len(samples) - len(rows)}
+	if length := len(rows) - run; length < need {
+		return nil, &TooFewRowsError{Rows: length, Need: need, AfterGap: run > 0, Skipped: len(samples) - len(rows)}
 	}
 	return filled(rows[max(run, len(rows)-ringRows):]), nil
 }
 
-// filled puts 30 to 39 rows of one run into a window.
+// filled puts up to 39 rows of one run into a window.
 func filled(rows []row) *window {
 	w := newWindow()
 	missing := ringRows - len(rows)
@@ -81,7 +83,13 @@ func filled(rows []row) *window {
 	for at, r := range rows {
 		copy(w.telemetry[(missing+at)*numericColumns:], r.numeric[:])
 	}
-	for at, r := range rows[len(rows)-WindowRows:] {
+	shown := rows[max(0, len(rows)-WindowRows):]
+	before := WindowRows - len(shown)
+	for at := range before {
+		w.timeS[at] = math.NaN()
+	}
+	for at, r := range shown {
+		at += before
 		w.timeS[at] = r.timeS
 		for category, value := range r.categories {
 			// A C string ends at its first NUL: what follows must not be lost, or another value would become a known one.

@@ -34,7 +34,7 @@ func throughput(w *window, row int) float64 { return float64(w.telemetry[row*num
 // The newest 39 rows are used: 30 of the window and 9 before it, which are NaN where the run began later.
 func TestWindowOfASteadyLink(t *testing.T) {
 	for count, missing := range map[int]int{30: 9, 31: 8, 38: 1, 39: 0, 40: 0, 100: 0} {
-		w, err := windowOf(rowsAt(steady(count, start)...), 5)
+		w, err := windowOf(rowsAt(steady(count, start)...), 5, WindowRows)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -70,7 +70,7 @@ func TestTooFewRows(t *testing.T) {
 		{gap, TooFewRowsError{29, 30, true, 0}, "29 rows since the last gap"},
 		{backwards, TooFewRowsError{1, 30, false, 39}, "39 rows were skipped, because they are no newer"},
 	} {
-		_, err := windowOf(rowsAt(c.times...), 5)
+		_, err := windowOf(rowsAt(c.times...), 5, WindowRows)
 		var tooFew *TooFewRowsError
 		if !errors.As(err, &tooFew) || *tooFew != c.want || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%v instead of %+v", err, c.want)
@@ -82,7 +82,7 @@ func TestTooFewRows(t *testing.T) {
 func TestGap(t *testing.T) {
 	for pause, missing := range map[float64]int{300: 0, 300.5: 9} {
 		times := append(steady(20, start), steady(30, start+19*60+pause)...)
-		w, err := windowOf(rowsAt(times...), 5)
+		w, err := windowOf(rowsAt(times...), 5, WindowRows)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,13 +95,13 @@ func TestGap(t *testing.T) {
 // Late and duplicate rows are passed over: the window is the one without them.
 func TestLateAndDuplicateRows(t *testing.T) {
 	times := steady(60, start)
-	clean, err := windowOf(rowsAt(times...), 5)
+	clean, err := windowOf(rowsAt(times...), 5, WindowRows)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rows := rowsAt(times...)
 	rows = append(rows[:40:40], append(rowsAt(times[39], times[3], times[39]-1), rows[40:]...)...)
-	again, err := windowOf(rows, 5)
+	again, err := windowOf(rows, 5, WindowRows)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestLateAndDuplicateRows(t *testing.T) {
 func TestRowError(t *testing.T) {
 	rows := rowsAt(steady(40, start)...)
 	rows[17].PacketLoss = Float(2)
-	_, err := windowOf(rows, 5)
+	_, err := windowOf(rows, 5, WindowRows)
 	var wrong *RowError
 	if !errors.As(err, &wrong) || wrong.Row != 17 || !strings.Contains(err.Error(), "row 17: packet_loss is 2") {
 		t.Error(err)
@@ -123,7 +123,7 @@ func TestRowError(t *testing.T) {
 func TestNULInACategory(t *testing.T) {
 	rows := rowsAt(steady(30, start)...)
 	rows[29].Region = "eu\x00x"
-	w, err := windowOf(rows, 5)
+	w, err := windowOf(rows, 5, WindowRows)
 	if err != nil || w.categories[29*categoryColumns] != "eu\uFFFDx" {
 		t.Errorf("%q %v", w.categories[29*categoryColumns], err)
 	}
@@ -143,8 +143,8 @@ func TestKeepRowsAreEnough(t *testing.T) {
 			times = append(times, timeS)
 		}
 		rows := rowsAt(times...)
-		whole, errWhole := windowOf(rows, 3)
-		part, errPart := windowOf(rows[max(0, len(rows)-KeepRows):], 3)
+		whole, errWhole := windowOf(rows, 3, WindowRows)
+		part, errPart := windowOf(rows[max(0, len(rows)-KeepRows):], 3, WindowRows)
 		if (errWhole == nil) != (errPart == nil) {
 			t.Fatalf("%v and %v", errWhole, errPart)
 		}

@@ -97,8 +97,11 @@ def python_forecasts(
     telemetry = np.full((1, RING_ROWS, len(NUMERIC)), np.nan, np.float32)
     telemetry[0, RING_ROWS - len(run) :] = batch.numeric[run]
     window = run[-WINDOW_ROWS:]
-    categories = np.array([[[batch.categories[at][row] or "" for at in range(len(CATEGORIES))] for row in window]], object)
-    raw, windows = RawWindows(batch.time_s[window][None], telemetry, categories), rows.windows[-1:]
+    time_s, categories = np.full((1, WINDOW_ROWS), np.nan), np.full((1, WINDOW_ROWS, len(CATEGORIES)), "", object)
+    time_s[0, WINDOW_ROWS - len(window) :] = batch.time_s[window]
+    for place, row in enumerate(window, start=WINDOW_ROWS - len(window)):
+        categories[0, place] = [batch.categories[at][row] or "" for at in range(len(CATEGORIES))]
+    raw, windows = RawWindows(time_s, telemetry, categories), rows.windows[-1:]
 
     def forecasts(context: Floats | None = None) -> dict[str, Any]:
         known = replace(raw, context=None if context is None else context.reshape(1, -1))

@@ -90,8 +90,8 @@ func TestLinks(t *testing.T) {
 	for at := range 200 {
 		mixed += record("long", at, "") + record("also", at, `,"link_type":"lte","region":"eu-1"`)
 	}
-	code, out, told := called(strings.NewReader(mixed+"\n"+lines("short", 29)), "-models", models)
-	if code != exitTooFew || !strings.Contains(told, "no forecast for link short|p|: dwcp: 29 rows, a forecast needs 30") {
+	code, out, told := called(strings.NewReader(mixed+"\n"+lines("short", 2)), "-models", models)
+	if code != exitTooFew || !strings.Contains(told, "no forecast for link short|p|: dwcp: 2 rows, a forecast needs 3") {
 		t.Errorf("%d %s", code, told)
 	}
 	forecasts := strings.Split(strings.TrimSpace(out), "\n")
