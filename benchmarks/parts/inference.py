@@ -14,7 +14,7 @@ import numpy as np
 
 from features.offline import compute
 from harness import answer, job_of
-from model.spec.architecture import Architecture, architecture_of
+from model.spec.architecture import Ahead, Architecture, Relative, architecture_of
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
 from model.version.predictor import core_session, raw_session, read_graph
 from model.version.raw_windows import RawWindows, features_of
@@ -25,6 +25,8 @@ VERSION: Final = "v20260101_000000"
 BATCH: Final = 64
 WINDOWS: Final = 256
 WARM_UP: Final = 5
+HORIZONS: Final = {"default_raw": Relative(), "default_raw_next_row": Relative(ahead=Ahead(horizons=(1,)))}
+"""The default architecture with its five horizons, and with one."""
 SLOWER: Final = {"direct_export": 5, "keras_call": 60, "keras_predict": 60}
 """Divisor of a rival's calls, which would otherwise take most of the run."""
 
@@ -60,6 +62,8 @@ def build_all(folder: Path, architecture: Architecture) -> Built:
         "keras_predict": lambda batch: model.predict(batch, batch_size=BATCH, verbose=0),
     }
     raw_runs = {name: _raw_runner(raw_session(read_graph(folder / files[name]))) for name in ("raw", "int8")}
+    for name, other in HORIZONS.items():
+        raw_runs[name] = _raw_runner(_ahead_session(folder / name, other, metadata, scaled, windows))
     parity = {
         "core_largest": core,
         "raw_largest": raw.raw_difference,
@@ -73,6 +77,22 @@ def build_all(folder: Path, architecture: Architecture) -> Built:
         parity=parity,
         source=source,
     )
+
+
+def _ahead_session(folder: Path, architecture: Architecture, metadata: Metadata, scaled: Any, windows: RawWindows) -> Any:
+    """Return a session of the raw graph of an untrained network of several horizons, whose context is not known."""
+    from model.training.graph.core import export_core
+    from model.training.graph.prove import export_raw
+    from model.training.network.relative import fit_columns, set_units
+
+    folder.mkdir()
+    model = _untrained(architecture)
+    set_units(model, metadata.inputs, metadata.outputs)
+    width = int(model.inputs[1].shape[-1])
+    fit_columns(model, np.random.default_rng(1).normal(size=(64, int(model.get_layer("columns").input.shape[-1]))).astype(np.float32))
+    export_core(model, folder, VERSION, scaled, np.full((len(scaled), width), np.nan, np.float32))
+    declared = export_raw(model, folder, metadata, windows).graphs["raw"]
+    return raw_session(read_graph(folder / declared.file), declared=declared)
 
 
 def _runner(session: Any) -> Callable[[Any], Any]:

@@ -186,8 +186,8 @@ def test_memory_is_read_after_the_open_rows_were_sealed(models: str, tmp_path: P
 
 def test_inference_is_compared_within_each_round() -> None:
     """Computed by hand: two rounds, of which the second ran on a machine of half the speed. Ratios are the same."""
-    names = ("core", "raw", "int8", "direct_export", "keras_call", "keras_predict")
-    cost = dict(zip(names, (1.0, 1.2, 0.48, 4.8, 24.0, 60.0), strict=True))
+    names = ("core", "raw", "int8", "direct_export", "keras_call", "keras_predict", "default_raw", "default_raw_next_row")
+    cost = dict(zip(names, (1.0, 1.2, 0.48, 4.8, 24.0, 60.0, 0.3, 0.25), strict=True))
     runs = {
         name: {"p50_ms": [ms, 2 * ms], "p99_ms": [2 * ms, 6 * ms], "windows_per_cpu_s": [64 / ms] * 2, "cpu_ms_at_64": [ms, 2 * ms]}
         for name, ms in cost.items()
@@ -198,6 +198,8 @@ def test_inference_is_compared_within_each_round() -> None:
     assert bars["raw_vs_core"] == (pytest.approx(1.2), True)
     assert bars["int8_vs_raw"] == (pytest.approx(0.4), True)
     assert bars["p99_ms_worst"] == (pytest.approx(4.8), True)  # of the published graphs: the rivals are slower
+    assert bars["horizons_vs_next_row"] == (pytest.approx(1.2), True)
+    assert bars["default_vs_published_cpu_at_64"] == (pytest.approx(0.25), True)
     assert bars["int8_saving"] == (pytest.approx(0.74), True)
     figures = inference.figures(found)
     assert figures["raw_vs_rival"]["direct_export"] == pytest.approx(0.25)
@@ -205,13 +207,15 @@ def test_inference_is_compared_within_each_round() -> None:
 
 
 def test_inference_times_every_graph_and_rival() -> None:
-    """A small network in this process: each of the six forecasts one by one and in batches, and the graphs agree with Keras."""
+    """A small network in this process: each of the eight forecasts one by one and in batches, and the graphs agree with Keras."""
 
     small = Lstm(lstm_units=(8,), lstm_dropout=(0.2,), dense_units=(8,), dense_dropout=(0.2,), head_units=8)
     with tempfile.TemporaryDirectory() as name:
         built = inference_run.build_all(Path(name), small)
         found = inference_run.measure(built, rounds=1, calls=4, batches=1)
-    assert set(found["runs"]) == {"core", "raw", "int8", "direct_export", "keras_call", "keras_predict"}
+    assert set(found["runs"]) == {
+        "core", "raw", "int8", "direct_export", "keras_call", "keras_predict", "default_raw", "default_raw_next_row",
+    }  # fmt: skip
     for values in found["runs"].values():
         assert all(len(value) == 1 and value[0] > 0 for value in values.values())
     assert found["parity"]["raw_largest"] <= 1e-4
