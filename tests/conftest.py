@@ -31,7 +31,7 @@ settings.load_profile("dwcp")
 LONGEST_FIRST: Final = (
     "test_broker_faults", "test_go_client", "test_train", "test_job", "test_never_silent", "test_recovery", "test_disk_faults",
     "test_systemd", "test_export", "test_end_to_end", "test_overload", "test_trainer", "test_kafka", "test_rebalance", "test_soak",
-    "test_kafka_sink",
+    "test_kafka_sink", "test_ahead",
 )  # fmt: skip
 """Files that take half a minute and more. One that starts last leaves the other core without work."""
 
