@@ -27,6 +27,8 @@ RELATIVE: Final = 1e-5
 INT8_TOLERANCE: Final = 0.2
 INT8_RELATIVE: Final = 0.01
 """Tolerance of the quantised graph: ten times its accepted mean difference, since a single window may be further off than the mean."""
+OPEN: Final = ("extreme", "constant", "zeros")
+"""Kinds of windows whose spread is nothing but rounding, or whose numbers leave float32 no digits: they may be left out."""
 _ROUNDING: Final = 1.0 + 1e-6
 
 
@@ -161,7 +163,7 @@ def raw_samples(
     found = RawSamples(
         names, windows, expected, np.zeros(len(names), np.bool_), TOLERANCE * scale, RELATIVE, INT8_TOLERANCE * scale, INT8_RELATIVE, ahead
     )
-    extreme = np.array([name.startswith("extreme") for name in names])
+    extreme = np.array([name.startswith(OPEN) for name in names])
     with np.errstate(over="ignore", invalid="ignore"):
         apart, settled = _judged(found, raw, found.tolerance, RELATIVE, 1 / 4)
         _, near = _judged(found, int8, found.int8_tolerance, 0.0, 1 / 2)

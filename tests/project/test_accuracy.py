@@ -195,7 +195,7 @@ def test_rivals_forecast_what_they_can_know(arrays: Path, simple: dict[str, Any]
 
 
 def test_a_network_is_scored_on_the_windows_of_its_rivals(recorded: Path, arrays: Path, simple: dict[str, Any], tmp_path: Path) -> None:
-    """The linear path, trained by the product: it forecasts one row ahead, and the benchmark does not hide what is missing."""
+    """Linear forecasts, trained by the product: they cover every pair, with intervals."""
     job = {
         "set": "links", "path": str(recorded), "data": str(arrays), "key": DEFAULT_LINK_KEY, "horizons": [1, 12], "cut": False,
         "links": None, "cache": str(tmp_path), "architecture": plain(Linear()), "settings": plain(TrainingSettings(epochs=1)) | {"seed": 1},
@@ -209,8 +209,9 @@ def test_a_network_is_scored_on_the_windows_of_its_rivals(recorded: Path, arrays
     assert (one.target, one.horizon, later.horizon) == ("throughput_mbps", 1, 12)
     assert one.ratios["persistence"] < 1.0
     assert one.windows == len(run["median"])
-    assert later.network is None
-    assert not later.not_worse
+    assert later.network is not None
+    assert 0.0 < later.coverage <= 1.0
+    assert later.over_linear == pytest.approx(1.0), "it is the linear one itself"
     assert accuracy_run.kept_name(job) != accuracy_run.kept_name(job | {"links": [0]})
 
 

@@ -67,8 +67,9 @@ def blend(model: keras.Model, data: TrainingData, coverage: float) -> Blended:
     )
     for horizon, target in np.ndindex(*share.shape):
         rows = judged if judged.known(horizon, target) >= KNOWN_MIN else trained
-        if not rows.known(horizon, target):  # no row is that far ahead of another: nothing was learnt, and the level is the forecast
-            share[horizon, target], choice[horizon, target, LEVEL] = 0.0, 1.0
+        if not rows.known(horizon, target):
+            if rows.measures(target):  # no row is that far ahead of another: nothing was learnt, and the level is the forecast
+                share[horizon, target], choice[horizon, target] = 0.0, np.eye(choice.shape[-1])[LEVEL]
             continue
         share[horizon, target], choice[horizon, target], gain[horizon, target] = rows.chosen(horizon, target)
     layer.set_weights([share, choice, np.ones_like(stretch)])
@@ -121,6 +122,10 @@ class _Judged:
 
     def known(self, horizon: int, target: int) -> int:
         return int(np.isfinite(self.actual[:, horizon, target]).sum())
+
+    def measures(self, target: int) -> bool:
+        """Return whether any window knows the target at any horizon."""
+        return bool(np.isfinite(self.actual[:, :, target]).any())
 
     def chosen(self, horizon: int, target: int) -> tuple[float, Floats, float]:
         """Return the network's share, the choice of simple forecasts (S + 1,), and the network's gain over the best of these."""

@@ -36,6 +36,8 @@ _LEAST_SPREAD: Final = 1e-3
 """Smallest spread, as a share of the level."""
 _TINY: Final = 1e-6
 _CLIP: Final = 8.0
+LEAST_DEVIATION: Final = 1e-2
+"""A column that varied by less in training is not read: in its deviations, the rounding of another window would be a forecast."""
 
 
 @keras.saving.register_keras_serializable("dwcp")
@@ -148,7 +150,7 @@ def fit_columns(model: keras.Model, columns: Floats) -> None:
     layer = model.get_layer(COLUMNS)
     (unit,) = layer.get_weights()
     mean, deviation = columns.mean(axis=0, dtype=np.float64), columns.std(axis=0, dtype=np.float64)
-    varies = deviation > 1e-4 * np.maximum(1.0, np.abs(mean))
+    varies = deviation > LEAST_DEVIATION * np.maximum(1.0, np.abs(mean))
     new = varies & (unit[1] == 0.0)
     unit[0, new], unit[1, new] = mean[new], 1.0 / deviation[new]
     layer.set_weights([unit])

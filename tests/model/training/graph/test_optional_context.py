@@ -17,7 +17,7 @@ from model.training.network.assembly import build
 from model.training.network.relative import COLUMNS, RELATIVE
 from model.version.contract import AHEAD, CONTEXT, CORE, Graph
 from model.version.metadata import Metadata
-from model.version.predictor import run_core
+from model.version.predictor import run_outputs
 from model.windows.scaler import Scaler
 from testkit.versions import made_up_windows
 
@@ -71,5 +71,5 @@ def test_the_context_is_the_only_optional_input(graphs: dict[str, bytes]) -> Non
     described = Graph.of_session(session)
     assert [port.name for port in described.inputs] == [CORE.inputs[0].name]
     assert [(port.name, port.shape) for port in described.optional] == [(CONTEXT, ("batch", WIDTH))]
-    forecasts = run_core(session, np.zeros((3, 30, 44), np.float32), None, ("output", AHEAD))
+    forecasts = run_outputs(session, np.zeros((3, 30, 44), np.float32), None, ("output", AHEAD))
     assert [each.shape for each in forecasts] == [(3, 4), (3, len(HORIZONS), 4, 3)]
