@@ -54,7 +54,7 @@ def require_horizons(horizons: tuple[int, ...]) -> None:
 class Ahead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of the network that forecasts several horizons with intervals, from windows relative to the link's level.
 
-    Measured on seven recordings together, as the geometric mean of the validation error: docs/architecture.md, "Forecasts ahead".
+    What it reaches on seven recordings: docs/architecture.md, "Forecasts ahead".
 
     Args:
         horizons: Rows ahead, ascending from 1; none: only the next row is forecast, and without an interval.
