@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from features.definition import WINDOW_ROWS
+from features.definition import SHORT_ROWS
 from features.telemetry import TARGETS, Doubles, Floats, Partition
 
 
@@ -117,12 +117,12 @@ def why_nothing(found: Found) -> list[str]:
 
 
 def _links(found: Found) -> list[str]:
-    if found.longest_run > WINDOW_ROWS:
+    if found.longest_run > SHORT_ROWS:
         return []
     many = not found.merged and found.links > 1
     links = f"each of the {found.links:,} links has" if many else "the one series has" if found.merged else "the one link has"
     todo = "; --merged reads the file as one series" if many else ""
-    needed = f"a forecast needs {WINDOW_ROWS} rows of its link without a gap, and one more to be judged on"
+    needed = f"a forecast needs {SHORT_ROWS} rows of its link without a gap, and one more to be judged on"
     return [f"{links} at most {_rows(found.longest_run)} without a gap in the end, and {needed}{todo}"]
 
 

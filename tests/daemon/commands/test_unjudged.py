@@ -38,10 +38,10 @@ def recording(path: Path, rows: int, links: int) -> Path:
             ["14,959 links has at most 1 row without", "1,000,000 rows (training.rows"],
         ),
         (
-            {"longest_run": 30, "links": 1, "version": "v1"},
-            ["the one link has at most 30 rows without", "no forecast of version v1 met a row"],
+            {"longest_run": 3, "links": 1, "version": "v1"},
+            ["the one link has at most 3 rows without", "no forecast of version v1 met a row"],
         ),
-        ({"longest_run": 12, "merged": True, "refused": ("few",)}, ["the one series has at most 12 rows", "its training gave none: few"]),
+        ({"longest_run": 2, "merged": True, "refused": ("few",)}, ["the one series has at most 2 rows", "its training gave none: few"]),
         ({"trains": False}, ["--no-train trains none: leave it out, or --keep a folder with a version"]),
         ({"failed": ("killed", "killed")}, ["its training gave none: killed"]),
         ({"rows": 100}, ["the first is trained on 360 rows (training.rows_min), and there were 100"]),
@@ -58,9 +58,7 @@ def test_why_nothing_was_judged(changed: dict[str, Any], said: list[str]) -> Non
         assert words in reason
 
 
-@pytest.mark.parametrize(
-    ("rows", "links", "said"), [(20, 1, "the one link has at most 20 rows"), (400, 400, "each of the 400 links has at")]
-)
+@pytest.mark.parametrize(("rows", "links", "said"), [(2, 1, "the one link has at most 2 rows"), (400, 400, "each of the 400 links has at")])
 def test_a_replay_that_judged_nothing(cli: Cli, tmp_path: Path, rows: int, links: int, said: str) -> None:
     """A short file, and links of one row each: reasons instead of dashes, and an exit code that the help explains."""
     path = recording(tmp_path / "telemetry.ndjson", rows, links)
