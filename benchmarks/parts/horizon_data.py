@@ -21,8 +21,8 @@ from features.timeline import DEFAULT_GAP_MULTIPLE
 from features.vocabulary import Vocabulary
 from harness import answer, job_of
 from model.spec.run import SHARES
-from model.windows.index import part_starts, targets_of
-from parts.horizon_context import averages, context
+from model.windows.index import NONE, part_starts, rows_ahead, targets_at, targets_of
+from parts.horizon_context import averages
 from parts.rivals_task import DAY_S, TEST, TRAIN, VALIDATION
 from streams.files.recording import read_recording
 
@@ -107,14 +107,14 @@ def horizon_data(table: RawTable, horizons: tuple[int, ...], *, short: bool = Fa
         horizons: Ascending, in rows.
         short: Windows begin at the third row of a run, and averages with the run. Otherwise windows are whole, and links remember.
     """
-    run = compute(table, Vocabulary.empty(), DEFAULT_GAP_MULTIPLE).run
+    features = compute(table, Vocabulary.empty(), DEFAULT_GAP_MULTIPLE, horizons)
+    run, known, interval_s = features.run, features.context, features.interval_s
     rows = np.arange(len(table))
     begin = np.searchsorted(run, run)  # the first row of each row's run: numbers of runs ascend
-    known, interval_s = context(table, horizons)
     part = row_parts(table)
     values = targets_of(table)
-    ahead = rows_ahead(table, run, part, interval_s, horizons)
-    targets = np.where((ahead >= 0)[..., None], values[ahead], np.float32(np.nan))
+    ahead = rows_ahead(features, table.time_s, rows, horizons)
+    targets = targets_at(values, np.where(part[ahead] == part[:, None], ahead, NONE))
     least = CUT_LEAST if short else WINDOW_ROWS
     start = np.maximum(rows - WINDOW_ROWS + 1, begin)
     inside = (rows - begin + 1 >= least) & (part[start] == part) & np.isfinite(targets).any(axis=(1, 2))
@@ -150,21 +150,6 @@ def row_parts(table: RawTable) -> Any:
     rows = np.arange(len(table))
     later = np.where(rows < test_from[table.link], VALIDATION, TEST)
     return np.where(rows < validation_from[table.link], TRAIN, later).astype(np.int8)
-
-
-def rows_ahead(table: RawTable, run: Longs, part: Any, interval_s: Doubles, horizons: tuple[int, ...]) -> Longs:
-    """Return int64 (N, H), the row that each horizon's target is, -1 if there is none.
-
-    It is the row nearest to the time of the horizon, within half an interval, later in the same run, and in the same part.
-    """
-    found = np.full((len(table), len(horizons)), -1, np.int64)
-    rows = np.arange(len(table))
-    for index, horizon in enumerate(horizons):
-        nearest, apart_s = _nearest(table, table.time_s + horizon * interval_s)
-        same = (nearest > rows) & (run[nearest] == run) & (part[nearest] == part)
-        hit = same & (apart_s <= 0.5 * interval_s)
-        found[hit, index] = nearest[hit]
-    return found
 
 
 def _day_before(table: RawTable, values: Floats, interval_s: Doubles, horizons: tuple[int, ...]) -> Floats:

@@ -16,8 +16,9 @@ from sklearn.linear_model import QuantileRegressor
 import accuracy
 import harness
 from features.columns import TABLE
-from features.offline import RawTable
+from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, DEFAULT_LINK_KEY, NUMERIC, TARGETS
+from features.vocabulary import Vocabulary
 from model.spec.architecture import Linear
 from model.spec.job import plain
 from model.spec.settings import TrainingSettings
@@ -39,6 +40,11 @@ def table_of(time_s: Any, values: Any, link: Any | None = None) -> RawTable:
     return RawTable(names, link, np.asarray(time_s, np.float64), numeric, codes, ((),) * len(CATEGORIES))
 
 
+def remembered(table: RawTable, horizons: tuple[int, ...]) -> OfflineFeatures:
+    """Return the features whose context product and rivals read alike."""
+    return compute(table, Vocabulary.empty(), horizons=horizons)
+
+
 def test_averages_skip_what_is_missing_and_begin_anew_with_each_group() -> None:
     """By hand: 4, nothing, 8 at rate .5 is 6; the next group knows nothing of it."""
     table = table_of([0.0, 1.0, 2.0, 3.0], [4.0, np.nan, 8.0, 1.0])
@@ -50,7 +56,8 @@ def test_averages_skip_what_is_missing_and_begin_anew_with_each_group() -> None:
 
 def test_level_spread_and_interval_follow_their_recurrences() -> None:
     """By hand: 10, then 20. The fast average is 11.2, so the value lies 8.8 from it; rates of the slow ones are .02."""
-    context, interval_s = horizon_context.context(table_of([0.0, 60.0, 150.0], [10.0, 20.0, np.nan]), (1,))
+    features = remembered(table_of([0.0, 60.0, 150.0], [10.0, 20.0, np.nan]), (1,))
+    context, interval_s = features.context, features.interval_s
     assert context[:, 0, THROUGHPUT] == pytest.approx([10.0, 10.2, 10.2])
     assert context[:, 1, THROUGHPUT] == pytest.approx([0.0, 0.02 * 8.8, 0.02 * 8.8])
     assert np.isnan(interval_s[0])
@@ -62,7 +69,7 @@ def test_a_profile_is_the_level_of_the_hour_and_cold_until_a_day_was_seen() -> N
     """A link whose value is its hour, every half hour. Halfway between two hours' centres lies the mean of both."""
     time_s = MONDAY_S + 0.5 * HOUR_S * np.arange(120)
     hour = (time_s // HOUR_S) % 24
-    context, _ = horizon_context.context(table_of(time_s, hour), (1, 2))
+    context = remembered(table_of(time_s, hour), (1, 2)).context
     now, one, two = context[:, 2:, THROUGHPUT].T
     assert np.isnan(now[:40]).all()  # 20 hours are known from row 40 on, the first of the 21st hour
     assert now[40] == 19.0  # the hour before alone: the 20 hours after it were not seen yet
@@ -75,7 +82,7 @@ def test_weekends_have_cells_of_their_own_and_borrow_those_of_workdays_until_the
     """Friday to Sunday: on Saturday the profile is Friday's, on Sunday what Saturday was."""
     time_s = MONDAY_S + 4 * 24 * HOUR_S + HOUR_S * (np.arange(72) + 0.5)
     value = np.where(np.arange(72) < 24, 10.0, 20.0)
-    context, _ = horizon_context.context(table_of(time_s, value), (1,))
+    context = remembered(table_of(time_s, value), (1,)).context
     now = context[:, 2, THROUGHPUT]
     assert now[30] == pytest.approx(10.0)
     assert now[54] == pytest.approx(20.0)
