@@ -40,7 +40,7 @@ FOLDED_MOST: Final = 4
 """Count of hours at which counting stops: 1 / (n + 1) is under CELL_RATE_LEAST from 3 on."""
 HOURS_LEAST: Final = 20
 """Hours of the day that must have been seen before a profile is given out: a day, but for a short outage."""
-CONTEXT_FIRST: Final = 3
+CONTEXT_ROWS: Final = 3
 """Lines of a context before those of the horizons: level, spread, profile at the row's own time."""
 _FIRST_DAY: Final = 3
 """1970-01-01 was a Thursday, and Monday is 0."""
@@ -102,7 +102,7 @@ def context_shape(rows: int, horizons: Sequence[int]) -> tuple[int, int, int]:
     >>> context_shape(7, (1, 5)), context_shape(7, ())
     ((7, 5, 4), (7, 0, 4))
     """
-    return (rows, CONTEXT_FIRST + len(horizons) if len(horizons) else 0, len(TARGETS))
+    return (rows, CONTEXT_ROWS + len(horizons) if len(horizons) else 0, len(TARGETS))
 
 
 @compiled
@@ -254,6 +254,6 @@ def fill_context(
             if memory.folded[slot, 0, hour, metric] + memory.folded[slot, 1, hour, metric] > 0:
                 hours += 1
         warm[metric] = hours >= HOURS_LEAST
-    _fill_profile(memory, slot, places, place, time_s, warm, out[CONTEXT_FIRST - 1])
+    _fill_profile(memory, slot, places, place, time_s, warm, out[CONTEXT_ROWS - 1])
     for index in range(len(horizons)):
-        _fill_profile(memory, slot, places, place, time_s + horizons[index] * interval_s, warm, out[CONTEXT_FIRST + index])
+        _fill_profile(memory, slot, places, place, time_s + horizons[index] * interval_s, warm, out[CONTEXT_ROWS + index])

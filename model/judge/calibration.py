@@ -73,16 +73,18 @@ class Calibration:
 
 
 @compiled
-def stretch_side(log_stretch: float, missed: bool, miss: float) -> float:
-    """Return the logarithm of a side's stretch after an outcome.
+def learn_outcome(log_stretch: Doubles, lower: float, upper: float, value: float, miss: float) -> None:
+    """Learn from one outcome.
 
     Args:
-        log_stretch: Before it.
-        missed: Whether the outcome lay beyond this side.
-        miss: Share of outcomes that is to lie beyond it.
+        log_stretch: float64 (2,), logarithms of the stretches of both sides; changed in place.
+        lower: End of the interval that was given out, as `upper`.
+        value: What came.
+        miss: Share of outcomes that is to lie beyond each side.
     """
-    step = RATE * ((1.0 if missed else 0.0) - miss) / miss
-    return min(max(log_stretch + step, math.log(LEAST)), math.log(MOST))
+    for side, missed in ((BELOW, value < lower), (ABOVE, value > upper)):
+        step = RATE * ((1.0 if missed else 0.0) - miss) / miss
+        log_stretch[side] = min(max(log_stretch[side] + step, math.log(LEAST)), math.log(MOST))
 
 
 @compiled
@@ -93,6 +95,4 @@ def _learn(group: Longs, given: Floats, actual: Floats, miss: float, log_stretch
                 value = float(actual[row, horizon, target])
                 lower, median, upper = given[row, horizon, target]
                 if value == value and median == median:
-                    stretch = log_stretch[group[row], horizon, target]
-                    stretch[BELOW] = stretch_side(stretch[BELOW], value < lower, miss)
-                    stretch[ABOVE] = stretch_side(stretch[ABOVE], value > upper, miss)
+                    learn_outcome(log_stretch[group[row], horizon, target], lower, upper, value, miss)

@@ -9,8 +9,6 @@ import numpy as np
 
 from features.telemetry import TARGETS, Doubles, Floats
 
-LOWER, MEDIAN, UPPER = range(3)
-"""Places in the last axis of forecasts ahead."""
 _NAIVE: Final = "persistence"
 
 

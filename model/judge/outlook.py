@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.compiled import compiled
 from features.telemetry import TARGETS, Doubles, Flags, Floats, Ints, Longs
-from model.judge.calibration import ABOVE, BELOW, stretch_side
+from model.judge.calibration import ABOVE, BELOW, learn_outcome
 
 GROUPS_MOST: Final = 1_000
 """Regions and link types with a calibration of their own. Further ones share the last."""
@@ -179,8 +179,7 @@ def _follow(
                             sums[_COUNT, horizon, target] += 1.0
                             sums[_COVERED, horizon, target] += 1.0 if lower <= value <= upper else 0.0
                             sums[_ERROR, horizon, target] += abs(value - median)
-                            stretches[target, BELOW] = stretch_side(stretches[target, BELOW], value < lower, miss)
-                            stretches[target, ABOVE] = stretch_side(stretches[target, ABOVE], value > upper, miss)
+                            learn_outcome(stretches[target], lower, upper, value, miss)
             if due_s[link, horizon] != due_s[link, horizon] and interval_s[row] > 0.0:
                 found = False
                 for target in range(actual.shape[1]):

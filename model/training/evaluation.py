@@ -115,7 +115,6 @@ def _forecasts(predictor: Predictor, dataset: Dataset, features: OfflineFeatures
 
 def _inputs(predictor: Predictor, dataset: Dataset, features: OfflineFeatures) -> Iterator[tuple[Floats, Floats | None]]:
     """Yield the judged windows, unscaled, and their contexts in parts: few of them exist at a time."""
-    for start in range(0, len(dataset.judged), _CHUNK_WINDOWS):
-        part = dataset.judged.select(np.arange(start, min(start + _CHUNK_WINDOWS, len(dataset.judged))))
+    for part in dataset.judged.parts(_CHUNK_WINDOWS):
         windows = gather(features.features, part.end, begin=part.begin, empty=empty_row())
         yield windows, features.context[part.end] if predictor.horizons else None

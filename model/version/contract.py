@@ -22,8 +22,8 @@ CONTEXT: Final = "context"
 AHEAD: Final = "ahead"
 """Output of such a graph, float32 (batch, H, 4, 3): lower, median and upper forecast of each horizon and target."""
 QUANTILES: Final = 3
-CONTEXT_ROWS: Final = 3
-"""Rows of the context before those of the horizons: the link's slow level, its spread, and its hourly profile now."""
+LOWER, MEDIAN, UPPER = range(QUANTILES)
+"""Places in the last axis of forecasts ahead."""
 FORBIDDEN: Final = frozenset({"Loop", "Scan", "If"})
 """Operators to which the export converts layers that it does not recognise: 6.6 times slower, and not quantisable."""
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})

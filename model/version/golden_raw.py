@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from features.definition import HISTORY_ROWS, WINDOW_ROWS
+from features.memory import CONTEXT_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
-from model.version.contract import CONTEXT_ROWS, QUANTILES
+from model.version.contract import QUANTILES
 from model.version.golden_kinds import varied
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows

@@ -16,9 +16,10 @@ import numpy as np
 
 from features.definition import FEATURES, WINDOW_ROWS, WINDOW_ROWS_LEAST, WINDOW_ROWS_MOST
 from features.definition import VERSION as FEATURE_VERSION
+from features.memory import CONTEXT_ROWS
 from features.telemetry import TARGETS, Flags
 from features.vocabulary import Vocabulary
-from model.version.contract import AHEAD, BATCH, CONTEXT, CONTEXT_ROWS, QUANTILES, Declared, Port, cut
+from model.version.contract import AHEAD, BATCH, CONTEXT, QUANTILES, Declared, Port, cut
 from model.version.declarations import read_graphs
 from model.version.documents import DocumentError, read_document, write_document
 from model.windows.scaler import Scaler

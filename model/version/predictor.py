@@ -12,10 +12,11 @@ import numpy as np
 import onnxruntime
 
 from features.definition import FEATURES, WINDOW_ROWS
+from features.memory import CONTEXT_ROWS
 from features.telemetry import TARGETS, Floats
 from features.vocabulary import Vocabulary
 from model.version import contract
-from model.version.contract import AHEAD, CONTEXT, CONTEXT_ROWS, QUANTILES, Declared
+from model.version.contract import AHEAD, CONTEXT, QUANTILES, Declared
 from model.version.documents import DocumentError, read_plain
 from model.version.metadata import Metadata, OtherFeaturesError
 from model.version.possible import possible, possible_ahead, unscaled_ahead

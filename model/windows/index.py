@@ -5,7 +5,7 @@ Windows are never stored, because consecutive ones share 29 of their 30 rows. `g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -58,6 +58,11 @@ class WindowIndex:
             np.concatenate([self.end, other.end]), np.concatenate([self.target_row, other.target_row]),
             np.concatenate([self.ahead, other.ahead]), np.concatenate([self.begin, other.begin]),
         )  # fmt: skip
+
+    def parts(self, size: int) -> Iterator[WindowIndex]:
+        """Yield the windows in parts of at most `size`, in their order: only those of one part have to exist at a time."""
+        for start in range(0, len(self), size):
+            yield self.select(np.arange(start, min(start + size, len(self))))
 
     def limited(self, allowed: Flags) -> WindowIndex:
         """Return the windows without the rows ahead that lie outside of their part. allowed: bool (N,) or (M, H)."""

@@ -11,13 +11,15 @@ from typing import Any, Final
 import keras
 import numpy as np
 
+from features.definition import SHORT_ROWS
 from features.telemetry import Floats
 from model.spec.architecture import Ahead
 from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
 from model.training.fit.loop import Batch, Task, evenly
-from model.training.network.ahead import LOWER, MEDIAN, MEMBERS, UPPER, set_usual, silence_columns
+from model.training.network.ahead import MEMBERS, set_usual, silence_columns
 from model.training.network.relative import COLUMNS, RELATIVE, fit_columns
+from model.version.contract import LOWER, MEDIAN, UPPER
 from model.windows.index import WindowIndex, targets_at
 
 BATCH_SIZE: Final = 128
@@ -31,7 +33,6 @@ FITTED_WINDOWS_MAX: Final = 16_384
 
 SHORT_SHARE: Final = 0.15
 """Share of the training windows that are cut short, so that the network knows links whose run has just begun."""
-SHORTEST: Final = 3
 FORGOTTEN_SHARE: Final = 0.1
 """Share of the training windows without a context: a consumer may have none, and a new link has none."""
 QUANTILE_WEIGHT: Final = 0.3
@@ -57,8 +58,7 @@ def inputs_of(data: TrainingData, index: WindowIndex) -> list[Floats]:
 
 def outputs_of(model: keras.Model, data: TrainingData, index: WindowIndex) -> Any:
     """Return the outputs of a network with both inputs for the M windows of index, in parts so that few windows exist at a time."""
-    parts = [index.select(np.arange(start, min(start + 4 * _PREDICTED, len(index)))) for start in range(0, len(index), 4 * _PREDICTED)]
-    found = [model.predict(inputs_of(data, part), batch_size=_PREDICTED, verbose=0) for part in parts]
+    found = [model.predict(inputs_of(data, part), batch_size=_PREDICTED, verbose=0) for part in index.parts(4 * _PREDICTED)]
     several = isinstance(found[0], list)
     return [np.concatenate(each) for each in zip(*found, strict=True)] if several else np.concatenate(found)
 
@@ -77,11 +77,16 @@ def fit_units(model: keras.Model, data: TrainingData) -> None:
 
 def fit_usual(model: keras.Model, data: TrainingData) -> None:
     """Set the usual distance from the level at each horizon, (H, 4) in spreads, 1 where a target is not measured."""
-    drawn = data.train.select(evenly(len(data.train), FITTED_WINDOWS_MAX))
-    _, level, spread, *_ = outputs_of(keras.Model(model.inputs, model.get_layer(RELATIVE).output), data, drawn)
-    away = np.abs(targets_at(data.targets, drawn.ahead) - level[:, None])
+    away, spread = _distances(model, data)
     # A ratio of means, not a mean of ratios: a link that hardly varies for hours has next to no spread, and one step is a million of them.
     set_usual(model, _means(away, 1.0) / _means(np.where(np.isfinite(away), spread[:, None], np.nan), 1.0))
+
+
+def _distances(model: keras.Model, data: TrainingData) -> tuple[Floats, Floats]:
+    """Return how far the targets of training windows lie from the level, (M, H, 4), NaN if not measured, and the spreads, (M, 4)."""
+    drawn = data.train.select(evenly(len(data.train), FITTED_WINDOWS_MAX))
+    _, level, spread, *_ = outputs_of(keras.Model(model.inputs, model.get_layer(RELATIVE).output), data, drawn)
+    return np.abs(targets_at(data.targets, drawn.ahead) - level[:, None]), spread
 
 
 def _means(values: Floats, otherwise: float) -> Floats:
@@ -95,9 +100,8 @@ def _means(values: Floats, otherwise: float) -> Floats:
 
 def ahead_task(model: keras.Model, data: TrainingData, sizes: Ahead, settings: TrainingSettings, fine_tuned: bool) -> Task:
     """Return the training of `trained_part`."""
-    drawn = data.train.select(evenly(len(data.train), FITTED_WINDOWS_MAX))
-    _, level, *_ = outputs_of(keras.Model(model.inputs, model.get_layer(RELATIVE).output), data, drawn)
-    usual = _means(np.abs(targets_at(data.targets, drawn.ahead) - level[:, None]), 1.0)
+    away, _ = _distances(model, data)
+    usual = _means(away, 1.0)
     random = np.random.default_rng(settings.seed)
 
     def batch(index: WindowIndex, training: bool) -> Batch:
@@ -121,7 +125,7 @@ def _shorten(windows: Floats, context: Floats, empty: Floats, random: np.random.
     """Make the first rows of some windows empty ones (F,), and forget the context of some, in place."""
     count, rows = windows.shape[:2]
     for window in np.flatnonzero(random.random(count) < SHORT_SHARE).tolist():
-        windows[window, : int(random.integers(1, rows - SHORTEST + 1))] = empty
+        windows[window, : int(random.integers(1, rows - SHORT_ROWS + 1))] = empty
     context[random.random(count) < FORGOTTEN_SHARE] = np.nan
 
 

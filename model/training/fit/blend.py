@@ -15,14 +15,14 @@ import numpy as np
 from features.telemetry import Doubles, Floats
 from model.training.dataset import TrainingData
 from model.training.fit.ahead import outputs_of
+from model.training.fit.linear_path import SHARES
 from model.training.fit.loop import evenly
-from model.training.network.ahead import BLEND, LOWER, MEDIAN, MEMBERS, UPPER
+from model.training.network.ahead import BLEND, MEMBERS
 from model.training.network.bound_layers import NEXT_BOUNDS
 from model.training.network.relative import RELATIVE, STEADY
-from model.version.contract import AHEAD
+from model.version.contract import AHEAD, LOWER, MEDIAN, UPPER
 from model.windows.index import WindowIndex, targets_at
 
-SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 JUDGED_WINDOWS_MAX: Final = 8_192
 KNOWN_MIN: Final = 30
 """Fewer known targets than this choose nothing: the pair is judged on training windows instead."""

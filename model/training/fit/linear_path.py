@@ -166,8 +166,7 @@ def linear_rows(model: keras.Model, data: TrainingData, first: WindowIndex, seco
 
 def forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
     """Return float32 (M, 4), scaled: the model's forecasts for the M windows of index."""
-    parts = [index.select(np.arange(start, min(start + _CHUNK_WINDOWS, len(index)))) for start in range(0, len(index), _CHUNK_WINDOWS)]
-    return np.concatenate([model.predict(data.windows(part), batch_size=_BATCH, verbose=0) for part in parts])
+    return np.concatenate([model.predict(data.windows(part), batch_size=_BATCH, verbose=0) for part in index.parts(_CHUNK_WINDOWS)])
 
 
 def _thinned(index: WindowIndex, most: int) -> WindowIndex:

@@ -14,12 +14,11 @@ from features.telemetry import TARGETS, Floats
 from model.spec.architecture import Ahead
 from model.training.network.bound_layers import LIMITS, limits_of, pass_all, row_limits
 from model.training.network.relative import COLUMNS
-from model.version.contract import QUANTILES
+from model.version.contract import LOWER, MEDIAN, QUANTILES, UPPER
 
 DENSE: Final = "ahead_dense_"
 MEMBERS: Final = "ahead_members"
 BLEND: Final = "ahead_blend"
-LOWER, MEDIAN, UPPER = range(QUANTILES)
 _METRICS: Final = len(TARGETS)
 _FIRST_WIDTH: Final = 1.5
 """Widths at the start, in units of a horizon's usual error: 90 % of a normal distribution lies within 2.06 mean absolute deviations."""

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from features.memory import CONTEXT_ROWS
 from features.telemetry import TARGETS, Flags, Floats
 from model.spec.architecture import Ahead, Architecture
 from model.training.network.ahead import BLEND, AheadBounds, Blend, NextRow, members
@@ -19,7 +20,7 @@ from model.training.network.encoders import ENCODERS, MODEL_PREFIX, encoder_of
 from model.training.network.linear_inputs import inputs_of, linear_inputs
 from model.training.network.normalise import batch_norm
 from model.training.network.relative import COLUMNS, RELATIVE, Columns, Relative
-from model.version.contract import AHEAD, CONTEXT, CONTEXT_ROWS
+from model.version.contract import AHEAD, CONTEXT
 
 INPUT_NAME = "input"
 OUTPUT_NAME = OUTPUT_BOUNDS

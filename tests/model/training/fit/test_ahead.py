@@ -15,7 +15,7 @@ from features.telemetry import TARGETS, Floats
 from model.spec.architecture import Ahead, Relative
 from model.spec.job import plain
 from model.training.dataset import Dataset, TrainingData, prepare
-from model.training.fit.ahead import QUANTILE_WEIGHT, SHORTEST, ahead_task, fit_usual, outputs_of, quantile_loss
+from model.training.fit.ahead import QUANTILE_WEIGHT, SHORT_ROWS, ahead_task, fit_usual, outputs_of, quantile_loss
 from model.training.fit.blend import KNOWN_MIN, STRETCH_MOST, blend, stretch_of
 from model.training.fit.start import Fit, start
 from model.training.graph.core import save_weights
@@ -344,7 +344,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 
 def test_windows_are_cut_short_and_contexts_forgotten_in_training_alone() -> None:
-    """Some begin later, with at least SHORTEST rows, as the rows before a run look; validation sees all windows as they are."""
+    """Some begin later, with at least SHORT_ROWS rows, as the rows before a run look; validation sees all windows as they are."""
     dataset, fitted = trained()
     data = dataset.data
     task = ahead_task(fitted.model, data, TINY.ahead, QUICK, fine_tuned=False)
@@ -356,7 +356,7 @@ def test_windows_are_cut_short_and_contexts_forgotten_in_training_alone() -> Non
     for window, shown in zip(windows[cut], whole[cut], strict=True):
         first = int(np.flatnonzero((window != data.empty).any(axis=1))[0])
         np.testing.assert_array_equal(window[first:], shown[first:])
-        assert len(window) - first >= SHORTEST
+        assert len(window) - first >= SHORT_ROWS
     forgotten = np.isnan(context).all(axis=1)
     assert 0.03 < forgotten.mean() < 0.25
     np.testing.assert_array_equal(context[~forgotten], known[~forgotten])
