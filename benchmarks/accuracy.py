@@ -60,8 +60,8 @@ def trained(case: Case, data: Path, size: Architecture, settings: TrainingSettin
     }
     with np.load(in_process("parts.accuracy_run", job, limit_s=LIMIT_S)["path"]) as kept:
         run = {part: kept[part] for part in kept.files}
-    run["told"] = json.loads(str(run["told"]))
-    say(f"{job['set']}, seed {seed}{'' if links is None else f', links {links}'}: {run['told']}")
+    run["notes"] = json.loads(str(run["notes"]))
+    say(f"{job['set']}, seed {seed}{'' if links is None else f', links {links}'}: {run['notes']}")
     return run
 
 
@@ -71,7 +71,7 @@ def arrays(path: Path) -> dict[str, Any]:
 
 
 def scored(case: Case, data: Path, rivals: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> list[Pair]:
-    return pairs(case.name, arrays(data), rivals, [{part: run[part] for part in run if part != "told"} for run in runs])
+    return pairs(case.name, arrays(data), rivals, [{part: run[part] for part in run if part != "notes"} for run in runs])
 
 
 def unseen(case: Case, size: Architecture, settings: TrainingSettings) -> list[float | None]:
@@ -92,18 +92,18 @@ def unseen(case: Case, size: Architecture, settings: TrainingSettings) -> list[f
     ]
 
 
-def figures(found: list[Pair], runs: Mapping[str, list[Any]], told: Mapping[str, Any], cut: list[Pair]) -> dict[str, Any]:
+def figures(found: list[Pair], runs: Mapping[str, list[Any]], notes: Mapping[str, Any], cut: list[Pair]) -> dict[str, Any]:
     times = {
-        rival: {case: said[rival]["wall_s"] for case, said in told.items() if rival in said}
+        rival: {case: their_notes[rival]["wall_s"] for case, their_notes in notes.items() if rival in their_notes}
         for rival in ("naive", "linear", TREES, "statistical", NEURAL)
     }
     return {
         "pairs": [one.row() for one in found],
         "short_runs": [one.row() for one in cut],
         "worse_than": {f"{one.recording} {one.target} {one.horizon}": ", ".join(one.worse_than) for one in found if one.worse_than},
-        "best_epochs": {name: str([run["told"].get("best_epoch") for run in some]) for name, some in runs.items()},
-        "network_shares": {name: str([run["told"].get("network_shares") for run in some]) for name, some in runs.items()},
-        "duration_s": {name: statistics.mean(run["told"].get("duration_s", 0.0) for run in some) for name, some in runs.items()},
+        "best_epochs": {name: str([run["notes"].get("best_epoch") for run in some]) for name, some in runs.items()},
+        "network_shares": {name: str([run["notes"].get("network_shares") for run in some]) for name, some in runs.items()},
+        "duration_s": {name: statistics.mean(run["notes"].get("duration_s", 0.0) for run in some) for name, some in runs.items()},
         "rival_s": {rival: by_set for rival, by_set in times.items() if by_set},
         "mean_scaled_error": mean_scaled_errors(found),
         "error_to_each_rival": {
@@ -167,11 +167,11 @@ def main() -> int:
         interpreter(name)
     cases = {name: Case(name) for name in sets}
     data = {name: case.data() for name, case in cases.items()}
-    made, told = {}, {}
+    made, notes = {}, {}
     for rival in wanted:  # all recordings with one rival, before any with the next: the fast ones come first
         for name, case in cases.items():
-            some, said = rivals_of(case, data[name], [rival], options.quick)
-            made[name], told[name] = made.get(name, {}) | some, told.get(name, {}) | said
+            some, their_notes = rivals_of(case, data[name], [rival], options.quick)
+            made[name], notes[name] = made.get(name, {}) | some, notes.get(name, {}) | their_notes
 
     def measured(size: Architecture, settings: TrainingSettings) -> tuple[list[Pair], dict[str, list[Any]]]:
         runs: dict[str, list[Any]] = {name: [] for name in cases}
@@ -186,7 +186,7 @@ def main() -> int:
         path = case.data()
         cut += scored(case, path, rivals_of(case, path, ["simple"], options.quick)[0], [trained(case, path, size, settings, 1)])
     left_out = [share for name in UNSEEN_SETS if name in sets for share in unseen(cases[name], size, settings)]
-    reported = figures(found, runs, told, cut)
+    reported = figures(found, runs, notes, cut)
     if options.published:
         published, _ = measured(Lstm(), TrainingSettings(epoch_windows_max=8_192))
         reported["pairs_published"] = [one.row() for one in published]
@@ -194,13 +194,18 @@ def main() -> int:
             None if one.network is None or not other.network else one.network / other.network
             for one, other in zip(found, published, strict=True)
         )
-    return report("accuracy", reported, bars(found, cut, left_out), rival_versions(told))
+    return report("accuracy", reported, bars(found, cut, left_out), rival_versions(notes))
 
 
-def rival_versions(told: Mapping[str, Any]) -> dict[str, str]:
+def rival_versions(notes: Mapping[str, Any]) -> dict[str, str]:
     """Return the versions of the rivals' libraries."""
     libraries = {TREES: "lightgbm", "statistical": "statsforecast", NEURAL: "neuralforecast"}
-    return {library: said[rival]["version"] for said in told.values() for rival, library in libraries.items() if rival in said}
+    return {
+        library: their_notes[rival]["version"]
+        for their_notes in notes.values()
+        for rival, library in libraries.items()
+        if rival in their_notes
+    }
 
 
 if __name__ == "__main__":

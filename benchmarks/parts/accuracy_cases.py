@@ -124,7 +124,7 @@ def interpreter(name: str) -> str:
 def rivals_of(case: Case, data: Path, wanted: Sequence[str], quick: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the forecasts of each rival, and what each process has reported."""
     made: dict[str, Any] = {}
-    told: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
     for name in wanted:
         rival = PROCESSES[name]
         job = {"data": str(data), "short": case.cut, **((rival.quick if quick else rival.job) or {})}
@@ -135,6 +135,6 @@ def rivals_of(case: Case, data: Path, wanted: Sequence[str], quick: bool) -> tup
             say(f"{case.label}: {name}")
             in_process(f"parts.{rival.module}", job | {"out": str(out)}, interpreter(name), limit_s=LIMIT_S, aloud=True)
         with np.load(out) as kept:
-            made.update({part: kept[part] for part in kept.files if part != "told"})
-            told.update(json.loads(str(kept["told"])))
-    return made, told
+            made.update({part: kept[part] for part in kept.files if part != "notes"})
+            notes.update(json.loads(str(kept["notes"])))
+    return made, notes

@@ -81,7 +81,7 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
     except TooLittleDataError as error:
         missing = np.full((len(end), len(job["horizons"]), len(TARGETS)), np.nan, np.float32)
         return dict.fromkeys(("median", "lower", "upper", "published_lower", "published_upper", "linear"), missing) | {
-            "told": np.array(json.dumps({"refused": str(error)}))
+            "notes": np.array(json.dumps({"refused": str(error)}))
         }
     return product_forecasts(dataset, end, tuple(job["horizons"]), job)
 
@@ -98,12 +98,12 @@ def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], j
 
     Returns:
         median, published_lower and published_upper as the version has them, lower and upper as the daemon's calibration keeps them, and
-        linear (a version of linear forecasts alone), float32 (M, H, 4), in the targets' units; told, a JSON object.
+        linear (a version of linear forecasts alone), float32 (M, H, 4), in the targets' units; notes, a JSON object.
     """
     from model.training.fit.start import fit, prepare_tensorflow, start
     from model.training.run import ahead_at
 
-    settings, made, told = msgspec.convert(job["settings"], TrainingSettings), {}, {}
+    settings, made, notes = msgspec.convert(job["settings"], TrainingSettings), {}, {}
     prepare_tensorflow(settings)
     run = dataset.features.run
     begin = np.maximum(np.searchsorted(run, run[end]), end - (WINDOW_ROWS - 1))
@@ -125,13 +125,13 @@ def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], j
         made |= _adapted(dataset, index, np.stack([lower, median, upper], axis=-1), horizons)
         assert done.ahead is not None
         assert done.blended is not None
-        told = {
+        notes = {
             "best_epoch": done.ahead.best_epoch,
             "epochs": len(done.ahead.epochs),
             "network_shares": done.blended.share.tolist(),
             "duration_s": time.process_time() - began,
         }
-    return {**made, "told": np.array(json.dumps(told))}
+    return {**made, "notes": np.array(json.dumps(notes))}
 
 
 def _adapted(dataset: Dataset, index: WindowIndex, ahead: Floats, horizons: tuple[int, ...]) -> dict[str, Floats]:

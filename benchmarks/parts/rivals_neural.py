@@ -138,7 +138,7 @@ def of_target(task: Task, target: int, horizons: list[int], job: dict[str, Any])
     for horizon in horizons:
         best = chosen(task, horizon, target, np.stack([every[:, horizon] for every in made], axis=1))
         task.column("nhits")[:, horizon, target] = made[best][task.of_part(TEST), horizon]
-        task.told.setdefault("nhits", {})[f"{target}@{task.horizons[horizon]}"] = TRIED[best]
+        task.notes.setdefault("nhits", {})[f"{target}@{task.horizons[horizon]}"] = TRIED[best]
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -153,9 +153,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     with task.timed("nhits"):
         for target, some in horizons.items():
             of_target(task, target, some, job)
-    task.told.setdefault("nhits", {})["version"] = neuralforecast.__version__
+    task.notes.setdefault("nhits", {})["version"] = neuralforecast.__version__
     task.write(Path(job["out"]))
-    return task.told
+    return task.notes
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ def linear(task: Task, horizon: int, target: int) -> None:
         forecasts = anchor[:, None] + spread[:, None] * (inputs @ np.stack(lines, axis=1))
         best = chosen(task, horizon, target, forecasts)
         task.column(name)[:, horizon, target] = forecasts[test, best]
-        task.told.setdefault(name, {})[f"{target}@{task.horizons[horizon]}"] = PENALTIES[best]
+        task.notes.setdefault(name, {})[f"{target}@{task.horizons[horizon]}"] = PENALTIES[best]
 
 
 def columns(task: Task, horizon: int, target: int, anchor: Any, spread: Any) -> Any:
@@ -122,7 +122,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
             for horizon, target in task.pairs():
                 rival(task, horizon, target)
     task.write(Path(job["out"]))
-    return task.told
+    return task.notes
 
 
 if __name__ == "__main__":

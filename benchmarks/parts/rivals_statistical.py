@@ -67,9 +67,9 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                 task.column("statistical")[place, :, target] = made[steps]
                 used[name] = used.get(name, 0) + 1
             say(f"statistical: target {target}, {used}")
-    task.told.setdefault("statistical", {}).update({"forecasts": used, "version": statsforecast.__version__})
+    task.notes.setdefault("statistical", {}).update({"forecasts": used, "version": statsforecast.__version__})
     task.write(Path(job["out"]))
-    return task.told
+    return task.notes
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ class Task:
 
     arrays: dict[str, Any]
     made: dict[str, Any] = field(default_factory=dict)
-    told: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Task:
@@ -63,7 +63,7 @@ class Task:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         with partial.open("wb") as file:
-            np.savez_compressed(file, told=np.array(json.dumps(self.told)), **self.made)
+            np.savez_compressed(file, notes=np.array(json.dumps(self.notes)), **self.made)
         partial.replace(path)
 
     def timed(self, name: str) -> _Timed:
@@ -82,7 +82,7 @@ class _Timed:
 
     def __exit__(self, *_: object) -> None:
         spent = {"wall_s": time.monotonic() - self.began[0], "cpu_s": time.process_time() - self.began[1]}
-        self.task.told.setdefault(self.name, {}).update(spent)
+        self.task.notes.setdefault(self.name, {}).update(spent)
 
 
 def mean_error(actual: Any, forecast: Any) -> float:

@@ -125,11 +125,11 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     with task.timed("lightgbm"):
         for horizon, target in task.pairs():
             choices = forecast(task, horizon, target, job)
-            task.told.setdefault("lightgbm", {})[f"{target}@{task.horizons[horizon]}"] = choices
+            task.notes.setdefault("lightgbm", {})[f"{target}@{task.horizons[horizon]}"] = choices
             say(f"lightgbm: target {target}, {task.horizons[horizon]} rows ahead: {choices}")
-    task.told["lightgbm"]["version"] = lightgbm.__version__
+    task.notes["lightgbm"]["version"] = lightgbm.__version__
     task.write(Path(job["out"]))
-    return task.told
+    return task.notes
 
 
 if __name__ == "__main__":

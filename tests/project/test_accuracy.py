@@ -193,7 +193,7 @@ def simple(arrays: Path) -> dict[str, Any]:
 def test_rivals_forecast_what_they_can_know(arrays: Path, simple: dict[str, Any]) -> None:
     """Two hours ahead the day before beats the last value, and a line that sees the profile beats both."""
     actual = (data := accuracy.arrays(arrays))["targets"][data["part"] == TEST][:, 1, THROUGHPUT]
-    error = {name: float(np.nanmean(np.abs(simple[name][:, 1, THROUGHPUT] - actual))) for name in simple if name != "told"}
+    error = {name: float(np.nanmean(np.abs(simple[name][:, 1, THROUGHPUT] - actual))) for name in simple if name != "notes"}
     assert error["day_before"] < 0.5 * error["persistence"]
     assert error["least_absolute"] < error["day_before"]
     assert error["ridge"] < error["day_before"]
@@ -208,10 +208,10 @@ def test_a_network_is_scored_on_the_windows_of_its_rivals(recorded: Path, arrays
         "links": None, "cache": str(tmp_path), "architecture": plain(Linear()), "settings": plain(TrainingSettings(epochs=1)) | {"seed": 1},
     }  # fmt: skip
     run = accuracy.arrays(accuracy_run.run(job))
-    told = json.loads(str(run.pop("told")))
-    assert told["epochs"] >= 0
+    notes = json.loads(str(run.pop("notes")))
+    assert notes["epochs"] >= 0
     assert np.isfinite(run["median"][:, 0, THROUGHPUT]).all()
-    rivals = {name: made for name, made in simple.items() if name != "told"}
+    rivals = {name: made for name, made in simple.items() if name != "notes"}
     one, later = accuracy_score.pairs("links", accuracy.arrays(arrays), rivals, [run])
     assert (one.target, one.horizon, later.horizon) == ("throughput_mbps", 1, 12)
     assert one.ratios["persistence"] < 1.0
@@ -250,7 +250,7 @@ def test_rivals_of_other_environments_forecast(arrays: Path, tmp_path: Path, mod
     job = {"data": str(arrays), "out": str(tmp_path / "made.npz"), **sizes}
     harness.in_process(f"parts.{module}", job, str(venv / "bin" / "python"))
     made = accuracy.arrays(tmp_path / "made.npz")
-    told = json.loads(str(made.pop("told")))
+    notes = json.loads(str(made.pop("notes")))
     assert set(made) == columns
     data = accuracy.arrays(arrays)
     actual = data["targets"][data["part"] == TEST]
@@ -260,7 +260,7 @@ def test_rivals_of_other_environments_forecast(arrays: Path, tmp_path: Path, mod
     last = np.abs(data["values"][data["part"] == TEST][:, -1, THROUGHPUT] - actual[:, 1, THROUGHPUT])[known].mean()
     assert known.any()
     assert error < last
-    assert told[name]["version"]
+    assert notes[name]["version"]
     if "lightgbm.lower" in made:
         assert np.isfinite(made["lightgbm"][:, :, THROUGHPUT]).all()
         assert (made["lightgbm.lower"][:, :, THROUGHPUT] <= made["lightgbm.upper"][:, :, THROUGHPUT]).all()
