@@ -77,7 +77,7 @@ HEADLINES: Final = (
     Headline(
         "accuracy",
         "{pairs_better/percent} of the forecasts beat every simple rule",
-        "Averages, medians, the day before and linear models on public recordings, by target and horizon.",
+        "The next row, on five public recordings, before several horizons: beside persistence, EWMA and Ridge, target by target.",
     ),
 )
 
