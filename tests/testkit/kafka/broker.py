@@ -42,9 +42,10 @@ offsets.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
 message.max.bytes=33554432
 log.retention.check.interval.ms=1000
+log.retention.ms=-1
 log.initial.task.delay.ms=1000
 """
-"""Options of every node."""
+"""Options of every node. Records are kept whatever time they carry; retention is checked each second where a topic asks for it."""
 ALONE = """\
 process.roles=broker,controller
 node.id=1
