@@ -92,13 +92,13 @@ class LiveModel:
         return {name: _number(value) for name, value in zip(TARGETS, forecast, strict=True)}
 
     def forecast_ahead(self, rows: list[dict[str, Any]]) -> dict[int, dict[str, list[float | None]]]:
-        """Return lower bound, median and upper bound of each target, by how many of the link's sampling intervals ahead it is.
+        """Return lower bound, median, upper bound and mean of each target, by how many of the link's sampling intervals ahead it is.
 
         Empty for a version that forecasts only the next row. Arguments and errors as of `forecast`.
         """
         if not self.horizons:
             return {}
-        (ahead,) = self._run("ahead", rows)  # (H, 4, 3)
+        (ahead,) = self._run("ahead", rows)  # (H, 4, 4)
         return {
             horizon: {name: [_number(value) for value in bounds] for name, bounds in zip(TARGETS, each, strict=True)}
             for horizon, each in zip(self.horizons, ahead, strict=True)

@@ -12,7 +12,7 @@ import (
 
 const (
 	mostHorizons = 16
-	quantiles    = 3 // lower, median and upper
+	places       = 4 // lower, median, upper and mean
 	contextRows  = 3 // of a LinkContext before those of the horizons
 
 	contextName = "context"
@@ -28,24 +28,25 @@ type Ahead struct {
 	JitterMs       Interval `json:"jitter_ms"`
 }
 
-// Interval is a forecast with its bounds. All three are NaN, and the interval is null in JSON, for a target that was never measured in the
-// training of its version.
-type Interval struct{ Lower, Median, Upper float64 }
+// Interval is a forecast with its bounds: as many values lie above the Median as below. Mean is what sums want; where loss is mostly 0, its
+// median is 0. All four are NaN, and the interval is null in JSON, for a target that was never measured in the training of its version.
+type Interval struct{ Lower, Median, Upper, Mean float64 }
 
 type wireInterval struct {
 	Lower  *float64 `json:"lower"`
 	Median *float64 `json:"median"`
 	Upper  *float64 `json:"upper"`
+	Mean   *float64 `json:"mean"`
 }
 
-var noInterval = Interval{math.NaN(), math.NaN(), math.NaN()}
+var noInterval = Interval{math.NaN(), math.NaN(), math.NaN(), math.NaN()}
 
 // MarshalJSON writes null if there is no forecast.
 func (i Interval) MarshalJSON() ([]byte, error) {
 	if math.IsNaN(i.Median) {
 		return []byte("null"), nil
 	}
-	return json.Marshal(wireInterval{Known(i.Lower), Known(i.Median), Known(i.Upper)})
+	return json.Marshal(wireInterval{Known(i.Lower), Known(i.Median), Known(i.Upper), Known(i.Mean)})
 }
 
 // UnmarshalJSON reads NaN for null and for what is missing.
@@ -54,7 +55,7 @@ func (i *Interval) UnmarshalJSON(content []byte) error {
 	if err := json.Unmarshal(content, &wire); err != nil {
 		return err
 	}
-	*i = Interval{orNaN(wire.Lower), orNaN(wire.Median), orNaN(wire.Upper)}
+	*i = Interval{orNaN(wire.Lower), orNaN(wire.Median), orNaN(wire.Upper), orNaN(wire.Mean)}
 	return nil
 }
 
@@ -111,7 +112,7 @@ func readHorizons(content json.RawMessage, graphs map[string]declared) (h horizo
 	}
 	count := int64(len(h.rows))
 	context := port{contextName, "float32", []any{"batch", targets * (contextRows + count)}}
-	ahead := port{aheadName, "float32", []any{"batch", count, int64(targets), int64(quantiles)}}
+	ahead := port{aheadName, "float32", []any{"batch", count, int64(targets), int64(places)}}
 	for _, kind := range graphKinds {
 		d, there := graphs[kind]
 		if !there {
@@ -140,15 +141,15 @@ func rowsAhead(value any) (rows []int) {
 	return rows
 }
 
-// aheadOf limits the forecasts of all horizons to possible values, as forecastOf does. values: horizons, targets, then quantiles.
+// aheadOf limits the forecasts of all horizons to possible values, as forecastOf does. values: horizons, targets, then places.
 func aheadOf(values []float32, rows []int, measured [targets]bool) ([]Ahead, error) {
 	var made []Ahead
 	for at, row := range rows {
 		held := [targets]Interval{}
 		for target := range targets {
-			from := (at*targets + target) * quantiles
-			for quantile, to := range []*float64{&held[target].Lower, &held[target].Median, &held[target].Upper} {
-				value, err := possible(values[from+quantile], target, measured[target])
+			from := (at*targets + target) * places
+			for place, to := range []*float64{&held[target].Lower, &held[target].Median, &held[target].Upper, &held[target].Mean} {
+				value, err := possible(values[from+place], target, measured[target])
 				if err != nil {
 					return nil, err
 				}

@@ -29,13 +29,13 @@ func TestForecastInJSON(t *testing.T) {
 func TestHorizonsInJSON(t *testing.T) {
 	made := Forecast{
 		ThroughputMbps: 2, RTTMs: math.NaN(), Version: "v", Coverage: 0.9,
-		Ahead: []Ahead{{Rows: 1, ThroughputMbps: Interval{1, 2, 3}, RTTMs: noInterval, PacketLoss: Interval{0, 0, 0.5}}},
+		Ahead: []Ahead{{Rows: 1, ThroughputMbps: Interval{1, 2, 3, 2.5}, RTTMs: noInterval, PacketLoss: Interval{0, 0, 0.5, 0.1}}},
 	}
 	content, err := json.Marshal(made)
 	must(t, err)
 	if string(content) != `{"throughput_mbps":2,"rtt_ms":null,"packet_loss":0,"jitter_ms":0,"version":"v","coverage":0.9,"ahead":[{"rows":1,`+
-		`"throughput_mbps":{"lower":1,"median":2,"upper":3},"rtt_ms":null,"packet_loss":{"lower":0,"median":0,"upper":0.5},`+
-		`"jitter_ms":{"lower":0,"median":0,"upper":0}}]}` {
+		`"throughput_mbps":{"lower":1,"median":2,"upper":3,"mean":2.5},"rtt_ms":null,"packet_loss":{"lower":0,"median":0,"upper":0.5,"mean":0.1},`+
+		`"jitter_ms":{"lower":0,"median":0,"upper":0,"mean":0}}]}` {
 		t.Error(string(content))
 	}
 	again := Forecast{}
@@ -43,7 +43,7 @@ func TestHorizonsInJSON(t *testing.T) {
 	if !math.IsNaN(again.RTTMs) || again.Coverage != 0.9 || len(again.Ahead) != 1 {
 		t.Fatalf("%+v", again)
 	}
-	if ahead := again.Ahead[0]; ahead.Rows != 1 || ahead.ThroughputMbps != (Interval{1, 2, 3}) || !math.IsNaN(ahead.RTTMs.Upper) {
+	if ahead := again.Ahead[0]; ahead.Rows != 1 || ahead.ThroughputMbps != (Interval{1, 2, 3, 2.5}) || !math.IsNaN(ahead.RTTMs.Upper) || !math.IsNaN(ahead.RTTMs.Mean) {
 		t.Errorf("%+v", ahead)
 	}
 	sparse := Ahead{}
@@ -70,20 +70,20 @@ func TestForecastsArePossible(t *testing.T) {
 		if _, err := forecastOf([targets]float32{0, float32(broken), 0, 0}, all); err == nil {
 			t.Errorf("%v passes", broken)
 		}
-		for at := range 12 {
-			values := [24]float32{}
-			values[12+at] = float32(broken)
-			if _, err := aheadOf(values[:], []int{1, 5}, all); err == nil || !strings.Contains(err.Error(), targetNames[at/3]) {
+		for at := range targets * places {
+			values := [2 * targets * places]float32{}
+			values[targets*places+at] = float32(broken)
+			if _, err := aheadOf(values[:], []int{1, 5}, all); err == nil || !strings.Contains(err.Error(), targetNames[at/places]) {
 				t.Errorf("%v passes ahead: %v", broken, err)
 			}
 		}
 	}
-	ahead, err := aheadOf([]float32{-2, -1, 7, 1, 2, 3, 0.5, 1.5, 2.5, 0, 1e38, 3e38}, []int{1}, [targets]bool{true, false, true, true})
+	ahead, err := aheadOf([]float32{-2, -1, 7, -3, 1, 2, 3, 2, 0.5, 1.5, 2.5, 0.75, 0, 1e38, 3e38, 2e38}, []int{1}, [targets]bool{true, false, true, true})
 	must(t, err)
-	if a := ahead[0]; a.ThroughputMbps != (Interval{0, 0, 7}) || a.PacketLoss != (Interval{0.5, 1, 1}) || a.JitterMs != (Interval{0, 1e37, 1e37}) {
+	if a := ahead[0]; a.ThroughputMbps != (Interval{0, 0, 7, 0}) || a.PacketLoss != (Interval{0.5, 1, 1, 0.75}) || a.JitterMs != (Interval{0, 1e37, 1e37, 1e37}) {
 		t.Errorf("%+v", a)
 	}
-	if !math.IsNaN(ahead[0].RTTMs.Lower) || !math.IsNaN(ahead[0].RTTMs.Median) || !math.IsNaN(ahead[0].RTTMs.Upper) {
+	if !math.IsNaN(ahead[0].RTTMs.Lower) || !math.IsNaN(ahead[0].RTTMs.Median) || !math.IsNaN(ahead[0].RTTMs.Upper) || !math.IsNaN(ahead[0].RTTMs.Mean) {
 		t.Errorf("%+v", ahead[0].RTTMs)
 	}
 }

@@ -26,7 +26,7 @@ type golden struct {
 	samples  []goldenSample
 }
 
-// goldenSample is one of them. known is its flat context, and ahead has horizons, targets, then quantiles; both are empty without horizons.
+// goldenSample is one of them. known is its flat context, and ahead has horizons, targets, then places; both are empty without horizons.
 // A number is NaN if its target was never measured in training.
 type goldenSample struct {
 	name     string
@@ -175,7 +175,7 @@ func (e *goldenSampleEntry) fillAhead(sample *goldenSample, v *version) bool {
 			return false
 		}
 		for target, interval := range horizon {
-			if len(interval) != quantiles {
+			if len(interval) != places {
 				return false
 			}
 			for _, value := range interval {
@@ -226,9 +226,9 @@ func (g *golden) problem(sample *goldenSample, made *forecasts) string {
 		}
 	}
 	for at, value := range made.ahead {
-		target := at / quantiles % targets
+		target := at / places % targets
 		if expected := sample.ahead[at]; !g.agree(target, value, expected) {
-			return fmt.Sprintf("%s of horizon %d: %v instead of %v", targetNames[target], at/quantiles/targets+1, value, expected)
+			return fmt.Sprintf("%s of horizon %d: %v instead of %v", targetNames[target], at/places/targets+1, value, expected)
 		}
 	}
 	return ""

@@ -94,8 +94,8 @@ func (p *parity) compareOne(t *testing.T, name string, disturbed bool, made *For
 			t.Errorf("%s: horizon %d is %d rows ahead", name, at, horizon.Rows)
 		}
 		for target, got := range []Interval{horizon.ThroughputMbps, horizon.RTTMs, horizon.PacketLoss, horizon.JitterMs} {
-			for quantile, number := range []float64{got.Lower, got.Median, got.Upper} {
-				p.compareNumber(t, fmt.Sprintf("%s, %d rows ahead, quantile %d", name, horizon.Rows, quantile), disturbed, target, number, ahead[at][target][quantile])
+			for place, number := range []float64{got.Lower, got.Median, got.Upper, got.Mean} {
+				p.compareNumber(t, fmt.Sprintf("%s, %d rows ahead, place %d", name, horizon.Rows, place), disturbed, target, number, ahead[at][target][place])
 			}
 			if got.Lower > got.Median || got.Median > got.Upper {
 				t.Errorf("%s, %d rows ahead, %s: %+v", name, horizon.Rows, targetNames[target], got)
@@ -151,7 +151,7 @@ func TestGoldenVectors(t *testing.T) {
 		samples.samples[3].forecast[1] = float64(mustRun(t, session, samples.samples[3]).nextRow[1])
 		must(t, samples.check(session))
 		ahead := samples.samples[5].ahead // of the last horizon the upper forecast of the RTT
-		at := len(ahead) - targets*quantiles + quantiles + 2
+		at := len(ahead) - targets*places + places + 2
 		ahead[at] += 2 * (samples.absolute[1] + samples.relative*math.Abs(ahead[at]))
 		if err := samples.check(session); err == nil || !strings.Contains(err.Error(), "rtt_ms of horizon 3: ") {
 			t.Errorf("%s: a forecast ahead that is wrong by twice the tolerance passes: %v", name, err)

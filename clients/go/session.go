@@ -88,7 +88,7 @@ func (s *session) property(key string) (string, error) {
 	return value, err
 }
 
-// forecasts are what a graph returns for one window. nextRow: of each target. ahead: horizons, targets, then quantiles; empty without
+// forecasts are what a graph returns for one window. nextRow: of each target. ahead: horizons, targets, then places; empty without
 // horizons. Each is memory of its own, as window's are, because C writes into it.
 type forecasts struct {
 	nextRow []float32
@@ -98,7 +98,7 @@ type forecasts struct {
 // run forecasts one window. known: its flat context; nil leaves the graph's default, which is that nothing is known. Every tensor is
 // destroyed before it returns.
 func (s *session) run(w *window, known []float32) (made forecasts, err error) {
-	made = forecasts{make([]float32, targets), make([]float32, s.horizons*targets*quantiles)}
+	made = forecasts{make([]float32, targets), make([]float32, s.horizons*targets*places)}
 	b := bound{}
 	defer b.destroy()
 	if b.onnx, err = s.onnx.CreateIoBinding(); err != nil { // by name, so that an optional input can be left out
@@ -122,7 +122,7 @@ func (s *session) run(w *window, known []float32) (made forecasts, err error) {
 		err = errors.Join(err, bind(&b, b.onnx.BindInput, contextName, known, 1, int64(len(known))))
 	}
 	if s.horizons > 0 {
-		err = errors.Join(err, bind(&b, b.onnx.BindOutput, aheadName, made.ahead, 1, int64(s.horizons), targets, quantiles))
+		err = errors.Join(err, bind(&b, b.onnx.BindOutput, aheadName, made.ahead, 1, int64(s.horizons), targets, places))
 	}
 	if err == nil {
 		err = s.onnx.RunWithBinding(b.onnx)

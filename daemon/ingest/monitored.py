@@ -18,7 +18,7 @@ from features.definition import FEATURES
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
 from model.judge.outlook import Outlook
-from model.version.contract import QUANTILES
+from model.version.contract import PLACES
 from model.version.predictor import Predictor
 
 _CODES = slice(FEATURES.index("region_encoded"), FEATURES.index("region_encoded") + len(CATEGORIES))
@@ -152,7 +152,7 @@ class MonitoredLinks:
         row_of = rows.accepted[rows.watched]
         index = self._watch.index_of_slot[rows.slots[rows.watched]]
         forecast = np.full((len(row_of), len(TARGETS)), np.nan, np.float32)
-        ahead = np.full((len(row_of), len(self.model.horizons), len(TARGETS), QUANTILES), np.nan, np.float32)
+        ahead = np.full((len(row_of), len(self.model.horizons), len(TARGETS), PLACES), np.nan, np.float32)
         if rows.ready.any():
             with self._observer.stage("forecast"):
                 forecast[rows.ready], ahead[rows.ready] = self.model.predict_both(rows.windows[rows.ready], rows.context[rows.ready])

@@ -17,9 +17,11 @@ def horizon_figures(
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Return the figures of each horizon, as JSON has them; a figure that is not defined is None.
 
+    Absolute errors are those of the median; rmse, a root mean squared error, and correlation those of the mean.
+
     Args:
         actual: float32 (M, H, 4), in the targets' units, NaN if not measured.
-        ahead: float32 (M, H, 4, 3), lower, median and upper forecast, NaN if not forecast.
+        ahead: float32 (M, H, 4, 4), lower, median, upper and mean forecast, NaN if not forecast.
         simple: By name float32 (M, 4), forecasts that are the same at each horizon, "persistence" among them.
         horizons: H numbers of rows.
         coverage: Share of what is measured that is to lie between lower and upper.
@@ -37,14 +39,15 @@ def horizon_figures(
 
 
 def _figures(actual: Floats, ahead: Floats, simple: Mapping[str, Floats], coverage: float) -> dict[str, Any]:
-    """Return the figures of one pair of horizon and target. actual: (M,). ahead: (M, 3). simple: (M,) each."""
+    """Return the figures of one pair of horizon and target. actual: (M,). ahead: (M, 4). simple: (M,) each."""
     known = np.isfinite(actual) & np.isfinite(ahead).all(axis=1)
     for forecast in simple.values():
         if np.isfinite(forecast).any():  # one that never forecasts it must not remove the rows of the others
             known &= np.isfinite(forecast)
     if not known.any():
-        return {"windows": 0, "mae": None, "coverage": None, "width": None, "interval_score": None, "simple": {}, "skill": None}
-    wanted, lower, median, upper = (part[known].astype(np.float64) for part in (actual, *ahead.T))
+        none = dict.fromkeys(("mae", "rmse", "correlation", "coverage", "width", "interval_score"))
+        return {"windows": 0, **none, "simple": {}, "skill": None}
+    wanted, lower, median, upper, mean = (part[known].astype(np.float64) for part in (actual, *ahead.T))
     mae = float(np.abs(median - wanted).mean())
     errors = {
         name: float(np.abs(forecast[known] - wanted).mean()) for name, forecast in simple.items() if np.isfinite(forecast[known]).all()
@@ -53,6 +56,8 @@ def _figures(actual: Floats, ahead: Floats, simple: Mapping[str, Floats], covera
     return {
         "windows": int(known.sum()),
         "mae": mae,
+        "rmse": float(np.sqrt(np.mean((mean - wanted) ** 2))),
+        "correlation": float(np.corrcoef(mean, wanted)[0, 1]) if mean.std() > 0 and wanted.std() > 0 else None,
         "coverage": float(((wanted >= lower) & (wanted <= upper)).mean()),
         "width": float((upper - lower).mean()),
         "interval_score": float(interval_scores(wanted, lower, upper, coverage).mean()),
@@ -69,10 +74,10 @@ def weighted_interval_scores(actual: Floats, ahead: Floats, coverage: float) -> 
 
     Args:
         actual: float32 (M, H, 4).
-        ahead: float32 (M, H, 4, 3).
+        ahead: float32 (M, H, 4, 4).
         coverage: Of the intervals.
     """
-    wanted, (lower, median, upper) = actual.astype(np.float64), np.moveaxis(ahead.astype(np.float64), -1, 0)
+    wanted, (lower, median, upper, _) = actual.astype(np.float64), np.moveaxis(ahead.astype(np.float64), -1, 0)
     with np.errstate(invalid="ignore"):
         scores: Doubles = (0.5 * np.abs(wanted - median) + 0.5 * (1.0 - coverage) * interval_scores(wanted, lower, upper, coverage)) / 1.5
     scores[np.isfinite(wanted) & ~np.isfinite(scores)] = np.inf

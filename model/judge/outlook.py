@@ -46,7 +46,7 @@ class Outlook:
 
     >>> outlook = Outlook()
     >>> outlook.begin((1, 2), 0.9, links=1)
-    >>> ahead = np.full((1, 2, 4, 3), [9.0, 10.0, 11.0], np.float32)
+    >>> ahead = np.full((1, 2, 4, 4), [9.0, 10.0, 11.0, 10.0], np.float32)
     >>> def follow(time_s, value):
     ...     no, one = np.zeros(1, np.int64), np.full((1, 4), value, np.float32)
     ...     return outlook.follow(no, [("eu", "fibre")], np.array([time_s]), np.array([60.0]), np.zeros(1, bool), ahead, one)
@@ -109,7 +109,7 @@ class Outlook:
             time_s: float64 (R,), UTC seconds.
             interval_s: float64 (R,), the link's sampling interval, seconds, NaN if not known.
             restarted: bool (R,), whether a gap lies before the row.
-            ahead: float32 (R, H, 4, 3), NaN where nothing was forecast.
+            ahead: float32 (R, H, 4, 4), NaN where nothing was forecast.
             actual: float32 (R, 4), NaN if not measured.
         """
         sums = np.zeros((3, len(self.horizons), len(TARGETS)))
@@ -183,7 +183,7 @@ def _follow(
             if due_s[link, horizon] != due_s[link, horizon] and interval_s[row] > 0.0:
                 found = False
                 for target in range(actual.shape[1]):
-                    lower, median, upper = ahead[row, horizon, target]
+                    lower, median, upper = ahead[row, horizon, target, :_PARTS]
                     found = found or median == median
                     below, above = math.exp(stretches[target, BELOW]), math.exp(stretches[target, ABOVE])
                     under_way[link, horizon, target, 0] = max(median - below * (median - lower), 0.0)

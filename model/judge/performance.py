@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 import numpy as np
@@ -18,13 +18,15 @@ CRITERIA: Final = {"correlation": (">=", 0.98), "accuracy_percent": (">=", 98.0)
 _TAIL_PERCENT: Final = 2.5
 
 
-def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles) -> dict[str, Any]:
+def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles, mean: Floats | None = None) -> dict[str, Any]:
     """Return the figures of one network's forecasts, as JSON has them. All are measured on the rows on which each has a forecast.
 
     Args:
         actual: float32 (M, 4), in the targets' units, NaN if not measured.
         forecasts: (M, 4) each; the network's as NETWORK, the others are baselines.
         time_s: float64 (M,), UTC seconds of the forecast rows: the bootstrap's blocks are neighbours in time.
+        mean: (M, 4), the network's forecasts of the mean, if it has some beside those of the median: correlation, r2 and rmse are of
+            these, because squared errors want the mean as absolute ones want the median.
     """
     in_time = np.argsort(time_s, kind="stable")
     actual = actual[in_time].copy()
@@ -35,7 +37,7 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
         if able:
             actual[~np.isfinite(able).all(axis=0), target] = np.nan
     measured = {name: forecast_metrics(actual, forecast) for name, forecast in ordered.items()}
-    network = _document(measured[NETWORK])
+    network = _document(measured[NETWORK] if mean is None else of_mean(measured[NETWORK], forecast_metrics(actual, mean[in_time])))
     criteria = _criteria(network["averages"])
     baselines = {name: _document(metrics) for name, metrics in measured.items() if name != NETWORK}
     return {
@@ -48,6 +50,15 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
         "criteria_met": {name: entry["met"] for name, entry in criteria.items()},
         "success": any(entry["met"] for entry in criteria.values()),
     }
+
+
+def of_mean(median: Metrics, mean: Metrics) -> Metrics:
+    """Return the metrics of the median, with those that squared errors decide of the mean."""
+    targets = tuple(
+        replace(one, rmse=other.rmse, r2=other.r2, correlation=other.correlation)
+        for one, other in zip(median.targets, mean.targets, strict=True)
+    )
+    return replace(median, targets=targets, mean_correlation=mean.mean_correlation, mean_r2=mean.mean_r2)
 
 
 def best_baseline(report: Mapping[str, Any], target: str) -> tuple[str, float] | None:

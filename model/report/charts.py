@@ -112,7 +112,7 @@ def bands(time_s: Doubles, ahead: Floats, actual: Floats, horizons: Sequence[int
 
     Args:
         time_s: float64 (M,), UTC seconds of the next row, ascending.
-        ahead: float32 (M, H, 4, 3).
+        ahead: float32 (M, H, 4, 4).
         actual: float32 (M, H, 4), NaN if not measured.
         horizons: H numbers of rows.
     """
@@ -122,7 +122,7 @@ def bands(time_s: Doubles, ahead: Floats, actual: Floats, horizons: Sequence[int
             column = TARGETS.index(target)
             at = max((at for at in range(len(horizons)) if np.isfinite(actual[:, at, column]).any()), default=0)
             rows = np.flatnonzero(np.isfinite(actual[:, at, column]))[-_SHOWN_ROWS:]
-            times, (lower, median, upper) = time_s[rows].astype("datetime64[s]"), ahead[rows, at, column].T
+            times, (lower, median, upper, _) = time_s[rows].astype("datetime64[s]"), ahead[rows, at, column].T
             axis.fill_between(times, lower, upper, color=_BLUE, alpha=0.2, linewidth=0, label="interval")
             axis.plot(times, actual[rows, at, column], color=_GREY, linewidth=0.9, label="actual")
             axis.plot(times, median, color=_BLUE, linewidth=0.9, label="forecast")

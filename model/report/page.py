@@ -37,7 +37,7 @@ class Judged:
         actual: float32 (M, 4), in the targets' units, NaN if not measured.
         forecasts: float32 (M, 4) each, of "network" and the baselines, NaN if not forecast.
         attention: float32 (T,), mean weight of each step; None if the network has no such layer.
-        ahead: float32 (M, H, 4, 3), lower, median and upper forecast of each horizon; None without horizons.
+        ahead: float32 (M, H, 4, 4), lower, median, upper and mean forecast of each horizon; None without horizons.
         actual_ahead: float32 (M, H, 4), what was measured there.
     """
 
@@ -100,17 +100,25 @@ def _ahead(report: Mapping[str, Any], judged: Judged, of_link: NDArray[np.bool_]
         return ""
     horizons, coverage = report["performance"]["horizons"], report["architecture"]["ahead"]["coverage"]
     rows = [
-        [escape(target), f"{entry['rows']}", f"{each['windows']:,}", *(_number(each[key]) for key in ("mae", "skill", "coverage", "width"))]
+        [
+            escape(target),
+            f"{entry['rows']}",
+            f"{each['windows']:,}",
+            *(_number(each[key]) for key in ("mae", "skill", "coverage", "width", "rmse", "correlation")),
+        ]
         for target in measured
         for entry in horizons
         if (each := entry["targets"][target])["windows"]
     ]
-    table = _table(["target", "rows ahead", "windows", "MAE", "skill over persistence", "coverage", "width"], rows)
+    table = _table(["target", "rows ahead", "windows", "MAE", "skill over persistence", "coverage", "width", "RMSE", "correlation"], rows)
     errors = charts.error_by_horizon(horizons, measured)
     bands = charts.bands(
         judged.time_s[of_link], judged.ahead[of_link], judged.actual_ahead[of_link], [e["rows"] for e in horizons], measured
     )
-    note = f"Each interval is to hold {coverage:.0%} of what is measured. Below: the last rows of the link with the most windows."
+    note = (
+        f"Each interval is to hold {coverage:.0%} of what is measured. MAE is of the median, RMSE and correlation are of the mean. "
+        "Below: the last rows of the link with the most windows."
+    )
     return _section("Forecasts further ahead", table + errors + bands, note)
 
 

@@ -30,7 +30,7 @@ class Evaluation:
     Args:
         metrics: Result of forecast_metrics for each forecaster ("candidate", "parent", "persistence"), as JSON has it.
         forecasts: By forecaster float32 (M, 4) in the targets' units, for the M judged windows.
-        ahead: float32 (M, H, 4, 3), the candidate's forecasts of all horizons; None if it has none.
+        ahead: float32 (M, H, 4, 4), the candidate's forecasts of all horizons; None if it has none.
     """
 
     verdict: Verdict
@@ -93,7 +93,7 @@ def _decided_ahead(
     coverage: float,
     policy: GatePolicy,
 ) -> Verdict:
-    """Compare the forecasts of all horizons of "candidate" and "parent", (M, H, 4, 3) each, by the mean of their scores."""
+    """Compare the forecasts of all horizons of "candidate" and "parent", (M, H, 4, 4) each, by the mean of their scores."""
     actual = targets_at(dataset.targets, dataset.judged.ahead)
     naive = np.abs(actual.astype(np.float64) - persistence[:, None])
     scores = {}
@@ -104,7 +104,7 @@ def _decided_ahead(
 
 
 def _ahead(predictor: Predictor, dataset: Dataset, features: OfflineFeatures) -> Floats:
-    """Return float32 (M, H, 4, 3), forecasts of all horizons for the judged windows, in the targets' units. features: by its own codes."""
+    """Return float32 (M, H, 4, 4), forecasts of all horizons for the judged windows, in the targets' units. features: by its own codes."""
     return np.concatenate([predictor.predict_ahead(windows, context) for windows, context in _inputs(predictor, dataset, features)])
 
 

@@ -112,7 +112,7 @@ def write_report(folder: Path, report: Mapping[str, Any], fitted: Fit, judged: J
 def judged_rows(
     dataset: Dataset, actual: Floats, forecasts: Mapping[str, Floats], attention: Floats | None, ahead: Floats | None = None
 ) -> Judged:  # fmt: skip
-    """Return the M judged windows in order of time, for the page. actual and forecasts: float32 (M, 4). ahead: (M, H, 4, 3)."""
+    """Return the M judged windows in order of time, for the page. actual and forecasts: float32 (M, 4). ahead: (M, H, 4, 4)."""
     table, index = dataset.table, dataset.judged
     in_time = np.argsort(table.time_s[index.target_row], kind="stable")
     rows = index.target_row[in_time]

@@ -27,6 +27,7 @@ from model.training.fit.linear_path import forecast
 from model.training.fit.progress import Progress
 from model.training.fit.start import Fit, fit, prepare_tensorflow, start
 from model.training.report import CandidateStory, RecordingStory, attention_of, judged_rows, report_document, write_report
+from model.version.contract import MEAN
 from model.version.manifest import write_manifest
 from model.version.metadata import Metadata
 from model.version.possible import possible, possible_ahead, unscaled_ahead
@@ -142,7 +143,8 @@ def _describe(
     dataset, fitted = made.dataset, made.fitted
     table, index = dataset.table, dataset.judged
     actual = dataset.targets[index.target_row]
-    figures = performance(actual, forecasts, table.time_s[index.target_row])
+    mean = None if ahead is None else ahead[:, 0, :, MEAN]
+    figures = performance(actual, forecasts, table.time_s[index.target_row], mean)
     sizes = spec.architecture.ahead
     if ahead is not None:
         simple = {name: forecasts[name] for name in ("persistence", "ewma")}
@@ -175,7 +177,7 @@ def forecasts_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> dict[str,
 
 
 def ahead_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> Floats | None:
-    """Return float32 (M, H, 4, 3), the network's forecasts of all horizons in the targets' units; None if it has none."""
+    """Return float32 (M, H, 4, 4), the network's forecasts of all horizons in the targets' units; None if it has none."""
     return ahead_at(fitted, dataset, index) if is_ahead(fitted.model) else None
 
 

@@ -20,10 +20,10 @@ FORECAST: Final = "forecast"
 CONTEXT: Final = "context"
 """Optional input of a graph of several horizons, float32 (batch, 4 * (3 + H)): what the link remembers, NaN if not known."""
 AHEAD: Final = "ahead"
-"""Output of such a graph, float32 (batch, H, 4, 3): lower, median and upper forecast of each horizon and target."""
-QUANTILES: Final = 3
-LOWER, MEDIAN, UPPER = range(QUANTILES)
-"""Places in the last axis of forecasts ahead."""
+"""Output of such a graph, float32 (batch, H, 4, 4): the forecasts of each horizon and target, in the places below."""
+PLACES: Final = 4
+LOWER, MEDIAN, UPPER, MEAN = range(PLACES)
+"""Places in the last axis of forecasts ahead. The mean is what sums and squared errors want: where loss is mostly 0, its median is 0."""
 FORBIDDEN: Final = frozenset({"Loop", "Scan", "If"})
 """Operators to which the export converts layers that it does not recognise: 6.6 times slower, and not quantisable."""
 DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})

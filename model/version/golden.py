@@ -6,7 +6,7 @@
                           "forecast": [4 numbers or null], "int8": true}, ...]}}
 
 Each sample of a version that forecasts several horizons also has its "context" (numbers or null) and "ahead", horizons of targets of
-lower, median and upper.
+lower, median, upper and mean.
 
 The first inputs and outputs are scaled, as the core graph reads and returns them. The raw ones are telemetry, null if missing, and
 forecasts in the units of the targets. A forecast agrees if its difference is at most absolute + relative * |expected|.
@@ -42,7 +42,7 @@ class CoreSamples:
     """S windows and what the core graph returns for them, scaled.
 
     inputs: float32 (S, 30, 44); S from 1 to 64. outputs: float32 (S, 4), NaN for a target that is not forecast.
-    context: float32 (S, C), in the targets' units, and ahead: float32 (S, H, 4, 3); None for a version that forecasts only the next row.
+    context: float32 (S, C), in the targets' units, and ahead: float32 (S, H, 4, 4); None for a version that forecasts only the next row.
     """
 
     inputs: Floats

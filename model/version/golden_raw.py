@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from features.definition import HISTORY_ROWS, WINDOW_ROWS
 from features.memory import CONTEXT_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
-from model.version.contract import QUANTILES
+from model.version.contract import PLACES
 from model.version.golden_kinds import varied
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows
@@ -38,7 +38,7 @@ class RawSamples:
     """S windows with a name each, and the expected forecasts.
 
     forecasts: float32 (S, 4), units of the targets, NaN for a target that is not forecast.
-    ahead: float32 (S, H, 4, 3), forecasts of all horizons; None: of a version that forecasts only the next row.
+    ahead: float32 (S, H, 4, 4), forecasts of all horizons; None: of a version that forecasts only the next row.
     int8: bool (S,), which of them the quantised graph has to forecast too.
     tolerance, int8_tolerance: float64 (4,), units of the targets. relative, int8_relative: shares of a forecast.
     """
@@ -120,7 +120,7 @@ class RawSamples:
         Args:
             forecasts: (S, 4).
             int8: True: by the quantised graph, whose tolerance is wider.
-            ahead: (S, H, 4, 3); None: without horizons.
+            ahead: (S, H, 4, 4); None: without horizons.
         """
         absolute, relative = (self.int8_tolerance, self.int8_relative) if int8 else (self.tolerance, self.relative)
         wrong = _disagree(forecasts, self.forecasts, absolute, relative)
@@ -150,7 +150,7 @@ def raw_samples(
 
     Args:
         base: real windows, at least one.
-        forecast: returns the expected forecasts, float32 (B, 4) and (B, H, 4, 3); the latter may be None.
+        forecast: returns the expected forecasts, float32 (B, 4) and (B, H, 4, 4); the latter may be None.
         raw: the float graph.
         int8: the quantised graph.
         outputs: scaler of the targets.
@@ -209,7 +209,7 @@ def with_nulls(forecast: Floats | Doubles) -> list[float | None]:
 
 
 def nested_nulls(ahead: Floats) -> list[Any]:
-    """Return the forecasts (H, 4, 3) of one window as JSON has them: null for NaN."""
+    """Return the forecasts (H, 4, 4) of one window as JSON has them: null for NaN."""
     return [[with_nulls(target) for target in horizon] for horizon in ahead]
 
 
@@ -222,10 +222,10 @@ def contexts_of(samples: list[Any], horizons: int) -> Floats | None:
 
 
 def ahead_of(samples: list[Any], horizons: int) -> Floats | None:
-    """Return float32 (S, H, 4, 3), the forecasts ahead of each sample; None without horizons. Raises as `forecasts_of`."""
+    """Return float32 (S, H, 4, 4), the forecasts ahead of each sample; None without horizons. Raises as `forecasts_of`."""
     if not horizons:
         return None
-    ahead = _floats([_numbers(sample["ahead"], (horizons, len(TARGETS), QUANTILES), holes=True) for sample in samples])
+    ahead = _floats([_numbers(sample["ahead"], (horizons, len(TARGETS), PLACES), holes=True) for sample in samples])
     missing = np.isnan(ahead)
     if (missing.any(axis=(0, 1, 3)) != missing.all(axis=(0, 1, 3))).any():
         raise ValueError("a target ahead is missing in some of the samples only")

@@ -19,7 +19,7 @@ from features.definition import VERSION as FEATURE_VERSION
 from features.memory import CONTEXT_ROWS
 from features.telemetry import TARGETS, Flags
 from features.vocabulary import Vocabulary
-from model.version.contract import AHEAD, BATCH, CONTEXT, QUANTILES, Declared, Port, cut
+from model.version.contract import AHEAD, BATCH, CONTEXT, PLACES, Declared, Port, cut
 from model.version.declarations import read_graphs
 from model.version.documents import DocumentError, read_document, write_document
 from model.windows.scaler import Scaler
@@ -294,7 +294,7 @@ def _ahead(document: dict[str, Any], graphs: Mapping[str, Declared], name: str) 
     if type(coverage) is not float or not 0 < coverage < 1:
         raise DocumentError(f"{name}: {FORECAST}.coverage is {cut(repr(coverage))}, which is not a share between 0 and 1")
     context = Port(CONTEXT, "float32", (BATCH, len(TARGETS) * (CONTEXT_ROWS + len(rows))))
-    ahead = Port(AHEAD, "float32", (BATCH, len(rows), len(TARGETS), QUANTILES))
+    ahead = Port(AHEAD, "float32", (BATCH, len(rows), len(TARGETS), PLACES))
     for kind, declared in graphs.items():
         if context not in declared.inputs or ahead not in declared.outputs:
             raise DocumentError(

@@ -37,11 +37,11 @@ def possible(forecasts: Floats, measured: Flags | None = None) -> Floats:
 
 
 def unscaled_ahead(scaled: Floats, outputs: Scaler) -> Floats:
-    """Return forecasts (B, H, 4, 3) in the targets' units. outputs: scaler of the targets."""
+    """Return forecasts (B, H, 4, 4) in the targets' units. outputs: scaler of the targets."""
     forecasts: Floats = scaled * outputs.scale[:, None] + outputs.mean[:, None]
     return forecasts
 
 
 def possible_ahead(forecasts: Floats, measured: Flags | None = None) -> Floats:
-    """Return forecasts (B, H, 4, 3) limited as by `possible`."""
+    """Return forecasts (B, H, 4, 4) limited as by `possible`."""
     return np.moveaxis(possible(np.moveaxis(forecasts, 2, -1), measured), -1, 2)

@@ -16,7 +16,7 @@ from features.memory import CONTEXT_ROWS
 from features.telemetry import TARGETS, Floats
 from features.vocabulary import Vocabulary
 from model.version import contract
-from model.version.contract import AHEAD, CONTEXT, QUANTILES, Declared
+from model.version.contract import AHEAD, CONTEXT, PLACES, Declared
 from model.version.documents import DocumentError, read_plain
 from model.version.metadata import Metadata, OtherFeaturesError
 from model.version.possible import possible, possible_ahead, unscaled_ahead
@@ -114,9 +114,9 @@ class Predictor:
         return possible(self.metadata.outputs.inverse(forecasts), self.metadata.measured)
 
     def predict_both(self, windows: Floats, context: Floats | None = None) -> tuple[Floats, Floats]:
-        """Return what `predict` and `predict_ahead` return, by one run of the graph; without horizons the latter is (B, 0, 4, 3)."""
+        """Return what `predict` and `predict_ahead` return, by one run of the graph; without horizons the latter is (B, 0, 4, 4)."""
         if not self.horizons:
-            return self.predict(windows, context), np.zeros((len(windows), 0, len(TARGETS), QUANTILES), np.float32)
+            return self.predict(windows, context), np.zeros((len(windows), 0, len(TARGETS), PLACES), np.float32)
         next_row, ahead = self._run(windows, context, (OUTPUT, AHEAD))
         outputs, measured = self.metadata.outputs, self.metadata.measured
         return possible(outputs.inverse(next_row), measured), possible_ahead(unscaled_ahead(ahead, outputs), measured)
@@ -129,8 +129,8 @@ class Predictor:
             context: as of `predict`.
 
         Returns:
-            float32 (B, H, 4, 3), TARGETS in engineering units: lower, median and upper, for each of `horizons`. The median of the first
-            horizon is what `predict` returns.
+            float32 (B, H, 4, 4), TARGETS in engineering units: lower, median, upper and mean, for each of `horizons`. The median of the
+            first horizon is what `predict` returns.
 
         Raises:
             ValueError: if the version forecasts only the next row, or the windows or the context have another shape.
@@ -148,7 +148,7 @@ class Predictor:
         if context is not None and self.horizons and context.shape != wanted:
             raise ValueError(f"context must be {wanted}, not {context.shape}")
         rows = None if context is None or not self.horizons else context.reshape(len(windows), wanted[1] * wanted[2])
-        shapes = {OUTPUT: (len(TARGETS),), AHEAD: (len(self.horizons), len(TARGETS), QUANTILES)}
+        shapes = {OUTPUT: (len(TARGETS),), AHEAD: (len(self.horizons), len(TARGETS), PLACES)}
         found = [[np.zeros((0, *shapes[name]), np.float32) for name in outputs]]  # an LSTM of no windows ends the process
         for start in range(0, len(windows), CHUNK_WINDOWS):
             part = slice(start, start + CHUNK_WINDOWS)
@@ -213,7 +213,7 @@ def run_outputs(session: Any, scaled: Floats, context: Floats | None, outputs: S
         outputs: names of outputs.
 
     Returns:
-        Those outputs, scaled: "output" is float32 (B, 4), "ahead" (B, H, 4, 3).
+        Those outputs, scaled: "output" is float32 (B, 4), "ahead" (B, H, 4, 4).
     """
     feed = {"input": scaled} if context is None else {"input": scaled, CONTEXT: context}
     if len(scaled) == 1:

@@ -86,7 +86,7 @@ class RawPredictor:
         return forecasts if self.measured is None else possible(forecasts, self.measured)
 
     def predict_ahead(self, windows: RawWindows) -> Floats:
-        """Forecast every horizon of each window, float32 (B, H, 4, 3): lower, median and upper. Only for a graph that `is_ahead`."""
+        """Forecast every horizon of each window, float32 (B, H, 4, 4): lower, median, upper and mean. Only for a graph that `is_ahead`."""
         shape = next(output.shape[1:] for output in self._session.get_outputs() if output.name == AHEAD)
         forecasts = self._run(windows, AHEAD, tuple(shape))
         return forecasts if self.measured is None else possible_ahead(forecasts, self.measured)

@@ -139,10 +139,10 @@ def test_forecasts_further_ahead_are_those_of_the_project(several: tuple[Path, s
     found = live.forecast_ahead(given)
     assert list(found) == [1, 3]
     predictor = RawPredictor.load(models / version)
-    expected = predictor.predict_ahead(raw_windows(given))[0]  # (H, 4, 3)
+    expected = predictor.predict_ahead(raw_windows(given))[0]  # (H, 4, 4)
     assert [list(each.values()) for each in found.values()] == [pytest.approx(horizon, rel=1e-4) for horizon in expected]
-    assert all(lower <= median <= upper for each in found.values() for lower, median, upper in each.values())
-    assert list(live.forecast(given).values()) == pytest.approx([median for _, median, _ in found[1].values()], rel=1e-6)
+    assert all(lower <= median <= upper for each in found.values() for lower, median, upper, _ in each.values())
+    assert list(live.forecast(given).values()) == pytest.approx([median for _, median, _, _ in found[1].values()], rel=1e-6)
     with pytest.raises(ValueError, match="2 rows: a forecast needs 3"):
         live.forecast_ahead(rows()[:2])
 

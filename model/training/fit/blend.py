@@ -1,4 +1,5 @@
-"""What is taken of the network and of simple forecasts at each horizon, and how wide its intervals are: chosen on validation windows.
+"""What is taken of the network and of simple forecasts at each horizon, how wide its intervals are, and where between them the mean lies:
+chosen on validation windows.
 
 Early stopping looks at all targets and horizons together. Here each pair is judged for itself, so that none is worse than the best simple
 forecast for the sake of the others.
@@ -20,13 +21,15 @@ from model.training.fit.loop import evenly
 from model.training.network.ahead import BLEND, MEMBERS
 from model.training.network.bound_layers import NEXT_BOUNDS
 from model.training.network.relative import RELATIVE, STEADY
-from model.version.contract import AHEAD, LOWER, MEDIAN, UPPER
+from model.version.contract import AHEAD, LOWER, MEAN, MEDIAN, UPPER
 from model.windows.index import WindowIndex, targets_at
 
 JUDGED_WINDOWS_MAX: Final = 8_192
 KNOWN_MIN: Final = 30
 """Fewer known targets than this choose nothing: the pair is judged on training windows instead."""
 STRETCH_MOST: Final = 10.0
+STEPS: Final = np.linspace(0.0, 1.0, 11)
+"""Shares that are tried for the mean: of the width above the median, of that below, and of the way to a simple forecast."""
 LEVEL: Final = STEADY.index("average_0.12")
 """The simple forecast that the link stays at its level."""
 _TINY: Final = 1e-9
@@ -52,7 +55,7 @@ def blend(model: keras.Model, data: TrainingData, coverage: float) -> Blended:
         coverage: Share of the targets that lies between lower and upper forecast.
     """
     layer = model.get_layer(BLEND)
-    share, choice, stretch = layer.get_weights()
+    share, choice, stretch, skew, toward = layer.get_weights()
     gain = np.full(share.shape, np.nan, np.float32)
     parts = keras.Model(
         model.inputs,
@@ -62,9 +65,8 @@ def blend(model: keras.Model, data: TrainingData, coverage: float) -> Blended:
             model.get_layer(NEXT_BOUNDS).output,
         ],
     )
-    judged, trained = (
-        _Judged.of(parts, data, index.select(evenly(len(index), JUDGED_WINDOWS_MAX))) for index in (data.validation, data.train)
-    )
+    some = [index.select(evenly(len(index), JUDGED_WINDOWS_MAX)) for index in (data.train, data.validation)]
+    trained, judged = (_Judged.of(parts, data, index) for index in some)
     for horizon, target in np.ndindex(*share.shape):
         rows = judged if judged.known(horizon, target) >= KNOWN_MIN else trained
         if not rows.known(horizon, target):
@@ -72,14 +74,15 @@ def blend(model: keras.Model, data: TrainingData, coverage: float) -> Blended:
                 share[horizon, target], choice[horizon, target] = 0.0, np.eye(choice.shape[-1])[LEVEL]
             continue
         share[horizon, target], choice[horizon, target], gain[horizon, target] = rows.chosen(horizon, target)
-    layer.set_weights([share, choice, np.ones_like(stretch)])
+    layer.set_weights([share, choice, np.ones_like(stretch), np.zeros_like(skew), np.zeros_like(toward)])
     bounded = keras.Model(model.inputs, model.get_layer(AHEAD).output)
-    for index in (data.train, data.validation):  # the validation windows have the last word, wherever they measure enough
-        index = index.select(evenly(len(index), JUDGED_WINDOWS_MAX))
-        forecasts, actual = outputs_of(bounded, data, index), targets_at(data.targets, index.ahead)
-        for horizon, target in np.ndindex(*share.shape):
-            stretch_of(forecasts[:, horizon, target], actual[:, horizon, target], coverage, stretch[horizon, target])
-    layer.set_weights([share, choice, stretch])
+    made = [outputs_of(bounded, data, index) for index in some]
+    for horizon, target in np.ndindex(*share.shape):
+        for rows, forecasts in zip((trained, judged), made, strict=True):  # the second has the last word, where it measures enough
+            own, actual = forecasts[:, horizon, target], rows.actual[:, horizon, target]
+            stretch_of(own, actual, coverage, stretch[horizon, target])
+            mean_of(own, rows.simple[:, horizon, target], actual, stretch[horizon, target], skew[horizon, target], toward[horizon, target])
+    layer.set_weights([share, choice, stretch, skew, toward])
     return Blended(share, gain)
 
 
@@ -90,7 +93,7 @@ def stretch_of(forecasts: Floats, actual: Floats, coverage: float, stretch: Floa
     of distances from the median in units of the widths.
 
     Args:
-        forecasts: (M, 3), lower, median and upper.
+        forecasts: (M, 4).
         actual: (M,), NaN if not measured. With fewer than KNOWN_MIN known the stretch stays.
         stretch: (2,), below and above; changed in place.
     """
@@ -102,6 +105,41 @@ def stretch_of(forecasts: Floats, actual: Floats, coverage: float, stretch: Floa
     rank = min(1.0, (0.5 + 0.5 * coverage) * (1.0 + 1.0 / known.sum()))
     for side, (distance, width) in enumerate(zip((-away, away), widths, strict=True)):
         stretch[side] = np.clip(np.quantile(distance / np.maximum(width, _TINY), rank), 0.0, STRETCH_MOST)
+
+
+def mean_of(forecasts: Floats, simple: Floats, actual: Floats, stretch: Floats, skew: Floats, toward: Floats) -> None:
+    """Set where the mean lies between the bounds and a simple forecast: where its squared error is least.
+
+    A mean is close to a fixed combination of median and bounds whatever the distribution (Keefer and Bodily 1983, "Three-point
+    approximations for continuous random variables"). Averages tell what these cannot: how often a burst comes that is rarer than the
+    bounds show. All shares are within 0 and 1, so that the mean never leaves what the others span.
+
+    Args:
+        forecasts: (M, 4), with widths that are not stretched yet.
+        simple: (M, S), simple forecasts.
+        actual: (M,), NaN if not measured. With fewer than KNOWN_MIN known all stays.
+        stretch: (2,), of the widths below and above.
+        skew: (2,), shares of the widths below and above; changed in place.
+        toward: (S,), share of the way to each simple forecast, to one of them at most; changed in place.
+    """
+    known = np.isfinite(actual) & np.isfinite(forecasts).all(axis=1) & np.isfinite(simple).all(axis=1)
+    if known.sum() < KNOWN_MIN:
+        return
+    lower, median, upper = forecasts[known, :MEAN].T.astype(np.float64)
+    away = actual[known] - median
+    below, above = stretch[0] * (lower - median), stretch[1] * (upper - median)
+    shares = np.stack(np.meshgrid(STEPS, STEPS, STEPS, indexing="ij"), axis=-1).reshape(-1, 3)
+    least = 0.0
+    skew[:], toward[:] = 0.0, 0.0
+    for place in range(simple.shape[1]):
+        parts = np.stack([below, above, simple[known, place] - median], axis=1)
+        # |away - parts @ share|^2 without what is the same for each share
+        errors = np.einsum("sp,pq,sq->s", shares, parts.T @ parts, shares) - 2.0 * shares @ (parts.T @ away)
+        best = int(np.argmin(errors))
+        if errors[best] < least:
+            least = errors[best]
+            skew[:], toward[:] = shares[best, :2], 0.0
+            toward[place] = shares[best, 2]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

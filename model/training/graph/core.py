@@ -182,7 +182,7 @@ def _listed(found: Any) -> list[Floats]:
 
 
 def _difference(exported: Floats, wanted: Floats, missing: Flags) -> float:
-    """Return the largest difference of forecasts (B, 4) or (B, H, 4, 3). missing: bool (4,), targets that are not forecast."""
+    """Return the largest difference of forecasts (B, 4) or (B, H, 4, 4). missing: bool (4,), targets that are not forecast."""
     exported, wanted = (each if each.ndim < 4 else np.moveaxis(each, 2, -1) for each in (exported.copy(), wanted.copy()))
     if not np.isnan(exported[..., missing]).all():
         raise ExportError(f"ONNX Runtime forecasts targets that were never measured in training: {np.flatnonzero(missing).tolist()}")

@@ -100,7 +100,7 @@ def _differences(
 
 
 def by_target(ahead: Floats) -> Floats:
-    """Return forecasts (B, H, 4, 3) as (B * H * 3, 4)."""
+    """Return forecasts (B, H, 4, 4) as (B * H * 4, 4)."""
     return np.moveaxis(ahead, 2, -1).reshape(-1, ahead.shape[2])
 
 
@@ -125,7 +125,7 @@ def _declared(model: keras.Model, core: bytes, graphs: RawGraphs, metadata: Meta
 def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows) -> tuple[Floats, Floats | None]:
     """Return the network's forecasts from the features that the stream computes of these windows, in engineering units.
 
-    float32 (B, 4), the next row; and (B, H, 4, 3), or None for a network that forecasts only the next row.
+    float32 (B, 4), the next row; and (B, H, 4, 4), or None for a network that forecasts only the next row.
     """
     scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
     if len(model.inputs) == 1:

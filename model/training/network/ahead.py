@@ -14,12 +14,14 @@ from features.telemetry import TARGETS, Floats
 from model.spec.architecture import Ahead
 from model.training.network.bound_layers import LIMITS, limits_of, pass_all, row_limits
 from model.training.network.relative import COLUMNS
-from model.version.contract import LOWER, MEDIAN, QUANTILES, UPPER
+from model.version.contract import LOWER, MEDIAN, PLACES, UPPER
 
 DENSE: Final = "ahead_dense_"
 MEMBERS: Final = "ahead_members"
 BLEND: Final = "ahead_blend"
 _METRICS: Final = len(TARGETS)
+_QUANTILES: Final = 3
+"""Lower, median and upper: what the members forecast."""
 _FIRST_WIDTH: Final = 1.5
 """Widths at the start, in units of a horizon's usual error: 90 % of a normal distribution lies within 2.06 mean absolute deviations."""
 
@@ -95,18 +97,19 @@ class Anchored(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         ops, outputs = keras.ops, median.shape[-1]
         below, above = widths[..., :outputs], widths[..., outputs:]
         relative = ops.stack([median - below, ops.broadcast_to(median, ops.shape(below)), median + above], axis=-1)
-        relative = ops.reshape(relative, (widths.shape[0], -1, outputs // _METRICS, _METRICS, QUANTILES))  # (E, B, H, 4, 3)
+        relative = ops.reshape(relative, (widths.shape[0], -1, outputs // _METRICS, _METRICS, _QUANTILES))  # (E, B, H, 4, 3)
         away = (spread[:, None] * self.usual)[..., None]  # (B, H, 4, 1)
         return level[:, None, :, None] + relative * away
 
 
 @keras.saving.register_keras_serializable("dwcp")
 class Blend(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """The average of the members, blended with simple forecasts: the forecasts before their bounds, (B, H, 4, 3).
+    """The average of the members, blended with simple forecasts: the forecasts before their bounds, (B, H, 4, 4).
 
     Members (E, B, H, 4, 3), simple forecasts (B, 4, S) and (B, H, 4, 2), and the forecast of the next row (B, 4), all scaled. Weights:
     `share` (H, 4) of the members, `choice` (H, 4, S + 3), what the rest is made of, in the order of the inputs, `stretch` (H, 4, 2) of
-    the widths below and above the median. None is trained: see `model.training.fit.blend`.
+    the widths below and above the median, `skew` (H, 4, 2) and `toward` (H, 4, S + 2): the mean lies those shares of the widths below and
+    above, and of the way to each simple forecast, from the median. None is trained: see `model.training.fit.blend`.
     """
 
     def build(self, members_shape: Any, steady_shape: Any, by_profile_shape: Any, next_row_shape: Any) -> None:  # noqa: ARG002
@@ -116,6 +119,9 @@ class Blend(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         choice = (horizons, _METRICS, steady_shape[-1] + by_profile_shape[-1] + 1)
         self.choice = self.add_weight(shape=choice, initializer="zeros", trainable=False, name="choice")
         self.stretch = self.add_weight(shape=(horizons, _METRICS, 2), initializer="ones", trainable=False, name="stretch")
+        self.skew = self.add_weight(shape=(horizons, _METRICS, 2), initializer="zeros", trainable=False, name="skew")
+        toward = (horizons, _METRICS, steady_shape[-1] + by_profile_shape[-1])
+        self.toward = self.add_weight(shape=toward, initializer="zeros", trainable=False, name="toward")
 
     def call(self, members: Any, steady: Any, by_profile: Any, next_row: Any) -> Any:
         ops = keras.ops
@@ -126,19 +132,21 @@ class Blend(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         rest = ops.sum(same * of_same, axis=-1) + ops.sum(by_profile * self.choice[..., steady.shape[-1] : -1], axis=-1)  # (B, H, 4)
         middle = mean[..., MEDIAN]
         median = self.share * middle + (1.0 - self.share) * rest
-        lower = median - self.stretch[..., 0] * (middle - mean[..., LOWER])
-        upper = median + self.stretch[..., 1] * (mean[..., UPPER] - middle)
-        return ops.stack([lower, median, upper], axis=-1)
+        below, above = self.stretch[..., 0] * (middle - mean[..., LOWER]), self.stretch[..., 1] * (mean[..., UPPER] - middle)
+        moved = self.skew[..., 1] * above - self.skew[..., 0] * below
+        moved = moved + ops.sum((steady[:, None] - median[..., None]) * self.toward[..., : steady.shape[-1]], axis=-1)
+        moved = moved + ops.sum((by_profile - median[..., None]) * self.toward[..., steady.shape[-1] :], axis=-1)
+        return ops.stack([median - below, median, median + above, median + moved], axis=-1)
 
     def compute_output_shape(self, members_shape: Any, steady_shape: Any, by_profile_shape: Any, next_row_shape: Any) -> Any:  # noqa: ARG002
-        return members_shape[1:]
+        return (*members_shape[1:-1], PLACES)
 
 
 @keras.saving.register_keras_serializable("dwcp")
 class AheadBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     """Limit all forecasts to possible values, and to a multiple of what their target is in the window.
 
-    (B, T, F) and (B, H, 4, 3) to (B, H, 4, 3). The limits are those of `OutputBounds`, but for the lower one, which is 0, and the slack,
+    (B, T, F) and (B, H, 4, 4) to (B, H, 4, 4). The limits are those of `OutputBounds`, but for the lower one, which is 0, and the slack,
     which is what training windows have had at any horizon. They hold lower and upper forecasts as well, so that these stay around the
     median.
     """
@@ -158,7 +166,7 @@ class AheadBounds(keras.layers.Layer):  # type: ignore[misc]  # Keras has no typ
 
 @keras.saving.register_keras_serializable("dwcp")
 class NextRow(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
-    """The median of the first horizon, the next row: (B, H, 4, 3) to (B, 4)."""
+    """The median of the first horizon, the next row: (B, H, 4, 4) to (B, 4)."""
 
     def call(self, forecast: Any) -> Any:
         return forecast[:, 0, :, MEDIAN]

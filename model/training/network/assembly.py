@@ -57,7 +57,7 @@ def build(architecture: Architecture) -> keras.Model:
 
 
 def _ahead(measured: Any, windows: Any, context: Any, next_row: Any, sizes: Ahead) -> list[Any]:
-    """Return the median of the next row, (B, 4), and the forecasts of all horizons, (B, H, 4, 3).
+    """Return the median of the next row, (B, 4), and the forecasts of all horizons, (B, H, 4, 4).
 
     Args:
         measured: (B, T, F), and `windows`, the same within their bounds.
@@ -67,7 +67,7 @@ def _ahead(measured: Any, windows: Any, context: Any, next_row: Any, sizes: Ahea
     relative, level, spread, steady, by_profile = Relative(name=RELATIVE)(measured, context)
     rows = linear_inputs(windows, prefix="ahead_")  # (B, K), layers of its own: the linear path keeps its names
     columns = Columns(name=COLUMNS)(keras.layers.Concatenate(name="ahead_inputs")([relative, rows]))  # (B, P)
-    forecasts = Blend(name=BLEND)(members(columns, level, spread, sizes), steady, by_profile, next_row)  # (B, H, 4, 3)
+    forecasts = Blend(name=BLEND)(members(columns, level, spread, sizes), steady, by_profile, next_row)  # (B, H, 4, 4)
     bounded = AheadBounds(name=AHEAD)(measured, forecasts)
     return [NextRow(name=OUTPUT_NAME)(bounded), bounded]
 

@@ -9,6 +9,7 @@ import pytest
 
 from features.telemetry import TARGETS, Floats
 from model.judge.horizons import horizon_figures, interval_scores, mean_over_horizons, weighted_interval_scores
+from model.version.contract import MEAN
 
 NAN = np.nan
 
@@ -33,8 +34,9 @@ def test_the_interval_score_is_width_and_the_distance_outside(
 
 
 def ahead_of(*forecasts: tuple[float, float, float]) -> Floats:
-    """(M, 1, 4, 3): the same forecast for each target."""
-    return np.repeat(np.array(forecasts, np.float32)[:, None, None, :], 4, axis=2)
+    """(M, 1, 4, 4): the same forecast for each target, with a mean that counts for nothing."""
+    places = [(lower, median, upper, 1e9) for lower, median, upper in forecasts]
+    return np.repeat(np.array(places, np.float32)[:, None, None, :], 4, axis=2)
 
 
 def test_the_weighted_score_counts_median_and_interval() -> None:
@@ -69,7 +71,8 @@ def test_figures_by_horizon_and_target() -> None:
     actual = np.full((4, 2, 4), NAN, np.float32)
     actual[:, 0, 0] = [10.0, 20.0, 30.0, 40.0]
     actual[:2, 1, 0] = [12.0, 22.0]
-    ahead = np.tile(np.array([8.0, 11.0, 25.0], np.float32), (4, 2, 4, 1))
+    ahead = np.tile(np.array([8.0, 11.0, 25.0, 0.0], np.float32), (4, 2, 4, 1))
+    ahead[:, 0, 0, MEAN] = [12.0, 20.0, 28.0, NAN]
     persistence = np.full((4, 4), NAN, np.float32)
     persistence[:, 0] = [10.0, 10.0, 10.0, NAN]
     simple = {"persistence": persistence, "ewma": np.full((4, 4), 20.0, np.float32)}
@@ -79,6 +82,7 @@ def test_figures_by_horizon_and_target() -> None:
     throughput = first["targets"]["throughput_mbps"]
     assert throughput["windows"] == 3  # the fourth has no persistence
     assert throughput["mae"] == pytest.approx((1 + 9 + 19) / 3)
+    assert (throughput["rmse"], throughput["correlation"]) == (pytest.approx((8 / 3) ** 0.5), pytest.approx(1.0)), "of the mean"
     assert throughput["coverage"] == pytest.approx(2 / 3)
     assert throughput["width"] == pytest.approx(17.0)
     assert throughput["interval_score"] == pytest.approx(17.0 + 20.0 * 5.0 / 3)
@@ -92,7 +96,7 @@ def test_figures_of_nothing_are_none() -> None:
     """A horizon that no window knows, and a target that is not forecast, have no figures, and no NaN."""
     actual = np.full((3, 2, 4), 1.0, np.float32)
     actual[:, 1] = NAN
-    ahead = np.ones((3, 2, 4, 3), np.float32)
+    ahead = np.ones((3, 2, 4, 4), np.float32)
     ahead[:, :, 3] = NAN
     figures = horizon_figures(actual, ahead, {"persistence": np.ones((3, 4), np.float32)}, (1, 5), 0.9)
     for entry in (figures[1]["targets"]["rtt_ms"], figures[0]["targets"][TARGETS[3]]):

@@ -45,6 +45,20 @@ def test_figures_by_construction() -> None:
     assert best_baseline(report, "jitter_ms") is None
 
 
+def test_what_squared_errors_decide_is_of_the_mean() -> None:
+    """Correlation, r2 and rmse are of the mean forecast if there is one; absolute errors and what follows from them stay the median's."""
+    actual, made = forecasts()
+    times = np.arange(len(actual), dtype=np.float64)
+    median, both = (performance(actual, made, times, mean) for mean in (None, actual.copy()))
+    for name in ("rmse", "r2", "correlation"):
+        assert both["targets"]["rtt_ms"][name] != median["targets"]["rtt_ms"][name]
+    assert both["averages"]["correlation"] == pytest.approx(1.0)
+    assert both["criteria"]["correlation"]["reached"] == pytest.approx(1.0)
+    for name in ("mae", "mape_percent", "accuracy_percent"):
+        assert both["targets"]["rtt_ms"][name] == median["targets"]["rtt_ms"][name]
+    assert both["skill"] == median["skill"]
+
+
 def test_success_needs_a_criterion() -> None:
     """Forecasts that meet no criterion are no success, however much better than the baselines they are."""
     actual, made = forecasts()

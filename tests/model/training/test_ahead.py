@@ -105,7 +105,7 @@ def test_golden_samples_show_contexts_and_short_runs(recorded: Path) -> None:
     assert raw.ahead is not None
     unknown = np.isnan(core.context).all(axis=1)
     assert 0 < unknown.sum() < len(unknown)
-    assert core.ahead.shape[1:] == raw.ahead.shape[1:] == (len(FAR), 4, 3)
+    assert core.ahead.shape[1:] == raw.ahead.shape[1:] == (len(FAR), 4, 4)
     rows = (~np.isnan(raw.windows.time_s)).sum(axis=1)
     assert {SHORT_ROWS, WINDOW_ROWS} <= set(rows.tolist())
     assert np.isnan(raw.ahead[:, :, JITTER]).all()
@@ -276,7 +276,7 @@ def test_no_windows_have_no_forecasts(recorded: Path) -> None:
     nothing = np.empty((0, 30, 44), np.float32)
     for context in (None, np.empty((0, 3 + len(FAR), 4), np.float32)):
         assert predictor.predict(nothing, context).shape == (0, 4)
-        assert predictor.predict_ahead(nothing, context).shape == (0, len(FAR), 4, 3)
+        assert predictor.predict_ahead(nothing, context).shape == (0, len(FAR), 4, 4)
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 4), (2, 24), (3, 6, 4), (2, 6, 3), (2, 0, 4), (6, 4), (1, 6, 4)])

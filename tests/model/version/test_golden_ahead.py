@@ -29,7 +29,7 @@ def problems(version: Path, folder: Path, change: Callable[[dict[str, Any], str]
     for kind, samples in (("core", document["samples"]), ("raw", document["raw"]["samples"])):
         for sample in samples:
             sample["context"] = [None] * 4 * (3 + len(HORIZONS))
-            sample["ahead"] = [[[1.0, 2.0, 3.0] for _ in range(4)] for _ in HORIZONS]
+            sample["ahead"] = [[[1.0, 2.0, 3.0, 2.5] for _ in range(4)] for _ in HORIZONS]
             change(sample, kind)
     (folder / GOLDEN_NAME).write_text(json.dumps(document))
     return check_golden(folder, replace(Metadata.read(version), horizons=HORIZONS, coverage=0.9))
@@ -41,7 +41,7 @@ def test_a_forecast_target_has_every_number_ahead(version: Path, tmp_path: Path,
 
     def without_upper_rtt(sample: dict[str, Any], of: str) -> None:
         for horizon in sample["ahead"] if of == kind else []:
-            horizon[1] = [None, None, None]
+            horizon[1] = [None] * 4
 
     (problem,) = problems(version, tmp_path, without_upper_rtt)
     assert problem.startswith("golden.json: it has no forecasts of rtt_ms, which the metadata name")

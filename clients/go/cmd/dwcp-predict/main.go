@@ -26,8 +26,8 @@ const (
 
 Reads telemetry records, one JSON object a line, from FILE or standard input, links mixed as they may be, oldest first.
 Prints for each link what is expected at its next row, one JSON object a line. "ahead" has every horizon of the version, with its rows
-after the last one, and the lower, median and upper forecast of each target: the share "coverage" of what was measured in the version's
-validation lay between lower and upper. Nothing is printed if a line is not telemetry.
+after the last one, and the lower, median, upper and mean forecast of each target: the share "coverage" of what was measured in the
+version's validation lay between lower and upper. Nothing is printed if a line is not telemetry.
 
 Exit codes: 0 done, 1 the models folder cannot be used, 2 wrong usage, 3 the input cannot be used, 4 a link has too few rows.
 

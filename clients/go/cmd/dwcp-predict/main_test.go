@@ -113,8 +113,8 @@ func TestLinks(t *testing.T) {
 		for index, rows := range []float64{1, 5, 15} {
 			horizon := ahead[index].(map[string]any)
 			rtt := horizon["rtt_ms"].(map[string]any)
-			lower, median, upper := rtt["lower"].(float64), rtt["median"].(float64), rtt["upper"].(float64)
-			if horizon["rows"] != rows || !(0 <= lower && lower <= median && median <= upper) || index == 0 && median != line["rtt_ms"] {
+			lower, median, upper, mean := rtt["lower"].(float64), rtt["median"].(float64), rtt["upper"].(float64), rtt["mean"].(float64)
+			if horizon["rows"] != rows || !(0 <= lower && lower <= median && median <= upper && mean >= 0) || index == 0 && median != line["rtt_ms"] {
 				t.Errorf("%v", horizon)
 			}
 		}

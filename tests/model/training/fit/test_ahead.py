@@ -16,7 +16,7 @@ from model.spec.architecture import Ahead, Relative
 from model.spec.job import plain
 from model.training.dataset import Dataset, TrainingData, prepare
 from model.training.fit.ahead import QUANTILE_WEIGHT, SHORT_ROWS, ahead_task, fit_usual, outputs_of, quantile_loss
-from model.training.fit.blend import KNOWN_MIN, STRETCH_MOST, blend, stretch_of
+from model.training.fit.blend import KNOWN_MIN, STRETCH_MOST, blend, mean_of, stretch_of
 from model.training.fit.start import Fit, start
 from model.training.graph.core import save_weights
 from model.training.network.ahead import BLEND, MEMBERS
@@ -148,6 +148,49 @@ def test_a_stretch_is_bounded() -> None:
 
 
 # What is taken of the network
+
+
+def set_mean(forecasts: Floats, simple: Floats, actual: Floats, stretch: tuple[float, float] = (1.0, 1.0)) -> tuple[Floats, Floats]:
+    skew, toward = np.full(2, 0.7, np.float32), np.full(simple.shape[1], 0.7, np.float32)
+    mean_of(forecasts, simple, actual, np.array(stretch, np.float32), skew, toward)
+    return skew, toward
+
+
+def test_the_mean_of_a_skewed_target_lies_above_its_median() -> None:
+    """Of exponential values: (1 - ln 2) / (ln 20 - ln 2) = .13 of the upper width, in steps of .1, less some of the lower one."""
+    random = np.random.default_rng(1)
+    size = random.uniform(1.0, 9.0, 20_000)
+    actual = (size * random.exponential(size=20_000)).astype(np.float32)
+    forecasts = (size[:, None] * -np.log(1.0 - np.array([0.05, 0.5, 0.95, 0.5]))).astype(np.float32)
+    skew, _ = set_mean(forecasts, forecasts[:, 1:2], actual)
+    above, below = np.log(10.0), np.log(2.0) + np.log(0.95)
+    assert skew[1] * above - skew[0] * below == pytest.approx(1.0 - np.log(2.0), abs=0.07)
+    half = forecasts.copy()
+    half[:, 2] = 0.5 * (half[:, 1] + half[:, 2])
+    np.testing.assert_array_equal(set_mean(half, forecasts[:, 1:2], actual, (1.0, 2.0))[0], skew), "shares are of the stretched widths"
+
+
+def test_the_mean_of_rare_bursts_is_that_of_an_average() -> None:
+    """Bursts in 3 % of the rows: median and both bounds are 0, and only an average that knows them has the mean."""
+    random = np.random.default_rng(2)
+    rate = np.where(np.arange(20_000) < 10_000, 0.01, 0.05)
+    actual = (random.random(20_000) < rate).astype(np.float32)
+    other = np.full(20_000, 0.5)
+    _, toward = set_mean(np.zeros((20_000, 4), np.float32), np.stack([other, rate], axis=1).astype(np.float32), actual)
+    assert toward[0] == 0.0
+    assert toward[1] >= 0.8
+    alike, _ = set_mean(np.zeros((20_000, 4), np.float32), np.full((20_000, 1), 0.5, np.float32), np.zeros(20_000, np.float32))
+    np.testing.assert_array_equal(alike, 0.0)
+
+
+def test_the_mean_stays_where_little_is_known() -> None:
+    actual = np.full(100, NAN, np.float32)
+    actual[: KNOWN_MIN - 1] = 5.0
+    skew, toward = set_mean(np.zeros((100, 4), np.float32), np.ones((100, 1), np.float32), actual)
+    assert (skew.tolist(), toward.tolist()) == (pytest.approx([0.7, 0.7]), pytest.approx([0.7]))
+    actual[KNOWN_MIN - 1] = 5.0
+    np.testing.assert_array_equal(set_mean(np.zeros((100, 4), np.float32), np.ones((100, 1), np.float32), actual)[1], 1.0)
+
 
 ONE = Relative(ahead=Ahead(horizons=(1,), units=(), members=1))
 
@@ -384,7 +427,7 @@ def test_bounds_leave_room_for_what_comes_further_ahead() -> None:
     actual = dataset.targets[np.maximum(data.train.ahead, 0)]
     actual[data.train.ahead == NONE] = NAN
     windows = tf.constant(data.windows(data.train))
-    shape = (len(data.train), len(horizons), 4, 3)
+    shape = (len(data.train), len(horizons), 4, 4)
     lowest, highest = (
         unscaled_ahead(model.get_layer(AHEAD)(windows, tf.fill(shape, sign * np.float32(1e9))).numpy(), dataset.outputs)[..., 1]
         for sign in (-1, 1)

@@ -72,4 +72,4 @@ def test_the_context_is_the_only_optional_input(graphs: dict[str, bytes]) -> Non
     assert [port.name for port in described.inputs] == [CORE.inputs[0].name]
     assert [(port.name, port.shape) for port in described.optional] == [(CONTEXT, ("batch", WIDTH))]
     forecasts = run_outputs(session, np.zeros((3, 30, 44), np.float32), None, ("output", AHEAD))
-    assert [each.shape for each in forecasts] == [(3, 4), (3, len(HORIZONS), 4, 3)]
+    assert [each.shape for each in forecasts] == [(3, 4), (3, len(HORIZONS), 4, 4)]

@@ -37,7 +37,7 @@ def network() -> tuple[Dataset, keras.Model]:
 
 
 def forecast(network: tuple[Dataset, keras.Model], windows: Floats, context: Floats | None = None) -> Floats:
-    """Return (B, H, 4, 3) for unscaled windows and a context (B, 3 + H, 4), in the targets' units."""
+    """Return (B, H, 4, 4) for unscaled windows and a context (B, 3 + H, 4), in the targets' units."""
     dataset, model = network
     context = np.full((len(windows), 3 + H, 4), np.nan, np.float32) if context is None else context
     next_row, ahead = model.predict([dataset.inputs.transform(windows), context.reshape(len(windows), -1)], verbose=0)
@@ -278,7 +278,10 @@ def test_anchored_forecasts_by_hand(shared: bool) -> None:
 
 
 def test_blended_forecasts_by_hand() -> None:
-    """A quarter of the members' mean, the rest of a simple forecast; widths are the members' times the stretch of each side."""
+    """A quarter of the members' average, the rest of a simple forecast; widths are the members' times the stretch of each side.
+
+    The mean lies half of the upper width above the median, less a quarter of the lower one, and a tenth of the way to a simple forecast.
+    """
     layer = Blend()
     members = np.array([[10.0, 12.0, 15.0], [12.0, 14.0, 19.0]], np.float32)  # means 11, 13, 17
     members = np.broadcast_to(members[:, None, None, None], (2, 1, 2, 4, 3))
@@ -286,15 +289,19 @@ def test_blended_forecasts_by_hand() -> None:
     steady[..., 1], by_profile[:, 1, :, 0] = 21.0, 33.0
     next_row = np.array([[53.0, 53.0, np.nan, 53.0]], np.float32)
     layer(members, steady, by_profile, next_row)
-    share, choice, stretch = (np.zeros(weight.shape, np.float32) for weight in layer.weights)
+    share, choice, stretch, skew, toward = (np.zeros(weight.shape, np.float32) for weight in layer.weights)
     share[:] = 0.25
     choice[0, :, 1] = choice[1, :, 2] = 1.0
     choice[0, 3] = [0, 0, 0, 0, 1.0]
     stretch[..., 0], stretch[..., 1] = 2.0, 0.5
-    layer.set_weights([share, choice, stretch])
+    skew[..., 0], skew[..., 1] = 0.25, 0.5
+    toward[0, 0, 1] = toward[1, 0, 2] = 0.1
+    layer.set_weights([share, choice, stretch, skew, toward])
     found = np.array(layer(members, steady, by_profile, next_row))
-    for horizon, target, median in ((0, 0, 0.25 * 13 + 0.75 * 21), (1, 0, 0.25 * 13 + 0.75 * 33), (0, 3, 0.25 * 13 + 0.75 * 53)):
-        np.testing.assert_allclose(found[0, horizon, target], [median - 2 * 2, median, median + 0.5 * 4], rtol=1e-6)
+    medians = (0, 0, 0.25 * 13 + 0.75 * 21, 21.0), (1, 0, 0.25 * 13 + 0.75 * 33, 33.0), (0, 3, 0.25 * 13 + 0.75 * 53, None)
+    for horizon, target, median, near in medians:
+        mean = median + 0.5 * 0.5 * 4 - 0.25 * 2 * 2 + (0.0 if near is None else 0.1 * (near - median))
+        np.testing.assert_allclose(found[0, horizon, target], [median - 2 * 2, median, median + 0.5 * 4, mean], rtol=1e-6)
     assert np.isfinite(found).all(), "a next row that is missing is chosen by nothing, and spoils nothing"
 
 
@@ -314,7 +321,7 @@ def test_a_network_of_one_horizon_and_one_without_hidden_layers() -> None:
         model = build(Relative(ahead=sizes))
         width = 4 * (3 + len(sizes.horizons))
         found = model.predict([np.zeros((3, ROWS, 44), np.float32), np.full((3, width), np.nan, np.float32)], verbose=0)
-        assert [each.shape for each in found] == [(3, 4), (3, len(sizes.horizons), 4, 3)]
+        assert [each.shape for each in found] == [(3, 4), (3, len(sizes.horizons), 4, 4)]
         assert all(np.isfinite(each).all() for each in found)
 
 
