@@ -102,6 +102,8 @@ def figures(found: list[Pair], runs: Mapping[str, list[Any]], notes: Mapping[str
         "short_runs": [one.row() for one in cut],
         "worse_than": {f"{one.recording} {one.target} {one.horizon}": ", ".join(one.worse_than) for one in found if one.worse_than},
         "best_epochs": {name: str([run["notes"].get("best_epoch") for run in some]) for name, some in runs.items()},
+        "published": {name: str([run["notes"].get("published") for run in some]) for name, some in runs.items()},
+        "compared": {name: [run["notes"].get("compared") for run in some] for name, some in runs.items()},
         "network_shares": {name: str([run["notes"].get("network_shares") for run in some]) for name, some in runs.items()},
         "duration_s": {name: statistics.mean(run["notes"].get("duration_s", 0.0) for run in some) for name, some in runs.items()},
         "rival_s": {rival: by_set for rival, by_set in times.items() if by_set},

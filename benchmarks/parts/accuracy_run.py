@@ -20,8 +20,10 @@ from features.timeline import DEFAULT_GAP_MULTIPLE
 from harness import answer, job_of, say
 from model.judge.calibration import Calibration
 from model.spec.architecture import ARCHITECTURES, COVERAGE, architecture_of, forecasting
+from model.spec.job import plain
 from model.spec.settings import TrainingSettings
 from model.training.dataset import Dataset, LastOfEachLink, Parts, TooLittleDataError, prepare
+from model.version.contract import MEDIAN
 from model.windows.index import WindowIndex, rows_ahead, targets_at
 from parts.horizon_data import table_of
 from parts.rivals_task import TEST
@@ -80,7 +82,7 @@ def _measured(job: dict[str, Any]) -> dict[str, Any]:
         dataset = prepare(table, policy, DEFAULT_GAP_MULTIPLE, horizons=tuple(job["horizons"]))
     except TooLittleDataError as error:
         missing = np.full((len(end), len(job["horizons"]), len(TARGETS)), np.nan, np.float32)
-        return dict.fromkeys(("median", "lower", "upper", "published_lower", "published_upper", "linear"), missing) | {
+        return dict.fromkeys(("median", "mean", "lower", "upper", "published_lower", "published_upper", "linear"), missing) | {
             "notes": np.array(json.dumps({"refused": str(error)}))
         }
     return product_forecasts(dataset, end, tuple(job["horizons"]), job)
@@ -97,40 +99,48 @@ def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], j
         job: its architecture and settings.
 
     Returns:
-        median, published_lower and published_upper as the version has them, lower and upper as the daemon's calibration keeps them, and
-        linear (a version of linear forecasts alone), float32 (M, H, 4), in the targets' units; notes, a JSON object.
+        median, mean, published_lower and published_upper as the version has them, lower and upper as the daemon's calibration keeps them,
+        and linear (a version of linear forecasts alone), float32 (M, H, 4), in the targets' units; notes, a JSON object.
     """
+    from model.training.fit.cheaper import compare
     from model.training.fit.start import fit, prepare_tensorflow, start
     from model.training.run import ahead_at
 
-    settings, made, notes = msgspec.convert(job["settings"], TrainingSettings), {}, {}
+    settings = msgspec.convert(job["settings"], TrainingSettings)
+    made: dict[str, Any] = {}
+    notes: dict[str, Any] = {}
     prepare_tensorflow(settings)
     run = dataset.features.run
     begin = np.maximum(np.searchsorted(run, run[end]), end - (WINDOW_ROWS - 1))
     index = WindowIndex(end, end, begin=begin)
-    architectures = {"version": architecture_of(job["architecture"]), "linear": ARCHITECTURES["linear"]}
-    for name, architecture in architectures.items():
-        architecture = forecasting(architecture, horizons)
+    asked = forecasting(architecture_of(job["architecture"]), horizons)
+    fits = {}
+    for name, architecture in (("version", asked), ("linear", forecasting(ARCHITECTURES["linear"], horizons))):
         began = time.process_time()
         model, started_from = start(dataset, architecture)
-        done = fit(
+        fits[name] = fit(
             model, started_from, dataset, architecture, settings,
             lambda progress: say(f"{job['set']}: epoch {progress.epoch}, loss {progress.loss:.4f}"),
         )  # fmt: skip
-        lower, median, upper = np.moveaxis(ahead_at(done, dataset, index), -1, 0)
-        if name == "linear":
-            made["linear"] = median
-            continue
-        made |= {"median": median, "published_lower": lower, "published_upper": upper}
-        made |= _adapted(dataset, index, np.stack([lower, median, upper], axis=-1), horizons)
-        assert done.ahead is not None
-        assert done.blended is not None
-        notes = {
-            "best_epoch": done.ahead.best_epoch,
-            "epochs": len(done.ahead.epochs),
-            "network_shares": done.blended.share.tolist(),
-            "duration_s": time.process_time() - began,
-        }
+        notes[f"{name}_s"] = time.process_time() - began
+    done, linear = fits["version"], fits["linear"]
+    compared = compare(done.model, linear.model, dataset, asked.ahead.coverage)
+    if asked.rival is not None and not (compared is not None and compared.network_pays):  # as model.training.run chooses
+        done = linear
+    made["linear"] = ahead_at(linear, dataset, index)[..., MEDIAN]
+    lower, median, upper, mean = np.moveaxis(ahead_at(done, dataset, index), -1, 0)
+    made |= {"median": median, "mean": mean, "published_lower": lower, "published_upper": upper}
+    made |= _adapted(dataset, index, np.stack([lower, median, upper], axis=-1), horizons)
+    assert done.ahead is not None
+    assert done.blended is not None
+    notes |= {
+        "published": done.architecture.encoder,
+        "compared": None if compared is None else plain(compared),
+        "best_epoch": done.ahead.best_epoch,
+        "epochs": len(done.ahead.epochs),
+        "network_shares": done.blended.share.tolist(),
+        "duration_s": notes["version_s"] + (0.0 if asked.rival is None else notes["linear_s"]),
+    }
     return {**made, "notes": np.array(json.dumps(notes))}
 
 

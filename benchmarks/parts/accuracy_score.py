@@ -45,7 +45,7 @@ class Pair:
         best: The simple rival of least error on the windows that all dense ones forecast.
         change: The network's error less that rival's, and the ends of its 95 % interval (block bootstrap).
         worse_than: Simple rivals that the network is worse than beyond the interval: the best one, or a sparse one.
-        correlation: Mean over the seeds.
+        correlation: Of the mean forecast, where there is one; mean over the seeds.
         coverage: Share of the values within the network's intervals.
         interval_score: Mean of the network's (Winkler 1972).
         interval_ratio: The network's over LightGBM's quantiles', on the same windows.
@@ -113,7 +113,7 @@ def pairs(recording: str, data: Mapping[str, Any], rivals: Mapping[str, Any], ru
     Args:
         data: Arrays of `HorizonData`.
         rivals: float32 (M_test, H, 4), by rival, and by rival with .lower and .upper.
-        runs: One for each seed: median, lower, upper and linear, float32 (M_test, H, 4), NaN where there is no forecast.
+        runs: One for each seed: median, mean, lower, upper and linear, float32 (M_test, H, 4), NaN where there is no forecast.
     """
     actual = data["targets"][data["part"] == TEST]
     scale = row_changes(data)
@@ -152,7 +152,7 @@ def pair(
     # A rival without an error leaves no ratio: nothing can be better.
     ratios = {name: float(network[both[name]].mean()) / error for name, error in means.items() if error > 0}
     best, change, worse_than = against(network, {name: errors[name] for name in SIMPLE if name in means})
-    correlations = [correlation(run["median"][has], actual[has]) for run in runs]
+    correlations = [correlation(run.get("mean", run["median"])[has], actual[has]) for run in runs]
     own = interval_scores(actual, runs)
     covered = [np.mean(inside[known]) for known, inside in (within(actual, run) for run in runs) if known.any()]
     linear = [np.abs(run["linear"] - actual) for run in runs if "linear" in run]

@@ -23,7 +23,7 @@ from drift.messages import IncidentChange
 from model.buffer.segments import SegmentError
 from model.registry.candidates import Candidate
 from model.spec.architecture import Architecture, Lstm
-from model.spec.job import JobSpec
+from model.spec.job import DRIFT, JobSpec
 from model.spec.local_time import LocalTimeSpec
 from model.spec.settings import TrainingSettings
 from model.spec.verdict import GatePolicy
@@ -196,7 +196,7 @@ class Training:
     def _spec(self, candidate: Candidate, parent: str | None, reason: str, now_s: float) -> JobSpec:
         """Return the job of a training. Raise RegistryError if the version that it starts from is gone."""
         settings = self.config.settings
-        if reason == "drift":
+        if reason == DRIFT:
             settings = msgspec.structs.replace(settings, time_budget_s=self.config.drift_time_budget_s)
         return JobSpec(
             job_id=candidate.version,

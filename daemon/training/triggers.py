@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from model.spec.job import DRIFT
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingPolicy:
@@ -67,7 +69,7 @@ def decide_training(now_s: float, facts: TrainingFacts, policy: TrainingPolicy) 
     if facts.drift_rows is not None:
         if facts.drift_rows < policy.drift_rows_min:
             return Decision(False, waiting_for=f"rows since the drift, {facts.drift_rows:,} of {policy.drift_rows_min:,}")
-        return Decision(True, "drift")
+        return Decision(True, DRIFT)
     if facts.schedule_due:
         if facts.new_rows < policy.new_rows_min:
             return Decision(False, waiting_for=f"new rows, {facts.new_rows:,} of {policy.new_rows_min:,}")

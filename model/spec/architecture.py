@@ -81,6 +81,10 @@ class Ahead(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         _require_rates(dropout=(self.dropout,))
 
 
+LINEAR_AHEAD: Final = Ahead(units=(), members=1)
+"""Sizes of linear forecasts ahead."""
+
+
 class _Sized(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field=TAG):
     """Sizes that every network has: windows of `window_rows` rows, read by an encoder and by a linear path beside it."""
 
@@ -98,6 +102,11 @@ class _Sized(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def encoder(self) -> str:
         """Name of the encoder in `ENCODERS`."""
         return str(self.__struct_config__.tag)
+
+    @property
+    def rival(self) -> Architecture | None:
+        """What is published in its place where it is not better beyond chance; None: it is published whatever it brings."""
+        return None
 
     @property
     def features(self) -> int:
@@ -125,11 +134,23 @@ class _Headed(_Sized, frozen=True, tag_field=TAG):
 
 
 class Relative(_Sized, frozen=True, tag="relative"):
-    """A linear path for the next row, and the network of `ahead` on windows relative to the link's level. What measures best."""
+    """A linear path for the next row, and the network of `ahead` on windows relative to the link's level. What measures best.
 
-    SUMMARY = "a small network on windows relative to the link's level"
+    Args:
+        or_linear: Linear forecasts are published in its place where it is not better beyond chance.
+    """
+
+    SUMMARY = "a small network on windows relative to the link's level, or linear forecasts where these are as good"
 
     ahead: Ahead = Ahead(horizons=DEFAULT_HORIZONS)
+    or_linear: bool = True
+
+    @property
+    def rival(self) -> Linear | None:
+        if not self.or_linear or not self.ahead.horizons:
+            return None
+        ahead = msgspec.structs.replace(LINEAR_AHEAD, horizons=self.ahead.horizons, coverage=self.ahead.coverage)
+        return Linear(window_rows=self.window_rows, ahead=ahead)
 
     @property
     def linear_path(self) -> bool:
@@ -159,7 +180,7 @@ class Linear(_Sized, frozen=True, tag="linear"):
 
     SUMMARY = "only linear forecasts"
 
-    ahead: Ahead = Ahead(units=(), members=1)
+    ahead: Ahead = LINEAR_AHEAD
 
     @property
     def linear_path(self) -> bool:

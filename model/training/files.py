@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from features.telemetry import TARGETS, Floats
+from model.spec.architecture import Architecture
 from model.spec.job import JobSpec, TrainingSpec, plain
 from model.spec.run import RunSpec
 from model.training.dataset import Dataset
@@ -67,20 +68,20 @@ def write_model(folder: Path, spec: JobSpec | RunSpec, fitted: Fit, dataset: Dat
     write_document(folder / history_name(version), history_document(fitted))
     write_tensorboard(folder / TENSORBOARD, fitted)
     horizon = {"horizon_rows": spec.horizon_rows} if isinstance(spec, RunSpec) else {}
-    asked = {**settings_document(spec), "reason": spec.reason, **horizon}
+    asked = {**settings_document(spec, fitted.architecture), "reason": spec.reason, **horizon}
     made = {**_training(fitted), **_bounds(fitted, dataset), **_graphs(folder, parity, exported)}
     metadata = replace(metadata, encoder=encoder_name(fitted.model), graphs=exported.graphs, extra={**asked, **made})
     metadata.write(folder)
     return metadata
 
 
-def settings_document(spec: TrainingSpec) -> dict[str, Any]:
-    """Return the settings of a training for metadata and report."""
+def settings_document(spec: TrainingSpec, architecture: Architecture) -> dict[str, Any]:
+    """Return the settings of a training for metadata and report. architecture: of what was made."""
     return {
         "created_at": datetime.fromtimestamp(spec.created_at_s, UTC).isoformat(),
         "gap_multiple": spec.gap_multiple,
         "training_config": plain(spec.settings),
-        "architecture": plain(spec.architecture),
+        "architecture": plain(architecture),
     }
 
 

@@ -186,6 +186,8 @@ def _network(fitted: Fit, settings: Mapping[str, Any]) -> dict[str, Any]:
     A gain is by how much less error the network has by itself than the best simple forecast, on validation windows, as a share.
     """
     document: dict[str, Any] = {"next_row_share": dict(zip(TARGETS, map(float, fitted.shares), strict=True))}
+    if fitted.compared is not None:
+        document["compared"] = {**plain(fitted.compared), "published": settings["architecture"]["encoder"]}
     if fitted.blended is not None:
         horizons = settings["architecture"]["ahead"]["horizons"]
         document["horizons"] = [
@@ -200,9 +202,17 @@ def _network(fitted: Fit, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network_notes(fitted: Fit, settings: Mapping[str, Any]) -> list[str]:
-    """Return a sentence if the network brings nothing."""
+    """Return a sentence about what was chosen, or if the network brings nothing."""
     if fitted.blended is None:
         return []
+    if (compared := fitted.compared) is not None:
+        figures = (
+            f"on the validation windows its score is {compared.network:.4g} and theirs {compared.linear:.4g} errors of persistence; "
+            f"the 95 % interval of the difference is {compared.low:+.3g} to {compared.high:+.3g}"
+        )
+        if compared.network_pays:
+            return [f"The network forecasts better than linear forecasts: {figures}."]
+        return [f"Linear forecasts are published, which cost less: the network is not better beyond chance ({figures})."]
     judged = ~np.isnan(fitted.blended.gain)
     if not judged.any() or fitted.blended.share[judged].any():
         return []

@@ -11,21 +11,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+import keras
+
 from features.telemetry import Floats
 from model.judge.baselines import baseline_forecasts
 from model.judge.horizons import horizon_figures
 from model.judge.metrics import Metrics, forecast_metrics
 from model.judge.performance import NETWORK, performance
-from model.spec.job import JobSpec
+from model.spec.architecture import Architecture
+from model.spec.job import DRIFT, JobSpec
 from model.spec.run import FINISHED, INTERRUPTED, RunSpec
 from model.spec.verdict import Verdict
 from model.training.dataset import Dataset
 from model.training.evaluation import Evaluation, judge
 from model.training.files import TRAINING_LOG, libraries, settings_document, write_model
 from model.training.fit.ahead import is_ahead, outputs_of
+from model.training.fit.cheaper import compare
 from model.training.fit.linear_path import forecast
 from model.training.fit.progress import Progress
-from model.training.fit.start import Fit, fit, prepare_tensorflow, start
+from model.training.fit.start import Fit, fit, has_architecture, prepare_tensorflow, start
 from model.training.report import CandidateStory, RecordingStory, attention_of, judged_rows, report_document, write_report
 from model.version.contract import MEAN
 from model.version.manifest import write_manifest
@@ -118,15 +122,35 @@ def _fitted(
     interrupted: Callable[[], bool] = lambda: False,
     parent: Metadata | None = None,
 ) -> Fit:
+    architecture, rival = _tried(spec, parent)
+    weights = Path(spec.parent) if isinstance(spec, JobSpec) and spec.parent is not None else None
+
+    def fitted(which: Architecture, begun: tuple[keras.Model, str]) -> Fit:
+        log_path = folder / TRAINING_LOG
+        return fit(*begun, dataset, which, spec.settings, on_progress, log_path=log_path, interrupted=interrupted)
+
     with stage("build"):
         prepare_tensorflow(spec.settings)
-        weights = Path(spec.parent) if isinstance(spec, JobSpec) and spec.parent is not None else None
-        model, started_from = start(dataset, spec.architecture, parent, weights)
+        begun = start(dataset, architecture, parent, weights)
     with stage("train"):
-        log_path = folder / TRAINING_LOG
-        return fit(
-            model, started_from, dataset, spec.architecture, spec.settings, on_progress, log_path=log_path, interrupted=interrupted
-        )  # fmt: skip
+        network = fitted(architecture, begun)
+        if rival is None or interrupted():
+            return network
+        linear = fitted(rival, start(dataset, rival, parent, weights))
+        compared = compare(network.model, linear.model, dataset, architecture.ahead.coverage)
+        chosen = network if compared is not None and compared.network_pays else linear
+        return replace(chosen, compared=compared, duration_s=network.duration_s + linear.duration_s)
+
+
+def _tried(spec: JobSpec | RunSpec, parent: Metadata | None) -> tuple[Architecture, Architecture | None]:
+    """Return the architecture to train, and the one that is published in its place where it is not better.
+
+    After a drift there is no time for both: what is live is fine-tuned.
+    """
+    architecture, rival = spec.architecture, spec.architecture.rival
+    if rival is None or spec.reason != DRIFT:
+        return architecture, rival
+    return (rival if parent is not None and has_architecture(parent, rival) else architecture), None
 
 
 def _describe(
@@ -149,7 +173,7 @@ def _describe(
     if ahead is not None:
         simple = {name: forecasts[name] for name in ("persistence", "ewma")}
         figures["horizons"] = horizon_figures(targets_at(dataset.targets, index.ahead), ahead, simple, sizes.horizons, sizes.coverage)
-    report = report_document(figures, fitted, settings_document(spec), story, quality, notes)
+    report = report_document(figures, fitted, settings_document(spec, fitted.architecture), story, quality, notes)
     attention = attention_of(fitted.model, dataset.data, index)
     write_report(made.folder, report, fitted, judged_rows(dataset, actual, forecasts, attention, ahead))
     judgement = {"target_achieved": figures["success"], "performance_metrics": figures}

@@ -19,7 +19,7 @@ from model.spec.settings import TrainingSettings
 from model.training.dataset import Dataset, LastOfEachLink, prepare
 
 HORIZONS: Final = (1, 3)
-TINY: Final = Relative(ahead=Ahead(horizons=HORIZONS, units=(4,), members=2))
+TINY: Final = Relative(ahead=Ahead(horizons=HORIZONS, units=(4,), members=2), or_linear=False)
 QUICK: Final = TrainingSettings(epochs=2, batch_size=32, windows_min=64, replay_windows=64, nice=0, seed=3)
 FROM_S: Final = 1_790_035_200.0
 """A midnight in UTC."""

@@ -20,6 +20,7 @@ from model.spec.settings import TrainingSettings
 from model.training.dataset import Dataset
 from model.training.fit.ahead import ahead_task, fit_units, fit_usual, is_ahead, trained_part
 from model.training.fit.blend import Blended, blend
+from model.training.fit.cheaper import Comparison
 from model.training.fit.linear_path import correct_linear_path, start_linear_path, weigh_network
 from model.training.fit.loop import History, next_row, train
 from model.training.fit.progress import Progress
@@ -42,20 +43,24 @@ class Fit:
     """A trained network.
 
     Args:
+        architecture: What the network was built by.
         started_from: LINEAR, RANDOM (without a linear path), or the parent's version.
         shares: float32 (4,), kept share of the network's addition to its linear path; see `weigh_network`.
         duration_s: Wall time of the training.
         ahead: Of the network of several horizons; None: there is none.
         blended: What is taken of it; None likewise.
+        compared: Its scores beside those of the architecture that it could have been, or was, replaced by; None: by none.
     """
 
     model: keras.Model
+    architecture: Architecture
     started_from: str
     history: History
     shares: Floats
     duration_s: float
     ahead: History | None = None
     blended: Blended | None = None
+    compared: Comparison | None = None
 
 
 def prepare_tensorflow(settings: TrainingSettings) -> None:
@@ -81,7 +86,7 @@ def start(
     """
     data, inputs, outputs = dataset.data, dataset.inputs, dataset.outputs
     bounds = learnt(data.features, dataset.targets, data.train, inputs, data.window_rows)
-    if parent is None or folder is None or not _has_architecture(parent, architecture):
+    if parent is None or folder is None or not has_architecture(parent, architecture):
         model = build(architecture)
         silence_features(model, ~inputs.fitted)
         set_bounds(model, bounds, inputs, outputs)
@@ -112,7 +117,7 @@ def _set_ahead(model: keras.Model, dataset: Dataset) -> None:
     fit_units(model, dataset.data)
 
 
-def _has_architecture(parent: Metadata, architecture: Architecture) -> bool:
+def has_architecture(parent: Metadata, architecture: Architecture) -> bool:
     """Return whether a parent was built with this architecture. One of another release may have one that this release does not know.
 
     One that does not name its architecture counts as one of this, if it forecasts the same horizons.
@@ -153,10 +158,10 @@ def fit(
     beside = any(layer.name == NONLINEAR_OUTPUT for layer in network.layers)
     shares = weigh_network(network, data) if beside else np.ones(len(TARGETS), np.float32)
     if not is_ahead(model):
-        return Fit(model, started_from, history, shares, time.monotonic() - began)
+        return Fit(model, architecture, started_from, history, shares, time.monotonic() - began)
     if settings.time_budget_s is not None:
         settings = msgspec.structs.replace(settings, time_budget_s=max(LEAST_BUDGET_S, settings.time_budget_s - (time.monotonic() - began)))
     task = ahead_task(model, data, architecture.ahead, settings, fine_tuned=started_from not in (LINEAR, RANDOM))
     ahead = train(trained_part(model), data, settings, on_progress, task, log_path=log_path, interrupted=interrupted)
     blended = blend(model, data, architecture.ahead.coverage)
-    return Fit(model, started_from, history, shares, time.monotonic() - began, ahead, blended)
+    return Fit(model, architecture, started_from, history, shares, time.monotonic() - began, ahead, blended)

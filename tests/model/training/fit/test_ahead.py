@@ -307,7 +307,7 @@ def test_a_recording_that_never_varies_has_units_all_the_same() -> None:
     fit_usual(model, dataset.data)
     assert np.isfinite(usual_of(model)).all()
     blended = blend(model, dataset.data, 0.9)
-    found = ahead_of(Fit(model, "linear", None, np.ones(4, np.float32), 0.0, None, blended), dataset, dataset.judged)  # type: ignore[arg-type]
+    found = ahead_of(Fit(model, TINY, "linear", None, np.ones(4, np.float32), 0.0, None, blended), dataset, dataset.judged)  # type: ignore[arg-type]
     assert found is not None
     np.testing.assert_allclose(found[:, :, 0], 100.0, rtol=1e-3)
     np.testing.assert_allclose(found[:, :, LOSS], 0.0, atol=1e-6)
