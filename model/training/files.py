@@ -21,6 +21,7 @@ from model.training.fit.start import Fit
 from model.training.graph.core import OPSET, describe, export_core, save_weights
 from model.training.graph.prove import RawExport, export_raw, keras_forecasts
 from model.training.network.bound_layers import forecast_targets, read_bounds
+from model.training.network.called import called
 from model.training.network.encoders import encoder_name
 from model.version.documents import write_document
 from model.version.golden import CoreSamples, write_golden
@@ -155,11 +156,11 @@ def _golden_samples(model: keras.Model, real: Floats, context: Floats | None) ->
     random = np.random.default_rng(1).normal(size=(GOLDEN_SAMPLES, *real.shape[1:])).astype(np.float32)
     windows = np.concatenate([real[:GOLDEN_SAMPLES], random])
     if context is None:
-        outputs, ahead = model.predict(windows, batch_size=len(windows), verbose=0), None
+        outputs, ahead = called(model, windows), None
     else:
         unknown = np.full((GOLDEN_SAMPLES, context.shape[1]), np.nan, np.float32)
         context = np.concatenate([context[:GOLDEN_SAMPLES], unknown])
-        outputs, ahead = model.predict([windows, context], batch_size=len(windows), verbose=0)
+        outputs, ahead = called(model, [windows, context])
     largest = np.abs(np.nan_to_num(outputs)).max(axis=1)  # NaN: a target that was never measured
     if ahead is not None:
         largest = np.maximum(largest, np.abs(np.nan_to_num(ahead)).max(axis=(1, 2, 3)))

@@ -19,6 +19,7 @@ from model.training.files import PAGE_NAME, REPORT_NAME, history_document
 from model.training.fit.loop import History
 from model.training.fit.start import Fit
 from model.training.network.bound_layers import forecast_targets
+from model.training.network.called import called
 from model.version.documents import write_document
 from model.windows.index import WindowIndex, targets_at
 
@@ -140,7 +141,7 @@ def attention_of(model: keras.Model, data: TrainingData, index: WindowIndex) -> 
         return None
     index = index.select(np.arange(0, len(index), max(1, -(-len(index) // ATTENTION_WINDOWS))))
     weights = keras.Model(model.inputs[0], model.get_layer(ATTENTION_LAYER).output)
-    found: Floats = weights.predict(data.windows(index), batch_size=64, verbose=0).mean(axis=(0, 2))
+    found: Floats = called(weights, data.windows(index)).mean(axis=(0, 2))
     return found
 
 

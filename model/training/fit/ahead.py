@@ -18,6 +18,7 @@ from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
 from model.training.fit.loop import Batch, Task, evenly
 from model.training.network.ahead import MEMBERS, set_usual, silence_columns
+from model.training.network.called import BATCH_WINDOWS, called
 from model.training.network.relative import COLUMNS, RELATIVE, fit_columns
 from model.version.contract import LOWER, MEDIAN, UPPER
 from model.windows.index import WindowIndex, targets_at
@@ -38,7 +39,6 @@ FORGOTTEN_SHARE: Final = 0.1
 QUANTILE_WEIGHT: Final = 0.3
 """Weight of the two outer quantiles' loss beside the median's: enough to learn the widths, too little to bend the body to them."""
 _LEAST_ERROR: Final = 1e-6
-_PREDICTED: Final = 1_024
 
 
 def is_ahead(model: keras.Model) -> bool:
@@ -58,7 +58,7 @@ def inputs_of(data: TrainingData, index: WindowIndex) -> list[Floats]:
 
 def outputs_of(model: keras.Model, data: TrainingData, index: WindowIndex) -> Any:
     """Return the outputs of a network with both inputs for the M windows of index, in parts so that few windows exist at a time."""
-    found = [model.predict(inputs_of(data, part), batch_size=_PREDICTED, verbose=0) for part in index.parts(4 * _PREDICTED)]
+    found = [called(model, inputs_of(data, part)) for part in index.parts(BATCH_WINDOWS)]
     several = isinstance(found[0], list)
     return [np.concatenate(each) for each in zip(*found, strict=True)] if several else np.concatenate(found)
 

@@ -13,6 +13,7 @@ from model.training.dataset import TrainingData
 from model.training.fit.least_absolute import Line, blended, least_absolute
 from model.training.fit.loop import VALIDATION_WINDOWS_MAX, evenly
 from model.training.network.assembly import LINEAR_PATH, NONLINEAR_OUTPUT, initialise_linear_path
+from model.training.network.called import BATCH_WINDOWS, called
 from model.training.network.linear_inputs import RATES, set_calendar, unseen_calendar
 from model.windows.index import WindowIndex
 from model.windows.scaler import Scaler
@@ -28,8 +29,6 @@ SHARES: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Shares of the network's addition to its linear path that are tried."""
 CORRECTION_WINDOWS_MAX: Final = 4_096
 """Windows that a correction is fitted on: forecasting them takes about 3 s."""
-_CHUNK_WINDOWS: Final = 4_096  # 22 MB of windows at a time
-_BATCH: Final = 256
 
 
 def start_linear_path(model: keras.Model, data: TrainingData, inputs: Scaler, outputs: Scaler) -> None:
@@ -166,7 +165,7 @@ def linear_rows(model: keras.Model, data: TrainingData, first: WindowIndex, seco
 
 def forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
     """Return float32 (M, 4), scaled: the model's forecasts for the M windows of index."""
-    return np.concatenate([model.predict(data.windows(part), batch_size=_BATCH, verbose=0) for part in index.parts(_CHUNK_WINDOWS)])
+    return np.concatenate([called(model, data.windows(part)) for part in index.parts(BATCH_WINDOWS)])
 
 
 def _thinned(index: WindowIndex, most: int) -> WindowIndex:

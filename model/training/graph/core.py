@@ -18,6 +18,7 @@ from model.training.graph.simplify import simplify
 from model.training.network.ahead import BLEND
 from model.training.network.assembly import OUTPUT_NAME, inference_clone
 from model.training.network.bound_layers import forecast_targets, unbounded
+from model.training.network.called import called
 from model.training.network.encoders import encoder_name, encoder_of
 from model.version.contract import AHEAD, CONTEXT, CORE, Contract, Declared, Graph, core, problems
 from model.version.documents import DocumentError
@@ -160,10 +161,10 @@ def check_parity(
     except DocumentError as error:
         raise ExportError(f"ONNX Runtime refuses the graph: {error}") from error
     exported = _exported(session, windows, context)
-    wanted = _listed(model.predict(inputs, batch_size=CHUNK_WINDOWS, verbose=0))
-    before = [unbounded(model).predict(windows, batch_size=CHUNK_WINDOWS, verbose=0)]
+    wanted = _listed(called(model, inputs))
+    before = [called(unbounded(model), windows)]
     if len(inputs) > 1:
-        before.append(keras.Model(model.inputs, model.get_layer(BLEND).output).predict(inputs, batch_size=CHUNK_WINDOWS, verbose=0))
+        before.append(called(keras.Model(model.inputs, model.get_layer(BLEND).output), inputs))
     if not all(np.isfinite(each).all() for each in before):
         raise ExportError("the network forecasts something that is not a finite number; its training has diverged")
     missing = ~forecast_targets(model)

@@ -15,13 +15,14 @@ import onnx
 from features.telemetry import Flags, Floats
 from model.training.graph.all_three import RawGraphs, raw_graphs
 from model.training.graph.core import ExportError, declare
+from model.training.network.called import called
 from model.training.network.encoders import encoder_name, encoder_of
 from model.version.contract import CONTRACTS, Declared
 from model.version.declarations import read_graphs
 from model.version.documents import DocumentError
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
 from model.version.possible import unscaled_ahead
-from model.version.predictor import CHUNK_WINDOWS, read_graph
+from model.version.predictor import read_graph
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, features_of
 
@@ -129,10 +130,10 @@ def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows)
     """
     scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
     if len(model.inputs) == 1:
-        return metadata.outputs.inverse(model.predict(scaled, batch_size=CHUNK_WINDOWS, verbose=0)), None
+        return metadata.outputs.inverse(called(model, scaled)), None
     width = model.inputs[1].shape[-1]
     context = np.full((len(scaled), width), np.nan, np.float32) if windows.context is None else windows.context
-    next_row, ahead = model.predict([scaled, context], batch_size=CHUNK_WINDOWS, verbose=0)
+    next_row, ahead = called(model, [scaled, context])
     return metadata.outputs.inverse(next_row), unscaled_ahead(ahead, metadata.outputs)
 
 
