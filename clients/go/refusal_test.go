@@ -71,19 +71,19 @@ var damages = []struct {
 		edit(t, f, metadataName(v), func(d map[string]any) { d["forecast"].(map[string]any)["horizons_rows"] = []int{1, 5} })
 		seal(t, f)
 	}},
-	{"horizons that are declared and not there, sealed", "the graph has the output \"ahead\" float32 [batch 3 4 3] instead of", func(t *testing.T, f, v string) {
+	{"horizons that are declared and not there, sealed", "the graph has the output \"ahead\" float32 [batch 3 4 4] instead of", func(t *testing.T, f, v string) {
 		edit(t, f, metadataName(v), func(d map[string]any) {
 			d["forecast"].(map[string]any)["horizons_rows"] = []int{1, 5}
 			for _, graph := range d["graphs"].(map[string]any) {
 				graph.(map[string]any)["inputs"] = []port{{contextName, "float32", []any{"batch", 20}}}
-				graph.(map[string]any)["outputs"] = []port{{aheadName, "float32", []any{"batch", 2, 4, 3}}}
+				graph.(map[string]any)["outputs"] = []port{{aheadName, "float32", []any{"batch", 2, 4, 4}}}
 			}
 		})
 		editSamples(t, f, mostSamples, func(s map[string]any) {
 			s["context"], s["ahead"] = s["context"].([]any)[:20], s["ahead"].([]any)[:2]
 		})
 	}},
-	{"the graph of a version without horizons in its place, sealed", "the graph lacks the output \"ahead\" float32 [batch 3 4 3]", func(t *testing.T, f, v string) {
+	{"the graph of a version without horizons in its place, sealed", "the graph lacks the output \"ahead\" float32 [batch 3 4 4]", func(t *testing.T, f, v string) {
 		name := expected(t).NextRow
 		graph, err := os.ReadFile(filepath.Join(fixture(t), "next_row", name, rawFile(name)))
 		must(t, err)

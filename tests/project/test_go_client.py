@@ -218,7 +218,7 @@ def test_the_command(models: Path, tmp_path: Path, binary: Path) -> None:
         assert line["rtt_ms"] == pytest.approx(case["forecast"][1], rel=1e-4)
         assert line["coverage"] == 0.9
         for ahead, expected in zip(line["ahead"], case["ahead"], strict=True):
-            assert [ahead["rtt_ms"][name] for name in ("lower", "median", "upper")] == pytest.approx(expected[1], rel=1e-4)
+            assert [ahead["rtt_ms"][name] for name in ("lower", "median", "upper", "mean")] == pytest.approx(expected[1], rel=1e-4)
     done = predict("-models", folder, "-public-key", key, "-verify")
     assert (done.returncode, done.stdout) == (0, f"{FIRST}: sound and signed\n")
     done = predict("-models", folder, "-library", str(tmp_path / "none.so"), "-verify")

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from features.definition import FEATURES
 from model.registry.versions import Registry
-from model.spec.architecture import ARCHITECTURES, Architecture, Lstm, Mlp, architecture_of
+from model.spec.architecture import ARCHITECTURES, Architecture, Lstm, Mlp, Relative, architecture_of
 from model.spec.job import JobSpec, plain
 from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
@@ -34,6 +34,7 @@ from testkit import go_client
 
 FIRST, SECOND = "v20260101_000000", "v20260102_000000"
 SMALL: dict[str, Architecture] = ARCHITECTURES | {
+    "relative": Relative(or_linear=False),
     "lstm": Lstm(lstm_units=(8, 6), lstm_dropout=(0.2, 0.2), dense_units=(8,), dense_dropout=(0.2,), head_units=8),
     "mlp": Mlp(mlp_units=(12, 8), dense_units=(8,), head_units=8),
 }
