@@ -1,4 +1,4 @@
-"""Training: milliseconds of a step of plain Keras, of ours and of PyTorch, beside the machine's rate of matrix products.
+"""Training: milliseconds of a step of plain Keras, of ours and of PyTorch, beside the machine's matrix rate; and a first version.
 
     make bench-training        (or: python benchmarks/training.py --quick)
 
@@ -7,6 +7,8 @@ recurrent dropout, no XLA). Ours is model/training/fit/loop.py. PyTorch is its n
 Every contender runs in a process of its own, one after the other, in several rounds; ratios are taken within a round. The first step, which
 traces, is reported separately. A second run has one thread each: there CPU time is compared, which holds on a shared machine. Wall times do
 not: PyTorch loses most when a core is taken away (seen: five times the CPU time).
+
+A first version on 15,000 rows is a whole job of the daemon, a process of its own: with the default network, and with the published sizes.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 from typing import Any, Final
 
 from harness import FOLDER, Bar, arguments, environment, in_process, median_of_ratios, report, say
-from model.spec.architecture import Architecture, Lstm
+from model.spec.architecture import Architecture, Lstm, Relative
 from model.spec.job import plain
 
 ENVIRONMENT: Final = ".venv-torch"
@@ -26,6 +28,9 @@ LOCK: Final = FOLDER / "torch.lock"
 CONTENDERS: Final = ("plain", "ours", "pytorch")
 BATCHES: Final = (64, 256)
 QUICK_SIZES: Final = {"lstm_units": (32, 24, 16), "dense_units": (16, 16), "head_units": 8}
+
+FIRST_ROWS: Final = 15_000
+FIRST: Final[dict[str, Architecture]] = {"default": Relative(), "published": Lstm()}
 
 Found = dict[str, list[dict[str, Any]]]
 """Result of each contender, and of "rate", in each round."""
@@ -62,6 +67,17 @@ def values(found: Found, name: str, batch: int, field: str) -> list[float]:
     return [ran[str(batch)][field] for ran in found[name]]
 
 
+def first_versions(quick: bool) -> dict[str, Any]:
+    """Return what a first version of each architecture took."""
+    made = {}
+    for name, architecture in FIRST.items():
+        settings = {"epochs": 1, "epoch_windows_max": 256} if quick else {}
+        job = {"architecture": plain(architecture), "rows": FIRST_ROWS // 10 if quick else FIRST_ROWS, "settings": settings}
+        made[name] = in_process("parts.first_version", job)
+        say(f"first version, {name}: {made[name]}")
+    return made
+
+
 def figures(found: Found, architecture: Architecture, field: str) -> dict[str, Any]:
     """Return the medians over the rounds. field: "ms" or "cpu_ms", what is compared."""
     rates = {name: statistics.median(ran[name] for ran in found["rate"]) for name in found["rate"][0]}
@@ -81,13 +97,15 @@ def figures(found: Found, architecture: Architecture, field: str) -> dict[str, A
 
 
 def bars(reported: dict[str, Any]) -> list[Bar]:
-    """Return the bars, by wall time with the default number of threads."""
+    """Return the bars of steps, by wall time with the default number of threads, and those of a first version, its ratio by CPU time."""
     return [
         *(Bar(f"speedup_{batch}", reported[f"batch_{batch}"]["speedup"], ">=", 1.15) for batch in BATCHES),
         *(
             Bar(f"vs_pytorch_{batch}", reported[f"batch_{batch}"]["vs_pytorch"], "<=", most)
             for batch, most in zip(BATCHES, (2.0, 1.4), strict=True)
         ),
+        Bar("first_version_s", reported["first_version"]["default"]["wall_s"], "<=", 180.0),
+        Bar("first_version_to_published", reported["first_version_to_published"], "<=", 0.35),
     ]
 
 
@@ -99,6 +117,8 @@ def main() -> int:
     alone = measure(sizes, steps, math.ceil(options.rounds / 2), threads=1)
     reported = figures(found, architecture, "ms")
     reported["one_thread"] = figures(alone, architecture, "cpu_ms")
+    reported["first_version"] = first = first_versions(options.quick)
+    reported["first_version_to_published"] = first["default"]["cpu_s"] / first["published"]["cpu_s"]
     return report("training", reported, bars(reported), {"torch": found["pytorch"][0]["torch"]})
 
 

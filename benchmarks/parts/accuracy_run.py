@@ -18,13 +18,13 @@ from features.offline import RawTable
 from features.telemetry import TARGETS, Flags, Floats, Longs
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from harness import answer, job_of, say
-from model.judge.calibration import Calibration
-from model.spec.architecture import ARCHITECTURES, COVERAGE, architecture_of, forecasting
+from model.judge.outlook import Outlook
+from model.spec.architecture import ARCHITECTURES, Ahead, architecture_of, forecasting
 from model.spec.job import plain
 from model.spec.settings import TrainingSettings
 from model.training.dataset import Dataset, LastOfEachLink, Parts, TooLittleDataError, prepare
-from model.version.contract import MEDIAN
-from model.windows.index import WindowIndex, rows_ahead, targets_at
+from model.version.contract import LOWER, MEDIAN, UPPER
+from model.windows.index import WindowIndex
 from parts.horizon_data import table_of
 from parts.rivals_task import TEST
 
@@ -130,7 +130,7 @@ def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], j
     made["linear"] = ahead_at(linear, dataset, index)[..., MEDIAN]
     lower, median, upper, mean = np.moveaxis(ahead_at(done, dataset, index), -1, 0)
     made |= {"median": median, "mean": mean, "published_lower": lower, "published_upper": upper}
-    made |= _adapted(dataset, index, np.stack([lower, median, upper], axis=-1), horizons)
+    made |= _kept_calibrated(dataset, index, ahead_at(done, dataset, index), asked.ahead)
     assert done.ahead is not None
     assert done.blended is not None
     notes |= {
@@ -144,23 +144,21 @@ def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], j
     return {**made, "notes": np.array(json.dumps(notes))}
 
 
-def _adapted(dataset: Dataset, index: WindowIndex, ahead: Floats, horizons: tuple[int, ...]) -> dict[str, Floats]:
-    """Return the intervals as the daemon's calibration keeps them: each outcome is learnt when its row comes, and not before."""
-    actual = targets_at(dataset.targets, rows_ahead(dataset.features, dataset.table.time_s, index.end, horizons))
-    found = ahead.copy()
+def _kept_calibrated(dataset: Dataset, index: WindowIndex, ahead: Floats, sizes: Ahead) -> dict[str, Floats]:
+    """Return the intervals as the daemon keeps them: its own outlook follows the windows in order of time."""
+    links, link = np.unique(dataset.table.link[index.end], return_inverse=True)
+    outlook, group = Outlook(), ("", "")
+    outlook.begin(sizes.horizons, sizes.coverage, len(links))
     time_s, interval_s = dataset.table.time_s[index.end], dataset.features.interval_s[index.end]
-    for column, rows in enumerate(horizons):
-        calibration = Calibration(1, 1, len(TARGETS), COVERAGE)
-        known_s = time_s + rows * np.nan_to_num(interval_s)  # when the outcome of each window is known
-        asked, learnt = np.argsort(time_s, kind="stable"), np.argsort(known_s, kind="stable")
-        one, truth, at = ahead[:, column : column + 1], actual[:, column : column + 1], 0
-        for window in asked.tolist():
-            while at < len(learnt) and known_s[learnt[at]] <= time_s[window]:
-                row = learnt[at : at + 1]
-                calibration.learn(np.zeros(1, np.int64), found[row, column : column + 1], truth[row])
-                at += 1
-            found[window, column] = calibration.stretched(np.zeros(1, np.int64), one[window : window + 1])[0, 0]
-    return {"lower": np.maximum(found[..., 0], 0.0), "upper": found[..., 2]}
+    run, actual, found = dataset.features.run[index.end], dataset.targets[index.end], ahead.copy()
+    last_run: dict[int, int] = {}
+    order = np.argsort(time_s, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(time_s[order])) + 1):
+        restarted = np.array([last_run.get(link[row]) != run[row] for row in rows])
+        last_run.update({link[row]: run[row] for row in rows})
+        outlook.follow(link[rows], [group] * len(rows), time_s[rows], interval_s[rows], restarted, ahead[rows], actual[rows])
+        found[rows] = outlook.stretched([group] * len(rows), ahead[rows])
+    return {"lower": found[..., LOWER], "upper": found[..., UPPER]}
 
 
 if __name__ == "__main__":

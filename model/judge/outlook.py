@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from features.compiled import compiled
 from features.telemetry import TARGETS, Doubles, Flags, Floats, Ints, Longs
-from model.judge.calibration import ABOVE, BELOW, learn_outcome
+from model.judge.calibration import ABOVE, BELOW, learn_outcome, stretched
 
 GROUPS_MOST: Final = 1_000
 """Regions and link types with a calibration of their own. Further ones share the last."""
@@ -119,6 +119,16 @@ class Outlook:
             self._due_s, self._tolerance_s, self._under_way, self._log_stretch, sums,
         )  # fmt: skip
         return Outcomes(sums[_COUNT], sums[_COVERED], sums[_ERROR])
+
+    def stretched(self, groups: Sequence[tuple[str, str]], ahead: Floats) -> Floats:
+        """Return forecasts with their intervals as they are kept calibrated by now, float32 (R, H, 4, 4).
+
+        Args:
+            groups: R regions and link types.
+            ahead: float32 (R, H, 4, 4), as the version forecasts.
+        """
+        of = [self._group(each) for each in groups]
+        return stretched(self._log_stretch[of], ahead)
 
     def state(self) -> dict[str, Any]:
         """Return everything but the arrays, as plain values."""

@@ -20,7 +20,8 @@ import memory
 import never_silent
 import tables
 import training
-from model.spec.architecture import Lstm
+from model.spec.architecture import Ahead, Linear, Lstm
+from model.spec.job import plain
 from model.version.manifest import verify
 from parts import (
     bare_poll,
@@ -29,6 +30,7 @@ from parts import (
     detector_memory,
     drift_rivals,
     drift_run,
+    first_version,
     matrix_rate,
     proof,
     stream,
@@ -328,6 +330,16 @@ def test_a_training_step_is_measured_on_the_network_that_is_asked_for() -> None:
     assert matrix_rate.gflops((64, 64, 64), 1) > 0
 
 
+def test_a_first_version_is_timed_as_a_whole() -> None:
+    """A job as the daemon runs it, whose rows, windows and encoder are those that were asked for."""
+    settings = {"epochs": 1, "epoch_windows_max": 64, "batch_size": 32, "windows_min": 64}
+    linear = plain(Linear(ahead=Ahead(horizons=(1, 2), units=(), members=1)))
+    found = first_version.main({"architecture": linear, "rows": 1_600, "settings": settings})
+    assert found["encoder"] == "linear"
+    assert 1_400 <= found["rows"] <= 1_600, "a fleet has holes"
+    assert min(found["wall_s"], found["cpu_s"], *found["windows"].values()) > 0
+
+
 def test_training_bars_are_ratios_within_a_round() -> None:
     """Computed by hand: 100 ms of plain Keras, 50 of ours, 40 of PyTorch, and a second round on a machine twice as slow."""
     assert training.step_gflop(Lstm(), 64) == pytest.approx(9.4, abs=0.1)
@@ -337,11 +349,14 @@ def test_training_bars_are_ratios_within_a_round() -> None:
 
     found = {"rate": [{"square": 188.0}] * 2, "plain": runs(100.0), "ours": runs(50.0), "pytorch": runs(40.0)}
     reported = training.figures(found, Lstm(), "ms")
+    reported |= {"first_version": {"default": {"wall_s": 200.0}}, "first_version_to_published": 0.3}
     assert {bar.name: (bar.value, bar.holds) for bar in training.bars(reported)} == {
         "speedup_64": (2.0, True),
         "speedup_256": (2.0, True),
         "vs_pytorch_64": (1.25, True),
         "vs_pytorch_256": (1.25, True),
+        "first_version_s": (200.0, False),
+        "first_version_to_published": (0.3, True),
     }
     assert reported["batch_64"]["share_of_matrix_rate"]["plain"] == pytest.approx(9.4 / 0.15 / 188, rel=0.01)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from features.telemetry import TARGETS, Floats
-from model.judge.calibration import LEAST, MOST, Calibration
+from features.telemetry import TARGETS
+from model.judge.calibration import LEAST, MOST
 from model.judge.outlook import GROUPS_MOST, Outlook
 
 EU = ("eu", "fibre")
@@ -14,46 +14,50 @@ USUAL = 1.645
 """Nine of ten values of a standard normal distribution lie within this many deviations."""
 
 
-def interval(width: float, median: float = 0.0) -> Floats:
-    return np.array([[[[median - width, median, median + width]]]], np.float32)
-
-
-def covered_by_block(spreads: list[float], rows: int, seed: int = 0) -> list[float]:
-    """Return the share of normal values within their interval, for blocks of rows with these standard deviations."""
-    rng, calibration, shares, group = np.random.default_rng(seed), Calibration(1, 1, 1, 0.9), [], np.zeros(1, np.int64)
-    for spread in spreads:
-        inside = 0
-        for value in (rng.normal(size=rows) * spread).tolist():
-            given = calibration.stretched(group, interval(USUAL))
-            inside += given[0, 0, 0, 0] <= value <= given[0, 0, 0, 2]
-            calibration.learn(group, given, np.full((1, 1, 1), value, np.float32))
-        shares.append(inside / rows)
-    return shares
+def kept(outlook: Outlook) -> list[float]:
+    """The distance to both ends of an interval of -1 to 1 around 10."""
+    ahead = np.tile(np.array([9, 10, 11, 10], np.float32), (1, len(outlook.horizons), len(TARGETS), 1))
+    lower, median, upper, mean = outlook.stretched([EU], ahead)[0, 0, 0].tolist()
+    assert median == mean == 10.0
+    return [median - lower, upper - median]
 
 
 def test_coverage_holds_through_changes_of_spread() -> None:
     """Intervals that are three times too narrow or too wide hold nine of ten values again, as do those that fit from the beginning."""
-    for share in covered_by_block([1.0, 3.0, 0.3, 1.0], 4_000):
-        assert share == pytest.approx(0.9, abs=0.035)
-    assert Calibration(1, 1, 1, 0.9).stretched(np.zeros(1, np.int64), interval(USUAL)).tobytes() == interval(USUAL).tobytes()
+    rng, link, shares = np.random.default_rng(0), Link(), []
+    for spread in (1.0, 3.0, 0.3, 1.0):
+        covered = counted = 0.0
+        for value in (rng.normal(size=4_000) * spread / USUAL).tolist():
+            link.send(10.0 + value)
+            covered, counted = covered + link.last.covered[0, 0], counted + link.last.count[0, 0]
+        shares.append(covered / counted)
+    assert shares == pytest.approx([0.9] * 4, abs=0.035)
+
+
+def test_intervals_are_those_of_the_version_until_something_is_learnt() -> None:
+    """To the bit, whatever the forecasts; a lower end is never under 0."""
+    outlook = Outlook()
+    outlook.begin((1, 3), 0.9, links=1)
+    ahead = np.random.default_rng(1).uniform(0.0, 9.0, (5, 2, len(TARGETS), 4)).astype(np.float32)
+    np.testing.assert_allclose(outlook.stretched([EU] * 5, np.sort(ahead, axis=-1)), np.sort(ahead, axis=-1), atol=1e-6)
+    below = np.tile(np.array([-4, 1, 2, 1], np.float32), (1, 2, len(TARGETS), 1))
+    assert outlook.stretched([EU], below)[0, 0, 0].tolist() == [0.0, 1.0, 2.0, 1.0]
 
 
 def test_a_stretch_stays_within_its_bounds() -> None:
     """A value that is stuck far away, or on the median, makes no interval useless."""
-    group = np.zeros(1, np.int64)
-    for value, most in ((1e9, MOST), (0.0, LEAST)):
-        calibration = Calibration(1, 1, 1, 0.9)
+    for value, ends in ((1e9, [LEAST, MOST]), (10.0, [LEAST, LEAST])):
+        link = Link()
         for _ in range(2_000):
-            calibration.learn(group, calibration.stretched(group, interval(1.0)), np.full((1, 1, 1), value, np.float32))
-        upper = float(calibration.stretched(group, interval(1.0))[0, 0, 0, 2])
-        assert upper == pytest.approx(most, rel=1e-3)
+            link.send(value)
+        assert kept(link.outlook) == pytest.approx(ends, rel=1e-3)
 
 
 def test_what_is_not_measured_or_forecast_teaches_nothing() -> None:
-    calibration, group = Calibration(1, 1, 1, 0.9), np.zeros(1, np.int64)
-    calibration.learn(group, interval(1.0), np.full((1, 1, 1), np.nan, np.float32))
-    calibration.learn(group, interval(np.nan, np.nan), np.ones((1, 1, 1), np.float32))
-    assert not calibration.log_stretch.any()
+    link = Link()
+    for value, median in ((10.0, 10.0), (np.nan, np.nan), (99.0, 10.0)):
+        link.send(value, median)
+    assert kept(link.outlook) == [1.0, 1.0]
 
 
 class Link:
@@ -69,7 +73,7 @@ class Link:
         """Send a row some intervals after the last one, and return how many forecasts met it, by horizon."""
         self.row += 1
         self.time_s = getattr(self, "time_s", 0.0) + 60.0 * rows
-        ahead = np.tile(np.array([median - 1, median, median + 1], np.float32), (1, 2, len(TARGETS), 1))
+        ahead = np.tile(np.array([median - 1, median, median + 1, median], np.float32), (1, 2, len(TARGETS), 1))
         found = self.outlook.follow(
             np.zeros(1, np.int64), [EU], np.array([self.time_s]), np.array([60.0]), np.array([restarted]), ahead,
             np.full((1, len(TARGETS)), value, np.float32),
@@ -130,7 +134,7 @@ def test_links_come_and_go() -> None:
     """What is under way belongs to its link wherever that moves; a link that goes takes it along."""
     outlook = Outlook()
     outlook.begin((1,), 0.9, links=3)
-    ahead = np.tile(np.array([9, 10, 11], np.float32), (3, 1, len(TARGETS), 1))
+    ahead = np.tile(np.array([9, 10, 11, 10], np.float32), (3, 1, len(TARGETS), 1))
     rows, actual = np.arange(3), np.full((3, len(TARGETS)), 10.0, np.float32)
     no = np.zeros(3, np.bool_)
     outlook.follow(rows, [EU] * 3, np.array([0.0, 10.0, 20.0]), np.full(3, 60.0), no, ahead, actual)
@@ -143,7 +147,7 @@ def test_links_come_and_go() -> None:
 def test_a_flood_of_regions_is_bounded() -> None:
     outlook = Outlook()
     outlook.begin((1,), 0.9, links=1)
-    ahead, actual = np.ones((1, 1, len(TARGETS), 3), np.float32), np.ones((1, len(TARGETS)), np.float32)
+    ahead, actual = np.ones((1, 1, len(TARGETS), 4), np.float32), np.ones((1, len(TARGETS)), np.float32)
     for number in range(GROUPS_MOST + 50):
         time_s, interval_s, gap = np.array([60.0 * number]), np.array([60.0]), np.zeros(1, np.bool_)
         outlook.follow(np.zeros(1, np.int64), [(f"region {number}", "")], time_s, interval_s, gap, ahead, actual)
