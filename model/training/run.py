@@ -29,7 +29,7 @@ from model.training.fit.ahead import is_ahead, outputs_of
 from model.training.fit.cheaper import compare
 from model.training.fit.linear_path import forecast
 from model.training.fit.progress import Progress
-from model.training.fit.start import Fit, fit, has_architecture, prepare_tensorflow, start
+from model.training.fit.start import Fit, fit, has_architecture, prepare_tensorflow, start, with_what_is_left
 from model.training.report import CandidateStory, RecordingStory, attention_of, judged_rows, report_document, write_report
 from model.version.contract import MEAN
 from model.version.manifest import write_manifest
@@ -125,9 +125,9 @@ def _fitted(
     architecture, rival = _tried(spec, parent)
     weights = Path(spec.parent) if isinstance(spec, JobSpec) and spec.parent is not None else None
 
-    def fitted(which: Architecture, begun: tuple[keras.Model, str]) -> Fit:
-        log_path = folder / TRAINING_LOG
-        return fit(*begun, dataset, which, spec.settings, on_progress, log_path=log_path, interrupted=interrupted)
+    def fitted(which: Architecture, begun: tuple[keras.Model, str], spent_s: float = 0.0) -> Fit:
+        settings, log_path = with_what_is_left(spec.settings, spent_s), folder / TRAINING_LOG
+        return fit(*begun, dataset, which, settings, on_progress, log_path=log_path, interrupted=interrupted)
 
     with stage("build"):
         prepare_tensorflow(spec.settings)
@@ -136,7 +136,7 @@ def _fitted(
         network = fitted(architecture, begun)
         if rival is None or interrupted():
             return network
-        linear = fitted(rival, start(dataset, rival, parent, weights))
+        linear = fitted(rival, start(dataset, rival, parent, weights), network.duration_s)
         compared = compare(network.model, linear.model, dataset, architecture.ahead.coverage)
         chosen = network if compared is not None and compared.network_pays else linear
         return replace(chosen, compared=compared, duration_s=network.duration_s + linear.duration_s)

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 
 from features.definition import SHORT_ROWS
-from features.telemetry import Floats
+from features.telemetry import Flags, Floats
 from model.spec.architecture import Ahead
 from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
@@ -75,11 +75,17 @@ def fit_units(model: keras.Model, data: TrainingData) -> None:
     silence_columns(model)
 
 
-def fit_usual(model: keras.Model, data: TrainingData) -> None:
-    """Set the usual distance from the level at each horizon, (H, 4) in spreads, 1 where a target is not measured."""
+def fit_usual(model: keras.Model, data: TrainingData, fresh: Flags | None = None) -> None:
+    """Set the usual distance from the level at each horizon, (H, 4) in spreads, 1 where a target is not measured.
+
+    Args:
+        fresh: bool (4,), the targets whose distance is not known yet: those of the others stay. None: all of them.
+    """
     away, spread = _distances(model, data)
     # A ratio of means, not a mean of ratios: a link that hardly varies for hours has next to no spread, and one step is a million of them.
-    set_usual(model, _means(away, 1.0) / _means(np.where(np.isfinite(away), spread[:, None], np.nan), 1.0))
+    usual = _means(away, 1.0) / _means(np.where(np.isfinite(away), spread[:, None], np.nan), 1.0)
+    (before,) = model.get_layer(MEMBERS).get_weights()
+    set_usual(model, usual if fresh is None else np.where(fresh, usual, before))
 
 
 def _distances(model: keras.Model, data: TrainingData) -> tuple[Floats, Floats]:

@@ -35,7 +35,7 @@ from model.windows.bounds import learnt
 LINEAR: Final = "linear"
 RANDOM: Final = "random"
 LEAST_BUDGET_S: Final = 5.0
-"""Seconds that the network of several horizons gets at least, whatever the training before it took."""
+"""Seconds that each of several trainings gets at least, whatever those before it took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +102,14 @@ def start(
     if theirs is not None:
         bounds = bounds.joined(theirs, parent.inputs.fitted)
     set_bounds(model, bounds, inputs, outputs)
+    fresh = bounds.measured & ~parent.measured
     if architecture.linear_path:
         set_calendar(model, inputs)  # a column that the parent has never seen vary has a scale only now
-        correct_linear_path(unbounded(model), data, inputs, outputs, bounds.measured & ~parent.measured)
+        correct_linear_path(unbounded(model), data, inputs, outputs, fresh)
     if is_ahead(model):
         _set_ahead(model, dataset)
+        if fresh.any():
+            fit_usual(model, data, fresh)
     return model, parent.version
 
 
@@ -129,6 +132,13 @@ def has_architecture(parent: Metadata, architecture: Architecture) -> bool:
         return architecture_of(document) == architecture
     except ValueError:
         return False
+
+
+def with_what_is_left(settings: TrainingSettings, spent_s: float) -> TrainingSettings:
+    """Return the settings of a further training with the rest of the time budget, at least LEAST_BUDGET_S. spent_s: seconds."""
+    if settings.time_budget_s is None:
+        return settings
+    return msgspec.structs.replace(settings, time_budget_s=max(LEAST_BUDGET_S, settings.time_budget_s - spent_s))
 
 
 def fit(
@@ -159,8 +169,7 @@ def fit(
     shares = weigh_network(network, data) if beside else np.ones(len(TARGETS), np.float32)
     if not is_ahead(model):
         return Fit(model, architecture, started_from, history, shares, time.monotonic() - began)
-    if settings.time_budget_s is not None:
-        settings = msgspec.structs.replace(settings, time_budget_s=max(LEAST_BUDGET_S, settings.time_budget_s - (time.monotonic() - began)))
+    settings = with_what_is_left(settings, time.monotonic() - began)
     task = ahead_task(model, data, architecture.ahead, settings, fine_tuned=started_from not in (LINEAR, RANDOM))
     ahead = train(trained_part(model), data, settings, on_progress, task, log_path=log_path, interrupted=interrupted)
     blended = blend(model, data, architecture.ahead.coverage)

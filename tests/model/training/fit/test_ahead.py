@@ -336,14 +336,16 @@ def continued(parent: tuple[Path, Metadata, Dataset, keras.Model], telemetry: Te
 
 
 def test_a_fine_tuning_keeps_its_parents_units(parent: tuple[Path, Metadata, Dataset, keras.Model]) -> None:
-    """Columns, horizons and scales are the parent's, though the new links are ten times as large; what has not varied before is fitted."""
+    """Columns, horizons and scales are the parent's, though the new links are ten times as large; what is new is fitted."""
     dataset, model, started_from = continued(parent, Telemetry(size=(10.0, 30.0), jitter=True, seed=9))
     assert started_from == PARENT
     (before,), (after,) = (each.get_layer(COLUMNS).get_weights() for each in (parent[3], model))
     known = before[1] != 0
     np.testing.assert_array_equal(after[:, known], before[:, known])
     assert (after[1, ~known] != 0).sum() > 20, "jitter's columns vary now"
-    np.testing.assert_array_equal(usual_of(model), usual_of(parent[3]))
+    np.testing.assert_array_equal(usual_of(model)[:, :JITTER], usual_of(parent[3])[:, :JITTER])
+    assert (usual_of(parent[3])[:, JITTER] == 1.0).all()
+    assert (usual_of(model)[:, JITTER] != 1.0).all(), "jitter is measured now, and its distances are known"
     np.testing.assert_array_equal(dataset.outputs.mean[:JITTER], parent[1].outputs.mean[:JITTER])
     for name in ("ahead_linear", "ahead_dense_1", "ahead_median", "ahead_width", BLEND):
         for old, new in zip(parent[3].get_layer(name).get_weights(), model.get_layer(name).get_weights(), strict=True):
