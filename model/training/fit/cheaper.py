@@ -16,7 +16,7 @@ from model.training.fit.ahead import outputs_of
 from model.training.fit.blend import JUDGED_WINDOWS_MAX
 from model.training.fit.loop import evenly
 from model.version.contract import AHEAD
-from model.windows.index import WindowIndex, targets_at
+from model.windows.index import targets_at
 
 CONFIDENCE: Final = 0.95
 
@@ -48,25 +48,29 @@ def compare(network: keras.Model, linear: keras.Model, dataset: Dataset, coverag
     Args:
         coverage: Of the intervals.
     """
-    data = dataset.data
-    index = data.validation.select(evenly(len(data.validation), JUDGED_WINDOWS_MAX))
-    index = index.select(np.argsort(dataset.table.time_s[index.end], kind="stable"))
-    first, second = (_scores(model, dataset, index, coverage) for model in (network, linear))
+    first, second = (scores(model, dataset, coverage) for model in (network, linear))
     if not np.isfinite(first - second).any():
         return None
-    block = max(data.window_rows, -(-len(index) // BLOCKS))
+    block = max(dataset.data.window_rows, -(-len(first) // BLOCKS))
     _, low, high = block_bootstrap_difference(first, second, block, RESAMPLES, SEED, CONFIDENCE)
     return Comparison(float(np.nanmean(first)), float(np.nanmean(second)), low, high)
 
 
-def _scores(model: keras.Model, dataset: Dataset, index: WindowIndex, coverage: float) -> Doubles:
-    """Return float64 (M,), the mean score of each window over horizons and targets, NaN if it knows none."""
+def scores(model: keras.Model, dataset: Dataset, coverage: float) -> Doubles:
+    """Return float64 (M,), the mean score of each validation window over horizons and targets, in order of time; NaN if it knows none.
+
+    Args:
+        model: A network of several horizons.
+        coverage: Of its intervals.
+    """
     data = dataset.data
+    index = data.validation.select(evenly(len(data.validation), JUDGED_WINDOWS_MAX))
+    index = index.select(np.argsort(dataset.table.time_s[index.end], kind="stable"))
     ahead = outputs_of(keras.Model(model.inputs, model.get_layer(AHEAD).output), data, index)
     actual = targets_at(data.targets, index.ahead)
     naive = np.abs(actual.astype(np.float64) - persistence(data.targets, index, data.window_rows)[:, None])
-    scores = mean_over_horizons(weighted_interval_scores(actual, ahead, coverage), naive)
-    known = np.isfinite(scores)
-    total, count = np.where(known, scores, 0.0).sum(axis=1), known.sum(axis=1)
-    means: Doubles = np.divide(total, count, out=np.full(len(scores), np.nan), where=count > 0)
+    found = mean_over_horizons(weighted_interval_scores(actual, ahead, coverage), naive)
+    known = np.isfinite(found)
+    total, count = np.where(known, found, 0.0).sum(axis=1), known.sum(axis=1)
+    means: Doubles = np.divide(total, count, out=np.full(len(found), np.nan), where=count > 0)
     return means
