@@ -10,7 +10,9 @@ from typing import Any, Final
 import numpy as np
 
 from features.telemetry import TARGETS
+from model.judge import horizons
 from model.judge.metrics import block_bootstrap_difference
+from model.spec.architecture import COVERAGE
 from parts.rivals_task import LEAST_WINDOWS, TEST, TRAIN
 
 SIMPLE: Final = ("persistence", "ewma", "rolling_median", "day_before", "ridge", "least_absolute", "statistical")
@@ -24,8 +26,6 @@ SPARSE_LEAST: Final = 50
 """Fewest windows of such a comparison."""
 BLOCKS: Final = 32
 RESAMPLES: Final = 2_000
-MISSED: Final = 0.10
-"""Share of the values that may lie outside of an interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +206,8 @@ def _difference(one: Any, other: Any) -> tuple[float, float, float]:
 
 
 def interval_scores(actual: Any, runs: Sequence[Mapping[str, Any]]) -> Any:
-    """Return float64 (M,), the mean interval score over the runs with bounds, NaN where a bound or the value is missing.
-
-    Its width, and 2 / MISSED times the distance by which the value lies outside. Winkler 1972, "A decision-theoretic approach to interval
-    estimation".
-    """
-    scores = []
-    for run in runs:
-        low, high = run["lower"], run["upper"]
-        outside = np.maximum(low - actual, 0.0) + np.maximum(actual - high, 0.0)
-        scores.append(high - low + 2.0 / MISSED * outside)
+    """Return float64 (M,), the mean interval score over the runs with bounds, NaN where a bound or the value is missing."""
+    scores = [horizons.interval_scores(actual, run["lower"], run["upper"], COVERAGE) for run in runs]
     return np.mean(scores, axis=0) if scores else np.full(len(actual), np.nan)
 
 

@@ -15,6 +15,7 @@ from sklearn.linear_model import QuantileRegressor
 
 import accuracy
 import harness
+import sizes
 from features.columns import TABLE
 from features.offline import OfflineFeatures, RawTable, compute
 from features.telemetry import CATEGORIES, DEFAULT_LINK_KEY, NUMERIC, TARGETS
@@ -22,7 +23,7 @@ from features.vocabulary import Vocabulary
 from model.spec.architecture import Linear
 from model.spec.job import plain
 from model.spec.settings import TrainingSettings
-from parts import accuracy_cases, accuracy_run, accuracy_score, horizon_context, horizon_data, rivals_simple
+from parts import accuracy_cases, accuracy_run, accuracy_score, horizon_context, horizon_data, rivals_simple, sizes_run
 from parts.rivals_task import TEST, TRAIN, VALIDATION
 from testkit.paths import ROOT
 
@@ -235,19 +236,19 @@ def test_links_may_be_left_out_of_a_training(recorded: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "sizes", "columns"),
+    ("module", "few", "columns"),
     [
         ("rivals_trees", {"threads": 1, "rounds": 30}, {"lightgbm", "lightgbm.lower", "lightgbm.upper"}),
         ("rivals_statistical", {"origins": 3}, {"statistical"}),
         ("rivals_neural", {"threads": 1, "steps": 60, "tried": 1}, {"nhits"}),
     ],
 )
-def test_rivals_of_other_environments_forecast(arrays: Path, tmp_path: Path, module: str, sizes: Any, columns: Any) -> None:
+def test_rivals_of_other_environments_forecast(arrays: Path, tmp_path: Path, module: str, few: Any, columns: Any) -> None:
     """Trees and their quantiles for every window, in order; a statistical model for every k-th."""
     venv = next(ROOT / f".venv-{rival.venv}" for rival in accuracy_cases.PROCESSES.values() if rival.module == module)
     if not (venv / ".ready").exists():
         pytest.skip("the environment of this rival is made by the benchmark itself")
-    job = {"data": str(arrays), "out": str(tmp_path / "made.npz"), **sizes}
+    job = {"data": str(arrays), "out": str(tmp_path / "made.npz"), **few}
     harness.in_process(f"parts.{module}", job, str(venv / "bin" / "python"))
     made = accuracy.arrays(tmp_path / "made.npz")
     notes = json.loads(str(made.pop("notes")))
@@ -315,14 +316,14 @@ def test_interval_scores_and_coverage_are_computed_by_hand() -> None:
     """Bounds 0 and 10: 5 scores 10, the width; 12 lies 2 outside and scores 10 + 20 * 2. Narrower by half is half the score inside."""
     actual = np.array([5.0, 12.0])
     run = {"lower": np.zeros(2), "upper": np.full(2, 10.0)}
-    assert accuracy_score.interval_scores(actual, [run]).tolist() == [10.0, 50.0]
+    assert accuracy_score.interval_scores(actual, [run]).tolist() == pytest.approx([10.0, 50.0])
     known, inside = accuracy_score.within(actual, run)
     assert (known.tolist(), inside.tolist()) == ([True, True], [True, False])
     actual = np.tile([5.0, 12.0], 200)
     whole = run_of(actual, lower=np.zeros(400), upper=np.full(400, 10.0), linear=actual + 2.0)
     rivals = {"persistence": actual + 1, "lightgbm": actual, "lightgbm.lower": actual - 3.0, "lightgbm.upper": actual + 3.0}
     pair = accuracy_score.pair("x", "rtt_ms", 1, actual, 1.0, rivals, [whole])
-    assert (pair.coverage, pair.interval_score, pair.interval_ratio) == (0.5, 30.0, 5.0)
+    assert (pair.coverage, pair.interval_score, pair.interval_ratio) == pytest.approx((0.5, 30.0, 5.0))
     assert pair.over_linear == 0.0
 
 
@@ -382,3 +383,25 @@ def test_every_rival_that_is_started_is_scored() -> None:
         assert (ROOT / "benchmarks" / "parts" / f"{rival.module}.py").exists()
         assert rival.venv is None or (ROOT / "benchmarks" / f"{rival.venv}.lock").exists()
         assert name in (*accuracy_score.RIVALS, "simple")
+
+
+def test_sizes_are_compared_over_recordings() -> None:
+    """By hand: a variant that is a fifth better on one recording and as good on the other, at half of the CPU time."""
+    found = {
+        "one": {"default": {"score": 1.0, "cpu_s": 10.0}, "small": {"score": 0.81, "cpu_s": 5.0}},
+        "other": {"default": {"score": 0.5, "cpu_s": 20.0}, "small": {"score": 0.5, "cpu_s": 10.0}},
+    }
+    default, small = sizes.rows(found)
+    assert (default["variant"], default["to default"], default["CPU time to default"]) == ("default", 1.0, 1.0)
+    assert (small["to default"], small["CPU time to default"], small["one"]) == (pytest.approx(0.9), pytest.approx(0.5), 0.81)
+
+
+def test_a_variant_is_scored_on_validation_rows(recorded: Path) -> None:
+    """Of a recording of a tiny network: a score in errors of persistence, and the time that it took."""
+    job = {
+        "path": str(recorded), "key": DEFAULT_LINK_KEY, "horizons": [1, 2], "epochs": 1,
+        "variants": {"tiny": {"units": [2], "members": 1}},
+    }  # fmt: skip
+    found = sizes_run.main(job)["tiny"]
+    assert 0.0 < found["score"] < 2.0
+    assert found["cpu_s"] > 0
