@@ -58,7 +58,7 @@ THREADS: Final = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity"
 PROCESSES: Final[dict[str, Rival]] = {
     "simple": Rival("rivals_simple", None, {}, {}),
     TREES: Rival("rivals_trees", "rivals", {"threads": 1, "rounds": 600}, {"threads": 1, "rounds": 20}),
-    "statistical": Rival("rivals_statistical", "rivals", {"origins": 150}, {"origins": 5}),
+    "statistical": Rival("rivals_statistical", "rivals", {"origins": 60}, {"origins": 5}),
     NEURAL: Rival("rivals_neural", "neural", {"threads": THREADS, "steps": 500}, None),
 }
 """Trees get one thread: two of them wait for each other actively, which on a busy machine takes five times the CPU time.
