@@ -29,7 +29,7 @@ from features.definition import (
 from features.local_time import Places
 from features.memory import Memory, begin_hour, fill_context, forget_all, gather
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Bytes, Codes, Doubles, Flags, Floats, Ints, Longs
-from features.timeline import DUPLICATE, INTERVALS, LATE
+from features.timeline import DUPLICATE, INTERVALS, LATE, PAUSES, RHYTHM
 
 # Positions in a row of NUMERIC, which begins with TARGETS.
 _THROUGHPUT, _RTT, _LOSS = (NUMERIC.index(name) for name in ("throughput_mbps", "rtt_ms", "packet_loss"))
@@ -129,14 +129,42 @@ def median_interval_s(intervals: Floats, known: int) -> float:
 
 
 @compiled
-def is_gap(intervals: Floats, known: int, interval_s: float, gap_multiple: float) -> bool:
+def is_gap(
+    intervals: Floats, known: int, interval_s: float, gap_multiple: float, pauses: Floats, pause_ages: Bytes
+) -> bool:  # fmt: skip
+    """Return whether a row begins a new run, and note its pause.
+
+    It does after a pause, unless PAUSES pauses that are about as long, or longer, lie among the last RING_ROWS rows: that is the rhythm
+    of the link.
+
+    Args:
+        intervals, known, interval_s, gap_multiple: See `is_pause`.
+        pauses: float32 (PAUSES,), seconds, newest first, 0 for none; changed in place.
+        pause_ages: uint8 (PAUSES,), rows since then; changed in place.
+    """
+    for each in range(PAUSES):
+        if pauses[each] > 0.0:
+            pause_ages[each] = min(pause_ages[each] + 1, 255)
+    if not is_pause(intervals, known, interval_s, gap_multiple):
+        return False
+    rhythm = True
+    for each in range(PAUSES):
+        rhythm = rhythm and pause_ages[each] <= RING_ROWS and interval_s <= RHYTHM * float(pauses[each])
+    for each in range(PAUSES - 1, 0, -1):
+        pauses[each], pause_ages[each] = pauses[each - 1], pause_ages[each - 1]
+    pauses[0], pause_ages[0] = interval_s, 0
+    return not rhythm
+
+
+@compiled
+def is_pause(intervals: Floats, known: int, interval_s: float, gap_multiple: float) -> bool:
     """Return whether an interval is longer than a multiple of the median of recent ones.
 
     Args:
         intervals: float32 (INTERVALS,), seconds; the first `known` of them are set.
-        known: How many intervals are set. With none, nothing is a gap.
+        known: How many intervals are set. With none, nothing is a pause.
         interval_s: The interval to compare, seconds.
-        gap_multiple: How many medians make a gap.
+        gap_multiple: How many medians make a pause.
     """
     if known == 0:
         return False
@@ -162,7 +190,7 @@ def fill_features(
         numeric: float32 (N, R), see `feature_row`.
         codes: int16 (N, C), see `feature_row`.
         encoding: float32 (C, K), see `feature_row`.
-        gap_multiple: See `is_gap`.
+        gap_multiple: See `is_pause`.
         horizons: int64 (H,), rows ahead. With none, nothing is remembered.
         places, place_of: See `LocalTime`.
         memory: Of one link. Each link in turn uses it.
@@ -172,17 +200,19 @@ def fill_features(
         context: float32 (N, 3 + H, 4), is filled, see `fill_context`; (N, 0, 4) without horizons.
     """
     intervals = np.zeros(INTERVALS, np.float32)
+    pauses, pause_ages = np.zeros(PAUSES, np.float32), np.zeros(PAUSES, np.uint8)
     known = head = first = 0
     current_run = -1
     for row in range(len(link)):
         if row == 0 or link[row] != link[row - 1]:
             known = head = 0
+            pauses[:], pause_ages[:] = 0.0, 0
             first = row
             current_run += 1
             forget_all(memory, 0)
         else:
             interval_s = time_s[row] - time_s[row - 1]
-            if is_gap(intervals, known, interval_s, gap_multiple):
+            if is_gap(intervals, known, interval_s, gap_multiple, pauses, pause_ages):
                 first = row
                 current_run += 1
             intervals[head] = interval_s
@@ -204,7 +234,7 @@ def update_rings(
     slots: Ints, time_s: Doubles, values: Floats, codes: Codes, watch: Flags,
     encoding: Floats, wanted: bool, gap_multiple: float, horizons: Longs, places: Places, place_of: Ints,
     ring_values: Floats, ring_codes: Codes, intervals: Floats, last_time_s: Doubles, head: Bytes,
-    rows: Bytes, interval_head: Bytes, intervals_known: Bytes, memory: Memory, newest: Longs,
+    rows: Bytes, interval_head: Bytes, intervals_known: Bytes, pauses: Floats, pause_ages: Bytes, memory: Memory, newest: Longs,
     status: Bytes, restarted: Flags, watched: Longs, previous: Longs, ready: Flags, windows: Floats, last_known: Floats, context: Floats,
     interval: Doubles,
 ) -> int:  # fmt: skip
@@ -218,12 +248,12 @@ def update_rings(
         watch: bool (L,), which links are monitored.
         encoding: float32 (C, K), see `feature_row`.
         wanted: Whether windows are computed.
-        gap_multiple: See `is_gap`.
+        gap_multiple: See `is_pause`.
         horizons: int64 (H,), rows ahead. With none, no context is computed, and a run is ready at WINDOW_ROWS instead of SHORT_ROWS; what
             a link remembers is kept up to date all the same.
         places, place_of: See `LocalTime`.
-        ring_values, ring_codes, intervals, last_time_s, head, rows, interval_head, intervals_known, memory: Per-link state, see
-            `rings.RINGS`; changed in place.
+        ring_values, ring_codes, intervals, last_time_s, head, rows, interval_head, intervals_known, pauses, pause_ages, memory: Per-link
+            state, see `rings.RINGS`; changed in place.
         newest: int64 (L,), -1 at the start: index of the newest monitored row of each link in this batch.
         status: uint8 (N,), is filled: ACCEPTED, DUPLICATE or LATE.
         restarted: bool (N,), is filled: whether a gap lies before the row.
@@ -240,7 +270,7 @@ def update_rings(
             status[row] = DUPLICATE if interval_s == 0.0 else LATE
             continue
         if rows[slot] > 0:
-            if is_gap(intervals[slot], intervals_known[slot], interval_s, gap_multiple):
+            if is_gap(intervals[slot], intervals_known[slot], interval_s, gap_multiple, pauses[slot], pause_ages[slot]):
                 rows[slot] = 0
                 restarted[row] = True
             intervals[slot, interval_head[slot]] = interval_s

@@ -92,7 +92,7 @@ def compute(
     Args:
         table: N rows.
         vocabulary: The codes of categories.
-        gap_multiple: How many sampling intervals make a gap.
+        gap_multiple: How many sampling intervals make a pause, which ends a run unless it is the rhythm of the link.
         horizons: Rows ahead whose times the context has profiles for. With none, there is no context.
         local_time: Time zones and holidays of the regions.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from features.definition import RING_ROWS
 from features.memory import MEMORY, Memory, drop_running_hour
 from features.telemetry import CATEGORIES, NUMERIC, Ints
-from features.timeline import INTERVALS
+from features.timeline import INTERVALS, PAUSES
 
 _FIRST_CAPACITY: Final = 256
 RINGS: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
@@ -22,10 +22,12 @@ RINGS: Final[dict[str, tuple[tuple[int, ...], Any]]] = {
     "rows": ((), np.uint8),  # rows of the current run in the ring, at most RING_ROWS
     "interval_head": ((), np.uint8),
     "intervals_known": ((), np.uint8),
+    "pauses": ((PAUSES,), np.float32),  # lengths of the last pauses, newest first, seconds
+    "pause_ages": ((PAUSES,), np.uint8),  # rows since each of them
     "last_offset": ((), np.int64),  # of the newest record, even if that was late or a duplicate
     **MEMORY,
 }
-"""State of each link: shape and dtype. In total 39 x (11 x 4 + 6 x 2) + 9 x 4 + 20 + 1,161 = 3,401 bytes a link."""
+"""State of each link: shape and dtype. In total 39 x (11 x 4 + 6 x 2) + 9 x 4 + 30 + 1,161 = 3,411 bytes a link."""
 
 
 class Rings:
@@ -87,7 +89,7 @@ class Rings:
             slots: int32 (K,).
             time_s: Their newest time from now on, UTC seconds.
         """
-        for name in ("head", "rows", "interval_head", "intervals_known"):
+        for name in ("head", "rows", "interval_head", "intervals_known", "pauses", "pause_ages"):
             self._arrays[name][slots] = 0
         drop_running_hour(self.memory, slots)
         self._arrays["last_time_s"][slots] = time_s

@@ -60,7 +60,7 @@ class FeatureStore:
 
         Args:
             key: Columns of KEY_COLUMNS that identify a link. With none, the stream is one merged series.
-            gap_multiple: How many sampling intervals make a gap.
+            gap_multiple: How many sampling intervals make a pause, which ends a run unless it is the rhythm of the link.
             links_max: Size of the link table, see `evict`.
             names_max: Distinct values of one category, see `forget`. None: no value is forgotten, and all after the first MAX_VALUES
                 share one code.
@@ -197,7 +197,7 @@ class FeatureStore:
             slots, batch.time_s, batch.numeric, codes, watch, self._encoding(vocabulary), wanted, self.gap_multiple,
             np.array(horizons, np.int64), self._places.places, self._places.of(self.interner.values[_REGION], self.interner.forgotten),
             rings["numeric"], rings["codes"], rings["intervals"], rings["last_time_s"], rings["head"], rings["rows"],
-            rings["interval_head"], rings["intervals_known"], rings.memory,
+            rings["interval_head"], rings["intervals_known"], rings["pauses"], rings["pause_ages"], rings.memory,
             np.full(len(self.links), -1, np.int64) if most else np.zeros(0, np.int64),
             status, restarted, watched, previous, ready, windows, last_known, context, interval_s,
         )  # fmt: skip

@@ -12,11 +12,13 @@ const (
 	// ShortRows is how many a version of several horizons needs: it has learnt from runs that have just begun.
 	ShortRows = 3
 	// KeepRows is how many rows of a link are worth keeping: more of them change no forecast.
-	KeepRows = ringRows + intervals
+	KeepRows = 2*ringRows + intervals + 1
 
 	historyRows     = 9 // rows before the window that rolling statistics reach back to
 	ringRows        = WindowRows + historyRows
-	intervals       = 9 // recent intervals whose median is the link's sampling interval
+	intervals       = 9   // recent intervals whose median is the link's sampling interval
+	pauses          = 2   // pauses that make a rhythm (features/timeline.py)
+	rhythm          = 1.5 // by how much a further one may be longer
 	numericColumns  = 11
 	categoryColumns = 6
 	targets         = 4
@@ -44,8 +46,8 @@ func newWindow() *window {
 	}
 }
 
-// windowOf takes the newest rows of a link's newest run. Rows that are not newer than all before them are passed over, and a gap starts
-// a new run: as the daemon's features do it (features/kernels.py). need is how many rows the run must have.
+// windowOf takes the newest rows of a link's newest run. Rows that are not newer than all before them are passed over, and a pause starts
+// a new run, unless it is the link's rhythm: as the daemon's features do it (features/kernels.py). need is how many rows the run must have.
 func windowOf(samples []NetworkSample, gapMultiple float64, need int) (*window, error) {
 	rows := make([]row, 0, len(samples))
 	recent := recentIntervals{}
@@ -99,11 +101,13 @@ func filled(rows []row) *window {
 	return w
 }
 
-// recentIntervals are the last intervals between rows of a link, in float32 as the daemon keeps them.
+// recentIntervals are the last intervals between rows of a link, and its last pauses, in float32 as the daemon keeps them.
 type recentIntervals struct {
-	seconds [intervals]float32
-	known   int
-	head    int
+	seconds   [intervals]float32
+	known     int
+	head      int
+	pauses    [pauses]float32 // newest first, 0 for none
+	pauseAges [pauses]int     // rows since then
 }
 
 func (r *recentIntervals) add(intervalS float64) {
@@ -112,8 +116,26 @@ func (r *recentIntervals) add(intervalS float64) {
 	r.known = min(r.known+1, intervals)
 }
 
-// isGap tells whether an interval is longer than gapMultiple times the median of the recent ones.
+// isGap tells whether a row begins a new run, and notes its pause: see features/kernels.py.
 func (r *recentIntervals) isGap(intervalS, gapMultiple float64) bool {
+	for each := range r.pauseAges {
+		r.pauseAges[each]++
+	}
+	if !r.isPause(intervalS, gapMultiple) {
+		return false
+	}
+	usual := true
+	for each, pause := range r.pauses {
+		usual = usual && r.pauseAges[each] <= ringRows && intervalS <= rhythm*float64(pause)
+	}
+	copy(r.pauses[1:], r.pauses[:])
+	copy(r.pauseAges[1:], r.pauseAges[:])
+	r.pauses[0], r.pauseAges[0] = float32(intervalS), 0
+	return !usual
+}
+
+// isPause tells whether an interval is longer than gapMultiple times the median of the recent ones.
+func (r *recentIntervals) isPause(intervalS, gapMultiple float64) bool {
 	if r.known == 0 {
 		return false
 	}

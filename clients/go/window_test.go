@@ -92,6 +92,30 @@ func TestGap(t *testing.T) {
 	}
 }
 
+// Rows in bursts of ten with a pause of a minute after each are one run, once two pauses have shown the rhythm; a longer pause ends it.
+func TestBursts(t *testing.T) {
+	timeS, times := float64(start), []float64{}
+	for at := range 60 {
+		if timeS++; at > 0 && at%10 == 0 {
+			timeS += 60
+		}
+		times = append(times, timeS)
+	}
+	for pause, want := range map[float64]int{1: 30, 61: 30, 89: 30, 95: 1} {
+		w, err := windowOf(rowsAt(append(times[:len(times):len(times)], timeS+pause)...), 5, 1)
+		must(t, err)
+		shown := 0
+		for _, at := range w.timeS {
+			if !math.IsNaN(at) {
+				shown++
+			}
+		}
+		if shown != want {
+			t.Errorf("a pause of %v s: %d rows instead of %d", pause, shown, want)
+		}
+	}
+}
+
 // Late and duplicate rows are passed over: the window is the one without them.
 func TestLateAndDuplicateRows(t *testing.T) {
 	times := steady(60, start)
@@ -134,10 +158,10 @@ func TestKeepRowsAreEnough(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	compared := 0
 	for range 2000 {
-		timeS, times := float64(start), []float64{}
-		for range 40 + random.IntN(80) {
+		timeS, times, burst := float64(start), []float64{}, []int{0, 7, 10, 18, 25}[random.IntN(5)]
+		for range 60 + random.IntN(80) {
 			timeS += 60 * math.Exp(random.NormFloat64()*[]float64{0, 0.1, 1}[random.IntN(3)])
-			if random.IntN(60) == 0 {
+			if random.IntN(60) == 0 || burst > 0 && len(times)%burst == 0 {
 				timeS += 1000
 			}
 			times = append(times, timeS)

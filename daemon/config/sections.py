@@ -107,7 +107,9 @@ class EventsSection(_Section):
 
 class LinksSection(_Section):
     key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that identify a link; empty: one merged series")
-    gap_multiple: float = Field(5.0, gt=1, description="a pause of more than this many intervals starts a new window")
+    gap_multiple: float = Field(
+        5.0, gt=1, description="a pause of more than this many intervals starts a new window, unless such pauses are the rhythm of the link"
+    )
     max: int = Field(
         DEFAULT_LINKS_MAX,
         gt=0,

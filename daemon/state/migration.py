@@ -13,6 +13,7 @@ from drift.link.stage import LinkDrift
 from drift.region.policy import QuorumPolicy
 from features.event_time import EventTime
 from features.memory import empty_memory
+from features.timeline import PAUSES
 from model.judge.outlook import Outlook
 from streams.source import ONLY_LOG
 
@@ -25,8 +26,8 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     2 to 3: other detectors. They know nothing of what the older ones have seen, so every monitored link calibrates anew.
     4 to 5: names can be forgotten, and event time follows the bulk of the links. It was not written down which names were seen last, so
     those that came first count as the oldest; no jump of event time is under way.
-    5 to 6: links remember their level, spread and profile of the day. They begin with nothing, as a new link does. No forecast further
-    ahead is under way.
+    5 to 6: links remember their level, spread and profile of the day, and their pauses. They begin with nothing, as a new link does. No
+    forecast further ahead is under way.
 
     Args:
         version: schema version of the checkpoint.
@@ -45,7 +46,9 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
         document = event_time.document() | document
         arrays = arrays | event_time.arrays(len(document["keys"])) | {"store_names": np.tile(np.array([-1, 0], np.int64), (names, 1))}
     if version < 6:
-        arrays = arrays | {f"store_{name}": array for name, array in empty_memory(len(document["keys"])).items()}
+        links = len(document["keys"])
+        arrays = arrays | {f"store_{name}": array for name, array in empty_memory(links).items()}
+        arrays = arrays | {"store_pauses": np.zeros((links, PAUSES), np.float32), "store_pause_ages": np.zeros((links, PAUSES), np.uint8)}
         outlook = Outlook()  # the live version is of an earlier release, and forecasts only the next row
         outlook.begin((), None, len(document.get("watch_regions", ())))
         document, arrays = document | outlook.state(), arrays | outlook.arrays()

@@ -198,13 +198,57 @@ def test_duplicates_and_late_rows_are_counted_and_skipped(times, statuses):
 
 
 def test_a_gap_restarts_the_window_and_a_new_rate_is_learnt():
-    """Longer than 5 intervals is a gap; a link that goes from 60 s to 600 s for good restarts a few times, then goes on."""
+    """Longer than 5 intervals is a gap; a link that goes from 60 s to 600 s for good restarts twice, then goes on."""
     times = [60.0 * i for i in range(12)]
     times += [times[-1] + 600.0 * (i + 1) for i in range(12)]
     store = FeatureStore(("node_id",))
     batch = make_batch([("n", 1e9 + t, [1.0] * 11, [None] * 6) for t in times])
     restarted = store.update(batch, store.resolve(batch), np.zeros(1, np.bool_), None).restarted
-    assert list(np.flatnonzero(restarted)) == [12, 13, 14, 15, 16]
+    assert list(np.flatnonzero(restarted)) == [12, 13]
+
+
+def restarts_of(times):
+    """The indices of the rows of one link before which a gap lies; offline the runs begin at the same rows."""
+    rows = [("n", 1e9 + t, [1.0] * 11, [None] * 6) for t in times]
+    store, batch = FeatureStore(("node_id",)), make_batch(rows)
+    restarted = store.update(batch, store.resolve(batch), np.zeros(1, np.bool_), None).restarted
+    _, offline = offline_of(rows, range(len(rows)))
+    assert list(np.flatnonzero(np.diff(offline.run)) + 1) == list(np.flatnonzero(restarted))
+    return list(np.flatnonzero(restarted))
+
+
+def bursts_of(rows, count, pause_s=60.0):
+    """Times of `count` bursts of so many rows, a row a second, with a pause after each."""
+    return [burst * (rows + pause_s) + at for burst in range(count) for at in range(rows)]
+
+
+def test_the_rhythm_of_a_link_is_no_gap():
+    """Bursts of ten rows are one run once two pauses have shown the rhythm, of nineteen too. Of forty rows each is a run of its own."""
+    assert restarts_of(bursts_of(10, 6)) == [10, 20]
+    assert restarts_of(bursts_of(19, 4)) == [19, 38]
+    assert restarts_of(bursts_of(40, 4)) == [40, 80, 120]
+
+
+def test_an_outage_ends_a_run_in_any_rhythm():
+    """A pause of half an hour between bursts, again and again; what comes after it is the rhythm of before."""
+    times = bursts_of(10, 5)
+    times += [times[-1] + 1_800.0 + t for t in bursts_of(10, 4)]
+    times += [times[-1] + 1_800.0 + t for t in bursts_of(10, 2)]
+    assert restarts_of(times) == [10, 20, 50, 90]
+    assert restarts_of([60.0 * at + 3_600.0 * (at // 60) for at in range(240)]) == [60, 120, 180], "an outage each hour"
+
+
+def test_a_rhythm_is_one_links_and_is_forgotten_with_it():
+    """The bursts of one link say nothing of another; a link whose clock was wrong begins anew."""
+    rows = [("n", 1e9 + t, [1.0] * 11, [None] * 6) for t in bursts_of(10, 4)]
+    other = [("m", 1e9 + 60.0 * at + (3_000.0 if at >= 30 else 0.0), [1.0] * 11, [None] * 6) for at in range(40)]
+    store, batch = FeatureStore(("node_id",)), make_batch(rows + other)
+    restarted = store.update(batch, store.resolve(batch), np.zeros(2, np.bool_), None).restarted
+    assert list(np.flatnonzero(restarted)) == [10, 20, len(rows) + 30]
+    state = store.state()
+    assert state["pauses"].any(axis=1).tolist() == [True, True]
+    store.rewind(np.array([0], np.int32), 1e9)
+    assert store.state()["pauses"].any(axis=1).tolist() == [False, True]
 
 
 def test_a_restored_store_goes_on_as_if_nothing_had_happened():

@@ -56,8 +56,11 @@ def random_stream(random: np.random.Generator) -> list[dict[str, Any]]:
     holes = random.choice([0.0, 0.1, 0.5])
     disturbed = DISTURBED[random.integers(0, len(DISTURBED))]
     first = random.integers(0, 60) if random.random() < 0.4 else 100
+    burst = int(random.choice([0, 0, 0, 10, 17]))
     for row in range(random.integers(25, 75)):
-        time_s += 60.0 * random.choice([1.0, 1.0, float(random.uniform(0.5, 1.5))]) + (900.0 if random.random() < 0.015 else 0.0)
+        time_s += 60.0 * random.choice([1.0, 1.0, float(random.uniform(0.5, 1.5))]) + (
+            900.0 if random.random() < 0.015 or (burst and row and row % burst == 0) else 0.0
+        )
         shown_s = time_s if random.random() > 0.05 else time_s - float(random.choice([0.0, 120.0]))  # the others come late or twice
         values = {name: level * float(random.uniform(0.7, 1.3)) for name, level in LEVELS.items()}
         if random.random() < 0.3:
