@@ -155,6 +155,7 @@ def main() -> int:
     options_of = parser(__doc__)
     options_of.add_argument("--published", action="store_true", help="also the published sizes, trained until nothing improves")
     options_of.add_argument("--without", nargs="*", default=[], choices=list(PROCESSES), help="rivals to leave out")
+    options_of.add_argument("--nhits-on", nargs="*", default=list(SETS), choices=list(SETS), help="recordings for the neural rival")
     options_of.add_argument("--sets", nargs="*", default=list(SETS), choices=list(SETS), help="recordings (default: all seven)")
     options = options_of.parse_args()
     if not DATA.is_dir():
@@ -172,6 +173,8 @@ def main() -> int:
     made, notes = {}, {}
     for rival in wanted:  # all recordings with one rival, before any with the next: the fast ones come first
         for name, case in cases.items():
+            if rival == NEURAL and name not in options.nhits_on:
+                continue
             some, their_notes = rivals_of(case, data[name], [rival], options.quick)
             made[name], notes[name] = made.get(name, {}) | some, notes.get(name, {}) | their_notes
 
