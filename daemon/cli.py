@@ -142,7 +142,9 @@ def train(
         ),
     ] = None,
     coverage: Annotated[float, typer.Option(min=0.5, max=0.99, help="Share of what is measured between lower and upper forecast.")] = 0.9,
-    gap_multiple: Annotated[float, typer.Option(min=1.1, help="Pauses over this many median intervals of a link end its windows.")] = 5.0,
+    gap_multiple: Annotated[
+        float, typer.Option(min=1.1, max=1e6, help="Pauses over this many median intervals of a link end its windows.")
+    ] = 5.0,
     link_key: Annotated[
         str | None, typer.Option(help='Columns that tell links apart, as "node_id,peer_id"; "" is one merged series. Default: chosen.')
     ] = None,

@@ -12,6 +12,7 @@ import numpy as np
 from features.telemetry import TARGETS, Doubles, Floats
 from harness import answer, job_of, say
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
+from model.version.possible import unscaled
 from model.version.predictor import core_session, raw_session, read_graph, run_core
 from model.version.raw_windows import RawWindows, features_of
 from parts.bounded_rows import sequences, shown
@@ -48,7 +49,7 @@ class Version:
             return made
         with np.errstate(over="ignore"):
             scaled = self.metadata.inputs.transform(features_of(windows, self.metadata.vocabulary))
-        return self.metadata.outputs.inverse(run_core(self.sessions["core"], scaled))
+        return unscaled(run_core(self.sessions["core"], scaled), self.metadata.outputs)
 
     def limits(self, windows: RawWindows) -> tuple[Doubles, Doubles]:
         """Return float64 (B, 4) twice: the lowest and highest forecast that the windows allow, by the metadata."""

@@ -108,7 +108,10 @@ class EventsSection(_Section):
 class LinksSection(_Section):
     key: tuple[str, ...] = Field(DEFAULT_LINK_KEY, description="columns that identify a link; empty: one merged series")
     gap_multiple: float = Field(
-        5.0, gt=1, description="a pause of more than this many intervals starts a new window, unless such pauses are the rhythm of the link"
+        5.0,
+        gt=1,
+        le=1e6,
+        description="a pause of more than this many intervals starts a new window, unless such pauses are the rhythm of the link",
     )
     max: int = Field(
         DEFAULT_LINKS_MAX,

@@ -32,6 +32,8 @@ UNNAMED: Final = "none"
 LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder buffer from a copy to have them back"
 ROW_AHEAD_S: Final = 360.0
 """Seconds by which a row may be ahead of now: a record's limit (300), and the age of a reading of the clock (60)."""
+BUDGET_SHARE: Final = 0.7
+"""Share of `training.time_limit_s` that a training without a budget of its own gets for its epochs; the rest is for export and gate."""
 PROGRESS_EVERY_S: Final = 30.0
 """Seconds between two lines of the log about one training, which takes minutes and may take an hour: at most 110 lines then."""
 
@@ -198,6 +200,8 @@ class Training:
         settings = self.config.settings
         if reason == DRIFT:
             settings = msgspec.structs.replace(settings, time_budget_s=self.config.drift_time_budget_s)
+        elif settings.time_budget_s is None:  # it is better to end a training than to have it killed
+            settings = msgspec.structs.replace(settings, time_budget_s=BUDGET_SHARE * self.trainer.time_limit_s)
         return JobSpec(
             job_id=candidate.version,
             version=candidate.version,

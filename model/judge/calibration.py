@@ -18,6 +18,7 @@ import numpy as np
 from features.compiled import compiled
 from features.telemetry import Doubles, Floats
 from model.version.contract import LOWER, MEDIAN, UPPER
+from model.version.possible import LOWEST, highest
 
 RATE: Final = 0.002
 """By how much a side that held shrinks, as a share. At a coverage of 90 % a miss stretches it by 4 %, which 19 outcomes undo.
@@ -31,17 +32,17 @@ BELOW, ABOVE = 0, 1
 
 
 def stretched(log_stretch: Doubles, ahead: Floats) -> Floats:
-    """Return forecasts with their intervals stretched; a lower end is not under 0.
+    """Return forecasts with their intervals stretched, within what is possible.
 
     Args:
-        log_stretch: float64 (M, H, K, 2).
-        ahead: float32 (M, H, K, 3 or more), lower, median, upper and whatever else, which stays.
+        log_stretch: float64 (M, H, 4, 2).
+        ahead: float32 (M, H, 4, 4); the mean stays.
     """
     below, above = np.moveaxis(np.exp(log_stretch), -1, 0)
     found = ahead.copy()
     lower, median, upper = (ahead[..., place] for place in (LOWER, MEDIAN, UPPER))
-    found[..., LOWER] = np.maximum(median - below * (median - lower), 0.0)
-    found[..., UPPER] = median + above * (upper - median)
+    found[..., LOWER] = np.maximum(median - below * (median - lower), LOWEST)
+    found[..., UPPER] = np.minimum(median + above * (upper - median), highest())
     return found
 
 

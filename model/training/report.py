@@ -203,9 +203,22 @@ def _network(fitted: Fit, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network_notes(fitted: Fit, settings: Mapping[str, Any]) -> list[str]:
-    """Return a sentence about what was chosen, or if the network brings nothing."""
+    """Return sentences about what was chosen, and about horizons that no run reaches."""
     if fitted.blended is None:
         return []
+    horizons, gains = settings["architecture"]["ahead"]["horizons"], fitted.blended.gain
+    far = [str(rows) for rows, gain in zip(horizons, gains, strict=True) if np.isnan(gain).all()]
+    notes = []
+    if far:
+        notes.append(
+            f"No run is long enough for {', '.join(far)} rows ahead: what is forecast there is the level, with the bounds of the furthest "
+            "horizon that some run reaches. Leave them out, or record longer."
+        )
+    return notes + _choice_notes(fitted, settings)
+
+
+def _choice_notes(fitted: Fit, settings: Mapping[str, Any]) -> list[str]:
+    assert fitted.blended is not None
     if (compared := fitted.compared) is not None:
         figures = (
             f"on the validation windows its score is {compared.network:.4g} and theirs {compared.linear:.4g} errors of persistence; "

@@ -34,7 +34,7 @@ from model.training.report import CandidateStory, RecordingStory, attention_of, 
 from model.version.contract import MEAN
 from model.version.manifest import write_manifest
 from model.version.metadata import Metadata
-from model.version.possible import possible, possible_ahead, unscaled_ahead
+from model.version.possible import possible, possible_ahead, unscaled, unscaled_ahead
 from model.version.predictor import Predictor
 from model.windows.index import WindowIndex, targets_at
 from model.windows.quality import examine
@@ -125,32 +125,39 @@ def _fitted(
     architecture, rival = _tried(spec, parent)
     weights = Path(spec.parent) if isinstance(spec, JobSpec) and spec.parent is not None else None
 
-    def fitted(which: Architecture, begun: tuple[keras.Model, str], spent_s: float = 0.0) -> Fit:
-        settings, log_path = with_what_is_left(spec.settings, spent_s), folder / TRAINING_LOG
-        return fit(*begun, dataset, which, settings, on_progress, log_path=log_path, interrupted=interrupted)
+    def fitted(which: Architecture, begun: tuple[keras.Model, str], log: Path, spent_s: float = 0.0) -> Fit:
+        settings = with_what_is_left(spec.settings, spent_s)
+        return fit(*begun, dataset, which, settings, on_progress, log_path=log, interrupted=interrupted)
+
+    log, other_log = folder / TRAINING_LOG, folder / f"{TRAINING_LOG}.other"
 
     with stage("build"):
         prepare_tensorflow(spec.settings)
         begun = start(dataset, architecture, parent, weights)
     with stage("train"):
-        network = fitted(architecture, begun)
+        network = fitted(architecture, begun, log)
         if rival is None or interrupted():
             return network
-        linear = fitted(rival, start(dataset, rival, parent, weights), network.duration_s)
+        linear = fitted(rival, start(dataset, rival, parent, weights), other_log, network.duration_s)
         compared = compare(network.model, linear.model, dataset, architecture.ahead.coverage)
         chosen = network if compared is not None and compared.network_pays else linear
+        if chosen is linear and other_log.exists():
+            other_log.replace(log)
+        other_log.unlink(missing_ok=True)
         return replace(chosen, compared=compared, duration_s=network.duration_s + linear.duration_s)
 
 
 def _tried(spec: JobSpec | RunSpec, parent: Metadata | None) -> tuple[Architecture, Architecture | None]:
     """Return the architecture to train, and the one that is published in its place where it is not better.
 
-    After a drift there is no time for both: what is live is fine-tuned.
+    After a drift there is no time for both: what is live is fine-tuned, if it is one of them.
     """
     architecture, rival = spec.architecture, spec.architecture.rival
-    if rival is None or spec.reason != DRIFT:
-        return architecture, rival
-    return (rival if parent is not None and has_architecture(parent, rival) else architecture), None
+    if rival is not None and spec.reason == DRIFT and parent is not None:
+        for live in (architecture, rival):
+            if has_architecture(parent, live):
+                return live, None
+    return architecture, rival
 
 
 def _describe(
@@ -196,7 +203,7 @@ def forecasts_of(fitted: Fit, dataset: Dataset, index: WindowIndex) -> dict[str,
     """
     model, data = fitted.model, dataset.data
     scaled = outputs_of(model, data, index)[0] if is_ahead(model) else forecast(model, data, index)
-    network = possible(dataset.outputs.inverse(scaled))
+    network = possible(unscaled(scaled, dataset.outputs))
     return {NETWORK: network, **baselines(dataset, index)}
 
 

@@ -36,10 +36,40 @@ def possible(forecasts: Floats, measured: Flags | None = None) -> Floats:
     return held
 
 
-def unscaled_ahead(scaled: Floats, outputs: Scaler) -> Floats:
-    """Return forecasts (B, H, 4, 4) in the targets' units. outputs: scaler of the targets."""
-    forecasts: Floats = scaled * outputs.scale[:, None] + outputs.mean[:, None]
+def lowest_scaled(outputs: Scaler) -> Floats:
+    """Return float32 (4,), the scaled forecasts that stand for 0, moved up by the last bits until they are not below 0 when scaled back."""
+    return _inside(np.full(len(TARGETS), LOWEST, np.float32), outputs, up=True)
+
+
+def highest_scaled(outputs: Scaler) -> Floats:
+    """Return float32 (4,), the scaled forecasts that stand for the largest possible values, moved down likewise."""
+    return _inside(highest(), outputs, up=False)
+
+
+def _inside(limit: Floats, outputs: Scaler, *, up: bool) -> Floats:
+    finfo = np.finfo(np.float32)
+    scaled = np.clip((limit.astype(np.float64) - outputs.mean) / outputs.scale, finfo.min, finfo.max).astype(np.float32)
+    towards = np.float32(np.inf if up else -np.inf)
+    while True:
+        with np.errstate(over="ignore"):
+            single = (scaled * outputs.scale + outputs.mean).astype(np.float32)
+        double = scaled.astype(np.float64) * outputs.scale + outputs.mean
+        outside = ((single < limit) | (double < limit)) if up else ((single > limit) | (double > limit))
+        if not outside.any():
+            return scaled
+        scaled = np.where(outside, np.nextafter(scaled, towards), scaled).astype(np.float32)
+
+
+def unscaled(scaled: Floats, outputs: Scaler) -> Floats:
+    """Return forecasts (..., 4) in the targets' units. What its bounds have held is 0, not the rounding of 0. outputs: of the targets."""
+    forecasts = outputs.inverse(scaled)
+    forecasts[scaled <= lowest_scaled(outputs)] = LOWEST
     return forecasts
+
+
+def unscaled_ahead(scaled: Floats, outputs: Scaler) -> Floats:
+    """Return forecasts (B, H, 4, 4) in the targets' units, as `unscaled` does."""
+    return np.moveaxis(unscaled(np.moveaxis(scaled, 2, -1), outputs), -1, 2)
 
 
 def possible_ahead(forecasts: Floats, measured: Flags | None = None) -> Floats:

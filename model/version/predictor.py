@@ -19,7 +19,7 @@ from model.version import contract
 from model.version.contract import AHEAD, CONTEXT, PLACES, Declared
 from model.version.documents import DocumentError, read_plain
 from model.version.metadata import Metadata, OtherFeaturesError
-from model.version.possible import possible, possible_ahead, unscaled_ahead
+from model.version.possible import possible, possible_ahead, unscaled, unscaled_ahead
 
 CHUNK_WINDOWS: Final = 64
 """Rows of one run of the graph: throughput is flat from here on (measured), and a run takes 0.33 MB for each."""
@@ -111,7 +111,7 @@ class Predictor:
             ValueError: if the windows or the context have another shape.
         """
         (forecasts,) = self._run(windows, context, (OUTPUT,))
-        return possible(self.metadata.outputs.inverse(forecasts), self.metadata.measured)
+        return possible(unscaled(forecasts, self.metadata.outputs), self.metadata.measured)
 
     def predict_both(self, windows: Floats, context: Floats | None = None) -> tuple[Floats, Floats]:
         """Return what `predict` and `predict_ahead` return, by one run of the graph; without horizons the latter is (B, 0, 4, 4)."""
@@ -119,7 +119,7 @@ class Predictor:
             return self.predict(windows, context), np.zeros((len(windows), 0, len(TARGETS), PLACES), np.float32)
         next_row, ahead = self._run(windows, context, (OUTPUT, AHEAD))
         outputs, measured = self.metadata.outputs, self.metadata.measured
-        return possible(outputs.inverse(next_row), measured), possible_ahead(unscaled_ahead(ahead, outputs), measured)
+        return possible(unscaled(next_row, outputs), measured), possible_ahead(unscaled_ahead(ahead, outputs), measured)
 
     def predict_ahead(self, windows: Floats, context: Floats | None = None) -> Floats:
         """Forecast every horizon of each window, with its interval.

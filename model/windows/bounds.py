@@ -14,7 +14,6 @@ import numpy as np
 
 from features.definition import CHANGES, CYCLES, ENCODED, FEATURES, STEMS
 from features.telemetry import CALENDAR, TARGETS, Flags, Floats, Longs
-from model.version.possible import LOWEST, highest
 from model.windows.index import NONE, WindowIndex
 from model.windows.scaler import Scaler
 
@@ -134,30 +133,6 @@ def slack(targets: Floats, train: WindowIndex, window_rows: int) -> Floats:
     with np.errstate(over="ignore"):
         over = np.where(np.isfinite(largest), np.where(wanted > MULTIPLE * largest, wanted, 0.0), np.nan)
     return np.maximum(_quantile(over, 1.0 - SLACK_SHARE), 0.0)
-
-
-def lowest_scaled(outputs: Scaler) -> Floats:
-    """Return float32 (4,), the scaled forecasts that stand for 0, moved up by the last bits until they are not below 0 when scaled back."""
-    return _inside(np.full(len(TARGETS), LOWEST, np.float32), outputs, up=True)
-
-
-def highest_scaled(outputs: Scaler) -> Floats:
-    """Return float32 (4,), the scaled forecasts that stand for the largest possible values, moved down likewise."""
-    return _inside(highest(), outputs, up=False)
-
-
-def _inside(limit: Floats, outputs: Scaler, *, up: bool) -> Floats:
-    finfo = np.finfo(np.float32)
-    scaled = np.clip((limit.astype(np.float64) - outputs.mean) / outputs.scale, finfo.min, finfo.max).astype(np.float32)
-    towards = np.float32(np.inf if up else -np.inf)
-    while True:
-        with np.errstate(over="ignore"):
-            single = (scaled * outputs.scale + outputs.mean).astype(np.float32)
-        double = scaled.astype(np.float64) * outputs.scale + outputs.mean
-        outside = ((single < limit) | (double < limit)) if up else ((single > limit) | (double > limit))
-        if not outside.any():
-            return scaled
-        scaled = np.where(outside, np.nextafter(scaled, towards), scaled).astype(np.float32)
 
 
 def _rows_of(train: WindowIndex, window_rows: int, count: int) -> Longs:

@@ -18,6 +18,7 @@ from model.version.golden import GOLDEN_NAME, CoreSamples, write_golden
 from model.version.golden_raw import raw_samples
 from model.version.manifest import write_manifest
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
+from model.version.possible import unscaled
 from model.version.predictor import core_session, run_core
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, features_of
@@ -101,7 +102,7 @@ def _graphs_and_golden(seed: int) -> tuple[bytes, bytes, bytes, bytes]:
 
     def forecast(windows: Any) -> tuple[Any, None]:
         scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
-        return metadata.outputs.inverse(run_core(session, scaled)), None
+        return unscaled(run_core(session, scaled), metadata.outputs), None
 
     raw, int8 = RawPredictor.of(graphs.raw), RawPredictor.of(graphs.int8, int8=True)
     samples = np.random.default_rng(seed).normal(0, 1, (8, 30, 44)).astype(np.float32)

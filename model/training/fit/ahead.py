@@ -19,7 +19,7 @@ from model.training.dataset import TrainingData
 from model.training.fit.loop import Batch, Task, evenly
 from model.training.network.ahead import MEMBERS, set_usual, silence_columns
 from model.training.network.called import BATCH_WINDOWS, called
-from model.training.network.relative import COLUMNS, RELATIVE, fit_columns
+from model.training.network.relative import COLUMNS, RELATIVE, fit_columns, set_spreads, spreads_of
 from model.version.contract import LOWER, MEDIAN, UPPER
 from model.windows.index import WindowIndex, targets_at
 
@@ -38,6 +38,8 @@ FORGOTTEN_SHARE: Final = 0.1
 """Share of the training windows without a context: a consumer may have none, and a new link has none."""
 QUANTILE_WEIGHT: Final = 0.3
 """Weight of the two outer quantiles' loss beside the median's: enough to learn the widths, too little to bend the body to them."""
+SPREAD_MOST: Final = 100.0
+"""Largest spread, in deviations of a target, of a link of which nothing is known."""
 _LEAST_ERROR: Final = 1e-6
 
 
@@ -86,6 +88,30 @@ def fit_usual(model: keras.Model, data: TrainingData, fresh: Flags | None = None
     usual = _means(away, 1.0) / _means(np.where(np.isfinite(away), spread[:, None], np.nan), 1.0)
     (before,) = model.get_layer(MEMBERS).get_weights()
     set_usual(model, usual if fresh is None else np.where(fresh, usual, before))
+
+
+def fit_spreads(model: keras.Model, data: TrainingData, height: Floats, fresh: Flags | None = None) -> None:
+    """Set the spreads of links of which nothing is known, or one value: what is usual in training windows.
+
+    Without a level a target is anywhere, and its distance from the mean, the level then, is as large as the targets themselves.
+
+    Args:
+        height: float32 (4,), scaled: of the mean over 0.
+        fresh: As of `fit_usual`.
+    """
+    drawn = data.train.select(evenly(len(data.train), FITTED_WINDOWS_MAX))
+    _, level, spread, *_ = outputs_of(keras.Model(model.inputs, model.get_layer(RELATIVE).output), data, drawn)
+    actual = targets_at(data.targets, drawn.ahead)[:, :1]  # (M, 1, 4), of the next row
+    known = np.isfinite(actual)
+    usual, away, heights, size = (
+        _means(np.where(known, each[:, None] if each.ndim < 3 else each, np.nan), 0.0)[0]
+        for each in (spread, np.abs(actual - level[:, None]), np.abs(level + height), np.abs(actual))
+    )
+    unknown, alone = np.clip(size * usual / away, 0.0, SPREAD_MOST), np.clip(usual / heights, 0.0, 1.0)
+    if fresh is not None:
+        before = spreads_of(model)
+        unknown, alone = np.where(fresh, unknown, before[0]), np.where(fresh, alone, before[1])
+    set_spreads(model, unknown, alone)
 
 
 def _distances(model: keras.Model, data: TrainingData) -> tuple[Floats, Floats]:

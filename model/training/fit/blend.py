@@ -7,6 +7,7 @@ forecast for the sake of the others.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -75,15 +76,40 @@ def blend(model: keras.Model, data: TrainingData, coverage: float) -> Blended:
             continue
         share[horizon, target], choice[horizon, target], gain[horizon, target] = rows.chosen(horizon, target)
     layer.set_weights([share, choice, np.ones_like(stretch), np.zeros_like(skew), np.zeros_like(toward)])
-    bounded = keras.Model(model.inputs, model.get_layer(AHEAD).output)
-    made = [outputs_of(bounded, data, index) for index in some]
+    both = keras.Model(model.inputs, [layer.output, model.get_layer(AHEAD).output])
+    made = [_usual(*outputs_of(both, data, index)) for index in some]
     for horizon, target in np.ndindex(*share.shape):
         for rows, forecasts in zip((trained, judged), made, strict=True):  # the second has the last word, where it measures enough
             own, actual = forecasts[:, horizon, target], rows.actual[:, horizon, target]
             stretch_of(own, actual, coverage, stretch[horizon, target])
             mean_of(own, rows.simple[:, horizon, target], actual, stretch[horizon, target], skew[horizon, target], toward[horizon, target])
+    for target in range(share.shape[1]):
+        _widen_unreached(made[0][:, :, target], [trained.known(horizon, target) > 0 for horizon in range(len(share))], stretch[:, target])
     layer.set_weights([share, choice, stretch, skew, toward])
     return Blended(share, gain)
+
+
+def _widen_unreached(forecasts: Floats, reached: Sequence[bool], stretch: Floats) -> None:
+    """Give horizons that no training window reaches the widths of the furthest one that some do.
+
+    Args:
+        forecasts: (M, H, 4), of one target, with widths that are not stretched yet.
+        reached: H flags.
+        stretch: (H, 2), changed in place.
+    """
+    furthest = max((horizon for horizon, flag in enumerate(reached) if flag), default=None)
+    known = np.isfinite(forecasts).all(axis=(1, 2))
+    if furthest is None or not known.any():
+        return
+    lower, median, upper = np.moveaxis(forecasts[known][..., :MEAN].astype(np.float64), -1, 0)
+    widths = np.stack([(median - lower).mean(axis=0), (upper - median).mean(axis=0)], axis=-1)  # (H, 2)
+    for horizon in range(furthest + 1, len(reached)):
+        stretch[horizon] = stretch[furthest] * widths[furthest] / np.maximum(widths[horizon], _TINY)
+
+
+def _usual(forecasts: Floats, bounded: Floats) -> Floats:
+    """Return forecasts (M, H, 4, 4) before their bounds, as the blend uses them, NaN where the bounds hold back more than a deviation."""
+    return np.where(np.abs(forecasts - bounded)[..., MEDIAN, None] <= 1.0, forecasts, np.float32(np.nan))
 
 
 def stretch_of(forecasts: Floats, actual: Floats, coverage: float, stretch: Floats) -> None:

@@ -13,12 +13,12 @@ import msgspec
 import numpy as np
 import tensorflow as tf
 
-from features.telemetry import TARGETS, Floats
+from features.telemetry import TARGETS, Flags, Floats
 from model.spec.architecture import Architecture, architecture_of
 from model.spec.job import plain
 from model.spec.settings import TrainingSettings
 from model.training.dataset import Dataset
-from model.training.fit.ahead import ahead_task, fit_units, fit_usual, is_ahead, trained_part
+from model.training.fit.ahead import ahead_task, fit_spreads, fit_units, fit_usual, is_ahead, trained_part
 from model.training.fit.blend import Blended, blend
 from model.training.fit.cheaper import Comparison
 from model.training.fit.linear_path import correct_linear_path, start_linear_path, weigh_network
@@ -107,16 +107,18 @@ def start(
         set_calendar(model, inputs)  # a column that the parent has never seen vary has a scale only now
         correct_linear_path(unbounded(model), data, inputs, outputs, fresh)
     if is_ahead(model):
-        _set_ahead(model, dataset)
+        _set_ahead(model, dataset, fresh)
         if fresh.any():
             fit_usual(model, data, fresh)
     return model, parent.version
 
 
-def _set_ahead(model: keras.Model, dataset: Dataset) -> None:
-    """Set the units that the network of several horizons reads in."""
+def _set_ahead(model: keras.Model, dataset: Dataset, fresh: Flags | None = None) -> None:
+    """Set the units that the network of several horizons reads in. fresh: bool (4,), targets whose spreads are not known; None: all."""
     set_calendar(model, dataset.inputs)
     set_units(model, dataset.inputs, dataset.outputs)
+    if fresh is None or fresh.any():
+        fit_spreads(model, dataset.data, dataset.outputs.mean / dataset.outputs.scale, fresh)
     fit_units(model, dataset.data)
 
 

@@ -21,7 +21,7 @@ from model.version.contract import CONTRACTS, Declared
 from model.version.declarations import read_graphs
 from model.version.documents import DocumentError
 from model.version.metadata import Metadata, core_name, int8_name, raw_name
-from model.version.possible import unscaled_ahead
+from model.version.possible import unscaled, unscaled_ahead
 from model.version.predictor import read_graph
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, features_of
@@ -130,11 +130,11 @@ def keras_forecasts(model: keras.Model, metadata: Metadata, windows: RawWindows)
     """
     scaled = metadata.inputs.transform(features_of(windows, metadata.vocabulary))
     if len(model.inputs) == 1:
-        return metadata.outputs.inverse(called(model, scaled)), None
+        return unscaled(called(model, scaled), metadata.outputs), None
     width = model.inputs[1].shape[-1]
     context = np.full((len(scaled), width), np.nan, np.float32) if windows.context is None else windows.context
     next_row, ahead = called(model, [scaled, context])
-    return metadata.outputs.inverse(next_row), unscaled_ahead(ahead, metadata.outputs)
+    return unscaled(next_row, metadata.outputs), unscaled_ahead(ahead, metadata.outputs)
 
 
 def _usual(metadata: Metadata, windows: RawWindows) -> Flags:

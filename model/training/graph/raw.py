@@ -26,6 +26,7 @@ from features.vocabulary import Vocabulary
 from model.version import contract
 from model.version.contract import AHEAD, FORECAST
 from model.version.metadata import Metadata
+from model.version.possible import LOWEST, lowest_scaled
 
 ML_DOMAIN: Final = "ai.onnx.ml"
 ML_OPSET: Final = 2
@@ -81,12 +82,10 @@ def compose(core: Any, metadata: Metadata) -> Any:
     before = _Nodes(metadata.window_rows)
     _scale(before, _features(before, metadata.vocabulary), metadata)
     after = _Nodes(metadata.window_rows, first_constant=len(before.constants))
-    after.put("Mul", [_CORE_OUTPUT, after.floats(metadata.outputs.scale)], "forecast_scaled")
-    after.put("Add", [f"{_PREFIX}forecast_scaled", after.floats(metadata.outputs.mean)], FORECAST, whole_name=True)
+    _unscale(after, _CORE_OUTPUT, FORECAST, metadata, (len(TARGETS),))
     if AHEAD in outputs:
         _rename(graph, AHEAD, scaled := f"{_PREFIX}ahead_of_core")
-        apart = after.put("Mul", [scaled, after.floats(metadata.outputs.scale[:, None])], "ahead_scaled")
-        after.put("Add", [apart, after.floats(metadata.outputs.mean[:, None])], AHEAD, whole_name=True)
+        _unscale(after, scaled, AHEAD, metadata, (len(TARGETS), 1))
     nodes = [*before.nodes, *graph.node, *after.nodes]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
@@ -98,6 +97,15 @@ def compose(core: Any, metadata: Metadata) -> Any:
     _import_operators(model)
     helper.set_model_props(model, {"version": metadata.version})
     return model
+
+
+def _unscale(nodes: _Nodes, scaled: str, name: str, metadata: Metadata, shape: tuple[int, ...]) -> None:
+    """Put a forecast in the targets' units under a name: see `model.version.possible.unscaled`. shape: in which targets broadcast."""
+    scale, mean, lowest = (part.reshape(shape) for part in (metadata.outputs.scale, metadata.outputs.mean, lowest_scaled(metadata.outputs)))
+    apart = nodes.put("Mul", [scaled, nodes.floats(scale)], f"{name}_scaled")
+    whole = nodes.put("Add", [apart, nodes.floats(mean)], f"{name}_open")
+    held = nodes.put("LessOrEqual", [scaled, nodes.floats(lowest)], f"{name}_held")
+    nodes.put("Where", [held, nodes.floats(LOWEST), whole], name, whole_name=True)
 
 
 def _rename(graph: Any, name: str, other: str) -> None:

@@ -13,7 +13,8 @@ import keras
 import numpy as np
 
 from features.telemetry import TARGETS, Flags, Floats
-from model.windows.bounds import MULTIPLE, Bounds, highest_scaled, lowest_scaled
+from model.version.possible import highest_scaled, lowest_scaled
+from model.windows.bounds import MULTIPLE, Bounds
 from model.windows.scaler import Scaler
 
 INPUT_BOUNDS: Final = "input_bounds"

@@ -97,7 +97,7 @@ def test_a_drift_fine_tunes_what_is_live() -> None:
     """A network too, or one of another architecture, which then starts anew; and a network that was asked for alone is never replaced."""
     tried = model.training.run._tried
     nothing = Path("nowhere")
-    assert tried(job(nothing, SECOND, DRIFT), None) == (EITHER, None)
+    assert tried(job(nothing, SECOND, DRIFT), None) == (EITHER, EITHER.rival)
     assert tried(job(nothing, SECOND, "schedule", TINY), None) == tried(job(nothing, SECOND, DRIFT, TINY), None) == (TINY, None)
 
 

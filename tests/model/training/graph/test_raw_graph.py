@@ -23,6 +23,7 @@ from model.training.graph.all_three import raw_graphs
 from model.training.graph.quantise import quantise
 from model.training.graph.raw import compose
 from model.version.metadata import Metadata
+from model.version.possible import unscaled
 from model.version.predictor import PredictorError, core_session, run_core
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows, cut, features_of
@@ -49,7 +50,7 @@ class Graphs:
 
     def core_forecasts(self, features: Floats) -> Floats:
         scaled = self.metadata.inputs.transform(features)
-        return self.metadata.outputs.inverse(run_core(core_session(self.core), scaled))
+        return unscaled(run_core(core_session(self.core), scaled), self.metadata.outputs)
 
 
 @pytest.fixture(scope="module")
