@@ -134,8 +134,7 @@ def is_gap(
 ) -> bool:  # fmt: skip
     """Return whether a row begins a new run, and note its pause.
 
-    It does after a pause, unless PAUSES pauses that are about as long, or longer, lie among the last RING_ROWS rows: that is the rhythm
-    of the link.
+    It does after a pause, unless PAUSES pauses that are about as long lie among the last RING_ROWS rows: that is the rhythm of the link.
 
     Args:
         intervals, known, interval_s, gap_multiple: See `is_pause`.
@@ -149,7 +148,8 @@ def is_gap(
         return False
     rhythm = True
     for each in range(PAUSES):
-        rhythm = rhythm and pause_ages[each] <= RING_ROWS and interval_s <= RHYTHM * float(pauses[each])
+        pause_s = float(pauses[each])
+        rhythm = rhythm and pause_ages[each] <= RING_ROWS and interval_s <= RHYTHM * pause_s and pause_s <= RHYTHM * interval_s
     for each in range(PAUSES - 1, 0, -1):
         pauses[each], pause_ages[each] = pauses[each - 1], pause_ages[each - 1]
     pauses[0], pause_ages[0] = interval_s, 0

@@ -21,4 +21,4 @@ DEFAULT_GAP_MULTIPLE: Final = 5.0
 PAUSES: Final = 2
 """Pauses that make a rhythm: a further one that is about as long is part of it, and no gap."""
 RHYTHM: Final = 1.5
-"""By how much a pause may be longer than each of those, as a multiple."""
+"""By how much a pause may be longer or shorter than each of those, as a multiple."""

@@ -28,8 +28,8 @@ from streams.files.recording import read_recording
 
 CUT_ROWS: Final = 12
 """Rows of a run in a recording that is cut into short runs."""
-_PAUSE_ROWS: Final = 6
-"""Rows left out after them: a pause of 7 intervals is a gap for DEFAULT_GAP_MULTIPLE."""
+_PAUSES_ROWS: Final = (6, 16)
+"""Rows of the pauses after them, by turns: pauses that are alike would be the rhythm of the link, and no gaps."""
 CUT_LEAST: Final = 3
 """Row of a short run from which it is forecast."""
 
@@ -94,7 +94,9 @@ def table_of(path: Path, key: tuple[str, ...], cut: bool) -> RawTable:
 
 def _cut(table: RawTable) -> RawTable:
     place = np.arange(len(table)) - np.searchsorted(table.link, table.link)
-    chosen = place % (CUT_ROWS + _PAUSE_ROWS) < CUT_ROWS
+    within = place % (2 * CUT_ROWS + sum(_PAUSES_ROWS))
+    second = CUT_ROWS + _PAUSES_ROWS[0]
+    chosen = (within < CUT_ROWS) | ((within >= second) & (within < second + CUT_ROWS))
     columns = {name: getattr(table, name)[chosen] for name in ("link", "time_s", "numeric", "codes")}
     return replace(table, **columns)
 

@@ -18,7 +18,7 @@ const (
 	ringRows        = WindowRows + historyRows
 	intervals       = 9   // recent intervals whose median is the link's sampling interval
 	pauses          = 2   // pauses that make a rhythm (features/timeline.py)
-	rhythm          = 1.5 // by how much a further one may be longer
+	rhythm          = 1.5 // by how much a further one may be longer or shorter
 	numericColumns  = 11
 	categoryColumns = 6
 	targets         = 4
@@ -126,7 +126,8 @@ func (r *recentIntervals) isGap(intervalS, gapMultiple float64) bool {
 	}
 	usual := true
 	for each, pause := range r.pauses {
-		usual = usual && r.pauseAges[each] <= ringRows && intervalS <= rhythm*float64(pause)
+		pauseS := float64(pause)
+		usual = usual && r.pauseAges[each] <= ringRows && intervalS <= rhythm*pauseS && pauseS <= rhythm*intervalS
 	}
 	copy(r.pauses[1:], r.pauses[:])
 	copy(r.pauseAges[1:], r.pauseAges[:])

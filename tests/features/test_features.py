@@ -223,18 +223,23 @@ def bursts_of(rows, count, pause_s=60.0):
 
 
 def test_the_rhythm_of_a_link_is_no_gap():
-    """Bursts of ten rows are one run once two pauses have shown the rhythm, of nineteen too. Of forty rows each is a run of its own."""
+    """Bursts of ten rows are one run once two pauses have shown the rhythm, of nineteen too. Of forty rows each is a run of its own.
+
+    So is each of bursts whose pauses are a minute and five by turns.
+    """
     assert restarts_of(bursts_of(10, 6)) == [10, 20]
     assert restarts_of(bursts_of(19, 4)) == [19, 38]
     assert restarts_of(bursts_of(40, 4)) == [40, 80, 120]
+    by_turns = [t + 240.0 * (at // 20) for at, t in enumerate(bursts_of(10, 6))]
+    assert restarts_of(by_turns) == [10, 20, 30, 40, 50]
 
 
 def test_an_outage_ends_a_run_in_any_rhythm():
-    """A pause of half an hour between bursts, again and again; what comes after it is the rhythm of before."""
+    """A pause of half an hour between bursts, again and again; after it the rhythm has to show itself anew."""
     times = bursts_of(10, 5)
     times += [times[-1] + 1_800.0 + t for t in bursts_of(10, 4)]
     times += [times[-1] + 1_800.0 + t for t in bursts_of(10, 2)]
-    assert restarts_of(times) == [10, 20, 50, 90]
+    assert restarts_of(times) == [10, 20, 50, 60, 70, 90, 100]
     assert restarts_of([60.0 * at + 3_600.0 * (at // 60) for at in range(240)]) == [60, 120, 180], "an outage each hour"
 
 

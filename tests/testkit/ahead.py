@@ -34,7 +34,7 @@ class Telemetry:
         rows: Of each link.
         size: Of each link: what its levels are multiplied by.
         jitter: Whether jitter is ever measured.
-        short_run: Rows after which the last link pauses for two hours each time; None: never.
+        short_run: Rows after which the last link pauses for two hours or five each time; None: never.
         seed: Of the noise.
     """
 
@@ -48,7 +48,8 @@ class Telemetry:
         """Return the UTC seconds of a link's rows."""
         row = np.arange(self.rows)
         pause = 0 if self.short_run is None or link < len(self.size) - 1 else row // self.short_run
-        return FROM_S + 60.0 * row + 7_200.0 * np.asarray(pause, np.float64)
+        # By turns of two hours and of five: pauses that are alike would be the rhythm of the link, and no gaps.
+        return FROM_S + 60.0 * row + 7_200.0 * np.asarray(pause, np.float64) + 10_800.0 * (np.asarray(pause, np.float64) // 2)
 
     def table(self) -> RawTable:
         """Return the rows."""

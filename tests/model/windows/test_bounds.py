@@ -24,11 +24,11 @@ from model.training.network.assembly import build, renewed
 from model.training.network.bound_layers import OutputBounds, read_bounds, set_bounds, unbounded
 from model.version.golden import check_golden
 from model.version.metadata import Metadata
-from model.version.possible import LARGEST, possible
+from model.version.possible import LARGEST, highest_scaled, lowest_scaled, possible
 from model.version.predictor import Predictor
 from model.version.raw_predictor import RawPredictor
 from model.version.raw_windows import RawWindows
-from model.windows.bounds import MULTIPLE, UNBOUNDED, Bounds, edges, highest_scaled, learnt, lowest_scaled, slack
+from model.windows.bounds import MULTIPLE, UNBOUNDED, Bounds, edges, learnt, slack
 from model.windows.index import WindowIndex
 from model.windows.scaler import Scaler
 from parts import bounded_rows, bounded_run, bounded_versions, version
