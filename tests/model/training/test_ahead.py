@@ -27,7 +27,7 @@ from model.training.fit.start import LINEAR
 from model.training.graph.core import load_weights
 from model.training.graph.prove import keras_forecasts
 from model.training.network.relative import COLUMNS
-from model.version.contract import MEAN
+from model.version.contract import LOWER, MEAN
 from model.version.golden import check_golden, read_golden
 from model.version.manifest import read_manifest, verify
 from model.version.metadata import Metadata, RawMetadata, metadata_name
@@ -503,3 +503,29 @@ def test_a_recording_of_odd_links_trains(tmp_path: Path) -> None:
     windows = [entry["targets"]["throughput_mbps"]["windows"] for entry in horizons]
     assert windows[0] > 30
     assert windows == sorted(windows, reverse=True)
+
+
+@pytest.mark.parametrize("levels", ["rare bursts", "links of all sizes"])
+def test_targets_that_leave_no_digits_are_exported(tmp_path: Path, levels: str) -> None:
+    """Loss that is 0 but for a burst in 500 rows, and links a million times as large as others: runtimes must not see rounding as news.
+
+    A window of nothing but 0 is forecast as 0, not as the rounding of 0.
+    """
+    table = Telemetry(rows=1_500, size=(1.0, 1.0), jitter=True).table()
+    numeric, row = table.numeric.copy(), np.arange(len(table))
+    if levels == "rare bursts":
+        numeric[:, 2] = np.where(row % 500 == 77, 0.05, 0.0)
+    else:
+        numeric[table.link == 1, 0] *= 1e6
+        numeric[table.link == 1, 1] *= 1e5
+    spec = RunSpec(
+        version=FIRST, created_at_s=1.79e9, source="recording", folder=str(tmp_path / FIRST), data_quality=QUALITY, settings=QUICK,
+        snapshot=str(snapshot_of(replace(table, numeric=numeric), tmp_path / "snapshot")), architecture=TINY,
+    )  # fmt: skip
+    assert run(spec, lambda _event: None, lambda: False) == FINISHED
+    if levels == "rare bursts":
+        predictor = Predictor.load(tmp_path / FIRST)
+        features = compute(replace(table, numeric=numeric), predictor.vocabulary, horizons=predictor.horizons)
+        quiet = gather(features.features, np.arange(100, 400))
+        lower = predictor.predict_ahead(quiet, features.context[100:400])[:, :, 2, LOWER]
+        assert (lower == 0.0).all()

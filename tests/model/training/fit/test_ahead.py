@@ -16,7 +16,7 @@ from model.spec.architecture import Ahead, Relative
 from model.spec.job import plain
 from model.training.dataset import Dataset, TrainingData, prepare
 from model.training.fit.ahead import QUANTILE_WEIGHT, SHORT_ROWS, ahead_task, fit_usual, outputs_of, quantile_loss
-from model.training.fit.blend import KNOWN_MIN, STRETCH_MOST, blend, mean_of, stretch_of
+from model.training.fit.blend import KNOWN_MIN, STRETCH_MOST, _usual, _widen_unreached, blend, mean_of, stretch_of
 from model.training.fit.start import Fit, start
 from model.training.graph.core import save_weights
 from model.training.network.ahead import BLEND, MEMBERS
@@ -181,6 +181,27 @@ def test_the_mean_of_rare_bursts_is_that_of_an_average() -> None:
     assert toward[1] >= 0.8
     alike, _ = set_mean(np.zeros((20_000, 4), np.float32), np.full((20_000, 1), 0.5, np.float32), np.zeros(20_000, np.float32))
     np.testing.assert_array_equal(alike, 0.0)
+
+
+def test_a_horizon_that_is_not_reached_is_as_wide_as_the_furthest_that_is() -> None:
+    """Its own widths were never trained: 2 below and 1 above become the 6 and 5 of the horizon before it."""
+    forecasts = np.zeros((10, 3, 4), np.float32)
+    forecasts[:, 0, :3], forecasts[:, 1, :3], forecasts[:, 2, :3] = [-1, 0, 1], [-3, 0, 5], [-2, 0, 1]
+    forecasts[3] = NAN
+    stretch = np.array([[1, 1], [2, 1], [1, 1]], np.float32)
+    _widen_unreached(forecasts, [True, True, False], stretch)
+    assert stretch.tolist() == [[1, 1], [2, 1], [3, 5]]
+    _widen_unreached(forecasts, [False, False, False], stretch)
+    assert stretch.tolist() == [[1, 1], [2, 1], [3, 5]]
+
+
+def test_the_mean_is_fitted_to_what_the_graph_computes() -> None:
+    """Forecasts before their bounds, as the blend moves them; windows that the bounds hold back by more than a deviation are left out."""
+    forecasts, bounded = np.zeros((3, 1, 1, 4), np.float32), np.zeros((3, 1, 1, 4), np.float32)
+    forecasts[:, 0, 0, 0], forecasts[1, 0, 0, 1], forecasts[2, 0, 0, 1] = -5.0, -0.5, -1.5
+    found = _usual(forecasts, bounded)[:, 0, 0]
+    np.testing.assert_array_equal(found[:2], forecasts[:2, 0, 0])
+    assert np.isnan(found[2]).all()
 
 
 def test_the_mean_stays_where_little_is_known() -> None:

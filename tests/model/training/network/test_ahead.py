@@ -17,7 +17,7 @@ from model.training.fit.ahead import inputs_of
 from model.training.network.ahead import BLEND, MEMBERS, Anchored, Blend, Members
 from model.training.network.assembly import build
 from model.training.network.linear_inputs import RATES
-from model.training.network.relative import COLUMNS, RELATIVE, STEADY, Columns, fit_columns, set_units
+from model.training.network.relative import COLUMNS, RELATIVE, STEADY, Columns, fit_columns, set_units, spreads_of
 from model.version.contract import AHEAD
 from model.version.possible import highest, unscaled_ahead
 from model.windows.scaler import Scaler
@@ -336,3 +336,22 @@ def test_windows_of_a_training_are_those_of_the_stream(network: tuple[Dataset, k
     np.testing.assert_array_equal(again.context[dataset.judged.end], remembered)
     assert cast(int, dataset.data.context.shape[1]) == 4 * (3 + H)
     assert {BLEND, AHEAD} <= {layer.name for layer in network[1].layers}
+
+
+def test_a_window_that_shows_nothing_of_a_target_is_wide(network: tuple[Dataset, keras.Model]) -> None:
+    """Without a context, of one value a share of its height, of none as much as the target itself has; with one, the link's own spread."""
+    _, model = network
+    unknown, alone = spreads_of(model)
+    assert (unknown[:JITTER] > 0.1).all()
+    assert (alone[:JITTER] > 0.001).all()
+    windows = np.full((2, ROWS, 44), 0.0, np.float32)
+    windows[1, 7, :4] = 1.0
+    context = np.full((2, 4 * (3 + H)), np.nan, np.float32)
+    outputs = keras.Model(model.inputs, model.get_layer(RELATIVE).output)
+    _, level, spread, *_ = (np.asarray(each) for each in outputs([windows, context]))
+    np.testing.assert_allclose(spread[0, :JITTER], unknown[:JITTER], rtol=1e-5)
+    unit = model.get_layer(RELATIVE).get_weights()[0]
+    np.testing.assert_allclose(spread[1, :JITTER], (alone * np.abs(level[1] + unit[5] / unit[4]))[:JITTER], rtol=1e-4)
+    context.reshape(2, 3 + H, 4)[:, 1] = 0.25 * unit[4]
+    _, _, spread, *_ = (np.asarray(each) for each in outputs([windows, context]))
+    np.testing.assert_allclose(spread[0, :JITTER], 0.25, rtol=1e-5)
