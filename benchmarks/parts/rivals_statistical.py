@@ -22,8 +22,8 @@ from parts.rivals_task import DAY_S, TEST, Task
 DAYS: Final = 7
 """Days of history that show a day's season."""
 DAYS_LEAST: Final = 2.5
-SEASON_ROWS: Final = (8, 1_500)
-"""Least and most rows of a day for which a season is looked for."""
+SEASON_ROWS: Final = (8, 720)
+"""Least and most rows of a day for which a season is looked for: a week of minutes takes MSTL ten seconds at each origin."""
 PLAIN_ROWS: Final = 400
 """Rows of history without a season."""
 
