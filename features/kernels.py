@@ -1,6 +1,7 @@
 """The compiled kernels of the features: one computation of a row, used online over the rings and offline over a table.
 
-They stand in one file because Numba's cache notices a change of the file that holds a kernel, but not of a file that it calls into.
+This file is long because they stand together: Numba's cache notices a change of the file that holds a kernel, but not of a file that it
+calls into.
 Positions are looked up by name, once, when this module is imported. Numba compiles them in as constants.
 """
 

@@ -42,6 +42,7 @@ Start = Callable[..., Any]
 def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Start:
     """A new process as far as kernels are concerned: start(factor) gives the kernel, compiled by nobody yet and with an empty log."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # it is known by its second and size, and two starts may share both
     source = tmp_path / "code" / "kernel.py"
     source.parent.mkdir()
 
