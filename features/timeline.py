@@ -1,7 +1,7 @@
 """Constants for the times of a link's rows: duplicate and late rows are refused, a gap starts a new run.
 
-A pause is an interval of many sampling intervals. It is a gap, unless the link makes such pauses all the time, as one does that is measured
-in bursts of ten rows.
+A pause is an interval of many sampling intervals. It is a gap unless the link pauses regularly, for example because it is measured in
+bursts of ten rows.
 """
 
 from __future__ import annotations

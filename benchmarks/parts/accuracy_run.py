@@ -102,7 +102,7 @@ def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], j
         median, mean, published_lower and published_upper as the version has them, lower and upper as the daemon's calibration keeps them,
         and linear (a version of linear forecasts alone), float32 (M, H, 4), in the targets' units; notes, a JSON object.
     """
-    from model.training.fit.cheaper import compare
+    from model.training.fit.cheaper import chosen
     from model.training.fit.start import fit, prepare_tensorflow, start
     from model.training.run import ahead_at
 
@@ -124,18 +124,18 @@ def product_forecasts(dataset: Dataset, end: Longs, horizons: tuple[int, ...], j
         )  # fmt: skip
         notes[f"{name}_s"] = time.process_time() - began
     done, linear = fits["version"], fits["linear"]
-    compared = compare(done.model, linear.model, dataset, asked.ahead.coverage)
-    if asked.rival is not None and not (compared is not None and compared.network_pays):  # as model.training.run chooses
-        done = linear
+    if asked.rival is not None:
+        done = chosen(done, linear, dataset)
     made["linear"] = ahead_at(linear, dataset, index)[..., MEDIAN]
-    lower, median, upper, mean = np.moveaxis(ahead_at(done, dataset, index), -1, 0)
+    ahead = ahead_at(done, dataset, index)
+    lower, median, upper, mean = np.moveaxis(ahead, -1, 0)
     made |= {"median": median, "mean": mean, "published_lower": lower, "published_upper": upper}
-    made |= _kept_calibrated(dataset, index, ahead_at(done, dataset, index), asked.ahead)
+    made |= _kept_calibrated(dataset, index, ahead, asked.ahead)
     assert done.ahead is not None
     assert done.blended is not None
     notes |= {
         "published": done.architecture.encoder,
-        "compared": None if compared is None else plain(compared),
+        "compared": None if done.compared is None else plain(done.compared),
         "best_epoch": done.ahead.best_epoch,
         "epochs": len(done.ahead.epochs),
         "network_shares": done.blended.share.tolist(),

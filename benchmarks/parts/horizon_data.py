@@ -29,7 +29,7 @@ from streams.files.recording import read_recording
 CUT_ROWS: Final = 12
 """Rows of a run in a recording that is cut into short runs."""
 _PAUSES_ROWS: Final = (6, 16)
-"""Rows of the pauses after them, by turns: pauses that are alike would be the rhythm of the link, and no gaps."""
+"""Rows of the pauses between the runs, alternating. Equal pauses would be the rhythm of the link, and would not end its runs."""
 CUT_LEAST: Final = 3
 """Row of a short run from which it is forecast."""
 

@@ -13,12 +13,9 @@ from __future__ import annotations
 import math
 from typing import Final
 
-import numpy as np
-
 from features.compiled import compiled
-from features.telemetry import Doubles, Floats
+from features.telemetry import Doubles, Floats, Longs
 from model.version.contract import LOWER, MEDIAN, UPPER
-from model.version.possible import LOWEST, highest
 
 RATE: Final = 0.002
 """By how much a side that held shrinks, as a share. At a coverage of 90 % a miss stretches it by 4 %, which 19 outcomes undo.
@@ -31,19 +28,30 @@ BELOW, ABOVE = 0, 1
 """Places in the last axis of stretches."""
 
 
-def stretched(log_stretch: Doubles, ahead: Floats) -> Floats:
-    """Return forecasts with their intervals stretched, within what is possible.
+@compiled
+def ends(log_stretch: Doubles, lower: float, median: float, upper: float) -> tuple[float, float]:
+    """Return both ends of an interval with its sides stretched; the lower one is not under 0. log_stretch: float64 (2,)."""
+    below, above = math.exp(log_stretch[BELOW]), math.exp(log_stretch[ABOVE])
+    return max(median - below * (median - lower), 0.0), median + above * (upper - median)
+
+
+@compiled
+def stretch(log_stretch: Doubles, group: Longs, highest: Floats, ahead: Floats) -> None:
+    """Stretch the intervals of forecasts, within what is possible.
 
     Args:
-        log_stretch: float64 (M, H, 4, 2).
-        ahead: float32 (M, H, 4, 4); the mean stays.
+        log_stretch: float64 (G, H, 4, 2).
+        group: int64 (M,), whose stretches count for each forecast.
+        highest: float32 (4,), largest possible values.
+        ahead: float32 (M, H, 4, 4), NaN if not forecast; changed in place, but for median and mean.
     """
-    below, above = np.moveaxis(np.exp(log_stretch), -1, 0)
-    found = ahead.copy()
-    lower, median, upper = (ahead[..., place] for place in (LOWER, MEDIAN, UPPER))
-    found[..., LOWER] = np.maximum(median - below * (median - lower), LOWEST)
-    found[..., UPPER] = np.minimum(median + above * (upper - median), highest())
-    return found
+    for row in range(len(group)):
+        for horizon in range(ahead.shape[1]):
+            for target in range(ahead.shape[2]):
+                places = ahead[row, horizon, target]
+                if places[MEDIAN] == places[MEDIAN]:
+                    lower, upper = ends(log_stretch[group[row], horizon, target], places[LOWER], places[MEDIAN], places[UPPER])
+                    places[LOWER], places[UPPER] = lower, min(upper, highest[target])
 
 
 @compiled

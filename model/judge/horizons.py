@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from features.telemetry import TARGETS, Doubles, Floats
+from model.judge.metrics import target_metrics
 
 _NAIVE: Final = "persistence"
 
@@ -48,7 +49,7 @@ def _figures(actual: Floats, ahead: Floats, simple: Mapping[str, Floats], covera
         none = dict.fromkeys(("mae", "rmse", "correlation", "coverage", "width", "interval_score"))
         return {"windows": 0, **none, "simple": {}, "skill": None}
     wanted, lower, median, upper, mean = (part[known].astype(np.float64) for part in (actual, *ahead.T))
-    mae = float(np.abs(median - wanted).mean())
+    mae, of_mean = float(np.abs(median - wanted).mean()), target_metrics("", wanted, mean)
     errors = {
         name: float(np.abs(forecast[known] - wanted).mean()) for name, forecast in simple.items() if np.isfinite(forecast[known]).all()
     }
@@ -56,8 +57,8 @@ def _figures(actual: Floats, ahead: Floats, simple: Mapping[str, Floats], covera
     return {
         "windows": int(known.sum()),
         "mae": mae,
-        "rmse": float(np.sqrt(np.mean((mean - wanted) ** 2))),
-        "correlation": float(np.corrcoef(mean, wanted)[0, 1]) if mean.std() > 0 and wanted.std() > 0 else None,
+        "rmse": of_mean.rmse,
+        "correlation": of_mean.correlation,
         "coverage": float(((wanted >= lower) & (wanted <= upper)).mean()),
         "width": float((upper - lower).mean()),
         "interval_score": float(interval_scores(wanted, lower, upper, coverage).mean()),

@@ -60,7 +60,7 @@ class Metrics:
 
 def forecast_metrics(actual: AnyFloats, predicted: AnyFloats) -> Metrics:
     """Return the metrics of predicted against actual, both (M, 4) in the targets' units, NaN if not measured or not forecast."""
-    targets = tuple(_target(name, actual[:, column], predicted[:, column]) for column, name in enumerate(TARGETS))
+    targets = tuple(target_metrics(name, actual[:, column], predicted[:, column]) for column, name in enumerate(TARGETS))
     return Metrics(
         targets=targets,
         unmeasured=tuple(target.name for target in targets if target.windows == 0),
@@ -70,7 +70,8 @@ def forecast_metrics(actual: AnyFloats, predicted: AnyFloats) -> Metrics:
     )
 
 
-def _target(name: str, actual: AnyFloats, predicted: AnyFloats) -> TargetMetrics:
+def target_metrics(name: str, actual: AnyFloats, predicted: AnyFloats) -> TargetMetrics:
+    """Return the metrics of one target. actual, predicted: (M,), in its unit, NaN if not measured or not forecast."""
     measured = np.isfinite(actual) & np.isfinite(predicted)
     y, forecast = actual[measured].astype(np.float64), predicted[measured].astype(np.float64)
     if not len(y):

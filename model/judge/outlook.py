@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from features.compiled import compiled
 from features.telemetry import TARGETS, Doubles, Flags, Floats, Ints, Longs
-from model.judge.calibration import ABOVE, BELOW, learn_outcome, stretched
+from model.judge.calibration import ends, learn_outcome, stretch
+from model.version.contract import LOWER, MEDIAN, UPPER
+from model.version.possible import highest
 
 GROUPS_MOST: Final = 1_000
 """Regions and link types with a calibration of their own. Further ones share the last."""
@@ -127,8 +129,9 @@ class Outlook:
             groups: R regions and link types.
             ahead: float32 (R, H, 4, 4), as the version forecasts.
         """
-        of = [self._group(each) for each in groups]
-        return stretched(self._log_stretch[of], ahead)
+        found = ahead.copy()
+        stretch(self._log_stretch, np.array([self._group(each) for each in groups], np.int64), highest(), found)
+        return found
 
     def state(self) -> dict[str, Any]:
         """Return everything but the arrays, as plain values."""
@@ -195,10 +198,9 @@ def _follow(
                 for target in range(actual.shape[1]):
                     lower, median, upper = ahead[row, horizon, target, :_PARTS]
                     found = found or median == median
-                    below, above = math.exp(stretches[target, BELOW]), math.exp(stretches[target, ABOVE])
-                    under_way[link, horizon, target, 0] = max(median - below * (median - lower), 0.0)
-                    under_way[link, horizon, target, 1] = median
-                    under_way[link, horizon, target, 2] = median + above * (upper - median)
+                    held = under_way[link, horizon, target]
+                    held[LOWER], held[UPPER] = ends(stretches[target], lower, median, upper)
+                    held[MEDIAN] = median
                 if found:
                     due_s[link, horizon] = time_s[row] + horizons[horizon] * interval_s[row]
                     tolerance_s[link, horizon] = 0.5 * interval_s[row]

@@ -37,7 +37,7 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
         if able:
             actual[~np.isfinite(able).all(axis=0), target] = np.nan
     measured = {name: forecast_metrics(actual, forecast) for name, forecast in ordered.items()}
-    network = _document(measured[NETWORK] if mean is None else of_mean(measured[NETWORK], forecast_metrics(actual, mean[in_time])))
+    network = _document(measured[NETWORK] if mean is None else _of_mean(measured[NETWORK], forecast_metrics(actual, mean[in_time])))
     criteria = _criteria(network["averages"])
     baselines = {name: _document(metrics) for name, metrics in measured.items() if name != NETWORK}
     return {
@@ -52,7 +52,7 @@ def performance(actual: Floats, forecasts: Mapping[str, Floats], time_s: Doubles
     }
 
 
-def of_mean(median: Metrics, mean: Metrics) -> Metrics:
+def _of_mean(median: Metrics, mean: Metrics) -> Metrics:
     """Return the metrics of the median, with those that squared errors decide of the mean."""
     targets = tuple(
         replace(one, rmse=other.rmse, r2=other.r2, correlation=other.correlation)

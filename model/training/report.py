@@ -203,7 +203,7 @@ def _network(fitted: Fit, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _network_notes(fitted: Fit, settings: Mapping[str, Any]) -> list[str]:
-    """Return sentences about what was chosen, and about horizons that no run reaches."""
+    """Return sentences about horizons that no run reaches, and about the network and linear forecasts."""
     if fitted.blended is None:
         return []
     horizons, gains = settings["architecture"]["ahead"]["horizons"], fitted.blended.gain
@@ -218,6 +218,7 @@ def _network_notes(fitted: Fit, settings: Mapping[str, Any]) -> list[str]:
 
 
 def _choice_notes(fitted: Fit, settings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence if linear forecasts were tried beside the network, or if the network adds nothing."""
     assert fitted.blended is not None
     if (compared := fitted.compared) is not None:
         figures = (

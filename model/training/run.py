@@ -26,7 +26,7 @@ from model.training.dataset import Dataset
 from model.training.evaluation import Evaluation, judge
 from model.training.files import TRAINING_LOG, libraries, settings_document, write_model
 from model.training.fit.ahead import is_ahead, outputs_of
-from model.training.fit.cheaper import compare
+from model.training.fit.cheaper import chosen
 from model.training.fit.linear_path import forecast
 from model.training.fit.progress import Progress
 from model.training.fit.start import Fit, fit, has_architecture, prepare_tensorflow, start, with_what_is_left
@@ -130,7 +130,6 @@ def _fitted(
         return fit(*begun, dataset, which, settings, on_progress, log_path=log, interrupted=interrupted)
 
     log, other_log = folder / TRAINING_LOG, folder / f"{TRAINING_LOG}.other"
-
     with stage("build"):
         prepare_tensorflow(spec.settings)
         begun = start(dataset, architecture, parent, weights)
@@ -139,18 +138,17 @@ def _fitted(
         if rival is None or interrupted():
             return network
         linear = fitted(rival, start(dataset, rival, parent, weights), other_log, network.duration_s)
-        compared = compare(network.model, linear.model, dataset, architecture.ahead.coverage)
-        chosen = network if compared is not None and compared.network_pays else linear
-        if chosen is linear and other_log.exists():
+        published = chosen(network, linear, dataset)
+        if published.model is linear.model and other_log.exists():
             other_log.replace(log)
         other_log.unlink(missing_ok=True)
-        return replace(chosen, compared=compared, duration_s=network.duration_s + linear.duration_s)
+        return replace(published, duration_s=network.duration_s + linear.duration_s)
 
 
 def _tried(spec: JobSpec | RunSpec, parent: Metadata | None) -> tuple[Architecture, Architecture | None]:
     """Return the architecture to train, and the one that is published in its place where it is not better.
 
-    After a drift there is no time for both: what is live is fine-tuned, if it is one of them.
+    A training after a drift is urgent: it only fine-tunes the live version, if that has one of both architectures.
     """
     architecture, rival = spec.architecture, spec.architecture.rival
     if rival is not None and spec.reason == DRIFT and parent is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 import numpy as np
@@ -36,9 +37,15 @@ def possible(forecasts: Floats, measured: Flags | None = None) -> Floats:
     return held
 
 
+@functools.lru_cache(maxsize=16)
 def lowest_scaled(outputs: Scaler) -> Floats:
-    """Return float32 (4,), the scaled forecasts that stand for 0, moved up by the last bits until they are not below 0 when scaled back."""
-    return _inside(np.full(len(TARGETS), LOWEST, np.float32), outputs, up=True)
+    """Return float32 (4,), the scaled forecasts that stand for 0, moved up by the last bits until they are not below 0 when scaled back.
+
+    It is read-only, and kept for the scalers that were asked for last: each batch of forecasts of the live version asks for it.
+    """
+    lowest = _inside(np.full(len(TARGETS), LOWEST, np.float32), outputs, up=True)
+    lowest.flags.writeable = False
+    return lowest
 
 
 def highest_scaled(outputs: Scaler) -> Floats:

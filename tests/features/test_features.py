@@ -225,7 +225,7 @@ def bursts_of(rows, count, pause_s=60.0):
 def test_the_rhythm_of_a_link_is_no_gap():
     """Bursts of ten rows are one run once two pauses have shown the rhythm, of nineteen too. Of forty rows each is a run of its own.
 
-    So is each of bursts whose pauses are a minute and five by turns.
+    The same holds for bursts with pauses of one and five minutes, alternating.
     """
     assert restarts_of(bursts_of(10, 6)) == [10, 20]
     assert restarts_of(bursts_of(19, 4)) == [19, 38]

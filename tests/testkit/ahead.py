@@ -48,7 +48,7 @@ class Telemetry:
         """Return the UTC seconds of a link's rows."""
         row = np.arange(self.rows)
         pause = 0 if self.short_run is None or link < len(self.size) - 1 else row // self.short_run
-        # By turns of two hours and of five: pauses that are alike would be the rhythm of the link, and no gaps.
+        # Two and five hours, alternating: equal pauses would be the rhythm of the link, and would not end its runs.
         return FROM_S + 60.0 * row + 7_200.0 * np.asarray(pause, np.float64) + 10_800.0 * (np.asarray(pause, np.float64) // 2)
 
     def table(self) -> RawTable:

@@ -18,7 +18,7 @@ from model.spec.settings import TrainingSettings
 from model.training.dataset import TrainingData
 from model.training.fit.loop import Batch, Task, evenly
 from model.training.network.ahead import MEMBERS, set_usual, silence_columns
-from model.training.network.called import BATCH_WINDOWS, called
+from model.training.network.called import BATCH_WINDOWS, called_in_parts
 from model.training.network.relative import COLUMNS, RELATIVE, fit_columns, set_spreads, spreads_of
 from model.version.contract import LOWER, MEDIAN, UPPER
 from model.windows.index import WindowIndex, targets_at
@@ -60,9 +60,7 @@ def inputs_of(data: TrainingData, index: WindowIndex) -> list[Floats]:
 
 def outputs_of(model: keras.Model, data: TrainingData, index: WindowIndex) -> Any:
     """Return the outputs of a network with both inputs for the M windows of index, in parts so that few windows exist at a time."""
-    found = [called(model, inputs_of(data, part)) for part in index.parts(BATCH_WINDOWS)]
-    several = isinstance(found[0], list)
-    return [np.concatenate(each) for each in zip(*found, strict=True)] if several else np.concatenate(found)
+    return called_in_parts(model, (inputs_of(data, part) for part in index.parts(BATCH_WINDOWS)))
 
 
 def fit_units(model: keras.Model, data: TrainingData) -> None:
@@ -83,7 +81,8 @@ def fit_usual(model: keras.Model, data: TrainingData, fresh: Flags | None = None
     Args:
         fresh: bool (4,), the targets whose distance is not known yet: those of the others stay. None: all of them.
     """
-    away, spread = _distances(model, data)
+    actual, level, spread = _seen(model, data)
+    away = np.abs(actual - level[:, None])
     # A ratio of means, not a mean of ratios: a link that hardly varies for hours has next to no spread, and one step is a million of them.
     usual = _means(away, 1.0) / _means(np.where(np.isfinite(away), spread[:, None], np.nan), 1.0)
     (before,) = model.get_layer(MEMBERS).get_weights()
@@ -99,9 +98,8 @@ def fit_spreads(model: keras.Model, data: TrainingData, height: Floats, fresh: F
         height: float32 (4,), scaled: of the mean over 0.
         fresh: As of `fit_usual`.
     """
-    drawn = data.train.select(evenly(len(data.train), FITTED_WINDOWS_MAX))
-    _, level, spread, *_ = outputs_of(keras.Model(model.inputs, model.get_layer(RELATIVE).output), data, drawn)
-    actual = targets_at(data.targets, drawn.ahead)[:, :1]  # (M, 1, 4), of the next row
+    actual, level, spread = _seen(model, data)
+    actual = actual[:, :1]  # (M, 1, 4), of the next row
     known = np.isfinite(actual)
     usual, away, heights, size = (
         _means(np.where(known, each[:, None] if each.ndim < 3 else each, np.nan), 0.0)[0]
@@ -114,11 +112,11 @@ def fit_spreads(model: keras.Model, data: TrainingData, height: Floats, fresh: F
     set_spreads(model, unknown, alone)
 
 
-def _distances(model: keras.Model, data: TrainingData) -> tuple[Floats, Floats]:
-    """Return how far the targets of training windows lie from the level, (M, H, 4), NaN if not measured, and the spreads, (M, 4)."""
+def _seen(model: keras.Model, data: TrainingData) -> tuple[Floats, Floats, Floats]:
+    """Return targets (M, H, 4), NaN if not measured, level (M, 4) and spread (M, 4) of training windows, scaled."""
     drawn = data.train.select(evenly(len(data.train), FITTED_WINDOWS_MAX))
     _, level, spread, *_ = outputs_of(keras.Model(model.inputs, model.get_layer(RELATIVE).output), data, drawn)
-    return np.abs(targets_at(data.targets, drawn.ahead) - level[:, None]), spread
+    return targets_at(data.targets, drawn.ahead), level, spread
 
 
 def _means(values: Floats, otherwise: float) -> Floats:
@@ -132,8 +130,8 @@ def _means(values: Floats, otherwise: float) -> Floats:
 
 def ahead_task(model: keras.Model, data: TrainingData, sizes: Ahead, settings: TrainingSettings, fine_tuned: bool) -> Task:
     """Return the training of `trained_part`."""
-    away, _ = _distances(model, data)
-    usual = _means(away, 1.0)
+    actual, level, _ = _seen(model, data)
+    usual = _means(np.abs(actual - level[:, None]), 1.0)
     random = np.random.default_rng(settings.seed)
 
     def batch(index: WindowIndex, training: bool) -> Batch:

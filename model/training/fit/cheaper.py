@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
 import keras
 import numpy as np
@@ -17,6 +17,9 @@ from model.training.fit.blend import JUDGED_WINDOWS_MAX
 from model.training.fit.loop import evenly
 from model.version.contract import AHEAD
 from model.windows.index import targets_at
+
+if TYPE_CHECKING:
+    from model.training.fit.start import Fit
 
 CONFIDENCE: Final = 0.95
 
@@ -40,6 +43,12 @@ class Comparison:
     @property
     def network_pays(self) -> bool:
         return self.high < 0.0
+
+
+def chosen(network: Fit, linear: Fit, dataset: Dataset) -> Fit:
+    """Return the one of both that is published, with the comparison: linear forecasts, unless the network is better beyond chance."""
+    compared = compare(network.model, linear.model, dataset, network.architecture.ahead.coverage)
+    return replace(network if compared is not None and compared.network_pays else linear, compared=compared)
 
 
 def compare(network: keras.Model, linear: keras.Model, dataset: Dataset, coverage: float) -> Comparison | None:

@@ -13,7 +13,7 @@ from model.training.dataset import TrainingData
 from model.training.fit.least_absolute import Line, blended, least_absolute
 from model.training.fit.loop import VALIDATION_WINDOWS_MAX, evenly
 from model.training.network.assembly import LINEAR_PATH, NONLINEAR_OUTPUT, initialise_linear_path
-from model.training.network.called import BATCH_WINDOWS, called
+from model.training.network.called import BATCH_WINDOWS, called_in_parts
 from model.training.network.linear_inputs import RATES, set_calendar, unseen_calendar
 from model.windows.index import WindowIndex
 from model.windows.scaler import Scaler
@@ -165,7 +165,8 @@ def linear_rows(model: keras.Model, data: TrainingData, first: WindowIndex, seco
 
 def forecast(model: keras.Model, data: TrainingData, index: WindowIndex) -> Floats:
     """Return float32 (M, 4), scaled: the model's forecasts for the M windows of index."""
-    return np.concatenate([called(model, data.windows(part)) for part in index.parts(BATCH_WINDOWS)])
+    forecasts: Floats = called_in_parts(model, ([data.windows(part)] for part in index.parts(BATCH_WINDOWS)))
+    return forecasts
 
 
 def _thinned(index: WindowIndex, most: int) -> WindowIndex:

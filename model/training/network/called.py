@@ -3,7 +3,7 @@ calls here: a training asks a dozen networks, each for a few thousand windows.""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import keras
@@ -23,10 +23,20 @@ def called(model: keras.Model, inputs: Floats | Sequence[Floats]) -> Any:
         inputs: float32 (M, ...), or one for each input.
     """
     arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-    found: list[list[Floats]] = []
-    for start in range(0, max(1, len(arrays[0])), BATCH_WINDOWS):
-        part = [array[start : start + BATCH_WINDOWS] for array in arrays]
-        outputs = model(part[0] if len(part) == 1 else part, training=False)
-        found.append([np.asarray(output) for output in (outputs if isinstance(outputs, list | tuple) else [outputs])])
+    starts = range(0, max(1, len(arrays[0])), BATCH_WINDOWS)
+    return called_in_parts(model, ([array[start : start + BATCH_WINDOWS] for array in arrays] for start in starts))
+
+
+def called_in_parts(model: keras.Model, parts: Iterable[Sequence[Floats]]) -> Any:
+    """Return what `called` does, for windows that come in parts: only those of one part have to exist at a time.
+
+    Args:
+        parts: At least one. Of each the inputs of the network, float32 (B, ...), B at most BATCH_WINDOWS.
+    """
+    several = len(model.outputs) > 1
+    found: list[Any] = []
+    for part in parts:
+        outputs = model(part[0] if len(part) == 1 else list(part), training=False)
+        found.append([np.asarray(output) for output in (outputs if several else [outputs])])
     joined = [np.concatenate(each) for each in zip(*found, strict=True)]
-    return joined if len(model.outputs) > 1 else joined[0]
+    return joined if several else joined[0]

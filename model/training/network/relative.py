@@ -26,8 +26,6 @@ _LEVEL_RATE: Final = RATES.index(0.12)
 _METRICS: Final = len(TARGETS)
 _LIMIT: Final = 1e6
 """Largest scaled value: more is a fault, and would leave no digits to the others."""
-_OPEN: Final = 1e30
-"""A limit that holds nothing back."""
 _FAR: Final = 1e4
 """Largest difference from the level, in spreads."""
 _HELD: Final = 300.0
@@ -51,7 +49,8 @@ class Relative(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
     outputs are.
 
     The level is an exponentially weighted average of the window (rate .12), or the link's slow level if the window shows nothing. The
-    spread is the link's own, or the window's mean absolute deviation if the context is not known; of one value or none, what is usual.
+    spread is the link's own, or the window's mean absolute deviation if the context is not known. If the window has only one value or none,
+    it is the usual spread of training windows.
 
     All is computed from differences to one value of the window, its largest. So equal values differ by exactly 0, whatever their size: the
     rounding of a sum would be as large as the spread of a loss that is 0 all the time, and no two runtimes round a sum alike.
@@ -73,9 +72,9 @@ class Relative(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
         values = ops.clip(shown * factor + offset, -_LIMIT, _LIMIT) * measured
         any_measured = ops.max(measured, axis=1, keepdims=True)  # (B, 1, 4)
         own, own_spread, knows = _context(context, scale)  # (B, 2 + H, 4): slow level, profile now and at the horizons
-        # As the windows are scaled, step by step: what is equal there is equal here. 0, the mean, where it is not known. TensorFlow would
-        # make one factor of two constant ones, and a factor of a constant divisor: both round otherwise.
-        own = ops.clip((own - in_mean) / ops.where(knows > 0.0, in_scale, 1.0), -_OPEN, _OPEN)
+        # Scaled by the same steps as the windows, so that equal values stay equal; 0, the mean, if not known. A constant divisor would
+        # become a factor in the exported graph, which rounds otherwise.
+        own = (own - in_mean) / ops.where(knows > 0.0, in_scale, 1.0)
         own = ops.clip(own * factor + offset, -_LIMIT, _LIMIT) * knows
         largest = ops.max(ops.where(measured > 0.0, values, -_LIMIT), axis=1, keepdims=True)
         base = ops.where(any_measured > 0.0, largest, own[:, :1])  # (B, 1, 4)

@@ -219,7 +219,7 @@ def test_impossible_horizons_are_refused_by_their_flag(tmp_path: Path, changes: 
 
 def test_short_runs_are_windows_if_horizons_are_forecast(tmp_path: Path) -> None:
     """A recording whose runs are 12 rows long has windows then, and none for the next row alone; its links stay apart either way."""
-    pause_s = [86_400 * (row // 12) + 172_800 * (row // 24) for row in range(240)]  # of a day and of three by turns, which is no rhythm
+    pause_s = [86_400 * (row // 12) + 172_800 * (row // 24) for row in range(240)]  # one and three days, alternating: not a rhythm
     rows = [f"{START_S + 60 * row + pause_s[row]},{node},p,metro,{20 + row % 7},100," for node in "ab" for row in range(240)]
     path = csv(tmp_path, rows)
     _, several = examined(options(path, tmp_path / "out", horizons="1,3"))

@@ -339,7 +339,7 @@ def test_windows_of_a_training_are_those_of_the_stream(network: tuple[Dataset, k
 
 
 def test_a_window_that_shows_nothing_of_a_target_is_wide(network: tuple[Dataset, keras.Model]) -> None:
-    """Without a context, of one value a share of its height, of none as much as the target itself has; with one, the link's own spread."""
+    """Without a context the spread is the usual one of training, for one value or for none. With a context it is the link's own."""
     _, model = network
     unknown, alone = spreads_of(model)
     assert (unknown[:JITTER] > 0.1).all()
