@@ -40,8 +40,8 @@ class LinkAlarm:
     Args:
         time_s: event time of the row, UTC seconds.
         signal: index into SIGNALS.
-        detector: "cusum" (the level moved), "cusum_spread" (the residuals spread), "adwin" (their mean moved slowly, or by little) or
-            "data".
+        detector: "cusum" (residuals moved), "cusum_spread" (they spread), "adwin" (their mean moved slowly, or by little), "level" (the
+            metric moved away from earlier forecasts) or "data".
         direction: 1: up, or a fault has begun; -1: down, or it has ended.
         confirmed: the change is large enough for an alert by itself.
         since_s: likeliest time of the change, UTC seconds.
@@ -54,6 +54,8 @@ class LinkAlarm:
         epoch: which model is live, counted from 1.
         withdrawn: cancels an earlier, unconfirmed alarm of the opposite direction, because its sum fell back to zero. Its size is the part
             of the change that the metric has kept, because the model has followed it.
+        noticed: the change is so small, or so new, that only many links together are evidence of it.
+        before: level of the metric before the change, in its unit; of a spread the mean absolute residual; None if it is not known.
     """
 
     time_s: float
@@ -74,6 +76,8 @@ class LinkAlarm:
     offset: int
     epoch: int
     withdrawn: bool = False
+    noticed: bool = False
+    before: float | None = None
 
     @property
     def adopted(self) -> bool:
@@ -127,6 +131,8 @@ class SignalChange:
         links: how many links alarmed.
         size_sigma, size: see `LinkAlarm`.
         detectors: those that fired, sorted.
+        before, after: level of the metric before the change and after it, in its unit, the median over the links; of a spread the mean
+            absolute residual; None if it is not known.
     """
 
     signal: str
@@ -136,6 +142,8 @@ class SignalChange:
     size_sigma: float
     size: float
     detectors: tuple[str, ...]
+    before: float | None = None
+    after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

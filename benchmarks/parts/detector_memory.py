@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from drift.link.stage import LinkDrift, MonitoredRows
+from drift.link.rows import MonitoredRows
+from drift.link.stage import LinkDrift
 from features.telemetry import CATEGORIES, NUMERIC, TARGETS
 from harness import answer, job_of
 from parts.daemon_memory import memory

@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from drift.link.rows import MonitoredRows
 from drift.link.sensitivity import Sensitivity
-from drift.link.stage import LinkDrift, MonitoredRows
+from drift.link.stage import LinkDrift
 from drift.messages import Change, Group, IncidentChange, Scope, SignalChange
 from drift.region.incident import Incident
 from drift.region.policy import QuorumPolicy

@@ -71,6 +71,8 @@ def signal_data() -> Schema:
             "size_sigma": _value("number", "In standard deviations of the residual; of a spread the factor by which it grew."),
             "size": _value("number", "In the metric's unit; of a spread the new mean absolute residual, of a unit the factor."),
             "detectors": {"type": "array", "items": {"type": "string"}},
+            "before": _value(["number", "null"], "Level before the change, in the metric's unit; of a spread the mean absolute residual."),
+            "after": _value(["number", "null"], "Level after it. Both are medians over the links; null if it is not known."),
             "unit": {"enum": sorted({*UNITS.values(), ""})},
         }
     )

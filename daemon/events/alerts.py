@@ -109,16 +109,19 @@ def choice_event(choice: Choice, source: str) -> Event:
 
 
 def summary(change: IncidentChange) -> str:
-    """Return one line for a person: "eu: RTT +18 ms on 37 of 40 monitored links". Signals of different links have their own number."""
+    """Return one line for a person: "eu: RTT 38 to 56 ms (+18) on 37 of 40 monitored links". Signals of different links have their own
+    number."""
     where = {
         "fleet": f"{change.affected_regions} regions",
         "region": change.region,
         "link": f"{change.region}, link {''.join(change.links[:1])}",
     }
     apart = any(signal.links != change.affected_links for signal in change.signals)
-    parts = [f"{_part(signal)} ({signal.links})" if apart else _part(signal) for signal in change.signals]
+    parts = [f"{_part(signal)} on {signal.links}" if apart else _part(signal) for signal in change.signals]
     what = ", ".join(parts) or "a change that an older release found"
-    links = f" on {change.affected_links} of {change.watched_links} monitored links" if change.scope != "link" else ""
+    links = ""
+    if change.scope != "link":
+        links = f"{', in all' if apart else ''} on {change.affected_links} of {change.watched_links} monitored links"
     outcome = f"; {change.outcome.replace('_', ' ')}" if change.outcome else ""
     return f"{where[change.scope]}: {what}{links}{outcome}"
 
@@ -131,4 +134,7 @@ def _part(signal: SignalChange) -> str:
         return f"{name} spreads {signal.size_sigma:.2g} times as wide"
     if signal.change == "model_error":
         return f"{name} forecasts off by {abs(signal.size):.3g}{unit} while it is as it was"
-    return f"{name} {signal.size:+.3g}{unit}{', slowly' if signal.change == 'ramp' else ''}"
+    size, slowly = f"{signal.size:+.3g}", ", slowly" if signal.change == "ramp" else ""
+    if signal.before is None or signal.after is None:
+        return f"{name} {size}{unit}{slowly}"
+    return f"{name} {signal.before:.3g} to {max(signal.after, 0.0):.3g}{unit} ({size}){slowly}"

@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from daemon.operator.observer import Observer
 from drift.link.monitored import MonitoredList, MonitoringPolicy
+from drift.link.rows import Intervals, MonitoredRows
 from drift.link.sensitivity import Sensitivity
-from drift.link.stage import SCALE_FLOOR, LinkDrift, MonitoredRows
+from drift.link.stage import SCALE_FLOOR, LinkDrift
 from drift.messages import LinkAlarm, LinkSeen
 from features.changes import FeatureRows
 from features.definition import FEATURES
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
 from model.judge.outlook import Outlook
-from model.version.contract import PLACES
+from model.version.contract import LOWER, MEDIAN, PLACES, UPPER
 from model.version.predictor import Predictor
 
 _CODES = slice(FEATURES.index("region_encoded"), FEATURES.index("region_encoded") + len(CATEGORIES))
@@ -59,6 +60,7 @@ class MonitoredLinks:
         self._drift = LinkDrift(sensitivity=sensitivity)
         self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each link's next row
         self._persistence: Floats = self._forecast.copy()
+        self._sides: Floats = _no_sides(0)  # how far the bounds of that forecast are from it
         self._outlook = Outlook()
 
     def __len__(self) -> int:
@@ -139,13 +141,14 @@ class MonitoredLinks:
         self._forecast[monitored], self._persistence[monitored] = np.nan, np.nan
         self._outlook.forget(monitored)
 
-    def forecast(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> Floats:
+    def forecast(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> tuple[Floats, Intervals | None]:
         """Forecast the next row of each link, and compare each monitored row with the forecast that was made for it.
 
         Only with a live model.
 
         Returns:
-            float32 (W, 4): measurement less forecast of each monitored row, NaN if one of the two is missing.
+            float32 (W, 4): measurement less forecast of each monitored row, NaN if one of the two is missing; and the intervals of the
+            forecasts, None if the live version has none.
         """
         assert self.model is not None
         assert rows.windows is not None
@@ -164,12 +167,23 @@ class MonitoredLinks:
         self._forecast[index], self._persistence[index] = forecast, rows.last_known  # of several rows of a link the last one stays
         actual = batch.numeric[row_of][:, : len(TARGETS)]
         self._count_errors(actual, before, known)
+        intervals = None
         if len(self.model.horizons):
             self._follow_ahead(batch, rows, index, ahead, actual)
+            intervals = self._intervals(rows, index, ahead)
         if self._listener is not None:
             names = [links[slot] for slot in rows.slots[rows.watched].tolist()]
             self._listener.measured(self._partition, batch.time_s[row_of], names, actual, before, known)
-        return actual - before
+        return actual - before, intervals
+
+    def _intervals(self, rows: FeatureRows, index: Ints, ahead: Floats) -> Intervals:
+        """Return the intervals that W rows are judged by, and keep those of their next rows. ahead: float32 (W, H, 4, PLACES)."""
+        assert self.model is not None
+        sides = np.stack([ahead[:, 0, :, MEDIAN] - ahead[:, 0, :, LOWER], ahead[:, 0, :, UPPER] - ahead[:, 0, :, MEDIAN]], axis=2)
+        before = np.where(rows.previous[:, None, None] >= 0, sides[rows.previous], self._sides[index])
+        self._sides[index] = sides
+        far, restarted = ahead[:, -1, :, LOWER : UPPER + 1], rows.restarted[rows.watched]
+        return Intervals(before, far, self.model.horizons[-1], self.model.metadata.coverage or 0.9, restarted, rows.interval_s)
 
     def _follow_ahead(self, batch: TelemetryBatch, rows: FeatureRows, index: Ints, ahead: Floats, actual: Floats) -> None:
         """Compare rows with the forecasts further ahead that were made for them. Arguments are of the W monitored rows."""
@@ -186,12 +200,14 @@ class MonitoredLinks:
             )  # fmt: skip
 
     def detect(
-        self, batch: TelemetryBatch, rows: FeatureRows, residual: Floats, links: Sequence[str], complete_s: Doubles
+        self, batch: TelemetryBatch, rows: FeatureRows, residual: Floats, intervals: Intervals | None, links: Sequence[str],
+        complete_s: Doubles,
     ) -> tuple[list[LinkAlarm], list[LinkSeen]]:  # fmt: skip
         """Pass the monitored rows to their links' detectors, and return the alarms and the rows seen.
 
         Args:
             residual: float32 (W, 4), see `forecast`.
+            intervals: see `forecast`.
             links: names of all slots.
             complete_s: float64 (A,), the partition's event time after each accepted row.
         """
@@ -212,6 +228,7 @@ class MonitoredLinks:
             lag_s=np.maximum(0.0, complete_s[rows.watched] - batch.time_s[row_of]),
             offsets=batch.offsets[row_of],
             describe=describe,
+            intervals=intervals,
         )
         return self._drift.update(monitored, SCALE_FLOOR * self.model.metadata.outputs.scale)
 
@@ -227,8 +244,9 @@ class MonitoredLinks:
         } | self._outlook.state()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return forecast and persistence, float32 (W, 4), and the arrays of LinkDrift."""
-        return {"forecast": self._forecast.copy(), "persistence": self._persistence.copy()} | self._drift.arrays() | self._outlook.arrays()
+        """Return forecast and persistence, float32 (W, 4), sides, float32 (W, 4, 2), and the arrays of LinkDrift and Outlook."""
+        own = {"forecast": self._forecast.copy(), "persistence": self._persistence.copy(), "sides": self._sides.copy()}
+        return own | self._drift.arrays() | self._outlook.arrays()
 
     def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None, links: Sequence[str]) -> None:
         """Restore the object that `state` and `arrays` were made from, and monitor the links that were pinned since.
@@ -239,7 +257,7 @@ class MonitoredLinks:
         """
         self._watch = MonitoredList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"], arrays, self._sensitivity)
-        self._forecast, self._persistence = arrays["forecast"], arrays["persistence"]
+        self._forecast, self._persistence, self._sides = arrays["forecast"], arrays["persistence"], arrays["sides"]
         self._outlook = Outlook.restored(state, arrays)
         self._extend(self._watch.pin(links))
         self.epoch, self.version, self.model = state["epoch"], state["model_version"], model
@@ -249,17 +267,19 @@ class MonitoredLinks:
         """Make room for more links at the end."""
         none_yet = np.full((count, len(TARGETS)), np.nan, np.float32)
         self._forecast, self._persistence = (np.concatenate([array, none_yet]) for array in (self._forecast, self._persistence))
+        self._sides = np.concatenate([self._sides, _no_sides(count)])
         self._outlook.extend(count)
 
     def _select(self, index: Ints) -> None:
         """Keep only the links of these watch indices."""
         self._drift.keep(index.tolist())
-        self._forecast, self._persistence = self._forecast[index], self._persistence[index]
+        self._forecast, self._persistence, self._sides = self._forecast[index], self._persistence[index], self._sides[index]
         self._outlook.select(index)
 
     def _forget_forecasts(self) -> None:
         self._forecast[:] = np.nan
         self._persistence[:] = np.nan
+        self._sides[:] = np.nan
         self._outlook.forget()
 
     def _count_errors(self, actual: Floats, before: Floats, known: Floats) -> None:
@@ -269,3 +289,7 @@ class MonitoredLinks:
             if count := int(np.count_nonzero(both[:, target])):
                 chosen = both[:, target]
                 self._observer.measured(target, error[chosen, target].sum(), persistence_error[chosen, target].sum(), count)
+
+
+def _no_sides(links: int) -> Floats:
+    return np.full((links, len(TARGETS), 2), np.nan, np.float32)

@@ -103,8 +103,8 @@ class Pipeline:
                     complete_s = self._event_time.follow(rows.slots, batch.time_s[rows.accepted])
                     if self.monitored.live is not None:
                         links, watermark_s = self._store.links, complete_s - self._settings.lateness_s
-                        residual = self.monitored.forecast(batch, rows, links)
-                        alarms, seen = self.monitored.detect(batch, rows, residual, links, complete_s)
+                        residual, intervals = self.monitored.forecast(batch, rows, links)
+                        alarms, seen = self.monitored.detect(batch, rows, residual, intervals, links, complete_s)
                         ingested.add(timely(alarms, seen, batch, rows, links, watermark_s, self._ignore_through))
                 with stage("buffer"):
                     row = rows.accepted

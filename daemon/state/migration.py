@@ -13,6 +13,7 @@ from drift.link.stage import LinkDrift
 from drift.region.policy import QuorumPolicy
 from features.event_time import EventTime
 from features.memory import empty_memory
+from features.telemetry import TARGETS
 from features.timeline import PAUSES
 from model.judge.outlook import Outlook
 from streams.source import ONLY_LOG
@@ -28,6 +29,8 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     those that came first count as the oldest; no jump of event time is under way.
     5 to 6: links remember their level, spread and profile of the day, and their pauses. They begin with nothing, as a new link does. No
     forecast further ahead is under way.
+    6 to 7: residuals come in standard deviations of their forecasts' intervals, and levels are watched. The detectors of the network know
+    nothing of that, so every monitored link calibrates anew; those of the data go on.
 
     Args:
         version: schema version of the checkpoint.
@@ -52,7 +55,18 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
         outlook = Outlook()  # the live version is of an earlier release, and forecasts only the next row
         outlook.begin((), None, len(document.get("watch_regions", ())))
         document, arrays = document | outlook.state(), arrays | outlook.arrays()
+    if version < 7 and "drift" in document:
+        links = len(document["watch_regions"])
+        drift = LinkDrift(document["drift"]["epoch"])
+        drift.make_room(links)
+        arrays = drift.arrays() | {"sides": np.full((links, len(TARGETS), 2), np.nan, np.float32)} | _without_residuals(arrays)
+        document = document | {"drift": drift.document()}
     return document, arrays
+
+
+def _without_residuals(arrays: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Return the arrays of a checkpoint without those of detectors that see residuals in the metrics' units."""
+    return {name: array for name, array in arrays.items() if name not in ("drift_kept", "drift_slow", "drift_seen_s")}
 
 
 def migrated_process(version: int, document: dict[str, Any]) -> dict[str, Any]:

@@ -3,12 +3,13 @@
 This file is long because all kernels must stay in it: Numba's cache notices a change of the file that holds a kernel, but not of a file
 that it calls into.
 
-A residual is standardised by the link's earlier residuals under the live model: a level that forgets within BASELINE_ROWS, the daily cycle
-of level and spread that the model leaves over (harmonics, used only if they stand out of their own noise), and a scale. Three
-CUSUMs (Page 1954, "Continuous inspection schemes", Biometrika 41) sum what exceeds a slack: up, down, and of their absolute size. They
-alarm above a threshold in units of the *long-run* variance of the residuals, which is estimated beside them from the means of BLOCK_ROWS
-rows (batch means, Law and Carson 1979): correlated neighbours would soon reach any fixed threshold. While a sum is high, nothing is learnt:
-the rows may be the change itself.
+Residuals come in standard deviations of the forecast's own interval, if it has one: a loss of 0 has a small one, one of 1 % a wide one,
+and its upper side is the wider. A residual is then standardised by the link's earlier ones under the live model: a level that forgets
+within BASELINE_ROWS, the daily cycle of level and spread that the model leaves over (harmonics, used only if they stand out of their own
+noise), and a scale. Three CUSUMs (Page 1954, "Continuous inspection schemes", Biometrika 41) sum what exceeds a slack: up, down, and of
+their absolute size. They alarm above a threshold in units of the *long-run* variance of the residuals, which is estimated beside them
+from the means of BLOCK_ROWS rows (batch means, Law and Carson 1979): correlated neighbours would soon reach any fixed threshold. While a
+sum is high, nothing is learnt: the rows may be the change itself.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ CALIBRATION_ROWS: Final = 60
 """Residuals that set a link's first level and scale. A standard deviation from 60 values is right to 9 %."""
 CLIP_SIGMA: Final = 4.0
 """Standard deviations at which an outlier is clipped, so that one record is at most a quarter of an alarm."""
+CLIP_OF_INTERVALS: Final = 2.5
+"""The same if residuals come in standard deviations of their forecasts' intervals. Measured on quiet simulated fleets: a third of the
+notices that CLIP_SIGMA gives, of all metrics about as many, and steps are found as soon."""
 SLACK: Final = 0.5
 """Slack of the sums up and down, standard deviations: shifts of twice as much are found soonest (Moustakides 1986)."""
 SLACK_SPREAD: Final = 0.35
@@ -66,6 +70,9 @@ FAR_RATIO: Final = 3.0
 mean so far. The sum before them was chance: neither its time nor its size belongs to the change."""
 INPUT_STEPS: Final = 8.0
 """Times its mean step (or the residual's scale) by which one value can move the metric's own level: an outlier is not a trend."""
+FOLLOWED: Final = 1.25
+"""Share of a residual's change that the metric itself shows from which the model has followed a part of it, if thresholds have a NOTICE.
+Then the change is what the metric shows."""
 SUSPICIOUS: Final = 0.5
 """Share of a threshold above which a change may be under way, so that nothing is learnt."""
 _MEMORY: Final = 0.97
@@ -83,9 +90,15 @@ SEEN_EVERY_S: Final = 900.0
 UP, DOWN, WIDE = range(3)
 """The three sums: of residuals above the level, below it, and of their absolute size."""
 WITHDRAWN: Final = -1.0
-"""`threshold` of the alarm of a sum that has passed only the first one, and has fallen back to 0."""
-QUORUM, ALONE = 0, 1
-"""Columns of the thresholds: a link counts towards its region; a link is an alarm by itself."""
+"""`threshold` of the alarm of a sum that has not passed the last one, and has fallen back to 0."""
+NOTICE, QUORUM, ALONE = range(3)
+"""Columns of the thresholds: many links together are a change of their region; few are; a link is an alarm by itself."""
+STRICTER: Final = 0.05
+"""Share by which a notice raises the thresholds of its link's metric."""
+STRICTEST: Final = 1.6
+"""Largest factor of a threshold."""
+NOTICE_ROWS: Final = 9600.0
+"""Rows between two notices of a metric of a link to which its thresholds lead: some seven days of minutes."""
 _LEVEL, _SPREAD = 0, 1
 """Rows of the thresholds: of the sums up and down, and of the sum of sizes."""
 
@@ -106,31 +119,32 @@ def record(fields: str, **nested: np.dtype[Any]) -> np.dtype[Any]:
 
 
 SUM: Final = record("value rows since_s reported mass moment before trend left")
-"""One sum: its value; the rows since it was last 0, and the time of the first of them; 1 if it has passed the first threshold and that was
+"""One sum: its value; the rows since it was last 0, and the time of the first of them; how many thresholds it has passed that were
 reported; the sum of the residual (or of its size), and of that times the number of its row; level and trend (a row) of the metric before
 the change (WIDE: its mean step, and 0); the sum of how far the metric is from where those would have brought it."""
 STATS: Final = record(
-    "count level scale first_s last_s interval_s "  # level, scale: of the residual, in the metric's unit
+    "count level scale first_s last_s interval_s "  # level, scale: of the residual
     "cos sin cos2 sin2 spread_cos spread_sin "  # daily cycle of the level (in scales) and of the spread (a factor, less 1)
     "magnitude magnitude_variance "  # mean and variance of the absolute standardised residual
     "noise magnitude_noise block magnitude_block block_count "  # long-run variances, and the block that is being summed
     "metric metric_level metric_trend metric_step "  # last value, level, trend and mean step of the metric itself
-    "excess excess_before excess_first sums:3",  # the last three residuals less their level, newest first
+    "excess excess_before excess_first strict sums:3",  # the last three residuals less their level, newest first; see STRICTER
     sums=SUM,
 )
 """Statistics of one metric of one link."""
 CALIBRATION: Final = record(
     "count level spread first_s last_s interval_s _cycle:6 middle squares _block:5 metric metric_level metric_trend metric_step _excess:3 "
-    f"first:{FIRST_ROWS} _sums:{27 - FIRST_ROWS}"
+    f"_strict first:{FIRST_ROWS} _sums:{27 - FIRST_ROWS}"
 )
 """The same memory during the first CALIBRATION_ROWS rows. middle: median of the first rows. squares: sum of squares. first: the first
 residuals, as long as they are less than FIRST_ROWS."""
 FIELDS: Final = STATS.itemsize // 8
 """Columns of the state as float64."""
-ALARM: Final = record("threshold since_s change_sigma change shown growth interval_s")
-"""Alarm of one sum: threshold 1 if QUORUM was passed, 2 if ALONE, or WITHDRAWN, or 0: there is none; time of the change; its size in
-scales, and in the metric's unit; the share of it that the metric itself shows (1: all of it, 0: nothing); how it went on since then (0: a
-step, 2: a ramp); seconds between rows."""
+ALARM: Final = record("threshold since_s change_sigma change shown growth interval_s before")
+"""Alarm of one sum: the threshold that was passed, NOTICE + 1 to ALONE + 1, or WITHDRAWN, or 0: there is none; time of the change; its
+size in scales, and in the metric's unit; the share of it that the metric itself shows (1: all of it, 0: nothing); how it went on since
+then (0: a step, 2: a ramp); seconds between rows; the metric's level (of a spread: the mean absolute residual) before it, in the metric's
+unit."""
 BLOCK: Final = record("average sigma scale interval_s")
 """One full block of residuals: its mean, in standard deviations of such means; that deviation, in scales; the scale, in the metric's
 unit."""
@@ -139,8 +153,8 @@ assert CALIBRATION.itemsize == STATS.itemsize
 
 
 def detect(
-    state: Doubles, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles, least_scale: Doubles,
-    thresholds: Doubles,
+    state: Doubles, seen_s: Doubles, links: Ints, residual: Floats, unit: Floats, actual: Floats, time_s: Doubles, least_scale: Doubles,
+    thresholds: Doubles, clip: float = CLIP_SIGMA,
 ) -> tuple[Records, Records, Doubles]:  # fmt: skip
     """Run the three sums over the residuals of W rows, in stream order.
 
@@ -150,11 +164,13 @@ def detect(
         state: float64 (L, M, FIELDS), of each link and metric; changed in place.
         seen_s: float64 (L,), UTC seconds of each link's last report that it is there; changed in place.
         links: int32 (W,), indices into state.
-        residual: float32 (W, M), measured minus forecast, in the metric's unit; NaN if there is none.
+        residual: float32 (W, M), measured minus forecast, divided by `unit`; NaN if there is none.
+        unit: float32 (W, M), what 1 of the residual is in the metric's unit.
         actual: float32 (W, M), measured, in the metric's unit.
         time_s: float64 (W,), UTC seconds.
-        least_scale: float64 (M,), lower bound of a residual's scale, in the metric's unit.
-        thresholds: float64 (2, 2), see `Sensitivity.thresholds`.
+        least_scale: float64 (M,), lower bound of a residual's scale.
+        thresholds: float64 (2, 3), see `Sensitivity.thresholds`.
+        clip: standard deviations at which an outlier is clipped.
 
     Returns:
         ALARM (W, M, 3), of the three sums. Of a withdrawn one only times are set, and as change how far the metric has gone without its
@@ -165,29 +181,31 @@ def detect(
     shape = residual.shape
     alarms, blocks, seen = np.zeros((*shape, 3), ALARM), np.full(shape, np.nan, BLOCK), np.full(shape[0], np.nan)
     stats, calibration = state.view(STATS)[..., 0], state.view(CALIBRATION)[..., 0]
-    _detect(stats, calibration, seen_s, links, residual, actual, time_s, least_scale, thresholds, alarms, blocks, seen)
+    _detect(stats, calibration, seen_s, links, residual, unit, actual, time_s, least_scale, thresholds, clip, alarms, blocks, seen)
     return alarms, blocks, seen
 
 
 @compiled
 def _detect(
-    all_stats: Records, all_calibrations: Records, seen_s: Doubles, links: Ints, residual: Floats, actual: Floats, time_s: Doubles,
-    least_scale: Doubles, thresholds: Doubles, alarms: Records, blocks: Records, seen: Doubles,
+    all_stats: Records, all_calibrations: Records, seen_s: Doubles, links: Ints, residual: Floats, unit: Floats, actual: Floats,
+    time_s: Doubles, least_scale: Doubles, thresholds: Doubles, clip: float, alarms: Records, blocks: Records, seen: Doubles,
 ) -> None:  # fmt: skip
     stayed = np.zeros(2)
     for row in range(residual.shape[0]):
         turn = 2.0 * math.pi * ((time_s[row] % DAY_S) / DAY_S)
         cos, sin = math.cos(turn), math.sin(turn)
         for metric in range(residual.shape[1]):
-            value, given = float(residual[row, metric]), float(actual[row, metric])
+            value, given, of_one = float(residual[row, metric]), float(actual[row, metric]), float(unit[row, metric])
             if not math.isfinite(value):
                 continue
             stats = all_stats[links[row], metric]
             if stats.count < CALIBRATION_ROWS:
                 _calibrate(all_calibrations[links[row], metric], stats, value, time_s[row], least_scale[metric])
             else:
-                z, cycle, breadth, size, passed, withdrawn = _sum_up(stats, value, given, time_s[row], cos, sin, thresholds, stayed)
-                _add_to_block(stats, z, size, time_s[row], thresholds, blocks[row, metric])
+                z, cycle, breadth, size, passed, withdrawn = _sum_up(
+                    stats, value, of_one, given, time_s[row], cos, sin, thresholds, clip, stayed
+                )
+                _add_to_block(stats, z, size, of_one, time_s[row], thresholds, blocks[row, metric])
                 if time_s[row] - seen_s[links[row]] >= SEEN_EVERY_S:
                     seen_s[links[row]] = time_s[row]
                     seen[row] = stats.interval_s
@@ -196,15 +214,15 @@ def _detect(
                 for i in range(3):
                     alarm = alarms[row, metric, i]
                     if passed >> i & 1:
-                        _describe(stats, i, thresholds, alarm)
+                        _describe(stats, i, of_one, thresholds, alarm)
                     elif withdrawn >> i & 1:
                         alarm.threshold, alarm.since_s, alarm.interval_s = WITHDRAWN, time_s[row], stats.interval_s
                         alarm.change = stayed[i] if i < WIDE else 0.0
                 for i in range(3):
-                    if alarms[row, metric, i].threshold == 2.0:
+                    if alarms[row, metric, i].threshold == ALONE + 1.0:
                         _adopt(stats, i)
                         break  # all sums begin anew
-            _follow_metric(stats, given, time_s[row])
+            _follow_metric(stats, of_one, given, time_s[row])
 
 
 @compiled
@@ -242,13 +260,13 @@ def _include(first: Any, value: float, count: float) -> None:
 
 
 @compiled
-def _follow_metric(stats: Any, given: float, time_s: float) -> None:
+def _follow_metric(stats: Any, of_one: float, given: float, time_s: float) -> None:
     """Update level, trend and mean step of the metric itself, independent of the forecast."""
     if stats.count == 1.0:
         stats.metric_level = given
     else:
         weight = max(1.0 / (stats.count - 1.0), 1.0 - _MEMORY)
-        most = INPUT_STEPS * max(stats.metric_step, stats.scale) if stats.count >= CALIBRATION_ROWS else math.inf
+        most = INPUT_STEPS * max(stats.metric_step, stats.scale * of_one) if stats.count >= CALIBRATION_ROWS else math.inf
         stats.metric_step += weight * (min(most, abs(given - stats.metric)) - stats.metric_step)
         passed_s = max(0.0, time_s - stats.last_s)
         stats.first_s += max(0.0, passed_s - _GAP_MAX_S)  # unseen time is no evidence about the day
@@ -264,7 +282,8 @@ def _follow_metric(stats: Any, given: float, time_s: float) -> None:
 
 @compiled
 def _sum_up(
-    stats: Any, value: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles, stayed: Doubles
+    stats: Any, value: float, of_one: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles, clip: float,
+    stayed: Doubles,
 ) -> tuple[float, float, float, float, int, int]:  # fmt: skip
     """Standardise one residual and add it to the three sums.
 
@@ -282,8 +301,8 @@ def _sum_up(
         cycle += _shrunk(stats.cos2, stats.sin2, noise) * (stats.cos2 * (cos * cos - sin * sin) + stats.sin2 * 2.0 * cos * sin)
         breadth += _shrunk(stats.spread_cos, stats.spread_sin, 0.5 * noise) * (stats.spread_cos * cos + stats.spread_sin * sin)
         breadth = max(breadth, 0.3)
-    z = max(-CLIP_SIGMA, min(CLIP_SIGMA, ((value - stats.level) / stats.scale - cycle) / breadth))
-    size = min(CLIP_SIGMA, (abs(z) - stats.magnitude) / math.sqrt(stats.magnitude_variance))
+    z = max(-clip, min(clip, ((value - stats.level) / stats.scale - cycle) / breadth))
+    size = min(clip, (abs(z) - stats.magnitude) / math.sqrt(stats.magnitude_variance))
     scale = stats.scale * breadth
     excess = value - stats.level - stats.scale * cycle
     stats.excess_first, stats.excess_before, stats.excess = stats.excess_before, stats.excess, excess
@@ -296,14 +315,16 @@ def _sum_up(
         cusum = stats.sums[i]
         if sign * excess >= FAR_SIGMA * scale and sign * before >= FAR_FIRST * FAR_SIGMA * scale:
             _begin_anew(stats, cusum, excess, before, time_s)
-        stayed[i] = (cusum.left - cusum.mass) / max(cusum.rows, 1.0)
+        stayed[i] = (cusum.left - cusum.mass * of_one) / max(cusum.rows, 1.0)
         withdrawn |= _add(cusum, sign * z - slack, excess, given, stats.metric_level, stats.metric_trend, time_s) << i
     slack = SLACK_SPREAD + SLACK_SPREAD_FIRST_DAY * unknown
     if not _suspicious(stats, thresholds):  # a level that moves makes residuals larger too, and explains them better
         withdrawn |= _add(stats.sums[WIDE], size - slack, abs(z), abs(given - stats.metric), stats.metric_step, 0.0, time_s) << WIDE
-    passed = _passes(stats.sums[UP], stats.noise, thresholds, _LEVEL)
-    passed |= _passes(stats.sums[DOWN], stats.noise, thresholds, _LEVEL) << DOWN
-    passed |= _passes(stats.sums[WIDE], stats.magnitude_noise, thresholds, _SPREAD) << WIDE
+    stats.strict = max(0.0, stats.strict - STRICTER / NOTICE_ROWS)
+    passed = 0
+    for i in range(3):
+        noise = stats.magnitude_noise if i == WIDE else stats.noise
+        passed |= int(_grade(stats, i, noise, thresholds) > stats.sums[i].reported) << i
     return z, cycle, breadth, size, passed, withdrawn
 
 
@@ -333,7 +354,7 @@ def _add(cusum: Any, gain: float, mass: float, given: float, before: float, tren
     """
     value = cusum.value + gain
     if value <= 0.0:
-        withdrawn = int(cusum.reported)
+        withdrawn = int(cusum.reported > 0.0)
         if cusum.value > 0.0:
             _reset(cusum)
         return withdrawn
@@ -360,32 +381,41 @@ def _reset_all(stats: Any) -> None:
 
 
 @compiled
-def _passes(cusum: Any, noise: float, thresholds: Doubles, of: int) -> int:
-    first, second = thresholds[of, QUORUM] * noise, thresholds[of, ALONE] * noise
-    return int(cusum.value > second or (cusum.value > first and cusum.reported == 0.0))
+def _grade(stats: Any, i: int, noise: float, thresholds: Doubles) -> float:
+    """Return how many thresholds the sum i exceeds, 0 to 3. One that is reported as ALONE is adopted, and begins anew."""
+    unit, of = noise * (1.0 + stats.strict), _SPREAD if i == WIDE else _LEVEL
+    grade = 0.0
+    for column in range(ALONE + 1):
+        if stats.sums[i].value > thresholds[of, column] * unit:
+            grade = column + 1.0
+    return grade
 
 
 @compiled
-def _describe(stats: Any, i: int, thresholds: Doubles, alarm: Any) -> None:
+def _describe(stats: Any, i: int, of_one: float, thresholds: Doubles, alarm: Any) -> None:
     """Fill in the alarm of sum i."""
     cusum, wide = stats.sums[i], i == WIDE
     rows, mean, before = cusum.rows, cusum.mass / cusum.rows, cusum.before
     left = cusum.left / rows
     noise = stats.magnitude_noise if wide else stats.noise
-    alarm.threshold = 2.0 if cusum.value > thresholds[int(wide), ALONE] * noise else 1.0
+    alarm.threshold = _grade(stats, i, noise, thresholds)
+    if cusum.reported == 0.0 and alarm.threshold == NOTICE + 1.0:
+        stats.strict = min(STRICTEST - 1.0, stats.strict + STRICTER)
     alarm.since_s, alarm.interval_s = cusum.since_s, stats.interval_s
     if wide:
         factor = mean / stats.magnitude
-        alarm.change_sigma, alarm.change = factor, mean * stats.scale
+        alarm.change_sigma, alarm.change, alarm.before = factor, mean * stats.scale * of_one, stats.magnitude * stats.scale * of_one
         alarm.shown = left / before / (factor - 1.0) if before > 0.0 and factor > 1.0 else 0.0
     else:
         size = _size(stats, mean)
-        alarm.change_sigma, alarm.change = size / stats.scale, size
-        alarm.shown = left / size if size != 0.0 else 0.0
+        alarm.change_sigma, alarm.change, alarm.before = size / stats.scale, size * of_one, before
+        alarm.shown = left / (size * of_one) if size != 0.0 else 0.0
+        if alarm.shown > FOLLOWED and math.isfinite(thresholds[_LEVEL, NOTICE]):
+            alarm.change = left
         if rows >= 3.0 and mean != 0.0:  # the slope of a least-squares line over the rows
             slope = (cusum.moment - cusum.mass * (rows + 1.0) / 2.0) * 12.0 / (rows * (rows * rows - 1.0))
             alarm.growth = slope * rows / mean
-    cusum.reported = 1.0
+    cusum.reported = alarm.threshold
 
 
 @compiled
@@ -416,7 +446,7 @@ def _adopt(stats: Any, i: int) -> None:
 
 
 @compiled
-def _add_to_block(stats: Any, z: float, size: float, time_s: float, thresholds: Doubles, block: Any) -> None:
+def _add_to_block(stats: Any, z: float, size: float, of_one: float, time_s: float, thresholds: Doubles, block: Any) -> None:
     """Add to the block of residuals. When it is full, fill in `block` and update the long-run variances.
 
     A block of a link's first day is not reported: a daily cycle would be in its mean.
@@ -428,7 +458,7 @@ def _add_to_block(stats: Any, z: float, size: float, time_s: float, thresholds: 
         return
     if time_s - stats.first_s >= DAY_S:
         block.average = stats.block / math.sqrt(BLOCK_ROWS * stats.noise)
-        block.sigma, block.scale, block.interval_s = math.sqrt(stats.noise / BLOCK_ROWS), stats.scale, stats.interval_s
+        block.sigma, block.scale, block.interval_s = math.sqrt(stats.noise / BLOCK_ROWS), stats.scale * of_one, stats.interval_s
     weight = 1.0 / min(BLOCKS, 30.0 + stats.count / BLOCK_ROWS)
     if not _suspicious(stats, thresholds):
         stats.noise = max(1.0, stats.noise + weight * (stats.block**2 / BLOCK_ROWS - stats.noise))

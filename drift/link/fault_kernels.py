@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from drift.link.cusum import Records, record
 from drift.messages import SIGNALS
-from features.columns import LARGEST, RANGES
+from features.columns import LARGEST, RANGES, names
 from features.compiled import compiled
 from features.definition import WINDOW_ROWS
 from features.telemetry import CATEGORIES, NUMERIC, Doubles, Flags, Floats, Ints
@@ -87,6 +87,14 @@ _NO_UNIT: Final = tuple(index for index, name in enumerate(NUMERIC) if RANGES[na
 """Columns without a unit. A ratio has bursts of any factor, and in percent it is refused. A cyclic value falls from its largest to
 0, which is any factor too."""
 _LOSS: Final = NUMERIC.index("packet_loss")
+_COUNTERS: Final = tuple(NUMERIC.index(name) for name in names("counter"))
+_CALENDAR: Final = tuple(NUMERIC.index(name) for name in names("calendar"))
+"""Columns that are no measurement: what they show follows from the time."""
+COUNTED_MIN: Final = 5.0
+"""Least mean of a counter that has a unit: retransmits of 0, 1 and 2 are 60 in a bad minute, and that is no other unit."""
+MOVES_MAX: Final = 1.5 / MEMORY_ROWS
+"""Largest share of rows in which a category changes of which a new value is news: one change within MEMORY_ROWS. A phone that goes from
+cell to cell has a new one every hour."""
 
 assert SIGNALS[:_CATEGORIES_BEGIN] == NUMERIC
 assert SIGNALS[_CATEGORIES_BEGIN:_CLOCK_SIGNAL] == CATEGORIES
@@ -110,7 +118,9 @@ def inspect(
         columns, clock = all_columns[links[row]], all_clocks[links[row], _CLOCK_SIGNAL]
         for signal in range(_CLOCK_SIGNAL + 1):
             column = columns[signal]
-            if signal < _CATEGORIES_BEGIN:
+            if signal in _CALENDAR:
+                fault, size = 0, 0.0
+            elif signal < _CATEGORIES_BEGIN:
                 fault, size = _inspect_column(column, float(numeric[row, signal]), time_s[row], signal)
             elif signal < _CATEGORIES_BEGIN + categories:
                 fault, size = _inspect_category(column, float(codes[row, signal - _CATEGORIES_BEGIN]), time_s[row])
@@ -125,7 +135,7 @@ def inspect(
                 column.fault = fault
             elif fault and time_s[row] - column.since_s > ADOPTED_S:
                 _reset(column)
-            if signal < _CATEGORIES_BEGIN and (column.fault or column.off > 1.0 or _repeats(column)):
+            if signal < _CATEGORIES_BEGIN and signal not in _CALENDAR and (column.fault or column.off > 1.0 or _repeats(column)):
                 held[row, signal] = True
         spoils = _spoils(columns)
         if spoils == 2:
@@ -206,12 +216,16 @@ def _inspect_column(column: Any, value: float, time_s: float, signal: int) -> tu
     column.last = value
     if signal in _NO_UNIT:
         return (0 if fault == UNIT else fault), 0.0  # state of an older release may have such a fault
-    return _inspect_unit(column, value, time_s, fault)
+    return _inspect_unit(column, value, time_s, signal, fault)
 
 
 @compiled
-def _inspect_unit(column: Any, value: float, time_s: float, fault: int) -> tuple[int, float]:
+def _inspect_unit(column: Any, value: float, time_s: float, signal: int, fault: int) -> tuple[int, float]:
     if value <= 0.0:  # an outage, or nothing is lost: no unit shows in it
+        column.off = 0.0
+        return fault, 0.0
+    if signal in _COUNTERS and column.log < math.log10(COUNTED_MIN) and column.logs >= KNOWN_ROWS and fault == 0:
+        column.log += (math.log10(value) - column.log) / MEMORY_ROWS
         column.off = 0.0
         return fault, 0.0
     distance = math.log10(value) - column.log
@@ -255,9 +269,19 @@ def _is_unit(shift: float, scatter: float) -> bool:
 
 @compiled
 def _inspect_category(column: Any, code: float, time_s: float) -> tuple[int, float]:
-    """Detect a link whose values were known to the model and no longer are. Return the fault and a size of 0."""
+    """Detect a link whose values were known to the model and no longer are. Return the fault and a size of 0.
+
+    A category that moves all the time is none of the link's, and no new value of it is a fault.
+    """
     if math.isnan(code):
         return int(column.fault), 0.0
+    moved = column.rows > 0.0 and code != column.last
+    column.moving += ((1.0 if moved else 0.0) - column.moving) / MEMORY_ROWS
+    column.last = code
+    if column.moving > MOVES_MAX:
+        column.rows += 1.0
+        column.off = 0.0
+        return 0, 0.0
     if code != OTHER:
         column.rows += 1.0
         column.off = 0.0

@@ -1,26 +1,41 @@
-"""The link stage: detectors over the residuals of each monitored link. Its output is sparse: an alarm when a detector fires.
+"""The link stage: the detectors of each monitored link. Its output is sparse: an alarm when a detector fires.
 
-Detectors never see raw metrics, whose daily cycle would set them off, but the one-step residual of the live model, standardised by the
-link's own residuals. Sums that alarm within tens of rows are in cusum.py. River's ADWIN sees the means of blocks of rows beside them, for
-changes that are too small or too slow for the sums: half a standard deviation in some 700 rows.
+Detectors never see raw metrics, whose daily cycle would set them off, but their distance from forecasts of the live model, in units of
+the forecast's own interval. The distance from the forecast of the next row (the residual) shows a change of the relation between rows:
+sums that alarm within tens of rows are in cusum.py, and River's ADWIN sees the means of blocks of rows beside them, for changes that are
+too small or too slow for the sums: half a standard deviation in some 700 rows. The distance from a forecast made an hour before shows a
+change of the level, which the forecast of the next row follows within a few rows: level.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from drift.link import fault_kernels
+from drift.link import fault_kernels, level
 from drift.link.adwin import ADWIN, adwin_state, new_adwin, restored_adwin
-from drift.link.cusum import BLOCK_ROWS, FIELDS, WITHDRAWN, Records, detect
-from drift.link.faults import Fault, faults
+from drift.link.cusum import (
+    ALARM,
+    ALONE,
+    BLOCK_ROWS,
+    CLIP_OF_INTERVALS,
+    CLIP_SIGMA,
+    DOWN,
+    FIELDS,
+    QUORUM,
+    UP,
+    WITHDRAWN,
+    Records,
+    detect,
+)
+from drift.link.faults import faults
+from drift.link.rows import MonitoredRows, Report
 from drift.link.sensitivity import Sensitivity
 from drift.messages import SIGNALS, Aspect, LinkAlarm, LinkSeen
-from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Floats, Ints, Longs
+from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Floats
 
 SCALE_FLOOR: Final = 0.02
 """Least scale of a residual, in the model's standard deviations of the target. Smaller changes are of no interest."""
@@ -37,49 +52,18 @@ _RESTING, _UP = 0, 1
 """Columns of the state of a slow change: blocks to rest, then value, blocks and start time (UTC seconds) of the sum up and the sum down."""
 _SUMS: Final[tuple[tuple[Aspect, str, int], ...]] = (("level", "cusum", 1), ("level", "cusum", -1), ("spread", "cusum_spread", 1))
 """Aspect, detector and direction of the sums UP, DOWN and WIDE."""
-_ARRAYS: Final[dict[str, tuple[tuple[int, ...], float]]] = {
-    "kept": ((len(TARGETS), FIELDS), 0.0),
-    "data": ((len(SIGNALS), fault_kernels.FIELDS), 0.0),
-    "slow": ((len(TARGETS), 7), 0.0),
-    "seen_s": ((), -np.inf),
+_ARRAYS: Final[dict[str, tuple[tuple[int, ...], float, type]]] = {
+    "kept": ((len(TARGETS), FIELDS), 0.0, np.float64),
+    "data": ((len(SIGNALS), fault_kernels.FIELDS), 0.0, np.float64),
+    "slow": ((len(TARGETS), 7), 0.0, np.float64),
+    "seen_s": ((), -np.inf, np.float64),
+    "level": ((len(TARGETS), level.FIELDS), 0.0, np.float64),
+    "anchors": ((level.ANCHORS, len(TARGETS), 3), np.nan, np.float32),
+    "run_rows": ((), 0.0, np.float64),
 }
-"""Arrays of the state by their names in checkpoints: shape for each link, and value of a link that is new."""
-
-Describe = Callable[[int], tuple[str, str, str]]
-"""Region, link and link type of a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class MonitoredRows:
-    """W rows of monitored links, in stream order.
-
-    >>> rows = MonitoredRows(
-    ...     watch=np.zeros(1, np.int32), numeric=np.zeros((1, 11), np.float32), residual=np.zeros((1, 4), np.float32),
-    ...     codes=np.ones((1, 6), np.float32), time_s=np.array([600.0]), lag_s=np.zeros(1), offsets=np.array([7]),
-    ...     describe=lambda row: ("eu", "a|b", "metro"),
-    ... )
-    >>> rows.describe(0)
-    ('eu', 'a|b', 'metro')
-
-    Args:
-        watch: int32 (W,), indices of monitored links.
-        numeric: float32 (W, 11), the columns NUMERIC, NaN if not measured.
-        residual: float32 (W, 4), of the TARGETS, measured minus forecast; NaN if either is missing.
-        codes: float32 (W, 6), the categories as the model encodes them: 0 if it does not know the value, NaN if there is none.
-        time_s: float64 (W,), UTC seconds.
-        lag_s: float64 (W,), seconds by which the partition's newest row so far is newer.
-        offsets: int64 (W,).
-        describe: names of a row.
-    """
-
-    watch: Ints
-    numeric: Floats
-    residual: Floats
-    codes: Floats
-    time_s: Doubles
-    lag_s: Doubles
-    offsets: Longs
-    describe: Describe
+"""Arrays of the state by their names in checkpoints: shape for each link, value of a link that is new, and type."""
+_OF_MODEL: Final = ("kept", "slow", "seen_s")
+"""Arrays that begin anew with another model. What its links show of their level stays: forecasts of both models are of the same hour."""
 
 
 class LinkDrift:
@@ -106,7 +90,8 @@ class LinkDrift:
         """
         self.epoch = epoch
         self.sensitivity = sensitivity or Sensitivity()
-        self._arrays: dict[str, Doubles] = {name: np.full((0, *shape), value) for name, (shape, value) in _ARRAYS.items()}
+        self._horizon = 0  # of the forecasts in anchors, rows
+        self._arrays: dict[str, NDArray[Any]] = {name: np.full((0, *shape), value, kind) for name, (shape, value, kind) in _ARRAYS.items()}
         self._adwin: list[list[ADWIN]] = []
 
     def __len__(self) -> int:
@@ -115,16 +100,16 @@ class LinkDrift:
     def restart(self, epoch: int) -> None:
         """Start all links anew, because another model went live: its residuals are others, and it knows other categories."""
         self.epoch = epoch
-        for name, (_, value) in _ARRAYS.items():
-            of_model = slice(len(NUMERIC), len(NUMERIC) + len(CATEGORIES)) if name == "data" else slice(None)
-            self._arrays[name][(slice(None), of_model)[: self._arrays[name].ndim]] = value
+        for name in _OF_MODEL:
+            self._arrays[name][:] = _ARRAYS[name][1]
+        self._arrays["data"][:, len(NUMERIC) : len(NUMERIC) + len(CATEGORIES)] = 0.0
         self._adwin = [_adwins() for _ in self._adwin]
 
     def renew(self, watch: Sequence[int]) -> None:
         """Start these links anew, as if they had just come."""
         for index in watch:
             if index < len(self):
-                for name, (_, value) in _ARRAYS.items():
+                for name, (_, value, _) in _ARRAYS.items():
                     self._arrays[name][index] = value
                 self._adwin[index] = _adwins()
 
@@ -137,8 +122,8 @@ class LinkDrift:
     def make_room(self, links: int) -> None:
         """Add new links until there are this many."""
         if (more := links - len(self)) > 0:
-            for name, (shape, value) in _ARRAYS.items():
-                self._arrays[name] = np.concatenate([self._arrays[name], np.full((more, *shape), value)])
+            for name, (shape, value, kind) in _ARRAYS.items():
+                self._arrays[name] = np.concatenate([self._arrays[name], np.full((more, *shape), value, kind)])
             self._adwin += [_adwins() for _ in range(more)]
 
     def update(self, rows: MonitoredRows, least_scale: Floats) -> tuple[list[LinkAlarm], list[LinkSeen]]:
@@ -153,18 +138,47 @@ class LinkDrift:
             return [], []
         self.make_room(int(rows.watch.max()) + 1)
         found, held, off_s = faults(self._arrays["data"], rows.watch, rows.numeric, rows.codes, rows.time_s, rows.lag_s)
-        targets = len(TARGETS)
-        residual = np.where(held[:, :targets], np.float32(np.nan), rows.residual)
+        held, least = held[:, : len(TARGETS)], least_scale.astype(np.float64)
+        averages, off = self._follow_levels(rows, held, least)
+        residual, unit, least = rows.standardised(least)
+        thresholds, clip = self.sensitivity.thresholds, CLIP_SIGMA
+        if rows.intervals is not None:
+            thresholds, clip = self.sensitivity.thresholds_of_intervals, CLIP_OF_INTERVALS
         sums, blocks, seen = detect(
-            self._arrays["kept"], self._arrays["seen_s"], rows.watch, residual, rows.numeric[:, :targets], rows.time_s,
-            least_scale.astype(np.float64), self.sensitivity.thresholds,
+            self._arrays["kept"], self._arrays["seen_s"], rows.watch, np.where(held, np.float32(np.nan), residual), unit,
+            rows.numeric[:, : len(TARGETS)], rows.time_s, least, thresholds, clip,
         )  # fmt: skip
-        report = _Report(rows, off_s, self.epoch)
+        for way, direction in ((UP, 1), (DOWN, -1)):  # the metric is still off, though its residual is not
+            withdrawn = sums["threshold"][:, :, way]
+            withdrawn[(withdrawn == WITHDRAWN) & (off == direction)] = 0.0
+        report = Report(rows, off_s, self.epoch)
         alarms = [report.fault(fault) for fault in found]
+        alarms += self._level_alarms(report, averages)
         alarms += self._alarms(report, sums, blocks)
         return alarms, report.seen(seen)
 
-    def _alarms(self, report: _Report, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
+    def _follow_levels(self, rows: MonitoredRows, held: Flags, least: Doubles) -> tuple[Records, NDArray[np.int8]]:
+        """Compare rows with the forecasts that were made long before. See `level.follow`."""
+        shape, intervals = rows.residual.shape, rows.intervals
+        if intervals is None or intervals.horizon <= 1:
+            return np.zeros((*shape, 2), ALARM), np.zeros(shape, np.int8)
+        if intervals.horizon != self._horizon:
+            self._horizon = intervals.horizon
+            for name in ("anchors", "run_rows"):
+                self._arrays[name][:] = _ARRAYS[name][1]
+        return level.follow(
+            self._arrays["level"], self._arrays["anchors"], self._arrays["run_rows"], rows.watch, rows.numeric[:, : shape[1]], held,
+            intervals.restarted, intervals.far, rows.time_s, intervals.interval_s, intervals.horizon, intervals.coverage, least,
+            self.sensitivity.level_thresholds,
+        )  # fmt: skip
+
+    def _level_alarms(self, report: Report, averages: Records) -> Iterator[LinkAlarm]:
+        """Yield the alarms of averages, in the order of rows and metrics."""
+        for row, metric, way in np.argwhere(averages["threshold"] != 0.0).tolist():
+            threshold, *change = averages[row, metric, way].item()
+            yield report.alarm(row, metric, "level", "level", 1 if way == level.UP else -1, threshold, change)
+
+    def _alarms(self, report: Report, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
         """Yield the alarms of ADWIN and of the sums, in the order of rows and metrics."""
         ended = np.isfinite(blocks["average"])
         where = np.nonzero(ended | (sums["threshold"] != 0.0).any(axis=2))
@@ -176,14 +190,12 @@ class LinkDrift:
             if ends and (shift := self._add_block(link, metric, mean, time_s - BLOCK_ROWS * interval_s)) is not None:
                 since_s, moved = shift[0], shift[1] * sigma
                 if abs(moved) >= SLOW_MIN_SIGMA:
-                    change = since_s, moved, moved * scale, 1.0, RAMP, interval_s
-                    yield report.alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, False, change)
+                    change = since_s, moved, moved * scale, 1.0, RAMP, interval_s, np.nan
+                    yield report.alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, QUORUM + 1.0, change)
             for (threshold, *change), (aspect, detector, way) in zip(of_sums, _SUMS, strict=True):
                 if threshold:
-                    withdrawn, confirmed = threshold == WITHDRAWN, threshold == 2.0
-                    direction = -way if withdrawn else way
-                    yield report.alarm(row, metric, aspect, detector, direction, confirmed, change, withdrawn)
-                    if confirmed:
+                    yield report.alarm(row, metric, aspect, detector, way, threshold, change)
+                    if threshold == ALONE + 1.0:
                         self._adwin[link][metric] = new_adwin()
                         self._arrays["slow"][link, metric, _UP:] = 0.0
 
@@ -214,49 +226,21 @@ class LinkDrift:
 
     def document(self) -> dict[str, Any]:
         """Return the part of the state that is plain numbers, lists and bytes."""
-        return {"epoch": self.epoch, "adwin": [[adwin_state(detector) for detector in metrics] for metrics in self._adwin]}
+        adwin = [[adwin_state(detector) for detector in metrics] for metrics in self._adwin]
+        return {"epoch": self.epoch, "horizon": self._horizon, "adwin": adwin}
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return the rest of the state, float64: drift_kept (L, 4, cusum.FIELDS), drift_data (L, S, fault_kernels.FIELDS), drift_slow
-        (L, 4, 7) and drift_seen_s (L,)."""
+        """Return the rest of the state, the arrays of _ARRAYS, as drift_kept, drift_data and so on."""
         return {f"drift_{name}": array.copy() for name, array in self._arrays.items()}
 
     @classmethod
     def restored(cls, document: dict[str, Any], arrays: dict[str, NDArray[Any]], sensitivity: Sensitivity | None = None) -> LinkDrift:
         """Return the detectors of a `document` and its `arrays`."""
         drift = cls(document["epoch"], sensitivity)
+        drift._horizon = document["horizon"]
         drift._arrays = {name: np.ascontiguousarray(arrays[f"drift_{name}"]).copy() for name in _ARRAYS}
         drift._adwin = [[restored_adwin(state) for state in metrics] for metrics in document["adwin"]]
         return drift
-
-
-class _Report:
-    """Makes messages from what detectors find in some rows. off_s: float64 (W,), see `faults`."""
-
-    def __init__(self, rows: MonitoredRows, off_s: Doubles, epoch: int) -> None:
-        self.rows, self._off_s, self._epoch = rows, off_s, epoch
-        self._time_s = rows.time_s + off_s  # corrected: by a clock that is behind, every alarm would be too late to count
-
-    def alarm(
-        self, row: int, signal: int, aspect: Aspect, detector: str, direction: int, confirmed: bool, change: Sequence[float],
-        withdrawn: bool = False,
-    ) -> LinkAlarm:  # fmt: skip
-        """Return an alarm. change: since_s (by the link's clock), size_sigma, size, shown, growth, interval_s."""
-        since_s, size_sigma, size, shown, growth, interval_s = change
-        return LinkAlarm(
-            float(self._time_s[row]), *self.rows.describe(row), signal, aspect, detector, direction, confirmed,
-            since_s + float(self._off_s[row]), size_sigma, size, shown, growth, interval_s, int(self.rows.offsets[row]), self._epoch,
-            withdrawn,
-        )  # fmt: skip
-
-    def fault(self, fault: Fault) -> LinkAlarm:
-        change = fault.since_s, 0.0, fault.size, 1.0, 0.0, fault.interval_s
-        return self.alarm(fault.row, fault.signal, fault.aspect, "data", 1 if fault.begins else -1, True, change)
-
-    def seen(self, interval_s: Doubles) -> list[LinkSeen]:
-        """Return the reports that links are there. interval_s: float64 (W,), NaN for rows without a report."""
-        found = np.flatnonzero(np.isfinite(interval_s)).tolist()
-        return [LinkSeen(float(self._time_s[row]), *self.rows.describe(row)[:2], float(interval_s[row]), self._epoch) for row in found]
 
 
 def _summed(total: float, count: float, since_s: float, mean: float, began_s: float) -> tuple[float, float, float]:

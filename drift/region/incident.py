@@ -9,15 +9,13 @@ from statistics import median
 from typing import Any, Final, Literal
 
 from drift.messages import Group, IncidentChange, LinkAlarm, Scope
-from drift.region.evidence import SHOWN_MIN, ChangeKey, change_key, opposite, signal_change, size_sigma
+from drift.region.evidence import LARGER, SHOWN_MIN, ChangeKey, change_key, in_order, is_minor, opposite, signal_change, size_sigma
 from drift.region.recovery import Recovery, Remaining, ended, leads_back, tolerance
 
 GROWTH: Final = 1.5
 """An update is sent when another signal joins, or the affected links have grown by this factor: all of them, or those of one signal."""
 GROWTH_LINKS: Final = 3
 """Least number of links by which those of one signal must have grown."""
-LARGER: Final = 2.0
-"""An update is also sent when a signal's size is this many times the size that was sent last."""
 NAMED: Final = 100
 """Most regions, and most links, that a change names."""
 _STORED: Final = {"reported": "told", "monitored": "watched", "recoveries": "back", "reported_of": "told_of"}
@@ -46,6 +44,7 @@ class Incident:
         evidence: for each change the last alarm of each link.
         recoveries: for each change the recovery of each link's residual since then.
         reported_of: for each change its links and its size (standard deviations) when it was sent last.
+        complete: whether all links that the change reached have had the time to show it.
     """
 
     id: str
@@ -61,6 +60,7 @@ class Incident:
     evidence: dict[ChangeKey, dict[str, LinkAlarm]]
     recoveries: dict[ChangeKey, dict[str, Recovery]]
     reported_of: dict[ChangeKey, tuple[int, float]]
+    complete: bool = False
     _since_s: float | None = field(default=None, init=False, compare=False)  # known until the evidence changes
 
     @classmethod
@@ -197,23 +197,9 @@ class Incident:
         return self._most_recovered(lambda _: True)
 
     def _most_recovered(self, counts: Callable[[Recovery], bool]) -> bool:
-        major = {key: alarms for key, alarms in self.evidence.items() if not self._is_minor(key)}
+        major = {key: alarms for key, alarms in self.evidence.items() if not is_minor(key, self.evidence)}
         recovered = {key: sum(map(counts, self.recoveries.get(key, {}).values())) for key in major}
         return bool(major) and all(2 * recovered[key] > len(alarms) for key, alarms in major.items())
-
-    def _is_minor(self, key: ChangeKey) -> bool:
-        """Return whether most links of a change also have a larger change: the same signal, more links, not much smaller. Such links have
-        stopped half way to their old level, or one of their level and spread follows from the other. A fault of the data is never minor."""
-        if self.group == "data":
-            return False
-
-        def weight(key: ChangeKey) -> tuple[int, bool]:
-            return len(self.evidence[key]), key[2] != "spread"
-
-        most_sigma = size_sigma(self.evidence[key].values()) / LARGER
-        heavier = [alarms for other, alarms in self.evidence.items() if other[0] == key[0] and weight(other) > weight(key)]
-        larger = [alarms for alarms in heavier if size_sigma(alarms.values()) > most_sigma]
-        return 2 * sum(any(link in alarms for alarms in larger) for link in self.evidence[key]) > len(self.evidence[key])
 
     @property
     def recovery_outcome(self) -> Literal["recovered", "settled"]:
@@ -254,11 +240,22 @@ class Incident:
         for key, alarms in self.evidence.items():
             links, sigma = self.reported_of.get(key, (0, 0.0))
             more = not links or len(alarms) >= max(GROWTH * links, links + GROWTH_LINKS)
-            grown = grown or (more and not self._is_minor(key)) or size_sigma(alarms.values()) >= LARGER * sigma > 0.0
+            grown = grown or (more and not is_minor(key, self.evidence)) or size_sigma(alarms.values()) >= LARGER * sigma > 0.0
         if not grown:
             return None
         self.sequence += 1
         return self.change("updated", now_s)
+
+    def completed(self, now_s: float, after_s: float) -> IncidentChange | None:
+        """Return, once, `after_s` seconds after the opening, the update with all links that the change reached, if they are more than sent."""
+        due_s = self.opened_s + after_s
+        if self.complete or now_s < due_s:
+            return None
+        self.complete = True
+        if len(self.affected) <= self.reported:
+            return None
+        self.sequence += 1
+        return self.change("updated", due_s)
 
     def closed(self, now_s: float, outcome: str) -> IncidentChange:
         """Return the last change. outcome: see `IncidentChange`."""
@@ -273,7 +270,7 @@ class Incident:
         regions = {alarm.region for alarm in self.alarms}
         return IncidentChange(
             kind, self.id, self.sequence, self.scope, self.group, self.region, now_s, self.opened_s, self.since_s,
-            tuple(signal_change(key, list(self.evidence[key].values())) for key in sorted(self.evidence)),
+            in_order(signal_change(key, list(self.evidence[key].values())) for key in sorted(self.evidence)),
             tuple(sorted({alarm.link_type for alarm in self.alarms})), tuple(sorted(regions)[:NAMED]), len(regions),
             tuple(sorted(affected)[:NAMED]), len(affected), self.monitored, outcome,
         )  # fmt: skip
@@ -290,7 +287,8 @@ class Incident:
     @classmethod
     def restored(cls, state: dict[str, Any]) -> Incident:
         """Return the incident of a `state`."""
-        plain = {name: state[_STORED.get(name, name)] for name in cls.__slots__ if not name.startswith("_")}
+        older = {"complete": True}  # as an older release does not write it
+        plain = {name: (older | state)[_STORED.get(name, name)] for name in cls.__slots__ if not name.startswith("_")}
         alarms = [((*key, aspect), map(LinkAlarm.restored, stored)) for *key, aspect, stored in state["evidence"]]
         plain["evidence"] = {key: {alarm.link: alarm for alarm in of_key} for key, of_key in alarms}
         plain["recoveries"] = {

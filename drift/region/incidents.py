@@ -1,4 +1,7 @@
-"""Incidents of links, regions and the fleet: opened, updated and closed from the alarms of one bucket at a time."""
+"""Incidents of links, regions and the fleet: opened, updated and closed from the alarms of one bucket at a time.
+
+This file is long because the order in which incidents of links, regions and the fleet take their alarms is one decision.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,10 @@ class Incidents:
 
     def count(self) -> int:
         """Return how many incidents are open."""
-        return sum(len(region.all()) for region in self.regions.values()) + len(self.fleets)
+        return len(self._open())
+
+    def _open(self) -> list[Incident]:
+        return [incident for _, region in sorted(self.regions.items()) for incident in region.all()] + list(self.fleets.values())
 
     def detect(self, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
         """Return the changes of incidents by one bucket.
@@ -90,7 +96,7 @@ class Incidents:
             region.monitored[message.link] = max(message.time_s + lasts_s, region.monitored.get(message.link, -math.inf))
         region.monitored = {link: until_s for link, until_s in region.monitored.items() if until_s > now_s}
         region.cool_downs = {link: cool_down for link, cool_down in region.cool_downs.items() if cool_down.until_s > now_s}
-        region.alarms = [alarm for alarm in region.alarms if self.policy.counts_until(alarm) > now_s]
+        region.alarms = self.policy.that_count(region.alarms, now_s)
         # A fault of the data does not depend on the model. An alarm about the residuals of the model before is out of date.
         alarms = [alarm for alarm in alarms if alarm.group == "data" or alarm.epoch == self.epoch]
         changes, alarms = self._note_recoveries(region, alarms, now_s)
@@ -231,6 +237,8 @@ class Incidents:
         for alarm in alarms:
             if alarm.confirmed or (group, alarm.link) in region.links:
                 of_link[alarm.link].append(alarm)
+            elif agreeing := self.policy.agreeing(alarm, region.alarms):
+                of_link[alarm.link] += agreeing
         changes = []
         for link, evidence in of_link.items():
             if (incident := region.links.get((group, link))) is None:
@@ -277,10 +285,16 @@ class Incidents:
     def _monitored(self, now_s: float) -> int:
         return sum(region.monitors(now_s) for region in self.regions.values())
 
+    def complete(self, now_s: float) -> list[IncidentChange]:
+        """Return updates of incidents whose links have all had the time to show the change, if there are more of them than were sent."""
+        larger = [incident for incident in self._open() if incident.scope != "link"]
+        changes = [one.completed(now_s, self.policy.complete_after_s(one.alarms)) for one in larger]
+        return [change for change in changes if change is not None]
+
     def close_quiet(self, now_s: float) -> list[IncidentChange]:
         """Close incidents without new evidence, in the order in which they have ended, however far the watermark has come at once."""
         closing = []
-        for incident in [incident for region in self.regions.values() for incident in region.all()] + list(self.fleets.values()):
+        for incident in self._open():
             if now_s - incident.evidence_s >= incident.quiet_s:
                 closing.append((incident.evidence_s + incident.quiet_s, incident.region, incident))
                 self._drop(incident)

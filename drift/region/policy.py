@@ -8,13 +8,23 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Final
 
+from drift.link.cusum import NOTICE_ROWS
 from drift.link.fault_kernels import ADOPTED_S
 from drift.messages import LinkAlarm
-from drift.region.evidence import change_key
+from drift.region.evidence import change_key, opposite
 from drift.region.incident import Incident
 
 WINDOW_ROWS: Final = 30
 """Least number of its link's rows for which an alarm counts."""
+AT_ONCE_ROWS: Final = 7
+"""Rows within which detectors date a step that comes at once."""
+LASTING: Final = 3.0
+"""Times as long for which an alarm counts with others of changes at the same time, unless it is withdrawn: links notice one change at very
+different times."""
+CHANCE: Final = 1e-6
+"""Probability of as many notices at a time by chance. A week of a fleet has some 50,000 such times for each signal and direction."""
+TOGETHER: Final = 3.0
+"""Times by which notices come more often than if the links of a region knew nothing of each other."""
 QUIET_ROWS: Final = 60
 """Least number of its links' rows without new evidence after which an incident closes."""
 
@@ -45,16 +55,63 @@ class QuorumPolicy:
     def met(self, alarms: Sequence[LinkAlarm], monitored: int) -> bool:
         """Return whether alarms of one key make an incident of their region.
 
-        A region with fewer monitored links than a quorum needs all of them, each of them confirmed.
+        Either a quorum of links, or so many that have only noticed something, at about the same time, that it is no chance. A region with
+        fewer monitored links than a quorum needs all of them, each of them confirmed. A value of a category that is new on fewer links than
+        a quorum is theirs in any case: a phone that comes to another cell is not its region.
         """
-        links = {alarm.link for alarm in alarms}
         if monitored >= self.links_min:
-            return len(links) >= self.quorum(monitored)
+            sure = [alarm for alarm in alarms if not alarm.noticed]
+            newest_s = max((alarm.time_s for alarm in sure), default=0.0)
+            recent = {alarm.link for alarm in sure if newest_s - alarm.time_s < self._window_s(alarm)}
+            if max(len(recent), _together(sure, WINDOW_ROWS)) >= self.quorum(monitored):
+                return True
+            return any(_together(alarms, rows) >= self.quorum_of_notices(monitored, rows) for rows in (WINDOW_ROWS, AT_ONCE_ROWS))
+        if any(alarm.aspect == "category" for alarm in alarms):
+            return False
         return 0 < monitored <= len({alarm.link for alarm in alarms if alarm.confirmed})
 
-    def counts_until(self, alarm: LinkAlarm) -> float:
-        """Return the event time until which an alarm counts, UTC seconds."""
-        return alarm.time_s + self._window_s(alarm)
+    def quorum_of_notices(self, monitored: int, rows: int) -> int:
+        """Return how many of this many monitored links notice something within so many rows by a chance of CHANCE or less (Poisson)."""
+        expected = monitored * rows * TOGETHER / NOTICE_ROWS
+        count, probability = 0, math.exp(-expected)
+        left = 1.0 - probability
+        while left > CHANCE:
+            count += 1
+            probability *= expected / count
+            left -= probability
+        return max(self.links_min + 1, count + 1)
+
+    def agreeing(self, alarm: LinkAlarm, others: Sequence[LinkAlarm]) -> list[LinkAlarm]:
+        """Return the alarms of one change of one link if two detectors have found it, else none.
+
+        Args:
+            alarm: of a detector, not a mere notice.
+            others: alarms of its region that still count.
+        """
+        half_s = 0.5 * WINDOW_ROWS * alarm.interval_s if not alarm.noticed else -1.0
+        same = [
+            one for one in others
+            if one.link == alarm.link and change_key(one) == change_key(alarm) and not one.noticed and not one.withdrawn
+            and abs(one.since_s - alarm.since_s) <= half_s
+        ]  # fmt: skip
+        return same if len({one.detector for one in same}) > 1 else []
+
+    def that_count(self, alarms: Sequence[LinkAlarm], now_s: float) -> list[LinkAlarm]:
+        """Return the alarms that still count at an event time (UTC seconds).
+
+        An alarm counts for window_s, or WINDOW_ROWS rows of its link; LASTING times as long if it is more than a notice and was not
+        withdrawn. A notice that was withdrawn counts no more.
+        """
+        gone_s = {(one.link, one.detector, opposite(change_key(one))): one.time_s for one in alarms if one.withdrawn}
+
+        def counts(alarm: LinkAlarm) -> bool:
+            gone = gone_s.get((alarm.link, alarm.detector, change_key(alarm)), -math.inf) >= alarm.time_s
+            if alarm.noticed and gone:
+                return False
+            lasts = LASTING if not alarm.noticed and (alarm.confirmed or not gone) else 1.0
+            return alarm.time_s + lasts * self._window_s(alarm) > now_s
+
+        return [alarm for alarm in alarms if counts(alarm)]
 
     def _window_s(self, alarm: LinkAlarm) -> float:
         return max(self.window_s, WINDOW_ROWS * alarm.interval_s)
@@ -74,13 +131,26 @@ class QuorumPolicy:
         if self.covers(incident, alarm):
             return True
         newest_s = max((known.time_s for known in incident.evidence.get(change_key(alarm), {}).values()), default=-math.inf)
-        return self.counts_until(alarm) - alarm.time_s >= alarm.time_s - newest_s
+        return self._window_s(alarm) >= alarm.time_s - newest_s
 
     def belongs(self, of_link: Incident, incident: Incident) -> bool:
         """Return whether a link's incident is part of one of its region: the same change, or one at the same time."""
         return bool(of_link.evidence.keys() & incident.evidence.keys()) or abs(of_link.since_s - incident.since_s) <= self.window_s
 
+    def complete_after_s(self, alarms: Sequence[LinkAlarm]) -> float:
+        """Return how long after its opening an incident has found all its links, seconds."""
+        return max((self._window_s(alarm) for alarm in alarms), default=self.window_s)
+
     def lasts_s(self, alarms: Sequence[LinkAlarm]) -> float:
         """Return how long an incident stays open without new evidence, seconds."""
         quiet_s = max(self.quiet_s, QUIET_ROWS * median(alarm.interval_s for alarm in alarms))
         return quiet_s if alarms[0].group == "network" else ADOPTED_S + quiet_s  # a fault is reported when it begins and when it ends
+
+
+def _together(alarms: Sequence[LinkAlarm], rows: int) -> int:
+    """Return how many links have alarms of changes within so many rows: the most around any one of them."""
+    most = 0
+    for one in alarms:
+        half_s = 0.5 * rows * one.interval_s
+        most = max(most, len({alarm.link for alarm in alarms if abs(alarm.since_s - one.since_s) <= half_s}))
+    return most

@@ -81,7 +81,8 @@ class RegionDrift:
         now_s = -math.inf
         for now_s, (alarms, seen) in self._buckets.close(watermark_s):
             # An incident that has been quiet for long enough closes before new evidence could keep it open.
-            changes += self.incidents.close_quiet(now_s)
+            due = self.incidents.complete(now_s) + self.incidents.close_quiet(now_s)
+            changes += sorted(due, key=lambda change: change.time_s)
             if alarms or seen:
                 changes += self.incidents.detect(now_s, alarms, seen)
                 self._forget_regions()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from drift.link.stage import LinkDrift, MonitoredRows
+from drift.link.rows import MonitoredRows
+from drift.link.stage import LinkDrift
 from drift.messages import LinkAlarm, LinkSeen
 from drift.region.stage import RegionDrift
 from features.telemetry import CATEGORIES, NUMERIC

@@ -41,7 +41,7 @@ def signal(**changed: Any) -> IncidentChange:
         ),
         (
             replace(CHANGE, signals=(replace(RTT, links=9), replace(RTT, signal="packet_loss", size=0.019, links=30))),
-            "eu: RTT +18.2 ms (9), loss +0.019 (30) on 37 of 40 monitored links",
+            "eu: RTT +18.2 ms on 9, loss +0.019 on 30, in all on 37 of 40 monitored links",
         ),
         (replace(CHANGE, signals=()), "eu: a change that an older release found on 37 of 40 monitored links"),
     ],

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from daemon.state.checkpoint import CheckpointStore
 from drift.link.monitored import MonitoredList, MonitoringPolicy
-from drift.link.stage import LinkDrift, MonitoredRows
+from drift.link.rows import MonitoredRows
+from drift.link.stage import LinkDrift
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, NUMERIC, Partition, TelemetryBatch
 from model.buffer.rows import BufferRows, BufferWriter, read_segments

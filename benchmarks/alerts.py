@@ -1,0 +1,167 @@
+"""Alerts on the whole chain: simulated telemetry, a real training, the daemon's loop, and what it reports.
+
+    make bench-alerts        (or: python benchmarks/alerts.py --quick; --without planted recording leaves parts out)
+
+Quiet fleets show how often an alert is false; planted changes how many are missed, and how late, how complete and how right an alert is; a
+recording with change points that were labelled by hand what stock detectors would do. Results are kept under build/alerts, so that an
+interrupted run goes on.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any, Final
+
+from scipy.stats import chi2
+
+from harness import FOLDER, Bar, parser, report, say
+from parts.alerts_plan import Fleet
+from parts.alerts_score import detection, false_incidents
+from parts.kept import Kept
+
+DATA: Final = FOLDER.parent.parent / "shared" / "data"
+RECORDING: Final = "ripe_atlas_4min"
+BUDGETS: Final = (0.1, 1.0, 10.0, 100.0, 1000.0)
+"""False alerts a week, for the recording."""
+FIRST_SHARE: Final = 0.2
+PLANTED_H: Final = 36.0 + 118.0
+PLANTED_RUNS: Final = (0, 4, 8, 12)
+"""Index of the first planted change of each run. A run has eight."""
+
+
+def upper95(count: int) -> float:
+    """Return the largest mean of a Poisson count for which this count or less comes in 5 % of cases (one-sided)."""
+    return float(chi2.ppf(0.95, 2 * count + 2) / 2)
+
+
+def quiet_fleets(seeds: int, hours: float) -> list[Fleet]:
+    """Return the fleets in which nothing is planted: of 25 and of 400 links, and two that are disturbed as operators do."""
+    quiet = [Fleet(seed, links, regions, hours=hours) for seed in range(1, seeds + 1) for links, regions in ((25, 1), (100, 4))]
+    return [*quiet, Fleet(101, 25, 4, hours=hours, busy=True)]
+
+
+def planted_fleets(seeds: int) -> list[Fleet]:
+    """Return the fleets in which changes are planted: regions of 25 and of 100 links."""
+    small = [Fleet(200 + seed, 25, hours=PLANTED_H, changes=first) for seed in range(seeds) for first in PLANTED_RUNS]
+    return [*small, *(Fleet(300, 100, hours=PLANTED_H, changes=first) for first in PLANTED_RUNS)]
+
+
+def of_quiet(results: Sequence[tuple[Fleet, dict[str, Any]]]) -> dict[str, Any]:
+    """Return false incidents by kind of fleet, a fleet-week being one of 2,000 links."""
+    groups: dict[str, list[tuple[Fleet, dict[str, Any]]]] = defaultdict(list)
+    for fleet, found in results:
+        groups["busy" if fleet.busy else f"{fleet.links * fleet.regions} links"].append((fleet, found))
+    groups["all quiet"] = [(fleet, found) for fleet, found in results if not fleet.busy]
+    made = {}
+    for name, own in groups.items():
+        false = [one for _, found in own for one in false_incidents(found["alerts"], ()) if one["group"] == "network"]
+        weeks = sum(found["fleet_weeks"] for _, found in own)
+        made[name] = {
+            "fleet_weeks": weeks, "false_incidents": len(false), "of_regions": sum(one["scope"] != "link" for one in false),
+            "data_incidents": sum(one["group"] == "data" for _, found in own for one in false_incidents(found["alerts"], ())),
+            "per_week": len(false) / weeks, "per_week_upper95": upper95(len(false)) / weeks,
+        }  # fmt: skip
+    return made
+
+
+def of_planted(results: Sequence[tuple[Fleet, dict[str, Any]]]) -> dict[str, Any]:
+    """Return how each planted change was reported, by size of the region, and in the first day and on the fifth together."""
+    by_name: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for fleet, found in results:
+        for one in found["truth"]:
+            scored = detection(found["alerts"], one)
+            by_name[f"{scored['name']}, {fleet.links} links"].append(scored)
+    made = {}
+    for name, own in sorted(by_name.items()):
+        delays = [one["delay"] for one in own if one["delay"] is not None]
+        rated = {key: [float(one[key]) for one in own if one[key] is not None] for key in ("recall", "size_right", "named_right")}
+        made[name] = {
+            "planted": len(own), "missed": 1.0 - len(delays) / len(own), "delay": statistics.median(delays) if delays else None,
+            "missed_first_day": _missed(own, first_day=True), "missed_fifth_day": _missed(own, first_day=False),
+        } | {key: statistics.mean(values) if values else None for key, values in rated.items()}  # fmt: skip
+    return made
+
+
+def _missed(own: Sequence[dict[str, Any]], *, first_day: bool) -> float | None:
+    of_day = [one["delay"] is None for one in own if one["first_day"] is first_day]
+    return sum(of_day) / len(of_day) if of_day else None
+
+
+def together(planted: Sequence[tuple[Fleet, dict[str, Any]]], names: Sequence[str] = ()) -> dict[str, float | None]:
+    """Return the figures of several planted changes (none: all) in regions of every size."""
+    own = [detection(found["alerts"], one) for _, found in planted for one in found["truth"] if not names or one["name"] in names]
+    delays = [one["delay"] for one in own if one["delay"] is not None]
+    figures: dict[str, float | None] = {"missed": 1.0 - len(delays) / len(own) if own else None}
+    figures["delay"] = statistics.median(delays) if delays else None
+    for key in ("recall", "size_right", "named_right"):
+        values = [float(one[key]) for one in own if one[key] is not None]
+        figures[key] = statistics.mean(values) if values else None
+    return figures
+
+
+def recording(kept: Kept) -> dict[str, Any]:
+    """Return precision and recall on the labelled recording, beside stock detectors of River."""
+    jobs = [{"module": "parts.alerts_labelled", "what": "chain", "budget": budget} for budget in BUDGETS]
+    jobs += [{"module": "parts.alerts_labelled", "what": "river", "detector": name} for name in ("adwin", "page_hinkley", "kswin")]
+    common = {"recording": str(DATA / f"{RECORDING}.csv"), "labels": str(DATA / f"{RECORDING}_changes.csv"), "first_share": FIRST_SHARE}
+    found = [(job, kept.of(job | common)) for job in jobs]
+    return {
+        "budgets": {f"{job['budget']:g}": result for job, result in found if job["what"] == "chain"},
+        "river": {job["detector"]: result for job, result in found if job["what"] == "river"},
+    }
+
+
+def main() -> int:
+    options_of = parser(__doc__)
+    options_of.add_argument("--without", nargs="*", default=[], choices=["quiet", "planted", "recording"], help="parts to leave out")
+    options_of.add_argument("--days", type=float, default=10.0, help="days of a quiet fleet after its first version (default: 10)")
+    options = options_of.parse_args()
+    root = FOLDER.parent
+    sources = [path for folder in ("drift", "features", "daemon/ingest", "streams/simulator") for path in (root / folder).rglob("*.py")]
+    kept = Kept(root / "build" / "alerts", [*sources, *(FOLDER / "parts").glob("alerts_*.py")])
+    hours = 36.0 + 24.0 * (1.0 if options.quick else options.days)
+    seeds = 1 if options.quick else options.rounds
+    quiet = [] if "quiet" in options.without else quiet_fleets(seeds, hours)
+    planted = [] if "planted" in options.without else planted_fleets(1 if options.quick else max(1, options.rounds - 1))
+    if options.quick:
+        quiet, planted = quiet[:1], planted[:1]
+    fleets = sorted([*quiet, *planted], key=lambda fleet: -fleet.links * fleet.regions * fleet.hours)
+
+    def one(fleet: Fleet) -> tuple[Fleet, dict[str, Any]]:
+        found = kept.of({"module": "parts.alerts_run", "fleet": asdict(fleet), "budget": 1.0})
+        say(f"{fleet}: {len(found['alerts'])} alerts, {found['cpu_s']:.0f} s")
+        return fleet, found
+
+    with ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(one, fleets))
+    of_fleets = {asdict(fleet).__str__(): found for fleet, found in results}
+    quiet_results = [(fleet, of_fleets[asdict(fleet).__str__()]) for fleet in quiet]
+    planted_results = [(fleet, of_fleets[asdict(fleet).__str__()]) for fleet in planted]
+    figures: dict[str, Any] = {"quiet": of_quiet(quiet_results) if quiet else {}, "planted": of_planted(planted_results)}
+    bars = []
+    if quiet:
+        worst = max(group["per_week_upper95"] for name, group in figures["quiet"].items() if name in ("all quiet", "busy"))
+        bars.append(Bar("false_incidents_week_upper95", worst, "<=", 1.0))
+    if planted:
+        of_2s_20, large = together(planted_results, ["2s_20"]), together(planted_results, ["2s_20", "2s_80", "4s_20", "4s_80"])
+        figures["2s_20"], figures["steps of 2 and 4 on 20 % and more"], figures["all"] = of_2s_20, large, together(planted_results)
+        bars += [
+            Bar("missed_2s_20", of_2s_20["missed"], "<=", 0.05), Bar("delay_2s_20", of_2s_20["delay"], "<=", 20.0),
+            Bar("recall_of_links", large["recall"], ">=", 0.9), Bar("size_right", large["size_right"], ">=", 0.95),
+            Bar("named_right", figures["all"]["named_right"], ">=", 0.95),
+        ]  # fmt: skip
+    if "recording" not in options.without and not options.quick and (DATA / f"{RECORDING}.csv").exists():
+        figures["recording"] = recording(kept)
+        default, rivals = figures["recording"]["budgets"]["1"]["f1"], figures["recording"]["river"].values()
+        bars.append(Bar("f1_vs_best_river", default / max(rival["best"]["f1"] for rival in rivals), ">=", 1.2))
+    figures["cpu_s"] = sum(found["cpu_s"] for _, found in results)
+    return report("alerts", figures, bars)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
