@@ -247,7 +247,7 @@ class Incident:
         return self.change("updated", now_s)
 
     def completed(self, now_s: float, after_s: float) -> IncidentChange | None:
-        """Return, once, `after_s` seconds after the opening, the update with all links that the change reached, if they are more than sent."""
+        """Return, once, `after_s` seconds after the opening, the update with all links that changed, if they are more than were sent."""
         due_s = self.opened_s + after_s
         if self.complete or now_s < due_s:
             return None

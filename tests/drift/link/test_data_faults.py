@@ -81,3 +81,45 @@ def test_another_unit_is_still_told(factor: float, mixed: bool) -> None:
     reported, _ = found("jitter_ms", values, 60.0)
     assert [(one.row, one.begins) for one in reported] == [(304 + mixed, True), (400, False)]
     assert reported[0].size == pytest.approx(factor, rel=0.1)
+
+
+def test_a_counter_of_small_numbers_has_no_unit() -> None:
+    """A few retransmits a row, then some hundred for ten minutes: that is the network. Bytes have a unit."""
+    generator = np.random.default_rng(3)
+    few = generator.poisson(1.5, 600).astype(np.float64)
+    few[400:410] = 80.0 + np.arange(10.0)
+    assert found("retransmits", few, 60.0) == ([], 0)
+    bytes_sent = generator.normal(5e6, 2e5, 600)
+    bytes_sent[400:] /= 1000.0
+    assert [one.begins for one in found("bytes_tx", bytes_sent, 60.0)[0]] == [True]
+
+
+def categories_of(codes: np.ndarray) -> list[tuple[int, bool]]:
+    """Row and beginning of each fault of one category."""
+    rows, numeric = len(codes), np.full((len(codes), len(NUMERIC)), np.nan, np.float32)
+    given = np.full((rows, len(CATEGORIES)), np.nan, np.float32)
+    given[:, 1] = codes
+    state = np.zeros((1, len(SIGNALS), FIELDS))
+    reported, held, _ = faults(state, np.zeros(rows, np.int32), numeric, given, 60.0 * np.arange(rows), np.zeros(rows))
+    assert held.any() == bool(reported)
+    return [(one.row, one.begins) for one in reported]
+
+
+def test_a_category_that_moves_is_no_fault() -> None:
+    """A phone goes from cell to cell every hour, and some cells the model does not know. A server that is moved once is a fault."""
+    cells = np.repeat([1, 2, 3, 1, 0, 2, 0, 3, 0, 1], 60)
+    assert categories_of(cells.astype(np.float32)) == []
+    moved = np.repeat([1.0, 0.0], 300).astype(np.float32)
+    assert categories_of(moved) == [(302, True)]
+
+
+def test_the_calendar_is_no_measurement() -> None:
+    """A producer that fills in a constant for the hour is odd, and nothing has happened to the network."""
+    hours = times(60.0) / 3600.0 % 24.0
+    hours[600:] = 3.0
+    rows = len(hours)
+    numeric = np.full((rows, len(NUMERIC)), np.nan, np.float32)
+    numeric[:, NUMERIC.index("time_of_day")] = hours
+    state = np.zeros((1, len(SIGNALS), FIELDS))
+    none = np.full((rows, len(CATEGORIES)), np.nan, np.float32)
+    assert faults(state, np.zeros(rows, np.int32), numeric, none, 60.0 * np.arange(rows), np.zeros(rows))[0] == []

@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -56,6 +57,67 @@ def test_alarms_spread_over_more_than_the_window_are_no_incident():
     assert run(fleet(10, 90) + [alarm(25.0 * i, f"l{i}") for i in range(3)], minutes) == []
     slow = [alarm(25.0 * i, f"l{i}", interval_s=1800.0) for i in range(3)]
     assert [change.kind for change in run(fleet(10, 90) + slow, minutes)] == ["opened"]
+
+
+@pytest.mark.parametrize(
+    ("noticing", "watched", "apart", "opens"),
+    [(4, 25, 0, True), (3, 25, 0, False), (5, 25, 4, False), (6, 25, 4, True), (5, 100, 0, False), (6, 100, 0, True)],
+)
+def test_many_links_that_only_notice_something_are_no_chance(noticing, watched, apart, opens):
+    """The fewer, the closer together their changes must be. apart: minutes between two of them."""
+    messages = fleet(watched) + [
+        replace(alarm(20 + 0.5 * i, f"l{i}", since=2 + apart * i), noticed=True) for i in range(noticing)
+    ]  # fmt: skip
+    assert bool(run(messages, [60.0 * minute for minute in range(30)])) is opens
+
+
+def test_a_notice_that_is_withdrawn_counts_no_more():
+    messages = fleet(25) + [replace(alarm(5 + 0.1 * i, f"l{i}", since=2), noticed=True) for i in range(3)]
+    messages += [alarm(7 + 0.1 * i, f"l{i}", direction=-1, over=True) for i in range(3)]
+    messages += [replace(alarm(9, "l3", since=2), noticed=True)]
+    assert run(messages, [60.0 * minute for minute in range(20)]) == []
+
+
+def test_links_that_find_one_change_late_are_together():
+    """An alarm that is not withdrawn counts three times as long with others of the same time."""
+    at_once = [alarm(5 + 35 * i, f"l{i}", since=2) for i in range(3)]
+    assert next(one.kind for one in run(fleet(10, 90) + at_once, [60.0 * minute for minute in range(90)])) == "opened"
+
+
+def test_two_detectors_that_agree_are_an_incident_of_their_link():
+    """Neither is sure by itself. A later change is another one."""
+    own = alarm(5, "l0", since=2)
+    for since, opens in ((3, True), (90, False)):
+        other = replace(alarm(100, "l0", since=since), detector="level")
+        changes = run([*fleet(10, 120), own, other], [60.0 * minute for minute in range(110)])
+        assert bool(changes) is (opens and other.time_s - own.time_s < 3 * 1800)
+    near = replace(alarm(40, "l0", since=3), detector="level")
+    (opened,) = run([*fleet(10, 60), own, near], [60.0 * minute for minute in range(60)])
+    assert (opened.scope, opened.links) == ("link", ("l0",))
+
+
+def test_all_links_are_sent_when_they_are_known():
+    """Half an hour after the opening: four links more are not half as many again."""
+    messages = fleet(40, 90) + [alarm(3, f"l{i}") for i in range(10)] + [alarm(12 + i, f"l{10 + i}") for i in range(4)]
+    changes = run(messages, [60.0 * minute for minute in range(60)])
+    assert [(change.kind, change.affected_links) for change in changes] == [("opened", 10), ("updated", 14)]
+    assert changes[1].time_s - changes[0].time_s == 1800.0
+
+
+def test_a_person_would_name_the_level_first():
+    """A re-route moves RTT and widens the jitter: that is what is said first, whatever has more standard deviations."""
+    messages = (
+        fleet(20) + [alarm(3, f"l{i}", signal=3, aspect="spread", sigma=5.0) for i in range(9)] + [alarm(3, f"l{i}") for i in range(9)]
+    )
+    (change,) = run(messages, [60.0 * minute for minute in range(10)])
+    assert [(one.signal, one.change) for one in change.signals] == [("rtt_ms", "shift"), ("jitter_ms", "spread")]
+
+
+def test_a_new_value_of_a_category_is_its_links_alone():
+    """A phone that comes to another cell is not its region, even if it is the only link there."""
+    fault = replace(alarm(3, "l0", signal=SIGNALS.index("az"), aspect="category", certain=True), detector="data")
+    (change,) = run([*fleet(1), fault], [60.0 * minute for minute in range(10)])
+    assert (change.scope, change.links) == ("link", ("l0",))
 
 
 def test_alarms_of_one_link_count_once():

@@ -1,0 +1,149 @@
+"""Detectors on forecasts with intervals: what the model follows is still a change, and each metric is judged by its own tail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from drift.link import level
+from drift.link.cusum import STRICTER
+from drift.link.rows import Intervals, MonitoredRows
+from drift.link.stage import LinkDrift
+from drift.messages import LinkAlarm
+from features.telemetry import CATEGORIES, NUMERIC
+from testkit.drifting import DAY, LEAST
+
+HORIZON = 60
+
+
+class Telemetry:
+    """One metric of one link, with the forecasts of a model.
+
+    Args:
+        actual: float (T,), the metric.
+        next_row: float (T,), what was forecast for each row by the row before.
+        far: float (T,), what was forecast for each row HORIZON rows before.
+        sides: half widths of both intervals, below and above.
+        gap_at: row before which a gap lies.
+    """
+
+    def __init__(
+        self, actual: np.ndarray, next_row: np.ndarray, far: np.ndarray, sides: tuple[float, float], gap_at: int | None = None
+    ) -> None:
+        self.actual, self.next_row, self.far, self.sides, self.gap_at = actual, next_row, far, sides, gap_at
+
+    def rows(self, begin: int, end: int) -> MonitoredRows:
+        count = end - begin
+        numeric, residual = np.full((count, len(NUMERIC)), np.nan, np.float32), np.full((count, 4), np.nan, np.float32)
+        numeric[:, 1], residual[:, 1] = self.actual[begin:end], (self.actual - self.next_row)[begin:end]
+        made = np.full((count, 4, 3), np.nan, np.float32)
+        coming = np.concatenate([self.far[HORIZON:], np.full(HORIZON, self.far[-1])])[begin:end]
+        made[:, 1] = np.column_stack([coming - self.sides[0], coming, coming + self.sides[1]])
+        sides = np.full((count, 4, 2), np.nan, np.float32)
+        sides[:, 1] = self.sides
+        restarted = np.arange(begin, end) == (0 if self.gap_at is None else self.gap_at)
+        return MonitoredRows(
+            watch=np.zeros(count, np.int32), numeric=numeric, residual=residual, codes=np.ones((count, len(CATEGORIES)), np.float32),
+            time_s=60.0 * np.arange(begin, end), lag_s=np.zeros(count), offsets=np.arange(begin, end),
+            describe=lambda _: ("eu", "a|b", "metro"),
+            intervals=Intervals(sides, made, HORIZON, 0.9, restarted, np.full(count, 60.0)),
+        )  # fmt: skip
+
+    def alarms(self, batch: int = 400) -> list[LinkAlarm]:
+        drift, found = LinkDrift(1), list[LinkAlarm]()
+        for begin in range(0, len(self.actual), batch):
+            found += drift.update(self.rows(begin, min(begin + batch, len(self.actual))), LEAST)[0]
+        return found
+
+
+def followed_step(size: float, at: int = 2 * DAY, rows: int = 2 * DAY + 240, seed: int = 3) -> Telemetry:
+    """A step that the forecast of the next row follows within three rows, and that of an hour before after an hour."""
+    noise = np.random.default_rng(seed).normal(0.0, 1.0, rows)
+    row, actual = np.arange(rows), 50.0 + noise
+    actual[at:] += size
+    next_row = 50.0 + size * np.clip((row - at) / 3.0, 0.0, 1.0)
+    return Telemetry(actual, next_row, 50.0 + size * (row >= at + HORIZON), (1.645, 1.645))
+
+
+def test_a_step_that_the_model_follows_is_still_a_step() -> None:
+    """It is found by the forecast that was made before it, with its time, its size, and the level before and after."""
+    found = [one for one in followed_step(4.0).alarms() if one.detector == "level" and not one.withdrawn and one.time_s >= 2 * DAY * 60]
+    assert found
+    assert {one.direction for one in found} == {1}
+    assert all(abs(one.since_s / 60 - 2 * DAY) <= 3 for one in found)
+    assert found[-1].confirmed
+    assert found[-1].size == pytest.approx(4.0, rel=0.15)
+    assert found[-1].before == pytest.approx(50.0, abs=1.0)
+
+
+def test_what_forecasts_expect_and_does_not_come_is_no_change() -> None:
+    """A day after an hour of load the forecasts expect the next one. The metric is as it was."""
+    rows = 2 * DAY + 240
+    actual = 50.0 + np.random.default_rng(5).normal(0.0, 1.0, rows)
+    far = np.full(rows, 50.0)
+    far[2 * DAY : 2 * DAY + 60] += 5.0
+    found = [one for one in Telemetry(actual, np.full(rows, 50.0), far, (1.645, 1.645)).alarms() if one.detector == "level"]
+    assert not [one for one in found if one.time_s >= 2 * DAY * 60 and one.confirmed]
+
+
+@pytest.mark.parametrize("gap_at", [None, 2 * DAY + 5])
+def test_a_gap_ends_what_is_under_way(gap_at: int | None) -> None:
+    """After a gap there is no forecast of an hour before: nothing is compared for an hour, and nothing is held against the link."""
+    made = followed_step(4.0)
+    made.gap_at = gap_at
+    found = [one for one in made.alarms() if one.detector == "level" and one.confirmed]
+    assert bool(found) is (gap_at is None)
+
+
+def test_batches_make_no_difference() -> None:
+    """Alarms and state are the same bits, whatever the batches."""
+    made = followed_step(3.0, at=600, rows=1200)
+    assert made.alarms(1200) == made.alarms(7)
+
+
+def test_a_skewed_metric_is_judged_by_its_own_sides() -> None:
+    """A loss that is log-normal and grows with its level: in its intervals it alarms no more often than a normal one, for a month."""
+    generator, rows = np.random.default_rng(7), 30 * DAY
+    height = 0.01 * np.exp(0.8 * np.sin(2 * np.pi * np.arange(rows) / DAY))
+    actual = height * np.exp(0.6 * generator.normal(0.0, 1.0, rows))
+    drift, found = LinkDrift(1), list[LinkAlarm]()
+    made = Telemetry(actual, height, height, (1.0, 1.0))
+    for begin in range(0, rows, DAY):
+        part = made.rows(begin, begin + DAY)
+        assert part.intervals is not None
+        below, above = height * (1 - np.exp(-0.6 * 1.645)), height * (np.exp(0.6 * 1.645) - 1)
+        part.intervals.next_row[:, 1] = np.column_stack([below, above])[begin : begin + DAY]
+        coming = np.minimum(np.arange(begin, begin + DAY) + HORIZON, rows - 1)
+        part.intervals.far[:, 1] = np.column_stack([height - below, height, height + above])[coming]
+        found += drift.update(part, np.full(4, 1e-6, np.float32))[0]
+    assert not [one for one in found if one.confirmed]
+    assert len([one for one in found if not one.withdrawn and not one.noticed]) <= 2
+
+
+def test_a_metric_that_alarms_again_and_again_is_judged_more_strictly() -> None:
+    """Its thresholds rise with each notice, and fall in quiet weeks."""
+    state, thresholds = np.zeros((1, 4, level.FIELDS)), np.array([1.0, 50.0, 60.0])
+    anchors, run = np.full((1, level.ANCHORS, 4, 3), np.nan, np.float32), np.zeros(1)
+    rows = 3 * DAY
+    actual = np.full((rows, 4), np.nan, np.float32)
+    actual[:, 1] = 50.0 + np.random.default_rng(9).normal(0.0, 1.0, rows)
+    ahead = np.full((rows, 4, 3), np.nan, np.float32)
+    ahead[:, 1] = 50.0 - 1.645, 50.0, 50.0 + 1.645
+    watch, held, restarted = np.zeros(rows, np.int32), np.zeros((rows, 4), np.bool_), np.zeros(rows, np.bool_)
+    level.follow(
+        state, anchors, run, watch, actual, held, restarted, ahead, 60.0 * np.arange(rows), np.full(rows, 60.0), HORIZON, 0.9,
+        np.full(4, 0.01), thresholds,
+    )  # fmt: skip
+    strict = state.view(level.LEVEL)[0, 1, 0].strict
+    assert strict > 2 * STRICTER
+
+
+@pytest.mark.parametrize("wild", [np.nan, 1e30, -1e30])
+def test_wild_values_and_forecasts_poison_nothing(wild: float) -> None:
+    """Neither a measurement nor a forecast that is wild leaves the detector blind: a step two days later is found."""
+    made = followed_step(5.0)
+    made.actual[500:505], made.far[700:705] = wild, wild
+    with np.errstate(all="ignore"):
+        found = [one for one in made.alarms() if one.detector == "level" and one.time_s >= 2 * DAY * 60 and not one.withdrawn]
+    assert found
+    assert found[0].direction == 1
