@@ -78,6 +78,7 @@ class Parts:
             open_incidents=regions.open_incidents,
             late_samples=regions.late,
             alerts_in_a_week=regions.opened_in_a_week,
+            strictness=regions.strictness,
             live_version=live.version if live is not None else None,
             pinned_version=models.pinned,
             running=training.progress(),

@@ -199,7 +199,8 @@ def pipeline_settings(config: Config) -> PipelineSettings:
 
 
 def quorum_policy(config: Config) -> QuorumPolicy:
-    return QuorumPolicy(links_min=config.drift.quorum_links, links_share=config.drift.quorum_share)
+    drift = config.drift
+    return QuorumPolicy(links_min=drift.quorum_links, links_share=drift.quorum_share, false_alerts_per_week=drift.false_alerts_per_week)
 
 
 def training_config(config: Config) -> TrainingConfig:

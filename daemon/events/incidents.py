@@ -24,9 +24,14 @@ class Incidents:
         """
         self.regions.observe(ingested.alarms, ingested.seen, ingested.late)
         self.undo(group)
-        known = self.regions.forgotten
+        known, strictness = self.regions.forgotten, self.regions.strictness
         with self._observer.stage("regions"):
             changes = self.regions.advance(group.watermark_s)
+        if self.regions.strictness != strictness:
+            self._observer.emit(
+                "alerts_judged_anew", strictness=self.regions.strictness, before=strictness, opened_in_a_week=self.regions.opened_in_a_week,
+                remedy="see which alerts they are; raise drift.false_alerts_per_week if all of them are true",
+            )  # fmt: skip
         if forgotten := self.regions.forgotten - known:
             self._observer.regions_forgotten.inc(forgotten)
             links = self.regions.forgotten_links

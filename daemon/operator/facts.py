@@ -31,6 +31,7 @@ class Facts:
         open_incidents: incidents that are open.
         late_samples: messages that came after their bucket had closed.
         alerts_in_a_week: incidents that opened in the last week of event time.
+        strictness: how much stricter than usual incidents are opened, 0 to 3, because there were far more than the budget has.
         live_version: version that forecasts come from; None if there is none yet.
         pinned_version: version that a person has pinned; None if a training may publish.
         running: the running training; None if none is running.
@@ -60,6 +61,7 @@ class Facts:
     open_incidents: int
     late_samples: int
     alerts_in_a_week: int
+    strictness: int
     live_version: str | None
     pinned_version: str | None
     running: Running | None

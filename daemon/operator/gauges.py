@@ -19,6 +19,7 @@ def show(facts: Facts, observer: Observer) -> None:
     observer.incidents.set(facts.open_incidents)
     observer.late_samples.set(facts.late_samples)
     observer.alerts_in_a_week.set(facts.alerts_in_a_week)
+    observer.strictness.set(facts.strictness)
     observer.event_time.set(facts.event_time_s if math.isfinite(facts.event_time_s) else math.nan)
     observer.held.set(facts.held)
     observer.lag.set(math.nan if facts.behind is None else facts.behind)

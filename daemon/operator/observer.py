@@ -47,6 +47,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "links_moved": ("warning", "links come in another partition now: their windows and detectors start anew"),
     "watch_reviewed": ("info", "monitored links that were silent for a day have lost their places to others"),
     "names_forgotten": ("warning", "a category has too many names: those not seen for longest are forgotten; which links send most"),
+    "alerts_judged_anew": ("warning", "incidents of the last week are many times the budget, or no more: see strictness"),
     "regions_forgotten": ("warning", "there are too many regions: those not seen for longest are forgotten"),
     # Time.
     "clock_behind": ("error", "nearly all records are of the future by this machine's clock, but not by Kafka's: they wait for it"),
@@ -163,6 +164,7 @@ class Observer:
         self.regions_forgotten = self._counter("dwcp_regions_forgotten", "Regions forgotten because there were too many")
         self.alerts = self._counter("dwcp_alerts", "Alerts by kind of change, scope and group", ["kind", "scope", "group"])
         self.incidents = self._gauge("dwcp_incidents_open", "Open drift incidents")
+        self.strictness = self._gauge("dwcp_alerts_strictness", "How much stricter than usual incidents are opened, 0 to 3: too many had")
         self.alerts_in_a_week = self._gauge("dwcp_alerts_in_a_week", "Incidents opened in the last week of event time")
         self.alerts_budget = self._gauge("dwcp_alerts_budget_per_week", "Budget of false alerts (drift.false_alerts_per_week)")
         self.late_samples = self._gauge("dwcp_region_samples_late", "Messages that came after their bucket had closed")

@@ -61,6 +61,9 @@ def _alert(event: str, fields: dict[str, Any]) -> str:
 
 def _figures(facts: Facts, budget_per_week: float) -> list[tuple[str, str]]:
     budget = budget_per_week * facts.monitored_links / MONITORED_OF_BUDGET
+    stricter = (
+        f"; that is many times the budget, so alerts need more evidence now (level {facts.strictness} of 3)" if facts.strictness else ""
+    )
     pinned = "" if facts.pinned_version is None else ", pinned: no training starts until `dwcp-learner models unpin`"
     return [
         ("records behind", "not known" if facts.behind is None else f"{facts.behind:,}"),
@@ -69,7 +72,10 @@ def _figures(facts: Facts, budget_per_week: float) -> list[tuple[str, str]]:
         ("model", (facts.live_version or "none yet") + pinned),
         ("training", facts.training),
         ("open incidents", f"{facts.open_incidents:,}"),
-        ("alerts in the last week", f"{facts.alerts_in_a_week:,}; budget of false alerts for this number of monitored links: {budget:.2g}"),
+        (
+            "alerts in the last week",
+            f"{facts.alerts_in_a_week:,}; budget of false alerts for this number of monitored links: {budget:.2g}{stricter}",
+        ),
     ]
 
 

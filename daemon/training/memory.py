@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from drift.messages import IncidentChange
 
+OF_RESIDUALS: Final = {"cusum", "cusum_spread", "adwin"}
+"""Detectors that see forecasts of the next row."""
 ASKED_MAX: Final = 1000
 """Most incidents to which the outcome of the next training is reported: the newest."""
 
@@ -33,11 +35,18 @@ class Memory:
     asked: list[list[Any]] = field(default_factory=list)
 
     def observe(self, change: IncidentChange) -> None:
-        """Record an incident. One of a region or of the fleet that opens asks for a training on the rows after it.
+        """Record an incident. A change of a region or of the fleet asks for a training if it lasts and forecasts of the next row show it.
 
-        One bad link is no evidence about the model, and a fault of the data must not be learnt.
+        One bad link is no evidence about the model, and a fault of the data must not be learnt. Nor is one a step that the model follows
+        at once. What has recovered before a training began asks for none any more.
         """
-        if change.kind == "opened" and change.scope != "link" and change.group == "network":
+        if change.scope == "link" or change.group != "network":
+            return
+        shows = not change.signals or any(OF_RESIDUALS & set(signal.detectors) for signal in change.signals)  # an older one has none
+        if change.kind == "closed" and change.outcome == "recovered" and any(change.id == incident for incident, _ in self.asked):
+            self.asked = [one for one in self.asked if one[0] != change.id]
+            self.drift_at_rows = min((asked_at for _, asked_at in self.asked), default=None)
+        elif change.kind == "opened" and shows:
             self.asked = [*self.asked, [change.id, self.rows]][-ASKED_MAX:]
             if self.drift_at_rows is None:
                 self.drift_at_rows = self.rows

@@ -46,6 +46,11 @@ class Intervals:
     restarted: Flags
     interval_s: Doubles
 
+    def far_sigma(self, row: int, target: int) -> float:
+        """Return the standard deviation of what the metric does within `horizon` rows, in its unit; NaN if it is not known."""
+        width = float(self.far[row, target, 2]) - float(self.far[row, target, 0])
+        return width / 2.0 / half_width(self.coverage)
+
 
 @dataclass(frozen=True, slots=True)
 class MonitoredRows:
@@ -80,6 +85,11 @@ class MonitoredRows:
     offsets: Longs
     describe: Describe
     intervals: Intervals | None = None
+
+    def share_of_far(self, row: int, target: int, size: float) -> float:
+        """Return a shift, in the metric's unit, in standard deviations of what the metric does within an hour; inf if it is not known."""
+        sigma = math.nan if self.intervals is None else self.intervals.far_sigma(row, target)
+        return abs(size) / sigma if sigma > 0.0 else math.inf
 
     def standardised(self, least: Doubles) -> tuple[Floats, Floats, Doubles]:
         """Return residuals in standard deviations of their forecasts' intervals, what one is in the metric's unit, and their least scale.
@@ -119,7 +129,8 @@ class Report:
         self._time_s = rows.time_s + off_s  # corrected: by a clock that is behind, every alarm would be too late to count
 
     def alarm(
-        self, row: int, signal: int, aspect: Aspect, detector: str, direction: int, threshold: float, change: Sequence[float]
+        self, row: int, signal: int, aspect: Aspect, detector: str, direction: int, threshold: float, change: Sequence[float],
+        small: bool = False,
     ) -> LinkAlarm:  # fmt: skip
         """Return an alarm.
 
@@ -127,13 +138,15 @@ class Report:
             direction: of the change, 1 or -1; that of the alarm is the opposite one if it is withdrawn.
             threshold: that was passed, or WITHDRAWN, as in cusum.ALARM.
             change: since_s (by the link's clock), size_sigma, size, shown, growth, interval_s, before (NaN: unknown).
+            small: see `LinkAlarm`.
         """
         since_s, size_sigma, size, shown, growth, interval_s, before = change
         withdrawn = threshold == WITHDRAWN
         return LinkAlarm(
             float(self._time_s[row]), *self.rows.describe(row), signal, aspect, detector, -direction if withdrawn else direction,
             threshold == ALONE + 1.0, since_s + float(self._off_s[row]), size_sigma, size, shown, growth, interval_s,
-            int(self.rows.offsets[row]), self._epoch, withdrawn, threshold == NOTICE + 1.0, before if math.isfinite(before) else None,
+            int(self.rows.offsets[row]), self._epoch, withdrawn, threshold == NOTICE + 1.0, small,
+            before if math.isfinite(before) else None,
         )  # fmt: skip
 
     def fault(self, fault: Fault) -> LinkAlarm:

@@ -39,6 +39,11 @@ from features.telemetry import CATEGORIES, NUMERIC, TARGETS, Doubles, Flags, Flo
 
 SCALE_FLOOR: Final = 0.02
 """Least scale of a residual, in the model's standard deviations of the target. Smaller changes are of no interest."""
+LEAST_SHARE: Final = 1.0
+"""Least shift of a residual that is reported, in standard deviations of what the metric does within an hour. A smaller one is the model's:
+a bias at some hour of the day, on all links at once."""
+ALONE_SHARE: Final = 3.0
+"""Least such shift by which one link is an incident if nothing else shows it."""
 SLOW_MIN_SIGMA: Final = 0.25
 """Least slow change that is reported, in standard deviations. If nothing else moves, ADWIN finds any step."""
 RESTING_BLOCKS: Final = 180
@@ -194,7 +199,9 @@ class LinkDrift:
                     yield report.alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, QUORUM + 1.0, change)
             for (threshold, *change), (aspect, detector, way) in zip(of_sums, _SUMS, strict=True):
                 if threshold:
-                    yield report.alarm(row, metric, aspect, detector, way, threshold, change)
+                    share = report.rows.share_of_far(row, metric, change[2]) if aspect == "level" and threshold != WITHDRAWN else np.inf
+                    if share >= LEAST_SHARE:
+                        yield report.alarm(row, metric, aspect, detector, way, threshold, change, share < ALONE_SHARE)
                     if threshold == ALONE + 1.0:
                         self._adwin[link][metric] = new_adwin()
                         self._arrays["slow"][link, metric, _UP:] = 0.0

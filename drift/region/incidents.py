@@ -45,6 +45,8 @@ class Incidents:
         self.fleets: dict[Group, Incident] = {}
         self.epoch = 0
         """Number of the live model, counted from 1."""
+        self.strictness = 0
+        """See `QuorumPolicy.strictness`."""
 
     def count(self) -> int:
         """Return how many incidents are open."""
@@ -175,7 +177,7 @@ class Incidents:
         for alarm in region.alarms:
             if alarm.group == group and not alarm.withdrawn and not (fleet is not None and self.policy.covers(fleet, alarm)):
                 by_key[change_key(alarm)].append(alarm)
-        moved = [key for key, of_key in by_key.items() if self.policy.met(of_key, monitored)]
+        moved = [key for key, of_key in by_key.items() if self.policy.met(of_key, monitored, self.strictness)]
         incident, opening = region.incidents.get(group), list[LinkAlarm]()
         if opens := incident is None:
             if not any(change_key(alarm) in moved for alarm in alarms):
@@ -185,7 +187,7 @@ class Incidents:
             region.incidents[group] = incident
         # An old alarm that still counts is evidence of a change that joins, or of one that spreads. It adds nothing to a known one.
         others = {key: [alarm for alarm in by_key[key] if alarm.link not in incident.evidence.get(key, {})] for key in moved}
-        joining = [alarm for rest in others.values() if self.policy.met(rest, monitored) for alarm in rest]
+        joining = [alarm for rest in others.values() if self.policy.met(rest, monitored, self.strictness) for alarm in rest]
         joined = [alarm for alarm in without(alarms, opening) if self.policy.joins(incident, alarm)]
         fresh = [alarm for alarm in joined if alarm.confirmed or change_key(alarm) in incident.evidence]
         added = sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
@@ -234,10 +236,14 @@ class Incidents:
         """Open or update incidents of single links, from alarms that no larger incident covers."""
         region = self.regions[name]
         of_link: defaultdict[str, list[LinkAlarm]] = defaultdict(list)
+        known: defaultdict[str, list[LinkAlarm]] = defaultdict(list)
+        for alarm in region.alarms:
+            known[alarm.link].append(alarm)
         for alarm in alarms:
-            if alarm.confirmed or (group, alarm.link) in region.links:
+            sure = alarm.confirmed and not alarm.small and (group == "data" or not self.strictness)
+            if sure or (group, alarm.link) in region.links:
                 of_link[alarm.link].append(alarm)
-            elif agreeing := self.policy.agreeing(alarm, region.alarms):
+            elif agreeing := self.policy.agreeing(alarm, known[alarm.link]):
                 of_link[alarm.link] += agreeing
         changes = []
         for link, evidence in of_link.items():

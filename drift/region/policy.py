@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -29,6 +30,12 @@ QUIET_ROWS: Final = 60
 """Least number of its links' rows without new evidence after which an incident closes."""
 
 
+BUDGET_LINKS: Final = 2000
+"""Monitored links of the fleet that the budget of false alerts is for."""
+STRICTER_FROM: Final = (10, 30, 100)
+"""Incidents of a week (and as many budgets of the fleet) from which quorums are larger, and a link needs two detectors that agree."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuorumPolicy:
     """The rule by which alarms of single links become one incident of their region.
@@ -40,6 +47,7 @@ class QuorumPolicy:
         links_min: at least this many links of a region.
         links_share: at least this share of its monitored links, 0 to 1.
         window_s: how long an alarm counts, seconds; WINDOW_ROWS rows of its link if that is longer.
+        false_alerts_per_week: budget of false alerts for BUDGET_LINKS monitored links.
         quiet_s: an incident closes after this long without new evidence, seconds; after QUIET_ROWS rows of its links if that is longer.
     """
 
@@ -47,12 +55,21 @@ class QuorumPolicy:
     links_share: float = 0.02
     window_s: float = 1800.0
     quiet_s: float = 3600.0
+    false_alerts_per_week: float = 1.0
 
-    def quorum(self, monitored: int) -> int:
+    def strictness(self, opened: int, monitored: int) -> int:
+        """Return how much stricter than usual incidents are opened, 0 to 3, after this many of a week with this many monitored links.
+
+        What was really there counts too, so it takes many times the budget.
+        """
+        budget = self.false_alerts_per_week * monitored / BUDGET_LINKS
+        return sum(opened > most * (1.0 + budget) for most in STRICTER_FROM)
+
+    def quorum(self, monitored: int, strictness: int = 0) -> int:
         """Return how many links make a quorum, of this many monitored ones."""
-        return max(self.links_min, math.ceil(self.links_share * monitored))
+        return math.ceil(max(self.links_min, math.ceil(self.links_share * monitored)) * (1.0 + 0.5 * strictness))
 
-    def met(self, alarms: Sequence[LinkAlarm], monitored: int) -> bool:
+    def met(self, alarms: Sequence[LinkAlarm], monitored: int, strictness: int = 0) -> bool:
         """Return whether alarms of one key make an incident of their region.
 
         Either a quorum of links, or so many that have only noticed something, at about the same time, that it is no chance. A region with
@@ -63,19 +80,20 @@ class QuorumPolicy:
             sure = [alarm for alarm in alarms if not alarm.noticed]
             newest_s = max((alarm.time_s for alarm in sure), default=0.0)
             recent = {alarm.link for alarm in sure if newest_s - alarm.time_s < self._window_s(alarm)}
-            if max(len(recent), _together(sure, WINDOW_ROWS)) >= self.quorum(monitored):
+            if max(len(recent), _together(sure, WINDOW_ROWS)) >= self.quorum(monitored, strictness):
                 return True
-            return any(_together(alarms, rows) >= self.quorum_of_notices(monitored, rows) for rows in (WINDOW_ROWS, AT_ONCE_ROWS))
+            spans = (WINDOW_ROWS, AT_ONCE_ROWS)
+            return any(_together(alarms, rows) >= self.quorum_of_notices(monitored, rows, strictness) for rows in spans)
         if any(alarm.aspect == "category" for alarm in alarms):
             return False
-        return 0 < monitored <= len({alarm.link for alarm in alarms if alarm.confirmed})
+        return 0 < monitored <= len({alarm.link for alarm in alarms if alarm.confirmed and not alarm.small})
 
-    def quorum_of_notices(self, monitored: int, rows: int) -> int:
+    def quorum_of_notices(self, monitored: int, rows: int, strictness: int = 0) -> int:
         """Return how many of this many monitored links notice something within so many rows by a chance of CHANCE or less (Poisson)."""
         expected = monitored * rows * TOGETHER / NOTICE_ROWS
         count, probability = 0, math.exp(-expected)
         left = 1.0 - probability
-        while left > CHANCE:
+        while left > CHANCE * 0.01**strictness:
             count += 1
             probability *= expected / count
             left -= probability
@@ -85,13 +103,12 @@ class QuorumPolicy:
         """Return the alarms of one change of one link if two detectors have found it, else none.
 
         Args:
-            alarm: of a detector, not a mere notice.
-            others: alarms of its region that still count.
+            others: alarms of its link that still count.
         """
         half_s = 0.5 * WINDOW_ROWS * alarm.interval_s if not alarm.noticed else -1.0
         same = [
             one for one in others
-            if one.link == alarm.link and change_key(one) == change_key(alarm) and not one.noticed and not one.withdrawn
+            if change_key(one) == change_key(alarm) and not one.noticed and not one.withdrawn
             and abs(one.since_s - alarm.since_s) <= half_s
         ]  # fmt: skip
         return same if len({one.detector for one in same}) > 1 else []
@@ -148,9 +165,20 @@ class QuorumPolicy:
 
 
 def _together(alarms: Sequence[LinkAlarm], rows: int) -> int:
-    """Return how many links have alarms of changes within so many rows: the most around any one of them."""
-    most = 0
-    for one in alarms:
-        half_s = 0.5 * rows * one.interval_s
-        most = max(most, len({alarm.link for alarm in alarms if abs(alarm.since_s - one.since_s) <= half_s}))
+    """Return how many links have alarms of changes within so many rows of each other, at most."""
+    if not alarms:
+        return 0
+    span_s = rows * median(alarm.interval_s for alarm in alarms)
+    in_time = sorted(alarms, key=lambda alarm: alarm.since_s)
+    within: Counter[str] = Counter()
+    most = first = 0
+    for alarm in in_time:
+        within[alarm.link] += 1
+        while alarm.since_s - in_time[first].since_s > span_s:
+            gone = in_time[first].link
+            within[gone] -= 1
+            if not within[gone]:
+                del within[gone]
+            first += 1
+        most = max(most, len(within))
     return most

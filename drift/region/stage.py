@@ -10,7 +10,7 @@ from typing import Any, Final
 from drift.messages import IncidentChange, LinkAlarm, LinkSeen
 from drift.region.buckets import BUCKET_S, Buckets
 from drift.region.incidents import ABSORBED, Incidents
-from drift.region.policy import QuorumPolicy
+from drift.region.policy import STRICTER_FROM, QuorumPolicy
 
 REGIONS_MAX: Final = 20_000
 """Most regions that are remembered, some 2 kB each. A link may name another region in each of its records, so the number of monitored links
@@ -55,6 +55,11 @@ class RegionDrift:
         return len(self._opened_s)
 
     @property
+    def strictness(self) -> int:
+        """How much stricter than usual incidents are opened, 0 to 3, because there were far more than the budget has."""
+        return self.incidents.strictness
+
+    @property
     def closed_through(self) -> int:
         """The last closed bucket (its start divided by BUCKET_S). A message for it, or for an earlier one, is late."""
         return self._buckets.closed_through
@@ -78,23 +83,35 @@ class RegionDrift:
         if not math.isfinite(watermark_s):
             return []
         changes: list[IncidentChange] = []
-        now_s = -math.inf
         for now_s, (alarms, seen) in self._buckets.close(watermark_s):
             # An incident that has been quiet for long enough closes before new evidence could keep it open.
             due = self.incidents.complete(now_s) + self.incidents.close_quiet(now_s)
-            changes += sorted(due, key=lambda change: change.time_s)
+            of_bucket = sorted(due, key=lambda change: change.time_s)
             if alarms or seen:
-                changes += self.incidents.detect(now_s, alarms, seen)
+                self._judge_strictly(now_s)
+                of_bucket += self.incidents.detect(now_s, alarms, seen)
                 self._forget_regions()
-        if now_s == -math.inf:
-            return []
-        self.open_incidents = self.incidents.count()
+            self._count(of_bucket, now_s)
+            self.open_incidents = self.incidents.count()
+            changes += of_bucket
+        return changes
+
+    def _count(self, changes: Sequence[IncidentChange], now_s: float) -> None:
+        """Count the incidents that have opened in the last week."""
         opened = self._opened_s + [change.time_s for change in changes if change.kind == "opened"]
         for change in changes:
             if change.outcome in ABSORBED and change.opened_s in opened:
                 opened.remove(change.opened_s)
         self._opened_s = [opened_s for opened_s in opened if opened_s > now_s - WEEK_S][-OPENED_MAX:]
-        return changes
+
+    def _judge_strictly(self, now_s: float) -> None:
+        """Open fewer incidents if there were far more in the last week than the budget has."""
+        opened = sum(opened_s > now_s - WEEK_S for opened_s in self._opened_s)
+        if opened > STRICTER_FROM[0]:
+            monitored = sum(region.monitors(now_s) for region in self.incidents.regions.values())
+            self.incidents.strictness = self.incidents.policy.strictness(opened, monitored)
+        else:
+            self.incidents.strictness = 0
 
     def _forget_regions(self) -> None:
         """If there are too many regions, forget those whose last message is the oldest, an eighth of them. Those with an open incident go

@@ -19,7 +19,7 @@ LIMIT_S: Final = 60.0
 WELL: Final = Facts(
     now_s=0.0, ingested=True, waits=False, silent_s=0.0, connected=True, paused=False, lag=0, held=0, keyless=0, problems=(), troubles=(),
     checkpoint_since_s=None, publication_since_s=None, open_rows=7, event_time_s=1_767_571_200.0, links=500, monitored_links=400,
-    split_links=2, moved_links=3, open_incidents=4, late_samples=5, alerts_in_a_week=3, live_version="v20260101_000000",
+    split_links=2, moved_links=3, open_incidents=4, late_samples=5, alerts_in_a_week=3, strictness=1, live_version="v20260101_000000",
     pinned_version=None, running=None, training_busy=False, training_waits_for="new rows",
 )  # fmt: skip
 WAITING: Final = replace(WELL, ingested=False, lag=7)
@@ -94,7 +94,7 @@ def test_gauges_are_the_facts() -> None:
     shown = gauges(replace(WELL, lag=70, held=10, keyless=6))
     expected = {
         "dwcp_links": 500, "dwcp_watched_links": 400, "dwcp_links_split": 2, "dwcp_links_moved": 3, "dwcp_buffer_open_rows": 7,
-        "dwcp_incidents_open": 4, "dwcp_region_samples_late": 5, "dwcp_alerts_in_a_week": 3, "dwcp_lag_records": 80,
+        "dwcp_incidents_open": 4, "dwcp_region_samples_late": 5, "dwcp_alerts_in_a_week": 3, "dwcp_alerts_strictness": 1, "dwcp_lag_records": 80,
         "dwcp_lag_held_records": 10, "dwcp_records_without_key_total": 6, "dwcp_event_time_seconds": 1_767_571_200.0,
     }  # fmt: skip
     assert {name: shown[name] for name in expected} == expected

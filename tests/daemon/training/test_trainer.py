@@ -25,7 +25,7 @@ from daemon.training.progress import Progress
 from daemon.training.publisher import Publisher
 from daemon.training.schedule import Schedule
 from daemon.training.triggers import TrainingPolicy
-from drift.messages import IncidentChange
+from drift.messages import IncidentChange, SignalChange
 from features.telemetry import Partition
 from model.buffer.rows import BufferRows, BufferWriter
 from model.registry.versions import Registry
@@ -454,6 +454,24 @@ def test_one_bad_link_or_a_fault_of_the_data_asks_for_no_training(made: Any, cha
     training.observe(0, [replace(opened(), **change)])
     assert training.memory.drift_at_rows is None
     assert training.memory.asked == []
+
+
+def test_what_has_recovered_and_what_the_model_follows_ask_for_no_training(made: Any) -> None:
+    """A change must last, and show in forecasts of the next row. Of two incidents the one that lasts still asks."""
+    training, _ = made
+    training.observe(40)
+    training.observe(0, [opened()])
+    training.observe(10)
+    training.observe(0, [replace(opened(), id="other")])
+    training.observe(0, [replace(opened(), kind="closed", outcome="recovered")])
+    assert training.memory.drift_at_rows == 50
+    training.observe(0, [replace(opened(), id="other", kind="closed", outcome="settled")])
+    assert training.memory.drift_at_rows == 50
+    training.observe(0, [replace(opened(), id="other", kind="closed", outcome="recovered")])
+    assert (training.memory.drift_at_rows, training.memory.asked) == (None, [])
+    for detector, asks in (("level", False), ("cusum", True)):
+        training.observe(0, [replace(opened(), signals=(SignalChange("rtt_ms", "shift", 1, 3, 4.0, 18.0, (detector,)),))])
+        assert bool(training.memory.asked) is asks
 
 
 def test_an_incident_hears_of_the_training_that_it_asked_for(made: Any, segments: list[Path]) -> None:

@@ -113,6 +113,22 @@ def test_a_person_would_name_the_level_first():
     assert [(one.signal, one.change) for one in change.signals] == [("rtt_ms", "shift"), ("jitter_ms", "spread")]
 
 
+def test_far_more_incidents_than_the_budget_has_need_more_evidence():
+    """After eleven in a week a link needs two detectors, and a region half as many links again; after a quiet week all is as before."""
+    drift, kinds = RegionDrift(), []
+    for hour in [*range(0, 33, 3), 33, 33 + 24 * 8]:
+        begin = 60.0 * hour
+        messages = [seen(begin + minute, f"l{at}") for minute in (0, 15) for at in range(10)]
+        drift.observe([alarm(begin + 5, "l0", certain=True, offset=hour)], messages)
+        kinds.append([one.kind for one in drift.advance(60.0 * (begin + 20))])
+    assert kinds[:11] == [["opened"], *[["closed", "opened"]] * 10]
+    assert kinds[11] == ["closed"]
+    assert kinds[12] == ["opened"]
+    assert drift.strictness == 0
+    assert [QuorumPolicy().strictness(opened, 25) for opened in (10, 11, 31, 102)] == [0, 1, 2, 3]
+    assert [QuorumPolicy().quorum(10, strictness) for strictness in range(4)] == [3, 5, 6, 8]
+
+
 def test_a_new_value_of_a_category_is_its_links_alone():
     """A phone that comes to another cell is not its region, even if it is the only link there."""
     fault = replace(alarm(3, "l0", signal=SIGNALS.index("az"), aspect="category", certain=True), detector="data")
