@@ -91,7 +91,7 @@ _COUNTERS: Final = tuple(NUMERIC.index(name) for name in names("counter"))
 _CALENDAR: Final = tuple(NUMERIC.index(name) for name in names("calendar"))
 """Columns that are no measurement: what they show follows from the time."""
 COUNTED_MIN: Final = 5.0
-"""Least mean of a counter that has a unit: retransmits of 0, 1 and 2 are 60 in a bad minute, and that is no other unit."""
+"""Least mean of a counter that is judged: retransmits of 0, 1 and 2 are 60 in a bad minute, and 0 for a good hour."""
 MOVES_MAX: Final = 1.5 / MEMORY_ROWS
 """Largest share of rows in which a category changes of which a new value is news: one change within MEMORY_ROWS. A phone that goes from
 cell to cell has a new one every hour."""
@@ -135,7 +135,7 @@ def inspect(
                 column.fault = fault
             elif fault and time_s[row] - column.since_s > ADOPTED_S:
                 _reset(column)
-            if signal < _CATEGORIES_BEGIN and signal not in _CALENDAR and (column.fault or column.off > 1.0 or _repeats(column)):
+            if signal < _CATEGORIES_BEGIN and signal not in _CALENDAR and (column.fault or column.off > 1.0 or _repeats(column, signal)):
                 held[row, signal] = True
         spoils = _spoils(columns)
         if spoils == 2:
@@ -174,9 +174,9 @@ def _spoils(columns: Any) -> int:
 
 
 @compiled
-def _repeats(column: Any) -> bool:
+def _repeats(column: Any, signal: int) -> bool:
     """Return whether a column that used to change has the same value too often for chance."""
-    if column.same == 0.0 or column.rows < KNOWN_ROWS or column.moving < MOVING_MIN:
+    if column.same == 0.0 or column.rows < KNOWN_ROWS or column.moving < MOVING_MIN or _counts_few(column, signal):
         return False
     return bool((1.0 - min(column.moving, MOVING_MAX)) ** column.same < CHANCE_OF_REPEATS)
 
@@ -209,7 +209,7 @@ def _inspect_column(column: Any, value: float, time_s: float, signal: int) -> tu
         fault = 0
     if not same or column.same < CONSTANT_ROWS:
         column.moving += weight * ((0.0 if same else 1.0) - column.moving)
-    elif fault == 0 and known and column.moving >= MOVING_MIN:
+    elif fault == 0 and known and column.moving >= MOVING_MIN and not _counts_few(column, signal):
         fault = CONSTANT
     if column.same == 1.0 and fault == 0:
         column.run_s = time_s
@@ -224,7 +224,7 @@ def _inspect_unit(column: Any, value: float, time_s: float, signal: int, fault: 
     if value <= 0.0:  # an outage, or nothing is lost: no unit shows in it
         column.off = 0.0
         return fault, 0.0
-    if signal in _COUNTERS and column.log < math.log10(COUNTED_MIN) and column.logs >= KNOWN_ROWS and fault == 0:
+    if _counts_few(column, signal) and column.logs >= KNOWN_ROWS and fault == 0:
         column.log += (math.log10(value) - column.log) / MEMORY_ROWS
         column.off = 0.0
         return fault, 0.0
@@ -256,6 +256,12 @@ def _inspect_unit(column: Any, value: float, time_s: float, signal: int, fault: 
     column.log += weight * distance
     column.scatter += weight * (abs(distance) - column.scatter)
     return (0 if fault == UNIT else fault), 0.0
+
+
+@compiled
+def _counts_few(column: Any, signal: int) -> bool:
+    """Return whether a column is a counter of small numbers: it has no unit, and the same number for half an hour is chance."""
+    return signal in _COUNTERS and column.log < math.log10(COUNTED_MIN)
 
 
 @compiled

@@ -22,6 +22,11 @@ AT_ONCE_ROWS: Final = 7
 LASTING: Final = 3.0
 """Times as long for which an alarm counts with others of changes at the same time, unless it is withdrawn: links notice one change at very
 different times."""
+SHARE_OF_LEVELS: Final = 0.06
+"""Least share of a region's links if levels alone have moved: those of a region move together a little."""
+SHARE_OF_NOTICES: Final = 0.25
+SHARE_AT_ONCE: Final = 0.1
+"""Least share of a region's links that notice something within WINDOW_ROWS, and within AT_ONCE_ROWS."""
 CHANCE: Final = 1e-6
 """Probability of as many notices at a time by chance. A week of a fleet has some 50,000 such times for each signal and direction."""
 TOGETHER: Final = 3.0
@@ -79,17 +84,26 @@ class QuorumPolicy:
         if monitored >= self.links_min:
             sure = [alarm for alarm in alarms if not alarm.noticed]
             newest_s = max((alarm.time_s for alarm in sure), default=0.0)
-            recent = {alarm.link for alarm in sure if newest_s - alarm.time_s < self._window_s(alarm)}
-            if max(len(recent), _together(sure, WINDOW_ROWS)) >= self.quorum(monitored, strictness):
-                return True
-            spans = (WINDOW_ROWS, AT_ONCE_ROWS)
-            return any(_together(alarms, rows) >= self.quorum_of_notices(monitored, rows, strictness) for rows in spans)
+            recent = [alarm for alarm in sure if newest_s - alarm.time_s < self._window_s(alarm)]
+            quorum, of_levels = self.quorum(monitored, strictness), math.ceil(SHARE_OF_LEVELS * monitored)
+            for found in (recent, in_time(sure, WINDOW_ROWS)):
+                links = {alarm.link for alarm in found}
+                if len(links) >= quorum and (len(links) >= of_levels or any(alarm.detector != "level" for alarm in found)):
+                    return True
+            return any(
+                len({alarm.link for alarm in in_time(alarms, rows)}) >= self.quorum_of_notices(monitored, rows, share, strictness)
+                for rows, share in ((WINDOW_ROWS, SHARE_OF_NOTICES), (AT_ONCE_ROWS, SHARE_AT_ONCE))
+            )
         if any(alarm.aspect == "category" for alarm in alarms):
             return False
         return 0 < monitored <= len({alarm.link for alarm in alarms if alarm.confirmed and not alarm.small})
 
-    def quorum_of_notices(self, monitored: int, rows: int, strictness: int = 0) -> int:
-        """Return how many of this many monitored links notice something within so many rows by a chance of CHANCE or less (Poisson)."""
+    def quorum_of_notices(self, monitored: int, rows: int, share: float, strictness: int = 0) -> int:
+        """Return how many links that notice something within so many rows make a quorum, of this many monitored ones.
+
+        So many do so by a chance of CHANCE or less (Poisson); and they are a share (0 to 1) of the region, because a shock that all links
+        have a little of makes those notice it which are near their threshold.
+        """
         expected = monitored * rows * TOGETHER / NOTICE_ROWS
         count, probability = 0, math.exp(-expected)
         left = 1.0 - probability
@@ -97,7 +111,7 @@ class QuorumPolicy:
             count += 1
             probability *= expected / count
             left -= probability
-        return max(self.links_min + 1, count + 1)
+        return max(self.links_min + 1, count + 1, math.ceil(share * monitored))
 
     def agreeing(self, alarm: LinkAlarm, others: Sequence[LinkAlarm]) -> list[LinkAlarm]:
         """Return the alarms of one change of one link if two detectors have found it, else none.
@@ -164,21 +178,22 @@ class QuorumPolicy:
         return quiet_s if alarms[0].group == "network" else ADOPTED_S + quiet_s  # a fault is reported when it begins and when it ends
 
 
-def _together(alarms: Sequence[LinkAlarm], rows: int) -> int:
-    """Return how many links have alarms of changes within so many rows of each other, at most."""
+def in_time(alarms: Sequence[LinkAlarm], rows: int) -> list[LinkAlarm]:
+    """Return the alarms of the most links whose changes are within so many rows of each other."""
     if not alarms:
-        return 0
+        return []
     span_s = rows * median(alarm.interval_s for alarm in alarms)
-    in_time = sorted(alarms, key=lambda alarm: alarm.since_s)
+    ordered = sorted(alarms, key=lambda alarm: alarm.since_s)
     within: Counter[str] = Counter()
-    most = first = 0
-    for alarm in in_time:
+    most, best, first = 0, (0, 0), 0
+    for last, alarm in enumerate(ordered):
         within[alarm.link] += 1
-        while alarm.since_s - in_time[first].since_s > span_s:
-            gone = in_time[first].link
+        while alarm.since_s - ordered[first].since_s > span_s:
+            gone = ordered[first].link
             within[gone] -= 1
             if not within[gone]:
                 del within[gone]
             first += 1
-        most = max(most, len(within))
-    return most
+        if len(within) > most:
+            most, best = len(within), (first, last + 1)
+    return ordered[slice(*best)]

@@ -94,7 +94,8 @@ def test_gauges_are_the_facts() -> None:
     shown = gauges(replace(WELL, lag=70, held=10, keyless=6))
     expected = {
         "dwcp_links": 500, "dwcp_watched_links": 400, "dwcp_links_split": 2, "dwcp_links_moved": 3, "dwcp_buffer_open_rows": 7,
-        "dwcp_incidents_open": 4, "dwcp_region_samples_late": 5, "dwcp_alerts_in_a_week": 3, "dwcp_alerts_strictness": 1, "dwcp_lag_records": 80,
+        "dwcp_incidents_open": 4, "dwcp_region_samples_late": 5, "dwcp_alerts_in_a_week": 3,
+        "dwcp_alerts_strictness": 1, "dwcp_lag_records": 80,
         "dwcp_lag_held_records": 10, "dwcp_records_without_key_total": 6, "dwcp_event_time_seconds": 1_767_571_200.0,
     }  # fmt: skip
     assert {name: shown[name] for name in expected} == expected
