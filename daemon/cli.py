@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from daemon.commands.alerts import app as alerts_app
+from daemon.commands.alerts.command import app as alerts_app
 from daemon.commands.keys import app as keys_app
 from daemon.commands.models import app as models_app
 from daemon.commands.options import ConfigOption, JsonOption

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from daemon.commands.alert_evidence import evidence_of, picture
+from daemon.commands.alerts.evidence import evidence_of, picture
 from harness import answer, job_of
 from model.report.charts import svg
 

@@ -31,7 +31,7 @@ def state(home: Path) -> Path:
     """The state directory of a daemon that has seen a drift, and a configuration for it."""
     assert rig.run(home) == 0
     config = home / "config.toml"
-    config.write_text(f"[events]\nto = 'file'\n[state]\ndirectory = '{home / 'state'}'\n")
+    config.write_text(f"[events]\nto = 'file'\n[state]\ndirectory = '{home / 'state'}'\n[models]\ndirectory = '{home / 'models'}'\n")
     return config
 
 
@@ -47,6 +47,8 @@ def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[...
     assert code == 0
     assert "rtt_ms" in out
     assert "median and quartiles of" in out
+    assert "what v20260101_000000 forecast for the next row" in out
+    assert "\x1b" not in out, "no escape code in a pipe"
     code, out, _ = cli("alerts", "explain", incident, "--json", "--file", state.parent / "state/events/drift.ndjson")
     reported = json.loads(out)
     assert {one["data"]["incident"] for one in reported["events"]} == {incident}
@@ -56,6 +58,9 @@ def test_an_alert_is_explained_with_its_telemetry(state: Path, cli: Callable[...
     curve = [value for value in evidence["rtt_ms"]["middle"] if value is not None]
     assert len(curve) > 20
     assert np.median(curve[-10:]) > np.median(curve[:10]), "the planted re-route raises the delay"
+    forecasts = [value for value in evidence["rtt_ms"]["forecast"] if value is not None]
+    assert len(forecasts) > 20
+    assert np.isfinite(forecasts).all()
     page = tmp_path / "page.html"
     assert cli("alerts", "explain", incident, "--html", page, "--config", state)[0] == 0
     assert page.read_text().count('id="axes_') == len(evidence)
@@ -257,3 +262,15 @@ def test_a_topic_is_read_to_its_end(kafka_broker: str, kafka_topic: Callable[...
     producer.close()
     options = KafkaOptions(bootstrap_servers=(kafka_broker,))
     assert sorted(one["id"] for one in events_of_topic(topic, options, follow=False)) == ["0", "1", "2", "3", "4"]
+
+
+def test_a_page_has_words_for_every_event(cli: Callable[..., Any], tmp_path: Path) -> None:
+    """How the training went that an incident asked for is a sentence, and not what Python prints of a dictionary."""
+    training = {"id": "r", "type": "dwcp.drift.retraining", "time": "2026-01-05T03:07:00Z"}
+    training["data"] = {"incident": "1f00", "retraining": "published", "version": "v20260105_030000"}  # type: ignore[assignment]
+    path, page = tmp_path / "drift.ndjson", tmp_path / "page.html"
+    path.write_text(event("one") + json.dumps(training) + "\n")
+    assert cli("alerts", "explain", "1f00", "--file", path, "--html", page)[0] == 0
+    text = page.read_text()
+    assert "retraining published: v20260105_030000" in text
+    assert "{" not in text.partition("</style>")[2]

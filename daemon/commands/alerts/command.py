@@ -36,6 +36,8 @@ class _Signal(msgspec.Struct, frozen=True):
     links: int
     unit: str = ""
     detectors: list[str] = []
+    before: float | None = None
+    after: float | None = None
 
 
 class _Alert(msgspec.Struct, frozen=True):
@@ -90,13 +92,15 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show an incident from its beginning to its end, with the telemetry of its links from the training buffer."""
-    from daemon.commands.alert_evidence import evidence_of, page, plot
+    from daemon.commands.alerts.evidence import evidence_of, page, plot
 
     if as_json and html is not None:
         raise typer.BadParameter("--json and --html are two forms of the same; use one of them")
     loaded = configuration.load(config)
     found = _story(list(_events(loaded, file, follow=False, from_start=True)), incident)
-    evidence = evidence_of(found, _state_beside(file) or loaded.state.directory)
+    beside = _state_beside(file)
+    models = beside.parent / "models" if beside is not None and (beside.parent / "models").is_dir() else None
+    evidence = evidence_of(found, beside or loaded.state.directory, loaded, models)
     if html is not None:
         text = page(found, evidence)
         try:
@@ -112,7 +116,7 @@ def explain(
             console.print(_line(event), highlight=False)
         console.print(_table(found))
         for curve in evidence:
-            print(plot(curve, console.width))
+            print(plot(curve, console.width, colours=console.is_terminal))
         if not evidence:
             console.print("[dim]the training buffer has no telemetry of these links at that time (any more)[/dim]")
 
@@ -167,24 +171,30 @@ def _story(events: list[EventData], incident: str) -> list[EventData]:
 
 def _line(event: EventData) -> str:
     alert = msgspec.convert(event["data"], _Alert)
-    if alert.retraining:
-        text, colour = f"retraining {alert.retraining}: {alert.version}", "cyan"
-    else:
-        text, colour = alert.summary or event["type"], _COLOURS.get(alert.severity, "white")
+    colour = "cyan" if alert.retraining else _COLOURS.get(alert.severity, "white")
     kind = event["type"].rpartition(".")[2]
-    return f"[dim]{plain(event['time'])}[/dim] {plain(alert.incident[:8])} [{colour}]{plain(kind):<10}[/{colour}] {plain(text)}"
+    return f"[dim]{plain(event['time'])}[/dim] {plain(alert.incident[:8])} [{colour}]{plain(kind):<10}[/{colour}] {plain(in_words(event))}"
+
+
+def in_words(event: EventData) -> str:
+    """Return what an event says: the summary of an alert, or how the training went that an incident asked for."""
+    data = event["data"]
+    if answer := data.get("retraining"):
+        return f"retraining {answer}: {data.get('version', '')}"
+    return str(data.get("summary") or event["type"])
 
 
 def _table(events: list[EventData]) -> Table:
     """Return a table of the signals of the last change."""
     changes = [msgspec.convert(event["data"], _Alert) for event in events]
     last = next((change for change in reversed(changes) if change.signals), None)
-    table = Table("signal", "change", "size", "deviations", "links", "detectors")
+    table = Table("signal", "change", "before", "after", "size", "deviations", "links", "detectors")
     if last is None:
         return table
     for signal in last.signals:
         size, links = f"{signal.size:+.4g} {signal.unit}".rstrip(), f"{signal.links} of {last.watched_links}"
-        cells = (signal.signal, signal.change, size, f"{signal.size_sigma:.2f}", links, ", ".join(signal.detectors))
+        before, after = ("" if level is None else f"{level:.4g}" for level in (signal.before, signal.after))
+        cells = (signal.signal, signal.change, before, after, size, f"{signal.size_sigma:.2f}", links, ", ".join(signal.detectors))
         table.add_row(*(plain(cell) for cell in cells))
     table.caption = f"since {_time(last.since_s)}, opened {_time(last.opened_s)}"
     return table

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 
+from daemon.commands.alerts.command import in_words
+from daemon.commands.alerts.forecasts import forecasts_for
+from daemon.config.load import Config
 from daemon.state.manifests import MOST_MANIFEST_BYTES
 from daemon.state.snapshot import Manifest
-from features.telemetry import NUMERIC, Doubles, Floats, Longs
+from features.offline import RawTable
+from features.telemetry import NUMERIC, TARGETS, Doubles, Flags, Floats, Longs
 from model.buffer.rows import read_segments
 from model.buffer.segments import SegmentError, describe
 from model.registry.plain_file import read_plain_bytes
+from model.registry.versions import Registry
 from streams.events import EventData
 
 if TYPE_CHECKING:  # only --html needs Matplotlib
@@ -48,6 +53,9 @@ class Evidence:
         low: float32 (P,), lower quartile of all rows of these links in the step, in the signal's unit; NaN without rows.
         middle: float32 (P,), their median.
         high: float32 (P,), their upper quartile.
+        forecast: float32 (P,), the median of what was forecast for these rows, each by the row before it; NaN if nothing was.
+        version: the version that forecast; None if there was none.
+        before, after: level before the change and after it, in the signal's unit; None if the alert does not say.
     """
 
     signal: str
@@ -58,20 +66,28 @@ class Evidence:
     low: Floats
     middle: Floats
     high: Floats
+    forecast: Floats
+    version: str | None
+    before: float | None
+    after: float | None
 
     def to_json(self) -> dict[str, Any]:
         """Return a document with None for NaN."""
-        curves = {name: [None if np.isnan(value) else float(value) for value in getattr(self, name)] for name in ("low", "middle", "high")}
-        head = {"signal": self.signal, "since_s": self.since_s, "opened_s": self.opened_s, "links": self.links}
+        drawn = ("low", "middle", "high", "forecast")
+        curves = {name: [None if np.isnan(value) else float(value) for value in getattr(self, name)] for name in drawn}
+        named = ("signal", "since_s", "opened_s", "links", "version", "before", "after")
+        head = {name: getattr(self, name) for name in named}
         return head | {"time_s": self.time_s.tolist()} | curves
 
 
-def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
+def evidence_of(events: list[EventData], state: Path, config: Config | None = None, models: Path | None = None) -> list[Evidence]:
     """Read the curves of an incident's signals.
 
     Args:
         events: of one incident.
         state: the state directory.
+        config: of the daemon; None: nothing is forecast.
+        models: folder of the versions; None: that of the configuration.
 
     Returns:
         A curve for each signal, from before the change until after the incident was opened. Empty if the buffer has no rows of its links.
@@ -94,12 +110,30 @@ def evidence_of(events: list[EventData], state: Path) -> list[Evidence]:
     middle_s = (edges[:-1] + edges[1:]) / 2
     step = np.searchsorted(edges, table.time_s[rows], side="right") - 1
     links = len(np.unique(table.link[rows]))
+    version, forecasts = None, np.full((len(table), len(TARGETS)), np.nan, np.float32)
+    if config is not None and len(rows):
+        registry = Registry(models or config.models.directory)
+        chosen = _rows_of(table, wanted)
+        version, forecasts[wanted] = forecasts_for(chosen, registry, opened_s, config)
     found = []
-    for signal in dict.fromkeys(change["signal"] for change in last["signals"] if change["signal"] in NUMERIC):
-        values = table.numeric[rows, NUMERIC.index(signal)]
-        if np.isfinite(values).any():
-            found.append(Evidence(signal, since_s, opened_s, links, middle_s, *_quartiles(values, step)))
-    return found
+    for change in {one["signal"]: one for one in reversed(last["signals"]) if one["signal"] in NUMERIC}.values():
+        column = NUMERIC.index(change["signal"])
+        values = table.numeric[rows, column]
+        if not np.isfinite(values).any():
+            continue
+        made = forecasts[rows, column] if column < len(TARGETS) else np.full(len(rows), np.nan, np.float32)
+        level = (change.get("before"), change.get("after")) if change.get("change") in ("shift", "ramp") else (None, None)
+        low, middle, high = _quartiles(values, step)
+        made_middle = _quartiles(made, step)[1]
+        found.append(Evidence(change["signal"], since_s, opened_s, links, middle_s, low, middle, high, made_middle, version, *level))
+    return found[::-1]
+
+
+def _rows_of(table: RawTable, wanted: Flags) -> RawTable:
+    """Return the rows of some links of a table."""
+    kept, link = np.unique(table.link[wanted], return_inverse=True)
+    links = tuple(table.links[index] for index in kept.tolist())
+    return RawTable(links, link.astype(np.int32), table.time_s[wanted], table.numeric[wanted], table.codes[wanted], table.values)
 
 
 def _quartiles(values: Floats, step: Longs) -> Floats:
@@ -112,8 +146,12 @@ def _quartiles(values: Floats, step: Longs) -> Floats:
     return found
 
 
-def plot(evidence: Evidence, width: int) -> str:
-    """Draw median and quartiles for a terminal of `width` characters, over the hours from the change."""
+def plot(evidence: Evidence, width: int, *, colours: bool) -> str:
+    """Draw what was measured and forecast for a terminal of `width` characters, over the hours from the change.
+
+    Args:
+        colours: escape codes may be written.
+    """
     import plotext
 
     known = np.isfinite(evidence.middle)
@@ -124,9 +162,22 @@ def plot(evidence: Evidence, width: int) -> str:
     for name in ("low", "high", "middle"):
         marker = "braille" if name == "middle" else "dot"
         plotext.plot(hours.tolist(), getattr(evidence, name)[known].tolist(), marker=marker)
+    shown = known & np.isfinite(evidence.forecast)
+    if shown.any():
+        at = (evidence.time_s[shown] - evidence.since_s) / 3600
+        plotext.plot(at.tolist(), evidence.forecast[shown].tolist(), marker="x")
     plotext.vline(0.0)
+    if evidence.before is not None:
+        plotext.hline(evidence.before)
     plotext.title(f"{evidence.signal}: median and quartiles of {evidence.links} links, hours from the change")
-    return str(plotext.build())
+    drawn = str(plotext.build())
+    if shown.any():
+        drawn += f"\nx: what {evidence.version} forecast for the next row"
+    if evidence.before is not None:
+        drawn += f"\nlevel: {evidence.before:.4g} before the change" + (
+            f", {evidence.after:.4g} after it" if evidence.after is not None else ""
+        )
+    return drawn if colours else str(plotext.uncolorize(drawn))
 
 
 def picture(evidence: list[Evidence]) -> Figure:
@@ -140,7 +191,13 @@ def picture(evidence: list[Evidence]) -> Figure:
         known = np.isfinite(curve.middle)
         hours = (curve.time_s[known] - curve.since_s) / 3600
         axes.fill_between(hours, curve.low[known], curve.high[known], alpha=0.3, linewidth=0)
-        axes.plot(hours, curve.middle[known], marker=".", markersize=3)
+        axes.plot(hours, curve.middle[known], marker=".", markersize=3, label="measured")
+        if np.isfinite(curve.forecast[known]).any():
+            axes.plot(hours, curve.forecast[known], linewidth=1, label=f"forecast for the next row by {curve.version}")
+        for name, level in (("before", curve.before), ("after", curve.after)):
+            if level is not None:
+                axes.axhline(level, linestyle=":", linewidth=1, color="grey", label=f"level {name}")
+        axes.legend(fontsize="small")
         axes.axvline(0.0, linestyle="--", color="black", linewidth=1)
         axes.axvline((curve.opened_s - curve.since_s) / 3600, linestyle=":", color="black", linewidth=1)
         links = "1 link" if curve.links == 1 else f"{curve.links} links"
@@ -152,7 +209,7 @@ def page(events: list[EventData], evidence: list[Evidence]) -> str:
     """Return a self-contained HTML page: the events of an incident, and its curves."""
     from model.report.charts import svg
 
-    lines = [(event["time"], str(event["data"].get("summary", event["data"]))) for event in events]
+    lines = [(event["time"], in_words(event)) for event in events]
     items = "".join(f"<li>{html.escape(time)} {html.escape(text)}</li>" for time, text in lines)
     title = f"Incident {html.escape(str(events[-1]['data'].get('incident', '')))}"
     curves = svg(picture(evidence)) if evidence else "<p>The training buffer has no telemetry of these links at that time.</p>"
