@@ -55,7 +55,7 @@ class LinkAlarm:
         withdrawn: cancels an earlier, unconfirmed alarm of the opposite direction, because its sum fell back to zero. Its size is the part
             of the change that the metric has kept, because the model has followed it.
         noticed: the change is so small, or so new, that only many links together are evidence of it.
-        small: the change is confirmed, but so small that a link is no incident by it alone.
+        small: the change is so small that neither one link nor a few of a region are an incident by it alone.
         before: level of the metric before the change, in its unit; of a spread the mean absolute residual; None if it is not known.
     """
 

@@ -22,8 +22,9 @@ AT_ONCE_ROWS: Final = 7
 LASTING: Final = 3.0
 """Times as long for which an alarm counts with others of changes at the same time, unless it is withdrawn: links notice one change at very
 different times."""
-SHARE_OF_LEVELS: Final = 0.06
-"""Least share of a region's links if levels alone have moved: those of a region move together a little."""
+SHARE_OF_SMALL: Final = 0.1
+"""Least share of a region's links if their changes are small: links of a region move together a little, and forecasts of one version are
+biased together."""
 SHARE_OF_NOTICES: Final = 0.25
 SHARE_AT_ONCE: Final = 0.1
 """Least share of a region's links that notice something within WINDOW_ROWS, and within AT_ONCE_ROWS."""
@@ -85,10 +86,10 @@ class QuorumPolicy:
             sure = [alarm for alarm in alarms if not alarm.noticed]
             newest_s = max((alarm.time_s for alarm in sure), default=0.0)
             recent = [alarm for alarm in sure if newest_s - alarm.time_s < self._window_s(alarm)]
-            quorum, of_levels = self.quorum(monitored, strictness), math.ceil(SHARE_OF_LEVELS * monitored)
+            quorum = self.quorum(monitored, strictness)
             for found in (recent, in_time(sure, WINDOW_ROWS)):
-                links = {alarm.link for alarm in found}
-                if len(links) >= quorum and (len(links) >= of_levels or any(alarm.detector != "level" for alarm in found)):
+                links, large = {alarm.link for alarm in found}, {alarm.link for alarm in found if not alarm.small}
+                if len(large) >= quorum or len(links) >= max(quorum, SHARE_OF_SMALL * monitored):
                     return True
             return any(
                 len({alarm.link for alarm in in_time(alarms, rows)}) >= self.quorum_of_notices(monitored, rows, share, strictness)
