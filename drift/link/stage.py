@@ -181,7 +181,7 @@ class LinkDrift:
         """Yield the alarms of averages, in the order of rows and metrics."""
         for row, metric, way in np.argwhere(averages["threshold"] != 0.0).tolist():
             threshold, *change = averages[row, metric, way].item()
-            small = threshold in (NOTICE + 1.0, QUORUM + 1.0) and abs(change[1]) < ALONE_SHARE
+            small = WITHDRAWN < threshold < ALONE + 1.0 and abs(change[1]) < ALONE_SHARE
             yield report.alarm(row, metric, "level", "level", 1 if way == level.UP else -1, threshold, change, small)
 
     def _alarms(self, report: Report, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
