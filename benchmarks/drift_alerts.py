@@ -1,4 +1,4 @@
-"""Drift alerts: how often they are false, how late and how right they are, and what the design gains over simpler ones.
+"""The detectors alone, not the chain (that is `alerts`): how often alerts are false, how late and how right, beside simpler designs.
 
     make bench-drift        (or: python benchmarks/drift_alerts.py --quick; a drift.py here would hide the package of that name)
 
@@ -10,8 +10,6 @@ an interrupted run goes on; a change of the detectors starts anew.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import statistics
@@ -29,6 +27,7 @@ from scipy.stats import chi2
 from drift.link.sensitivity import Sensitivity
 from harness import FOLDER, Bar, in_process, parser, report, say
 from parts.drift_run import FIRST_DAY, WARM_UP
+from parts.kept import Kept
 from parts.residuals import REGIMES
 
 REGIONS: Final = 20
@@ -63,26 +62,6 @@ OTHER_BUDGETS: Final = (10.0, 100.0, 1000.0)
 RECORDINGS: Final = FOLDER.parent.parent / "shared" / "data"
 MERGED: Final = "dwcp_training"
 """A recording that is read as one series: its nodes and peers are random in every row."""
-
-
-class Kept:
-    """Results of parts of a run, kept by their arguments and the sources that they depend on."""
-
-    def __init__(self, folder: Path) -> None:
-        sources = sorted([*(FOLDER.parent / "drift").glob("*.py"), *(FOLDER / "parts").glob("drift_*.py"), FOLDER / "parts/residuals.py"])
-        version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-        self.folder = folder / version
-        self.folder.mkdir(parents=True, exist_ok=True)
-
-    def of(self, job: dict[str, Any]) -> dict[str, Any]:
-        name = hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()[:24]
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            fresh = path.with_suffix(".writing")
-            fresh.write_text(json.dumps(in_process(job["module"], job)))
-            fresh.replace(path)
-        found: dict[str, Any] = json.loads(path.read_text())
-        return found
 
 
 def upper95(count: int) -> float:
@@ -185,7 +164,8 @@ def main() -> int:
     options.add_argument("--pictures", type=Path, help="folder for a picture of each alert on the recordings")
     given = options.parse_args()
     plan = QUICK if given.quick else FULL
-    kept, wanted = Kept(given.kept), jobs(plan, given.pictures)
+    sources = [*(FOLDER.parent / "drift").rglob("*.py"), *(FOLDER / "parts").glob("drift_*.py"), FOLDER / "parts/residuals.py"]
+    kept, wanted = Kept(given.kept, sources), jobs(plan, given.pictures)
     done: list[tuple[dict[str, Any], dict[str, Any]]] = []
     with ThreadPoolExecutor(given.workers) as pool:
         for count, pair in enumerate(pool.map(lambda job: (job, kept.of(job)), wanted), start=1):

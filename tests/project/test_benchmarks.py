@@ -6,12 +6,14 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import alerts
 import drift_to_live
 import harness
 import inference
@@ -24,6 +26,10 @@ from model.spec.architecture import Ahead, Linear, Lstm
 from model.spec.job import plain
 from model.version.manifest import verify
 from parts import (
+    alerts_labelled,
+    alerts_plan,
+    alerts_run,
+    alerts_score,
     bare_poll,
     daemon_memory,
     daemon_run,
@@ -413,3 +419,46 @@ def test_never_silent_is_proven_with_the_service_manager() -> None:
         assert f"def {test}" in (root / file).read_text()
     assert module.FILES[-1] == "tests/daemon/operator/test_notify.py"
     assert sum("watchdog" in one for one in module.FILES) == 2
+
+
+def test_alerts_are_scored_on_the_whole_chain() -> None:
+    """A small fleet for a day: telemetry, a real training, the daemon's loop, and a step on most links that it reports."""
+    step = next(index for index, change in enumerate(alerts_plan.CHANGES) if change.name == "4s_80")
+    fleet = alerts_plan.Fleet(seed=1, links=8, regions=1, first_h=10.0, hours=20.0, changes=step)
+    found = alerts_run.run({"fleet": asdict(fleet), "budget": 1.0})
+    first = next(one for one in found["truth"] if one["first_day"])
+    assert first["name"] == "4s_80"
+    scored = alerts_score.detection(found["alerts"], first)
+    assert scored["delay"] is not None
+    assert scored["recall"] > 0.3
+    assert scored["named_right"] is True
+    assert alerts.together([(fleet, found | {"truth": [first]})])["missed"] == 0.0
+    assert found["rows"] > 9_000
+
+
+def test_an_alert_of_another_region_or_time_detects_nothing() -> None:
+    planted = {
+        "name": "2s_20", "kind": "step", "region": "eu", "start_s": 1e6, "end_s": 1e6 + 36_000, "signals": ["rtt_ms"],
+        "sizes": {"rtt_ms": 10.0}, "first_day": True, "links": ["a", "b"],
+    }  # fmt: skip
+    signal = {"signal": "rtt_ms", "change": "shift", "size": 9.0, "before": 40.0, "after": 49.0}
+    alert = {
+        "incident": "1", "outcome": None, "region": "eu", "scope": "region", "group": "network", "since_s": 1e6 + 60, "opened_s": 1e6 + 600,
+        "time_s": 1e6 + 600, "links": ["a"], "signals": [signal], "change": "opened",
+    }  # fmt: skip
+    right = alerts_score.detection([alert], planted)
+    assert right == {
+        "name": "2s_20", "first_day": True, "delay": 10.0, "recall": 0.5, "size_right": True, "named_right": True,
+    }  # fmt: skip
+    assert alerts_score.false_incidents([alert], [planted]) == []
+    for change in ({"region": "us"}, {"since_s": 9e5}, {"opened_s": 1e6 + 90_000}, {"links": ["c"]}, {"outcome": "region"}):
+        assert alerts_score.detection([alert | change], planted)["delay"] is None
+    assert len(alerts_score.false_incidents([alert | {"region": "us"}], [planted])) == 1
+
+
+def test_labels_are_found_once_and_within_the_tolerance() -> None:
+    truth = {"a": [0.0, 100_000.0], "b": [50_000.0]}
+    found = {"a": [600.0, 700.0, 104_000.0]}
+    figures = alerts_labelled.score(found, truth, -1.0)
+    assert (figures["matched"], figures["found"], figures["labels"]) == (1, 3, 3)
+    assert figures["f1"] == pytest.approx(1 / 3)
