@@ -137,4 +137,4 @@ def _part(signal: SignalChange) -> str:
     size, slowly = f"{signal.size:+.3g}", ", slowly" if signal.change == "ramp" else ""
     if signal.before is None or signal.after is None:
         return f"{name} {size}{unit}{slowly}"
-    return f"{name} {signal.before:.3g} to {max(signal.after, 0.0):.3g}{unit} ({size}){slowly}"
+    return f"{name} {signal.before:.3g} to {signal.after:.3g}{unit} ({size}){slowly}"

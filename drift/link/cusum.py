@@ -170,7 +170,7 @@ def detect(
         time_s: float64 (W,), UTC seconds.
         least_scale: float64 (M,), lower bound of a residual's scale.
         thresholds: float64 (2, 3), see `Sensitivity.thresholds`.
-        clip: standard deviations at which an outlier is clipped.
+        clip: standard deviations at which an outlier is clipped in the sums up and down.
 
     Returns:
         ALARM (W, M, 3), of the three sums. Of a withdrawn one only times are set, and as change how far the metric has gone without its
@@ -301,8 +301,9 @@ def _sum_up(
         cycle += _shrunk(stats.cos2, stats.sin2, noise) * (stats.cos2 * (cos * cos - sin * sin) + stats.sin2 * 2.0 * cos * sin)
         breadth += _shrunk(stats.spread_cos, stats.spread_sin, 0.5 * noise) * (stats.spread_cos * cos + stats.spread_sin * sin)
         breadth = max(breadth, 0.3)
-    z = max(-clip, min(clip, ((value - stats.level) / stats.scale - cycle) / breadth))
-    size = min(clip, (abs(z) - stats.magnitude) / math.sqrt(stats.magnitude_variance))
+    whole = ((value - stats.level) / stats.scale - cycle) / breadth
+    z = max(-clip, min(clip, whole))
+    size = min(CLIP_SIGMA, (min(CLIP_SIGMA, abs(whole)) - stats.magnitude) / math.sqrt(stats.magnitude_variance))
     scale = stats.scale * breadth
     excess = value - stats.level - stats.scale * cycle
     stats.excess_first, stats.excess_before, stats.excess = stats.excess_before, stats.excess, excess

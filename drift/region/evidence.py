@@ -56,7 +56,8 @@ def _levels(aspect: Aspect, alarms: Sequence[LinkAlarm]) -> tuple[float | None, 
     ]
     if not known or aspect not in ("level", "spread"):
         return None, None
-    return median(before for before, _ in known), median(after for _, after in known)
+    earlier, later = median(before for before, _ in known), median(after for _, after in known)
+    return max(earlier, 0.0), max(later, 0.0)  # a trend may lead below 0, no metric does
 
 
 def in_order(signals: Iterable[SignalChange]) -> tuple[SignalChange, ...]:
