@@ -147,3 +147,33 @@ def test_wild_values_and_forecasts_poison_nothing(wild: float) -> None:
         found = [one for one in made.alarms() if one.detector == "level" and one.time_s >= 2 * DAY * 60 and not one.withdrawn]
     assert found
     assert found[0].direction == 1
+
+
+@pytest.mark.parametrize("before", [0.0, 5.0])
+def test_a_metric_that_never_moved_and_then_moves(before: float) -> None:
+    """All zero, or constant for a week: its interval is next to nothing, and the first step is one change in the right direction."""
+    rows = 7 * DAY + 120
+    actual, expected = np.full(rows, before), np.full(rows, before)
+    actual[7 * DAY :] += 1.0
+    found = [one for one in Telemetry(actual, expected, expected, (0.0, 0.0)).alarms() if one.detector == "level" and not one.withdrawn]
+    assert found
+    assert {one.direction for one in found} == {1}
+    assert found[0].time_s / 60 - 7 * DAY < 40
+    assert found[-1].size == pytest.approx(1.0, abs=0.9)
+
+
+def test_a_metric_that_is_measured_once_an_hour() -> None:
+    """Among others that are measured each minute: the rows that have it count, and a step is found within a day of them."""
+    made = followed_step(5.0, at=20 * DAY, rows=22 * DAY)
+    made.next_row[:], made.far[:] = 50.0, 50.0
+    made.actual[np.arange(len(made.actual)) % 60 != 0] = np.nan
+    found = [one for one in made.alarms() if not one.withdrawn and one.time_s >= 20 * DAY * 60]
+    assert found
+    assert found[0].direction == 1
+    assert found[0].time_s < 21.5 * DAY * 60
+
+
+def test_a_change_in_the_first_hour_is_what_the_link_is_like() -> None:
+    """Nothing is known yet, so nothing is reported, and nothing is held against the link afterwards."""
+    made = followed_step(4.0, at=30, rows=DAY)
+    assert not [one for one in made.alarms() if one.confirmed]
