@@ -82,10 +82,10 @@ def of_planted(results: Sequence[tuple[Fleet, dict[str, Any]]]) -> list[dict[str
     for (name, links), own in sorted(by_name.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
         delays = [one["delay"] for one in own if one["delay"] is not None]
         rated = {key: [float(one[key]) for one in own if one[key] is not None] for key in ("recall", "size_right", "named_right")}
-        row = {
-            "change": name, "links": links, "planted": len(own), "missed": 1.0 - len(delays) / len(own), "delay": statistics.median(delays) if delays else None,
-            "missed_first_day": _missed(own, first_day=True), "missed_fifth_day": _missed(own, first_day=False),
-        } | {key: statistics.mean(values) if values else None for key, values in rated.items()}  # fmt: skip
+        missed = {"missed_first_day": _missed(own, first_day=True), "missed_fifth_day": _missed(own, first_day=False)}
+        row = {"change": name, "links": links, "planted": len(own), "missed": 1.0 - len(delays) / len(own)} | missed
+        row |= {"delay": statistics.median(delays) if delays else None}
+        row |= {key: statistics.mean(values) if values else None for key, values in rated.items()}
         made.append(row)
     return made
 

@@ -43,7 +43,8 @@ LEAST_SHARE: Final = 1.0
 """Least shift of a residual that is reported, in standard deviations of what the metric does within an hour. A smaller one is the model's:
 a bias at some hour of the day, on all links at once."""
 ALONE_SHARE: Final = 3.0
-"""Least such shift by which one link is an incident if nothing else shows it."""
+ALONE_SIGMA: Final = 1.5
+"""Least such shift by which one link is an incident if nothing else shows it; and least shift in its residuals' own deviations."""
 SLOW_MIN_SIGMA: Final = 0.25
 """Least slow change that is reported, in standard deviations. If nothing else moves, ADWIN finds any step."""
 RESTING_BLOCKS: Final = 180
@@ -202,7 +203,8 @@ class LinkDrift:
                 if threshold:
                     share = report.rows.share_of_far(row, metric, change[2]) if aspect == "level" and threshold != WITHDRAWN else np.inf
                     if share >= LEAST_SHARE:
-                        yield report.alarm(row, metric, aspect, detector, way, threshold, change, share < ALONE_SHARE)
+                        small = share < ALONE_SHARE or (np.isfinite(share) and abs(change[1]) < ALONE_SIGMA)
+                        yield report.alarm(row, metric, aspect, detector, way, threshold, change, bool(small))
                     if threshold == ALONE + 1.0:
                         self._adwin[link][metric] = new_adwin()
                         self._arrays["slow"][link, metric, _UP:] = 0.0
