@@ -162,6 +162,7 @@ def main() -> int:
             {"changes": "2 and 4 on 20 % and more"} | large,
             {"changes": "all"} | together(planted_results),
         ]  # fmt: skip
+        figures["delay_of_steps"], figures["missed_steps"] = large["delay"], large["missed"]
         bars += [
             Bar("missed_2s_20", of_2s_20["missed"], "<=", 0.05), Bar("delay_2s_20", of_2s_20["delay"], "<=", 20.0),
             Bar("recall_of_links", large["recall"], ">=", 0.9), Bar("size_right", large["size_right"], ">=", 0.95),

@@ -57,6 +57,7 @@ class LinkAlarm:
         noticed: the change is so small, or so new, that only many links together are evidence of it.
         small: the change is so small that neither one link nor a few of a region are an incident by it alone.
         before: level of the metric before the change, in its unit; of a spread the mean absolute residual; None if it is not known.
+        also: detectors that have reported the same change of the link before.
     """
 
     time_s: float
@@ -80,11 +81,12 @@ class LinkAlarm:
     noticed: bool = False
     small: bool = False
     before: float | None = None
+    also: tuple[str, ...] = ()
 
     @property
     def adopted(self) -> bool:
         """True if the detector has adopted the change as the new level. Only then a recovery is a change of its own, with alarms."""
-        return self.confirmed or self.detector == "adwin"
+        return self.detector == "adwin" or (self.confirmed and self.detector != "level")
 
     @property
     def group(self) -> Group:
@@ -98,7 +100,8 @@ class LinkAlarm:
     @classmethod
     def restored(cls, state: dict[str, Any]) -> LinkAlarm:
         """Return the alarm of a `state`."""
-        return cls(**{_FIELD.get(name, name): value for name, value in state.items()})
+        fields = {_FIELD.get(name, name): value for name, value in state.items()}
+        return cls(**fields | {"also": tuple(fields.get("also", ()))})
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,11 +100,13 @@ class MonitoredLinks:
             self.model = model_of(self.version)
             if self.model is None:
                 self._forget_forecasts()
+                self._drift.forget_far()
 
     def load_shed(self, shedding: bool) -> None:
         """Stop forecasting, or start again."""
         self.shedding = shedding
         self._forget_forecasts()
+        self._drift.forget_far()
 
     def follow(self, links: Sequence[str], batch: TelemetryBatch, slots: Ints) -> None:
         """Decide for links that are new in this batch whether they are monitored.

@@ -58,7 +58,7 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     if version < 7 and "drift" in document:
         links = len(document["watch_regions"])
         drift = LinkDrift(document["drift"]["epoch"])
-        drift.make_room(links)
+        drift.make_room(len(document["drift"]["adwin"]))  # links that were judged: it grows with them
         arrays = drift.arrays() | {"sides": np.full((links, len(TARGETS), 2), np.nan, np.float32)} | _without_residuals(arrays)
         document = document | {"drift": drift.document()}
     return document, arrays

@@ -24,7 +24,8 @@ class Memory:
         drift_at_rows: rows at which the oldest drift opened that no training has answered; None if there is none.
         ended_s: when the last training ended, UTC seconds; None before the first.
         failed: whether the last training failed.
-        asked: incidents that no training has answered, each with the rows at which it opened.
+        asked: incidents that no training has answered, each with the rows at which it asked.
+        known: incidents that have asked; each asks once.
     """
 
     rows: int = 0
@@ -33,23 +34,32 @@ class Memory:
     ended_s: float | None = None
     failed: bool = False
     asked: list[list[Any]] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
 
     def observe(self, change: IncidentChange) -> None:
         """Record an incident. A change of a region or of the fleet asks for a training if it lasts and forecasts of the next row show it.
 
-        One bad link is no evidence about the model, and a fault of the data must not be learnt. Nor is one a step that the model follows
-        at once. What has recovered before a training began asks for none any more.
+        One bad link is no evidence about the model, and a fault of the data must not be learnt. A step that the model follows at once asks
+        for none either. What has recovered, or became part of the fleet's incident, before a training began asks for none any more.
         """
         if change.scope == "link" or change.group != "network":
             return
         shows = not change.signals or any(OF_RESIDUALS & set(signal.detectors) for signal in change.signals)  # an older one has none
-        if change.kind == "closed" and change.outcome == "recovered" and any(change.id == incident for incident, _ in self.asked):
-            self.asked = [one for one in self.asked if one[0] != change.id]
-            self.drift_at_rows = min((asked_at for _, asked_at in self.asked), default=None)
-        elif change.kind == "opened" and shows:
+        if change.kind == "closed" and change.outcome in ("recovered", "fleet"):
+            self._forget(change.id)
+        elif change.kind != "closed" and shows and change.id not in self.known:
+            self.known = [*self.known, change.id][-ASKED_MAX:]
             self.asked = [*self.asked, [change.id, self.rows]][-ASKED_MAX:]
             if self.drift_at_rows is None:
                 self.drift_at_rows = self.rows
+
+    def _forget(self, incident: str) -> None:
+        """Let an incident ask for nothing any more. Rows that a training has to wait for are not given back."""
+        left = [one for one in self.asked if one[0] != incident]
+        if len(left) < len(self.asked) and self.drift_at_rows is not None:
+            oldest = min((asked_at for _, asked_at in left), default=None)
+            self.drift_at_rows = None if oldest is None else max(oldest, self.drift_at_rows)
+        self.asked = left
 
     def trained(self, now_s: float, rows: int, answered: Collection[str]) -> None:
         """Record a training that has ended with a result. Incidents that opened since it started still ask for one.

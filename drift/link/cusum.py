@@ -32,7 +32,7 @@ CLIP_SIGMA: Final = 4.0
 """Standard deviations at which an outlier is clipped, so that one record is at most a quarter of an alarm."""
 CLIP_OF_INTERVALS: Final = 2.5
 """The same if residuals come in standard deviations of their forecasts' intervals. Measured on quiet simulated fleets: a third of the
-notices that CLIP_SIGMA gives, of all metrics about as many, and steps are found as soon."""
+notices that CLIP_SIGMA gives, about equally many for each metric, and steps are found as soon."""
 SLACK: Final = 0.5
 """Slack of the sums up and down, standard deviations: shifts of twice as much are found soonest (Moustakides 1986)."""
 SLACK_SPREAD: Final = 0.35
@@ -164,8 +164,8 @@ def detect(
         state: float64 (L, M, FIELDS), of each link and metric; changed in place.
         seen_s: float64 (L,), UTC seconds of each link's last report that it is there; changed in place.
         links: int32 (W,), indices into state.
-        residual: float32 (W, M), measured minus forecast, divided by `unit`; NaN if there is none.
-        unit: float32 (W, M), what 1 of the residual is in the metric's unit.
+        residual: float32 (W, M), measured minus forecast, divided by the `unit` of its side; NaN if there is none.
+        unit: float32 (W, M, 2), what 1 of the residual is in the metric's unit, below the forecast and above it.
         actual: float32 (W, M), measured, in the metric's unit.
         time_s: float64 (W,), UTC seconds.
         least_scale: float64 (M,), lower bound of a residual's scale.
@@ -195,7 +195,9 @@ def _detect(
         turn = 2.0 * math.pi * ((time_s[row] % DAY_S) / DAY_S)
         cos, sin = math.cos(turn), math.sin(turn)
         for metric in range(residual.shape[1]):
-            value, given, of_one = float(residual[row, metric]), float(actual[row, metric]), float(unit[row, metric])
+            value, given = float(residual[row, metric]), float(actual[row, metric])
+            below, above = float(unit[row, metric, 0]), float(unit[row, metric, 1])
+            of_one = 0.5 * (below + above)
             if not math.isfinite(value):
                 continue
             stats = all_stats[links[row], metric]
@@ -203,7 +205,7 @@ def _detect(
                 _calibrate(all_calibrations[links[row], metric], stats, value, time_s[row], least_scale[metric])
             else:
                 z, cycle, breadth, size, passed, withdrawn = _sum_up(
-                    stats, value, of_one, given, time_s[row], cos, sin, thresholds, clip, stayed
+                    stats, value, below, above, given, time_s[row], cos, sin, thresholds, clip, stayed
                 )
                 _add_to_block(stats, z, size, of_one, time_s[row], thresholds, blocks[row, metric])
                 if time_s[row] - seen_s[links[row]] >= SEEN_EVERY_S:
@@ -214,7 +216,7 @@ def _detect(
                 for i in range(3):
                     alarm = alarms[row, metric, i]
                     if passed >> i & 1:
-                        _describe(stats, i, of_one, thresholds, alarm)
+                        _describe(stats, i, above if i == UP else (below if i == DOWN else of_one), thresholds, alarm)
                     elif withdrawn >> i & 1:
                         alarm.threshold, alarm.since_s, alarm.interval_s = WITHDRAWN, time_s[row], stats.interval_s
                         alarm.change = stayed[i] if i < WIDE else 0.0
@@ -282,7 +284,8 @@ def _follow_metric(stats: Any, of_one: float, given: float, time_s: float) -> No
 
 @compiled
 def _sum_up(
-    stats: Any, value: float, of_one: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles, clip: float,
+    stats: Any, value: float, below: float, above: float, given: float, time_s: float, cos: float, sin: float, thresholds: Doubles,
+    clip: float,
     stayed: Doubles,
 ) -> tuple[float, float, float, float, int, int]:  # fmt: skip
     """Standardise one residual and add it to the three sums.
@@ -316,7 +319,7 @@ def _sum_up(
         cusum = stats.sums[i]
         if sign * excess >= FAR_SIGMA * scale and sign * before >= FAR_FIRST * FAR_SIGMA * scale:
             _begin_anew(stats, cusum, excess, before, time_s)
-        stayed[i] = (cusum.left - cusum.mass * of_one) / max(cusum.rows, 1.0)
+        stayed[i] = (cusum.left - cusum.mass * (above if i == UP else below)) / max(cusum.rows, 1.0)
         withdrawn |= _add(cusum, sign * z - slack, excess, given, stats.metric_level, stats.metric_trend, time_s) << i
     slack = SLACK_SPREAD + SLACK_SPREAD_FIRST_DAY * unknown
     if not _suspicious(stats, thresholds):  # a level that moves makes residuals larger too, and explains them better

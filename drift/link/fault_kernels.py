@@ -93,8 +93,8 @@ _CALENDAR: Final = tuple(NUMERIC.index(name) for name in names("calendar"))
 COUNTED_MIN: Final = 5.0
 """Least mean of a counter that is judged: retransmits of 0, 1 and 2 are 60 in a bad minute, and 0 for a good hour."""
 MOVES_MAX: Final = 1.5 / MEMORY_ROWS
-"""Largest share of rows in which a category changes of which a new value is news: one change within MEMORY_ROWS. A phone that goes from
-cell to cell has a new one every hour."""
+"""Largest share of rows in which a category changes up to which a new value is reported: one change within MEMORY_ROWS. A phone that goes
+from cell to cell has a new one every hour."""
 
 assert SIGNALS[:_CATEGORIES_BEGIN] == NUMERIC
 assert SIGNALS[_CATEGORIES_BEGIN:_CLOCK_SIGNAL] == CATEGORIES

@@ -48,6 +48,8 @@ SLACK: Final = 0.75
 """Slack of the sum that dates a change, in standard deviations."""
 MASS_SIGMA: Final = 12.0
 """Standard deviations at which a distance is clipped for the size of a change."""
+BACK: Final = 1.0
+"""Average, in its root mean squares, below which a reported change is over: the metric has gone back, or the forecasts have followed."""
 RECENT: Final = 1.0 / 12.0
 """Weight of a row in the metric's own level."""
 SHOWN_LEAST: Final = 0.5
@@ -109,6 +111,13 @@ def follow(
     return alarms, off
 
 
+def break_off(state: Doubles) -> None:
+    """End what is under way on all links. state: float64 (L, 4, FIELDS), changed in place."""
+    levels = state.view(LEVEL)[..., 0]
+    for field in ("average", "reported", "total"):
+        levels[field] = 0.0
+
+
 @compiled
 def _follow(
     state: Records, anchors: Floats, run_rows: Doubles, links: Ints, actual: Floats, held: Flags, restarted: Flags, ahead: Floats,
@@ -121,6 +130,7 @@ def _follow(
             run_rows[link] = 0.0
             anchors[link] = np.nan
             for metric in range(actual.shape[1]):
+                _withdraw(state[link, metric], time_s[row], interval_s[row], alarms[row, metric])
                 _break_off(state[link, metric])
         run = int(run_rows[link])
         made = (run - horizon) // step
@@ -136,6 +146,16 @@ def _follow(
         if run % step == 0:
             anchors[link, run // step % ANCHORS] = ahead[row]
         run_rows[link] = run + 1.0
+
+
+@compiled
+def _withdraw(level: Any, time_s: float, interval_s: float, alarms: Any) -> None:
+    """Report that the change that was reported is over, if there is one."""
+    if level.reported != 0.0:
+        alarm = alarms[UP if level.reported > 0.0 else DOWN]
+        alarm.threshold, alarm.since_s, alarm.interval_s = WITHDRAWN, time_s, interval_s
+        alarm.change, alarm.before = level.recent - level.before, level.before
+        level.reported = 0.0
 
 
 @compiled
@@ -186,14 +206,11 @@ def _add(level: Any, value: float, expected: float, below: float, above: float, 
 def _judge(level: Any, sigma: float, time_s: float, interval_s: float, thresholds: Doubles, alarms: Any) -> None:
     """Set the alarm of one row, if there is one. sigma: standard deviation of a row, in the metric's unit."""
     way, sign = (UP, 1.0) if level.average > 0.0 else (DOWN, -1.0)
-    if level.reported * sign < 0.0:  # the average is back at 0
-        if abs(level.reported) <= ALONE:
-            alarm = alarms[1 - way]
-            alarm.threshold, alarm.since_s, alarm.interval_s = WITHDRAWN, time_s, interval_s
-            alarm.change, alarm.before = level.recent - level.before, level.before
-        level.reported = 0.0
     level.strict = max(0.0, level.strict - STRICTER / NOTICE_ROWS)
-    size = abs(level.average) / math.sqrt(level.square_up if way == UP else level.square_down) / (1.0 + level.strict)
+    whole = abs(level.average) / math.sqrt(level.square_up if way == UP else level.square_down)
+    if level.reported * sign < 0.0 or whole < BACK:
+        _withdraw(level, time_s, interval_s, alarms)
+    size = whole / (1.0 + level.strict)
     passed = 0.0
     for column in range(ALONE + 1):
         if size > thresholds[column]:

@@ -100,13 +100,13 @@ class MonitoredRows:
             least: float64 (4,), least standard deviation, in the metric's unit.
 
         Returns:
-            float32 (W, 4), float32 (W, 4) and float64 (4,).
+            float32 (W, 4), float32 (W, 4, 2) and float64 (4,).
         """
         if self.intervals is None:
-            return self.residual, np.ones_like(self.residual), least
+            return self.residual, np.ones((*self.residual.shape, 2), np.float32), least
         sigma = np.fmax(self.intervals.next_row / np.float32(half_width(self.intervals.coverage)), least[:, None].astype(np.float32))
         side = np.where(self.residual < 0.0, sigma[..., 0], sigma[..., 1])
-        return self.residual / side, sigma.mean(axis=2), np.full(len(least), SCALE_FLOOR_OF_INTERVAL)
+        return self.residual / side, sigma, np.full(len(least), SCALE_FLOOR_OF_INTERVAL)
 
 
 class Report:

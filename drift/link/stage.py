@@ -111,6 +111,14 @@ class LinkDrift:
         self._arrays["data"][:, len(NUMERIC) : len(NUMERIC) + len(CATEGORIES)] = 0.0
         self._adwin = [_adwins() for _ in self._adwin]
 
+    def forget_far(self) -> None:
+        """Drop forecasts that were made long before: rows come that nobody will compare with them. What levels are like stays."""
+        if self._horizon:
+            self._horizon = 0
+            for name in ("anchors", "run_rows"):
+                self._arrays[name][:] = _ARRAYS[name][1]
+            level.break_off(self._arrays["level"])
+
     def renew(self, watch: Sequence[int]) -> None:
         """Start these links anew, as if they had just come."""
         for index in watch:
@@ -167,11 +175,11 @@ class LinkDrift:
         """Compare rows with the forecasts that were made long before. See `level.follow`."""
         shape, intervals = rows.residual.shape, rows.intervals
         if intervals is None or intervals.horizon <= 1:
+            self.forget_far()
             return np.zeros((*shape, 2), ALARM), np.zeros(shape, np.int8)
         if intervals.horizon != self._horizon:
+            self.forget_far()
             self._horizon = intervals.horizon
-            for name in ("anchors", "run_rows"):
-                self._arrays[name][:] = _ARRAYS[name][1]
         return level.follow(
             self._arrays["level"], self._arrays["anchors"], self._arrays["run_rows"], rows.watch, rows.numeric[:, : shape[1]], held,
             intervals.restarted, intervals.far, rows.time_s, intervals.interval_s, intervals.horizon, intervals.coverage, least,
@@ -202,7 +210,7 @@ class LinkDrift:
             for (threshold, *change), (aspect, detector, way) in zip(of_sums, _SUMS, strict=True):
                 if threshold:
                     share = report.rows.share_of_far(row, metric, change[2]) if aspect == "level" and threshold != WITHDRAWN else np.inf
-                    if share >= LEAST_SHARE:
+                    if share >= LEAST_SHARE or threshold == ALONE + 1.0:  # what is adopted has to be known
                         small = share < ALONE_SHARE or (np.isfinite(share) and abs(change[1]) < ALONE_SIGMA)
                         yield report.alarm(row, metric, aspect, detector, way, threshold, change, bool(small))
                     if threshold == ALONE + 1.0:

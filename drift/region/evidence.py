@@ -44,7 +44,7 @@ def signal_change(key: ChangeKey, alarms: Sequence[LinkAlarm]) -> SignalChange:
     """Return the change that the alarms of one key, one of each link, describe together."""
     signal, direction, aspect = key
     sigma, size = median(alarm.size_sigma for alarm in alarms), median(alarm.size for alarm in alarms)
-    detectors = tuple(sorted({alarm.detector for alarm in alarms}))
+    detectors = tuple(sorted({detector for alarm in alarms for detector in (alarm.detector, *alarm.also)}))
     before, after = _levels(aspect, alarms)
     return SignalChange(SIGNALS[signal], kind_of(aspect, alarms), direction, len(alarms), sigma, size, detectors, before, after)
 

@@ -118,9 +118,9 @@ class Incident:
             elif known.confirmed and alarm.aspect == "level" and alarm.since_s >= known.time_s:
                 if alarm.confirmed:
                     total, sigma = known.size + alarm.size, known.size_sigma + alarm.size_sigma
-                    of_key[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma)
+                    of_key[alarm.link] = replace(alarm, since_s=known.since_s, size=total, size_sigma=sigma, before=known.before)
             elif alarm.time_s >= known.time_s and (alarm.adopted or not known.adopted):
-                of_key[alarm.link] = replace(alarm, since_s=known.since_s)
+                of_key[alarm.link] = replace(alarm, since_s=known.since_s, also=tuple(sorted({*known.also, known.detector})))
 
     def absorb(self, other: Incident) -> None:
         """Add the evidence of a smaller incident, and the recoveries of its links, before this one is sent."""
@@ -249,7 +249,7 @@ class Incident:
     def completed(self, now_s: float, after_s: float) -> IncidentChange | None:
         """Return, once, `after_s` seconds after the opening, the update with all links that changed, if they are more than were sent."""
         due_s = self.opened_s + after_s
-        if self.complete or now_s < due_s:
+        if self.complete or now_s < due_s or due_s >= self.evidence_s + self.quiet_s:
             return None
         self.complete = True
         if len(self.affected) <= self.reported:

@@ -170,14 +170,14 @@ class Incidents:
     def _detect_region(self, name: str, now_s: float, group: Group, alarms: list[LinkAlarm]) -> list[IncidentChange]:
         """Open or update the incident of the whole region, and those of single links."""
         region, fleet = self.regions[name], self.fleets.get(group)
-        monitored = len(region.monitored)
+        monitored, strictness = len(region.monitored), self.strictness if group == "network" else 0
         if group == "data":  # in a region that has a new name no link is known to be monitored
             monitored = len(region.monitored.keys() | {alarm.link for alarm in region.alarms})
         by_key: defaultdict[ChangeKey, list[LinkAlarm]] = defaultdict(list)
         for alarm in region.alarms:
             if alarm.group == group and not alarm.withdrawn and not (fleet is not None and self.policy.covers(fleet, alarm)):
                 by_key[change_key(alarm)].append(alarm)
-        moved = [key for key, of_key in by_key.items() if self.policy.met(of_key, monitored, self.strictness)]
+        moved = [key for key, of_key in by_key.items() if self.policy.met(of_key, monitored, strictness)]
         incident, opening = region.incidents.get(group), list[LinkAlarm]()
         if opens := incident is None:
             if not any(change_key(alarm) in moved for alarm in alarms):
@@ -187,7 +187,7 @@ class Incidents:
             region.incidents[group] = incident
         # An old alarm that still counts is evidence of a change that joins, or of one that spreads. It adds nothing to a known one.
         others = {key: [alarm for alarm in by_key[key] if alarm.link not in incident.evidence.get(key, {})] for key in moved}
-        joining = [alarm for rest in others.values() if self.policy.met(rest, monitored, self.strictness) for alarm in rest]
+        joining = [alarm for rest in others.values() if self.policy.met(rest, monitored, strictness) for alarm in rest]
         joined = [alarm for alarm in without(alarms, opening) if self.policy.joins(incident, alarm)]
         fresh = [alarm for alarm in joined if alarm.confirmed or change_key(alarm) in incident.evidence]
         added = sorted_alarms({id(alarm): alarm for alarm in (*joining, *fresh)}.values())
@@ -293,7 +293,7 @@ class Incidents:
 
     def complete(self, now_s: float) -> list[IncidentChange]:
         """Return updates of incidents whose links have all had the time to show the change, if there are more of them than were sent."""
-        larger = [incident for incident in self._open() if incident.scope != "link"]
+        larger = [incident for incident in self._open() if incident.scope != "link" and not incident.complete]
         changes = [one.completed(now_s, self.policy.complete_after_s(one.alarms)) for one in larger]
         return [change for change in changes if change is not None]
 

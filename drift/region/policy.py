@@ -72,8 +72,9 @@ class QuorumPolicy:
         return sum(opened > most * (1.0 + budget) for most in STRICTER_FROM)
 
     def quorum(self, monitored: int, strictness: int = 0) -> int:
-        """Return how many links make a quorum, of this many monitored ones."""
-        return math.ceil(max(self.links_min, math.ceil(self.links_share * monitored)) * (1.0 + 0.5 * strictness))
+        """Return how many links make a quorum, of this many monitored ones: never more than there are, but links_min."""
+        usual = max(self.links_min, math.ceil(self.links_share * monitored))
+        return min(math.ceil(usual * (1.0 + 0.5 * strictness)), max(monitored, self.links_min))
 
     def met(self, alarms: Sequence[LinkAlarm], monitored: int, strictness: int = 0) -> bool:
         """Return whether alarms of one key make an incident of their region.
@@ -85,11 +86,11 @@ class QuorumPolicy:
         if monitored >= self.links_min:
             sure = [alarm for alarm in alarms if not alarm.noticed]
             newest_s = max((alarm.time_s for alarm in sure), default=0.0)
-            recent = [alarm for alarm in sure if newest_s - alarm.time_s < self._window_s(alarm)]
             quorum = self.quorum(monitored, strictness)
-            for found in (recent, in_time(sure, WINDOW_ROWS)):
-                links, large = {alarm.link for alarm in found}, {alarm.link for alarm in found if not alarm.small}
-                if len(large) >= quorum or len(links) >= max(quorum, SHARE_OF_SMALL * monitored):
+            large = [alarm for alarm in sure if not alarm.small]
+            for found, least in ((sure, max(quorum, SHARE_OF_SMALL * monitored)), (large, quorum)):
+                recent = {alarm.link for alarm in found if newest_s - alarm.time_s < self._window_s(alarm)}
+                if max(len(recent), len({alarm.link for alarm in in_time(found, WINDOW_ROWS)})) >= least:
                     return True
             return any(
                 len({alarm.link for alarm in in_time(alarms, rows)}) >= self.quorum_of_notices(monitored, rows, share, strictness)
@@ -171,7 +172,7 @@ class QuorumPolicy:
 
     def complete_after_s(self, alarms: Sequence[LinkAlarm]) -> float:
         """Return how long after its opening an incident has found all its links, seconds."""
-        return max((self._window_s(alarm) for alarm in alarms), default=self.window_s)
+        return median([self._window_s(alarm) for alarm in alarms] or [self.window_s])
 
     def lasts_s(self, alarms: Sequence[LinkAlarm]) -> float:
         """Return how long an incident stays open without new evidence, seconds."""

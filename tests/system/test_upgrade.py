@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from daemon.state.migration import migrated
 from daemon.state.snapshot import SCHEMA_VERSION
+from drift.link.stage import LinkDrift
 from features.memory import BEGUN, COUNT, RECENT_ROWS
 from testkit import remains, rig
 from testkit.paths import STATES
@@ -56,3 +58,13 @@ def test_an_older_state_is_taken_up(home: Path, uninterrupted: Any, version: int
     _, after = remains.newest(home / "state")
     assert after.schema_version == SCHEMA_VERSION
     assert not remains.reported(home, "checkpoint_unsound")
+
+
+def test_links_that_no_detector_has_seen_yet_have_no_state() -> None:
+    """Before the first version links are monitored and none is judged: all arrays of the detectors are of the same links afterwards."""
+    before = LinkDrift()
+    document = {"watch_regions": ["eu"] * 3, "drift": before.document()}
+    _, arrays = migrated(6, document, before.arrays())
+    lengths = {name: len(array) for name, array in arrays.items()}
+    assert lengths.pop("sides") == 3
+    assert set(lengths.values()) == {0}

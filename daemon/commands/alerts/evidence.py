@@ -116,7 +116,10 @@ def evidence_of(events: list[EventData], state: Path, config: Config | None = No
         chosen = _rows_of(table, wanted)
         version, forecasts[wanted] = forecasts_for(chosen, registry, opened_s, config)
     found = []
-    for change in {one["signal"]: one for one in reversed(last["signals"]) if one["signal"] in NUMERIC}.values():
+    first: dict[str, Any] = {}
+    for one in last["signals"]:
+        first.setdefault(one["signal"], one)
+    for change in (one for name, one in first.items() if name in NUMERIC):
         column = NUMERIC.index(change["signal"])
         values = table.numeric[rows, column]
         if not np.isfinite(values).any():
@@ -126,7 +129,7 @@ def evidence_of(events: list[EventData], state: Path, config: Config | None = No
         low, middle, high = _quartiles(values, step)
         made_middle = _quartiles(made, step)[1]
         found.append(Evidence(change["signal"], since_s, opened_s, links, middle_s, low, middle, high, made_middle, version, *level))
-    return found[::-1]
+    return found
 
 
 def _rows_of(table: RawTable, wanted: Flags) -> RawTable:

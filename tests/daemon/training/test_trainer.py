@@ -446,7 +446,7 @@ def test_an_incident_is_answered_by_a_training_that_has_seen_it(made: Any, segme
     assert training.memory.drift_at_rows is None
 
 
-@pytest.mark.parametrize("change", [{"scope": "link"}, {"group": "data"}, {"kind": "updated"}])
+@pytest.mark.parametrize("change", [{"scope": "link"}, {"group": "data"}, {"kind": "closed"}])
 def test_one_bad_link_or_a_fault_of_the_data_asks_for_no_training(made: Any, change: dict[str, str]) -> None:
     """The model is not what is wrong."""
     training, _ = made
@@ -469,9 +469,12 @@ def test_what_has_recovered_and_what_the_model_follows_ask_for_no_training(made:
     assert training.memory.drift_at_rows == 50
     training.observe(0, [replace(opened(), id="other", kind="closed", outcome="recovered")])
     assert (training.memory.drift_at_rows, training.memory.asked) == (None, [])
-    for detector, asks in (("level", False), ("cusum", True)):
-        training.observe(0, [replace(opened(), signals=(SignalChange("rtt_ms", "shift", 1, 3, 4.0, 18.0, (detector,)),))])
+    for kind, detector, asks in (("opened", "level", False), ("updated", "cusum", True)):
+        signals = (SignalChange("rtt_ms", "shift", 1, 3, 4.0, 18.0, (detector,)),)
+        training.observe(0, [replace(opened(), id="third", kind=kind, signals=signals)])
         assert bool(training.memory.asked) is asks
+    training.observe(0, [replace(opened(), id="third", kind="closed", outcome="fleet")])
+    assert training.memory.asked == []
 
 
 def test_an_incident_hears_of_the_training_that_it_asked_for(made: Any, segments: list[Path]) -> None:

@@ -86,6 +86,42 @@ def test_what_forecasts_expect_and_does_not_come_is_no_change() -> None:
     assert not [one for one in found if one.time_s >= 2 * DAY * 60 and one.confirmed]
 
 
+def test_a_change_that_goes_back_is_withdrawn() -> None:
+    """Of a level nothing is adopted, so that its end is the end of the alarm, however sure that was."""
+    made = followed_step(6.0)
+    made.actual[2 * DAY + 40 :] -= 6.0
+    made.next_row[:], made.far[:] = 50.0, 50.0
+    own = [one for one in made.alarms() if one.detector == "level" and one.time_s >= 2 * DAY * 60]
+    assert any(one.confirmed and not one.adopted for one in own)
+    assert own[-1].withdrawn
+    assert own[-1].time_s / 60 < 2 * DAY + 100
+
+
+def test_rows_that_nobody_compared_are_no_change() -> None:
+    """While forecasts are shed the detectors see no row. What was forecast before that is not compared with what comes after."""
+    rows = 3 * DAY
+    course = 50.0 + 10.0 * np.sin(2 * np.pi * np.arange(rows) / DAY)
+    made = Telemetry(course + np.random.default_rng(2).normal(0.0, 1.0, rows), course, course, (1.645, 1.645))
+    drift = LinkDrift(1)
+    found = list(drift.update(made.rows(0, 2 * DAY), LEAST)[0])
+    drift.forget_far()
+    found += drift.update(made.rows(2 * DAY + 360, rows), LEAST)[0]
+    assert not [one for one in found if one.detector == "level" and not one.noticed and not one.withdrawn]
+
+
+def test_a_fall_of_a_skewed_metric_is_no_error_of_the_model() -> None:
+    """Its lower side is a quarter of the upper one: size and share of it are those of the side on which it moves."""
+    rows = 2 * DAY + 60
+    noise = np.random.default_rng(4).normal(0.0, 1.0, rows)
+    actual, expected = 50.0 + np.where(noise < 0, noise, 4 * noise), np.full(rows, 50.0)
+    actual[2 * DAY :] -= 10.0
+    made = Telemetry(actual, expected, expected, (1.645, 4 * 1.645))
+    found = [one for one in made.alarms() if one.detector == "cusum" and one.time_s >= 2 * DAY * 60 and one.direction == -1]
+    assert found
+    assert found[0].shown > 0.5
+    assert abs(found[0].size) < 20.0
+
+
 @pytest.mark.parametrize("gap_at", [None, 2 * DAY + 5])
 def test_a_gap_ends_what_is_under_way(gap_at: int | None) -> None:
     """After a gap there is no forecast of an hour before: nothing is compared for an hour, and nothing is held against the link."""

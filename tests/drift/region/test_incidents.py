@@ -129,6 +129,21 @@ def test_far_more_incidents_than_the_budget_has_need_more_evidence():
     assert [QuorumPolicy().quorum(10, strictness) for strictness in range(4)] == [3, 5, 6, 8]
 
 
+def test_a_small_region_can_be_an_incident_whatever_came_before():
+    """However strictly: no quorum is larger than a region, and what its data lack is not a matter of chance."""
+    policy = QuorumPolicy()
+    assert [policy.quorum(3, strictness) for strictness in range(4)] == [3, 3, 3, 3]
+    assert [policy.quorum(100, strictness) for strictness in range(4)] == [3, 5, 6, 8]
+
+
+def test_large_changes_are_not_hidden_by_small_ones_before():
+    """Three links of a hundred, each with a small alarm first."""
+    messages = fleet(100, 120)
+    for i in range(3):
+        messages += [replace(alarm(5 + 25 * i, f"l{i}", since=0), small=True), alarm(6 + 25 * i, f"l{i}", since=1)]
+    assert run(messages, [60.0 * minute for minute in range(70)])[0].kind == "opened"
+
+
 def test_a_new_value_of_a_category_is_its_links_alone():
     """A phone that comes to another cell is not its region, even if it is the only link there."""
     fault = replace(alarm(3, "l0", signal=SIGNALS.index("az"), aspect="category", certain=True), detector="data")
@@ -511,7 +526,7 @@ def test_one_slow_link_does_not_keep_an_incident_open():
     messages = fleet(100, 240) + [alarm(20, f"l{i}", certain=True) for i in range(20)]
     messages.append(alarm(25, "slow", certain=True, interval_s=6 * 3600.0, since=20))
     changes = run(messages, [60.0 * minute for minute in range(200)])
-    assert [change.kind for change in changes] == ["opened", "closed"]
+    assert [change.kind for change in changes] == ["opened", "updated", "closed"]
     assert changes[-1].affected_links == 21
 
 
