@@ -22,11 +22,11 @@ AT_ONCE_ROWS: Final = 7
 LASTING: Final = 3.0
 """Times as long for which an alarm counts with others of changes at the same time, unless it is withdrawn: links notice one change at very
 different times."""
-SHARE_OF_SMALL: Final = 0.1
+SHARE_OF_SMALL: Final = 0.07
 """Least share of a region's links if their changes are small: links of a region move together a little, and forecasts of one version are
 biased together."""
 SHARE_OF_NOTICES: Final = 0.25
-SHARE_AT_ONCE: Final = 0.1
+SHARE_AT_ONCE: Final = 0.08
 """Least share of a region's links that notice something within WINDOW_ROWS, and within AT_ONCE_ROWS."""
 CHANCE: Final = 1e-6
 """Probability of as many notices at a time by chance. A week of a fleet has some 50,000 such times for each signal and direction."""
