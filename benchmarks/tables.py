@@ -62,12 +62,12 @@ HEADLINES: Final = (
     Headline(
         "drift_alerts",
         "at most {false_incidents_week_upper95} false incidents a week",
-        "Of 2,000 simulated links at the default budget of one: the upper end of the 95 % interval in the worst regime.",
+        "Of the detectors alone, on made-up residuals of 2,000 links (upper end of the 95 % interval). On the whole chain: docs/drift.md.",
     ),
     Headline(
         "drift_alerts",
         "{delay_1s_20} rows until the alert",
-        "At a row a minute you know in {delay_1s_20} minutes (median) that a fifth of a region moved by one standard deviation.",
+        "Of the detectors alone: a fifth of a region moves by one standard deviation. What the whole chain finds: docs/drift.md.",
     ),
     Headline(
         "drift_to_live",
