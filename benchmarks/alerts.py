@@ -17,12 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Final
 
-from scipy.stats import chi2
-
 from harness import FOLDER, Bar, parser, report, say
 from parts.alerts_plan import CHANGES, Fleet
 from parts.alerts_score import detection, false_incidents
 from parts.kept import Kept
+from parts.poisson import upper95
 
 DATA: Final = FOLDER.parent.parent / "shared" / "data"
 RECORDING: Final = "ripe_atlas_4min"
@@ -34,13 +33,8 @@ PLANTED_RUNS: Final = (0, 4, 8, 12)
 """Index of the first planted change of each run. A run has eight."""
 
 
-def upper95(count: int) -> float:
-    """Return the largest mean of a Poisson count for which this count or less comes in 5 % of cases (one-sided)."""
-    return float(chi2.ppf(0.95, 2 * count + 2) / 2)
-
-
 def quiet_fleets(seeds: int, hours: float) -> list[Fleet]:
-    """Return the fleets in which nothing is planted: of 25 and of 400 links, and two that are disturbed as operators do."""
+    """Return the fleets in which nothing is planted: of 25 and of 400 links, and one that is disturbed as operators do."""
     quiet = [Fleet(seed, links, regions, hours=hours) for seed in range(1, seeds + 1) for links, regions in ((25, 1), (100, 4))]
     return [*quiet, Fleet(101, 25, 4, hours=hours, busy=True)]
 
@@ -80,13 +74,8 @@ def of_planted(results: Sequence[tuple[Fleet, dict[str, Any]]]) -> list[dict[str
     made = []
     order = [change.name for change in CHANGES]
     for (name, links), own in sorted(by_name.items(), key=lambda item: (order.index(item[0][0]), item[0][1])):
-        delays = [one["delay"] for one in own if one["delay"] is not None]
-        rated = {key: [float(one[key]) for one in own if one[key] is not None] for key in ("recall", "size_right", "named_right")}
         missed = {"missed_first_day": _missed(own, first_day=True), "missed_fifth_day": _missed(own, first_day=False)}
-        row = {"change": name, "links": links, "planted": len(own), "missed": 1.0 - len(delays) / len(own)} | missed
-        row |= {"delay": statistics.median(delays) if delays else None}
-        row |= {key: statistics.mean(values) if values else None for key, values in rated.items()}
-        made.append(row)
+        made.append({"change": name, "links": links, "planted": len(own)} | missed | _rates(own))
     return made
 
 
@@ -97,7 +86,11 @@ def _missed(own: Sequence[dict[str, Any]], *, first_day: bool) -> float | None:
 
 def together(planted: Sequence[tuple[Fleet, dict[str, Any]]], names: Sequence[str] = ()) -> dict[str, float | None]:
     """Return the figures of several planted changes (none: all) in regions of every size."""
-    own = [detection(found["alerts"], one) for _, found in planted for one in found["truth"] if not names or one["name"] in names]
+    return _rates([detection(found["alerts"], one) for _, found in planted for one in found["truth"] if not names or one["name"] in names])
+
+
+def _rates(own: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Return the share of changes that were missed, the median delay, and means of the rest; None if there is nothing to count."""
     delays = [one["delay"] for one in own if one["delay"] is not None]
     figures: dict[str, float | None] = {"missed": 1.0 - len(delays) / len(own) if own else None}
     figures["delay"] = statistics.median(delays) if delays else None
@@ -145,9 +138,8 @@ def main() -> int:
 
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(one, fleets))
-    of_fleets = {asdict(fleet).__str__(): found for fleet, found in results}
-    quiet_results = [(fleet, of_fleets[asdict(fleet).__str__()]) for fleet in quiet]
-    planted_results = [(fleet, of_fleets[asdict(fleet).__str__()]) for fleet in planted]
+    of_fleets = dict(results)
+    quiet_results, planted_results = ([(fleet, of_fleets[fleet]) for fleet in fleets] for fleets in (quiet, planted))
     figures: dict[str, Any] = {"quiet": of_quiet(quiet_results), "planted": of_planted(planted_results)}
     bars = []
     if quiet:

@@ -22,12 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from scipy.stats import chi2
-
 from drift.link.sensitivity import Sensitivity
 from harness import FOLDER, Bar, in_process, parser, report, say
 from parts.drift_run import FIRST_DAY, WARM_UP
 from parts.kept import Kept
+from parts.poisson import upper95
 from parts.residuals import REGIMES
 
 REGIONS: Final = 20
@@ -62,11 +61,6 @@ OTHER_BUDGETS: Final = (10.0, 100.0, 1000.0)
 RECORDINGS: Final = FOLDER.parent.parent / "shared" / "data"
 MERGED: Final = "dwcp_training"
 """A recording that is read as one series: its nodes and peers are random in every row."""
-
-
-def upper95(count: int) -> float:
-    """Return the largest mean of a Poisson count for which this count or less comes in 5 % of cases (one-sided)."""
-    return float(chi2.ppf(0.95, 2 * count + 2) / 2)
 
 
 def jobs(plan: Plan, pictures: Path | None) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from daemon.clock import StreamClock
 from daemon.commands import replay
 from daemon.config.load import Config
 from daemon.operator.logs import configure_logging
+from drift.region.policy import BUDGET_LINKS
 from features.telemetry import TARGETS, Doubles, Floats
 from harness import answer, job_of
 from parts.alerts_plan import DAY_H, Fleet, planted_at
@@ -116,7 +117,7 @@ def replayed(
     Args:
         budget: false alerts a week.
         restarts: how often the daemon is stopped on the way and goes on from its state.
-        swaps_h: a training is due every so many hours of the stream, so that models are replaced; None: after a drift alone.
+        swaps_h: hours of the stream between two trainings, which replace models; None: a training starts only after a drift.
         measured: is called with the residuals.
     """
     configure_logging("error", "json", sys.stderr)
@@ -141,7 +142,7 @@ def replayed(
 
 
 def _until(source: FileSource, config: Config, path: Path, stop_at: float, measured: Measured | None) -> dict[str, Any]:
-    """Replay until so many records were read, or to the end, and return the report."""
+    """Replay until `stop_at` records were read, or to the end, and return the report."""
     clock, read, poll = StreamClock(replay.written_s(path)), 0, source.poll
 
     def counted(*arguments: Any, **named: Any) -> Any:
@@ -193,7 +194,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         busy = {"restarts": 2, "swaps_h": 60.0} if fleet.busy else {"restarts": 0, "swaps_h": None}
         found = replayed(path, first_rows, job["budget"], **busy)
     begin_s = DEFAULT_START_S + fleet.first_h * _HOUR_S
-    weeks = fleet.links * fleet.regions * (fleet.hours - fleet.first_h) / (2000 * 7 * DAY_H)
+    weeks = fleet.links * fleet.regions * (fleet.hours - fleet.first_h) / (BUDGET_LINKS * 7 * DAY_H)
     return found | {"truth": truth, "begin_s": begin_s, "fleet_weeks": weeks}
 
 

@@ -74,7 +74,7 @@ def detection(alerts: Sequence[dict[str, Any]], one: dict[str, Any]) -> dict[str
 
 
 def _size_right(incident: Sequence[dict[str, Any]], one: dict[str, Any]) -> bool | None:
-    """Return whether the size that was sent last is right to SIZE_WITHIN; None for a change that is no step."""
+    """Return whether the size that was sent last is right to SIZE_WITHIN; None for a change that is not a step."""
     if one["kind"] != "step":
         return None
     for alert in reversed(incident):

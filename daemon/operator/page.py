@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from daemon.operator.facts import Facts
 from daemon.operator.observer import Observer
+from drift.region.policy import BUDGET_LINKS
 
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 RELOAD_S: Final = 5
-MONITORED_OF_BUDGET: Final = 2000
-"""Monitored links of the fleet that drift.false_alerts_per_week refers to."""
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta http-equiv="refresh" content="{reload_s}"><meta name="viewport" content="width=device-width">
@@ -60,7 +59,7 @@ def _alert(event: str, fields: dict[str, Any]) -> str:
 
 
 def _figures(facts: Facts, budget_per_week: float) -> list[tuple[str, str]]:
-    budget = budget_per_week * facts.monitored_links / MONITORED_OF_BUDGET
+    budget = budget_per_week * facts.monitored_links / BUDGET_LINKS
     stricter = (
         f"; that is many times the budget, so alerts need more evidence now (level {facts.strictness} of 3)" if facts.strictness else ""
     )

@@ -39,8 +39,8 @@ class Memory:
     def observe(self, change: IncidentChange) -> None:
         """Record an incident. A change of a region or of the fleet asks for a training if it lasts and forecasts of the next row show it.
 
-        One bad link is no evidence about the model, and a fault of the data must not be learnt. A step that the model follows at once asks
-        for none either. What has recovered, or became part of the fleet's incident, before a training began asks for none any more.
+        One bad link is not evidence about the model, and a fault of the data must not be learnt. A step that the model follows at once does
+        not ask. An incident that has recovered, or has become part of the fleet's, before a training began does not ask any more.
         """
         if change.scope == "link" or change.group != "network":
             return

@@ -113,9 +113,8 @@ def follow(
 
 def break_off(state: Doubles) -> None:
     """End what is under way on all links. state: float64 (L, 4, FIELDS), changed in place."""
-    levels = state.view(LEVEL)[..., 0]
-    for field in ("average", "reported", "total"):
-        levels[field] = 0.0
+    for level in state.view(LEVEL).reshape(-1):
+        _break_off(level)
 
 
 @compiled

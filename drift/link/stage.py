@@ -9,6 +9,7 @@ change of the level, which the forecast of the next row follows within a few row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -205,14 +206,14 @@ class LinkDrift:
             if ends and (shift := self._add_block(link, metric, mean, time_s - BLOCK_ROWS * interval_s)) is not None:
                 since_s, moved = shift[0], shift[1] * sigma
                 if abs(moved) >= SLOW_MIN_SIGMA:
-                    change = since_s, moved, moved * scale, 1.0, RAMP, interval_s, np.nan
+                    change = since_s, moved, moved * scale, 1.0, RAMP, interval_s, math.nan
                     yield report.alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, QUORUM + 1.0, change)
             for (threshold, *change), (aspect, detector, way) in zip(of_sums, _SUMS, strict=True):
                 if threshold:
-                    share = report.rows.share_of_far(row, metric, change[2]) if aspect == "level" and threshold != WITHDRAWN else np.inf
+                    share = report.rows.share_of_far(row, metric, change[2]) if aspect == "level" and threshold != WITHDRAWN else math.inf
                     if share >= LEAST_SHARE or threshold == ALONE + 1.0:  # what is adopted has to be known
-                        small = share < ALONE_SHARE or (np.isfinite(share) and abs(change[1]) < ALONE_SIGMA)
-                        yield report.alarm(row, metric, aspect, detector, way, threshold, change, bool(small))
+                        small = share < ALONE_SHARE or (share < math.inf and abs(change[1]) < ALONE_SIGMA)
+                        yield report.alarm(row, metric, aspect, detector, way, threshold, change, small)
                     if threshold == ALONE + 1.0:
                         self._adwin[link][metric] = new_adwin()
                         self._arrays["slow"][link, metric, _UP:] = 0.0

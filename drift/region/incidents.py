@@ -50,10 +50,10 @@ class Incidents:
 
     def count(self) -> int:
         """Return how many incidents are open."""
-        return len(self._open())
+        return sum(len(region.all()) for region in self.regions.values()) + len(self.fleets)
 
     def _open(self) -> list[Incident]:
-        return [incident for _, region in sorted(self.regions.items()) for incident in region.all()] + list(self.fleets.values())
+        return [incident for region in self.regions.values() for incident in region.all()] + list(self.fleets.values())
 
     def detect(self, now_s: float, alarms: list[LinkAlarm], seen: list[LinkSeen]) -> list[IncidentChange]:
         """Return the changes of incidents by one bucket.
@@ -236,9 +236,10 @@ class Incidents:
         """Open or update incidents of single links, from alarms that no larger incident covers."""
         region = self.regions[name]
         of_link: defaultdict[str, list[LinkAlarm]] = defaultdict(list)
-        known: defaultdict[str, list[LinkAlarm]] = defaultdict(list)
+        known: dict[str, list[LinkAlarm]] = {alarm.link: [] for alarm in alarms}
         for alarm in region.alarms:
-            known[alarm.link].append(alarm)
+            if alarm.link in known:
+                known[alarm.link].append(alarm)
         for alarm in alarms:
             sure = alarm.confirmed and not alarm.small and (group == "data" or not self.strictness)
             if sure or (group, alarm.link) in region.links:
@@ -294,7 +295,8 @@ class Incidents:
     def complete(self, now_s: float) -> list[IncidentChange]:
         """Return updates of incidents whose links have all had the time to show the change, if there are more of them than were sent."""
         larger = [incident for incident in self._open() if incident.scope != "link" and not incident.complete]
-        changes = [one.completed(now_s, self.policy.complete_after_s(one.alarms)) for one in larger]
+        larger.sort(key=lambda incident: incident.region)
+        changes = [incident.completed(now_s, self.policy.complete_after_s(incident.alarms)) for incident in larger]
         return [change for change in changes if change is not None]
 
     def close_quiet(self, now_s: float) -> list[IncidentChange]:

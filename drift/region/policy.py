@@ -34,8 +34,6 @@ TOGETHER: Final = 3.0
 """Times by which notices come more often than if the links of a region knew nothing of each other."""
 QUIET_ROWS: Final = 60
 """Least number of its links' rows without new evidence after which an incident closes."""
-
-
 BUDGET_LINKS: Final = 2000
 """Monitored links of the fleet that the budget of false alerts is for."""
 STRICTER_FROM: Final = (10, 30, 100)

@@ -92,8 +92,8 @@ class RegionDrift:
                 of_bucket += self.incidents.detect(now_s, alarms, seen)
                 self._forget_regions()
             self._count(of_bucket, now_s)
-            self.open_incidents = self.incidents.count()
             changes += of_bucket
+        self.open_incidents = self.incidents.count()
         return changes
 
     def _count(self, changes: Sequence[IncidentChange], now_s: float) -> None:

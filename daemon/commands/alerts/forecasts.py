@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Final
 
 import numpy as np
 
@@ -12,23 +11,15 @@ from daemon.config.usable import local_time_of
 from features.offline import RawTable, compute, empty_row
 from features.telemetry import TARGETS, Floats
 from model.registry.versions import Registry, RegistryError
+from model.version.metadata import VERSION_FORMAT
 from model.version.predictor import Predictor, PredictorError
 from model.windows.index import build_windows, gather
 
-_STAMP: Final = "v%Y%m%d_%H%M%S"
-
 
 def version_at(registry: Registry, time_s: float) -> str | None:
-    """Return the newest published version whose training began by a time (UTC seconds); None if there is none."""
-    begun = [version for version in registry.in_order() if (at_s := _begun_s(version)) is not None and at_s <= time_s]
-    return max(begun, key=lambda version: _begun_s(version) or 0.0) if begun else None
-
-
-def _begun_s(version: str) -> float | None:
-    try:
-        return datetime.strptime(version[: len("v20260101_000000")], _STAMP).replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return None
+    """Return the newest published version whose training began by a time (UTC seconds); None if there is none. Names sort by that time."""
+    latest = datetime.fromtimestamp(time_s, UTC).strftime(VERSION_FORMAT)
+    return max((version for version in registry.published() if version <= latest), default=None)
 
 
 def forecasts_for(table: RawTable, registry: Registry, time_s: float, config: Config) -> tuple[str | None, Floats]:
