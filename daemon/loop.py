@@ -74,7 +74,7 @@ class Loop:
         self._announcer.dead_letters(ingested.rejected)
         changes = self._incidents.advance(ingested, self._group)
         self._announce_incidents(changes)
-        self._training.observe(ingested.rows, changes)
+        self._training.observe(ingested.rows, changes, self._group.monitored_links, self._group.behind)
         wanted = self._training.wants_checkpoint or self._pressure.fills(self._parts.load())
         written = self._keeper.step(self._snapshot, wanted=wanted)
         if written is not None:
@@ -194,6 +194,7 @@ class Loop:
         if self._readiness.is_update_due(self._parts.clock.monotonic_s()):
             self._announcer.sinks.look()
             self._group.report_spread()
+            self._group.report_trust()
         if self.on_step is not None:
             self.on_step(polled)
         facts = self._parts.facts(polled, waits=self._standing)

@@ -79,6 +79,7 @@ class Parts:
             late_samples=regions.late,
             alerts_in_a_week=regions.opened_in_a_week,
             strictness=regions.strictness,
+            trust=self.group.trust,
             live_version=live.version if live is not None else None,
             pinned_version=models.pinned,
             running=training.progress(),

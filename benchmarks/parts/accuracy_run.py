@@ -18,6 +18,7 @@ from features.offline import RawTable
 from features.telemetry import TARGETS, Flags, Floats, Longs
 from features.timeline import DEFAULT_GAP_MULTIPLE
 from harness import answer, job_of, say
+from model.judge.mixture import no_simple
 from model.judge.outlook import Outlook
 from model.spec.architecture import ARCHITECTURES, Ahead, architecture_of, forecasting
 from model.spec.job import plain
@@ -156,7 +157,10 @@ def _kept_calibrated(dataset: Dataset, index: WindowIndex, ahead: Floats, sizes:
     for rows in np.split(order, np.flatnonzero(np.diff(time_s[order])) + 1):
         restarted = np.array([last_run.get(link[row]) != run[row] for row in rows])
         last_run.update({link[row]: run[row] for row in rows})
-        outlook.follow(link[rows], [group] * len(rows), time_s[rows], interval_s[rows], restarted, ahead[rows], actual[rows])
+        outlook.follow(
+            link[rows], [group] * len(rows), time_s[rows], interval_s[rows], restarted, ahead[rows], actual[rows],
+            no_simple(len(rows), len(sizes.horizons)), np.full((len(rows), len(TARGETS)), np.nan, np.float32),
+        )  # fmt: skip
         found[rows] = outlook.stretched([group] * len(rows), ahead[rows])
     return {"lower": found[..., LOWER], "upper": found[..., UPPER]}
 

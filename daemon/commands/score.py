@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from daemon.ingest.ahead import Listener, Made
 from features.definition import SHORT_ROWS
 from features.telemetry import TARGETS, Doubles, Floats, Partition
 
@@ -67,11 +68,33 @@ class ByPhase:
     def measured(
         self, _partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
     ) -> None:
-        """See daemon.ingest.monitored.Listener."""
+        """See daemon.ingest.ahead.Listener."""
         phases = [self._phase_of(row_s) if self._links(link) else None for row_s, link in zip(time_s.tolist(), links, strict=True)]
         for phase in {phase for phase in phases if phase is not None}:
             chosen = np.array([row_phase == phase for row_phase in phases])
             self.phases.setdefault(phase, Errors()).add(actual[chosen], forecast[chosen], persistence[chosen])
+
+    def forecast(self, made: Made) -> None:
+        """See daemon.ingest.ahead.Listener. What becomes of forecasts further ahead is counted by the daemon itself."""
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """Several listeners of the daemon's forecasts, in the place of one."""
+
+    all: Sequence[Listener]
+
+    def measured(
+        self, partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
+    ) -> None:
+        """See daemon.ingest.ahead.Listener."""
+        for each in self.all:
+            each.measured(partition, time_s, links, actual, forecast, persistence)
+
+    def forecast(self, made: Made) -> None:
+        """See daemon.ingest.ahead.Listener."""
+        for each in self.all:
+            each.forecast(made)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from functools import partial
@@ -10,11 +11,11 @@ from pathlib import Path
 
 from daemon.clock import Clock
 from daemon.clock_watch import ClockWatch
+from daemon.ingest.ahead import Listener
 from daemon.ingest.decisions import Decisions
 from daemon.ingest.ingested import Ingested
 from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
-from daemon.ingest.monitored import Listener
 from daemon.ingest.partition import Holds, Pipeline
 from daemon.ingest.pieces import part_of
 from daemon.ingest.settings import PipelineSettings
@@ -24,6 +25,7 @@ from daemon.state.checkpoint import CheckpointStore
 from daemon.state.snapshot import PartState, Written
 from features.telemetry import Partition
 from model.buffer.rows import BufferWriter
+from model.judge.behind import Behind
 from streams.source import ONLY_LOG, Polled, RawBatch, Source
 
 
@@ -60,6 +62,8 @@ class Group:
         """The partitions that wait for this machine's clock."""
         self.spread = LinkSpread(settings.link_key, observer.emit, clock.monotonic_s)
         """Links that come in more than one partition."""
+        self.trust: dict[str, float] = {}
+        """By region, the mean weight of the version in what is published, 0 to 1, as of the last `report_trust`."""
         self.blocked = False
         """True if the journal could not be written and no checkpoint was written since: records that were read were not ingested."""
         self._passed_over: set[Partition] = set()
@@ -183,6 +187,23 @@ class Group:
     def report_spread(self) -> None:
         """Report links that come in several partitions, or have moved to another one: once a second is enough."""
         self.spread.look({pipeline.partition: pipeline.spans for pipeline in self})
+
+    def report_trust(self) -> None:
+        """Show how much the live version is trusted in each region: once a second is enough."""
+        found: dict[str, list[float]] = {}
+        for pipeline in self:
+            for region, trust in pipeline.monitored.ahead.trust().items():
+                found.setdefault(region, []).extend(trust)
+        self.trust = {region: statistics.fmean(trust) for region, trust in found.items()}
+        self._observer.trusted(self.trust)
+
+    @property
+    def behind(self) -> list[Behind]:
+        """Where the live version is worse than what is published, beyond chance and for long; the worst first."""
+        live = self._models.live
+        current = [pipeline.monitored for pipeline in self if live is not None and pipeline.monitored.version == live.version]
+        found = [one for monitored in current for one in monitored.ahead.behind()]
+        return sorted(found, key=lambda one: -one.share)
 
     def snapshot(self) -> tuple[PartState, ...]:
         """Return the state of all partitions as it is now; their open rows go with it."""

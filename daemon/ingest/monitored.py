@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.ingest.ahead import LinksAhead, Listener
 from daemon.operator.observer import Observer
 from drift.link.monitored import MonitoredList, MonitoringPolicy
 from drift.link.rows import Intervals, MonitoredRows
@@ -18,27 +19,11 @@ from features.changes import FeatureRows
 from features.definition import FEATURES
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
-from model.judge.outlook import Outlook
 from model.version.contract import LOWER, MEDIAN, PLACES, UPPER
 from model.version.predictor import Predictor
 
 _CODES = slice(FEATURES.index("region_encoded"), FEATURES.index("region_encoded") + len(CATEGORIES))
 _REGION, _LINK_TYPE = CATEGORIES.index("region"), CATEGORIES.index("link_type")
-
-
-class Listener(Protocol):
-    """Receives every forecast that met its measurement (replay and demo keep score)."""
-
-    def measured(
-        self, partition: Partition, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, persistence: Floats
-    ) -> None:
-        """Compare forecasts with measurements.
-
-        Args:
-            time_s: float64 (W,), UTC seconds.
-            actual, forecast, persistence: float32 (W, 4), NaN if there is none.
-        """
-        ...
 
 
 class MonitoredLinks:
@@ -61,7 +46,7 @@ class MonitoredLinks:
         self._forecast: Floats = np.full((0, len(TARGETS)), np.nan, np.float32)  # of each link's next row
         self._persistence: Floats = self._forecast.copy()
         self._sides: Floats = _no_sides(0)  # how far the bounds of that forecast are from it
-        self._outlook = Outlook()
+        self.ahead = LinksAhead(observer, listener)
 
     def __len__(self) -> int:
         return len(self._watch)
@@ -87,7 +72,7 @@ class MonitoredLinks:
             self._drift.restart(epoch)
             self._forget_forecasts()
             if model is not None:
-                self._outlook.begin(model.horizons, model.metadata.coverage, len(self._forecast))
+                self.ahead.begin(model, len(self._forecast))
         self.model, self.version, self.epoch = model, version, epoch
 
     def retry_load(self, model_of: Callable[[str], Predictor | None]) -> None:
@@ -141,7 +126,7 @@ class MonitoredLinks:
         monitored = index[index >= 0]
         self._drift.renew(monitored.tolist())
         self._forecast[monitored], self._persistence[monitored] = np.nan, np.nan
-        self._outlook.forget(monitored)
+        self.ahead.forget(monitored)
 
     def forecast(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> tuple[Floats, Intervals | None]:
         """Forecast the next row of each link, and compare each monitored row with the forecast that was made for it.
@@ -171,7 +156,7 @@ class MonitoredLinks:
         self._count_errors(actual, before, known)
         intervals = None
         if len(self.model.horizons):
-            self._follow_ahead(batch, rows, index, ahead, actual)
+            self.ahead.follow(batch, rows, index, ahead, actual, links)
             intervals = self._intervals(rows, index, ahead)
         if self._listener is not None:
             names = [links[slot] for slot in rows.slots[rows.watched].tolist()]
@@ -186,20 +171,6 @@ class MonitoredLinks:
         self._sides[index] = sides
         far, restarted = ahead[:, -1, :, LOWER : UPPER + 1], rows.restarted[rows.watched]
         return Intervals(before, far, self.model.horizons[-1], self.model.metadata.coverage or 0.9, restarted, rows.interval_s)
-
-    def _follow_ahead(self, batch: TelemetryBatch, rows: FeatureRows, index: Ints, ahead: Floats, actual: Floats) -> None:
-        """Compare rows with the forecasts further ahead that were made for them. Arguments are of the W monitored rows."""
-        row_of = rows.accepted[rows.watched]
-        regions, types = batch.categories[_REGION], batch.categories[_LINK_TYPE]
-        groups = [(regions[row] or "", types[row] or "") for row in row_of.tolist()]
-        outcomes = self._outlook.follow(
-            index.astype(np.int64), groups, batch.time_s[row_of], rows.interval_s, rows.restarted[rows.watched], ahead, actual
-        )  # fmt: skip
-        for horizon, target in np.argwhere(outcomes.count > 0).tolist():
-            self._observer.measured_ahead(
-                int(self._outlook.horizons[horizon]), target, outcomes.count[horizon, target], outcomes.covered[horizon, target],
-                outcomes.error[horizon, target],
-            )  # fmt: skip
 
     def detect(
         self, batch: TelemetryBatch, rows: FeatureRows, residual: Floats, intervals: Intervals | None, links: Sequence[str],
@@ -243,12 +214,12 @@ class MonitoredLinks:
             "epoch": self.epoch,
             "model_version": self.version,
             "forecasting": not self.shedding,
-        } | self._outlook.state()
+        } | self.ahead.state()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return forecast and persistence, float32 (W, 4), sides, float32 (W, 4, 2), and the arrays of LinkDrift and Outlook."""
         own = {"forecast": self._forecast.copy(), "persistence": self._persistence.copy(), "sides": self._sides.copy()}
-        return own | self._drift.arrays() | self._outlook.arrays()
+        return own | self._drift.arrays() | self.ahead.arrays()
 
     def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None, links: Sequence[str]) -> None:
         """Restore the object that `state` and `arrays` were made from, and monitor the links that were pinned since.
@@ -260,7 +231,7 @@ class MonitoredLinks:
         self._watch = MonitoredList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"], arrays, self._sensitivity)
         self._forecast, self._persistence, self._sides = arrays["forecast"], arrays["persistence"], arrays["sides"]
-        self._outlook = Outlook.restored(state, arrays)
+        self.ahead.restore(state, arrays, len(self))
         self._extend(self._watch.pin(links))
         self.epoch, self.version, self.model = state["epoch"], state["model_version"], model
         self.shedding = not state["forecasting"]
@@ -270,19 +241,19 @@ class MonitoredLinks:
         none_yet = np.full((count, len(TARGETS)), np.nan, np.float32)
         self._forecast, self._persistence = (np.concatenate([array, none_yet]) for array in (self._forecast, self._persistence))
         self._sides = np.concatenate([self._sides, _no_sides(count)])
-        self._outlook.extend(count)
+        self.ahead.extend(count)
 
     def _select(self, index: Ints) -> None:
         """Keep only the links of these watch indices."""
         self._drift.keep(index.tolist())
         self._forecast, self._persistence, self._sides = self._forecast[index], self._persistence[index], self._sides[index]
-        self._outlook.select(index)
+        self.ahead.select(index)
 
     def _forget_forecasts(self) -> None:
         self._forecast[:] = np.nan
         self._persistence[:] = np.nan
         self._sides[:] = np.nan
-        self._outlook.forget()
+        self.ahead.forget()
 
     def _count_errors(self, actual: Floats, before: Floats, known: Floats) -> None:
         error, persistence_error = np.abs(actual - before).astype(np.float64), np.abs(actual - known).astype(np.float64)

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from typing import TypeAlias
 
 from daemon.errors import StateError
+from daemon.ingest.ahead import Listener
 from daemon.ingest.entries import CLOCK_S, Ahead, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
 from daemon.ingest.ingested import Ingested, RejectedRecord, Undone, count_records, count_rows
-from daemon.ingest.monitored import Listener, MonitoredLinks
+from daemon.ingest.monitored import MonitoredLinks
 from daemon.ingest.pieces import is_review_due, part_of, pieces
 from daemon.ingest.room import Room
 from daemon.ingest.settings import PipelineSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.training.progress import Running
@@ -34,6 +35,7 @@ class Facts:
         strictness: how much stricter than usual incidents are opened, 0 to 3, because there were far more than the budget has.
         live_version: version that forecasts come from; None if there is none yet.
         pinned_version: version that a person has pinned; None if a training may publish.
+        trust: by region, the mean weight of the version in what is published, 0 to 1.
         running: the running training; None if none is running.
         training_busy: a training is due or running, or its candidate is being published.
         training_waits_for: the condition that the next training waits for; "" if it is not known yet.
@@ -64,6 +66,7 @@ class Facts:
     strictness: int
     live_version: str | None
     pinned_version: str | None
+    trust: Mapping[str, float]
     running: Running | None
     training_busy: bool
     training_waits_for: str

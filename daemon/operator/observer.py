@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
@@ -67,6 +67,7 @@ EVENTS: Final[dict[str, tuple[str, str]]] = {
     "model_live": ("info", "forecasts come from this version from now on"),
     "model_unusable": ("error", "a version cannot be loaded, or must not be live; the one before stays"),
     "model_rolled_back": ("warning", "a person went back to this version: it is pinned, and no training starts until `models unpin`"),
+    "version_behind": ("warning", "the live version is worse than what is published, beyond chance: a training is asked for"),
     "model_pinned": ("info", "a person has pinned this version: it stays live, and no training starts until `models unpin`"),
     "model_unpinned": ("info", "the version stays live until a training publishes another one"),
     "choice_ignored": ("error", "CHOICE in the models folder is damaged, or not signed by the key: it has no effect"),
@@ -176,15 +177,16 @@ class Observer:
         self.forecasts = self._counter("dwcp_forecasts", "Forecasts made for monitored links")
         self.shed = self._counter("dwcp_forecasts_shed", "Rows of monitored links without a forecast, while catching up")
         self.error_sum = self._counter("dwcp_forecast_error_sum", "Absolute error, in the target's unit", ["target", "by"])
-        self.ahead_count = self._counter(
-            "dwcp_forecast_ahead_count", "Forecasts further ahead that met their row", ["target", "rows"]
-        )  # fmt: skip
-        self.ahead_covered = self._counter(
-            "dwcp_forecast_ahead_covered", "Those of dwcp_forecast_ahead_count whose row lay in its interval", ["target", "rows"]
-        )  # fmt: skip
-        self.ahead_error_sum = self._counter(
-            "dwcp_forecast_ahead_error_sum", "Absolute error of their median, in the target's unit", ["target", "rows"]
-        )  # fmt: skip
+        counted = partial(self._counter, labelnames=["target", "rows"])
+        self.ahead = {
+            "count": counted("dwcp_forecast_ahead_count", "Forecasts further ahead that met their row"),
+            "covered": counted("dwcp_forecast_ahead_covered", "Those of dwcp_forecast_ahead_count whose row lay in the version's interval"),
+            "error": counted("dwcp_forecast_ahead_error_sum", "Absolute error of the version's median, in the target's unit"),
+            "published_covered": counted("dwcp_published_ahead_covered", "Those whose row lay in the interval that is published"),
+            "published_error": counted("dwcp_published_ahead_error_sum", "Absolute error of what is published, in the target's unit"),
+        }
+        """What became of forecasts, see `measured_ahead`."""
+        self.trust = self._gauge("dwcp_version_trust_ratio", "Mean weight of the version in what is published", ["region"])
         self.error_count = self._counter("dwcp_forecast_error_count", "Forecasts that were compared with their measurement", ["target"])
 
     def watch(self, not_live: Callable[[], list[str]], not_ready: Callable[[], list[str]]) -> None:
@@ -237,6 +239,12 @@ class Observer:
         self.model.clear()
         self.model.labels(version).set(1)
 
+    def trusted(self, trust: Mapping[str, float]) -> None:
+        """Show how much the version is trusted. trust: by region, 0 to 1."""
+        self.trust.clear()
+        for region, share in trust.items():
+            self.trust.labels(region).set(share)
+
     def pin(self, version: str | None) -> None:
         """Show whether a version is pinned; None: no version is."""
         self.model_pinned.set(version is not None)
@@ -254,25 +262,22 @@ class Observer:
         self.error_sum.labels(name, "persistence").inc(persistence_error)
         self.error_count.labels(name).inc(count)
 
-    def measured_ahead(self, rows: int, target: int, count: float, covered: float, error: float) -> None:
+    def measured_ahead(self, rows: int, target: int, sums: Mapping[str, float]) -> None:
         """Add up what became of forecasts of one target at one horizon.
 
         Args:
             rows: of the horizon.
             target: index into TARGETS.
-            count: number of forecasts that met their row.
-            covered: number of those whose row lay in its interval.
-            error: sum of the absolute errors of the median, in the target's unit.
+            sums: "count", forecasts that met their row; "covered", those of the version whose row lay in its interval; "error", sum of the
+                absolute errors of its median, in the target's unit; and "published_covered" and "published_error".
         """
-        labels = TARGETS[target], str(rows)
-        self.ahead_count.labels(*labels).inc(count)
-        self.ahead_covered.labels(*labels).inc(covered)
-        self.ahead_error_sum.labels(*labels).inc(error)
+        for name, metric in self.ahead.items():
+            metric.labels(TARGETS[target], str(rows)).inc(sums[name])
 
     def ahead_scores(self) -> list[dict[str, Any]]:
-        """Return what became of all forecasts further ahead: target, rows, forecasts, mae and coverage; by target, then by rows."""
+        """Return what became of all forecasts: of the version and of what is published; by target, then by rows."""
         sums: dict[tuple[str, int], dict[str, float]] = {}
-        for metric, key in ((self.ahead_count, "count"), (self.ahead_covered, "covered"), (self.ahead_error_sum, "error")):
+        for key, metric in self.ahead.items():
             for sample in (sample for family in metric.collect() for sample in family.samples if sample.name.endswith("_total")):
                 sums.setdefault((sample.labels["target"], int(sample.labels["rows"])), {})[key] = sample.value
         order = sorted(sums, key=lambda pair: (TARGETS.index(pair[0]), pair[1]))
@@ -283,6 +288,8 @@ class Observer:
                 "forecasts": int(found["count"]),
                 "mae": found["error"] / found["count"],
                 "coverage": found["covered"] / found["count"],
+                "published_mae": found["published_error"] / found["count"],
+                "published_coverage": found["published_covered"] / found["count"],
             }
             for target, rows in order
             if (found := sums[target, rows])["count"]

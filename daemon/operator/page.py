@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 RELOAD_S: Final = 5
+LEAST_TRUSTED: Final = 3
+"""Regions that the page names because their version has the least weight."""
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta http-equiv="refresh" content="{reload_s}"><meta name="viewport" content="width=device-width">
@@ -69,6 +72,7 @@ def _figures(facts: Facts, budget_per_week: float) -> list[tuple[str, str]]:
         ("newest event time", _time(facts.event_time_s)),
         ("links", f"{facts.links:,}, of which {facts.monitored_links:,} are monitored"),
         ("model", (facts.live_version or "none yet") + pinned),
+        ("weight of the model in what is published", _trust(facts.trust)),
         ("training", facts.training),
         ("open incidents", f"{facts.open_incidents:,}"),
         (
@@ -76,6 +80,15 @@ def _figures(facts: Facts, budget_per_week: float) -> list[tuple[str, str]]:
             f"{facts.alerts_in_a_week:,}; budget of false alerts for this number of monitored links: {budget:.2g}{stricter}",
         ),
     ]
+
+
+def _trust(trust: Mapping[str, float]) -> str:
+    """Return the mean weight over regions, and the least ones by name."""
+    if not trust:
+        return "nothing was learnt yet"
+    least = sorted(trust.items(), key=lambda item: item[1])[:LEAST_TRUSTED]
+    named = ", ".join(f"{region or 'no region'} {share:.0%}" for region, share in least)
+    return f"{statistics.fmean(trust.values()):.0%}" + (f"; least in {named}" if len(trust) > 1 else "")
 
 
 def _time(time_s: float) -> str:

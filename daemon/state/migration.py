@@ -31,6 +31,7 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     forecast further ahead is under way.
     6 to 7: residuals come in standard deviations of their forecasts' intervals, and levels are watched. The detectors of the network know
     nothing of that, so every monitored link calibrates anew; those of the data go on.
+    7 to 8: what is published is a mixture, which has learnt nothing yet. Forecasts under way and calibrations stay.
 
     Args:
         version: schema version of the checkpoint.
@@ -61,6 +62,9 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
         drift.make_room(len(document["drift"]["adwin"]))  # links that were judged: it grows with them
         arrays = drift.arrays() | {"sides": np.full((links, len(TARGETS), 2), np.nan, np.float32)} | _without_residuals(arrays)
         document = document | {"drift": drift.document()}
+    if version < 8 and "outlook_under_way" in arrays and "outlook_weights" not in arrays:
+        links, horizons = arrays["outlook_under_way"].shape[:2]
+        arrays = arrays | Outlook.empty_mixture(links, horizons, len(document["outlook_groups"]))
     return document, arrays
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from features.telemetry import Partition
 from model.buffer.rows import BufferWriter, OpenSegment
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 """Schema version of a checkpoint. daemon.state.migration brings older ones up to date."""
 
 

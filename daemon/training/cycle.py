@@ -21,6 +21,7 @@ from daemon.training.schedule import Schedule
 from daemon.training.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
 from drift.messages import IncidentChange
 from model.buffer.segments import SegmentError
+from model.judge.behind import Behind
 from model.registry.candidates import Candidate
 from model.spec.architecture import Architecture, Lstm
 from model.spec.job import DRIFT, JobSpec
@@ -97,11 +98,26 @@ class Training:
         """True if a training is due: it starts on the segments of the next checkpoint."""
         return self._due is not None
 
-    def observe(self, rows: int, changes: Sequence[IncidentChange] = ()) -> None:
-        """Count accepted records, and note incidents that may ask for a training. Call it before the checkpoint that includes them."""
+    def observe(
+        self, rows: int, changes: Sequence[IncidentChange] = (), monitored: int = 1, behind: Sequence[Behind] = ()
+    ) -> None:  # fmt: skip
+        """Count accepted records, and note what may ask for a training. Call it before the checkpoint that includes them.
+
+        Args:
+            rows: accepted since the last call.
+            changes: of incidents.
+            monitored: number of monitored links.
+            behind: where the live version is worse than what is published, the worst first.
+        """
         self.memory.rows += rows
         for change in changes:
-            self.memory.observe(change)
+            self.memory.observe(change, monitored)
+        if self.memory.observe_behind(behind=bool(behind)):
+            worst = behind[0]
+            self._observer.emit(
+                "version_behind", version=self._models.known, region=worst.region, link_type=worst.link_type, target=worst.target,
+                worse_by=round(worst.share, 3), places=len(behind),
+            )  # fmt: skip
 
     def step(self, now_s: float, written: Written | None, *, decides: bool) -> list[Outcome]:
         """Start the training that is due on a checkpoint, follow the one that runs, and decide whether another is due.
@@ -128,11 +144,13 @@ class Training:
             has_version=self._models.known is not None and not self._models.has_other_features(self._models.known),
             rows=memory.rows,
             new_rows=memory.rows - memory.rows_trained,
-            schedule_due=self.schedule.due,
+            schedule_due=self.schedule.due_at(now_s),
             drift_rows=None if memory.drift_at_rows is None else memory.rows - memory.drift_at_rows,
             ended_s=memory.ended_s,
             failed=memory.failed,
             pinned=self._models.pinned is not None,
+            behind_rows=None if memory.behind_at_rows is None else memory.rows - memory.behind_at_rows,
+            unpaid=memory.unpaid,
         )
         self.decision = decide_training(now_s, facts, self.config.policy)
         if self.decision.start:
@@ -249,7 +267,7 @@ class Training:
             "training_finished", version=version, status=result.status, seconds=round(ended.seconds, 1), rows=result.rows,
             windows=result.windows, stage_s=result.stage_s,
         )  # fmt: skip
-        self.memory.trained(now_s, self._rows_at_start, self._answering)
+        self.memory.trained(now_s, self._rows_at_start, self._answering, paid=result.status == "candidate")
         if result.status == "candidate":
             self._publisher.publish(ended, self.config.keep_versions)
             return []

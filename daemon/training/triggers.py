@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.spec.job import DRIFT
+from model.spec.job import BEHIND, DRIFT
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,8 @@ class TrainingFacts:
         running: a training is due or running, or its candidate is being published.
         rows: accepted records.
         new_rows: accepted records since the start of the last training.
+        behind_rows: rows since the live version was found to be worse than what is published, or since the last training; None: it is not.
+        unpaid: trainings in succession that gave no better version.
         drift_rows: rows since the beginning of the oldest drift that no training has answered; None: there is no such drift.
         ended_s: when the last training ended, UTC seconds; None before the first.
         failed: the last training failed.
@@ -40,11 +42,18 @@ class TrainingFacts:
     ended_s: float | None
     failed: bool
     pinned: bool = False
+    behind_rows: int | None = None
+    unpaid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The decision whether to train now. reason: "first", "drift", "schedule" or "". waiting_for: the missing condition, for a person."""
+    """The decision whether to train now.
+
+    Args:
+        reason: "first", "drift", "behind", "schedule" or "".
+        waiting_for: the missing condition, for a person.
+    """
 
     start: bool
     reason: str = ""
@@ -70,6 +79,11 @@ def decide_training(now_s: float, facts: TrainingFacts, policy: TrainingPolicy) 
         if facts.drift_rows < policy.drift_rows_min:
             return Decision(False, waiting_for=f"rows since the drift, {facts.drift_rows:,} of {policy.drift_rows_min:,}")
         return Decision(True, DRIFT)
+    if facts.behind_rows is not None and not facts.schedule_due:
+        needed = policy.drift_rows_min << facts.unpaid
+        if facts.behind_rows < needed:
+            return Decision(False, waiting_for=f"rows since the version fell behind, {facts.behind_rows:,} of {needed:,}")
+        return Decision(True, BEHIND)
     if facts.schedule_due:
         if facts.new_rows < policy.new_rows_min:
             return Decision(False, waiting_for=f"new rows, {facts.new_rows:,} of {policy.new_rows_min:,}")

@@ -75,6 +75,30 @@ def decide(
     return _compared(candidate, current, per_target, windows, policy, target_spread, news)
 
 
+def against_average(first: Verdict, candidate_abs_error: AnyFloats, average_abs_error: AnyFloats, policy: GatePolicy) -> Verdict:
+    """Refuse a first version that is worse on the whole than a moving average, beyond chance and the tolerance: that costs nothing.
+
+    Args:
+        first: The verdict on it so far.
+        candidate_abs_error: (M, 4), of the same windows in time order, NaN where not measured; of all horizons together, if it has some.
+        average_abs_error: (M, 4), of the average.
+    """
+    candidate = np.asarray(candidate_abs_error, np.float64)
+    average = np.where(np.isnan(candidate), np.nan, np.asarray(average_abs_error, np.float64))
+    candidate = np.where(np.isnan(average), np.nan, candidate)
+    targets = np.flatnonzero(~np.isnan(candidate).all(axis=0)).tolist()
+    if not first.accepted or not targets or first.windows < policy.min_windows:
+        return first
+    usual = np.nanmean(average[:, targets], axis=0)
+    scaled = (candidate - average)[:, targets] / np.where(usual > 0, usual, 1.0)
+    means = block_bootstrap_means(scaled, -(-len(scaled) // BLOCKS), RESAMPLES, SEED)
+    change = _change(float(np.nanmean(scaled, axis=0).mean()), np.nanmean(means, axis=1))
+    if change.low <= 0 or change.mean <= policy.tolerance_ratio:
+        return first
+    figures = f"{change.mean:+.1%} (95 % interval {change.low:+.1%} to {change.high:+.1%})"
+    return replace(first, accepted=False, reasons=(f"it is worse than a moving average: its mean scaled error differs by {figures}",))
+
+
 def with_horizons(next_row: Verdict, ahead: Verdict) -> Verdict:
     """Return the verdict on two versions that forecast the same horizons.
 

@@ -19,7 +19,8 @@ from model.version.metadata import VERSION_PATTERN
 
 RESULT_NAME: Final = "result.json"
 DRIFT: Final = "drift"
-"""Reason of a training that a drift has asked for; see daemon.training.triggers for the others."""
+BEHIND: Final = "behind"
+"""Reasons of a training: a drift, or a live version that is worse than what is published; see daemon.training.triggers for the others."""
 EXIT_DONE: Final = 0
 EXIT_FAILED: Final = 1
 EXIT_BAD_JOB: Final = 2

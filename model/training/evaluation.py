@@ -10,13 +10,14 @@ import numpy as np
 
 from features.local_time import UTC, LocalTime
 from features.offline import OfflineFeatures, compute, empty_row
-from features.telemetry import Flags, Floats
-from model.judge.gate import absolute_errors, decide, with_horizons
+from features.telemetry import Doubles, Flags, Floats
+from model.judge.gate import absolute_errors, against_average, decide, with_horizons
 from model.judge.horizons import mean_over_horizons, weighted_interval_scores
-from model.judge.metrics import forecast_metrics, persistence
+from model.judge.metrics import Ewma, forecast_metrics, persistence
 from model.spec.architecture import COVERAGE
 from model.spec.verdict import GatePolicy, Verdict
 from model.training.dataset import Dataset
+from model.version.contract import MEDIAN
 from model.version.predictor import Predictor
 from model.windows.index import gather, targets_at
 
@@ -70,11 +71,26 @@ def judge(
     verdict = decide(errors["candidate"], errors.get("parent"), errors["persistence"], policy, dataset.outputs.scale, news)
     metrics = {name: asdict(forecast_metrics(actual, forecast)) for name, forecast in forecasts.items()}
     ahead = _ahead(candidate, dataset, dataset.features) if candidate.horizons else None
+    if parent is None:
+        verdict = _first(verdict, dataset, errors["candidate"], ahead, policy)
     if ahead is not None and theirs is not None and parent is not None and parent.horizons == candidate.horizons:
         both = {"candidate": ahead, "parent": _ahead(parent, dataset, theirs)}
         coverage = candidate.metadata.coverage or COVERAGE
         verdict = with_horizons(verdict, _decided_ahead(dataset, both, able, forecasts["persistence"], coverage, policy))
     return Evaluation(verdict, metrics, forecasts, ahead)
+
+
+def _first(verdict: Verdict, dataset: Dataset, errors: Doubles, ahead: Floats | None, policy: GatePolicy) -> Verdict:
+    """Compare a first version with a moving average, over all horizons if it has some. errors: float64 (M, 4), of the next row."""
+    index, targets = dataset.judged, dataset.targets
+    average = Ewma.chosen(targets, dataset.features, dataset.data.train).forecast(targets, dataset.features, index)
+    if ahead is None:
+        return against_average(verdict, errors, absolute_errors(targets[index.target_row], average), policy)
+    actual = targets_at(targets, index.ahead)
+    naive = np.abs(actual.astype(np.float64) - average[:, None])
+    medians = np.abs(actual.astype(np.float64) - ahead[..., MEDIAN])
+    medians[np.isnan(naive)] = naive[np.isnan(medians)] = np.nan
+    return against_average(verdict, mean_over_horizons(medians, naive), mean_over_horizons(naive, naive), policy)
 
 
 def _news(candidate: Predictor, parent: Predictor) -> tuple[str, ...]:

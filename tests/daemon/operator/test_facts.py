@@ -19,7 +19,8 @@ LIMIT_S: Final = 60.0
 WELL: Final = Facts(
     now_s=0.0, ingested=True, waits=False, silent_s=0.0, connected=True, paused=False, lag=0, held=0, keyless=0, problems=(), troubles=(),
     checkpoint_since_s=None, publication_since_s=None, open_rows=7, event_time_s=1_767_571_200.0, links=500, monitored_links=400,
-    split_links=2, moved_links=3, open_incidents=4, late_samples=5, alerts_in_a_week=3, strictness=1, live_version="v20260101_000000",
+    split_links=2, moved_links=3, open_incidents=4, late_samples=5, alerts_in_a_week=3, strictness=1, trust={"eu": 0.5},
+    live_version="v20260101_000000",
     pinned_version=None, running=None, training_busy=False, training_waits_for="new rows",
 )  # fmt: skip
 WAITING: Final = replace(WELL, ingested=False, lag=7)

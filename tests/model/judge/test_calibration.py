@@ -7,9 +7,11 @@ import pytest
 
 from features.telemetry import TARGETS
 from model.judge.calibration import LEAST, MOST
+from model.judge.mixture import no_simple
 from model.judge.outlook import GROUPS_MOST, Outlook
 
 EU = ("eu", "fibre")
+UNKNOWN = np.full((1, len(TARGETS)), np.nan, np.float32)
 USUAL = 1.645
 """Nine of ten values of a standard normal distribution lie within this many deviations."""
 
@@ -78,7 +80,7 @@ class Link:
         ahead = np.tile(np.array([median - 1, median, median + 1, median], np.float32), (1, 2, len(TARGETS), 1))
         found = self.outlook.follow(
             np.zeros(1, np.int64), [EU], np.array([self.time_s]), np.array([60.0]), np.array([restarted]), ahead,
-            np.full((1, len(TARGETS)), value, np.float32),
+            np.full((1, len(TARGETS)), value, np.float32), no_simple(1, 2), UNKNOWN,
         )  # fmt: skip
         self.last = found
         return [float(count) for count in found.count[:, 0]]
@@ -139,10 +141,13 @@ def test_links_come_and_go() -> None:
     ahead = np.tile(np.array([9, 10, 11, 10], np.float32), (3, 1, len(TARGETS), 1))
     rows, actual = np.arange(3), np.full((3, len(TARGETS)), 10.0, np.float32)
     no = np.zeros(3, np.bool_)
-    outlook.follow(rows, [EU] * 3, np.array([0.0, 10.0, 20.0]), np.full(3, 60.0), no, ahead, actual)
+    outlook.follow(
+        rows, [EU] * 3, np.array([0.0, 10.0, 20.0]), np.full(3, 60.0), no, ahead, actual, no_simple(3, 1), UNKNOWN.repeat(3, axis=0)
+    )
     outlook.select(np.array([2], np.int32))
     outlook.extend(1)
-    found = outlook.follow(np.arange(2), [EU] * 2, np.array([80.0, 80.0]), np.full(2, 60.0), no[:2], ahead[:2], actual[:2])
+    no_mixture = no_simple(2, 1), UNKNOWN.repeat(2, axis=0)
+    found = outlook.follow(np.arange(2), [EU] * 2, np.array([80.0, 80.0]), np.full(2, 60.0), no[:2], ahead[:2], actual[:2], *no_mixture)
     assert found.count[0].tolist() == [1.0] * len(TARGETS), "that of the link that stayed"
 
 
@@ -152,5 +157,5 @@ def test_a_flood_of_regions_is_bounded() -> None:
     ahead, actual = np.ones((1, 1, len(TARGETS), 4), np.float32), np.ones((1, len(TARGETS)), np.float32)
     for number in range(GROUPS_MOST + 50):
         time_s, interval_s, gap = np.array([60.0 * number]), np.array([60.0]), np.zeros(1, np.bool_)
-        outlook.follow(np.zeros(1, np.int64), [(f"region {number}", "")], time_s, interval_s, gap, ahead, actual)
+        outlook.follow(np.zeros(1, np.int64), [(f"region {number}", "")], time_s, interval_s, gap, ahead, actual, no_simple(1, 1), UNKNOWN)
     assert len(outlook.arrays()["outlook_log_stretch"]) == GROUPS_MOST

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from features.telemetry import TARGETS, Doubles
-from model.judge.gate import absolute_errors, decide, with_horizons
+from model.judge.gate import absolute_errors, against_average, decide, with_horizons
 from model.spec.verdict import GatePolicy, Verdict
 
 POLICY = GatePolicy()
@@ -203,3 +203,20 @@ def test_too_few_windows_ahead_leave_the_decision_to_the_next_row() -> None:
     assert with_horizons(better, few).accepted
     none = decide(np.full((WINDOWS, 4), np.nan), np.full((WINDOWS, 4), np.nan), PERSISTENCE, POLICY)
     assert with_horizons(better, none).accepted
+
+
+@pytest.mark.parametrize(
+    ("factor", "windows", "accepted"),
+    [(1.5, WINDOWS, False), (1.005, WINDOWS, True), (0.8, WINDOWS, True), (1.5, 20, True)],
+    ids=["worse", "worse within tolerance", "better", "too few windows to tell"],
+)
+def test_a_first_version_has_to_stand_beside_a_moving_average(factor: float, windows: int, accepted: bool) -> None:
+    """Over all targets together; where the average has no forecast, nothing is compared."""
+    candidate, average = errors(*[factor] * 4, windows=windows), errors(windows=windows, seed=1)
+    candidate[:, 3], average[::2, 2] = np.nan, np.nan
+    first = decide(candidate, None, average, POLICY)
+    verdict = against_average(first, candidate, average, POLICY)
+    assert verdict.accepted is accepted
+    assert any("worse than a moving average" in reason for reason in verdict.reasons) is not accepted
+    nothing = np.full_like(average, np.nan)
+    assert against_average(first, candidate, nothing, POLICY) is first
