@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from daemon.clock import Clock
+from daemon.clock import Clock, StreamClock
 from daemon.config.keys import registry_with_keys
 from daemon.config.load import Config
 from daemon.config.usable import local_time_of
@@ -17,10 +17,10 @@ from daemon.events.incidents import Incidents
 from daemon.events.sinks import Sinks
 from daemon.events.topic_check import topics_of
 from daemon.events.topic_watch import TopicWatch
+from daemon.ingest.ahead import Listener
 from daemon.ingest.group import Group, journal_path
 from daemon.ingest.journal import Journal
 from daemon.ingest.live_model import Models
-from daemon.ingest.monitored import Listener
 from daemon.ingest.pressure import Pressure
 from daemon.ingest.settings import PipelineSettings
 from daemon.loop import Loop
@@ -38,7 +38,7 @@ from daemon.training.child import Trainer
 from daemon.training.cycle import Training, TrainingConfig
 from daemon.training.memory import Memory
 from daemon.training.publisher import Publisher
-from daemon.training.schedule import Schedule
+from daemon.training.schedule import Schedule, StreamSchedule, WallSchedule
 from daemon.training.triggers import TrainingPolicy
 from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity
@@ -144,7 +144,8 @@ def build(
     health = Health(notifier.watchdog_s or WATCHDOG_FALLBACK_S, clock.monotonic_s)
     observer.watch(health.not_live, health.not_ready)
     observer.alerts_budget.set(config.drift.false_alerts_per_week)
-    schedule = Schedule(config.training.schedule, config.training.interval_s, clock)
+    cron, interval_s = config.training.schedule, config.training.interval_s
+    schedule = StreamSchedule(cron, interval_s) if isinstance(clock, StreamClock) else WallSchedule(cron, interval_s, clock)
     readiness = Readiness(health, notifier, observer)
     parts = _make_parts(config, source, clock, observer, listener, registry, store, journal, schedule, readiness, process)
     return Daemon(Loop(parts, wait_for_training=wait_for_training), parts, schedule, make_http(config, observer, health), lock, journal)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -125,8 +125,8 @@ def replayed(
     rows = FileSource(path, None, max_records=replay.POLL_RECORDS).lag() or 0
     stops = [math.inf, *(rows * (part + 1) // (restarts + 1) for part in reversed(range(restarts)))]
     with tempfile.TemporaryDirectory(prefix="dwcp-alerts-") as name:
-        adapted = replay._adapted(config, Path(name), rows, True, False)
-        training = {"rows_min": first_rows} | ({"interval_s": swaps_h * _HOUR_S, "schedule": ""} if swaps_h else {})
+        adapted = replay.adapted(config, Path(name), rows)
+        training = {"rows_min": first_rows, "schedule": "", "interval_s": swaps_h * _HOUR_S if swaps_h else None}
         adapted = adapted.model_copy(
             update={
                 "training": adapted.training.model_copy(update=training),
@@ -136,51 +136,23 @@ def replayed(
         began, versions = time.process_time(), []
         while stops:
             source = FileSource(path, None, max_records=replay.POLL_RECORDS)
-            report = _until(source, adapted, path, stops.pop(), measured)
+            heard = None if measured is None else Residuals(measured)
+            report = replay.run_replay(source, StreamClock(replay.written_s(path)), adapted, True, listener=heard, stop_at=stops.pop())
             versions = report["versions"]
         return {"alerts": list(alerts_in(Path(name))), "cpu_s": time.process_time() - began, "rows": rows, "versions": versions}
 
 
-def _until(source: FileSource, config: Config, path: Path, stop_at: float, measured: Measured | None) -> dict[str, Any]:
-    """Replay until `stop_at` records were read, or to the end, and return the report."""
-    clock, read, poll = StreamClock(replay.written_s(path)), 0, source.poll
+@dataclass(frozen=True)
+class Residuals:
+    """A Listener that passes the residuals of the next row on."""
 
-    def counted(*arguments: Any, **named: Any) -> Any:
-        nonlocal read
-        polled = poll(*arguments, **named)
-        read += sum(map(len, polled.batches))
-        if read >= stop_at:
-            stop("restart")
-        return polled
+    pass_on: Measured
 
-    source.poll = counted  # type: ignore[method-assign]  # the daemon is stopped from outside, as by a signal
-    build = replay.build
+    def measured(self, _partition: Any, time_s: Doubles, links: Sequence[str], actual: Floats, forecast: Floats, _persistence: Any) -> None:
+        self.pass_on(time_s, links, actual - forecast)
 
-    def built(*arguments: Any, **named: Any) -> Any:
-        nonlocal stop
-        listener = named["listener"]
-        scored = listener.measured
-
-        def heard(partition: Any, time_s: Any, links: Any, actual: Any, forecast: Any, persistence: Any) -> None:
-            scored(partition, time_s, links, actual, forecast, persistence)
-            if measured is not None:
-                measured(time_s, links, actual - forecast)
-
-        listener.measured = heard
-        daemon = build(*arguments, **named)
-        stop = daemon.loop.stop
-        return daemon
-
-    stop = _nothing
-    replay.build = built
-    try:
-        return replay.run_replay(source, clock, config, True)
-    finally:
-        replay.build = build
-
-
-def _nothing(_reason: str) -> None:
-    """Do nothing: the daemon is not there yet."""
+    def forecast(self, made: Any) -> None:
+        """Not used."""
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:

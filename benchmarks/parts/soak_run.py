@@ -29,7 +29,7 @@ from daemon.ingest.group import journal_path
 from daemon.operator.logs import configure_logging
 from daemon.operator.observer import Observer
 from daemon.reload import reloader
-from daemon.training.schedule import Schedule
+from daemon.training.schedule import WallSchedule
 from daemon.wiring import Daemon, build
 from harness import answer, in_process, job_of, say
 from model.spec.architecture import architecture_of
@@ -48,15 +48,14 @@ PROGRESS_SAMPLES: Final = 6
 """Samples between two lines for a person, some two minutes."""
 
 
-class SimulatedSchedule(Schedule):
+class SimulatedSchedule(WallSchedule):
     """A schedule by the stream's clock. APScheduler knows only the machine's."""
 
     def __init__(self) -> None:
         super().__init__("", None)
         self.marked = False
 
-    @property
-    def due(self) -> bool:
+    def due_at(self, now_s: float) -> bool:  # noqa: ARG002 - see Schedule
         return self.marked
 
     def answered(self) -> None:

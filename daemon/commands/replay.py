@@ -15,11 +15,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from daemon.clock import StreamClock
 from daemon.commands.replay_report import make_report, print_report
-from daemon.commands.score import ByPhase
+from daemon.commands.score import ByPhase, Listeners
 from daemon.commands.signals import stop_on_signals
 from daemon.config.load import Config
 from daemon.config.sections import NEVER
 from daemon.errors import EXIT_NOTHING, StateError
+from daemon.ingest.ahead import Listener
 from daemon.operator.logs import configure_logging
 from daemon.operator.observer import Observer
 from daemon.plain_text import plain
@@ -29,11 +30,13 @@ from streams.files.source import FileSource
 from streams.source import Polled, SourceError
 
 FIRST_SHARE: Final = 0.4
-"""Share of the rows before the first training: enough of every season in a short recording; most rows remain to be judged on."""
+"""Most rows before the first training, as a share: enough of every season in a short recording; most rows remain to be judged on."""
 LATER_SHARE: Final = 0.1
-"""Share of the rows between a drift and its training."""
+"""Most rows between a drift and its training, and between two trainings, as a share."""
 REPLAY_EPOCHS: Final = 6
-"""Epochs of a training: most of the gain over the linear path comes in the first ones, and a person waits for the replay."""
+"""Most epochs of a training: most of the gain over the linear path comes in the first ones, and a person waits for the replay."""
+EPOCH_WINDOWS: Final = 4096
+"""Most windows of an epoch, likewise."""
 POLL_RECORDS: Final = 1_000
 """Most records of a poll. A training starts between two polls: 5,000 records would be a third of a short recording."""
 POLLS_MIN: Final = 5
@@ -73,7 +76,8 @@ def replay_file(
         folder = Path(kept)
         configure_logging("warning", config.log.format, sys.stderr)
         clock = StreamClock(written_s(path))
-        report = run_replay(source, clock, _adapted(config, folder, rows or 0, train, merged), as_json)
+        replayed = adapted(config, folder, rows or 0, train=train, merged=merged)
+        report = run_replay(source, clock, replayed, as_json) | {"adapted": adaptations(config, replayed)}
     interrupted, records = report["interrupted"], report["records"]
     if str(path) == "-" and not records["consumed"] and interrupted is None:
         raise SourceError("standard input: is empty, or holds only a header; there is nothing to replay")
@@ -95,8 +99,16 @@ def written_s(path: Path) -> float:
     return -math.inf
 
 
-def run_replay(source: FileSource, clock: StreamClock, config: Config, quiet: bool) -> dict[str, Any]:
-    """Run one replay and return its report. quiet: no progress bar, and the daemon's events are logged."""
+def run_replay(
+    source: FileSource, clock: StreamClock, config: Config, quiet: bool, *, listener: Listener | None = None, stop_at: float = math.inf
+) -> dict[str, Any]:  # fmt: skip
+    """Run one replay and return its report.
+
+    Args:
+        quiet: no progress bar, and the daemon's events are logged.
+        listener: receives forecasts beside the report's own score.
+        stop_at: records after which the daemon is stopped, as by a signal.
+    """
     score = ByPhase(lambda _time_s: "all")
     console = Console(stderr=True, quiet=quiet)
     bar = Progress(
@@ -111,13 +123,19 @@ def run_replay(source: FileSource, clock: StreamClock, config: Config, quiet: bo
             bar.console.print(f"[dim]{plain(_SHOWN[event].format(**fields))}[/dim]", highlight=False)
 
     observer = Observer(listen, unlogged=() if quiet else _SHOWN)
-    daemon = build(config, source, clock, observer, listener=score, wait_for_training=True)
+    both = score if listener is None else Listeners((score, listener))
+    daemon = build(config, source, clock, observer, listener=both, wait_for_training=True)
     trains = config.training.rows_min < NEVER
     stop_on_signals(daemon.loop.stop)
     with bar:
-        daemon.loop.on_step = lambda polled: _show(
-            bar, task, polled, daemon.parts.training.progress(), daemon.parts.training.decision.waiting_for if trains else ""
-        )
+
+        def on_step(polled: Polled) -> None:
+            training = daemon.parts.training
+            _show(bar, task, polled, training.progress(), training.decision.waiting_for if trains else "")
+            if bar.tasks[task].completed >= stop_at:
+                daemon.loop.stop("enough records")
+
+        daemon.loop.on_step = on_step
         daemon.run()
     return make_report(observer, score, events, daemon, trains=trains, merged=not config.links.key)
 
@@ -131,27 +149,41 @@ _SHOWN: Final = {
 }
 
 
-def _adapted(config: Config, folder: Path, rows: int, train: bool, merged: bool) -> Config:
-    """Return the configuration for a recording of `rows` rows (0: unknown): events to files, nothing that waits for the wall clock."""
-    expert = config.training.expert.model_copy(update={"epoch_windows_max": 4096})
-    training: dict[str, Any] = {"schedule": "", "interval_s": None, "cooldown_s": 0.0, "epochs": REPLAY_EPOCHS, "expert": expert}
-    if rows:
-        training |= {
-            "rows_min": max(1, int(FIRST_SHARE * rows)),
-            "drift_rows_min": max(1, int(LATER_SHARE * rows)),
-            "new_rows_min": max(1, int(LATER_SHARE * rows)),
-        }
-    if not train:
-        training |= {"rows_min": NEVER}
+def adapted(config: Config, folder: Path, rows: int, *, train: bool = True, merged: bool = False) -> Config:
+    """Return the configuration for a recording of `rows` rows (0: unknown).
+
+    Schedule and cool-down stay, in recorded time. Less rows are waited for if the recording is too short for them, trainings are shorter,
+    and nothing reaches outside: events go to files, no port is opened, no key is used.
+    """
+    expert, training = config.training.expert, config.training
     changed: dict[str, Any] = {
-        "training": training,
+        "training": {
+            "epochs": min(training.epochs, REPLAY_EPOCHS),
+            "expert": expert.model_copy(update={"epoch_windows_max": min(expert.epoch_windows_max or EPOCH_WINDOWS, EPOCH_WINDOWS)}),
+        },
         "events": {"to": "file", "folder": None},  # beside the state, not among those of a real daemon
         "http": {"enabled": False},
         "drift": {"shed_above_lag": 2**62},  # a recording is never too far behind
         "state": {"directory": folder / "state"},
         "models": {"directory": folder / "models", "signing_key": None, "verify_key": None},  # a replay's versions are not for readers
     } | ({"links": {"key": ()}} if merged else {})
+    if rows:
+        for name, share in (("rows_min", FIRST_SHARE), ("drift_rows_min", LATER_SHARE), ("new_rows_min", LATER_SHARE)):
+            changed["training"][name] = min(getattr(training, name), max(1, int(share * rows)))
+    if not train:
+        changed["training"]["rows_min"] = NEVER
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values) for section, values in changed.items()})
+
+
+def adaptations(config: Config, adapted_config: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of training that differ from the configuration: by key, as configured and as replayed."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for prefix, before, after in (
+        ("training", config.training, adapted_config.training), ("training.expert", config.training.expert, adapted_config.training.expert),
+    ):  # fmt: skip
+        values, others = before.model_dump(exclude={"expert"}), after.model_dump(exclude={"expert"})
+        found |= {f"{prefix}.{name}": (value, others[name]) for name, value in values.items() if others[name] != value}
+    return found
 
 
 def _show(bar: Progress, task: Any, polled: Polled, running: Running | None, waiting_for: str) -> None:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.commands.score import ByPhase, Found, why_nothing
+from daemon.config.sections import NEVER
 from daemon.operator.observer import Observer
 from daemon.plain_text import plain
 from daemon.wiring import Daemon
@@ -98,6 +99,11 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
         f"{len(report['refused'])} refused; {len(report['drifts'])} drifts",
         highlight=False,
     )
+    if report["adapted"]:
+        changed = ", ".join(
+            f"{name} {_setting(after)} instead of {_setting(before)}" for name, (before, after) in report["adapted"].items()
+        )
+        console.print(f"[dim]for a recording: {changed}; schedule and cool-down in recorded time[/dim]", highlight=False)
     for problem in report["failed"]:
         console.print(f"[red]training failed:[/red] {plain(problem, lines=True)}", highlight=False)
     if report["state_problem"] is not None:
@@ -112,6 +118,10 @@ def print_report(report: dict[str, Any], as_json: bool, keep: Path | None) -> No
         console.print(_measured_table(report))
     for reason in report["nothing_judged"]:
         console.print(f"[yellow]nothing was judged:[/yellow] {plain(reason)}", highlight=False)
+
+
+def _setting(value: Any) -> str:
+    return "never" if value == NEVER else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _print_rejections(console: Console, rejections: dict[str, dict[str, Any]], keep: Path | None) -> None:
@@ -132,11 +142,14 @@ def _measured_table(report: dict[str, Any]) -> Table:
 
 
 def _ahead_table(scores: list[dict[str, Any]]) -> Table:
-    table = Table("target", "rows ahead", "judged", "model", "in the interval", title="The same further ahead, and intervals")
+    table = Table(
+        "target", "rows ahead", "judged", "model", "in the interval", "published", "in the interval",
+        title="The same further ahead, and what is published: a mixture of the model and simple forecasts",
+    )  # fmt: skip
     for score in scores:
-        table.add_row(
-            score["target"], f"{score['rows']}", f"{score['forecasts']:,}", f"{score['mae']:.4g}", f"{score['coverage']:.1%}"
-        )  # fmt: skip
+        of_model = (f"{score['mae']:.4g}", f"{score['coverage']:.1%}")
+        of_mixture = (f"{score['published_mae']:.4g}", f"{score['published_coverage']:.1%}")
+        table.add_row(score["target"], f"{score['rows']}", f"{score['forecasts']:,}", *of_model, *of_mixture)
     return table
 
 

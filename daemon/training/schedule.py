@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
 
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
@@ -16,8 +18,83 @@ CLOCK_STEP_S: Final = 30.0
 """Seconds by which the wall clock moves against the monotonic one when it is set: a gradual correction moves it less between two calls."""
 
 
-class Schedule:
-    """Marks training as due by cron (UTC), by interval, or both.
+class Schedule(Protocol):
+    """Marks training as due by cron (UTC), by interval, or both."""
+
+    def due_at(self, now_s: float) -> bool:
+        """Return whether a training is due. now_s: UTC seconds of the stream."""
+        ...
+
+    def change(self, cron: str, interval_s: float | None) -> None:
+        """Replace the schedule (SIGHUP). Raises ValueError if cron is not valid."""
+        ...
+
+    def start(self) -> None:
+        """Begin to mark trainings as due."""
+        ...
+
+    def answered(self) -> None:
+        """Note that a training has started: none is due any longer."""
+        ...
+
+    def close(self) -> None:
+        """End what runs in the background."""
+        ...
+
+
+class StreamSchedule:
+    """The schedule of a replay: it runs in recorded time.
+
+    >>> schedule = StreamSchedule("0 3 * * *", None)
+    >>> [schedule.due_at(hour * 3600.0) for hour in (1, 2, 3, 4)]
+    [False, False, True, True]
+    >>> schedule.answered()
+    >>> [schedule.due_at(hour * 3600.0) for hour in (5, 26, 27)]
+    [False, False, True]
+    """
+
+    def __init__(self, cron: str, interval_s: float | None) -> None:
+        """Mark nothing as due yet. Arguments and errors are those of WallSchedule."""
+        self._due = False
+        self.change(cron, interval_s)
+
+    def due_at(self, now_s: float) -> bool:
+        """See Schedule."""
+        if not math.isfinite(now_s):
+            return False
+        now = datetime.fromtimestamp(now_s, UTC)
+        for trigger, at in list(self._next.items()):
+            if at is None or now < at:
+                self._next[trigger] = at or self._after(trigger, now)
+                continue
+            self._due, self._next[trigger] = True, self._after(trigger, now)
+        return self._due
+
+    def change(self, cron: str, interval_s: float | None) -> None:
+        """See Schedule."""
+        self._interval_s = interval_s
+        triggers = [*([cron_trigger(cron)] if cron else []), *([None] if interval_s is not None else [])]
+        self._next: dict[BaseTrigger | None, datetime | None] = dict.fromkeys(triggers)  # None: the interval, or not known yet
+
+    def start(self) -> None:
+        """See Schedule."""
+
+    def answered(self) -> None:
+        """See Schedule."""
+        self._due = False
+
+    def close(self) -> None:
+        """See Schedule."""
+
+    def _after(self, trigger: BaseTrigger | None, now: datetime) -> datetime | None:
+        if trigger is None:
+            return now + timedelta(seconds=self._interval_s or 0.0)
+        found: datetime | None = trigger.get_next_fire_time(None, now + timedelta(seconds=1))
+        return found
+
+
+class WallSchedule:
+    """The schedule of a live stream.
 
     APScheduler computes the time of the next training and sleeps until then: after the system's clock was set back it would sleep longer by
     as much, and after it was set forward it would not wake. So both are noticed here.
@@ -40,9 +117,8 @@ class Schedule:
         self._ahead_s = self._wall_ahead_s()
         self.change(cron, interval_s)
 
-    @property
-    def due(self) -> bool:
-        """True if a training is due."""
+    def due_at(self, now_s: float) -> bool:  # noqa: ARG002 - see Schedule
+        """See Schedule."""
         ahead_s = self._wall_ahead_s()
         if abs(ahead_s - self._ahead_s) > CLOCK_STEP_S:
             self._clock_was_set(back=ahead_s < self._ahead_s)
@@ -50,7 +126,7 @@ class Schedule:
         return self._due.is_set()
 
     def change(self, cron: str, interval_s: float | None) -> None:
-        """Replace the jobs (SIGHUP). Raises ValueError if cron is not valid."""
+        """See Schedule."""
         self._cron, self._interval_s = cron, interval_s
         triggers: list[BaseTrigger] = [cron_trigger(cron)] if cron else []
         if interval_s is not None:
@@ -60,11 +136,11 @@ class Schedule:
             self._scheduler.add_job(self._due.set, trigger, coalesce=True, misfire_grace_time=None)
 
     def start(self) -> None:
-        """Begin to mark trainings as due."""
+        """See Schedule."""
         self._scheduler.start()
 
     def answered(self) -> None:
-        """Note that a training has started: none is due any longer."""
+        """See Schedule."""
         self._due.clear()
 
     def _clock_was_set(self, back: bool) -> None:

@@ -23,7 +23,7 @@ from daemon.state.snapshot import Written
 from daemon.training.child import Trainer
 from daemon.training.cycle import Training, TrainingConfig
 from daemon.training.publisher import Publisher
-from daemon.training.schedule import Schedule
+from daemon.training.schedule import WallSchedule
 from daemon.training.triggers import TrainingPolicy
 from daemon.wiring import build
 from features.telemetry import COLUMNS
@@ -66,7 +66,7 @@ class Rig:
             policy=TrainingPolicy(10, 10, 10, 0.0), settings=TrainingSettings(), gate=GatePolicy(), gap_multiple=5.0, keep_versions=1
         )
         publisher = Publisher(models.registry, observer, time.monotonic)
-        self.training = Training(config, Trainer(folder / "work", 300.0), publisher, models, Schedule("", None), observer)
+        self.training = Training(config, Trainer(folder / "work", 300.0), publisher, models, WallSchedule("", None), observer)
         sinks = Sinks(*(NdjsonSink(folder / f"{name}.ndjson", 1 << 20, lambda *_: None) for name in ("alerts", "models", "dead_letters")))
         self.announcer = Announcer(sinks, models.registry, observer, WallClock(), "test")
 

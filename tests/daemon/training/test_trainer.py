@@ -23,7 +23,7 @@ from daemon.training.cycle import Training, TrainingConfig
 from daemon.training.outcomes import Outcome
 from daemon.training.progress import Progress
 from daemon.training.publisher import Publisher
-from daemon.training.schedule import Schedule
+from daemon.training.schedule import WallSchedule
 from daemon.training.triggers import TrainingPolicy
 from drift.messages import IncidentChange, SignalChange
 from features.telemetry import Partition
@@ -314,7 +314,7 @@ def made(tmp_path: Path) -> Any:
     registry.recover()
     models = Models(registry, Journal(tmp_path / "journal"), reported.observer, 0.0)
     config = TrainingConfig(policy=TrainingPolicy(10, 10, 10, 60.0), settings=TrainingSettings(), gate=GatePolicy(), gap_multiple=5.0)
-    trainer, schedule = Trainer(tmp_path / "work", 300.0), Schedule("", None)
+    trainer, schedule = Trainer(tmp_path / "work", 300.0), WallSchedule("", None)
     publisher = Publisher(registry, reported.observer, time.monotonic)
     training = Training(config, trainer, publisher, models, schedule, reported.observer)
     yield training, reported

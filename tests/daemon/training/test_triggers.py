@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.clock import WallClock
-from daemon.training.schedule import Schedule
+from daemon.training.schedule import StreamSchedule, WallSchedule
 from daemon.training.triggers import TrainingFacts, TrainingPolicy, decide_training
 
 NOW_S = 1_800_000_000.0
@@ -48,6 +49,16 @@ CASES = [
         "",
         "rows since the drift, 10 of 200",
     ),
+    ("a version that is behind, one row short", replace(LIVE, behind_rows=199), "", "rows since the version fell behind, 199 of 200"),
+    ("a version that is behind", replace(LIVE, behind_rows=200), "behind", ""),
+    (
+        "trainings that gave nothing better make it wait longer",
+        replace(LIVE, behind_rows=799, unpaid=2),
+        "",
+        "rows since the version fell behind, 799 of 800",
+    ),
+    ("a drift comes before it", replace(LIVE, behind_rows=200, drift_rows=200), "drift", ""),
+    ("and so does the schedule", replace(LIVE, behind_rows=200, schedule_due=True, new_rows=500), "schedule", ""),
     ("never two at once", replace(LIVE, running=True, drift_rows=200), "", "the training that runs"),
     ("cool-down", replace(LIVE, drift_rows=200, ended_s=NOW_S - 59.0), "", "the cool-down, 1 s"),
     ("the cool-down is over", replace(LIVE, drift_rows=200, ended_s=NOW_S - 60.0), "drift", ""),
@@ -100,8 +111,8 @@ def test_rules_that_hold_for_all_facts(facts: TrainingFacts) -> None:
 
 def test_the_schedule_marks_training_as_due_until_one_has_started() -> None:
     """An interval marks it, again and again; answering takes the mark away."""
-    schedule = Schedule("", 0.05)
-    assert not schedule.due
+    schedule = WallSchedule("", 0.05)
+    assert not schedule.due_at(0.0)
     schedule.start()
     try:
         for _ in range(2):
@@ -115,30 +126,30 @@ def test_the_schedule_marks_training_as_due_until_one_has_started() -> None:
 def test_a_schedule_outlives_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set back, it does not wait for the time that was next before; set forward, it does not sleep through a time that has come."""
     ahead_s = 0.0
-    schedule = Schedule("0 3 * * *", None, WallClock(lambda: time.time() + ahead_s))
+    schedule = WallSchedule("0 3 * * *", None, WallClock(lambda: time.time() + ahead_s))
     schedule.start()
     try:
         (job,) = schedule._scheduler.get_jobs()
         soon = job.next_run_time
         job.modify(next_run_time=soon + timedelta(days=400))  # as it was noted while the clock was 400 days ahead
-        assert not schedule.due
+        assert not schedule.due_at(0.0)
         ahead_s = -400 * 86_400.0
-        assert not schedule.due
+        assert not schedule.due_at(0.0)
         (job,) = schedule._scheduler.get_jobs()
         assert job.next_run_time == soon
         with monkeypatch.context() as patched:  # its time comes without that the scheduler is woken: the clock was set forward
             patched.setattr(schedule._scheduler, "wakeup", lambda: None)
             job.modify(next_run_time=soon - timedelta(days=2))
-        assert not schedule.due
+        assert not schedule.due_at(0.0)
         ahead_s += 86_400.0
-        assert schedule.due or schedule._due.wait(30.0)
+        assert schedule.due_at(0.0) or schedule._due.wait(30.0)
     finally:
         schedule.close()
 
 
 def test_a_changed_schedule_replaces_the_old_one() -> None:
     """Cron and interval have one job each; an empty schedule has none; an invalid one is a ValueError."""
-    schedule = Schedule("0 3 * * *", 3600.0)
+    schedule = WallSchedule("0 3 * * *", 3600.0)
     assert len(schedule._scheduler.get_jobs()) == 2
     schedule.change("30 4 * * 1", None)
     (job,) = schedule._scheduler.get_jobs()
@@ -148,3 +159,21 @@ def test_a_changed_schedule_replaces_the_old_one() -> None:
     assert schedule._scheduler.get_jobs() == []
     with pytest.raises(ValueError, match="25"):
         schedule.change("0 25 * * *", None)
+
+
+def test_a_replay_has_its_schedule_in_recorded_time() -> None:
+    """Cron and interval, each once for the time that has passed, however long a jump is; nothing before the first record."""
+    schedule = StreamSchedule("0 3 * * *", 7_200.0)
+    assert not schedule.due_at(-math.inf)
+    day_s = 86_400.0
+    assert not schedule.due_at(NOW_S - NOW_S % day_s)
+    assert schedule.due_at(NOW_S - NOW_S % day_s + 7_200.0), "the interval"
+    schedule.answered()
+    assert not schedule.due_at(NOW_S - NOW_S % day_s + 7_260.0)
+    assert schedule.due_at(NOW_S - NOW_S % day_s + 20 * day_s)
+    schedule.answered()
+    assert not schedule.due_at(NOW_S - NOW_S % day_s + 20 * day_s + 60.0)
+    schedule.change("", None)
+    assert not schedule.due_at(NOW_S + 99 * day_s)
+    with pytest.raises(ValueError, match="not a cron schedule"):
+        StreamSchedule("0 25 * * *", None)
