@@ -237,6 +237,14 @@ def check_config(
 
 
 @app.command(epilog=EXIT_CODES)
+def ledger(config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show what each training has cost, what its gate has promised, and what its version has really brought."""
+    from daemon.commands.ledger import show_ledger
+
+    show_ledger(configuration.load(config), as_json=as_json)
+
+
+@app.command(epilog=EXIT_CODES)
 def schema(what: Annotated[str, typer.Argument(help="telemetry, alerts, asyncapi or config")] = "telemetry") -> None:
     """Print the JSON Schema of telemetry records, drift alerts or the configuration, or the AsyncAPI document of all topics."""
     from daemon.commands.documents import alert_schema, model_schema

@@ -81,6 +81,7 @@ class Loop:
             self._group.checkpointed(written)
         self._pressure.apply(self._parts.load())
         self._announce(self._training.step(self._group.now_s, written, decides=not self._ended))
+        self._parts.proving.follow(self._group.proof, self._group.now_s)
         if self._ended and not self._training.busy:
             self.stop("the source has ended")
         self._announcer.follow(self._models)

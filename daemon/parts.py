@@ -15,6 +15,7 @@ from daemon.operator.observer import Observer
 from daemon.operator.readiness import Readiness
 from daemon.state.keeper import Keeper
 from daemon.training.cycle import Training
+from daemon.training.proving import Proving
 from streams.source import Polled, Source
 
 
@@ -28,6 +29,7 @@ class Parts:
     announcer: Announcer
     keeper: Keeper
     training: Training
+    proving: Proving
     models: Models
     pressure: Pressure
     readiness: Readiness

@@ -36,7 +36,9 @@ from daemon.state.keeper import Keeper
 from daemon.state.lock import StateLock
 from daemon.training.child import Trainer
 from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.ledger import NAME, Ledger
 from daemon.training.memory import Memory
+from daemon.training.proving import Proving
 from daemon.training.publisher import Publisher
 from daemon.training.schedule import Schedule, StreamSchedule, WallSchedule
 from daemon.training.triggers import TrainingPolicy
@@ -161,6 +163,7 @@ def _make_parts(
     sinks = make_sinks(config, observer, clock)
     trainer = _trainer(config.state.directory / f"training-{config.state.member}", config.training.time_limit_s, clock)
     publisher = Publisher(registry, observer, clock.monotonic_s)
+    memory, ledger = _restored(Memory, process["training"]), Ledger(config.state.directory / NAME.format(config.state.member))
     return Parts(
         source=source,
         group=Group(
@@ -172,9 +175,8 @@ def _make_parts(
             sinks, registry, observer, clock, f"dwcp-learner/{config.kafka.group_id}", _restored(Announced, process["training"])
         ),
         keeper=Keeper(store, sinks, observer, clock, config.state.checkpoint_interval_s),
-        training=Training(
-            training_config(config), trainer, publisher, models, schedule, observer, _restored(Memory, process["training"])
-        ),
+        training=Training(training_config(config), trainer, publisher, models, schedule, observer, memory, ledger),
+        proving=Proving(registry, ledger, memory, observer),
         models=models,
         pressure=Pressure(source, observer, config.buffer.open_rows_max),
         readiness=readiness,

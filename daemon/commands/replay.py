@@ -167,11 +167,11 @@ def adapted(config: Config, folder: Path, rows: int, *, train: bool = True, merg
         "state": {"directory": folder / "state"},
         "models": {"directory": folder / "models", "signing_key": None, "verify_key": None},  # a replay's versions are not for readers
     } | ({"links": {"key": ()}} if merged else {})
-    if rows:
+    if rows and train:
         for name, share in (("rows_min", FIRST_SHARE), ("drift_rows_min", LATER_SHARE), ("new_rows_min", LATER_SHARE)):
             changed["training"][name] = min(getattr(training, name), max(1, int(share * rows)))
     if not train:
-        changed["training"]["rows_min"] = NEVER
+        changed["training"] |= dict.fromkeys(("rows_min", "drift_rows_min", "new_rows_min"), NEVER)
     return config.model_copy(update={section: getattr(config, section).model_copy(update=values) for section, values in changed.items()})
 
 

@@ -26,6 +26,7 @@ from daemon.state.snapshot import PartState, Written
 from features.telemetry import Partition
 from model.buffer.rows import BufferWriter
 from model.judge.behind import Behind
+from model.judge.probation import Proof, together
 from streams.source import ONLY_LOG, Polled, RawBatch, Source
 
 
@@ -204,6 +205,16 @@ class Group:
         current = [pipeline.monitored for pipeline in self if live is not None and pipeline.monitored.version == live.version]
         found = [one for monitored in current for one in monitored.ahead.behind()]
         return sorted(found, key=lambda one: -one.share)
+
+    @property
+    def proof(self) -> Proof | None:
+        """The proof of the live version, once all partitions have one or one has found it to be worse; None before."""
+        live = self._models.live
+        own = [
+            pipeline.monitored.probation for pipeline in self if live is not None and pipeline.monitored.probation.version == live.version
+        ]
+        proofs = [proof for probation in own if (proof := probation.proof()) is not None]
+        return together(proofs) if proofs and (len(proofs) == len(own) or any(proof.failed for proof in proofs)) else None
 
     def snapshot(self) -> tuple[PartState, ...]:
         """Return the state of all partitions as it is now; their open rows go with it."""

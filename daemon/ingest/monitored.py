@@ -19,6 +19,7 @@ from features.changes import FeatureRows
 from features.definition import FEATURES
 from features.store import FeatureStore
 from features.telemetry import CATEGORIES, TARGETS, Doubles, Flags, Floats, Ints, Partition, TelemetryBatch
+from model.judge.probation import Probation
 from model.version.contract import LOWER, MEDIAN, PLACES, UPPER
 from model.version.predictor import Predictor
 
@@ -47,6 +48,7 @@ class MonitoredLinks:
         self._persistence: Floats = self._forecast.copy()
         self._sides: Floats = _no_sides(0)  # how far the bounds of that forecast are from it
         self.ahead = LinksAhead(observer, listener)
+        self.probation = Probation()
 
     def __len__(self) -> int:
         return len(self._watch)
@@ -71,6 +73,7 @@ class MonitoredLinks:
         else:
             self._drift.restart(epoch)
             self._forget_forecasts()
+            self.probation.begin(version, model, self.version, self.model)
             if model is not None:
                 self.ahead.begin(model, len(self._forecast))
         self.model, self.version, self.epoch = model, version, epoch
@@ -127,6 +130,7 @@ class MonitoredLinks:
         self._drift.renew(monitored.tolist())
         self._forecast[monitored], self._persistence[monitored] = np.nan, np.nan
         self.ahead.forget(monitored)
+        self.probation.forget(monitored)
 
     def forecast(self, batch: TelemetryBatch, rows: FeatureRows, links: Sequence[str]) -> tuple[Floats, Intervals | None]:
         """Forecast the next row of each link, and compare each monitored row with the forecast that was made for it.
@@ -154,6 +158,7 @@ class MonitoredLinks:
         self._forecast[index], self._persistence[index] = forecast, rows.last_known  # of several rows of a link the last one stays
         actual = batch.numeric[row_of][:, : len(TARGETS)]
         self._count_errors(actual, before, known)
+        self.probation.follow(rows, index, batch.time_s[row_of], actual, before)
         intervals = None
         if len(self.model.horizons):
             self.ahead.follow(batch, rows, index, ahead, actual, links)
@@ -207,33 +212,41 @@ class MonitoredLinks:
 
     def state(self) -> dict[str, Any]:
         """Return everything but the arrays, as plain values."""
-        return {
-            "watch_index": list(self._watch.index),
-            "watch_regions": list(self._watch.regions),
-            "drift": self._drift.document(),
-            "epoch": self.epoch,
-            "model_version": self.version,
-            "forecasting": not self.shedding,
-        } | self.ahead.state()
+        return (
+            {
+                "watch_index": list(self._watch.index),
+                "watch_regions": list(self._watch.regions),
+                "drift": self._drift.document(),
+                "epoch": self.epoch,
+                "model_version": self.version,
+                "forecasting": not self.shedding,
+            }
+            | self.ahead.state()
+            | self.probation.state()
+        )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return forecast and persistence, float32 (W, 4), sides, float32 (W, 4, 2), and the arrays of LinkDrift and Outlook."""
         own = {"forecast": self._forecast.copy(), "persistence": self._persistence.copy(), "sides": self._sides.copy()}
-        return own | self._drift.arrays() | self.ahead.arrays()
+        return own | self._drift.arrays() | self.ahead.arrays() | self.probation.arrays()
 
-    def restore(self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model: Predictor | None, links: Sequence[str]) -> None:
+    def restore(
+        self, state: dict[str, Any], arrays: dict[str, NDArray[Any]], model_of: Callable[[str], Predictor | None], links: Sequence[str]
+    ) -> None:
         """Restore the object that `state` and `arrays` were made from, and monitor the links that were pinned since.
 
         Args:
-            model: predictor of state["model_version"].
+            model_of: returns the predictor of a version, or None if it cannot be used now.
             links: names of all slots.
         """
         self._watch = MonitoredList(self._policy, list(state["watch_index"]), list(state["watch_regions"]))
         self._drift = LinkDrift.restored(state["drift"], arrays, self._sensitivity)
         self._forecast, self._persistence, self._sides = arrays["forecast"], arrays["persistence"], arrays["sides"]
         self.ahead.restore(state, arrays, len(self))
+        self.probation = Probation.restored(state, arrays, model_of)
         self._extend(self._watch.pin(links))
-        self.epoch, self.version, self.model = state["epoch"], state["model_version"], model
+        version = state["model_version"]
+        self.epoch, self.version, self.model = state["epoch"], version, model_of(version) if version else None
         self.shedding = not state["forecasting"]
 
     def _extend(self, count: int) -> None:
@@ -242,18 +255,21 @@ class MonitoredLinks:
         self._forecast, self._persistence = (np.concatenate([array, none_yet]) for array in (self._forecast, self._persistence))
         self._sides = np.concatenate([self._sides, _no_sides(count)])
         self.ahead.extend(count)
+        self.probation.extend(count)
 
     def _select(self, index: Ints) -> None:
         """Keep only the links of these watch indices."""
         self._drift.keep(index.tolist())
         self._forecast, self._persistence, self._sides = self._forecast[index], self._persistence[index], self._sides[index]
         self.ahead.select(index)
+        self.probation.select(index)
 
     def _forget_forecasts(self) -> None:
         self._forecast[:] = np.nan
         self._persistence[:] = np.nan
         self._sides[:] = np.nan
         self.ahead.forget()
+        self.probation.forget()
 
     def _count_errors(self, actual: Floats, before: Floats, known: Floats) -> None:
         error, persistence_error = np.abs(actual - before).astype(np.float64), np.abs(actual - known).astype(np.float64)

@@ -251,8 +251,7 @@ class Pipeline:
         rings = {name.removeprefix("store_"): ring for name, ring in arrays.items() if name.startswith("store_")}
         self._store.restore(state["keys"], [list(values) for values in state["values"]], rings, state["evicted_through_s"])
         self._first.restore(rings["last_time_s"])
-        version = state["model_version"]
-        self.monitored.restore(state, arrays, self._model_of(version) if version else None, self._store.links)
+        self.monitored.restore(state, arrays, self._model_of, self._store.links)
         self.next_offset, self.log = restored.offset, Log(**state["log"])
         self._event_time.restore(state, arrays, self._store.newest_s)
         self.idle, self._ignore_through = state["idle"], state["ignore_through"]

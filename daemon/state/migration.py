@@ -16,6 +16,7 @@ from features.memory import empty_memory
 from features.telemetry import TARGETS
 from features.timeline import PAUSES
 from model.judge.outlook import Outlook
+from model.judge.probation import Probation
 from streams.source import ONLY_LOG
 
 
@@ -31,7 +32,8 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     forecast further ahead is under way.
     6 to 7: residuals come in standard deviations of their forecasts' intervals, and levels are watched. The detectors of the network know
     nothing of that, so every monitored link calibrates anew; those of the data go on.
-    7 to 8: what is published is a mixture, which has learnt nothing yet. Forecasts under way and calibrations stay.
+    7 to 8: what is published is a mixture, which has learnt nothing yet; no version is on probation. Forecasts under way and calibrations
+    stay.
 
     Args:
         version: schema version of the checkpoint.
@@ -65,6 +67,10 @@ def migrated(version: int, document: dict[str, Any], arrays: dict[str, NDArray[A
     if version < 8 and "outlook_under_way" in arrays and "outlook_weights" not in arrays:
         links, horizons = arrays["outlook_under_way"].shape[:2]
         arrays = arrays | Outlook.empty_mixture(links, horizons, len(document["outlook_groups"]))
+    if version < 8:
+        probation = Probation()
+        probation.extend(len(document.get("watch_regions", ())))
+        document, arrays = document | probation.state(), arrays | probation.arrays()
     return document, arrays
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -44,12 +45,14 @@ class Ended:
         result: None if it left none (crash, time limit, cancelled).
         problem: why it left no result, or why it failed; None if it did not.
         seconds: how long it ran.
+        cpu_s: CPU seconds of it and its children; None if not known.
     """
 
     spec: JobSpec
     result: JobResult | None
     problem: str | None
     seconds: float
+    cpu_s: float | None = None
 
 
 @dataclass
@@ -59,6 +62,8 @@ class _Child:
     process: subprocess.Popen[bytes]
     began_s: float
     progress: ProgressReader
+    cpu_s: float
+    """CPU seconds of all earlier children of this process."""
     terminated_s: float | None = None
     """Time at which it was sent SIGTERM because its time was up, seconds after its start; None before that."""
 
@@ -115,7 +120,7 @@ class Trainer:
             )  # fmt: skip
         _offer_to_oom_killer(process.pid)  # it is the first to go when memory runs out
         assert process.stdout is not None
-        self._child = _Child(spec, folder, process, self._clock(), ProgressReader(process.stdout))
+        self._child = _Child(spec, folder, process, self._clock(), ProgressReader(process.stdout), _children_cpu_s())
 
     def progress(self) -> Running | None:
         """Return how far the child is; None if there is none."""
@@ -163,7 +168,7 @@ class Trainer:
         child.progress.close()
         remove_if_possible(child.folder / "snapshot")
         self._keep_newest(child.folder)
-        return Ended(child.spec, result, problem, self._clock() - child.began_s)
+        return Ended(child.spec, result, problem, self._clock() - child.began_s, _children_cpu_s() - child.cpu_s)
 
     def _keep_newest(self, folder: Path) -> None:
         """Remove older folders; what cannot be removed now is tried again after the next training."""
@@ -206,3 +211,9 @@ def _last_words(folder: Path) -> str:
     except OSError as error:
         return f"its log cannot be read ({error.strerror})"
     return " / ".join(lines[-_LAST_LINES:]) or "none"
+
+
+def _children_cpu_s() -> float:
+    """Return the CPU seconds of all children of this process that have ended. It has no others than trainings."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

@@ -13,6 +13,7 @@ from daemon.ingest.live_model import Models
 from daemon.operator.observer import Observer
 from daemon.state.snapshot import Written
 from daemon.training.child import Ended, Trainer
+from daemon.training.ledger import Ledger
 from daemon.training.memory import Memory
 from daemon.training.outcomes import Answer, Outcome
 from daemon.training.progress import Running
@@ -65,8 +66,9 @@ class Training:
 
     def __init__(
         self, config: TrainingConfig, trainer: Trainer, publisher: Publisher, models: Models, schedule: Schedule, observer: Observer,
-        memory: Memory | None = None,
+        memory: Memory | None = None, ledger: Ledger | None = None,
     ) -> None:  # fmt: skip
+        self.ledger = ledger
         self.config, self.trainer, self.schedule = config, trainer, schedule
         self.memory = memory or Memory()
         self.decision = Decision(False)
@@ -115,7 +117,7 @@ class Training:
         if self.memory.observe_behind(behind=bool(behind)):
             worst = behind[0]
             self._observer.emit(
-                "version_behind", version=self._models.known, region=worst.region, link_type=worst.link_type, target=worst.target,
+                "version_behind", version=None if self._models.live is None else self._models.live.version, region=worst.region, link_type=worst.link_type, target=worst.target,
                 worse_by=round(worst.share, 3), places=len(behind),
             )  # fmt: skip
 
@@ -257,6 +259,8 @@ class Training:
     def _ended(self, ended: Ended, now_s: float) -> list[Outcome]:
         """Publish the candidate of a training that has ended, or record why it is not published."""
         version, result = ended.spec.version, ended.result
+        if self.ledger is not None:
+            self.ledger.training(ended, now_s)
         for segment, problem in (result.unsound if result is not None else {}).items():
             self._observer.emit("segment_unsound", segment=segment, problem=problem, remedy=LEFT_OUT)
         if result is None or result.status == "failed":

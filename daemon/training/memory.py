@@ -32,6 +32,7 @@ class Memory:
         known: incidents that have asked; each asks once.
         settled: incidents of single links whose new level has lasted, since the start of the last training.
         behind_at_rows: rows at which the live version was found to be worse than what is published; None if it is not.
+        proved: the last version whose probation has ended.
         unpaid: trainings for that reason in succession that gave no better version.
     """
 
@@ -45,6 +46,7 @@ class Memory:
     settled: list[str] = field(default_factory=list)
     behind_at_rows: int | None = None
     unpaid: int = 0
+    proved: str | None = None
 
     def observe(self, change: IncidentChange, monitored: int = 1) -> None:
         """Record an incident. A change of a region or of the fleet asks for a training if it lasts and forecasts of the next row show it.
@@ -113,6 +115,12 @@ class Memory:
         self.asked = [[incident, asked_at] for incident, asked_at in self.asked if incident not in answered]
         if self.drift_at_rows is not None and self.drift_at_rows <= rows:
             self.drift_at_rows = min((asked_at for _, asked_at in self.asked), default=None)
+
+    def withdrawn(self) -> None:
+        """Record that a version was worse than the one before: its rows do not come again, and the next training waits longer."""
+        self.unpaid = min(self.unpaid + 1, UNPAID_MOST)
+        self.behind_at_rows = None
+        self.wait_for_more_rows(self.rows)
 
     def wait_for_more_rows(self, rows: int) -> None:
         """Require more rows for the next training: the same rows would fail again, and without a cool-down (replay) again and again."""

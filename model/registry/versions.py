@@ -230,6 +230,19 @@ class Registry:
             version = self.live.beyond_doubt(self.catalogue.numbers())
         return self._choose("pinned", version)
 
+    def withdraw(self, version: str, before: str) -> bool:
+        """Make the version `before` live again in place of `version`, without a pin. Return whether that was possible.
+
+        It is not if another version is live by now, or if a person has pinned one.
+
+        Raises:
+            RegistryError: `before` is not whole any more or not signed by the verify key.
+        """
+        if self.live.pin() is not None or self.live.named() != version:
+            return False
+        self._choose("unpinned", before)
+        return True
+
     def unpin(self) -> str:
         """Let trainings publish again, and return the version that is live until then.
 
