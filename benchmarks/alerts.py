@@ -122,7 +122,7 @@ def main() -> int:
     options = options_of.parse_args()
     root = FOLDER.parent
     sources = [path for folder in ("drift", "features", "daemon/ingest", "streams/simulator") for path in (root / folder).rglob("*.py")]
-    kept = Kept(root / "build" / "alerts", [*sources, *(FOLDER / "parts").glob("alerts_*.py")])
+    kept = Kept(root / "build" / "alerts", [*sources, *(FOLDER / "parts" / f"alerts_{name}.py" for name in ("plan", "run", "labelled"))])
     hours = 36.0 + 24.0 * (1.0 if options.quick else options.days)
     seeds = 1 if options.quick else options.rounds
     quiet = [] if "quiet" in options.without else quiet_fleets(seeds, hours)

@@ -20,12 +20,16 @@ _KINDS: Final = {
 """What a planted change may be called."""
 
 
-def incidents_of(alerts: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Return the alerts by incident, oldest first. One that became part of a larger one belongs to that."""
+def incidents_of(alerts: Sequence[dict[str, Any]], *, absorbed: bool = False) -> list[list[dict[str, Any]]]:
+    """Return the alerts by incident, oldest first.
+
+    Args:
+        absorbed: with incidents that became part of a larger one, as a person has been told of them; otherwise they belong to that.
+    """
     found: dict[str, list[dict[str, Any]]] = {}
     for alert in alerts:
         found.setdefault(alert["incident"], []).append(alert)
-    return [own for own in found.values() if own[-1]["outcome"] not in ("region", "fleet")]
+    return [own for own in found.values() if absorbed or own[-1]["outcome"] not in ("region", "fleet")]
 
 
 def false_incidents(alerts: Sequence[dict[str, Any]], truth: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -50,7 +54,7 @@ def detection(alerts: Sequence[dict[str, Any]], one: dict[str, Any]) -> dict[str
         delay (rows, None: missed), recall (of links, within RECALL_ROWS), size_right and named_right (None: missed).
     """
     planted, own = set(one["links"]), []
-    for incident in incidents_of(alerts):
+    for incident in incidents_of(alerts, absorbed=True):
         first = incident[0]
         at_once = one["start_s"] - BEFORE_S <= first["since_s"] and one["start_s"] <= first["opened_s"] <= one["end_s"]
         if first["region"] in (None, one["region"]) and at_once and planted & set(incident[-1]["links"]):

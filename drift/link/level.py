@@ -52,6 +52,8 @@ BACK: Final = 1.0
 """Average, in its root mean squares, below which a reported change is over: the metric has gone back, or the forecasts have followed."""
 RECENT: Final = 1.0 / 12.0
 """Weight of a row in the metric's own level."""
+EARLY_ROWS: Final = 5.0
+"""Rows for which a metric has been off one way before `STANDING` says so."""
 SHOWN_LEAST: Final = 0.5
 """Share of a change that the metric itself must show. Where it shows less, the forecasts have moved: a day after an hour of loss they
 expect the next one."""
@@ -65,6 +67,9 @@ mean squares of the average on both sides of 0. strict: factor of the thresholds
 passed, less than 0 if it is below 0. recent: average of the metric. before: its level before the change that was reported. Then for both
 directions the sum that dates a change: its value, rows and beginning, the sum of the distances in the metric's unit, and of those times the
 number of the row, the sum of the metric, and its level before."""
+STANDING: Final = record("direction since_s change before shown")
+"""How a metric stands after a row: direction in which it is off, 0 if it is not; since when, UTC seconds; by how much, and its level
+before, both in the metric's unit; and the share of it that the metric itself shows."""
 FIELDS: Final = LEVEL.itemsize // 8
 """Columns of the state as float64."""
 
@@ -77,7 +82,7 @@ def half_width(coverage: float) -> float:
 def follow(
     state: Doubles, anchors: Floats, run_rows: Doubles, links: Ints, actual: Floats, held: Flags, restarted: Flags, ahead: Floats,
     time_s: Doubles, interval_s: Doubles, horizon: int, coverage: float, least: Doubles, thresholds: Doubles,
-) -> tuple[Records, NDArray[np.int8]]:  # fmt: skip
+) -> tuple[Records, NDArray[np.int8], Records]:  # fmt: skip
     """Compare W rows with the forecasts that were made for them, in stream order, and keep the forecasts that are made now.
 
     The result of a row depends on its link's rows up to it, not on batches.
@@ -102,13 +107,14 @@ def follow(
         ALARM (W, 4, 2), for both directions; threshold 0: there is none. Of a withdrawn one only times and level are set, and as change how
         far the metric has stayed from it.
         int8 (W, 4): the direction, 1 or -1, in which a reported average is off after the row; 0: none is.
+        STANDING (W, 4): how each metric stands after the row.
     """
-    alarms, off = np.zeros((*actual.shape, 2), ALARM), np.zeros(actual.shape, np.int8)
+    alarms, off, standing = np.zeros((*actual.shape, 2), ALARM), np.zeros(actual.shape, np.int8), np.zeros(actual.shape, STANDING)
     _follow(
         state.view(LEVEL)[..., 0], anchors, run_rows, links, actual, held, restarted, ahead, time_s, interval_s, horizon,
-        -(-horizon // (ANCHORS - 1)), half_width(coverage), least, thresholds, alarms, off,
+        -(-horizon // (ANCHORS - 1)), half_width(coverage), least, thresholds, alarms, off, standing,
     )  # fmt: skip
-    return alarms, off
+    return alarms, off, standing
 
 
 def break_off(state: Doubles) -> None:
@@ -121,7 +127,7 @@ def break_off(state: Doubles) -> None:
 def _follow(
     state: Records, anchors: Floats, run_rows: Doubles, links: Ints, actual: Floats, held: Flags, restarted: Flags, ahead: Floats,
     time_s: Doubles, interval_s: Doubles, horizon: int, step: int, half: float, least: Doubles, thresholds: Doubles, alarms: Records,
-    off: NDArray[np.int8],
+    off: NDArray[np.int8], standing: Records,
 ) -> None:  # fmt: skip
     for row in range(len(links)):
         link = links[row]
@@ -142,9 +148,22 @@ def _follow(
                 _judge(level, 0.5 * (below + above) / half, time_s[row], interval_s[row], thresholds, alarms[row, metric])
             if level.reported != 0.0:
                 off[row, metric] = 1 if level.reported > 0.0 else -1
+            _stand(level, standing[row, metric])
         if run % step == 0:
             anchors[link, run // step % ANCHORS] = ahead[row]
         run_rows[link] = run + 1.0
+
+
+@compiled
+def _stand(level: Any, stands: Any) -> None:
+    """Set how a metric stands after a row, if it is off."""
+    way = UP if level.average > 0.0 else DOWN
+    square = level.square_up if way == UP else level.square_down
+    if level.total[way] == 0.0 or level.rows[way] < EARLY_ROWS or abs(level.average) < BACK * math.sqrt(square):
+        return
+    mean = level.mass[way] / level.rows[way]
+    stands.direction, stands.since_s, stands.change, stands.before = 1.0 if way == UP else -1.0, level.since_s[way], mean, level.start[way]
+    stands.shown = (level.given[way] / level.rows[way] - level.start[way]) / mean if mean != 0.0 else 0.0
 
 
 @compiled

@@ -57,6 +57,13 @@ _SLACK: Final = 0.5
 """Slack of the sums of block means, in their own deviations: an eighth of one of a row."""
 _RESTING, _UP = 0, 1
 """Columns of the state of a slow change: blocks to rest, then value, blocks and start time (UTC seconds) of the sum up and the sum down."""
+EARLY_START_ROWS: Final = 4.0
+EARLY_BEFORE_ROWS: Final = 12.0
+EARLY_SIZE: Final = 2.5
+"""A wider spread is a level that has moved if the metric has been off one way since when the spread began, up to so many rows later or
+earlier, by so many mean absolute residuals of before."""
+MOST_SIGMA: Final = 100.0
+"""Largest size of such a change that is given, in standard deviations: the usual deviation may be next to nothing."""
 _SUMS: Final[tuple[tuple[Aspect, str, int], ...]] = (("level", "cusum", 1), ("level", "cusum", -1), ("spread", "cusum_spread", 1))
 """Aspect, detector and direction of the sums UP, DOWN and WIDE."""
 _ARRAYS: Final[dict[str, tuple[tuple[int, ...], float, type]]] = {
@@ -154,7 +161,7 @@ class LinkDrift:
         self.make_room(int(rows.watch.max()) + 1)
         found, held, off_s = faults(self._arrays["data"], rows.watch, rows.numeric, rows.codes, rows.time_s, rows.lag_s)
         held, least = held[:, : len(TARGETS)], least_scale.astype(np.float64)
-        averages, off = self._follow_levels(rows, held, least)
+        averages, off, standing = self._follow_levels(rows, held, least)
         residual, unit, least = rows.standardised(least)
         thresholds, clip = self.sensitivity.thresholds, CLIP_SIGMA
         if rows.intervals is not None:
@@ -169,15 +176,15 @@ class LinkDrift:
         report = Report(rows, off_s, self.epoch)
         alarms = [report.fault(fault) for fault in found]
         alarms += self._level_alarms(report, averages)
-        alarms += self._alarms(report, sums, blocks)
+        alarms += self._alarms(report, sums, blocks, standing)
         return alarms, report.seen(seen)
 
-    def _follow_levels(self, rows: MonitoredRows, held: Flags, least: Doubles) -> tuple[Records, NDArray[np.int8]]:
+    def _follow_levels(self, rows: MonitoredRows, held: Flags, least: Doubles) -> tuple[Records, NDArray[np.int8], Records]:
         """Compare rows with the forecasts that were made long before. See `level.follow`."""
         shape, intervals = rows.residual.shape, rows.intervals
         if intervals is None or intervals.horizon <= 1:
             self.forget_far()
-            return np.zeros((*shape, 2), ALARM), np.zeros(shape, np.int8)
+            return np.zeros((*shape, 2), ALARM), np.zeros(shape, np.int8), np.zeros(shape, level.STANDING)
         if intervals.horizon != self._horizon:
             self.forget_far()
             self._horizon = intervals.horizon
@@ -194,7 +201,7 @@ class LinkDrift:
             small = WITHDRAWN < threshold < ALONE + 1.0 and abs(change[1]) < ALONE_SHARE
             yield report.alarm(row, metric, "level", "level", 1 if way == level.UP else -1, threshold, change, small)
 
-    def _alarms(self, report: Report, sums: Records, blocks: Records) -> Iterator[LinkAlarm]:
+    def _alarms(self, report: Report, sums: Records, blocks: Records, standing: Records) -> Iterator[LinkAlarm]:
         """Yield the alarms of ADWIN and of the sums, in the order of rows and metrics."""
         ended = np.isfinite(blocks["average"])
         where = np.nonzero(ended | (sums["threshold"] != 0.0).any(axis=2))
@@ -204,12 +211,17 @@ class LinkDrift:
         )  # fmt: skip
         for row, metric, link, time_s, (mean, sigma, scale, interval_s), ends, of_sums in zip(*(c.tolist() for c in columns), strict=True):
             if ends and (shift := self._add_block(link, metric, mean, time_s - BLOCK_ROWS * interval_s)) is not None:
-                since_s, moved = shift[0], shift[1] * sigma
-                if abs(moved) >= SLOW_MIN_SIGMA:
-                    change = since_s, moved, moved * scale, 1.0, RAMP, interval_s, math.nan
-                    yield report.alarm(row, metric, "level", "adwin", 1 if moved > 0 else -1, QUORUM + 1.0, change)
+                since_s, sigmas = shift[0], shift[1] * sigma
+                if abs(sigmas) >= SLOW_MIN_SIGMA:
+                    change = since_s, sigmas, sigmas * scale, 1.0, RAMP, interval_s, math.nan
+                    yield report.alarm(row, metric, "level", "adwin", 1 if sigmas > 0 else -1, QUORUM + 1.0, change)
             for (threshold, *change), (aspect, detector, way) in zip(of_sums, _SUMS, strict=True):
-                if threshold:
+                if threshold > 0.0 and aspect == "spread" and (moved := _as_shift(standing[row, metric].item(), change)) is not None:
+                    size = moved[2]
+                    share = report.rows.share_of_far(row, metric, size)
+                    moved[1] = math.copysign(min(share, MOST_SIGMA), size)
+                    yield report.alarm(row, metric, "level", detector, 1 if size > 0.0 else -1, threshold, moved, share < ALONE_SHARE)
+                elif threshold:
                     share = report.rows.share_of_far(row, metric, change[2]) if aspect == "level" and threshold != WITHDRAWN else math.inf
                     if share >= LEAST_SHARE or threshold == ALONE + 1.0:  # what is adopted has to be known
                         small = share < ALONE_SHARE or (share < math.inf and abs(change[1]) < ALONE_SIGMA)
@@ -260,6 +272,23 @@ class LinkDrift:
         drift._arrays = {name: np.ascontiguousarray(arrays[f"drift_{name}"]).copy() for name in _ARRAYS}
         drift._adwin = [[restored_adwin(state) for state in metrics] for metrics in document["adwin"]]
         return drift
+
+
+def _as_shift(standing: Sequence[float], spread: Sequence[float]) -> list[float] | None:
+    """Return the change of a wider spread as that of the level, which is what a person sees; None if the level has not moved.
+
+    The forecasts follow a level that moves, and miss it by ever other amounts.
+
+    Args:
+        standing: level.STANDING of the same row and metric.
+        spread: of the spread's alarm, see Report.alarm.
+    """
+    direction, since_s, change, before, shown = standing
+    _, _, _, _, _, interval_s, residual = spread
+    at_once = -EARLY_BEFORE_ROWS * interval_s <= since_s - spread[0] <= EARLY_START_ROWS * interval_s
+    if direction == 0.0 or not at_once or not abs(change) >= EARLY_SIZE * residual:
+        return None
+    return [since_s, 0.0, change, shown, 0.0, interval_s, before]
 
 
 def _summed(total: float, count: float, since_s: float, mean: float, began_s: float) -> tuple[float, float, float]:
