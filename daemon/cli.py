@@ -21,6 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from daemon.commands.alerts.command import app as alerts_app
+from daemon.commands.backtest.policies import POLICIES
 from daemon.commands.keys import app as keys_app
 from daemon.commands.models import app as models_app
 from daemon.commands.options import ConfigOption, JsonOption
@@ -117,6 +118,29 @@ def replay(
     if speed is not None and not math.isfinite(speed):
         raise typer.BadParameter(f"{speed} is not a multiple of recorded time; leave it out for as fast as possible", param_hint="--speed")
     raise SystemExit(replay_file(path, configuration.load(config), speed=speed, keep=keep, train=train, merged=merged, as_json=as_json))
+
+
+@app.command(epilog=EXIT_CODES)
+def backtest(
+    file: Annotated[Path, typer.Argument(help="CSV or NDJSON of telemetry, or a folder of such files.")],
+    config: ConfigOption = None,
+    policy: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(POLICIES)}; repeatable. Default: all.")] = None,
+    merged: Annotated[bool, typer.Option(help="Read the file as one series, whatever its links.")] = False,
+    keep: Annotated[Path | None, typer.Option(help="Folder for the result of each policy: an interrupted backtest goes on.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with the errors over time and all trainings.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Replay recorded telemetry under several policies of training, side by side: frozen, scheduled, on drift, always, as configured.
+
+    Every row is forecast before it is read, and what is forecast for later rows is judged when they come. All policies are judged on the
+    rows that they all forecast, beside simple forecasts and an online linear model.
+    """
+    from daemon.commands.backtest.command import backtest_file
+
+    loaded = configuration.load(config)
+    raise SystemExit(
+        backtest_file(file, loaded, policies=policy or list(POLICIES), merged=merged, keep=keep, html=html, as_json=as_json)
+    )  # fmt: skip
 
 
 @app.command(epilog=EXIT_CODES)

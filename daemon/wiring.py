@@ -35,12 +35,13 @@ from daemon.state.instance import instance_id, state_id
 from daemon.state.keeper import Keeper
 from daemon.state.lock import StateLock
 from daemon.training.child import Trainer
-from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.cycle import Training
 from daemon.training.ledger import NAME, Ledger
 from daemon.training.memory import Memory
 from daemon.training.proving import Proving
 from daemon.training.publisher import Publisher
 from daemon.training.schedule import Schedule, StreamSchedule, WallSchedule
+from daemon.training.settings import TrainingConfig
 from daemon.training.triggers import TrainingPolicy
 from drift.link.monitored import MonitoringPolicy
 from drift.link.sensitivity import Sensitivity

@@ -11,13 +11,12 @@ from typing import TypeAlias
 from daemon.errors import StateError
 from daemon.ingest.ahead import Listener
 from daemon.ingest.entries import CLOCK_S, Ahead, Clock, Entry, Forecasting, Idle, ModelLive, Resumed, limit_of
-from daemon.ingest.ingested import Ingested, RejectedRecord, Undone, count_records, count_rows
+from daemon.ingest.ingested import Ingested, RejectedRecord, Undone, count_records, count_rows, timely
 from daemon.ingest.monitored import MonitoredLinks
 from daemon.ingest.pieces import is_review_due, part_of, pieces
 from daemon.ingest.room import Room
 from daemon.ingest.settings import PipelineSettings
 from daemon.ingest.spread import FirstTimes, LinkSpans
-from daemon.ingest.timely import timely
 from daemon.operator.observer import Observer
 from daemon.state.snapshot import PartState, Restored
 from drift.region.buckets import BUCKET_S

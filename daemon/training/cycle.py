@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,16 +18,13 @@ from daemon.training.outcomes import Answer, Outcome
 from daemon.training.progress import Running
 from daemon.training.publisher import PROBLEMS, Publication, Publisher
 from daemon.training.schedule import Schedule
-from daemon.training.triggers import Decision, TrainingFacts, TrainingPolicy, decide_training
+from daemon.training.settings import TrainingConfig
+from daemon.training.triggers import Decision, TrainingFacts, decide_training
 from drift.messages import IncidentChange
 from model.buffer.segments import SegmentError
 from model.judge.behind import Behind
 from model.registry.candidates import Candidate
-from model.spec.architecture import Architecture, Lstm
 from model.spec.job import DRIFT, JobSpec
-from model.spec.local_time import LocalTimeSpec
-from model.spec.settings import TrainingSettings
-from model.spec.verdict import GatePolicy
 
 UNNAMED: Final = "none"
 LEFT_OUT: Final = "its rows are left out of trainings; restore it in the folder buffer from a copy to have them back"
@@ -38,27 +34,6 @@ BUDGET_SHARE: Final = 0.7
 """Share of `training.time_limit_s` that a training without a budget of its own gets for its epochs; the rest is for export and gate."""
 PROGRESS_EVERY_S: Final = 30.0
 """Seconds between two lines of the log about one training, which takes minutes and may take an hour: at most 110 lines then."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """Settings of a training job.
-
-    Args:
-        gap_multiple: as the features have it.
-        drift_time_budget_s: seconds for a training after a drift; None: no limit of its own.
-        keep_versions: number of versions that stay in the models folder.
-        local_time: time zones and holidays, as the features have them.
-    """
-
-    policy: TrainingPolicy
-    settings: TrainingSettings
-    gate: GatePolicy
-    gap_multiple: float
-    drift_time_budget_s: float | None = None
-    architecture: Architecture = field(default_factory=Lstm)
-    keep_versions: int = 10
-    local_time: LocalTimeSpec = field(default_factory=LocalTimeSpec)
 
 
 class Training:
@@ -116,9 +91,10 @@ class Training:
             self.memory.observe(change, monitored)
         if self.memory.observe_behind(behind=bool(behind)):
             worst = behind[0]
+            live = self._models.live
             self._observer.emit(
-                "version_behind", version=None if self._models.live is None else self._models.live.version, region=worst.region, link_type=worst.link_type, target=worst.target,
-                worse_by=round(worst.share, 3), places=len(behind),
+                "version_behind", version=None if live is None else live.version, region=worst.region, link_type=worst.link_type,
+                target=worst.target, worse_by=round(worst.share, 3), places=len(behind),
             )  # fmt: skip
 
     def step(self, now_s: float, written: Written | None, *, decides: bool) -> list[Outcome]:

@@ -63,7 +63,7 @@ EARLY_SIZE: Final = 2.5
 """A wider spread is a level that has moved if the metric has been off one way since when the spread began, up to so many rows later or
 earlier, by so many mean absolute residuals of before."""
 MOST_SIGMA: Final = 100.0
-"""Largest size of such a change that is given, in standard deviations: the usual deviation may be next to nothing."""
+"""Largest size of such a change, in standard deviations: the usual one may be next to nothing."""
 _SUMS: Final[tuple[tuple[Aspect, str, int], ...]] = (("level", "cusum", 1), ("level", "cusum", -1), ("spread", "cusum_spread", 1))
 """Aspect, detector and direction of the sums UP, DOWN and WIDE."""
 _ARRAYS: Final[dict[str, tuple[tuple[int, ...], float, type]]] = {
@@ -275,16 +275,12 @@ class LinkDrift:
 
 
 def _as_shift(standing: Sequence[float], spread: Sequence[float]) -> list[float] | None:
-    """Return the change of a wider spread as that of the level, which is what a person sees; None if the level has not moved.
+    """Return a wider spread as the change of the level that it is, which is what a person sees; None if the level has not moved.
 
-    The forecasts follow a level that moves, and miss it by ever other amounts.
-
-    Args:
-        standing: level.STANDING of the same row and metric.
-        spread: of the spread's alarm, see Report.alarm.
+    The forecasts follow a level that moves, and miss it by ever other amounts. standing: level.STANDING. spread: see Report.alarm.
     """
     direction, since_s, change, before, shown = standing
-    _, _, _, _, _, interval_s, residual = spread
+    *_, interval_s, residual = spread
     at_once = -EARLY_BEFORE_ROWS * interval_s <= since_s - spread[0] <= EARLY_START_ROWS * interval_s
     if direction == 0.0 or not at_once or not abs(change) >= EARLY_SIZE * residual:
         return None

@@ -231,25 +231,17 @@ class Registry:
         return self._choose("pinned", version)
 
     def withdraw(self, version: str, before: str) -> bool:
-        """Make the version `before` live again in place of `version`, without a pin. Return whether that was possible.
+        """Make `before` live in place of `version`, without a pin. Return False if that is not live, or a person has pinned something.
 
-        It is not if another version is live by now, or if a person has pinned one.
-
-        Raises:
-            RegistryError: `before` is not whole any more or not signed by the verify key.
+        Raise RegistryError as `rollback` does.
         """
-        if self.live.pin() is not None or self.live.named() != version:
-            return False
-        self._choose("unpinned", before)
-        return True
+        possible = self.live.pin() is None and self.live.named() == version
+        return possible and self._choose("unpinned", before) == before
 
     def unpin(self) -> str:
-        """Let trainings publish again, and return the version that is live until then.
+        """Let trainings publish again, and return the version that is live until then. Raise RegistryError if nothing is pinned.
 
         It need not be whole any more: that is a reason to end its pin.
-
-        Raises:
-            RegistryError: if nothing is pinned.
         """
         if (pin := self.live.pin()) is None:
             raise RegistryError(f"nothing is pinned in {self.root}")
@@ -264,7 +256,7 @@ class Registry:
         return version
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest `keep` published versions, and never a live one; return the names of the deleted ones."""
+        """Delete all but the newest `keep` (at least 1) published versions, and never a live one; return the names of the deleted ones."""
         if keep < 1:
             raise ValueError(f"keep must be at least 1, not {keep}")
         choice = self.live.choice()

@@ -206,3 +206,23 @@ def missing(missing_ratio: Mapping[str, float]) -> str:
         axis.invert_yaxis()
         axis.set(xlabel="% of the rows without a value", xlim=(0, 100))
         return svg(figure)
+
+
+def error_over_time(ends_s: Sequence[float], lines: Mapping[str, Sequence[float | None]], marks_s: Sequence[float]) -> str:
+    """Draw errors over time, a line for each name.
+
+    Args:
+        ends_s: UTC seconds of the ends of the parts of time.
+        lines: By name an error for each part, None if there is none.
+        marks_s: UTC seconds at which something changed.
+    """
+    times = np.array(ends_s, np.float64).astype("datetime64[s]")
+    with rc_context(_SETTINGS):
+        figure, (axis,) = _axes(1, height=3.0, columns=1)
+        for name, values in lines.items():
+            axis.plot(times, [np.nan if value is None else value for value in values], label=name, linewidth=1.2)
+        for mark_s in marks_s:
+            axis.axvline(np.float64(mark_s).astype("datetime64[s]"), color=_GREY, linewidth=0.7, linestyle=":")
+        axis.set(ylabel="mean absolute error")
+        axis.legend(frameon=False, ncols=3)
+        return svg(figure)

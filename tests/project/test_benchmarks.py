@@ -451,8 +451,11 @@ def test_an_alert_of_another_region_or_time_detects_nothing() -> None:
         "name": "2s_20", "first_day": True, "delay": 10.0, "recall": 0.5, "size_right": True, "named_right": True,
     }  # fmt: skip
     assert alerts_score.false_incidents([alert], [planted]) == []
-    for change in ({"region": "us"}, {"since_s": 9e5}, {"opened_s": 1e6 + 90_000}, {"links": ["c"]}, {"outcome": "region"}):
+    for change in ({"region": "us"}, {"since_s": 9e5}, {"opened_s": 1e6 + 90_000}, {"links": ["c"]}):
         assert alerts_score.detection([alert | change], planted)["delay"] is None
+    absorbed = alert | {"outcome": "fleet"}
+    assert alerts_score.detection([absorbed], planted)["delay"] == 10.0, "a person was told, whatever became of it"
+    assert alerts_score.false_incidents([absorbed | {"region": "us"}], [planted]) == []
     assert len(alerts_score.false_incidents([alert | {"region": "us"}], [planted])) == 1
 
 

@@ -28,7 +28,7 @@ Cli = Callable[..., tuple[int, str, str]]
 Spawn = Callable[..., subprocess.Popen[str]]
 COMMAND = [sys.executable, "-m", "daemon.cli"]
 COMMANDS = {
-    (): ("run", "replay", "demo", "simulate", "check-config", "models", "alerts", "keys", "schema"),
+    (): ("run", "replay", "backtest", "demo", "ledger", "simulate", "check-config", "models", "alerts", "keys", "schema"),
     ("run",): ("Consume telemetry from Kafka", "SIGTERM", "--config", "DWCP_CONFIG"),
     ("replay",): ("recorded telemetry", "prequential", "--speed", "--keep", "--merged", "--json"),
     ("demo",): ("about five minutes", "--folder", "--kafka", "--seed"),

@@ -21,9 +21,10 @@ from daemon.ingest.live_model import Models
 from daemon.operator.observer import Observer
 from daemon.state.snapshot import Written
 from daemon.training.child import Trainer
-from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.cycle import Training
 from daemon.training.publisher import Publisher
 from daemon.training.schedule import WallSchedule
+from daemon.training.settings import TrainingConfig
 from daemon.training.triggers import TrainingPolicy
 from daemon.wiring import build
 from features.telemetry import COLUMNS

@@ -19,11 +19,12 @@ from daemon.operator.observer import Observer
 from daemon.state.snapshot import Written
 from daemon.training.child import Ended, Trainer
 from daemon.training.command import environment
-from daemon.training.cycle import Training, TrainingConfig
+from daemon.training.cycle import Training
 from daemon.training.outcomes import Outcome
 from daemon.training.progress import Progress
 from daemon.training.publisher import Publisher
 from daemon.training.schedule import WallSchedule
+from daemon.training.settings import TrainingConfig
 from daemon.training.triggers import TrainingPolicy
 from drift.messages import IncidentChange, SignalChange
 from features.telemetry import Partition

@@ -1,0 +1,1 @@
+"""dwcp-learner backtest: a recording replayed under several policies of training, side by side."""
