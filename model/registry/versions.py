@@ -249,8 +249,7 @@ class Registry:
         return pin.version
 
     def _choose(self, kind: Kind, version: str) -> str:
-        problems = verify(self.folder(version), self.verify_key)
-        if problems:
+        if problems := verify(self.folder(version), self.verify_key):
             raise RegistryError(f"{self.root / version} cannot be made live: {'; '.join(problems)}")
         self.live.choose(kind, version)
         return version
