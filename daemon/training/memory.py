@@ -62,7 +62,7 @@ class Memory:
         if change.group != "network":
             return
         if change.scope == "link":
-            if change.kind == "closed" and change.outcome == "settled" and change.id not in self.known:
+            if change.kind == "closed" and change.outcome == "settled" and change.id not in (*self.known, *self.settled):
                 self.settled = [*self.settled, change.id][-ASKED_MAX:]
                 if len(self.settled) >= SETTLED_SHARE * monitored:
                     for incident in self.settled:
@@ -127,6 +127,8 @@ class Memory:
         self.rows_trained = rows
         if self.drift_at_rows is not None:
             self.drift_at_rows = max(self.drift_at_rows, rows)
+        if self.behind_at_rows is not None:
+            self.behind_at_rows = max(self.behind_at_rows, rows)
 
     def training_failed(self, now_s: float) -> None:
         """Record a training without a result, or without a published version. now_s: UTC seconds."""
