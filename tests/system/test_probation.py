@@ -22,6 +22,7 @@ from streams.simulator.fleet import FleetSpec, Region
 
 LATER = "v20990101_000000"
 LINKS = 4
+QUICK = Config(training={"architecture": "linear", "epochs": 1})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def _replayed(path: Path, folder: Path, stop_at: float = 1e9, trains: bool = True) -> dict[str, Any]:
-    config = replay.adapted(Config(), folder, 24 * 60 * LINKS, train=trains)
+    config = replay.adapted(QUICK, folder, 24 * 60 * LINKS, train=trains)
     source = FileSource(path, None, max_records=200)
     return replay.run_replay(source, StreamClock(), config, True, stop_at=stop_at)
 
@@ -62,21 +63,16 @@ def _biased(models: Path, deviations: float) -> None:
     (models / "CURRENT").write_text(f"{LATER}\n")
 
 
-@pytest.mark.parametrize(("deviations", "live", "outcome"), [(1.5, "before", "version_withdrawn"), (0.0, "later", "version_proved")])
-def test_a_version_that_is_worse_is_withdrawn(
-    kept: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], deviations: float, live: str, outcome: str
-) -> None:
-    """Within 500 rows of its links; one that is as good stays. Nothing is trained on what was refused, and a person's pin would stand."""
+@pytest.mark.parametrize(("deviations", "live"), [(1.5, "before"), (0.0, "later")])
+def test_a_version_that_is_worse_is_withdrawn(kept: tuple[Path, Path], tmp_path: Path, deviations: float, live: str) -> None:
+    """Within 500 rows of its links; one that is as good stays."""
     path, folder = kept
     home = tmp_path / "kept"
     shutil.copytree(folder, home)
     (before,) = Registry(home / "models").versions()
     _biased(home / "models", deviations)
-    capfd.readouterr()
     _replayed(path, home, trains=False)
     assert Registry(home / "models").current() == {"before": before, "later": LATER}[live]
-    logged = "".join(capfd.readouterr())
-    assert [name for name in ("version_withdrawn", "version_proved", "version_worse") if name in logged] == [outcome]
     (proof,) = [one for one in entries(sorted((home / "state").glob("ledger-*.ndjson"))) if one["kind"] == "proof"]
     assert proof["failed"] is (live == "before")
     rtt = next(one for one in proof["brought"] if one["target"] == "rtt_ms")

@@ -135,7 +135,21 @@ def test_backtest_of_a_recording(cli: Any, tmp_path: Path) -> None:
     """It trains, judges, and goes on from what it has; one that is too short has the exit code of a replay that judged nothing."""
     spec = FleetSpec(seed=5, regions=(Region("eu", 0.0),), links_per_region=4)
     recording = write_dataset(spec, tmp_path, "csv", 8 * 3600.0)
-    arguments = ("backtest", recording, "--policy", "frozen", "--keep", tmp_path / "kept", "--html", tmp_path / "page.html", "--json")
+    quick = tmp_path / "quick.toml"
+    quick.write_text('[training]\narchitecture = "linear"\nepochs = 1\n')
+    arguments = (
+        "backtest",
+        recording,
+        "--config",
+        quick,
+        "--policy",
+        "frozen",
+        "--keep",
+        tmp_path / "kept",
+        "--html",
+        tmp_path / "page.html",
+        "--json",
+    )
     code, out, _ = cli(*arguments)
     (result,) = json.loads(out)
     assert (code, result["policy"], len(result["trainings"])) == (0, "frozen", 1)
