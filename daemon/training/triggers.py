@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from daemon.config.sections import NEVER
 from model.spec.job import BEHIND, DRIFT
 
 
@@ -75,11 +76,12 @@ def decide_training(now_s: float, facts: TrainingFacts, policy: TrainingPolicy) 
         if facts.new_rows < facts.rows and facts.new_rows < policy.new_rows_min:  # an earlier attempt found too little in them
             return Decision(False, waiting_for=f"more rows for the first version, {facts.new_rows:,} of {policy.new_rows_min:,}")
         return Decision(True, "first")
-    if facts.drift_rows is not None:
+    on_drift = policy.drift_rows_min < NEVER  # otherwise a drift would hold up the schedule for ever
+    if facts.drift_rows is not None and on_drift:
         if facts.drift_rows < policy.drift_rows_min:
             return Decision(False, waiting_for=f"rows since the drift, {facts.drift_rows:,} of {policy.drift_rows_min:,}")
         return Decision(True, DRIFT)
-    if facts.behind_rows is not None and not facts.schedule_due:
+    if facts.behind_rows is not None and on_drift and not facts.schedule_due:
         needed = policy.drift_rows_min << facts.unpaid
         if facts.behind_rows < needed:
             return Decision(False, waiting_for=f"rows since the version fell behind, {facts.behind_rows:,} of {needed:,}")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.clock import WallClock
+from daemon.config.sections import NEVER
 from daemon.training.schedule import StreamSchedule, WallSchedule
 from daemon.training.triggers import TrainingFacts, TrainingPolicy, decide_training
 
@@ -177,3 +178,11 @@ def test_a_replay_has_its_schedule_in_recorded_time() -> None:
     assert not schedule.due_at(NOW_S + 99 * day_s)
     with pytest.raises(ValueError, match="not a cron schedule"):
         StreamSchedule("0 25 * * *", None)
+
+
+def test_drifts_that_never_ask_hold_up_no_schedule() -> None:
+    """Where drift_rows_min says that no drift asks for a training, the schedule goes on through one."""
+    policy = replace(POLICY, drift_rows_min=NEVER)
+    drifting = replace(LIVE, drift_rows=10**6, behind_rows=10**6)
+    assert decide_training(NOW_S, replace(drifting, schedule_due=True, new_rows=500), policy).reason == "schedule"
+    assert not decide_training(NOW_S, drifting, policy).start
