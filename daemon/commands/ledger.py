@@ -37,7 +37,11 @@ def show_ledger(config: Config, *, as_json: bool) -> None:
     columns = [Column(name, no_wrap=True) for name in ("ended (UTC)", "version", "reason", "outcome", "CPU", "rows")]
     table = Table(*columns, "promised", "brought, beside the version before")
     for entry in found:
-        table.add_row(*(plain(str(cell)) for cell in _cells(entry)))
+        try:
+            cells = _cells(entry)
+        except (KeyError, TypeError, ValueError, OverflowError, OSError):  # a line that no daemon has written
+            cells = ["not readable", entry["version"]]
+        table.add_row(*(plain(str(cell)) for cell in cells))
     Console(soft_wrap=False).print(table)
 
 

@@ -73,6 +73,11 @@ class LinksAhead:
         self._regions: list[str] = []
         """Region of each link, "" before its first row since this process has the partition."""
 
+    @property
+    def horizons(self) -> tuple[int, ...]:
+        """Rows ahead of the version that it has begun with."""
+        return tuple(self._outlook.horizons.tolist())
+
     def begin(self, model: Predictor, links: int) -> None:
         """Begin with a version. See Outlook.begin."""
         self._outlook.begin(model.horizons, model.metadata.coverage, links)

@@ -89,6 +89,8 @@ class MonitoredLinks:
             if self.model is None:
                 self._forget_forecasts()
                 self._drift.forget_far()
+            elif self.ahead.horizons != self.model.horizons:  # it could not be loaded when it went live
+                self.ahead.begin(self.model, len(self._forecast))
 
     def load_shed(self, shedding: bool) -> None:
         """Stop forecasting, or start again."""

@@ -121,8 +121,8 @@ def compare_rows(
     for row in range(len(actual)):
         for target in range(actual.shape[1]):
             value, ours, theirs = float(actual[row, target]), float(new[row, target]), float(old[row, target])
-            if value - ours == value - ours and value - theirs == value - theirs:
-                error, other = abs(value - ours), abs(value - theirs)
+            error, other = abs(value - ours), abs(value - theirs)
+            if error < math.inf and other < math.inf:  # and so none is NaN
                 sums[target, NEW] += error
                 sums[target, OLD] += other
                 sums[target, DIFFERENCES] += (error - other) ** 2
