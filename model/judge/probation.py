@@ -20,7 +20,9 @@ from model.judge.behind import BEHIND_ROWS, COUNT, DIFFERENCES, NEW, OLD, compar
 from model.version.predictor import Predictor
 
 LINKS: Final = 16
-"""Links of a partition on which both versions forecast: a few more, up to twice as many, where that does not divide their number."""
+EACH: Final = 8
+"""Both versions forecast on the first LINKS monitored links of a partition, and on each of so many others. That must not depend on how many
+there are: a batch brings new ones before its rows are compared."""
 PERIODS: Final = 3
 """Periods (see behind.py) without being worse after which a version has proved itself."""
 _NORMAL: Final = 1.96
@@ -110,8 +112,7 @@ class Probation:
         """
         if self._model is None or rows.windows is None:
             return
-        every = max(1, len(self._forecast) // LINKS)
-        sampled: Flags = rows.ready & (index % every == 0)
+        sampled: Flags = rows.ready & ((index < LINKS) | (index % EACH == 0))
         made = np.full((len(index), len(TARGETS)), np.nan, np.float32)
         if sampled.any():
             made[sampled] = self._model.predict_both(rows.windows[sampled], rows.context[sampled])[0]
