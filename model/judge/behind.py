@@ -68,6 +68,11 @@ def is_worse(period: Doubles, periods: int) -> bool:
     return bool(period[_PERIODS] >= periods)
 
 
+def worse_by(period: Doubles) -> float:
+    """Return by what share its errors were larger, in the last period in which it was worse. period: float64 (7,)."""
+    return float(period[_SHARE])
+
+
 @compiled
 def judge(period: Doubles, value: float, version: float, rival: float, spread: float, time_s: float, least_s: float) -> bool:
     """Add one outcome to the running period of a group, and end the period if it is long enough. Return whether it has ended.

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from features.changes import FeatureRows
 from features.telemetry import TARGETS, Doubles, Flags, Floats, Ints
-from model.judge.behind import BEHIND_ROWS, COUNT, DIFFERENCES, NEW, OLD, compare_rows, is_worse, no_periods
+from model.judge.behind import BEHIND_ROWS, COUNT, DIFFERENCES, NEW, OLD, compare_rows, is_worse, no_periods, worse_by
 from model.version.predictor import Predictor
 
 LINKS: Final = 16
@@ -53,7 +53,8 @@ class Proof:
 
     Args:
         before: the version that was live before, and is again if this one has failed.
-        worse: by how much of their errors the targets are worse in the mean (under 0: better).
+        worse: by how much of their errors the targets are worse in the mean (under 0: better); of one that has failed, by how much all
+            errors together are larger, in usual deviations of their links, for which it failed.
     """
 
     version: str
@@ -135,7 +136,8 @@ class Probation:
         counted = [(name, sums) for name, sums in zip(TARGETS, self._sums, strict=True) if sums[COUNT] > 0]
         brought = tuple(_brought(name, sums) for name, sums in counted)
         worse = [sums[NEW] / sums[OLD] - 1.0 for _, sums in counted if sums[OLD] > 0]
-        return Proof(self.version, self.before, failed, float(np.mean(worse)) if worse else 0.0, brought)
+        mean = float(np.mean(worse)) if worse else 0.0
+        return Proof(self.version, self.before, failed, worse_by(self._period) if failed else mean, brought)
 
     def state(self) -> dict[str, Any]:
         """Return everything but the arrays, as plain values."""
@@ -173,9 +175,10 @@ def together(proofs: Sequence[Proof]) -> Proof:
         if total := sum(one.outcomes for one in own):
             figures = [sum(getattr(one, field) * one.outcomes for one in own) / total for field in ("mae", "mae_before", "low", "high")]
             brought.append(Brought(name, total, *figures))
-    worse = [one.mae / one.mae_before - 1.0 for one in brought if one.mae_before > 0]
-    failed = any(proof.failed for proof in proofs)
-    return Proof(first.version, first.before, failed, float(np.mean(worse)) if worse else 0.0, tuple(brought))
+    ratios = [one.mae / one.mae_before - 1.0 for one in brought if one.mae_before > 0]
+    failed = [proof.worse for proof in proofs if proof.failed]
+    worse = max(failed, default=float(np.mean(ratios)) if ratios else 0.0)
+    return Proof(first.version, first.before, bool(failed), worse, tuple(brought))
 
 
 def _brought(target: str, sums: Doubles) -> Brought:

@@ -108,7 +108,8 @@ def test_the_same_bits_whatever_the_batches_and_through_a_restart() -> None:
 
 def test_proofs_of_several_partitions_are_one() -> None:
     one = Proof(VERSION, BEFORE, False, 0.0, (Brought("rtt_ms", 100, 9.0, 10.0, -2.0, 0.0),))
-    other = Proof(VERSION, BEFORE, True, 0.0, (Brought("rtt_ms", 300, 13.0, 10.0, 2.0, 4.0), Brought("jitter_ms", 5, 1.0, 0.0, 0.0, 2.0)))
+    other = Proof(VERSION, BEFORE, True, 0.4, (Brought("rtt_ms", 300, 13.0, 10.0, 2.0, 4.0), Brought("jitter_ms", 5, 1.0, 0.0, 0.0, 2.0)))
     both = together([one, other])
     assert (both.failed, both.brought[0]) == (True, Brought("rtt_ms", 400, 12.0, 10.0, 1.0, 3.0))
-    assert both.worse == pytest.approx(0.2)
+    assert both.worse == 0.4
+    assert together([one]).worse == pytest.approx(-0.1)
